@@ -1,0 +1,102 @@
+"""An asyncio client for Revenue Monster's voucher API.
+
+This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.memory`,
+`rm_voucher.emulator`, `rm_voucher.converters` and `rm_voucher.signing` are imported by name.
+"""
+
+from rm_voucher._version import __version__
+from rm_voucher.auth import ClientCredentialsToken, StaticToken, TokenSource
+from rm_voucher.bulk import BulkIssue, BulkResult, BulkStatus, BulkSummary, bulk_issue
+from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectTimeoutError,
+    DecodeError,
+    ExpiredError,
+    InvalidRequestError,
+    NotFoundError,
+    OutcomeUnknownError,
+    OutOfStockError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseLostError,
+    ResponseTimeoutError,
+    ServerError,
+    SignatureError,
+    TransportError,
+    VoucherError,
+    VoucherStateError,
+)
+from rm_voucher.models import (
+    BatchStatus,
+    Expiry,
+    ExpiryType,
+    IssuedVoucher,
+    Origin,
+    Page,
+    Token,
+    Voucher,
+    VoucherBatch,
+    VoucherStatus,
+    VoucherType,
+)
+from rm_voucher.pager import Pager
+from rm_voucher.retry import RetryPolicy
+from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.transport.base import Request, Response, Transport
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BatchStatus",
+    "BulkIssue",
+    "BulkResult",
+    "BulkStatus",
+    "BulkSummary",
+    "ClientCredentialsToken",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "Credentials",
+    "DecodeError",
+    "Environment",
+    "ExpiredError",
+    "Expiry",
+    "ExpiryType",
+    "InvalidRequestError",
+    "IssuedVoucher",
+    "Limits",
+    "NotFoundError",
+    "Origin",
+    "OutOfStockError",
+    "OutcomeUnknownError",
+    "Page",
+    "Pager",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "Request",
+    "Response",
+    "ResponseLostError",
+    "ResponseTimeoutError",
+    "RetryPolicy",
+    "ServerError",
+    "SignatureError",
+    "StaticToken",
+    "Timeout",
+    "Token",
+    "TokenSource",
+    "Transport",
+    "TransportError",
+    "Voucher",
+    "VoucherBatch",
+    "VoucherClient",
+    "VoucherError",
+    "VoucherStateError",
+    "VoucherStatus",
+    "VoucherType",
+    "__version__",
+    "bulk_issue",
+]

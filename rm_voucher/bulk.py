@@ -1,0 +1,280 @@
+"""Bulk issue: one voucher for each of many recipients, as they come, with bounded concurrency.
+
+It keeps no list of recipients or results: memory does not grow with their number.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections import Counter
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import attrs
+
+from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
+from rm_voucher.models import IssuedVoucher
+from rm_voucher.retry import Outcome, classify
+
+__all__ = ["BulkIssue", "BulkResult", "BulkStatus", "BulkSummary", "bulk_issue"]
+
+R = TypeVar("R")
+
+
+class BulkStatus(enum.StrEnum):
+    """How it ended for one recipient."""
+
+    ISSUED = "issued"
+    FAILED = "failed"
+    """Definitely no voucher."""
+    UNRESOLVED = "unresolved"
+    """A voucher may have been issued whose code is not known. Never simply ask again."""
+
+
+@attrs.frozen(kw_only=True)
+class BulkResult(Generic[R]):
+    """The end for one recipient. ``attempts`` is 0 when the run had already become hopeless."""
+
+    recipient: R = attrs.field(repr=False)
+    status: BulkStatus
+    voucher: IssuedVoucher | None = None
+    error: VoucherError | None = None
+    attempts: int
+
+
+@attrs.frozen(kw_only=True)
+class BulkSummary:
+    """Counts so far. ``asked`` recipients were taken; the rest of it adds up to the ended ones."""
+
+    asked: int = 0
+    issued: int = 0
+    failed: int = 0
+    unresolved: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many recipients were taken and have not ended."""
+        return self.asked - self.issued - self.failed - self.unresolved
+
+
+class BulkIssue(Generic[R]):
+    """A running bulk issue; see `bulk_issue`."""
+
+    def __init__(
+        self,
+        client: VoucherClient,
+        batch_key: str,
+        recipients: Iterable[R] | AsyncIterable[R],
+        *,
+        concurrency: int,
+        on_progress: Callable[[BulkSummary], None] | None,
+    ) -> None:
+        if concurrency < 1:
+            raise ConfigurationError("concurrency must be 1 or more.")
+        self._client = client
+        self._batch_key = batch_key
+        self._recipients = _iterate(recipients)
+        self._on_progress = on_progress
+        # A place is held from before a recipient is taken until the result has been queued, and
+        # the queue is bounded: a slow consumer slows the issuing down.
+        self._places = asyncio.Semaphore(concurrency)
+        self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue(concurrency)
+        self._feeding: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._calls: set[asyncio.Task[None]] = set()
+        self._counts: Counter[BulkStatus] = Counter()
+        self._asked = 0
+        self._hopeless: VoucherError | None = None
+        self._defect: Exception | None = None
+        self.undelivered: list[BulkResult[R]] = []
+        """What no loop saw because the block was left early: results that were waiting and of
+        calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
+
+    @property
+    def summary(self) -> BulkSummary:
+        """The counts so far; final once the block is left."""
+        return BulkSummary(
+            asked=self._asked,
+            issued=self._counts[BulkStatus.ISSUED],
+            failed=self._counts[BulkStatus.FAILED],
+            unresolved=self._counts[BulkStatus.UNRESOLVED],
+        )
+
+    async def __aenter__(self) -> Self:
+        self._feeding = asyncio.create_task(self._feed(), name="rm-voucher bulk feed")
+        self._running = asyncio.create_task(self._run(self._feeding), name="rm-voucher bulk run")
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Take no further recipient, wait for the calls in flight, keep their results.
+
+        Being cancelled meanwhile takes effect afterwards: what a call that was sent did is only
+        known once it has ended. Attempts and time-outs bound the wait.
+        """
+        self._end_feeding()
+        draining = asyncio.create_task(self._drain(), name="rm-voucher bulk drain")
+        cancelled = None
+        while not draining.done():
+            try:
+                await asyncio.wait([draining])
+            except asyncio.CancelledError as again:
+                cancelled = again
+        if cancelled is not None:
+            raise cancelled
+        defect = draining.exception()
+        if defect is not None and exc is None:
+            raise defect
+
+    async def _drain(self) -> None:
+        async for result in self:
+            self.undelivered.append(result)
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> BulkResult[R]:
+        """Return the next result, in the order in which the calls end.
+
+        Raises, after the last result, what ``recipients`` or ``on_progress`` raised.
+        """
+        if self._running is None:
+            raise ConfigurationError("Use 'async with bulk_issue(…) as run'.")
+        result = await self._results.get()
+        if result is not None:
+            return result
+        self._results.put_nowait(None)  # for whoever asks again
+        await self._running
+        raise StopAsyncIteration
+
+    async def _feed(self) -> None:
+        while True:
+            await self._places.acquire()
+            try:
+                recipient = await anext(self._recipients)
+            except StopAsyncIteration:
+                return
+            self._asked += 1
+            call = asyncio.create_task(self._issue(recipient), name="rm-voucher bulk call")
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _run(self, feeding: asyncio.Task[None]) -> None:
+        await asyncio.wait([feeding])
+        while self._calls:
+            await asyncio.wait(self._calls)
+        await self._results.put(None)
+        if self._defect is not None:
+            raise self._defect
+        if not feeding.cancelled():
+            feeding.result()
+
+    async def _issue(self, recipient: R) -> None:
+        result = await self._result(recipient)
+        self._counts[result.status] += 1
+        await self._results.put(result)
+        self._places.release()
+        if self._on_progress is not None:
+            try:
+                self._on_progress(self.summary)
+            except Exception as exc:  # noqa: BLE001 - the caller's function: stop, then raise it
+                self._stop(exc)
+
+    async def _result(self, recipient: R) -> BulkResult[R]:
+        if self._hopeless is not None:
+            return BulkResult(
+                recipient=recipient, status=BulkStatus.FAILED, error=self._hopeless, attempts=0
+            )
+        attempts = 0
+        error: VoucherError
+        try:
+            call = self._client._issue_call(self._batch_key)  # noqa: SLF001 - counts its attempts
+            try:
+                voucher = await self._client._finish(call)  # noqa: SLF001
+            finally:
+                attempts = call.attempts
+            return BulkResult(
+                recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=attempts
+            )
+        except OutcomeUnknownError as exc:
+            status, error = BulkStatus.UNRESOLVED, exc
+        except VoucherError as exc:
+            status, error = BulkStatus.FAILED, exc
+            # Every issue of a run is the same request: who refuses one refuses them all.
+            if classify(exc) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED):
+                self._hopeless = exc
+        except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
+            self._stop(exc)
+            status = BulkStatus.UNRESOLVED
+            error = OutcomeUnknownError(
+                f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
+                operation="issue",
+                batch_key=self._batch_key,
+            )
+        return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
+
+    def _stop(self, defect: Exception) -> None:
+        self._defect = self._defect or defect
+        self._end_feeding()
+
+    def _end_feeding(self) -> None:
+        if self._feeding is not None:
+            self._feeding.cancel()
+
+
+def bulk_issue(
+    client: VoucherClient,
+    batch_key: str,
+    recipients: Iterable[R] | AsyncIterable[R],
+    *,
+    concurrency: int = 64,
+    on_progress: Callable[[BulkSummary], None] | None = None,
+) -> BulkIssue[R]:
+    """Issue one voucher of a batch to each recipient (RM's page "Issue Voucher").
+
+    Use it as ``async with bulk_issue(…) as run: async for result in run: …``. Results come in the
+    order in which the calls end; each recipient has exactly one. A recipient is anything; the
+    iterable is read as places become free, so it may be endless or slow. ``on_progress`` is called
+    with the summary after each result.
+
+    A recipient ends ISSUED, FAILED (definitely no voucher) or UNRESOLVED (a voucher may exist; do
+    not ask again). When the server refuses in a way that holds for all, such as a batch that is
+    sold out, the recipients left end FAILED with that error, without a request each.
+
+    Leaving the block early, also by an exception or a cancellation, takes no further recipient,
+    waits for the calls in flight and keeps their results in ``run.undelivered``. The run itself is
+    not repeatable: run again with the recipients that FAILED.
+
+    Raises `ConfigurationError`, and what ``recipients`` or ``on_progress`` raise.
+    """
+    return BulkIssue(
+        client, batch_key, recipients, concurrency=concurrency, on_progress=on_progress
+    )
+
+
+class _Each(Generic[R]):
+    """A plain iterator as an asynchronous one."""
+
+    def __init__(self, iterator: Iterator[R]) -> None:
+        self._iterator = iterator
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> R:
+        for item in self._iterator:
+            return item
+        raise StopAsyncIteration
+
+
+def _iterate(recipients: Iterable[R] | AsyncIterable[R]) -> AsyncIterator[R]:
+    if isinstance(recipients, AsyncIterable):
+        return aiter(recipients)
+    return _Each(iter(recipients))

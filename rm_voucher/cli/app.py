@@ -1,0 +1,289 @@
+"""The commands. Each is thin: it reads options, awaits the library, writes what came of it.
+
+Exit codes: 0 all done, 1 some failed, 2 a mistake in the command line, files or settings, 3 the
+credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from rm_voucher import (
+    ConfigurationError,
+    InvalidRequestError,
+    Pager,
+    Voucher,
+    VoucherClient,
+    VoucherError,
+    __version__,
+)
+from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
+from rm_voucher.cli.issue import (
+    INTERRUPTED,
+    exit_code_of,
+    run_issue,
+    run_until_interrupted,
+    say,
+)
+from rm_voucher.cli.output import ResultFile, ResultStream, csv_line, json_line
+from rm_voucher.cli.recipients import count_recipients, read_recipients
+from rm_voucher.cli.serve import make_emulator, serve_forever
+from rm_voucher.converters import format_time, parse_time, unstructure
+
+__all__ = ["app", "run"]
+
+_MISTAKE = 2
+
+app = typer.Typer(
+    name="rm-voucher",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+EnvironmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        "-e",
+        help="memory, sandbox, production or a URL. By default RM_ENVIRONMENT; without that "
+        "sandbox, or memory where no credentials are set.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+
+
+def run() -> None:
+    """Run the command line; errors of the library become a sentence and an exit code."""
+    try:
+        app()
+    except (ConfigurationError, InvalidRequestError) as exc:
+        # The client refuses input without a status; with one it is the server's word.
+        status = exc.http_status if isinstance(exc, InvalidRequestError) else None
+        say(f"Error: {exc}")
+        sys.exit(_MISTAKE if status is None else exit_code_of(exc))
+    except VoucherError as exc:
+        say(f"Error: {exc}")
+        sys.exit(exit_code_of(exc))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        sys.exit(INTERRUPTED)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    if wanted:
+        typer.echo(f"rm-voucher {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    """Issue, look up, void and list Revenue Monster vouchers.
+
+    Settings come from the environment: RM_CLIENT_ID, RM_CLIENT_SECRET, RM_PRIVATE_KEY or
+    RM_PRIVATE_KEY_FILE, RM_ENVIRONMENT, RM_API_URL, RM_OAUTH_URL.
+    """
+
+
+@app.command()
+def issue(
+    batch: Annotated[str, typer.Argument(help="The batch's key.")],
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Issue this many, for recipients 1, 2, 3 …")
+    ] = None,
+    recipients: Annotated[
+        Path | None, typer.Option(help="Issue one to each row of a CSV file's column 'recipient'.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Write the results to this CSV file instead of standard output."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
+    ] = 64,
+    environment: EnvironmentOption = None,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Write JSON lines: one for each result, unless --output takes them, and at the "
+            "end one with the counts.",
+        ),
+    ] = False,
+) -> None:
+    """Issue vouchers of a batch: one, --count of them, or one to each of --recipients."""
+    if count is not None and recipients is not None:
+        raise ConfigurationError("Give --count or --recipients, not both.")
+    names: Iterable[str]
+    if recipients is not None:
+        total = count_recipients(recipients)
+        names = read_recipients(recipients)
+    else:
+        total = count or 1
+        names = map(str, range(1, total + 1))
+    memory = is_memory(environment)
+    if memory:
+        say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
+        client = make_memory_client(batch=batch, quantity=total)
+    else:
+        client = make_client(environment, concurrency=concurrency)
+    sink = ResultFile(output, keep_previous=not memory) if output else ResultStream(as_json=as_json)
+    with sink as results:
+        report = run_issue(client, batch, names, total, concurrency=concurrency, results=results)
+    report.write(output, as_json=as_json)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def get(
+    code: Annotated[str, typer.Argument(help="The voucher's code.")],
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look a voucher up."""
+    _show_one(environment, lambda client: client.get(code), as_json=as_json)
+
+
+@app.command()
+def void(
+    code: Annotated[str, typer.Argument(help="The voucher's code.")],
+    store_id: Annotated[str | None, typer.Option(help="The store that it is used at.")] = None,
+    used_at: Annotated[
+        str | None,
+        typer.Option(
+            help="When it was used, RFC 3339 with microseconds, unique to this till: it proves "
+            "whose void it was when the answer is lost."
+        ),
+    ] = None,
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Void a voucher, that is, use it up at a shop."""
+    instant = None if used_at is None else _time(used_at)
+    _show_one(
+        environment,
+        lambda client: client.void(code, store_id=store_id, used_at=instant),
+        as_json=as_json,
+    )
+
+
+@app.command()
+def vouchers(
+    batch: Annotated[str, typer.Argument(help="The batch's key.")],
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the vouchers of a batch, as CSV or a line of JSON each."""
+    columns = ("code", "status", "type", "amount_sen", "assigned_at", "redeemed_at", "used_at")
+    _list(environment, lambda client: client.vouchers(batch), columns, as_json=as_json)
+
+
+@app.command()
+def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) -> None:
+    """List the merchant's batches, as CSV or a line of JSON each."""
+    columns = ("key", "label", "status", "type", "quantity", "balance_quantity", "used_quantity")
+    _list(environment, lambda client: client.batches(), columns, as_json=as_json)
+
+
+@app.command()
+def emulator(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    batch: Annotated[
+        list[str] | None, typer.Option(help="KEY=QUANTITY, a batch to begin with. Repeatable.")
+    ] = None,
+    client_id: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
+    client_secret: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The client's public key, PEM; else a pair is generated.")
+    ] = None,
+    credentials_out: Annotated[
+        Path | None,
+        typer.Option(help="Write the RM_… variables that a client needs, for a shell to source."),
+    ] = None,
+) -> None:
+    """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers."""
+    engine = make_emulator(
+        batch or [], client_id=client_id, client_secret=client_secret, public_key=public_key
+    )
+    run_until_interrupted(
+        serve_forever(engine, host=host, port=port, credentials_out=credentials_out)
+    )
+
+
+def _connect(environment: str | None) -> VoucherClient:
+    if is_memory(environment):
+        say("The environment is 'memory', an embedded emulator that begins empty.")
+        return make_memory_client()
+    return make_client(environment)
+
+
+def _show_one(
+    environment: str | None,
+    ask: Callable[[VoucherClient], Awaitable[Voucher]],
+    *,
+    as_json: bool,
+) -> None:
+    async def show() -> None:
+        async with client:
+            voucher = await ask(client)
+        if as_json:
+            typer.echo(json_line(unstructure(voucher)), nl=False)
+            return
+        for field in attrs.fields(Voucher):
+            value = getattr(voucher, field.name)
+            if field.name != "extra" and value is not None:
+                typer.echo(f"{field.name}: {_text(value)}")
+
+    client = _connect(environment)
+    run_until_interrupted(show())
+
+
+def _list(
+    environment: str | None,
+    ask: Callable[[VoucherClient], Pager[Any]],
+    columns: tuple[str, ...],
+    *,
+    as_json: bool,
+) -> None:
+    async def show() -> None:
+        if not as_json:
+            typer.echo(csv_line(columns), nl=False)
+        async with client:
+            async for item in ask(client):
+                cells = tuple(_text(getattr(item, column)) for column in columns)
+                line = json_line(unstructure(item)) if as_json else csv_line(cells)
+                typer.echo(line, nl=False)
+
+    client = _connect(environment)
+    run_until_interrupted(show())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, datetime):
+        return format_time(value)
+    if attrs.has(type(value)):
+        return json_line(unstructure(value)).strip()
+    return "" if value is None else str(value)
+
+
+def _time(text: str) -> datetime:
+    try:
+        instant = parse_time(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"--used-at {text!r} is not {exc}.") from exc
+    if instant is None:
+        raise ConfigurationError("--used-at is Go's zero time, which means 'not set'.")
+    return instant

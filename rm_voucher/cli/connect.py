@@ -1,0 +1,55 @@
+"""Which server a command talks to, and the client for it."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+
+from rm_voucher import ConfigurationError, Credentials, Environment, Limits, VoucherClient
+from rm_voucher.emulator import Emulator
+
+__all__ = ["is_memory", "make_client", "make_memory_client"]
+
+_MEMORY = "memory"
+_CREDENTIAL_VARIABLES = (
+    "RM_CLIENT_ID",
+    "RM_CLIENT_SECRET",
+    "RM_PRIVATE_KEY",
+    "RM_PRIVATE_KEY_FILE",
+)
+
+
+def is_memory(environment: str | None) -> bool:
+    """Return whether the command runs on the embedded emulator.
+
+    ``environment`` is the option's value. Without it ``RM_ENVIRONMENT`` decides, and without that
+    whether there are credentials.
+    """
+    named = environment or os.environ.get("RM_ENVIRONMENT", "").strip()
+    if named:
+        return named.lower() == _MEMORY
+    return not any(os.environ.get(name, "").strip() for name in _CREDENTIAL_VARIABLES)
+
+
+def make_client(environment: str | None, *, concurrency: int = 1) -> VoucherClient:
+    """Return the client for a server, with the credentials of the ``RM_…`` variables."""
+    try:
+        credentials = Credentials.from_env()
+    except ConfigurationError as exc:
+        raise ConfigurationError(
+            f"{exc} Set the RM_… variables, or use --environment memory to try without an account."
+        ) from exc
+    return VoucherClient(
+        credentials,
+        environment=Environment.named(environment) if environment else Environment.from_env(),
+        limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
+    )
+
+
+def make_memory_client(*, batch: str | None = None, quantity: int = 0) -> VoucherClient:
+    """Return a client of a new embedded emulator, with a batch of that key made on the fly."""
+    emulator = Emulator()
+    if batch is not None:
+        emulator.add_batch(batch, key=batch, quantity=quantity)
+    return emulator.client()

@@ -1,0 +1,152 @@
+"""Running a bulk issue from the command line, and saying how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+
+from rm_voucher import (
+    AuthenticationError,
+    BulkResult,
+    BulkStatus,
+    BulkSummary,
+    OutcomeUnknownError,
+    SignatureError,
+    VoucherClient,
+    VoucherError,
+    bulk_issue,
+)
+from rm_voucher.cli.output import Results
+from rm_voucher.cli.progress import show_progress
+
+__all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted", "say"]
+
+INTERRUPTED = 130
+
+
+def say(text: str) -> None:
+    """Write a line for the person, to standard error."""
+    print(text, file=sys.stderr)
+
+
+def exit_code_of(error: BaseException) -> int:
+    """Return the exit code for an error that ended a command or a recipient."""
+    match error:
+        case OutcomeUnknownError():
+            return 4
+        case AuthenticationError() | SignatureError():
+            return 3
+        case _:
+            return 1
+
+
+@attrs.define
+class Report:
+    """How a run ended."""
+
+    total: int
+    summary: BulkSummary = attrs.field(factory=BulkSummary)
+    first_error: VoucherError | None = None
+    refused_credentials: bool = False
+    interrupted: bool = False
+    unwritten: VoucherError | None = None
+
+    def add(self, result: BulkResult[str]) -> None:
+        """Take note of one result."""
+        if result.error is not None:
+            self.first_error = self.first_error or result.error
+            self.refused_credentials |= exit_code_of(result.error) == 3
+
+    @property
+    def exit_code(self) -> int:
+        """4 before all others, because it is the one that needs looking into."""
+        if self.summary.unresolved:
+            return 4
+        if self.refused_credentials:
+            return 3
+        if self.interrupted:
+            return INTERRUPTED
+        return 1 if self.summary.failed or self.unwritten else 0
+
+    def write(self, output: Path | None, *, as_json: bool) -> None:
+        """Say how it ended: a sentence on standard error, or a line of JSON on standard output."""
+        counts = {
+            BulkStatus.ISSUED.value: self.summary.issued,
+            BulkStatus.FAILED.value: self.summary.failed,
+            BulkStatus.UNRESOLVED.value: self.summary.unresolved,
+        }
+        if as_json:
+            line = {"asked": self.summary.asked, **counts, "output": output and str(output)}
+            print(orjson.dumps(line).decode(), flush=True)
+        where = f" → {output}" if output else ""
+        say(
+            f"{self.summary.asked:,} asked: {self.summary.issued:,} issued, "
+            f"{self.summary.failed:,} failed, {self.summary.unresolved:,} unknown{where}"
+        )
+        if self.summary.asked < self.total:
+            say(f"Stopped early: {self.total - self.summary.asked:,} were not asked for.")
+        if self.first_error is not None:
+            say(f"The first error: {self.first_error}")
+        if self.summary.unresolved:
+            say(
+                "For the rows with status 'unresolved' a voucher may exist: compare the batch's "
+                "vouchers before you issue to them again."
+            )
+        if self.unwritten is not None:
+            say(str(self.unwritten))
+
+
+def run_issue(
+    client: VoucherClient,
+    batch: str,
+    recipients: Iterable[str],
+    total: int,
+    *,
+    concurrency: int,
+    results: Results,
+) -> Report:
+    """Issue to all, write each result, say how it ended. Ctrl-C waits for the calls in flight."""
+    report = Report(total)
+
+    async def issue() -> None:
+        with show_progress(total) as on_progress:
+            async with client:
+                run = bulk_issue(
+                    client, batch, recipients, concurrency=concurrency, on_progress=on_progress
+                )
+                try:
+                    async with run:
+                        async for result in run:
+                            report.add(result)
+                            results.add(result)
+                except VoucherError as exc:
+                    report.unwritten = exc
+                finally:
+                    for result in run.undelivered:
+                        report.add(result)
+                        results.add(result)
+                    report.summary = run.summary
+
+    try:
+        run_until_interrupted(issue())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        report.interrupted = True
+    return report
+
+
+def run_until_interrupted(main: Coroutine[Any, Any, None]) -> None:
+    """Run like `asyncio.run`, with SIGTERM cancelling like Ctrl-C."""
+
+    async def cancellable() -> None:
+        if task := asyncio.current_task():
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        await main
+
+    asyncio.run(cancellable())

@@ -1,0 +1,63 @@
+"""Showing how far a bulk issue is: a bar on a terminal, plain lines on any other standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rm_voucher.bulk import BulkSummary
+
+__all__ = ["show_progress"]
+
+_LINES = 10
+
+
+@contextmanager
+def show_progress(total: int) -> Iterator[Callable[[BulkSummary], None]]:
+    """Give the function that `bulk_issue` calls as ``on_progress``."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(total)
+        return
+    columns = (
+        TextColumn("issuing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=console) as bar:
+        task = bar.add_task("", total=total)
+
+        def update(summary: BulkSummary) -> None:
+            troubles = f"{summary.failed} failed, {summary.unresolved} unknown"
+            bar.update(
+                task,
+                completed=summary.asked - summary.in_flight,
+                description=troubles if summary.failed or summary.unresolved else "",
+            )
+
+        yield update
+
+
+class _Lines:
+    """A line at each tenth."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._shown = 0
+
+    def __call__(self, summary: BulkSummary) -> None:
+        ended = summary.asked - summary.in_flight
+        part = ended * _LINES // self._total
+        if part > self._shown:
+            self._shown = part
+            print(
+                f"{ended:,} of {self._total:,}: {summary.issued:,} issued, "
+                f"{summary.failed:,} failed, {summary.unresolved:,} unknown",
+                file=sys.stderr,
+            )

@@ -1,0 +1,284 @@
+"""cattrs converters between the wire's JSON objects and `rm_voucher.models`. No I/O.
+
+Reading is tolerant where the API is loose: unknown fields go to ``extra``, unknown enum values
+stay as text, both documented spellings of a name are read, null and Go's zero time are None. It is
+strict where a wrong value would cost money: amounts are whole, not negative and not text. Writing
+gives the documented spelling and leaves out what is None.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import attrs
+from cattrs import Converter
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.v import transform_error
+
+from rm_voucher import models
+from rm_voucher.exceptions import DecodeError
+
+__all__ = [
+    "configure_converter",
+    "format_time",
+    "make_converter",
+    "parse_time",
+    "structure",
+    "unstructure",
+]
+
+T = TypeVar("T")
+
+# Every other name is the field's own in camelCase.
+_WIRE_NAMES = {
+    "amount_sen": "amount",
+    "batch_key": "voucherBatchKey",
+    "days": "day",
+    "discount_rate_bp": "discountRate",
+    "expires_at": "expiredAt",
+    "expires_in_s": "expiresIn",
+    "minimum_spend_sen": "minimumSpendAmount",
+    "refresh_expires_in_s": "refreshTokenExpiresIn",
+}
+# What other pages call the same field.
+_OTHER_SPELLINGS: dict[type, dict[str, str]] = {
+    models.Expiry: {"expiryAt": "expiredAt"},  # the tables; every payload says expiredAt
+    models.Voucher: {"voucherBathKey": "voucherBatchKey"},  # the page Void Voucher
+}
+_MODELS = (
+    models.Expiry,
+    models.IssuedVoucher,
+    models.Voucher,
+    models.VoucherBatch,
+    models.Token,
+    models.ErrorBody,
+)
+_ENUMS = (
+    models.BatchStatus,
+    models.ExpiryType,
+    models.Origin,
+    models.VoucherStatus,
+    models.VoucherType,
+)
+
+_RFC3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
+    r"(Z|[+-][0-9]{2}:[0-9]{2})",
+    re.IGNORECASE,
+)
+_GO_ZERO_TIME = datetime.min.replace(tzinfo=UTC)
+
+
+def parse_time(text: str) -> datetime | None:
+    """Return the instant that an RFC 3339 text names, in UTC, cut to the microsecond.
+
+    Go's zero time, 0001-01-01T00:00:00Z, means *not set* and gives None. Raises `ValueError` for
+    anything but RFC 3339, also where `datetime.fromisoformat` would take it.
+    """
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("an RFC 3339 time")
+    try:
+        instant = datetime.fromisoformat(text.upper()).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise ValueError("an RFC 3339 time that exists") from exc
+    return None if instant == _GO_ZERO_TIME else instant
+
+
+def format_time(instant: datetime) -> str:
+    """Return an aware datetime as RFC 3339 in UTC. Raises `ValueError` for a naive one."""
+    if instant.tzinfo is None:
+        raise ValueError("a datetime with a time zone")
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def make_converter(*, detailed_validation: bool = False) -> Converter:
+    """Return a new converter for the models. `structure` and `unstructure` keep their own."""
+    converter = Converter(detailed_validation=detailed_validation)
+    configure_converter(converter)
+    return converter
+
+
+def configure_converter(converter: Converter) -> None:
+    """Teach a converter of yours the models of this library. Its other hooks stay."""
+    for enum_class in _ENUMS:
+        converter.register_structure_hook(enum_class, _structure_enum)
+        converter.register_unstructure_hook(enum_class, lambda member: member.value)
+    for model in _MODELS:
+        converter.register_structure_hook(model, _make_structure_hook(model, converter))
+        converter.register_unstructure_hook(model, _make_unstructure_hook(model, converter))
+
+
+def structure(obj: object, cls: type[T], *, path: str = "$") -> T:
+    """Return the model that a decoded JSON value stands for.
+
+    Raises `DecodeError` with the path of each misfit, but never a value: it might be a code.
+    """
+    try:
+        return _converter().structure(obj, cls)
+    except Exception:  # noqa: BLE001 - any misfit: the slower converter below says which, and where
+        return _structure_explaining(obj, cls, path)
+
+
+def unstructure(model: object) -> dict[str, Any]:
+    """Return the model as the JSON object that the API would send, without what is None."""
+    wire: dict[str, Any] = _converter().unstructure(model)
+    return wire
+
+
+def _structure_explaining(obj: object, cls: type[T], path: str) -> T:
+    try:
+        return _explaining_converter().structure(obj, cls)
+    except Exception as exc:  # noqa: BLE001 - cattrs raises groups and plain errors alike
+        misfits = transform_error(exc, path, _describe)
+        raise DecodeError("; ".join(misfits[:5])) from None  # the cause would carry values
+
+
+def _describe(exc: BaseException, _type: type | None) -> str:
+    if isinstance(exc, KeyError):
+        return "missing"
+    return f"expected {exc}" if isinstance(exc, _MisfitError) else "not as documented"
+
+
+@functools.cache
+def _converter() -> Converter:
+    return make_converter()
+
+
+@functools.cache
+def _explaining_converter() -> Converter:
+    return make_converter(detailed_validation=True)
+
+
+class _MisfitError(ValueError):
+    """What was expected; never what was found."""
+
+
+def _structure_int(value: object, _: object) -> int:
+    # bool is an int to Python; RM's numbers are Go's unsigned ones.
+    if type(value) is not int or value < 0:
+        raise _MisfitError("a whole number, not negative")
+    return value
+
+
+def _structure_seconds(value: object, _: object) -> int:
+    # Documented as a string, shown as a number.
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value):
+        return int(value)
+    return _structure_int(value, _)
+
+
+def _structure_str(value: object, _: object) -> str:
+    if not isinstance(value, str):
+        raise _MisfitError("text")
+    return value
+
+
+def _structure_code(value: object, _: object) -> str:
+    # A code that is empty is no voucher; taking it for one would hand out nothing.
+    if not isinstance(value, str) or not value.strip():
+        raise _MisfitError("a voucher code")
+    return value
+
+
+def _structure_bool(value: object, _: object) -> bool:
+    if not isinstance(value, bool):
+        raise _MisfitError("true or false")
+    return value
+
+
+def _structure_enum(value: object, cls: Any) -> Any:
+    return cls(_structure_str(value, cls))
+
+
+def _structure_time(value: object, _: object) -> datetime | None:
+    try:
+        return parse_time(_structure_str(value, _))
+    except _MisfitError:
+        raise
+    except ValueError as exc:
+        raise _MisfitError(str(exc)) from None
+
+
+_FIELD_HOOKS: dict[object, Callable[[Any, Any], Any]] = {
+    int | None: _structure_int,
+    str | None: _structure_str,
+    bool | None: _structure_bool,
+    datetime | None: _structure_time,
+    str: _structure_str,
+}
+_NAMED_FIELD_HOOKS: dict[tuple[type, str], Callable[[Any, Any], Any]] = {
+    (models.IssuedVoucher, "code"): _structure_code,
+    (models.Token, "expires_in_s"): _structure_seconds,
+    (models.Token, "refresh_expires_in_s"): _structure_seconds,
+}
+
+
+def _wire_name(field: str) -> str:
+    head, *tail = field.split("_")
+    return _WIRE_NAMES.get(field) or head + "".join(part.capitalize() for part in tail)
+
+
+def _fields(model: Any) -> tuple[attrs.Attribute[Any], ...]:
+    fields: tuple[attrs.Attribute[Any], ...] = attrs.fields(attrs.resolve_types(model))
+    return fields
+
+
+def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, cls: None if value is None else hook(value, cls)
+
+
+def _make_structure_hook(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    overrides: dict[str, Any] = {}
+    for field in _fields(model):
+        if field.name == "extra":
+            overrides["extra"] = override(omit=True)
+            continue
+        hook = _NAMED_FIELD_HOOKS.get((model, field.name)) or _FIELD_HOOKS.get(field.type)
+        if hook is not None and field.default is not attrs.NOTHING:
+            hook = _nullable(hook)
+        overrides[field.name] = override(rename=_wire_name(field.name), struct_hook=hook)
+    known = {o.rename for o in overrides.values() if o.rename}
+    spellings = _OTHER_SPELLINGS.get(model, {})
+    read = make_dict_structure_fn(model, converter, **overrides)
+
+    def structure_model(wire: Any, cls: Any) -> T:
+        if not isinstance(wire, dict):
+            raise _MisfitError("an object")
+        for other, name in spellings.items():
+            if wire.get(other) is not None and wire.get(name) is None:
+                wire = {**wire, name: wire[other]}
+                del wire[other]
+        result = read(wire, cls)
+        extra = {key: wire[key] for key in wire if key not in known}
+        if extra:
+            # Frozen, but nobody else has seen it yet; evolving it would build it twice.
+            object.__setattr__(result, "extra", extra)
+        return result
+
+    return structure_model
+
+
+def _make_unstructure_hook(
+    model: type[Any], converter: Converter
+) -> Callable[[Any], dict[str, Any]]:
+    overrides: dict[str, Any] = {}
+    for field in _fields(model):
+        if field.name == "extra":
+            overrides["extra"] = override(omit=True)
+        else:
+            overrides[field.name] = override(
+                rename=_wire_name(field.name),
+                omit_if_default=True,
+                unstruct_hook=format_time if field.type == datetime | None else None,
+            )
+    write = make_dict_unstructure_fn(model, converter, **overrides)
+
+    def unstructure_model(value: Any) -> dict[str, Any]:
+        extra: Mapping[str, Any] = value.extra
+        return {**write(value), **extra}
+
+    return unstructure_model

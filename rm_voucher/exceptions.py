@@ -1,0 +1,215 @@
+"""The errors that this library raises. What each of RM's error codes means: `error_codes`.
+
+The tree::
+
+    VoucherError
+    ├── ConfigurationError          a setting or key is wrong; nothing was sent
+    ├── TransportError              no whole answer arrived
+    │   ├── ConnectError            provably not sent
+    │   │   └── ConnectTimeoutError
+    │   └── ResponseLostError       may have been executed
+    │       └── ResponseTimeoutError
+    ├── OutcomeUnknownError         it may have been executed, and nothing can prove either
+    ├── DecodeError                 an answer that is not what the API documents
+    └── APIError                    the server's error, or input that the client refuses
+        ├── AuthenticationError
+        ├── SignatureError
+        ├── PermissionDeniedError
+        ├── NotFoundError
+        ├── VoucherStateError
+        │   ├── OutOfStockError
+        │   └── ExpiredError
+        ├── InvalidRequestError
+        ├── RateLimitError
+        └── ServerError
+
+No message or repr contains a secret or a voucher code. Attributes named ``code`` of
+`OutcomeUnknownError` and ``message`` of `APIError` (the server's own words) may.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Self
+
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "DecodeError",
+    "ExpiredError",
+    "InvalidRequestError",
+    "NotFoundError",
+    "OutOfStockError",
+    "OutcomeUnknownError",
+    "PermissionDeniedError",
+    "RateLimitError",
+    "ResponseLostError",
+    "ResponseTimeoutError",
+    "ServerError",
+    "SignatureError",
+    "TransportError",
+    "VoucherError",
+    "VoucherStateError",
+]
+
+
+class VoucherError(Exception):
+    """The base of every error that this library raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Subclasses take keywords, which BaseException's own reduce would lose.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(
+    cls: type[VoucherError], args: tuple[object, ...], state: dict[str, object]
+) -> VoucherError:
+    error = cls.__new__(cls, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(VoucherError):
+    """A setting, a key or a credential can't be used. Nothing was sent."""
+
+
+class TransportError(VoucherError):
+    """No whole HTTP answer arrived. Transports raise this family and nothing else."""
+
+
+class ConnectError(TransportError):
+    """No connection was made, so provably no byte of the request left: safe to send again."""
+
+
+class ConnectTimeoutError(ConnectError):
+    """No connection in time, or none free in the pool: provably not sent."""
+
+
+class ResponseLostError(TransportError):
+    """The request may have arrived, its answer did not: whether it was executed is unknown."""
+
+
+class ResponseTimeoutError(ResponseLostError):
+    """The answer did not come in time: whether the request was executed is unknown."""
+
+
+class DecodeError(VoucherError):
+    """An answer is not what the API documents. The message says where (``$.item.amount``)."""
+
+
+class OutcomeUnknownError(VoucherError):
+    """The call may or may not have been executed, and nothing at hand can prove either.
+
+    Never repeat an *issue* that ended like this: a second voucher may come into being. Keep
+    the attributes for reconciliation.
+
+    Attributes:
+        operation: what was called, for example ``"issue"``.
+        batch_key: the batch, where the operation has one.
+        code: the voucher code, where the operation has one. Bearer value; not in the message.
+        attempt_id: identifies the last attempt in this library's log.
+        nonce: the ``X-Nonce-Str`` of the last attempt.
+        sent_at: when the last attempt was signed, UTC.
+        voucher: the voucher as read back after the doubt arose, when it could be read.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        operation: str,
+        batch_key: str | None = None,
+        code: str | None = None,
+        attempt_id: str | None = None,
+        nonce: str | None = None,
+        sent_at: datetime | None = None,
+        voucher: object | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.batch_key = batch_key
+        self.code = code
+        self.attempt_id = attempt_id
+        self.nonce = nonce
+        self.sent_at = sent_at
+        self.voucher = voucher
+
+
+class APIError(VoucherError):
+    """The server answered with an error; this class itself is raised for codes nobody listed.
+
+    Attributes:
+        code: RM's error code as the server spelled it; ``""`` when the body was not RM's own,
+            or when the client refused the input before sending.
+        message: the server's own text. It may contain what was asked for, so it is not part of
+            ``str(error)``.
+        http_status: the HTTP status, or None when nothing was sent.
+        hint: what to do about it, in our words.
+        retry_after_s: the wait that the server asked for, in seconds.
+    """
+
+    def __init__(
+        self,
+        code: str = "",
+        message: str = "",
+        http_status: int | None = None,
+        hint: str = "",
+        *,
+        retry_after_s: float | None = None,
+    ) -> None:
+        subject = code or ("not RM's error format" if http_status else "refused before sending")
+        status = f" (HTTP {http_status})" if http_status else ""
+        super().__init__(f"{subject}{status}{': ' if hint else ''}{hint}")
+        self.code = code
+        self.message = message
+        self.http_status = http_status
+        self.hint = hint
+        self.retry_after_s = retry_after_s
+
+    @classmethod
+    def refused(cls, reason: str) -> Self:
+        """Return the error for input that the client itself refuses. Nothing was sent."""
+        return cls(hint=reason)
+
+
+class AuthenticationError(APIError):
+    """The token or the client's identity is not accepted."""
+
+
+class SignatureError(APIError):
+    """The signature or its timestamp is not accepted."""
+
+
+class PermissionDeniedError(APIError):
+    """The application, account or store may not do this."""
+
+
+class NotFoundError(APIError):
+    """The voucher, batch or member does not exist for this merchant."""
+
+
+class VoucherStateError(APIError):
+    """The voucher or batch is not in a state that allows the operation."""
+
+
+class OutOfStockError(VoucherStateError):
+    """The batch has no voucher left."""
+
+
+class ExpiredError(VoucherStateError):
+    """The voucher or batch has expired."""
+
+
+class InvalidRequestError(APIError):
+    """The request is malformed, or the client refused its input before sending anything."""
+
+
+class RateLimitError(APIError):
+    """The server takes no more for now. Nothing was done."""
+
+
+class ServerError(APIError):
+    """The server failed or refused for load."""

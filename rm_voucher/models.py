@@ -1,0 +1,289 @@
+"""What the API talks about, as frozen attrs classes. No I/O, no JSON: see `converters`.
+
+Every field may be None, because any of them is missing or null in some documented answer; Go's
+zero time counts as missing. Times are aware UTC datetimes. Money is whole sen (``_sen``,
+RM 1.00 = 100), discounts are hundredths of a percent (``_bp``, 1 % = 100), both with a Decimal
+property for people. Fields that no page documents are kept in ``extra`` and survive a round trip.
+
+A voucher's code, its QR URL, its key (the code stands in it, base64-encoded) and a batch's static
+code are worth money to whoever holds them, and a member's profile is personal: reprs mask or omit
+them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, Generic, Self, TypeVar
+
+import attrs
+
+__all__ = [
+    "BatchStatus",
+    "ErrorBody",
+    "Expiry",
+    "ExpiryType",
+    "IssuedVoucher",
+    "Origin",
+    "Page",
+    "Token",
+    "Voucher",
+    "VoucherBatch",
+    "VoucherStatus",
+    "VoucherType",
+    "mask",
+]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+def mask(text: str | None) -> str:
+    """Return ``text`` with all but a hint of it hidden, for logs and reprs."""
+    if not text:
+        return repr(text)
+    return f"'{text[:2]}…'" if len(text) >= 8 else "'…'"
+
+
+def _extra() -> Any:
+    return attrs.field(factory=dict, repr=False, hash=False)
+
+
+def _masked() -> Any:
+    return attrs.field(default=None, repr=mask)
+
+
+class OpenEnum(enum.StrEnum):
+    """Text with known values. A value that nobody documented stays as it is."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        if not isinstance(value, str):
+            return None
+        unknown = str.__new__(cls, value)
+        unknown._name_ = unknown._value_ = value
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        """Whether a page of RM's names this value."""
+        return self.value in type(self).__members__
+
+
+class VoucherStatus(OpenEnum):
+    """Where a voucher stands: VALID → ISSUED → REDEEMED → VOID, or EXPIRED.
+
+    Redeeming is optional before voiding. RM's overview page writes ``ISSUE`` where its other
+    pages write ``ISSUED``: both are read as ISSUED.
+    """
+
+    VALID = "VALID"
+    """In its batch, given to nobody yet."""
+    ISSUED = "ISSUED"
+    """Given to a customer."""
+    REDEEMED = "REDEEMED"
+    """In the customer's loyalty account. Not yet used."""
+    VOID = "VOID"
+    """Used at a shop."""
+    EXPIRED = "EXPIRED"
+    """Past its expiry."""
+    MARKET_PLACE = "MARKET_PLACE"
+    """Shared with another merchant."""
+    COMPLETE = "COMPLETE"
+    """Named by one page without a meaning."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls("ISSUED") if value == "ISSUE" else super()._missing_(value)
+
+
+class VoucherType(OpenEnum):
+    """What a voucher gives: money off, a percentage off, or a thing."""
+
+    CASH = "CASH"
+    DISCOUNT = "DISCOUNT"
+    GIFT = "GIFT"
+
+
+class Origin(OpenEnum):
+    """Who made the code: RM's server, the merchant (uploaded), or the marketplace."""
+
+    SYSTEM = "SYSTEM"
+    SELF = "SELF"
+    MARKETPLACE = "MARKETPLACE"
+
+
+class ExpiryType(OpenEnum):
+    """DYNAMIC: a number of days. FIXED: a date. One page writes ``STATIC`` for FIXED."""
+
+    DYNAMIC = "DYNAMIC"
+    FIXED = "FIXED"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Self | None:
+        return cls("FIXED") if value == "STATIC" else super()._missing_(value)
+
+
+class BatchStatus(OpenEnum):
+    """How far the creation of a batch has come; only COMPLETED is documented."""
+
+    COMPLETED = "COMPLETED"
+
+
+def _hundredths(value: int | None) -> Decimal | None:
+    return None if value is None else Decimal(value).scaleb(-2)
+
+
+class _Worth:
+    """The figures of a voucher or batch, for people."""
+
+    __slots__ = ()
+
+    amount_sen: int | None
+    discount_rate_bp: int | None
+    minimum_spend_sen: int | None
+
+    @property
+    def amount_rm(self) -> Decimal | None:
+        """The amount in ringgit."""
+        return _hundredths(self.amount_sen)
+
+    @property
+    def discount_percent(self) -> Decimal | None:
+        """The discount in percent."""
+        return _hundredths(self.discount_rate_bp)
+
+    @property
+    def minimum_spend_rm(self) -> Decimal | None:
+        """The least spend in ringgit."""
+        return _hundredths(self.minimum_spend_sen)
+
+
+@attrs.frozen(kw_only=True)
+class Expiry:
+    """When a voucher ends.
+
+    ``days`` goes with DYNAMIC: in RM's examples a redeemed voucher's ``expires_at`` is its
+    ``redeemed_at`` plus that many days. What ``expires_at`` holds before redemption is not
+    documented. The tables spell it ``expiryAt``, the payloads ``expiredAt``: both are read.
+    """
+
+    type: ExpiryType | None = None
+    days: int | None = None
+    expires_at: datetime | None = None
+    extra: Mapping[str, Any] = _extra()
+
+
+@attrs.frozen(kw_only=True)
+class IssuedVoucher:
+    """The answer to *issue*: the code, and the URL that the customer scans as a QR code."""
+
+    code: str = attrs.field(repr=mask)
+    qr_url: str | None = _masked()
+    extra: Mapping[str, Any] = _extra()
+
+
+@attrs.frozen(kw_only=True)
+class Voucher(_Worth):
+    """One voucher, as *get by code*, *void*, the listings and the callbacks show it.
+
+    ``assigned_at``, ``redeemed_at`` and ``used_at`` are when it was issued, redeemed and voided.
+    ``used_at`` alone does not prove that it is void: reinstating leaves it in place.
+    ``member_profile`` and ``address`` are documented as text and really objects or None.
+    """
+
+    code: str | None = _masked()
+    status: VoucherStatus | None = None
+    type: VoucherType | None = None
+    amount_sen: int | None = None
+    discount_rate_bp: int | None = None
+    minimum_spend_sen: int | None = None
+    expiry: Expiry | None = None
+    label: str | None = None
+    key: str | None = attrs.field(default=None, repr=False)
+    batch_key: str | None = None
+    origin: Origin | None = None
+    qr_url: str | None = _masked()
+    image_url: str | None = attrs.field(default=None, repr=False)
+    is_shipping: bool | None = None
+    address: Any = attrs.field(default=None, repr=False, hash=False)
+    is_device_redeem: bool | None = None
+    member_profile: Any = attrs.field(default=None, repr=False, hash=False)
+    redemption_rule_key: str | None = attrs.field(default=None, repr=False)
+    redemption_rule: Any = attrs.field(default=None, repr=False, hash=False)
+    payload: Any = attrs.field(default=None, repr=False, hash=False)
+    assigned_at: datetime | None = None
+    redeemed_at: datetime | None = None
+    used_at: datetime | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    extra: Mapping[str, Any] = _extra()
+
+
+@attrs.frozen(kw_only=True)
+class VoucherBatch(_Worth):
+    """A batch that vouchers are issued from.
+
+    ``quantity`` is the whole, ``balance_quantity`` what remains, ``used_quantity`` what was
+    assigned, redeemed or used; whether an issue moves the balance at once is not documented.
+    A static batch has one code for everybody, ``static_code``. ``reason`` says why a creation
+    failed.
+    """
+
+    key: str | None = None
+    label: str | None = None
+    id: str | None = None
+    status: BatchStatus | None = None
+    type: VoucherType | None = None
+    amount_sen: int | None = None
+    discount_rate_bp: int | None = None
+    minimum_spend_sen: int | None = None
+    quantity: int | None = None
+    balance_quantity: int | None = None
+    used_quantity: int | None = None
+    expiry: Expiry | None = None
+    origin: Origin | None = None
+    image_url: str | None = attrs.field(default=None, repr=False)
+    is_shipping: bool | None = None
+    is_device_redeem: bool | None = None
+    is_static: bool | None = None
+    static_code: str | None = _masked()
+    reason: str | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    extra: Mapping[str, Any] = _extra()
+
+
+@attrs.frozen(kw_only=True)
+class Page(Generic[T_co]):
+    """One page of a listing.
+
+    ``cursor`` asks for the next page and is None on the last one. ``count`` is the server's
+    number; whether it counts the page or the whole is not documented.
+    """
+
+    items: tuple[T_co, ...]
+    cursor: str | None = attrs.field(default=None, repr=False)
+    count: int | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Token:
+    """An access token, its lifetime in seconds, and the refresh token that buys the next one."""
+
+    access_token: str = attrs.field(repr=False)
+    token_type: str | None = None
+    expires_in_s: int | None = None
+    refresh_token: str | None = attrs.field(default=None, repr=False)
+    refresh_expires_in_s: int | None = None
+    extra: Mapping[str, Any] = _extra()
+
+
+@attrs.frozen(kw_only=True)
+class ErrorBody:
+    """What stands under ``error`` in a failed answer."""
+
+    code: str
+    message: str | None = attrs.field(default=None, repr=False)
+    extra: Mapping[str, Any] = _extra()

@@ -1,0 +1,35 @@
+"""What to conclude from reading a voucher back after an unknown outcome. Pure."""
+
+from __future__ import annotations
+
+import enum
+from datetime import UTC, datetime
+
+from rm_voucher.models import Voucher, VoucherStatus
+
+__all__ = ["Verdict", "judge_void"]
+
+
+class Verdict(enum.Enum):
+    """What the voucher proves about the call whose answer was lost."""
+
+    DONE = "done"
+    """It was executed, and it was ours."""
+    UNCHANGED = "unchanged"
+    """The voucher shows no trace of it. It may still arrive, so sending again must be harmless."""
+    UNPROVEN = "unproven"
+    """The voucher has changed, but anybody may have done that."""
+
+
+def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
+    """Judge a *void* that was sent with ``used_at``.
+
+    A void voucher proves ours only when it carries the very instant that we sent: another till
+    may have voided it, and honouring it twice is a loss. Reinstating leaves ``used_at`` in place,
+    so without the status VOID it proves nothing. The wire carries microseconds.
+    """
+    if voucher.status is not VoucherStatus.VOID:
+        return Verdict.UNCHANGED
+    if used_at is not None and voucher.used_at == used_at.astimezone(UTC):
+        return Verdict.DONE
+    return Verdict.UNPROVEN

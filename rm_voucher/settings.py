@@ -1,0 +1,217 @@
+r"""What a caller decides once: who, where, how long, how much. Reads the environment; no network.
+
+Variables: ``RM_CLIENT_ID``, ``RM_CLIENT_SECRET``, ``RM_PRIVATE_KEY`` (PEM text; ``\n`` may stand
+for a line break) or ``RM_PRIVATE_KEY_FILE``, ``RM_ENVIRONMENT`` (``sandbox``, ``production`` or a
+URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import stat
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Self
+from urllib.parse import urlsplit
+
+import attrs
+from yarl import URL
+
+from rm_voucher.exceptions import ConfigurationError
+
+__all__ = ["Credentials", "Environment", "Limits", "Timeout"]
+
+
+def _variable(env: Mapping[str, str], name: str) -> str:
+    value = env.get(name, "").strip()
+    if not value:
+        raise ConfigurationError(f"{name} is not set.")
+    return value
+
+
+def _identifier(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    # Both go into a header; a stray line break is a copying mistake.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(
+            f"{attribute.name} must be text without line breaks, and not empty."
+        )
+
+
+@attrs.frozen
+class Credentials:
+    """An application's identity: client id, client secret and RSA private key.
+
+    ``private_key`` is PEM, as text or bytes, or a `pathlib.Path` to a PEM file (PKCS#1 or
+    PKCS#8); its public half must be uploaded in the merchant portal. Nothing of it appears in
+    the repr. Raises `ConfigurationError`.
+    """
+
+    client_id: str = attrs.field(validator=_identifier)
+    client_secret: str = attrs.field(validator=_identifier, repr=False)
+    private_key: str | bytes | Path = attrs.field(repr=False)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+        """Return the credentials that the ``RM_…`` variables give; see the module."""
+        env = os.environ if env is None else env
+        key: str | Path
+        if env.get("RM_PRIVATE_KEY", "").strip():
+            key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
+        elif env.get("RM_PRIVATE_KEY_FILE", "").strip():
+            key = Path(env["RM_PRIVATE_KEY_FILE"]).expanduser()
+        else:
+            raise ConfigurationError("Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set.")
+        return cls(_variable(env, "RM_CLIENT_ID"), _variable(env, "RM_CLIENT_SECRET"), key)
+
+    def private_key_pem(self) -> bytes:
+        """Return the key's PEM bytes, reading the file if it is one. Reads the disk at each call.
+
+        Warns when other users of the machine can read the file.
+        """
+        if isinstance(self.private_key, Path):
+            return _read_key_file(self.private_key)
+        if isinstance(self.private_key, str):
+            return self.private_key.encode()
+        if isinstance(self.private_key, bytes):
+            return self.private_key
+        raise ConfigurationError("private_key must be PEM text, PEM bytes or a pathlib.Path.")
+
+
+def _read_key_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            pem = file.read(_MAX_KEY_FILE_BYTES + 1)
+    except OSError as exc:
+        raise ConfigurationError(
+            f"The private key file {path} can't be read: {exc.strerror}."
+        ) from exc
+    if len(pem) > _MAX_KEY_FILE_BYTES:
+        raise ConfigurationError(f"{path} is too large to be a private key.")
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        warnings.warn(
+            f"The private key file {path} can be read by other users: chmod 600 it.",
+            stacklevel=4,
+        )
+    return pem
+
+
+_MAX_KEY_FILE_BYTES = 64 * 1024
+
+
+@attrs.frozen
+class Environment:
+    """Where the API and its OAuth server are.
+
+    `Environment.SANDBOX` and `Environment.PRODUCTION` are RM's. Another pair of URLs may be
+    ``https``, or ``http`` to a loopback address; ``allow_plain_http`` lifts the latter limit, for
+    a development server in another container.
+    """
+
+    SANDBOX: ClassVar[Environment]
+    PRODUCTION: ClassVar[Environment]
+
+    api_url: str
+    oauth_url: str
+    allow_plain_http: bool = attrs.field(default=False, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("api_url", "oauth_url"):
+            text = _normalised(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
+            object.__setattr__(self, name, text)  # frozen; still under construction
+
+    @classmethod
+    def at(cls, url: str) -> Self:
+        """Return an environment with both servers at one URL, as the emulator's are."""
+        return cls(url, url)
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
+        """Return the environment that the ``RM_…`` variables give; sandbox by default."""
+        env = os.environ if env is None else env
+        named = cls.named(env.get("RM_ENVIRONMENT", "").strip() or "sandbox")
+        return Environment(
+            env.get("RM_API_URL", "").strip() or named.api_url,
+            env.get("RM_OAUTH_URL", "").strip() or named.oauth_url,
+        )
+
+    @classmethod
+    def named(cls, name: str) -> Environment:
+        """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
+        known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
+        if name.lower() in known:
+            return known[name.lower()]
+        if "://" in name:
+            return cls.at(name)
+        raise ConfigurationError(f"{name!r} is no environment: write sandbox, production or a URL.")
+
+
+def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
+    """Return the base URL as it will be signed: lower-case host, no default port, no last slash."""
+    try:
+        parts = urlsplit(text)
+        url = URL(text)
+        port = url.explicit_port
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise ConfigurationError(f"{name} is not a URL.") from exc
+    if url.scheme not in ("http", "https") or not url.host:
+        raise ConfigurationError(f"{name} must start with https:// (or http:// for loopback).")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ConfigurationError(f"{name} must be a bare URL: no user, query or fragment.")
+    if url.scheme == "http" and not (allow_plain_http or _is_loopback(url.host)):
+        raise ConfigurationError(
+            f"{name} is plain http to another machine: secrets would travel unprotected. Use https."
+        )
+    if port is not None and url.is_default_port():
+        url = url.with_port(None)
+    return str(url).rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+Environment.SANDBOX = Environment(
+    "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"
+)
+Environment.PRODUCTION = Environment(
+    "https://open.revenuemonster.my", "https://oauth.revenuemonster.my"
+)
+
+
+def positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+    """Refuse what is not more than 0."""
+    if not value > 0:
+        raise ConfigurationError(f"{attribute.name} must be more than 0.")
+
+
+@attrs.frozen(kw_only=True)
+class Timeout:
+    """How long one attempt may take, in seconds.
+
+    ``connect_s`` covers waiting for a free connection, DNS, TCP and TLS; when it passes, nothing
+    was sent. ``attempt_s`` covers the whole attempt; when it passes, the outcome is unknown, so
+    it must be the longer.
+    """
+
+    connect_s: float = attrs.field(default=10.0, validator=positive)
+    attempt_s: float = attrs.field(default=30.0, validator=positive)
+
+    def __attrs_post_init__(self) -> None:
+        if self.connect_s >= self.attempt_s:
+            raise ConfigurationError("connect_s must be less than attempt_s.")
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """How much a transport takes on: connections at once, and bytes of an answer's body."""
+
+    max_connections: int = attrs.field(default=100, validator=positive)
+    max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=positive)

@@ -1,0 +1,55 @@
+"""What a transport is: a request in, a response out. It never retries, signs, parses or logs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import attrs
+from yarl import URL
+
+from rm_voucher.settings import Timeout
+
+__all__ = ["Request", "Response", "Transport"]
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One HTTP request, exactly as it goes on the wire.
+
+    ``url`` is built once with ``encoded=True``, and is the object that is both signed and sent;
+    ``body`` likewise; empty means no body. ``operation`` is for logs: the URL holds the voucher's
+    code and the headers hold secrets, so neither is in the repr.
+    """
+
+    operation: str
+    method: str
+    url: URL = attrs.field(repr=False)
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+    timeout: Timeout = attrs.field(factory=Timeout, repr=False)
+
+
+@attrs.frozen(kw_only=True)
+class Response:
+    """One whole HTTP answer, whatever its status. ``headers`` has lower-case names."""
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+
+
+class Transport(ABC):
+    """Sends a request and returns the answer.
+
+    An implementation returns any HTTP status, follows no redirect, sends a request at most once,
+    and raises only the `TransportError` family: `ConnectError` when provably no byte of the
+    request left, `ResponseLostError` in every other case. It keeps to ``request.timeout``.
+    """
+
+    @abstractmethod
+    async def send(self, request: Request) -> Response:
+        """Send the request once. Cancelling leaves the outcome of the request unknown."""
+
+    async def aclose(self) -> None:  # noqa: B027 - many transports own nothing
+        """Release what the transport owns. It may be called more than once."""

@@ -1,0 +1,148 @@
+"""What every test may use: payloads, keys, clients on scripted servers, and a clock that no test
+waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is not loopback."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from rm_voucher import (
+    Credentials,
+    Environment,
+    Request,
+    Response,
+    StaticToken,
+    Transport,
+    VoucherClient,
+)
+from rm_voucher.signing import RsaSigner
+from rm_voucher.transport.memory import MemoryTransport
+
+HERE = Path(__file__).parent
+KEY_FILE = HERE / "vectors" / "throwaway-pkcs8.pem"
+PUBLIC_KEY_FILE = HERE / "vectors" / "throwaway-public.pem"
+
+Answer = Response | BaseException | Callable[[Request], Response]
+
+
+@pytest.fixture(autouse=True)
+def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the settings of the person who runs it."""
+    for name in (
+        "RM_CLIENT_ID",
+        "RM_CLIENT_SECRET",
+        "RM_PRIVATE_KEY",
+        "RM_PRIVATE_KEY_FILE",
+        "RM_ENVIRONMENT",
+        "RM_API_URL",
+        "RM_OAUTH_URL",
+    ):
+        monkeypatch.delenv(name, raising=False)
+
+
+def payload(name: str) -> Any:
+    """Return one of the example payloads of RM's documentation."""
+    return orjson.loads((HERE / "payloads" / f"{name}.json").read_bytes())
+
+
+def ok(body: object, status: int = 200, **headers: str) -> Response:
+    """Return an answer with a JSON body."""
+    return Response(
+        status=status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        body=orjson.dumps(body),
+    )
+
+
+def rm_error(code: str, status: int = 400, message: str = "", **headers: str) -> Response:
+    """Return an answer with RM's own error body."""
+    return ok({"error": {"code": code, "message": message}}, status, **headers)
+
+
+ISSUED = ok({"item": {"code": "NAklEfbVdV", "qrUrl": "https://qr.invalid/1"}, "code": "SUCCESS"})
+
+
+class ScriptedServer:
+    """Answers requests in the order of a script, and keeps what it was sent."""
+
+    def __init__(self, answers: Iterable[Answer]) -> None:
+        self.answers = list(answers)
+        self.requests: list[Request] = []
+
+    def __call__(self, request: Request) -> Response:
+        self.requests.append(request)
+        assert self.answers, f"one request too many: {request.method} {request.url}"
+        answer = self.answers.pop(0)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer if isinstance(answer, Response) else answer(request)
+
+    @property
+    def paths(self) -> list[str]:
+        return [f"{r.method} {r.url.raw_path}" for r in self.requests]
+
+    @property
+    def transport(self) -> Transport:
+        return MemoryTransport(self)
+
+
+class FakeTime:
+    """A clock that only `sleep` moves."""
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+        self.slept: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+class NoSigner:
+    """A signer for tests that are not about signing."""
+
+    def sign(self, text: bytes) -> bytes:
+        return b"signature"
+
+
+@pytest.fixture
+def time() -> FakeTime:
+    return FakeTime()
+
+
+@pytest.fixture(scope="session")
+def credentials() -> Credentials:
+    return Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
+
+
+@pytest.fixture(scope="session")
+def signer() -> RsaSigner:
+    return RsaSigner.from_pem(KEY_FILE.read_bytes())
+
+
+@pytest.fixture
+def make_client(credentials: Credentials, time: FakeTime) -> Callable[..., VoucherClient]:
+    """Make a client that needs neither token nor signature nor patience."""
+
+    def make(server: Callable[[Request], Any], **options: Any) -> VoucherClient:
+        defaults: dict[str, Any] = {
+            "environment": Environment.SANDBOX,
+            "transport": MemoryTransport(server),
+            "token_source": StaticToken("token"),
+            "signer": NoSigner(),
+            "clock": time.clock,
+            "sleep": time.sleep,
+            "random": lambda: 0.0,
+        }
+        return VoucherClient(credentials, **{**defaults, **options})
+
+    return make
