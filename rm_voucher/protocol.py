@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import attrs
 import orjson
@@ -201,9 +201,10 @@ def _build(
 ) -> Request:
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
     try:
-        text = urlencode(chosen, quote_via=quote, safe="")
+        pairs = [f"{name}={quote(value, safe='')}" for name, value in chosen.items()]
     except (UnicodeEncodeError, TypeError):
         raise InvalidRequestError.refused("A filter or cursor must be text.") from None
+    text = "&".join(pairs)
     return Request(
         operation=operation,
         method=method,

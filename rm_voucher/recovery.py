@@ -10,6 +10,17 @@ from rm_voucher.models import Voucher, VoucherStatus
 __all__ = ["Verdict", "judge_void"]
 
 
+_NOT_VOID = frozenset(
+    {
+        VoucherStatus.VALID,
+        VoucherStatus.ISSUED,
+        VoucherStatus.REDEEMED,
+        VoucherStatus.EXPIRED,
+        VoucherStatus.MARKET_PLACE,
+    }
+)
+
+
 class Verdict(enum.Enum):
     """What the voucher proves about the call whose answer was lost."""
 
@@ -26,10 +37,12 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
 
     A void voucher proves ours only when it carries the very instant that we sent: another till
     may have voided it, and honouring it twice is a loss. Reinstating leaves ``used_at`` in place,
-    so without the status VOID it proves nothing. The wire carries microseconds.
+    so without the status VOID it proves nothing. A status that nobody documented, or none, proves
+    nothing either way. The wire carries microseconds.
     """
-    if voucher.status is not VoucherStatus.VOID:
+    if voucher.status in _NOT_VOID:
         return Verdict.UNCHANGED
-    if used_at is not None and voucher.used_at == used_at.astimezone(UTC):
+    is_void = voucher.status is VoucherStatus.VOID
+    if is_void and used_at is not None and voucher.used_at == used_at.astimezone(UTC):
         return Verdict.DONE
     return Verdict.UNPROVEN

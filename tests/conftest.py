@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, settings
 
 from rm_voucher import (
     Credentials,
@@ -22,6 +23,12 @@ from rm_voucher import (
 )
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
+
+# Speed is measured in benchmarks/, not here.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
 
 HERE = Path(__file__).parent
 KEY_FILE = HERE / "vectors" / "throwaway-pkcs8.pem"

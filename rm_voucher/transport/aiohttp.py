@@ -66,7 +66,8 @@ class AiohttpTransport(Transport):
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        if session is not None and session.auth is not None:
+        # aiohttp 4 will have no such attribute.
+        if getattr(session, "auth", None) is not None:
             raise ConfigurationError("The session has an auth of its own; RM's needs the header.")
         if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
             raise ConfigurationError("ssl_context must verify the server (CERT_REQUIRED).")

@@ -1,0 +1,82 @@
+"""The error tree: who is under whom, and that errors survive being pickled."""
+
+import pickle
+from datetime import UTC, datetime
+
+import pytest
+
+import rm_voucher
+from rm_voucher import (
+    APIError,
+    ConnectError,
+    ConnectTimeoutError,
+    InvalidRequestError,
+    OutcomeUnknownError,
+    ResponseLostError,
+    ResponseTimeoutError,
+    TransportError,
+    Voucher,
+    VoucherError,
+)
+
+ALL = [
+    value
+    for value in vars(rm_voucher).values()
+    if isinstance(value, type) and issubclass(value, BaseException)
+]
+
+
+@pytest.mark.parametrize("error", ALL)
+def test_error_is_in_the_tree(error):
+    """One `except VoucherError` catches everything that the library raises on purpose."""
+    assert issubclass(error, VoucherError)
+
+
+def test_tree_of_transport_errors():
+    """What was provably not sent and what may have been executed are told apart by class."""
+    assert ConnectTimeoutError.__mro__[1:4] == (ConnectError, TransportError, VoucherError)
+    assert ResponseTimeoutError.__mro__[1:4] == (ResponseLostError, TransportError, VoucherError)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        APIError("SPAM", "words", 403, "hint", retry_after_s=2.5),
+        OutcomeUnknownError(
+            "void: unknown",
+            operation="void",
+            code="X",
+            nonce="n",
+            attempt_id="a",
+            sent_at=datetime(2026, 1, 1, tzinfo=UTC),
+            voucher=Voucher(code="X"),
+        ),
+        ConnectError("get: no connection"),
+    ],
+)
+def test_error_pickles(error):
+    """An error crosses a process boundary with its attributes."""
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is type(error)
+    assert str(copy) == str(error)
+    assert vars(copy) == vars(error)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (APIError("SPAM", "words", 403, "Ask RM."), "SPAM (HTTP 403): Ask RM."),
+        (APIError("", "", 502), "not RM's error format (HTTP 502)"),
+        (InvalidRequestError.refused("code is empty."), "refused before sending: code is empty."),
+    ],
+)
+def test_api_error_says_what_to_do(error, text):
+    """The text has code, status and remedy, but not the server's words, which may hold a code."""
+    assert str(error) == text
+
+
+def test_outcome_unknown_hides_the_code():
+    """Neither text nor repr nor args show the voucher's code."""
+    error = OutcomeUnknownError("void: unknown", operation="void", code="NAklEfbVdV")
+    assert "NAklEfbVdV" not in str(error) + repr(error) + repr(error.args)
+    assert error.code == "NAklEfbVdV"

@@ -1,0 +1,497 @@
+"""The protocol: requests as the API page writes them, and answers of every kind."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta, timezone
+from urllib.parse import unquote
+
+import pytest
+from conftest import NoSigner, ok, payload, rm_error
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rm_voucher import (
+    APIError,
+    AuthenticationError,
+    Credentials,
+    DecodeError,
+    Environment,
+    InvalidRequestError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    Response,
+    ServerError,
+    VoucherError,
+)
+from rm_voucher import protocol as p
+
+SANDBOX = Environment.SANDBOX
+API = "https://sb-open.revenuemonster.my"
+OAUTH = "https://sb-oauth.revenuemonster.my"
+BATCH = "EhQKCE1lcmNoYW50EJXVzd3wraqTORIYCgxWb3VjaGVyQmF0Y2gQ_4eJj7-n9MgW"
+ME = Credentials("id", "hush", "key")
+BASIC = "Basic " + base64.b64encode(b"id:hush").decode()
+
+# Written down from the API page: operation, method, URL, body.
+REQUESTS = [
+    (p.build_issue(SANDBOX, BATCH), "POST", f"{API}/v3/voucher-batch/{BATCH}/issue", b"{}"),
+    (p.build_get(SANDBOX, "NAklEfbVdV"), "POST", f"{API}/v3/voucher/NAklEfbVdV", b"{}"),
+    (p.build_get(SANDBOX, "X", method="GET"), "GET", f"{API}/v3/voucher/X", b""),
+    (p.build_void(SANDBOX, "NAklEfbVdV"), "POST", f"{API}/v3/voucher/NAklEfbVdV/void", b"{}"),
+    (
+        p.build_void(
+            SANDBOX,
+            "X",
+            store_id="617",
+            used_at=datetime(2026, 1, 2, 3, 4, 5, 6, timezone(timedelta(hours=8))),
+        ),
+        "POST",
+        f"{API}/v3/voucher/X/void",
+        b'{"storeId":"617","usedAt":"2026-01-01T19:04:05.000006Z"}',
+    ),
+    (p.build_vouchers(SANDBOX, BATCH), "GET", f"{API}/v3/voucher-batch/{BATCH}/vouchers", b""),
+    (
+        p.build_vouchers(SANDBOX, BATCH, cursor="a+b/c="),
+        "GET",
+        f"{API}/v3/voucher-batch/{BATCH}/vouchers?cursor=a%2Bb%2Fc%3D",
+        b"",
+    ),
+    (p.build_batches(SANDBOX), "GET", f"{API}/v3/voucher-batches", b""),
+    (
+        p.build_batches(SANDBOX, status="COMPLETED", is_static=False, cursor="x"),
+        "GET",
+        f"{API}/v3/voucher-batches?filter=%7B%22isStatic%22%3Afalse%2C%22status%22%3A%22COMPLETED"
+        "%22%7D&cursor=x",
+        b"",
+    ),
+    (
+        p.build_token(SANDBOX, ME),
+        "POST",
+        f"{OAUTH}/v1/token",
+        b'{"grantType":"client_credentials"}',
+    ),
+    (
+        p.build_refresh(SANDBOX, ME, "r"),
+        "POST",
+        f"{OAUTH}/v1/token",
+        b'{"grantType":"refresh_token","refreshToken":"r"}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "method", "url", "body"), REQUESTS)
+def test_request_is_as_documented(request_, method, url, body):
+    """Method, URL and body are those of the API page."""
+    assert (request_.method, str(request_.url), request_.body) == (method, url, body)
+    assert request_.headers["Content-Type"] == "application/json"
+    expected = BASIC if "/v1/token" in url else None
+    assert request_.headers.get("Authorization") == expected
+
+
+def test_sign_request_adds_the_headers_of_an_attempt():
+    """Signing adds the four headers and changes nothing else."""
+    request = p.build_issue(SANDBOX, BATCH)
+    signed = p.sign_request(request, signer=NoSigner(), token="t", nonce="n", timestamp=7)
+    assert signed.headers == {
+        "Content-Type": "application/json",
+        "Authorization": "Bearer t",
+        "X-Nonce-Str": "n",
+        "X-Signature": "sha256 " + base64.b64encode(b"signature").decode(),
+        "X-Timestamp": "7",
+    }
+    assert signed.url is request.url
+    assert signed.body is request.body
+
+
+def test_request_repr_hides_code_and_headers():
+    """A request in a log shows what was asked, not of which voucher or with which token."""
+    request = p.build_get(SANDBOX, "NAklEfbVdV")
+    signed = p.sign_request(request, signer=NoSigner(), token="hush", nonce="n", timestamp=7)
+    assert repr(signed) == "Request(operation='get', method='POST')"
+
+
+# bad-input: voucher codes and batch keys go into the path.
+REFUSED = [
+    "",
+    ".",
+    "..",
+    "...",
+    "../x",
+    "..;/",
+    "a/b",
+    "a\\b",
+    "\x00",
+    "a\x00",
+    "a\r\nb",
+    "a\tb",
+    " a",
+    "a ",
+    "\u00a0a",
+    "//evil.example",
+    "\uff0e\uff0e",
+    "\uff0e",
+    "\u2025",
+    "a\uff0fb",
+    "\ud800",
+    "x" * 10_000,
+    None,
+    5,
+    b"abc",
+    True,
+    ["a"],
+]
+SENT = {
+    "rms@xR43u4bRhUU": "rms%40xR43u4bRhUU",
+    "A(1)": "A%281%29",
+    "A+1": "A%2B1",
+    "A#1": "A%231",
+    "A%41": "A%2541",
+    "..%2f": "..%252f",
+    "%2e%2e": "%252e%252e",
+    "%252e": "%25252e",
+    "a?b": "a%3Fb",
+    "a%00": "a%2500",
+    "@evil.example": "%40evil.example",
+    "a\u202eb": "a%E2%80%AEb",
+    "a b": "a%20b",
+    "..a": "..a",
+    "a\uff0e": "a%EF%BC%8E",
+    "漢🎫": "%E6%BC%A2%F0%9F%8E%AB",
+    "a&b=c;d": "a%26b%3Dc%3Bd",
+    "-_~.": "-_~.",
+}
+BUILDERS = [p.build_issue, p.build_get, p.build_void, p.build_vouchers]
+
+
+@pytest.mark.parametrize("code", REFUSED, ids=lambda c: ascii(c)[:20])
+@pytest.mark.parametrize("build", BUILDERS)
+def test_segment_refused(build, code):
+    """What could become another path, or is no text, is refused before anything is sent."""
+    with pytest.raises(InvalidRequestError, match="refused before sending") as caught:
+        build(SANDBOX, code)
+    assert caught.value.http_status is None
+    if isinstance(code, str) and len(code) > 3:
+        assert code not in str(caught.value)
+
+
+@pytest.mark.parametrize(("code", "segment"), SENT.items(), ids=ascii)
+@pytest.mark.parametrize("build", BUILDERS)
+def test_segment_sent_as_itself(build, code, segment):
+    """A legitimate code is one encoded segment that decodes to itself."""
+    path = build(SANDBOX, code).url.raw_path
+    assert segment in path.split("/")
+    assert path.count("/") == build(SANDBOX, "X").url.raw_path.count("/")
+    assert unquote(segment) == code
+
+
+@given(st.text(max_size=40))
+def test_segment_any_text_is_refused_or_one_segment(code):
+    """No text becomes another path, whatever it holds."""
+    plain = p.build_void(SANDBOX, "X").url
+    try:
+        url = p.build_void(SANDBOX, code).url
+    except InvalidRequestError:
+        return
+    assert url.raw_path.split("/")[:3] == plain.raw_path.split("/")[:3]
+    assert url.raw_path.split("/")[4:] == ["void"]
+    assert unquote(url.raw_path.split("/")[3]) == code
+    assert (url.host, url.query_string, url.fragment) == (plain.host, "", "")
+
+
+@pytest.mark.parametrize("used_at", [datetime(2026, 1, 1), "2026-01-01T00:00:00Z", 5])
+def test_void_used_at_needs_a_zone(used_at):
+    """A time without a zone proves nothing."""
+    with pytest.raises(InvalidRequestError, match="used_at"):
+        p.build_void(SANDBOX, "X", used_at=used_at)
+
+
+@pytest.mark.parametrize("store_id", ["", 5, b"x"])
+def test_void_store_id_is_text(store_id):
+    """A store id is text."""
+    with pytest.raises(InvalidRequestError, match="store_id"):
+        p.build_void(SANDBOX, "X", store_id=store_id)
+
+
+@pytest.mark.parametrize("cursor", [5, "\ud800", object()])
+def test_cursor_of_another_type_is_refused(cursor):
+    """A cursor that can't be written is refused, not guessed."""
+    with pytest.raises(InvalidRequestError, match=r"cursor|filter"):
+        p.build_vouchers(SANDBOX, "K", cursor=cursor)
+
+
+@pytest.mark.parametrize("status", [object(), "\ud800"])
+def test_filter_of_another_type_is_refused(status):
+    """A filter that can't be written is refused."""
+    with pytest.raises(InvalidRequestError, match="JSON"):
+        p.build_batches(SANDBOX, status=status)
+
+
+def test_parse_examples():
+    """The example payloads are read by the operations that answer them."""
+    assert p.parse_issue(ok(payload("issue-voucher"))).code == "NAklEfbVdV"
+    assert p.parse_get(ok(payload("get-voucher"))).code == "NAklEfbVdV"
+    assert p.parse_void(ok(payload("void-voucher"))).status == "VOID"
+    page = p.parse_vouchers(ok(payload("list-batch-vouchers")))
+    assert ([v.code for v in page.items], page.cursor, page.count) == (["UUEra22VSy2"], None, 1)
+    batches = p.parse_batches(ok(payload("list-batches")))
+    assert [b.label for b in batches.items] == ["Shell Voucher", "Wedding", "ALA10OFF"]
+    assert p.parse_token(ok(payload("token-refresh"))).expires_in_s == 72591999
+
+
+def test_parse_error_example():
+    """RM's error body gives its typed error, with code, status, hint and the server's words."""
+    with pytest.raises(NotFoundError) as caught:
+        p.parse_issue(ok(payload("error"), 404))
+    error = caught.value
+    assert (error.code, error.message) == ("VOUCHER_BATCH_NOT_FOUND", "Voucher batch not found")
+    assert error.http_status == 404
+    assert "batch key" in error.hint
+
+
+GOOD = b'{"item":{"code":"X"},"code":"SUCCESS"}'
+# bad-input: answers. What is raised when the status is 200.
+BAD_BODIES = [
+    b"",
+    b"<html>502</html>",
+    b"{}",
+    b"[]",
+    b"null",
+    b'"x"',
+    b"true",
+    b'{"code":"SUCCESS"}',
+    b'{"code":"SUCCESS","item":null}',
+    b'{"code":"SUCCESS","item":[]}',
+    b'{"code":"SUCCESS","item":"X"}',
+    b'{"code":"SUCCESS","item":{}}',
+    b'{"code":"SUCCESS","item":{"code":""}}',
+    b'{"item":{"code":"X"}}',
+    b'{"item":{"code":"X"},"code":200}',
+    b'{"item":{"code":"X"},"code":"success"}',
+    b'{"item":{"code":"X"},"code":"FAILED"}',
+    b'{"item":{"code":5},"code":"SUCCESS"}',
+    b'{"item":{"code":"X","qrUrl":5},"code":"SUCCESS"}',
+    b'{"item":{"code":"X"},"code":"SUCCESS","error":{"code":"SPAM"}}',
+    b'{"item":{"code":"X"},"code":"SUCCESS","error":"x"}',
+    b'{"error":{}}',
+    b'{"error":{"code":5}}',
+    b'{"error":{"code":"SPAM","message":5}}',
+    b'{"error":[]}',
+    GOOD[:-1],
+    b"\xef\xbb\xbf" + GOOD,
+    GOOD.replace(b"X", b"\xff"),
+    GOOD.replace(b'"X"', b"NaN"),
+    GOOD.replace(b'"X"', b'"X","n":1e999'),
+    GOOD.replace(b'"X"', b'"X","n":' + b"9" * 5_000),
+    GOOD.replace(b'"X"', b'"X","n":' + b"[" * 100_000),
+    GOOD.replace(b'"X"', rb'"\ud800"'),
+]
+
+
+@pytest.mark.parametrize("body", BAD_BODIES, ids=lambda b: ascii(b[:40]))
+def test_parse_bad_success_is_a_decode_error(body):
+    """A 2xx that does not hold the documented result is a `DecodeError`."""
+    with pytest.raises(DecodeError, match=r"@ \$"):
+        p.parse_issue(Response(status=200, body=body))
+
+
+@pytest.mark.parametrize("parse", [p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token])
+@pytest.mark.parametrize("body", BAD_BODIES[:9], ids=lambda b: ascii(b[:40]))
+def test_parse_bad_success_of_the_others(parse, body):
+    """The other parsers refuse an answer without their result, too."""
+    with pytest.raises(DecodeError):
+        parse(Response(status=200, body=body))
+
+
+def test_parse_duplicate_keys_last_wins():
+    """Duplicate keys: the last one counts, as in Go, which RM is written in."""
+    body = b'{"item":{"code":"X","code":"Y"},"code":"SUCCESS"}'
+    assert p.parse_issue(Response(status=200, body=body)).code == "Y"
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (204, DecodeError),
+        (301, APIError),
+        (400, APIError),
+        (401, AuthenticationError),
+        (403, PermissionDeniedError),
+        (404, APIError),
+        (429, RateLimitError),
+        (500, ServerError),
+        (502, ServerError),
+    ],
+)
+@pytest.mark.parametrize("body", [b"", b"<html>", GOOD, b'{"error":{"code":"no code!"}}', b"[]"])
+def test_parse_status_without_rm_body(status, error, body):
+    """Without RM's own error body the status decides, also against a body that claims success."""
+    body = b"" if status == 204 else body  # it can't have one
+    with pytest.raises(error) as caught:
+        p.parse_issue(Response(status=status, body=body))
+    if isinstance(caught.value, APIError):
+        assert type(caught.value) is error
+        assert (caught.value.code, caught.value.http_status) == ("", status)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(200, APIError), (418, APIError), (401, AuthenticationError)]
+)
+def test_parse_unlisted_code_is_kept(status, error):
+    """A code that nobody listed is kept; its class is the status's."""
+    with pytest.raises(error) as caught:
+        p.parse_issue(rm_error("NEW_CODE", status, "words"))
+    assert (caught.value.code, caught.value.message) == ("NEW_CODE", "words")
+
+
+@pytest.mark.parametrize("code", ["x" * 65, "a b", "é", "NAME\n", ""])
+def test_parse_hostile_code_is_not_rm(code):
+    """What can't be a code of RM's is not taken for one, nor shown."""
+    with pytest.raises(ServerError) as caught:
+        p.parse_issue(rm_error(code, 500))
+    assert caught.value.code == ""
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "0.5"}, 0.5),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "Fri, 20 Nov 2026 10:00:30 GMT"}, None),
+        (
+            {
+                "retry-after": "Fri, 20 Nov 2026 10:00:30 GMT",
+                "date": "Fri, 20 Nov 2026 10:00:00 GMT",
+            },
+            30.0,
+        ),
+        (
+            {
+                "retry-after": "Fri, 20 Nov 2026 09:00:00 GMT",
+                "date": "Fri, 20 Nov 2026 10:00:00 GMT",
+            },
+            0.0,
+        ),
+        (
+            {
+                "retry-after": "Fri, 20 Nov 2026 10:00:30 -0000",
+                "date": "Fri, 20 Nov 2026 10:00:00 GMT",
+            },
+            None,
+        ),
+        ({"retry-after": "Fri, 20 Nov 2026 10:00:30 GMT", "date": "now"}, None),
+    ],
+)
+def test_parse_retry_after(headers, seconds):
+    """Retry-After is seconds, or a date measured by the server's own clock."""
+    for body in (b"", b'{"error":{"code":"OVERLOAD"}}'):
+        with pytest.raises(APIError) as caught:
+            p.parse_issue(Response(status=429, headers=headers, body=body))
+        assert caught.value.retry_after_s == seconds
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        ({"items": {}, "code": "SUCCESS"}, r"\$\.items"),
+        ({"code": "SUCCESS"}, r"\$\.items"),
+        ({"items": [], "meta": [1], "code": "SUCCESS"}, r"\$\.meta"),
+        ({"items": [], "meta": {"cursor": 5}, "code": "SUCCESS"}, r"\$\.meta\.cursor"),
+        ({"items": [{}, {"amount": "1"}], "code": "SUCCESS"}, r"\$\.items\[1\]\.amount_sen"),
+    ],
+)
+def test_parse_page_says_where(body, where):
+    """A page that is not as documented says where."""
+    with pytest.raises(DecodeError, match=where):
+        p.parse_vouchers(ok(body))
+
+
+@pytest.mark.parametrize(
+    ("meta", "cursor", "count"),
+    [
+        (None, None, None),
+        ({}, None, None),
+        ({"cursor": None, "count": None}, None, None),
+        ({"cursor": "", "count": "3"}, None, None),
+        ({"cursor": "next", "count": 3}, "next", 3),
+    ],
+)
+def test_parse_page_meta_is_optional(meta, cursor, count):
+    """How the last page is marked is not documented: no cursor of any kind ends the listing."""
+    page = p.parse_batches(ok({"items": [], "meta": meta, "code": "SUCCESS"}))
+    assert (page.items, page.cursor, page.count) == ((), cursor, count)
+
+
+@pytest.mark.parametrize("token", ["a\r\nb", "é", "\x00"])
+def test_parse_token_fits_a_header(token):
+    """A token that would break out of its header is refused."""
+    with pytest.raises(DecodeError, match="accessToken"):
+        p.parse_token(ok({"accessToken": token}))
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        (Response(status=405), True),
+        (Response(status=404, body=b"404 page not found"), True),
+        (rm_error("INVALID_HTTP_METHOD"), True),
+        (rm_error("METHOD_NOT_ALLOWED", 405), True),
+        (rm_error("NO_METHOD"), True),
+        (rm_error("API_ENDPOINT_NOT_FOUND", 404), True),
+        (rm_error("VOUCHER_NOT_FOUND", 404), False),
+        (rm_error("NEW_CODE", 404), False),
+        (rm_error("VOUCHER_NOT_FOUND", 405), False),
+        (Response(status=400), False),
+        (Response(status=500), False),
+    ],
+)
+def test_is_wrong_method(response, expected):
+    """The four codes, a 405, or a 404 that is not RM's own mean the other method."""
+    with pytest.raises(APIError) as caught:
+        p.parse_get(response)
+    assert p.is_wrong_method(caught.value) is expected
+
+
+@given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.integers(100, 599))
+def test_parse_any_bytes_raise_only_our_errors(body, status):
+    """Whatever a server answers: a result or an error of our tree."""
+    for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
+        try:
+            parse(Response(status=status, body=body))
+        except VoucherError:
+            pass
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["item", "items", "code", "error", "meta", "cursor", "qrUrl"]),
+                inner,
+            )
+        ),
+        max_leaves=15,
+    ),
+    st.sampled_from([200, 400, 404, 429, 500]),
+)
+def test_parse_any_json_raises_only_our_errors(value, status):
+    """Whatever JSON a server answers: a result or an error of our tree."""
+    body = json.dumps(value).encode()
+    for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
+        try:
+            parse(Response(status=status, body=body))
+        except VoucherError:
+            pass
+
+
+def test_times_of_used_at_are_utc():
+    """What is sent is UTC, whatever zone the till is in."""
+    request = p.build_void(SANDBOX, "X", used_at=datetime(2026, 1, 1, tzinfo=UTC))
+    assert request.body == b'{"usedAt":"2026-01-01T00:00:00Z"}'

@@ -1,0 +1,211 @@
+"""Settings: what is read from the environment, and what is refused with a sentence."""
+
+import math
+
+import pytest
+from conftest import KEY_FILE
+
+from rm_voucher import ConfigurationError, Credentials, Environment, Limits, RetryPolicy, Timeout
+
+VARIABLES = {"RM_CLIENT_ID": "id", "RM_CLIENT_SECRET": "hush", "RM_PRIVATE_KEY": "-----BEGIN"}
+
+
+def test_credentials_repr_hides_secrets():
+    """Neither the secret nor the key is in the repr."""
+    text = repr(Credentials("id", "hush", "-----BEGIN PRIVATE KEY-----"))
+    assert text == "Credentials(client_id='id')"
+
+
+@pytest.mark.parametrize("value", ["", " ", "a\nb", "a\r", "\x00", None, 5, b"id"])
+@pytest.mark.parametrize("field", ["client_id", "client_secret"])
+def test_credentials_refuse_what_fits_no_header(field, value):
+    """An identity with a line break, or none at all, is a copying mistake."""
+    good = {"client_id": "id", "client_secret": "hush", "private_key": "k"}
+    with pytest.raises(ConfigurationError, match=field):
+        Credentials(**{**good, field: value})
+
+
+def test_credentials_from_env_key_text():
+    r"""RM_PRIVATE_KEY holds PEM; a written \n stands for a line break."""
+    credentials = Credentials.from_env({**VARIABLES, "RM_PRIVATE_KEY": r"-----BEGIN\nx\n"})
+    assert credentials.private_key_pem() == b"-----BEGIN\nx\n"
+    assert (credentials.client_id, credentials.client_secret) == ("id", "hush")
+
+
+def test_credentials_from_env_key_file(tmp_path, monkeypatch):
+    """RM_PRIVATE_KEY_FILE names a file, also below the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    key_file = tmp_path / "key.pem"
+    key_file.write_bytes(KEY_FILE.read_bytes())
+    key_file.chmod(0o600)
+    variables = {
+        "RM_CLIENT_ID": "id",
+        "RM_CLIENT_SECRET": "hush",
+        "RM_PRIVATE_KEY_FILE": "~/key.pem",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert Credentials.from_env().private_key_pem() == KEY_FILE.read_bytes()
+
+
+@pytest.mark.parametrize("missing", VARIABLES)
+def test_credentials_from_env_says_what_is_missing(missing):
+    """The sentence names the variable."""
+    with pytest.raises(ConfigurationError, match=missing):
+        Credentials.from_env({**VARIABLES, missing: " "})
+
+
+@pytest.mark.parametrize("key", [5, None, ["-----BEGIN"]])
+def test_private_key_of_another_type_is_refused(key):
+    """Only text, bytes and a path can be a key."""
+    with pytest.raises(ConfigurationError, match="PEM text, PEM bytes or a pathlib.Path"):
+        Credentials("id", "hush", key).private_key_pem()
+
+
+def test_private_key_as_bytes():
+    """Bytes are taken as they are."""
+    assert Credentials("id", "hush", b"pem").private_key_pem() == b"pem"
+
+
+def test_private_key_file_missing(tmp_path):
+    """A missing file gets a sentence with its name."""
+    with pytest.raises(ConfigurationError, match=r"no\.pem can't be read: No such file"):
+        Credentials("id", "hush", tmp_path / "no.pem").private_key_pem()
+
+
+def test_private_key_file_too_large(tmp_path):
+    """Not everything that a path names is read into memory."""
+    large = tmp_path / "large.pem"
+    large.write_bytes(b"x" * 70_000)
+    large.chmod(0o600)
+    with pytest.raises(ConfigurationError, match="too large"):
+        Credentials("id", "hush", large).private_key_pem()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+def test_private_key_file_world_readable_warns(tmp_path, mode):
+    """A key that other users can read still works, with a warning."""
+    shared = tmp_path / "key.pem"
+    shared.write_bytes(b"pem")
+    shared.chmod(mode)
+    with pytest.warns(UserWarning, match="chmod 600"):
+        assert Credentials("id", "hush", shared).private_key_pem() == b"pem"
+
+
+def test_environment_of_rm():
+    """The seeds' hosts."""
+    assert Environment.SANDBOX.api_url == "https://sb-open.revenuemonster.my"
+    assert Environment.SANDBOX.oauth_url == "https://sb-oauth.revenuemonster.my"
+    assert Environment.PRODUCTION.api_url == "https://open.revenuemonster.my"
+    assert Environment.PRODUCTION.oauth_url == "https://oauth.revenuemonster.my"
+
+
+@pytest.mark.parametrize(
+    ("text", "normalised"),
+    [
+        ("https://API.Example.com:443/", "https://api.example.com"),
+        ("https://api.example.com/base/", "https://api.example.com/base"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://localhost:80", "http://localhost"),
+        ("http://[::1]:9000", "http://[::1]:9000"),
+        ("http://api.localhost", "http://api.localhost"),
+    ],
+)
+def test_environment_url_is_what_will_be_signed(text, normalised):
+    """The text that is signed is the one that goes on the wire: lower case, no default port."""
+    assert Environment.at(text) == Environment(normalised, normalised)
+    assert Environment.at(text).api_url == normalised
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "api.example.com",
+        "ftp://api.example.com",
+        "https://",
+        "https://user:pass@api.example.com",
+        "https://api.example.com/?x=1",
+        "https://api.example.com/#x",
+        "https://api.example.com:99999",
+        "http://api.example.com",
+        "http://10.0.0.1",
+        None,
+        5,
+    ],
+)
+def test_environment_bad_url_gets_a_sentence(text):
+    """A URL that would break or leak is refused; the sentence does not repeat it."""
+    with pytest.raises(ConfigurationError, match="api_url") as caught:
+        Environment(text, "https://oauth.example.com")
+    assert "pass" not in str(caught.value)
+
+
+def test_environment_plain_http_when_allowed():
+    """A development server in another container is a deliberate exception."""
+    assert Environment("http://emulator:80", "http://emulator", allow_plain_http=True).api_url == (
+        "http://emulator"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "api_url", "oauth_url"),
+    [
+        ({}, "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"),
+        (
+            {"RM_ENVIRONMENT": "Production"},
+            "https://open.revenuemonster.my",
+            "https://oauth.revenuemonster.my",
+        ),
+        (
+            {"RM_ENVIRONMENT": "http://127.0.0.1:1"},
+            "http://127.0.0.1:1",
+            "http://127.0.0.1:1",
+        ),
+        (
+            {"RM_API_URL": "https://a.example", "RM_OAUTH_URL": "https://o.example"},
+            "https://a.example",
+            "https://o.example",
+        ),
+        (
+            {"RM_ENVIRONMENT": "production", "RM_API_URL": "https://a.example"},
+            "https://a.example",
+            "https://oauth.revenuemonster.my",
+        ),
+    ],
+)
+def test_environment_from_env(variables, api_url, oauth_url):
+    """The two URLs win over the named environment; sandbox is the default."""
+    assert Environment.from_env(variables) == Environment(api_url, oauth_url)
+
+
+def test_environment_unknown_name():
+    """A name that is none gets the names that are."""
+    with pytest.raises(ConfigurationError, match="write sandbox, production or a URL"):
+        Environment.named("prod")
+
+
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+@pytest.mark.parametrize(
+    ("cls", "field"),
+    [
+        (Timeout, "connect_s"),
+        (Timeout, "attempt_s"),
+        (Limits, "max_connections"),
+        (Limits, "max_response_bytes"),
+        (RetryPolicy, "max_attempts"),
+        (RetryPolicy, "initial_wait_s"),
+        (RetryPolicy, "max_wait_s"),
+        (RetryPolicy, "max_retry_after_s"),
+    ],
+)
+def test_numbers_must_be_positive(cls, field, value):
+    """Zero connections, seconds or attempts would hang or do nothing."""
+    with pytest.raises(ConfigurationError, match=field):
+        cls(**{field: value})
+
+
+def test_timeout_connect_must_be_the_shorter():
+    """Else a time-out could not tell what was not sent from what was lost."""
+    with pytest.raises(ConfigurationError, match="less than"):
+        Timeout(connect_s=5, attempt_s=5)
