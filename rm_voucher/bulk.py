@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -76,13 +76,13 @@ class BulkIssue(Generic[R]):
             raise ConfigurationError("concurrency must be 1 or more.")
         self._client = client
         self._batch_key = batch_key
-        self._recipients = _iterate(recipients)
+        self._take = _taker(recipients)
         self._on_progress = on_progress
         # A place is held from before a recipient is taken until the result has been queued, and
         # the queue is bounded: a slow consumer slows the issuing down.
         self._places = asyncio.Semaphore(concurrency)
         self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue(concurrency)
-        self._feeding: asyncio.Task[None] | None = None
+        self._feeding: asyncio.Task[None]  # from here on only inside the block
         self._running: asyncio.Task[None] | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self._counts: Counter[BulkStatus] = Counter()
@@ -119,7 +119,7 @@ class BulkIssue(Generic[R]):
         Being cancelled meanwhile takes effect afterwards: what a call that was sent did is only
         known once it has ended. Attempts and time-outs bound the wait.
         """
-        self._end_feeding()
+        self._feeding.cancel()
         draining = asyncio.create_task(self._drain(), name="rm-voucher bulk drain")
         cancelled = None
         while not draining.done():
@@ -158,7 +158,7 @@ class BulkIssue(Generic[R]):
         while True:
             await self._places.acquire()
             try:
-                recipient = await anext(self._recipients)
+                recipient = await self._take()
             except StopAsyncIteration:
                 return
             self._asked += 1
@@ -222,11 +222,7 @@ class BulkIssue(Generic[R]):
 
     def _stop(self, defect: Exception) -> None:
         self._defect = self._defect or defect
-        self._end_feeding()
-
-    def _end_feeding(self) -> None:
-        if self._feeding is not None:
-            self._feeding.cancel()
+        self._feeding.cancel()
 
 
 def bulk_issue(
@@ -259,22 +255,15 @@ def bulk_issue(
     )
 
 
-class _Each(Generic[R]):
-    """A plain iterator as an asynchronous one."""
+def _taker(recipients: Iterable[R] | AsyncIterable[R]) -> Callable[[], Awaitable[R]]:
+    """Return what gives the next recipient, and raises `StopAsyncIteration` after the last."""
+    if isinstance(recipients, AsyncIterable):
+        return aiter(recipients).__anext__
+    iterator = iter(recipients)
 
-    def __init__(self, iterator: Iterator[R]) -> None:
-        self._iterator = iterator
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> R:
-        for item in self._iterator:
-            return item
+    async def take() -> R:
+        for recipient in iterator:
+            return recipient
         raise StopAsyncIteration
 
-
-def _iterate(recipients: Iterable[R] | AsyncIterable[R]) -> AsyncIterator[R]:
-    if isinstance(recipients, AsyncIterable):
-        return aiter(recipients)
-    return _Each(iter(recipients))
+    return take

@@ -28,6 +28,7 @@ class Received:
 @attrs.define
 class RawServer:
     url: str = ""
+    forever: bytes | None = None
     received: list[Received] = attrs.field(factory=list)
     connections: int = 0
 
@@ -58,7 +59,7 @@ async def raw_server(
     After an answer that does not announce a length the connection is closed. ``forever`` answers
     whatever is not scripted.
     """
-    record = RawServer()
+    record = RawServer(forever=forever)
     script = list(answers)
     open_writers: set[asyncio.StreamWriter] = set()
 
@@ -68,7 +69,7 @@ async def raw_server(
         try:
             while (request := await read_request(reader)) is not None:
                 record.received.append(request)
-                answer = script.pop(0) if script else forever
+                answer = script.pop(0) if script else record.forever
                 assert answer is not None, "one request too many"
                 if not isinstance(answer, bytes):
                     await answer(reader, writer)
@@ -84,7 +85,7 @@ async def raw_server(
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    record.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+    record.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield record
     finally:

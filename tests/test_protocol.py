@@ -61,8 +61,10 @@ REQUESTS = [
     (
         p.build_batches(SANDBOX, status="COMPLETED", is_static=False, cursor="x"),
         "GET",
-        f"{API}/v3/voucher-batches?filter=%7B%22isStatic%22%3Afalse%2C%22status%22%3A%22COMPLETED"
-        "%22%7D&cursor=x",
+        (
+            f"{API}/v3/voucher-batches?filter=%7B%22isStatic%22%3Afalse%2C%22status%22%3A%22COMPLETED"
+            "%22%7D&cursor=x"
+        ),
         b"",
     ),
     (

@@ -48,7 +48,8 @@ async def serve(emulator: Emulator, *, host: str, port: int) -> AsyncIterator[Se
         )
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    runner = web.ServerRunner(web.Server(handle, access_log=None))
+    # A client that still sends a body that was refused for its size is not waited for.
+    runner = web.ServerRunner(web.Server(handle, access_log=None, lingering_time=0))
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)

@@ -43,10 +43,8 @@ _MAPPED = tuple(error for error, _, _ in _ERRORS)
 
 
 def _mapped(operation: str, exc: BaseException) -> TransportError:
-    for foreign, ours, words in _ERRORS:
-        if isinstance(exc, foreign):
-            return ours(f"{operation}: {words} ({type(exc).__name__})")
-    raise AssertionError(f"{type(exc).__name__} is not in the table")
+    ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
+    return ours(f"{operation}: {words} ({type(exc).__name__})")
 
 
 class AiohttpTransport(Transport):

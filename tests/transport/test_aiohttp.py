@@ -178,7 +178,7 @@ async def test_connect_tls_to_a_plain_server_is_not_sent():
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    url = URL("https://127.0.0.1:{}/".format(server.sockets[0].getsockname()[1]))
+    url = URL(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/")
     with pytest.raises(ConnectError, match="TLS"):
         await send(Request(operation="get", method="POST", url=url, body=b"{}"))
     server.close()

@@ -1,0 +1,197 @@
+"""The command as a person starts it, and the servers that it talks to."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from typing import Any
+
+import attrs
+import orjson
+import pytest
+from conftest import KEY_FILE
+
+from rm_voucher import Credentials, Request, Response
+from rm_voucher.cli import main
+from rm_voucher.emulator import Emulator
+
+COMMAND = (sys.executable, "-m", "rm_voucher.cli")
+PATIENCE_S = 30  # for what must happen; it is only spent when a test fails
+
+
+def rows(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+@attrs.frozen
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def rows(self) -> list[dict[str, str]]:
+        return rows(self.out)
+
+    @property
+    def json(self) -> list[dict[str, object]]:
+        return [orjson.loads(line) for line in self.out.splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embedded emulators don't generate keys, and nothing depends on the terminal of the tests."""
+    monkeypatch.setattr("rm_voucher.emulator.app._new_private_key", KEY_FILE.read_bytes)
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """Ctrl-C works as at a prompt, whatever the test runner made of it; children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ended]:
+    """Run ``rm-voucher`` in this process."""
+
+    def run(*args: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["rm-voucher", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return Ended(ended.value.code or 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
+    started = []
+
+    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        with process:  # closes the pipes
+            if process.poll() is None:
+                process.kill()
+
+
+class Embedded:
+    """The emulators that commands run on in memory. ``on_issue`` may play a fault."""
+
+    def __init__(self) -> None:
+        self.made: list[Emulator] = []
+        self.on_issue: Callable[[Callable[[], Response]], Any] = lambda issue: issue()
+
+    @property
+    def issued(self) -> list[str]:
+        """The codes of every voucher that was issued."""
+        return [
+            code
+            for emulator in self.made
+            for batch in emulator.state.batches()
+            for code in emulator.state.issued(batch.key)
+        ]
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> Embedded:
+    embedded = Embedded()
+    make_client, handle = Emulator.client, Emulator.handle
+
+    def client(self: Emulator, **options: Any) -> object:
+        embedded.made.append(self)
+        return make_client(self, **options)
+
+    def answer(self: Emulator, request: Request) -> Any:
+        if request.operation == "issue":
+            return embedded.on_issue(lambda: handle(self, request))
+        return handle(self, request)
+
+    monkeypatch.setattr(Emulator, "client", client)
+    monkeypatch.setattr(Emulator, "handle", answer)
+    return embedded
+
+
+@attrs.define
+class Served:
+    """An emulator that listens. ``on_issue`` may be replaced by what plays a fault."""
+
+    emulator: Emulator
+    url: str = ""
+    on_issue: Callable[[Callable[[], Response]], Response] = lambda issue: issue()
+
+    def __attrs_post_init__(self) -> None:
+        handle = self.emulator.handle
+
+        def answer(request: Request) -> Response:
+            if request.url.path.endswith("/issue"):
+                return self.on_issue(lambda: handle(request))
+            return handle(request)
+
+        self.emulator.handle = answer
+
+    def issued(self, batch: str = "B") -> list[str]:
+        return list(self.emulator.state.issued(batch))
+
+
+def serve_in_thread(served: Served, ready: Future[Callable[[], None]]) -> None:
+    async def serve() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        async with served.emulator.serve() as server:
+            served.url = server.url
+            ready.set_result(lambda: loop.call_soon_threadsafe(stop.set))
+            await stop.wait()
+
+    asyncio.run(serve())
+
+
+@pytest.fixture
+def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
+    """An emulator over HTTP, in a thread of its own, and the variables that a client needs."""
+    served = Served(Emulator(seed=1, credentials=credentials, clock=lambda: 1_700_000_000.0))
+    ready: Future[Callable[[], None]] = Future()
+    thread = threading.Thread(target=serve_in_thread, args=(served, ready))
+    thread.start()
+    stop = ready.result(PATIENCE_S)
+    monkeypatch.setenv("RM_ENVIRONMENT", served.url)
+    monkeypatch.setenv("RM_CLIENT_ID", credentials.client_id)
+    monkeypatch.setenv("RM_CLIENT_SECRET", credentials.client_secret)
+    monkeypatch.setenv("RM_PRIVATE_KEY", credentials.private_key_pem().decode())
+    yield served
+    stop()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive()
+
+
+@pytest.fixture
+def break_pipe() -> Iterator[int]:
+    """The writing end of a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    yield writing
+    os.close(writing)

@@ -1,0 +1,345 @@
+"""Bulk issue: bounded, streaming, and nothing lost when it ends early."""
+
+import asyncio
+from collections import Counter
+
+import pytest
+from conftest import ISSUED, ScriptedServer, ok, rm_error
+
+from rm_voucher import (
+    AuthenticationError,
+    BulkStatus,
+    BulkSummary,
+    ConfigurationError,
+    ConnectError,
+    OutcomeUnknownError,
+    OutOfStockError,
+    Response,
+    ResponseLostError,
+    bulk_issue,
+)
+
+LOST = ResponseLostError("issue: lost")
+SOLD_OUT = rm_error("VOUCHER_SOLD_OUT", 400)
+
+
+class Issuer:
+    """Issues distinct codes; keeps how many calls were in flight at most."""
+
+    def __init__(self):
+        self.issued = []
+        self.in_flight = self.most = 0
+
+    async def __call__(self, request):
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        await asyncio.sleep(0)
+        self.in_flight -= 1
+        self.issued.append(f"CODE{len(self.issued):06}")
+        return ok({"item": {"code": self.issued[-1]}, "code": "SUCCESS"})
+
+
+class Gate(Issuer):
+    """Issues, but only once the gate is open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open = asyncio.Event()
+        self.arrived = asyncio.Semaphore(0)
+
+    async def __call__(self, request):
+        self.arrived.release()
+        await self.open.wait()
+        return await super().__call__(request)
+
+
+async def arrivals(gate, count):
+    for _ in range(count):
+        await gate.arrived.acquire()
+
+
+async def some(iterable):
+    for item in iterable:
+        await asyncio.sleep(0)
+        yield item
+
+
+@pytest.mark.parametrize(
+    "source", [range, lambda n: iter(list(range(n))), lambda n: some(range(n))]
+)
+@pytest.mark.parametrize("count", [0, 1, 7, 500])
+async def test_bulk_each_recipient_gets_one_code(make_client, source, count):
+    """From any iterable, plain or async: one result and one code each."""
+    issuer = Issuer()
+    async with bulk_issue(make_client(issuer), "KEY", source(count), concurrency=8) as run:
+        results = [result async for result in run]
+    assert sorted(result.recipient for result in results) == list(range(count))
+    assert Counter(result.voucher.code for result in results) == Counter(issuer.issued)
+    assert {result.status for result in results} <= {BulkStatus.ISSUED}
+    assert {result.attempts for result in results} <= {1}
+    assert run.summary == BulkSummary(asked=count, issued=count)
+    assert run.undelivered == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 3, 64])
+async def test_bulk_concurrency_is_kept(make_client, concurrency):
+    """As many calls in flight as allowed, and no more."""
+    issuer = Issuer()
+    run = bulk_issue(make_client(issuer), "KEY", range(200), concurrency=concurrency)
+    async with run:
+        assert len([result async for result in run]) == 200
+    assert issuer.most == concurrency
+
+
+async def test_bulk_slow_consumer_slows_the_issuing(make_client):
+    """A consumer that takes nothing stops the run at twice the concurrency."""
+    issuer, taken = Issuer(), []
+
+    def recipients():
+        for number in range(1_000):
+            taken.append(number)
+            yield number
+
+    async with bulk_issue(make_client(issuer), "KEY", recipients(), concurrency=5) as run:
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert len(issuer.issued) == 10
+        assert len(taken) <= 11
+        assert len(asyncio.all_tasks()) < 10 + 5
+        assert len([result async for result in run]) == 1_000
+
+
+async def test_bulk_statuses(make_client):
+    """Issued, definitely failed and unresolved are told apart; attempts are counted."""
+    down = ConnectError("issue: no connection")
+    server = ScriptedServer([ISSUED, down, ISSUED, LOST, *[down] * 6, ISSUED])
+    async with bulk_issue(make_client(server), "KEY", "abcde", concurrency=1) as run:
+        results = [result async for result in run]
+    shown = [(r.recipient, r.status.value, r.attempts, type(r.error)) for r in results]
+    assert shown == [
+        ("a", "issued", 1, type(None)),
+        ("b", "issued", 2, type(None)),
+        ("c", "unresolved", 1, OutcomeUnknownError),
+        ("d", "failed", 6, ConnectError),
+        ("e", "issued", 1, type(None)),
+    ]
+    assert run.summary == BulkSummary(asked=5, issued=3, failed=1, unresolved=1)
+    assert run.summary.in_flight == 0
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        (SOLD_OUT, OutOfStockError),
+        (rm_error("TOKEN_INVALID", 401), AuthenticationError),
+    ],
+)
+async def test_bulk_hopeless_run_sends_nothing_more(make_client, refusal, error):
+    """What is refused to one is refused to all: the rest end failed, without a request each."""
+    server = ScriptedServer([ISSUED, refusal])
+    async with bulk_issue(make_client(server), "KEY", range(100), concurrency=1) as run:
+        results = [result async for result in run]
+    assert [r.status.value for r in results] == ["issued"] + ["failed"] * 99
+    assert {type(r.error) for r in results[1:]} == {error}
+    assert [r.attempts for r in results] == [1, 1] + [0] * 98
+    assert run.summary == BulkSummary(asked=100, issued=1, failed=99)
+
+
+async def test_bulk_bad_batch_key_sends_nothing(make_client):
+    """A key that can't be sent fails all, without a request."""
+    server = ScriptedServer([])
+    async with bulk_issue(make_client(server), "../x", range(3)) as run:
+        results = [result async for result in run]
+    assert [(r.status.value, r.attempts) for r in results] == [("failed", 0)] * 3
+
+
+async def test_bulk_progress(make_client):
+    """The callback sees counts that add up after each result."""
+    seen = []
+    server = ScriptedServer([ISSUED, LOST, SOLD_OUT])
+    async with bulk_issue(
+        make_client(server), "KEY", range(4), concurrency=1, on_progress=seen.append
+    ) as run:
+        async for _ in run:
+            pass
+    assert [(s.issued, s.unresolved, s.failed) for s in seen] == [
+        (1, 0, 0),
+        (1, 1, 0),
+        (1, 1, 1),
+        (1, 1, 2),
+    ]
+    assert seen[-1] == run.summary
+
+
+async def test_bulk_left_early_keeps_what_was_in_flight(make_client):
+    """Leaving the loop takes nobody more, waits for the calls in flight and keeps their codes."""
+    gate, taken = Gate(), []
+
+    async def recipients():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    async with bulk_issue(make_client(gate), "KEY", recipients(), concurrency=4) as run:
+        await arrivals(gate, 4)
+        gate.open.set()
+        async for result in run:
+            first = result
+            break
+    codes = [first.voucher.code] + [result.voucher.code for result in run.undelivered]
+    assert sorted(codes) == sorted(gate.issued)
+    assert len(taken) == run.summary.asked == run.summary.issued == len(codes) < 14
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_bulk_cancelled_waits_for_calls_in_flight(make_client, times):
+    """Cancelling, even repeatedly, aborts no call that was sent, and then takes effect."""
+    gate = Gate()
+    runs = []
+
+    async def campaign():
+        async with bulk_issue(make_client(gate), "KEY", range(100), concurrency=4) as run:
+            runs.append(run)
+            async for _ in run:
+                pass
+
+    task = asyncio.create_task(campaign())
+    await arrivals(gate, 4)
+    for _ in range(times):
+        task.cancel()
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert not task.done()
+    gate.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    (run,) = runs
+    assert sorted(r.voucher.code for r in run.undelivered) == sorted(gate.issued)
+    assert run.summary == BulkSummary(asked=4, issued=4)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_bulk_body_error_is_raised_after_the_calls(make_client):
+    """An error of the caller's comes through, after the calls in flight have ended."""
+    issuer = Issuer()
+    run = bulk_issue(make_client(issuer), "KEY", range(100), concurrency=4)
+    with pytest.raises(ZeroDivisionError):
+        async with run:
+            async for _ in run:
+                raise ZeroDivisionError
+    assert len(run.undelivered) + 1 == len(issuer.issued) == run.summary.asked
+
+
+async def test_bulk_waiting_source_does_not_hold_the_end(make_client):
+    """A source that waits for its next recipient is not waited for."""
+    forever = asyncio.Event()
+
+    async def recipients():
+        yield 1
+        await forever.wait()
+
+    async with bulk_issue(make_client(Issuer()), "KEY", recipients()) as run:
+        async for result in run:
+            assert result.recipient == 1
+            break
+    assert run.summary.asked == 1
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_bulk_source_error_is_raised_after_the_results(make_client, is_async):
+    """What the recipients raise is raised to the loop, after every result that there is."""
+
+    def recipients():
+        yield from range(3)
+        raise ZeroDivisionError
+
+    results = []
+    source = some(recipients()) if is_async else recipients()
+    run = bulk_issue(make_client(Issuer()), "KEY", source)
+    with pytest.raises(ZeroDivisionError):
+        async with run:
+            async for result in run:
+                results.append(result)
+    assert len(results) == 3
+    assert run.summary == BulkSummary(asked=3, issued=3)
+
+
+async def test_bulk_progress_error_stops_the_run(make_client):
+    """What the callback raises stops the run; no result is lost."""
+
+    def broken(summary):
+        raise ZeroDivisionError
+
+    issuer, results = Issuer(), []
+    run = bulk_issue(make_client(issuer), "KEY", range(100), concurrency=2, on_progress=broken)
+    with pytest.raises(ZeroDivisionError):
+        async with run:
+            async for result in run:
+                results.append(result)
+    assert len(results) == len(issuer.issued) == run.summary.issued < 100
+
+
+async def test_bulk_defect_ends_unresolved_and_is_raised(make_client):
+    """An error that is no outcome stops the run; its recipient ends unresolved, not forgotten."""
+
+    def broken(request):
+        raise ZeroDivisionError
+
+    results = []
+    run = bulk_issue(make_client(broken), "KEY", range(100), concurrency=2)
+    with pytest.raises(ZeroDivisionError):
+        async with run:
+            async for result in run:
+                results.append(result)
+    assert {result.status for result in results} == {BulkStatus.UNRESOLVED}
+    assert all("ZeroDivisionError" in str(result.error) for result in results)
+    assert len(results) == run.summary.asked == run.summary.unresolved
+
+
+async def test_bulk_defect_left_early_is_raised_on_leaving(make_client):
+    """A defect that no loop met is raised when the block is left."""
+
+    def broken(request):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        async with bulk_issue(make_client(broken), "KEY", range(2)) as run:
+            while not run.summary.unresolved:
+                await asyncio.sleep(0)
+    assert run.summary.asked == len(run.undelivered) > 0
+
+
+async def test_bulk_iterating_again_ends_at_once(make_client):
+    """After the last result there is none, however often it is asked."""
+    async with bulk_issue(make_client(Issuer()), "KEY", range(2)) as run:
+        assert len([result async for result in run]) == 2
+        assert [result async for result in run] == []
+
+
+async def test_bulk_needs_its_block(make_client):
+    """Iterating without ``async with`` says so."""
+    with pytest.raises(ConfigurationError, match="async with"):
+        await anext(bulk_issue(make_client(Issuer()), "KEY", range(2)))
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_bulk_concurrency_must_be_positive(make_client, concurrency):
+    """No place at all would wait for ever."""
+    with pytest.raises(ConfigurationError, match="concurrency"):
+        bulk_issue(make_client(Issuer()), "KEY", [], concurrency=concurrency)
+
+
+async def test_bulk_repr_hides_codes_and_recipients(make_client):
+    """A result in a log names neither the code nor who has it."""
+    async with bulk_issue(make_client(Issuer()), "KEY", ["me@example.com"]) as run:
+        text = repr([result async for result in run])
+    assert "CODE000000" not in text
+    assert "me@example.com" not in text
+
+
+async def test_bulk_throttled_answers_are_retried(make_client, time):
+    """A throttle costs an attempt, not a recipient."""
+    server = ScriptedServer([Response(status=429), ISSUED])
+    async with bulk_issue(make_client(server), "KEY", [1]) as run:
+        results = [result async for result in run]
+    assert (results[0].status, results[0].attempts) == (BulkStatus.ISSUED, 2)
