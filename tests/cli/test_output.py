@@ -220,9 +220,11 @@ def test_full_midway(
         f"{out} can't be written: No space left on device. The rows before that are in {partial}, "
         "the rows after it on standard output.",
     ]
-    assert counts == [
-        f'{{"asked":{asked},"issued":{asked},"failed":0,"unresolved":0,"output":"{out}"}}\n'
-    ] * as_json
+    assert (
+        counts
+        == [f'{{"asked":{asked},"issued":{asked},"failed":0,"unresolved":0,"output":"{out}"}}\n']
+        * as_json
+    )
     assert not out.exists()
 
 
@@ -287,9 +289,7 @@ def test_full_while_stopping(rm, embedded, fail_writing, out: Path, concurrency:
 
 
 @pytest.mark.parametrize("step", ["os.fsync", "shutil.copy2", "pathlib.Path.replace"])
-def test_full_at_the_end(
-    rm, served, monkeypatch: pytest.MonkeyPatch, out: Path, step: str
-) -> None:
+def test_full_at_the_end(rm, served, monkeypatch: pytest.MonkeyPatch, out: Path, step: str) -> None:
     """A file that can't take its name leaves all rows in the partial, and the old file alone."""
     served.emulator.add_batch("Breakfast", key="B", quantity=5)
     out.write_text("before")
@@ -347,9 +347,7 @@ def test_stdout_without_unicode(
 
 @pytest.mark.xfail(strict=True, reason="AttributeError; with --json after the vouchers are issued")
 @pytest.mark.parametrize("as_json", [False, True])
-def test_stdout_missing(
-    rm, embedded, monkeypatch: pytest.MonkeyPatch, as_json: bool
-) -> None:
+def test_stdout_missing(rm, embedded, monkeypatch: pytest.MonkeyPatch, as_json: bool) -> None:
     """A process without standard output (``>&-``) refuses to issue what it can't show."""
     monkeypatch.setattr(sys, "stdout", None)
     ended = rm("issue", "B", "--count", 3, *["--json"] * as_json)

@@ -1,0 +1,53 @@
+"""What is run on a change (tests, lint, typing, coverage) and on purpose (bench).
+
+``nox -l`` lists the sessions. ``.ci/run`` does the same as the first four, without nox.
+"""
+
+import nox
+
+nox.needs_version = ">=2026.10"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests", "lint", "typing", "coverage"]
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+# Everything up to the client, and bulk issue, has no line that no test runs.
+COMPLETE = "rm_voucher/*.py,rm_voucher/transport/*.py,rm_voucher/emulator/*.py"
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests on each supported Python."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check formatting and rules."""
+    session.install("-e", ".[dev]")
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+
+
+@nox.session
+def typing(session: nox.Session) -> None:
+    """Check the package with mypy, and the public API as its users see it with pyright."""
+    session.install("-e", ".[dev]")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Measure branch coverage; the rooms in COMPLETE must be at 100 %."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-n", "auto", "--cov", "--cov-report=")
+    session.run("coverage", "report")
+    session.run("coverage", "report", f"--include={COMPLETE}", "--fail-under=100")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure what the documentation claims; each figure is a ratio within one run."""
+    session.install("-e", ".[dev]")
+    session.run("python", "benchmarks/import_time.py")
