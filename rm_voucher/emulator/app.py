@@ -153,13 +153,14 @@ class Emulator:
         try:
             path = [unquote(part, errors="strict") for part in request.url.raw_path.split("/")[1:]]
             body = orjson.loads(request.body) if request.body else None
-        except (UnicodeDecodeError, orjson.JSONDecodeError):
+            canonical = canonical_json(body)
+        except (UnicodeDecodeError, orjson.JSONDecodeError, TypeError):
             raise RefusedError("INVALID_REQUEST") from None
         if path == ["v1", "token"]:
             _only(request, "POST")
             return self._grant(headers, body)
         self._check_token(headers)
-        self._check_signature(request, headers, body)
+        self._check_signature(request, headers, canonical)
         return self._route(request, path, body)
 
     def _grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
@@ -200,13 +201,15 @@ class Emulator:
         if until <= self._clock():
             raise RefusedError("TOKEN_EXPIRED")
 
-    def _check_signature(self, request: Request, headers: Mapping[str, str], body: object) -> None:
+    def _check_signature(
+        self, request: Request, headers: Mapping[str, str], canonical: bytes
+    ) -> None:
         text = string_to_sign(
             method=request.method,
             url=str(request.url),
             nonce=headers.get("x-nonce-str", ""),
             timestamp=headers.get("x-timestamp", ""),
-            body=canonical_json(body),
+            body=canonical,
         )
         if not self._verifier.verify(text.encode(), headers.get("x-signature", "")):
             raise RefusedError("INVALID_REQUEST_SIGNATURE")

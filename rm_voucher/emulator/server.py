@@ -36,12 +36,16 @@ async def serve(emulator: Emulator, *, host: str, port: int) -> AsyncIterator[Se
     """Serve until the block is left. Port 0 takes a free one. Raises `OSError`."""
 
     async def handle(http: web.BaseRequest) -> web.Response:
+        try:
+            # As the client wrote it, because that is what it signed.
+            url = URL(f"http://{http.host}{http.raw_path}", encoded=True)
+        except ValueError:
+            return web.Response(status=400)
         answer = emulator.handle(
             Request(
                 operation="served",
                 method=http.method,
-                # As the client wrote it, because that is what it signed.
-                url=URL(f"http://{http.host}{http.raw_path}", encoded=True),
+                url=url,
                 headers=dict(http.headers),
                 body=await http.read(),
             )

@@ -264,6 +264,8 @@ def signed(emulator, method, target, body=b"", signer=None):
         ("GET", "/v3/voucher-batches?filter=[]", b"", (400, "INVALID_PARAMETER")),
         ("POST", "/v3/voucher-batch/%ff/issue", b"", (400, "INVALID_REQUEST")),
         ("POST", "/v3/voucher-batch/K/issue", b"{", (400, "INVALID_REQUEST")),
+        ("POST", "/v3/voucher-batch/K/issue", b"[" * 500 + b"]" * 500, (400, "INVALID_REQUEST")),
+        ("POST", "/v3/voucher-batch/K/issue", b"[" * 100_000, (400, "INVALID_REQUEST")),
         ("POST", "/v3/voucher/X/void", b'{"usedAt":"x"}', (400, "INVALID_PARAMETER")),
         ("POST", "/v3/voucher/X/void", b'{"usedAt":5}', (400, "INVALID_PARAMETER")),
     ],

@@ -72,3 +72,16 @@ async def test_server_port_taken():
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
             await Emulator(credentials=ME).serve(port=port).__aenter__()
+
+
+@pytest.mark.parametrize("host", ["a b", "[", "x:y:z", "127.0.0.1:99999999"])
+async def test_server_survives_a_bad_host(host):
+    """A Host header that is none is refused, and the server answers the next request."""
+    async with (
+        Emulator(credentials=ME).serve() as server,
+        aiohttp.ClientSession() as session,
+    ):
+        async with session.get(server.url, headers={"Host": host}) as answer:
+            assert answer.status in (400, 401)
+        async with session.get(server.url) as answer:
+            assert answer.status == 401
