@@ -15,7 +15,12 @@ from typing import Generic, Self, TypeVar
 import attrs
 
 from rm_voucher.client import VoucherClient
-from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
+from rm_voucher.exceptions import (
+    ConfigurationError,
+    ConnectError,
+    OutcomeUnknownError,
+    VoucherError,
+)
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
 
@@ -78,17 +83,19 @@ class BulkIssue(Generic[R]):
         self._batch_key = batch_key
         self._take = _taker(recipients)
         self._on_progress = on_progress
-        # A place is held from before a recipient is taken until the result has been queued, and
-        # the queue is bounded: a slow consumer slows the issuing down.
+        # A place is held while a call is in flight, room until its result is delivered: a slow
+        # consumer slows the issuing down.
         self._places = asyncio.Semaphore(concurrency)
-        self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue(concurrency)
-        self._feeding: asyncio.Task[None]  # from here on only inside the block
-        self._running: asyncio.Task[None] | None = None
-        self._calls: set[asyncio.Task[None]] = set()
+        self._room = asyncio.Semaphore(2 * concurrency)
+        self._calls: dict[asyncio.Task[BulkResult[R]], R] = {}
+        self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue()  # None: no more
+        self._entered = False
+        self._feeding: asyncio.Task[None]  # from `__aenter__` on
+        self._finished = asyncio.Event()
         self._counts: Counter[BulkStatus] = Counter()
         self._asked = 0
         self._hopeless: VoucherError | None = None
-        self._defect: Exception | None = None
+        self._defect: BaseException | None = None
         self.undelivered: list[BulkResult[R]] = []
         """What no loop saw because the block was left early: results that were waiting and of
         calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
@@ -104,8 +111,9 @@ class BulkIssue(Generic[R]):
         )
 
     async def __aenter__(self) -> Self:
+        self._entered = True
         self._feeding = asyncio.create_task(self._feed(), name="rm-voucher bulk feed")
-        self._running = asyncio.create_task(self._run(self._feeding), name="rm-voucher bulk run")
+        self._feeding.add_done_callback(self._feeding_ended)
         return self
 
     async def __aexit__(
@@ -119,23 +127,20 @@ class BulkIssue(Generic[R]):
         Being cancelled meanwhile takes effect afterwards: what a call that was sent did is only
         known once it has ended. Attempts and time-outs bound the wait.
         """
-        self._feeding.cancel()
-        draining = asyncio.create_task(self._drain(), name="rm-voucher bulk drain")
+        self._stop()
         cancelled = None
-        while not draining.done():
+        while not self._finished.is_set():
             try:
-                await asyncio.wait([draining])
+                await self._finished.wait()
             except asyncio.CancelledError as again:
                 cancelled = again
+        while (result := self._results.get_nowait()) is not None:
+            self.undelivered.append(result)
+        self._results.put_nowait(None)
         if cancelled is not None:
             raise cancelled
-        defect = draining.exception()
-        if defect is not None and exc is None:
-            raise defect
-
-    async def _drain(self) -> None:
-        async for result in self:
-            self.undelivered.append(result)
+        if exc is None:
+            self._raise_defect()
 
     def __aiter__(self) -> Self:
         return self
@@ -145,17 +150,19 @@ class BulkIssue(Generic[R]):
 
         Raises, after the last result, what ``recipients`` or ``on_progress`` raised.
         """
-        if self._running is None:
+        if not self._entered:
             raise ConfigurationError("Use 'async with bulk_issue(…) as run'.")
         result = await self._results.get()
         if result is not None:
+            self._room.release()
             return result
         self._results.put_nowait(None)  # for whoever asks again
-        await self._running
+        self._raise_defect()
         raise StopAsyncIteration
 
     async def _feed(self) -> None:
         while True:
+            await self._room.acquire()
             await self._places.acquire()
             try:
                 recipient = await self._take()
@@ -163,31 +170,54 @@ class BulkIssue(Generic[R]):
                 return
             self._asked += 1
             call = asyncio.create_task(self._issue(recipient), name="rm-voucher bulk call")
-            self._calls.add(call)
-            call.add_done_callback(self._calls.discard)
+            self._calls[call] = recipient
+            call.add_done_callback(self._call_ended)
 
-    async def _run(self, feeding: asyncio.Task[None]) -> None:
-        await asyncio.wait([feeding])
-        while self._calls:
-            await asyncio.wait(self._calls)
-        await self._results.put(None)
-        if self._defect is not None:
-            raise self._defect
+    def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
         if not feeding.cancelled():
-            feeding.result()
+            self._defect = self._defect or feeding.exception()
+        self._finish_if_all_ended()
 
-    async def _issue(self, recipient: R) -> None:
-        result = await self._result(recipient)
+    # Callbacks, not awaits, keep the books from here on: whatever ends a call, also the shut-down
+    # of its event loop, its recipient has a result.
+
+    def _call_ended(self, call: asyncio.Task[BulkResult[R]]) -> None:
+        recipient = self._calls.pop(call)
+        if call.cancelled():  # before it began: once begun, it answers for itself
+            error = ConnectError("issue: the run was shut down before it was sent")
+            result = BulkResult(
+                recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=0
+            )
+        elif (defect := call.exception()) is not None:
+            self._stop(defect)
+            result = self._broken_off(recipient, defect, attempts=0)
+        else:
+            result = call.result()
         self._counts[result.status] += 1
-        await self._results.put(result)
+        self._results.put_nowait(result)
         self._places.release()
         if self._on_progress is not None:
             try:
                 self._on_progress(self.summary)
             except Exception as exc:  # noqa: BLE001 - the caller's function: stop, then raise it
                 self._stop(exc)
+        self._finish_if_all_ended()
 
-    async def _result(self, recipient: R) -> BulkResult[R]:
+    def _finish_if_all_ended(self) -> None:
+        if self._feeding.done() and not self._calls and not self._finished.is_set():
+            self._finished.set()
+            self._results.put_nowait(None)
+
+    def _stop(self, defect: BaseException | None = None) -> None:
+        self._defect = self._defect or defect
+        self._feeding.cancel()
+
+    def _raise_defect(self) -> None:
+        defect, self._defect = self._defect, None
+        if defect is not None:
+            raise defect
+
+    async def _issue(self, recipient: R) -> BulkResult[R]:
         if self._hopeless is not None:
             return BulkResult(
                 recipient=recipient, status=BulkStatus.FAILED, error=self._hopeless, attempts=0
@@ -210,19 +240,22 @@ class BulkIssue(Generic[R]):
             # Every issue of a run is the same request: who refuses one refuses them all.
             if classify(exc) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED):
                 self._hopeless = exc
+        except asyncio.CancelledError as exc:  # nobody but the loop's own end cancels a call
+            return self._broken_off(recipient, exc, attempts)
         except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
             self._stop(exc)
-            status = BulkStatus.UNRESOLVED
-            error = OutcomeUnknownError(
-                f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
-                operation="issue",
-                batch_key=self._batch_key,
-            )
+            return self._broken_off(recipient, exc, attempts)
         return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
 
-    def _stop(self, defect: Exception) -> None:
-        self._defect = self._defect or defect
-        self._feeding.cancel()
+    def _broken_off(self, recipient: R, exc: BaseException, attempts: int) -> BulkResult[R]:
+        error = OutcomeUnknownError(
+            f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
+            operation="issue",
+            batch_key=self._batch_key,
+        )
+        return BulkResult(
+            recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
+        )
 
 
 def bulk_issue(

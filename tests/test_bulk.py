@@ -343,3 +343,66 @@ async def test_bulk_throttled_answers_are_retried(make_client, time):
     async with bulk_issue(make_client(server), "KEY", [1]) as run:
         results = [result async for result in run]
     assert (results[0].status, results[0].attempts) == (BulkStatus.ISSUED, 2)
+
+
+async def cancel_all_but_this():
+    """What `asyncio.run` does at its end."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_bulk_shut_down_leaves_a_result_for_each(make_client, turns):
+    """The event loop ends under a run, at whatever step: everybody who was taken has a result,
+    and who may have a voucher is not told that there is none."""
+    gate, runs = Gate(), []
+
+    async def campaign():
+        async with bulk_issue(make_client(gate), "KEY", range(100), concurrency=4) as run:
+            runs.append(run)
+            async for _ in run:
+                pass
+
+    task = asyncio.create_task(campaign())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    sent = gate.arrived._value
+    await cancel_all_but_this()
+    assert task.cancelled()
+    for run in runs:
+        summary = run.summary
+        assert len(run.undelivered) == summary.asked <= 4
+        assert summary.unresolved >= sent
+        assert summary.in_flight == summary.issued == 0
+        assert {result.attempts for result in run.undelivered} <= {0, 1}
+
+
+async def test_bulk_call_that_never_began_is_definite(make_client):
+    """A call that was cancelled before it began sent nothing, and says so."""
+    run = bulk_issue(make_client(ScriptedServer([])), "KEY", range(1))
+    async with run:
+        while not run.summary.asked:
+            await asyncio.sleep(0)
+        await cancel_all_but_this()
+    (result,) = run.undelivered
+    assert (result.status, type(result.error)) == (BulkStatus.FAILED, ConnectError)
+
+
+async def test_bulk_call_ended_by_a_base_exception(make_client):
+    """What is not even an `Exception` ends its recipient unresolved and is raised."""
+
+    class AbortError(BaseException):
+        pass
+
+    def broken(request):
+        raise AbortError
+
+    results = []
+    run = bulk_issue(make_client(broken), "KEY", range(9), concurrency=1)
+    with pytest.raises(AbortError):
+        async with run:
+            async for result in run:
+                results.append(result.status)
+    assert results == [BulkStatus.UNRESOLVED]
