@@ -18,6 +18,7 @@ import typer
 
 from rm_voucher import (
     ConfigurationError,
+    Environment,
     InvalidRequestError,
     Pager,
     Voucher,
@@ -37,6 +38,7 @@ from rm_voucher.cli.output import ResultFile, ResultStream, csv_line, json_line
 from rm_voucher.cli.recipients import count_recipients, read_recipients
 from rm_voucher.cli.serve import make_emulator, serve_forever
 from rm_voucher.converters import format_time, parse_time, unstructure
+from rm_voucher.protocol import build_issue
 
 __all__ = ["app", "run"]
 
@@ -126,6 +128,7 @@ def issue(
     """Issue vouchers of a batch: one, --count of them, or one to each of --recipients."""
     if count is not None and recipients is not None:
         raise ConfigurationError("Give --count or --recipients, not both.")
+    build_issue(Environment.SANDBOX, batch)  # refuses a key that no server would be sent
     names: Iterable[str]
     if recipients is not None:
         total = count_recipients(recipients)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Coroutine, Iterable
@@ -23,7 +24,7 @@ from rm_voucher import (
     VoucherError,
     bulk_issue,
 )
-from rm_voucher.cli.output import Results
+from rm_voucher.cli.output import OutputError, Results
 from rm_voucher.cli.progress import show_progress
 
 __all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted", "say"]
@@ -33,7 +34,8 @@ INTERRUPTED = 130
 
 def say(text: str) -> None:
     """Write a line for the person, to standard error."""
-    print(text, file=sys.stderr)
+    # A file name may hold what no encoding can write.
+    print(text.encode(errors="replace").decode(), file=sys.stderr)
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -83,7 +85,8 @@ class Report:
             BulkStatus.UNRESOLVED.value: self.summary.unresolved,
         }
         if as_json:
-            line = {"asked": self.summary.asked, **counts, "output": output and str(output)}
+            name = output and os.fsencode(output).decode(errors="replace")
+            line = {"asked": self.summary.asked, **counts, "output": name}
             print(orjson.dumps(line).decode(), flush=True)
         where = f" → {output}" if output else ""
         say(
@@ -116,7 +119,7 @@ def run_issue(
     report = Report(total)
 
     async def issue() -> None:
-        with show_progress(total) as on_progress:
+        with show_progress(total, bar=not results.shares_terminal) as on_progress:
             async with client:
                 run = bulk_issue(
                     client, batch, recipients, concurrency=concurrency, on_progress=on_progress
@@ -131,7 +134,10 @@ def run_issue(
                 finally:
                     for result in run.undelivered:
                         report.add(result)
-                        results.add(result)
+                        try:
+                            results.add(result)
+                        except OutputError as exc:
+                            report.unwritten = exc
                     report.summary = run.summary
 
     try:

@@ -32,9 +32,12 @@ class OutputError(VoucherError):
 
 
 class Results(ABC):
-    """Where results go, and where they go when that fails."""
+    """Where results go, and where they go when that fails. Everything is UTF-8."""
 
-    def __init__(self, *, rescue: TextIO) -> None:
+    shares_terminal = False
+    """Whether a progress bar would be drawn into the rows."""
+
+    def __init__(self, *, rescue: TextIO | None) -> None:
         self._rescue = rescue
         self._broken = False
 
@@ -55,8 +58,9 @@ class Results(ABC):
             raise self._error(exc) from exc
 
     def _save(self, line: str) -> None:
-        self._rescue.write(line)
-        self._rescue.flush()
+        if self._rescue is not None:
+            self._rescue.write(line)
+            self._rescue.flush()
 
     def _line(self, result: BulkResult[str]) -> str:
         return csv_line(tuple(_row(result).values()))
@@ -69,15 +73,25 @@ class Results(ABC):
 
 
 class ResultStream(Results):
-    """Standard output, as CSV or a line of JSON each. Standard error is the rescue."""
+    """Standard output, as CSV or a line of JSON each. Standard error is the rescue.
+
+    Raises `ConfigurationError` when it can't be begun.
+    """
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__(rescue=sys.stderr)
         self._as_json = as_json
+        if sys.stdout is None:
+            raise ConfigurationError("There is no standard output: name a file with --output.")
+        self.shares_terminal = sys.stdout.isatty()
 
     def __enter__(self) -> Self:
         if not self._as_json:
-            sys.stdout.write(csv_line(COLUMNS))
+            try:
+                self._write(csv_line(COLUMNS))
+            except OSError as exc:
+                self._give_up()
+                raise ConfigurationError(str(self._error(exc))) from exc
         return self
 
     def __exit__(
@@ -87,14 +101,18 @@ class ResultStream(Results):
         traceback: TracebackType | None,
     ) -> None:
         if self._broken:
-            # A closed pipe: the interpreter would flush into it once more at its end.
+            self._give_up()
+
+    def _give_up(self) -> None:
+        # The interpreter would flush into the closed pipe or full disk once more at its end.
+        with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _line(self, result: BulkResult[str]) -> str:
         return json_line(_row(result)) if self._as_json else super()._line(result)
 
     def _write(self, line: str) -> None:
-        sys.stdout.write(line)
+        sys.stdout.buffer.write(line.encode())
         sys.stdout.flush()
 
     def _error(self, exc: OSError) -> OutputError:
@@ -115,9 +133,11 @@ class ResultFile(Results):
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self._keep_previous = keep_previous
-        if path.is_dir():
-            raise ConfigurationError(f"{path} is a folder: name a file.")
+        self._whole_bytes = 0
         try:
+            if path.exists() and not path.is_file():
+                kind = "a folder" if path.is_dir() else "no plain file"
+                raise ConfigurationError(f"{path} is {kind}: name a file.")
             descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise ConfigurationError(
@@ -126,13 +146,15 @@ class ResultFile(Results):
             ) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
-        self._file = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+        self._file = os.fdopen(descriptor, "wb", buffering=0)
 
     def __enter__(self) -> Self:
         try:
             self._write(csv_line(COLUMNS))
         except OSError as exc:
-            raise self._error(exc) from exc
+            self._file.close()
+            self.partial.unlink()
+            raise ConfigurationError(f"{self.path} can't be written: {exc.strerror}.") from exc
         return self
 
     def __exit__(
@@ -142,8 +164,7 @@ class ResultFile(Results):
         traceback: TracebackType | None,
     ) -> None:
         if self._broken:
-            with contextlib.suppress(OSError):
-                self._file.close()
+            self._file.close()
             return
         try:
             os.fsync(self._file.fileno())
@@ -155,8 +176,15 @@ class ResultFile(Results):
             raise self._error(error) from error
 
     def _write(self, line: str) -> None:
-        self._file.write(line)
-        self._file.flush()
+        data = memoryview(line.encode())
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            with contextlib.suppress(OSError):  # no torn row
+                self._file.truncate(self._whole_bytes)
+            raise
+        self._whole_bytes = self._file.tell()
 
     def _error(self, exc: OSError) -> OutputError:
         return OutputError(

@@ -17,10 +17,13 @@ _LINES = 10
 
 
 @contextmanager
-def show_progress(total: int) -> Iterator[Callable[[BulkSummary], None]]:
-    """Give the function that `bulk_issue` calls as ``on_progress``."""
+def show_progress(total: int, *, bar: bool = True) -> Iterator[Callable[[BulkSummary], None]]:
+    """Give the function that `bulk_issue` calls as ``on_progress``.
+
+    ``bar``: whether a bar may be drawn, if there is a terminal for it.
+    """
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not bar or not console.is_terminal:
         yield _Lines(total)
         return
     columns = (
@@ -30,12 +33,13 @@ def show_progress(total: int) -> Iterator[Callable[[BulkSummary], None]]:
         TimeRemainingColumn(),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task("", total=total)
+    # rich would send what is written to standard output to the bar's console instead.
+    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as shown:
+        task = shown.add_task("", total=total)
 
         def update(summary: BulkSummary) -> None:
             troubles = f"{summary.failed} failed, {summary.unresolved} unknown"
-            bar.update(
+            shown.update(
                 task,
                 completed=summary.asked - summary.in_flight,
                 description=troubles if summary.failed or summary.unresolved else "",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
+import stat
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +51,8 @@ def read_recipients(path: Path) -> Iterator[str]:
 def _rows(path: Path) -> Iterator[tuple[int, str]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise ConfigurationError(f"{path} is not a plain file: it is read more than once.")
             reader = csv.reader(_lines(path, file), strict=True)
             column = _column(path, next(reader, []))
             for row in reader:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-import os
 import signal
 import subprocess
 import sys
@@ -186,12 +185,3 @@ def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterato
     stop()
     thread.join(PATIENCE_S)
     assert not thread.is_alive()
-
-
-@pytest.fixture
-def break_pipe() -> Iterator[int]:
-    """The writing end of a pipe that nobody reads."""
-    reading, writing = os.pipe()
-    os.close(reading)
-    yield writing
-    os.close(writing)

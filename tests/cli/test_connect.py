@@ -111,8 +111,10 @@ def test_credentials_missing(
         (".", "The private key file {} can't be read: Is a directory."),
         (
             PUBLIC_KEY_FILE,
-            "This is a public key; signing needs the private key whose public half is in the "
-            "merchant portal.",
+            (
+                "This is a public key; signing needs the private key whose public half is in the "
+                "merchant portal."
+            ),
         ),
         (
             HERE / "payloads" / "error.json",
@@ -156,8 +158,10 @@ def test_key_file_good(
         ("ftp://x", "api_url must start with https:// (or http:// for loopback)."),
         (
             "http://rm.example",
-            "api_url is plain http to another machine: secrets would travel unprotected. "
-            "Use https.",
+            (
+                "api_url is plain http to another machine: secrets would travel unprotected. "
+                "Use https."
+            ),
         ),
         ("https://me:hush@rm.example", "api_url must be a bare URL: no user, query or fragment."),
     ],

@@ -124,9 +124,6 @@ def test_recipients_bad_at_the_end(rm, embedded, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="read twice: the second reading finds it empty, and exits 1 instead of 2"
-)
 def test_recipients_from_a_pipe(rm, embedded) -> None:
     """A pipe can be read only once, so it is refused as a mistake and not half taken."""
     reading, writing = os.pipe()

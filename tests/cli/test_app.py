@@ -1,0 +1,333 @@
+"""The commands that look, void and list; versions, mistakes and interruptions of all commands."""
+
+import signal
+import subprocess
+import sys
+
+import orjson
+import pytest
+from conftest import payload, rm_error
+
+from rm_voucher import Response, __version__
+
+EMPTY = "The environment is 'memory', an embedded emulator that begins empty.\n"
+QR = "https://emulator.invalid/qr/1/voucher/"
+EXPIRY = '{"type":"DYNAMIC","day":30,"expiredAt":"2050-12-31T23:59:59Z"}'
+ASSIGNED = "2023-11-14T22:13:20Z"  # the clock of the emulator
+
+
+@pytest.fixture
+def code(served) -> str:
+    """A voucher of a served batch."""
+    served.emulator.add_batch("Breakfast, for two", key="B", quantity=3, amount_sen=1250)
+    return served.emulator.state.issue("B")[0]
+
+
+def in_words(code: str, status: str, *used: str) -> list[str]:
+    return [
+        f"code: {code}",
+        f"status: {status}",
+        "type: GIFT",
+        "amount_sen: 1250",
+        "discount_rate_bp: 0",
+        "minimum_spend_sen: 0",
+        f"expiry: {EXPIRY}",
+        "label: Breakfast, for two",
+        "batch_key: B",
+        "origin: SYSTEM",
+        f"qr_url: {QR}{code}",
+        "image_url: ",
+        "is_shipping: False",
+        "is_device_redeem: False",
+        f"assigned_at: {ASSIGNED}",
+        *used,
+        f"created_at: {ASSIGNED}",
+        f"updated_at: {ASSIGNED}",
+    ]
+
+
+# get and void ------------------------------------------------------------------------------------
+
+
+def test_get(rm, code: str) -> None:
+    """A voucher is shown a field a line, in the library's names, without what is not set."""
+    ended = rm("get", code)
+    lines = [line for line in ended.out.splitlines() if not line.startswith("key: ")]
+    assert (ended.code, lines, ended.err) == (0, in_words(code, "ISSUED"), "")
+
+
+def test_get_json(rm, code: str) -> None:
+    """``--json`` shows it as the API would."""
+    ended = rm("get", code, "--json")
+    (voucher,) = ended.json
+    assert (ended.code, ended.err) == (0, "")
+    assert (
+        voucher.items()
+        >= {
+            "code": code,
+            "status": "ISSUED",
+            "amount": 1250,
+            "voucherBatchKey": "B",
+            "assignedAt": ASSIGNED,
+        }.items()
+    )
+
+
+@pytest.mark.parametrize(
+    "used_at", ["2026-05-06T07:08:09.123456Z", "2026-05-06t15:08:09.123456+08:00"]
+)
+def test_void(rm, code: str, used_at: str) -> None:
+    """The void voucher is shown, with the time that was given, in UTC."""
+    ended = rm("void", code, "--store-id", "7", "--used-at", used_at)
+    lines = [line for line in ended.out.splitlines() if not line.startswith("key: ")]
+    used = "used_at: 2026-05-06T07:08:09.123456Z"
+    assert (ended.code, lines, ended.err) == (0, in_words(code, "VOID", used), "")
+
+
+def test_void_sends(rm, served, code: str) -> None:
+    """The store and the time go to the server as they were given, and not when they weren't."""
+    bodies = []
+    handle = served.emulator.handle
+
+    def answer(request) -> Response:
+        if request.url.path.endswith("/void"):
+            bodies.append(request.body)
+        return handle(request)
+
+    served.emulator.handle = answer
+    assert rm("void", code, "--store-id", "7", "--used-at", ASSIGNED).code == 0
+    assert rm("void", code).code == 1
+    assert bodies == [b'{"storeId":"7","usedAt":"2023-11-14T22:13:20Z"}', b"{}"]
+
+
+def test_void_json(rm, code: str) -> None:
+    """``--json`` shows the void voucher; a second void is refused with exit 1."""
+    ended = rm("void", code, "--json")
+    assert (ended.code, ended.json[0]["status"], ended.json[0]["usedAt"]) == (0, "VOID", ASSIGNED)
+    again = rm("void", code, "--json")
+    assert (again.code, again.out) == (1, "")
+    assert again.err.startswith("Error: VOUCHER_NOT_ALLOW_VOID (HTTP 400): ")
+    assert code not in again.err
+
+
+@pytest.mark.parametrize(
+    ("used_at", "sentence"),
+    [
+        ("tomorrow", "--used-at 'tomorrow' is not an RFC 3339 time."),
+        ("2026-05-06T07:08:09", "--used-at '2026-05-06T07:08:09' is not an RFC 3339 time."),
+        ("", "--used-at '' is not an RFC 3339 time."),
+        (
+            "2026-02-30T07:08:09Z",
+            "--used-at '2026-02-30T07:08:09Z' is not an RFC 3339 time that exists.",
+        ),
+        ("0001-01-01T00:00:00Z", "--used-at is Go's zero time, which means 'not set'."),
+    ],
+)
+def test_void_bad_time(rm, served, code: str, used_at: str, sentence: str) -> None:
+    """A time that isn't one is a mistake, and the voucher is not touched."""
+    ended = rm("void", code, "--used-at", used_at)
+    assert (ended.code, ended.out, ended.err) == (2, "", f"Error: {sentence}\n")
+    assert served.emulator.state.get(code).status == "ISSUED"
+
+
+def test_void_unknown(rm, served, code: str) -> None:
+    """A void whose outcome can't be proven is exit 4."""
+    handle = served.emulator.handle
+
+    def answer(request) -> Response:
+        response = handle(request)
+        return Response(status=502) if request.url.path.endswith("/void") else response
+
+    served.emulator.handle = answer
+    ended = rm("void", code)
+    assert (ended.code, ended.out) == (4, "")
+    assert ended.err.startswith("Error: void: server failed after 1 attempt(s), so whether it was ")
+    assert code not in ended.err
+
+
+# vouchers and batches ----------------------------------------------------------------------------
+
+
+def test_vouchers(rm, served, code: str) -> None:
+    """The vouchers of a batch are CSV, a page after the other; ``--json`` is a line each."""
+    served.emulator._page_size = 2
+    others = [served.emulator.state.issue("B")[0] for _ in range(2)]
+    served.emulator.state.void(others[1])
+    listed = rm("vouchers", "B")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out == (
+        "code,status,type,amount_sen,assigned_at,redeemed_at,used_at\n"
+        f"{code},ISSUED,GIFT,1250,{ASSIGNED},,\n"
+        f"{others[0]},ISSUED,GIFT,1250,{ASSIGNED},,\n"
+        f"{others[1]},VOID,GIFT,1250,{ASSIGNED},,{ASSIGNED}\n"
+    )
+    as_json = rm("vouchers", "B", "--json")
+    assert [(line["code"], line["amount"]) for line in as_json.json] == [
+        (each, 1250) for each in (code, *others)
+    ]
+
+
+def test_batches(rm, served, code: str) -> None:
+    """The batches are CSV; ``--json`` is a line each."""
+    served.emulator.add_batch("Tea", key="TEA", quantity=0)
+    listed = rm("batches")
+    assert (listed.code, listed.err) == (0, "")
+    assert listed.out == (
+        "key,label,status,type,quantity,balance_quantity,used_quantity\n"
+        'B,"Breakfast, for two",COMPLETED,GIFT,3,2,1\n'
+        "TEA,Tea,COMPLETED,GIFT,0,0,0\n"
+    )
+    as_json = rm("batches", "--json")
+    assert [(line["key"], line["balanceQuantity"]) for line in as_json.json] == [
+        ("B", 2),
+        ("TEA", 0),
+    ]
+
+
+def test_documented_payloads(rm, served) -> None:
+    """What RM's own documentation shows as answers can be shown."""
+    shown = {"/v3/voucher/X": "get-voucher", "/v3/voucher-batches": "list-batches"}
+    handle = served.emulator.handle
+
+    def answer(request) -> Response:
+        name = shown.get(request.url.path)
+        if name is None:
+            return handle(request)
+        return Response(status=200, body=orjson.dumps(payload(name)))
+
+    served.emulator.handle = answer
+    for arguments in (("get", "X"), ("batches",)):
+        assert rm(*arguments).code == 0
+        assert rm(*arguments, "--json").code == 0
+
+
+# In memory ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "out", "error"),
+    [
+        (("get", "X"), "", "VOUCHER_NOT_FOUND"),
+        (("void", "X"), "", "VOUCHER_NOT_FOUND"),
+        (
+            ("vouchers", "B"),
+            "code,status,type,amount_sen,assigned_at,redeemed_at,used_at\n",
+            "VOUCHER_BATCH_NOT_FOUND",
+        ),
+        (("batches",), "key,label,status,type,quantity,balance_quantity,used_quantity\n", None),
+    ],
+)
+def test_memory_is_empty(rm, arguments: tuple, out: str, error: str | None, as_json: bool) -> None:
+    """Without credentials the emulator is empty, and it says so: nothing is found, exit 1."""
+    ended = rm(*arguments, *["--json"] * as_json)
+    assert ended.out == ("" if as_json else out)
+    head, _, rest = ended.err.partition("\n")
+    assert head + "\n" == EMPTY
+    assert rest.startswith(f"Error: {error} (HTTP 404): " if error else "")
+    assert ended.code == (1 if error else 0)
+
+
+# All commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("get", ""), "code is empty."),
+        (("get", "../x"), "code has a slash."),
+        (("void", "a\nb"), "code has a control character or half a surrogate pair."),
+        (("void", "X", "--store-id", ""), "store_id must be text, and not empty."),
+        (("vouchers", ".."), "batch_key is only dots."),
+        (("vouchers", "x" * 513), "batch_key is longer than 512 characters."),
+    ],
+)
+def test_refused_before_sending(rm, served, arguments: tuple, sentence: str) -> None:
+    """What the client refuses to send is a mistake: exit 2, and no request."""
+    requests = []
+    served.emulator.handle = requests.append
+    ended = rm(*arguments)
+    assert ended.code == 2
+    assert ended.err == f"Error: refused before sending: {sentence}\n"
+    assert requests == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        (rm_error("INVALID_REQUEST", 400), 1),
+        (rm_error("VOUCHER_NOT_FOUND", 404), 1),
+        (rm_error("INVALID_REQUEST_SIGNATURE", 401), 3),
+        (rm_error("PERMISSION_DENIED", 403), 1),
+    ],
+)
+def test_server_refuses(rm, served, answer: Response, expected: int) -> None:
+    """A refusal of the server is no mistake of the command line: 1, or 3 for the credentials."""
+    handle = served.emulator.handle
+    served.emulator.handle = lambda request: (
+        handle(request) if request.url.path.endswith("/token") else answer
+    )
+    ended = rm("void", "X", "--json")
+    assert (ended.code, ended.out) == (expected, "")
+    assert ended.err.startswith("Error: ")
+
+
+def test_version(rm) -> None:
+    """``--version`` is the version and nothing else."""
+    ended = rm("--version")
+    assert (ended.code, ended.out, ended.err) == (0, f"rm-voucher {__version__}\n", "")
+
+
+def test_help(rm) -> None:
+    """Without a command it shows the help, with each command."""
+    ended = rm()
+    assert ended.code == 2
+    for command in ("issue", "get", "void", "vouchers", "batches", "emulator"):
+        assert f" {command} " in ended.out + ended.err
+    assert " issue " in rm("--help").out
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("arguments", [("get", "X"), ("vouchers", "B")])
+def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal.Signals) -> None:
+    """A signal ends every command with exit 130 and without a crash."""
+    from rm_voucher.emulator import Emulator
+
+    monkeypatch.setattr(Emulator, "handle", lambda *_: signal.raise_signal(number))
+    ended = rm(*arguments)
+    assert ended.code == 130
+    assert "Traceback" not in ended.err
+
+
+def test_list_into_closed_pipe(start, served) -> None:
+    """A reader that has seen enough (``| head``) is no crash."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=500)
+    for _ in range(500):
+        served.emulator.state.issue("B")
+    process = start("vouchers", "B")
+    process.stdout.close()
+    err = process.stderr.read()
+    assert (process.wait(), err) == (1, "")
+
+
+@pytest.mark.parametrize("missing", ["typer", "rich"])
+def test_without_the_extra(missing: str) -> None:
+    """Without the extra the command says how to install it."""
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['rm-voucher', '--version']; "
+        "from rm_voucher.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "The command needs the extra 'cli': pip install 'rm-voucher[cli]'\n"
+
+
+def test_entry_point() -> None:
+    """``rm-voucher`` is installed as a script and is the same command as the module."""
+    from importlib.metadata import entry_points
+
+    from rm_voucher.cli import main
+
+    (script,) = entry_points(group="console_scripts", name="rm-voucher")
+    assert script.load() is main

@@ -1,0 +1,119 @@
+"""How far a run is: lines that a log can keep, or a bar on a terminal; both on standard error."""
+
+import os
+import pty
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from rm_voucher import BulkSummary
+from rm_voucher.cli.progress import show_progress
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standard error passes for a terminal, as rich also takes it to be in a CI with colours."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+
+@pytest.mark.parametrize(
+    ("total", "ended"),
+    [
+        (1, [1]),
+        (3, [1, 2, 3]),
+        (25, [3, 5, 8, 10, 13, 15, 18, 20, 23, 25]),
+        (20_000, range(2_000, 20_001, 2_000)),
+    ],
+)
+def test_lines(capsys: pytest.CaptureFixture[str], total: int, ended: list[int]) -> None:
+    """Without a terminal it is a plain line at each tenth, the last one when all have ended."""
+    with show_progress(total) as on_progress:
+        for number in range(1, total + 1):
+            on_progress(BulkSummary(asked=min(number + 4, total), issued=number))
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        f"{number:,} of {total:,}: {number:,} issued, 0 failed, 0 unknown" for number in ended
+    ]
+
+
+def test_lines_count_all_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    """Failed and unknown ones have ended; those in flight have not."""
+    with show_progress(10) as on_progress:
+        on_progress(BulkSummary(asked=9, issued=3, failed=1, unresolved=2))
+        on_progress(BulkSummary(asked=9, issued=3, failed=1, unresolved=2))
+    assert capsys.readouterr().err == "6 of 10: 3 issued, 1 failed, 2 unknown\n"
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(
+    ("summary", "shown"),
+    [
+        (BulkSummary(asked=9, issued=6), "6/10"),
+        (BulkSummary(asked=9, issued=3, failed=1, unresolved=2), "6/10 1 failed, 2 unknown"),
+        (BulkSummary(asked=10, failed=10), "10/10 10 failed, 0 unknown"),
+    ],
+)
+def test_bar(capsys: pytest.CaptureFixture[str], summary: BulkSummary, shown: str) -> None:
+    """On a terminal it is a bar with the number that have ended, and troubles when there are."""
+    with show_progress(10) as on_progress:
+        on_progress(summary)
+    out, err = capsys.readouterr()
+    last = ESCAPES.sub("", err).strip().rpartition("issuing ")[2]
+    words = [word for word in last.split() if not re.fullmatch(r"[━╸╺]+|[-\d]+:[-\d:]+", word)]
+    assert (out, " ".join(words)) == ("", shown)
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize("as_json", [False, True])
+def test_bar_leaves_stdout_alone(rm, embedded, as_json: bool) -> None:
+    """With a bar on standard error, each row is on standard output, and only there."""
+    ended = rm("issue", "B", "--count", 5, *["--json"] * as_json)
+    assert [ended.out.count(code) for code in embedded.issued] == [2] * 5  # code and QR URL
+    assert [ended.err.count(code) for code in embedded.issued] == [0] * 5
+
+
+def output_of(terminal: int) -> Iterator[bytes]:
+    """Read what a terminal is sent, until the last process that has it open ends."""
+    while True:
+        try:
+            chunk = os.read(terminal, 65_536)
+        except OSError:  # Linux says EIO where others say nothing more
+            return
+        if not chunk:
+            return
+        yield chunk
+
+
+@pytest.mark.parametrize(
+    "to_file",
+    [
+        True,
+        False,
+    ],
+)
+def test_real_terminal(
+    start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, to_file: bool
+) -> None:
+    """On a terminal the bar comes to its end, and the results are where they were asked for."""
+    monkeypatch.setenv("TERM", "xterm")
+    served.emulator.add_batch("Breakfast", key="B", quantity=30)
+    path = tmp_path / "out.csv"
+    reading, writing = pty.openpty()
+    try:
+        arguments = ("issue", "B", "--count", 30, *["--output", path] * to_file)
+        process = start(*arguments, stderr=writing)
+        os.close(writing)
+        shown = ESCAPES.sub("", b"".join(output_of(reading)).decode())
+    finally:
+        os.close(reading)
+    out, _ = process.communicate()
+    assert process.returncode == 0
+    assert "30/30" in shown
+    assert shown.rstrip().splitlines()[-1].startswith("30 asked: 30 issued, 0 failed, 0 unknown")
+    lines = (path.read_text() if to_file else out).splitlines()
+    assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(served.issued())
