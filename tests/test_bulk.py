@@ -1,6 +1,8 @@
 """Bulk issue: bounded, streaming, and nothing lost when it ends early."""
 
 import asyncio
+import gc
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -406,3 +408,25 @@ async def test_bulk_call_ended_by_a_base_exception(make_client):
             async for result in run:
                 results.append(result.status)
     assert results == [BulkStatus.UNRESOLVED]
+
+
+async def test_bulk_memory_does_not_grow_with_the_recipients(make_client):
+    """Ten times the recipients, the same memory: nothing is kept of those who have their code."""
+
+    async def peak_bytes(count):
+        answer = ok({"item": {"code": "NAklEfbVdV"}, "code": "SUCCESS"})
+        peak = 0
+        gc.collect()
+        tracemalloc.start()
+        async with bulk_issue(make_client(lambda _: answer), "KEY", range(count)) as run:
+            async for result in run:
+                if result.recipient % 250 == 0:
+                    gc.collect()  # what a call leaves to the collector is not kept
+                    peak = max(peak, tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        assert run.summary.issued == count
+        return peak
+
+    await peak_bytes(500)  # whatever is made once
+    few, many = await peak_bytes(500), await peak_bytes(5_000)
+    assert (many - few) / 4_500 < 8  # not even a pointer for each

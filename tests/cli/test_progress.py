@@ -3,6 +3,8 @@
 import os
 import pty
 import re
+import signal
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -89,31 +91,57 @@ def output_of(terminal: int) -> Iterator[bytes]:
         yield chunk
 
 
-@pytest.mark.parametrize(
-    "to_file",
-    [
-        True,
-        False,
-    ],
-)
-def test_real_terminal(
-    start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, to_file: bool
-) -> None:
-    """On a terminal the bar comes to its end, and the results are where they were asked for."""
+@pytest.mark.parametrize("target", ["file", "pipe", "terminal"])
+def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, target) -> None:
+    """On a terminal the results are where they were asked for; a bar is not drawn into them."""
     monkeypatch.setenv("TERM", "xterm")
     served.emulator.add_batch("Breakfast", key="B", quantity=30)
     path = tmp_path / "out.csv"
     reading, writing = pty.openpty()
     try:
-        arguments = ("issue", "B", "--count", 30, *["--output", path] * to_file)
-        process = start(*arguments, stderr=writing)
+        arguments = ("issue", "B", "--count", 30, *["--output", path] * (target == "file"))
+        stdout = writing if target == "terminal" else subprocess.PIPE
+        process = start(*arguments, stdout=stdout, stderr=writing)
         os.close(writing)
         shown = ESCAPES.sub("", b"".join(output_of(reading)).decode())
     finally:
         os.close(reading)
     out, _ = process.communicate()
     assert process.returncode == 0
-    assert "30/30" in shown
     assert shown.rstrip().splitlines()[-1].startswith("30 asked: 30 issued, 0 failed, 0 unknown")
-    lines = (path.read_text() if to_file else out).splitlines()
-    assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(served.issued())
+    assert [sign in shown for sign in ("━", " 30/30 ", "30 of 30: ")] == (
+        [False, False, True] if target == "terminal" else [True, True, False]
+    )
+    text = {"file": path.read_text, "pipe": lambda: out, "terminal": lambda: shown}[target]()
+    rows = [line.split(",") for line in text.splitlines() if line.endswith(",issued,")]
+    assert sorted(row[1] for row in rows) == sorted(served.issued())
+    assert sorted(int(row[0]) for row in rows) == list(range(1, 31))
+
+
+def test_bar_and_interrupt(start, served, sigint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted bar gives the terminal its cursor back, and the end is said below it."""
+    monkeypatch.setenv("TERM", "xterm")
+    served.emulator.add_batch("Breakfast", key="B", quantity=500)
+    reading, writing = pty.openpty()
+    try:
+        process = start("issue", "B", "--count", 500, "--concurrency", 1, stderr=writing)
+        os.close(writing)
+
+        def issue(answer):
+            if len(served.issued()) == 20:
+                process.send_signal(signal.SIGINT)
+            return answer()
+
+        served.on_issue = issue
+        shown = b"".join(output_of(reading)).decode()
+    finally:
+        os.close(reading)
+    out, _ = process.communicate()
+    issued = len(served.issued())
+    assert process.returncode == 130
+    assert shown.rindex("\x1b[?25h") > shown.rindex("\x1b[?25l")
+    assert ESCAPES.sub("", shown).rstrip().splitlines()[-2:] == [
+        f"{issued} asked: {issued} issued, 0 failed, 0 unknown",
+        f"Stopped early: {500 - issued} were not asked for.",
+    ]
+    assert len(out.splitlines()) == issued + 1
