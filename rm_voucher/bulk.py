@@ -227,7 +227,7 @@ class BulkIssue(Generic[R]):
         try:
             call = self._client._issue_call(self._batch_key)  # noqa: SLF001 - counts its attempts
             try:
-                voucher = await self._client._finish(call)  # noqa: SLF001
+                voucher = await self._client._caller.finish(call)  # noqa: SLF001
             finally:
                 attempts = call.attempts
             return BulkResult(

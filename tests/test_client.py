@@ -173,7 +173,7 @@ async def test_issue_each_attempt_is_signed_anew(make_client, time):
 def test_nonce_has_32_characters(make_client):
     """X-Nonce-Str is 32 random characters."""
     client = make_client(ScriptedServer([]))
-    nonces = {client._make_nonce() for _ in range(100)}
+    nonces = {client._caller.make_nonce() for _ in range(100)}
     assert len(nonces) == 100
     assert all(len(nonce) == 32 and nonce.isalnum() for nonce in nonces)
 
@@ -570,8 +570,8 @@ async def test_aclose_leaves_alone_what_is_not_its_own(credentials):
 async def test_aclose_closes_its_own(credentials):
     """A client that made its transport closes it, as often as it is asked to."""
     client = VoucherClient(credentials)
-    assert isinstance(client._transport, AiohttpTransport)
-    session = client._transport._session()
+    assert isinstance(client._caller.transport, AiohttpTransport)
+    session = client._caller.transport._session()
     await client.aclose()
     await client.aclose()
     assert session.closed

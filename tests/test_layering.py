@@ -13,13 +13,14 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version` and `exceptions` stand below the others.
+# L0, `_version` and `exceptions` stand below the others; within L4, `caller` below `client`.
 LAYERS = [
     {"_version", "exceptions"},
     {"error_codes", "models", "settings"},
     {"converters", "signing", "retry", "transport.base", "transport"},
     {"protocol", "transport.memory", "transport.aiohttp"},
     {"auth", "pager", "recovery"},
+    {"caller"},
     {"client"},
     {"emulator", "emulator.state", "emulator.app", "emulator.server"},
     {"bulk"},
@@ -35,7 +36,7 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L1", "L2", "L3", "L4", "L5", "L6", "L7"]
+NAMES = ["L0", "L0", "L1", "L2", "L3", "L4", "L4", "L5", "L6", "L7"]
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {

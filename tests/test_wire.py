@@ -87,9 +87,13 @@ async def send_body(client, target, value):
         body=canonical_json(value),
     )
     signed = sign_request(
-        request, signer=client._signer, token="t", nonce=client._make_nonce(), timestamp=1
+        request,
+        signer=client._caller.signer,
+        token="t",
+        nonce=client._caller.make_nonce(),
+        timestamp=1,
     )
-    await client._transport.send(signed)
+    await client._caller.transport.send(signed)
 
 
 async def test_wire_is_what_was_signed(credentials):

@@ -49,9 +49,9 @@ class Ended:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embedded emulators don't generate keys, and nothing depends on the terminal of the tests."""
+    """Embedded emulators don't generate keys, and nothing depends on who runs the tests."""
     monkeypatch.setattr("rm_voucher.emulator.app._new_private_key", KEY_FILE.read_bytes)
-    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")

@@ -181,13 +181,15 @@ async def test_token_expires_and_is_renewed(clock):
     emulator = Emulator(credentials=ME, token_lifetime_s=100, clock=clock.clock)
     async with emulator.client() as client:
         await client.batches()
-        first = client._tokens._held
+        first = client._caller.tokens._held
         emulator.revoke_tokens()
         await client.batches()
-        assert client._tokens._held is not first
+        assert client._caller.tokens._held is not first
         clock.now += 200
         await client.batches()
-        static = emulator.client(token_source=StaticToken(client._tokens._held.token.access_token))
+        static = emulator.client(
+            token_source=StaticToken(client._caller.tokens._held.token.access_token)
+        )
         clock.now += 100
         with pytest.raises(AuthenticationError, match="TOKEN_EXPIRED"):
             await static.batches()
@@ -322,7 +324,7 @@ async def test_client_options_pass_through(emulator):
     """`client` takes what `VoucherClient` takes."""
     policy = RetryPolicy(max_attempts=1)
     async with emulator.client(retry=policy) as client:
-        assert client._retry is policy
+        assert client._caller.retry is policy
         with pytest.raises(InvalidRequestError):
             await client.get("")
 
