@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from rm_voucher.exceptions import APIError, VoucherError
+from rm_voucher.exceptions import APIError, ConfigurationError, ConnectError, DecodeError
 from rm_voucher.models import Token
 from rm_voucher.protocol import build_refresh, build_token, parse_token
 from rm_voucher.retry import RetryPolicy, Safety, classify, may_repeat
@@ -41,9 +41,11 @@ class TokenSource(ABC):
 
 
 class StaticToken(TokenSource):
-    """A token that somebody else looks after."""
+    """A token that somebody else looks after. Raises `ConfigurationError` if it fits no header."""
 
     def __init__(self, token: str) -> None:
+        if not token.isascii() or not token.isprintable():
+            raise ConfigurationError("A token is ASCII text without line breaks.")
         self._token = token
 
     async def token(self) -> str:
@@ -69,8 +71,8 @@ class ClientCredentialsToken(TokenSource):
 
     All callers share one request, which cancelling one of them does not abort: a refresh spends
     the refresh token, so two at once must not happen. A refresh that is refused falls back to the
-    credentials. While the present token lives, a renewal that fails harms nobody: it is tried
-    again a minute later.
+    credentials. While the present token lives, nobody waits for its renewal, and one that fails
+    harms nobody: it is tried again a minute later.
     """
 
     def __init__(
@@ -99,22 +101,17 @@ class ClientCredentialsToken(TokenSource):
         self._renewal: asyncio.Task[Token] | None = None
 
     async def token(self) -> str:
-        """Return the present token, or a new one when it nears its end or was refused.
+        """Return the present token, or a new one when it has ended or was refused.
 
-        Raises the errors of the token request. Renewing early starts an hour before the end, or
-        at half of a life shorter than two hours.
+        Raises the errors of the token request. An hour before the end, or at half of a life
+        shorter than two hours, a renewal begins beside the calls.
         """
-        held = self._held
-        if held is None or held.refused:
+        held, now = self._held, self._clock()
+        if held is None or held.refused or now >= held.expires_at:
             return (await self._renewed()).access_token
-        if self._clock() >= held.renew_at:
-            try:
-                return (await self._renewed()).access_token
-            except VoucherError as exc:
-                if held.refused or self._clock() >= held.expires_at:
-                    raise
-                _log.warning("token: renewing early failed (%s); the old one is used", exc)
-                held.renew_at = self._clock() + _RENEW_AGAIN_AFTER_S
+        if now >= held.renew_at:
+            held.renew_at = now + _RENEW_AGAIN_AFTER_S
+            self._begin_renewal()
         return held.token.access_token
 
     def refuse(self, token: str) -> bool:
@@ -127,21 +124,34 @@ class ClientCredentialsToken(TokenSource):
     async def aclose(self) -> None:
         """Abort a renewal in flight."""
         renewal, self._renewal = self._renewal, None
-        if renewal is not None:
+        if renewal is not None and renewal.get_loop() is asyncio.get_running_loop():
             renewal.cancel()
             await asyncio.wait([renewal])
 
     async def _renewed(self) -> Token:
-        if self._renewal is None:
-            self._renewal = asyncio.create_task(self._renew(), name="rm-voucher token")
-            self._renewal.add_done_callback(self._renewal_done)
-        return await asyncio.shield(self._renewal)
+        renewal = self._begin_renewal()
+        try:
+            return await asyncio.shield(renewal)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+        raise ConnectError("token: the client was closed")
+
+    def _begin_renewal(self) -> asyncio.Task[Token]:
+        renewal = self._renewal
+        # A task of an event loop that has ended never will.
+        if renewal is None or renewal.get_loop() is not asyncio.get_running_loop():
+            renewal = asyncio.create_task(self._renew(), name="rm-voucher token")
+            renewal.add_done_callback(self._renewal_done)
+            self._renewal = renewal
+        return renewal
 
     def _renewal_done(self, task: asyncio.Task[Token]) -> None:
         if self._renewal is task:
             self._renewal = None
-        if not task.cancelled():
-            task.exception()  # seen, even when every caller that waited was cancelled
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.warning("token: the request failed (%s)", error)
 
     async def _renew(self) -> Token:
         held, now = self._held, self._clock()
@@ -150,7 +160,7 @@ class ClientCredentialsToken(TokenSource):
             request = build_refresh(self._environment, self._credentials, held.token.refresh_token)
             try:
                 token = await self._ask(request)
-            except APIError as exc:
+            except (APIError, DecodeError) as exc:
                 _log.info("token: refresh refused (%s); asking with the credentials", exc)
         if token is None:
             token = await self._ask(build_token(self._environment, self._credentials))

@@ -14,6 +14,7 @@ from typing import Generic, Self, TypeVar
 
 import attrs
 
+from rm_voucher.caller import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     ConfigurationError,
@@ -96,6 +97,8 @@ class BulkIssue(Generic[R]):
         self._asked = 0
         self._hopeless: VoucherError | None = None
         self._defect: BaseException | None = None
+        self._stopping = False
+        self._open: dict[asyncio.Task[BulkResult[R]], Call[IssuedVoucher]] = {}
         self.undelivered: list[BulkResult[R]] = []
         """What no loop saw because the block was left early: results that were waiting and of
         calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
@@ -124,8 +127,9 @@ class BulkIssue(Generic[R]):
     ) -> None:
         """Take no further recipient, wait for the calls in flight, keep their results.
 
-        Being cancelled meanwhile takes effect afterwards: what a call that was sent did is only
-        known once it has ended. Attempts and time-outs bound the wait.
+        Calls that wait to be sent again are given up: what was sent of them was not done. Being
+        cancelled meanwhile takes effect afterwards: what a call that was sent did is only known
+        once it has ended. Attempts and time-outs bound the wait.
         """
         self._stop()
         cancelled = None
@@ -161,7 +165,7 @@ class BulkIssue(Generic[R]):
         raise StopAsyncIteration
 
     async def _feed(self) -> None:
-        while True:
+        while not self._stopping:
             await self._room.acquire()
             await self._places.acquire()
             try:
@@ -176,6 +180,8 @@ class BulkIssue(Generic[R]):
     def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
         if not feeding.cancelled():
             self._defect = self._defect or feeding.exception()
+        elif not self._stopping:
+            self._stop(ConfigurationError("The recipients ended in a cancellation, not at an end."))
         self._finish_if_all_ended()
 
     # Callbacks, not awaits, keep the books from here on: whatever ends a call, also the shut-down
@@ -183,11 +189,10 @@ class BulkIssue(Generic[R]):
 
     def _call_ended(self, call: asyncio.Task[BulkResult[R]]) -> None:
         recipient = self._calls.pop(call)
+        self._open.pop(call, None)
         if call.cancelled():  # before it began: once begun, it answers for itself
             error = ConnectError("issue: the run was shut down before it was sent")
-            result = BulkResult(
-                recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=0
-            )
+            result = self._failed(recipient, error)
         elif (defect := call.exception()) is not None:
             self._stop(defect)
             result = self._broken_off(recipient, defect, attempts=0)
@@ -209,8 +214,13 @@ class BulkIssue(Generic[R]):
             self._results.put_nowait(None)
 
     def _stop(self, defect: BaseException | None = None) -> None:
+        self._stopping = True
         self._defect = self._defect or defect
         self._feeding.cancel()
+        for task, call in self._open.items():
+            call.given_up = True
+            if call.pausing:  # what it waits to repeat was not done, so nothing is lost
+                task.cancel()
 
     def _raise_defect(self) -> None:
         defect, self._defect = self._defect, None
@@ -218,34 +228,48 @@ class BulkIssue(Generic[R]):
             raise defect
 
     async def _issue(self, recipient: R) -> BulkResult[R]:
+        if self._stopping:
+            # The source swallowed the cancellation and gave one more.
+            return self._failed(recipient, ConnectError("issue: the run had ended before it"))
         if self._hopeless is not None:
-            return BulkResult(
-                recipient=recipient, status=BulkStatus.FAILED, error=self._hopeless, attempts=0
-            )
-        attempts = 0
-        error: VoucherError
+            return self._failed(recipient, self._hopeless)
         try:
-            call = self._client._issue_call(self._batch_key)  # noqa: SLF001 - counts its attempts
-            try:
-                voucher = await self._client._caller.finish(call)  # noqa: SLF001
-            finally:
-                attempts = call.attempts
-            return BulkResult(
-                recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=attempts
-            )
-        except OutcomeUnknownError as exc:
-            status, error = BulkStatus.UNRESOLVED, exc
+            call = self._client._issue_call(self._batch_key)  # noqa: SLF001 - watches its attempts
         except VoucherError as exc:
-            status, error = BulkStatus.FAILED, exc
+            self._hopeless = exc
+            return self._failed(recipient, exc)
+        if task := asyncio.current_task():
+            self._open[task] = call
+        try:
+            voucher = await self._client._caller.finish(call)  # noqa: SLF001
+        except OutcomeUnknownError as exc:
+            return self._unresolved(recipient, exc, call.attempts)
+        except VoucherError as exc:
             # Every issue of a run is the same request: who refuses one refuses them all.
             if classify(exc) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED):
                 self._hopeless = exc
-        except asyncio.CancelledError as exc:  # nobody but the loop's own end cancels a call
-            return self._broken_off(recipient, exc, attempts)
+            return self._failed(recipient, exc, call.attempts)
+        except asyncio.CancelledError as exc:  # by `_stop`, or by the end of the event loop
+            if call.pausing:
+                error = ConnectError("issue: given up while it waited; nothing had been done")
+                return self._failed(recipient, error, call.attempts)
+            return self._broken_off(recipient, exc, call.attempts)
         except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
             self._stop(exc)
-            return self._broken_off(recipient, exc, attempts)
-        return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
+            return self._broken_off(recipient, exc, call.attempts)
+        return BulkResult(
+            recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=call.attempts
+        )
+
+    def _failed(self, recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
+        return BulkResult(
+            recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=attempts
+        )
+
+    def _unresolved(self, recipient: R, error: OutcomeUnknownError, attempts: int) -> BulkResult[R]:
+        return BulkResult(
+            recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
+        )
 
     def _broken_off(self, recipient: R, exc: BaseException, attempts: int) -> BulkResult[R]:
         error = OutcomeUnknownError(
@@ -253,9 +277,7 @@ class BulkIssue(Generic[R]):
             operation="issue",
             batch_key=self._batch_key,
         )
-        return BulkResult(
-            recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
-        )
+        return self._unresolved(recipient, error, attempts)
 
 
 def bulk_issue(
@@ -278,7 +300,8 @@ def bulk_issue(
     sold out, the recipients left end FAILED with that error, without a request each.
 
     Leaving the block early, also by an exception or a cancellation, takes no further recipient,
-    waits for the calls in flight and keeps their results in ``run.undelivered``. The run itself is
+    waits for the calls in flight, gives up those that wait to be sent again, and keeps their
+    results in ``run.undelivered``. The run itself is
     not repeatable: run again with the recipients that FAILED.
 
     Raises `ConfigurationError`, and what ``recipients`` or ``on_progress`` raise.

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from rm_voucher.auth import TokenSource
-from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
+from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
 from rm_voucher.protocol import sign_request
 from rm_voucher.recovery import Verdict
 from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
@@ -39,12 +39,12 @@ class Call(Generic[T]):
     parse: Callable[[Response], T]
     safety: Safety
     batch_key: str | None = None
-    code: str | None = None
+    code: str | None = attrs.field(default=None, repr=False)
     # Of a reconcilable operation: how to look, and what it means.
     read_back: Callable[[], Awaitable[T]] | None = None
     judge: Callable[[T], Verdict] | None = None
 
-    token: str = ""
+    token: str = attrs.field(default="", repr=False)
     token_renewed: bool = False
     attempts: int = 0
     attempt_id: str | None = None
@@ -52,9 +52,14 @@ class Call(Generic[T]):
     sent_at: datetime | None = None
     in_doubt: bool = False
     unchanged: bool = False
+    # Of those who watch it: whether it waits to be sent again, and that it shall not be.
+    pausing: bool = False
+    given_up: bool = False
 
     def may_repeat_after(self, error: VoucherError) -> bool:
         """Return whether the retry policy may attempt the call again after this error."""
+        if self.given_up:
+            return False
         if isinstance(error, OutcomeUnknownError):
             return self.unchanged
         return may_repeat(self.safety, classify(error))
@@ -81,9 +86,14 @@ class Caller:
         return await self.retry.run(
             functools.partial(self._attempt, call),
             repeat_after=call.may_repeat_after,
-            sleep=self.sleep,
+            sleep=functools.partial(self._pause, call),
             random=self.random,
         )
+
+    async def _pause(self, call: Call[T], seconds: float) -> None:
+        call.pausing = True
+        await self.sleep(seconds)
+        call.pausing = False
 
     async def _attempt(self, call: Call[T]) -> T:
         """Send once; on an error raise what the attempts so far prove."""
@@ -105,7 +115,7 @@ class Caller:
             if call.judge is None or call.read_back is None:
                 raise self._unknown(call, exc) from exc
             # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
-            return await self._settle(call, exc, outcome, call.read_back, call.judge)
+            return await self._settle(call, exc, call.read_back, call.judge)
 
     async def _send(self, call: Call[T]) -> T:
         now = self.clock()
@@ -113,13 +123,18 @@ class Caller:
         call.attempt_id = secrets.token_hex(4)
         call.nonce = self.make_nonce()
         call.sent_at = datetime.fromtimestamp(now, UTC)
-        signed = sign_request(
-            call.request,
-            signer=self.signer,
-            token=call.token,
-            nonce=call.nonce,
-            timestamp=int(now),
-        )
+        try:
+            signed = sign_request(
+                call.request,
+                signer=self.signer,
+                token=call.token,
+                nonce=call.nonce,
+                timestamp=int(now),
+            )
+        except Exception as exc:
+            raise ConfigurationError(
+                f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
+            ) from exc
         try:
             response = await self.transport.send(signed)
         except asyncio.CancelledError:
@@ -149,7 +164,6 @@ class Caller:
         self,
         call: Call[T],
         error: VoucherError,
-        outcome: Outcome,
         read_back: Callable[[], Awaitable[T]],
         judge: Callable[[T], Verdict],
     ) -> T:
@@ -161,9 +175,9 @@ class Caller:
         verdict = judge(voucher)
         if verdict is Verdict.DONE:
             return voucher
-        if verdict is Verdict.UNCHANGED and outcome is Outcome.REFUSED:
-            raise error  # the server's word, and the voucher agrees with it
-        call.unchanged = verdict is Verdict.UNCHANGED
+        # A refusal is of this attempt; one that was lost before may still arrive. So the doubt
+        # stays, but repeating what was refused is of no use.
+        call.unchanged = verdict is Verdict.UNCHANGED and classify(error) is not Outcome.REFUSED
         raise self._unknown(call, error, voucher) from error
 
     @staticmethod

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import secrets
 import time
@@ -145,7 +146,8 @@ class VoucherClient:
         The API has no idempotency key: each call that succeeds issues another voucher. It is
         sent again only after an outcome that proves that nothing was done; otherwise it raises
         `OutcomeUnknownError`, and must not simply be repeated. Cancelling it after it was sent
-        leaves its outcome unknown as well.
+        leaves its outcome unknown as well. When no access token can be had, it raises the token
+        request's error, whose text begins with ``token``: then nothing was issued.
 
         Raises `OutOfStockError`, `ExpiredError` and `NotFoundError` for the batch.
         """
@@ -189,7 +191,8 @@ class VoucherClient:
         `VoucherStateError` (with `ExpiredError`), `PermissionDeniedError` (another merchant's).
         """
         request = protocol.build_void(self._environment, code, store_id=store_id, used_at=used_at)
-        call = self._call(request, protocol.parse_void, Safety.RECONCILABLE, timeout, code=code)
+        parse = functools.partial(protocol.parse_void, code=code)
+        call = self._call(request, parse, Safety.RECONCILABLE, timeout, code=code)
         call.read_back = lambda: self.get(code, timeout=timeout)
         call.judge = lambda voucher: judge_void(voucher, used_at=used_at)
         return await self._caller.finish(call)

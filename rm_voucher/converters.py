@@ -184,6 +184,11 @@ def _structure_code(value: object, _: object) -> str:
     return value
 
 
+def _structure_qr_url(value: object, _: object) -> str | None:
+    # Beside a code that was issued, nothing is worth losing the code for.
+    return value if isinstance(value, str) else None
+
+
 def _structure_bool(value: object, _: object) -> bool:
     if not isinstance(value, bool):
         raise _MisfitError("true or false")
@@ -212,6 +217,7 @@ _FIELD_HOOKS: dict[object, Callable[[Any, Any], Any]] = {
 }
 _NAMED_FIELD_HOOKS: dict[tuple[type, str], Callable[[Any, Any], Any]] = {
     (models.IssuedVoucher, "code"): _structure_code,
+    (models.IssuedVoucher, "qr_url"): _structure_qr_url,
     (models.Token, "expires_in_s"): _structure_seconds,
     (models.Token, "refresh_expires_in_s"): _structure_seconds,
 }

@@ -37,6 +37,7 @@ from rm_voucher.models import (
     Token,
     Voucher,
     VoucherBatch,
+    VoucherStatus,
 )
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing import Signer, canonical_json, format_signature, string_to_sign
@@ -130,7 +131,10 @@ def build_void(
     if used_at is not None:
         if not isinstance(used_at, datetime) or used_at.tzinfo is None:
             raise InvalidRequestError.refused("used_at must be a datetime with a time zone.")
-        body["usedAt"] = format_time(used_at)
+        try:
+            body["usedAt"] = format_time(used_at)
+        except OverflowError:
+            raise InvalidRequestError.refused("used_at is in no year of UTC.") from None
     return _build(environment, "void", "POST", path, json=body)
 
 
@@ -261,9 +265,15 @@ def parse_get(response: Response) -> Voucher:
     return structure(_success(response).get("item"), Voucher, path="$.item")
 
 
-def parse_void(response: Response) -> Voucher:
-    """Read the answer to `build_void`: the voucher as it is now."""
-    return parse_get(response)
+def parse_void(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_void`: the voucher that was asked for, and it is void."""
+    voucher = parse_get(response)
+    if voucher.status is not VoucherStatus.VOID:
+        raise DecodeError("expected VOID @ $.item.status")
+    # Whether codes are case-sensitive is not documented.
+    if voucher.code is not None and voucher.code.casefold() != code.casefold():
+        raise DecodeError("expected the code that was asked for @ $.item.code")
+    return voucher
 
 
 def parse_vouchers(response: Response) -> Page[Voucher]:
@@ -328,8 +338,8 @@ def _body(response: Response) -> dict[str, Any]:
     if not isinstance(body, dict):
         body = {}
     error = body.get("error")
-    # An answer with an item beside its error is not RM's: which of the two to believe is unknown.
-    if isinstance(error, dict) and not body.get("item"):
+    # An answer that claims both is not RM's: which of the two to believe is unknown.
+    if isinstance(error, dict) and not body.get("item") and body.get("code") != "SUCCESS":
         raise _api_error(response, error)
     if not 200 <= response.status < 300:
         raise _status_error(response)
@@ -388,6 +398,6 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
         try:
             until = parsedate_to_datetime(text)
             seconds = (until - parsedate_to_datetime(headers["date"])).total_seconds()
-        except (KeyError, ValueError, TypeError):
+        except (KeyError, ValueError, TypeError, OverflowError):
             return None
     return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -16,6 +16,7 @@ import tenacity
 from rm_voucher.error_codes import ERROR_CODES, CodeClass
 from rm_voucher.exceptions import (
     APIError,
+    ConfigurationError,
     ConnectError,
     DecodeError,
     ResponseLostError,
@@ -95,6 +96,8 @@ def classify(error: VoucherError) -> Outcome:
     match error:
         case ConnectError():
             return Outcome.NOT_SENT
+        case ConfigurationError():
+            return Outcome.REFUSED  # by the client itself: nothing was sent
         case ResponseLostError():
             return Outcome.LOST
         case DecodeError():

@@ -8,6 +8,7 @@ URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``
 from __future__ import annotations
 
 import ipaddress
+import math
 import os
 import stat
 import warnings
@@ -60,7 +61,10 @@ class Credentials:
         if env.get("RM_PRIVATE_KEY", "").strip():
             key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
         elif env.get("RM_PRIVATE_KEY_FILE", "").strip():
-            key = Path(env["RM_PRIVATE_KEY_FILE"]).expanduser()
+            try:
+                key = Path(env["RM_PRIVATE_KEY_FILE"]).expanduser()
+            except RuntimeError as exc:
+                raise ConfigurationError("RM_PRIVATE_KEY_FILE names no home folder.") from exc
         else:
             raise ConfigurationError("Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set.")
         return cls(_variable(env, "RM_CLIENT_ID"), _variable(env, "RM_CLIENT_SECRET"), key)
@@ -187,9 +191,9 @@ Environment.PRODUCTION = Environment(
 
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
-    """Refuse what is not more than 0."""
-    if not value > 0:
-        raise ConfigurationError(f"{attribute.name} must be more than 0.")
+    """Refuse what is not a number more than 0, or has no end."""
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{attribute.name} must be more than 0, and finite.")
 
 
 @attrs.frozen(kw_only=True)

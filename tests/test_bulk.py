@@ -1,6 +1,7 @@
 """Bulk issue: bounded, streaming, and nothing lost when it ends early."""
 
 import asyncio
+import contextlib
 import gc
 import tracemalloc
 from collections import Counter
@@ -18,8 +19,10 @@ from rm_voucher import (
     OutOfStockError,
     Response,
     ResponseLostError,
+    VoucherClient,
     bulk_issue,
 )
+from rm_voucher.transport.memory import MemoryTransport
 
 LOST = ResponseLostError("issue: lost")
 SOLD_OUT = rm_error("VOUCHER_SOLD_OUT", 400)
@@ -293,9 +296,12 @@ async def test_bulk_defect_ends_unresolved_and_is_raised(make_client):
         async with run:
             async for result in run:
                 results.append(result)
-    assert {result.status for result in results} == {BulkStatus.UNRESOLVED}
-    assert all("ZeroDivisionError" in str(result.error) for result in results)
-    assert len(results) == run.summary.asked == run.summary.unresolved
+    sent = [result for result in results if result.attempts]
+    assert sent
+    assert {result.status for result in sent} == {BulkStatus.UNRESOLVED}
+    assert all("ZeroDivisionError" in str(result.error) for result in sent)
+    assert {result.status for result in results if not result.attempts} <= {BulkStatus.FAILED}
+    assert len(results) == run.summary.asked
 
 
 async def test_bulk_defect_left_early_is_raised_on_leaving(make_client):
@@ -408,6 +414,89 @@ async def test_bulk_call_ended_by_a_base_exception(make_client):
             async for result in run:
                 results.append(result.status)
     assert results == [BulkStatus.UNRESOLVED]
+
+
+async def test_bulk_left_early_gives_up_what_waits_to_be_sent_again(make_client, time):
+    """A call between two attempts was not done: leaving the block ends it, and sends no more."""
+    waiting = asyncio.Event()
+
+    async def sleep(seconds):
+        waiting.set()
+        await asyncio.Event().wait()
+
+    server = ScriptedServer([Response(status=429)])
+    async with bulk_issue(make_client(server, sleep=sleep), "KEY", [1]) as run:
+        await waiting.wait()
+    (result,) = run.undelivered
+    assert (result.status, result.attempts) == (BulkStatus.FAILED, 1)
+    assert "given up" in str(result.error)
+
+
+async def test_bulk_left_early_sends_nothing_again(make_client):
+    """A call that is throttled after the block was left is not sent again."""
+    gate = Gate()
+
+    async def throttled(request):
+        await gate(request)
+        return Response(status=429)
+
+    async with bulk_issue(make_client(throttled), "KEY", [1]) as run:
+        await arrivals(gate, 1)
+        asyncio.get_running_loop().call_later(0, gate.open.set)
+    (result,) = run.undelivered
+    assert (result.status, result.attempts) == (BulkStatus.FAILED, 1)
+
+
+async def test_bulk_source_that_swallows_the_end_gets_no_voucher(make_client):
+    """A source that goes on after its cancellation: what it still gives is failed, not issued."""
+
+    async def stubborn():
+        yield 1
+        for number in (2, 3, 4):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            yield number
+
+    issuer = Issuer()
+    async with bulk_issue(make_client(issuer), "KEY", stubborn(), concurrency=4) as run:
+        async for _ in run:
+            break
+    assert len(issuer.issued) == 1
+    assert [(r.recipient, r.status) for r in run.undelivered] == [(2, BulkStatus.FAILED)]
+    assert run.summary == BulkSummary(asked=2, issued=1, failed=1)
+
+
+async def test_bulk_source_that_ends_in_a_cancellation_is_an_error(make_client):
+    """A source that dies of a cancellation has not come to its end, and the run says so."""
+
+    async def dying():
+        yield 1
+        raise asyncio.CancelledError
+
+    results = []
+    run = bulk_issue(make_client(Issuer()), "KEY", dying())
+    with pytest.raises(ConfigurationError, match="cancellation"):
+        async with run:
+            async for result in run:
+                results.append(result)
+    assert len(results) == run.summary.issued == 1
+
+
+async def test_bulk_client_closed_meanwhile_leaves_a_result_for_each(credentials):
+    """Closing the client under a run neither hangs it nor loses anybody."""
+    arrived = asyncio.Event()
+
+    async def hang(request):
+        arrived.set()
+        await asyncio.Event().wait()
+
+    client = VoucherClient(credentials, transport=MemoryTransport(hang))
+    async with bulk_issue(client, "KEY", range(5)) as run:
+        await arrived.wait()  # all wait for one token
+        await client.aclose()
+        results = [result async for result in run]
+    assert [(r.status, r.attempts) for r in results] == [(BulkStatus.FAILED, 0)] * 5
+    assert {type(r.error) for r in results} == {ConnectError}
 
 
 async def test_bulk_memory_does_not_grow_with_the_recipients(make_client):

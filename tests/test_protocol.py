@@ -17,6 +17,7 @@ from rm_voucher import (
     DecodeError,
     Environment,
     InvalidRequestError,
+    IssuedVoucher,
     NotFoundError,
     PermissionDeniedError,
     RateLimitError,
@@ -208,6 +209,35 @@ def test_void_used_at_needs_a_zone(used_at):
         p.build_void(SANDBOX, "X", used_at=used_at)
 
 
+def test_void_used_at_outside_of_utc():
+    """An instant before the first year of UTC can't be written."""
+    east = timezone(timedelta(hours=8))
+    with pytest.raises(InvalidRequestError, match="year of UTC"):
+        p.build_void(SANDBOX, "X", used_at=datetime.min.replace(tzinfo=east))
+
+
+@pytest.mark.parametrize(
+    ("item", "where"),
+    [
+        ({}, "status"),
+        ({"status": "ISSUED", "code": "X"}, "status"),
+        ({"status": "NEW", "code": "X"}, "status"),
+        ({"status": "VOID", "code": "Y"}, "code"),
+    ],
+)
+def test_parse_void_believes_no_other_voucher(item, where):
+    """An answer that shows no void voucher, or another one, is no success."""
+    with pytest.raises(DecodeError, match=where):
+        p.parse_void(ok({"item": item, "code": "SUCCESS"}), "X")
+    assert p.parse_void(ok({"item": {"status": "VOID"}, "code": "SUCCESS"}), "X").code is None
+
+
+def test_parse_issue_keeps_the_code_beside_a_bad_url():
+    """A code that was issued is not lost for a QR URL of the wrong type."""
+    body = {"item": {"code": "X", "qrUrl": 5}, "code": "SUCCESS"}
+    assert p.parse_issue(ok(body)) == IssuedVoucher(code="X")
+
+
 @pytest.mark.parametrize("store_id", ["", 5, b"x"])
 def test_void_store_id_is_text(store_id):
     """A store id is text."""
@@ -233,7 +263,7 @@ def test_parse_examples():
     """The example payloads are read by the operations that answer them."""
     assert p.parse_issue(ok(payload("issue-voucher"))).code == "NAklEfbVdV"
     assert p.parse_get(ok(payload("get-voucher"))).code == "NAklEfbVdV"
-    assert p.parse_void(ok(payload("void-voucher"))).status == "VOID"
+    assert p.parse_void(ok(payload("void-voucher")), "naklefbvdv").status == "VOID"
     page = p.parse_vouchers(ok(payload("list-batch-vouchers")))
     assert ([v.code for v in page.items], page.cursor, page.count) == (["UUEra22VSy2"], None, 1)
     batches = p.parse_batches(ok(payload("list-batches")))
@@ -272,7 +302,7 @@ BAD_BODIES = [
     b'{"item":{"code":"X"},"code":"success"}',
     b'{"item":{"code":"X"},"code":"FAILED"}',
     b'{"item":{"code":5},"code":"SUCCESS"}',
-    b'{"item":{"code":"X","qrUrl":5},"code":"SUCCESS"}',
+    b'{"code":"SUCCESS","error":{"code":"OVERLOAD"}}',
     b'{"item":{"code":"X"},"code":"SUCCESS","error":{"code":"SPAM"}}',
     b'{"item":{"code":"X"},"code":"SUCCESS","error":"x"}',
     b'{"error":{}}',
@@ -387,6 +417,7 @@ def test_parse_hostile_code_is_not_rm(code):
             None,
         ),
         ({"retry-after": "Fri, 20 Nov 2026 10:00:30 GMT", "date": "now"}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT", "date": "now"}, None),
     ],
 )
 def test_parse_retry_after(headers, seconds):

@@ -79,7 +79,7 @@ def test_classify_status_without_a_listed_code(status, without_body, with_body):
         (TransportError("x"), Outcome.UNEXPECTED),
         (OutcomeUnknownError("x", operation="issue"), Outcome.UNEXPECTED),
         (VoucherError("x"), Outcome.UNEXPECTED),
-        (ConfigurationError("x"), Outcome.UNEXPECTED),
+        (ConfigurationError("x"), Outcome.REFUSED),
     ],
 )
 def test_classify_other_errors(error, outcome):

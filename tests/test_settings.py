@@ -48,6 +48,13 @@ def test_credentials_from_env_key_file(tmp_path, monkeypatch):
     assert Credentials.from_env().private_key_pem() == KEY_FILE.read_bytes()
 
 
+def test_credentials_from_env_home_of_nobody():
+    """A home folder of nobody's is a mistake in the variable."""
+    variables = {"RM_PRIVATE_KEY_FILE": "~no-such-user/key.pem"}
+    with pytest.raises(ConfigurationError, match="RM_PRIVATE_KEY_FILE"):
+        Credentials.from_env(variables)
+
+
 @pytest.mark.parametrize("missing", VARIABLES)
 def test_credentials_from_env_says_what_is_missing(missing):
     """The sentence names the variable."""
@@ -185,7 +192,7 @@ def test_environment_unknown_name():
         Environment.named("prod")
 
 
-@pytest.mark.parametrize("value", [0, -1, math.nan])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
 @pytest.mark.parametrize(
     ("cls", "field"),
     [

@@ -20,6 +20,13 @@ CASES = 300
 # Text that invites every mistake of quoting, and that a code may be.
 PARTS = [*"@#%?+()&=;:,~!$'*<>|^`{}[]\" éaZ漢🎫", "%41", "%2F", "\u2028"]
 VOUCHER = http(200, json.dumps(payload("get-voucher")).encode())
+
+
+def voided(code):
+    item = {**payload("void-voucher")["item"], "code": code}
+    return http(200, json.dumps({"item": item, "code": "SUCCESS"}).encode())
+
+
 LISTING = http(200, json.dumps({"items": [], "code": "SUCCESS"}).encode())
 
 
@@ -62,7 +69,7 @@ def one_case(rng, client):
             target = f"/v3/voucher/{segment(key)}/void"
             body = {"storeId": other, "usedAt": used_at.isoformat().replace("+00:00", "Z")}
             call = lambda: client.void(key, store_id=other, used_at=used_at)  # noqa: E731
-            return target, canonical(body), call, VOUCHER
+            return target, canonical(body), call, voided(key)
         case "vouchers":
             target = f"/v3/voucher-batch/{segment(key)}/vouchers?cursor={segment(other)}"
             return target, b"", lambda: anext(client.vouchers(key, cursor=other).pages()), LISTING

@@ -29,12 +29,20 @@ from rm_voucher import (
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
 from rm_voucher.cli.issue import (
     INTERRUPTED,
+    Report,
     exit_code_of,
     run_issue,
     run_until_interrupted,
-    say,
 )
-from rm_voucher.cli.output import ResultFile, ResultStream, csv_line, json_line
+from rm_voucher.cli.output import (
+    OutputError,
+    ResultFile,
+    ResultStream,
+    csv_line,
+    json_line,
+    say,
+    write_out,
+)
 from rm_voucher.cli.recipients import count_recipients, read_recipients
 from rm_voucher.cli.serve import make_emulator, serve_forever
 from rm_voucher.converters import format_time, parse_time, unstructure
@@ -77,6 +85,9 @@ def run() -> None:
         sys.exit(exit_code_of(exc))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(INTERRUPTED)
+    except OSError as exc:
+        say(f"Error: standard output can't be written: {exc.strerror}.")
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -136,15 +147,18 @@ def issue(
     else:
         total = count or 1
         names = map(str, range(1, total + 1))
-    memory = is_memory(environment)
-    if memory:
+    if is_memory(environment):
         say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
         client = make_memory_client(batch=batch, quantity=total)
     else:
         client = make_client(environment, concurrency=concurrency)
-    sink = ResultFile(output, keep_previous=not memory) if output else ResultStream(as_json=as_json)
-    with sink as results:
-        report = run_issue(client, batch, names, total, concurrency=concurrency, results=results)
+    sink = ResultFile(output) if output else ResultStream(as_json=as_json)
+    report = Report(total)
+    try:
+        with sink as results:
+            run_issue(client, batch, names, report, concurrency=concurrency, results=results)
+    except OutputError as exc:
+        report.unwritten = exc
     report.write(output, as_json=as_json)
     raise typer.Exit(report.exit_code)
 
@@ -175,11 +189,17 @@ def void(
 ) -> None:
     """Void a voucher, that is, use it up at a shop."""
     instant = None if used_at is None else _time(used_at)
-    _show_one(
-        environment,
-        lambda client: client.void(code, store_id=store_id, used_at=instant),
-        as_json=as_json,
-    )
+    try:
+        _show_one(
+            environment,
+            lambda client: client.void(code, store_id=store_id, used_at=instant),
+            as_json=as_json,
+        )
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say("Interrupted: whether the voucher was voided is unknown. Look it up.")
+        raise typer.Exit(4) from None
+    except OSError as exc:
+        say(f"The voucher was voided, but standard output can't be written: {exc.strerror}.")
 
 
 @app.command()
@@ -243,12 +263,12 @@ def _show_one(
         async with client:
             voucher = await ask(client)
         if as_json:
-            typer.echo(json_line(unstructure(voucher)), nl=False)
+            write_out(json_line(unstructure(voucher)))
             return
         for field in attrs.fields(Voucher):
             value = getattr(voucher, field.name)
             if field.name != "extra" and value is not None:
-                typer.echo(f"{field.name}: {_text(value)}")
+                write_out(f"{field.name}: {_text(value)}\n")
 
     client = _connect(environment)
     run_until_interrupted(show())
@@ -263,12 +283,12 @@ def _list(
 ) -> None:
     async def show() -> None:
         if not as_json:
-            typer.echo(csv_line(columns), nl=False)
+            write_out(csv_line(columns))
         async with client:
             async for item in ask(client):
                 cells = tuple(_text(getattr(item, column)) for column in columns)
                 line = json_line(unstructure(item)) if as_json else csv_line(cells)
-                typer.echo(line, nl=False)
+                write_out(line)
 
     client = _connect(environment)
     run_until_interrupted(show())

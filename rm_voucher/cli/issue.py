@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-import sys
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 
 from rm_voucher import (
     AuthenticationError,
@@ -24,18 +23,12 @@ from rm_voucher import (
     VoucherError,
     bulk_issue,
 )
-from rm_voucher.cli.output import OutputError, Results
+from rm_voucher.cli.output import OutputError, Results, json_line, say, write_out
 from rm_voucher.cli.progress import show_progress
 
-__all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted", "say"]
+__all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted"]
 
 INTERRUPTED = 130
-
-
-def say(text: str) -> None:
-    """Write a line for the person, to standard error."""
-    # A file name may hold what no encoding can write.
-    print(text.encode(errors="replace").decode(), file=sys.stderr)
 
 
 def exit_code_of(error: BaseException) -> int:
@@ -84,10 +77,6 @@ class Report:
             BulkStatus.FAILED.value: self.summary.failed,
             BulkStatus.UNRESOLVED.value: self.summary.unresolved,
         }
-        if as_json:
-            name = output and os.fsencode(output).decode(errors="replace")
-            line = {"asked": self.summary.asked, **counts, "output": name}
-            print(orjson.dumps(line).decode(), flush=True)
         where = f" → {output}" if output else ""
         say(
             f"{self.summary.asked:,} asked: {self.summary.issued:,} issued, "
@@ -104,22 +93,25 @@ class Report:
             )
         if self.unwritten is not None:
             say(str(self.unwritten))
+        if as_json:
+            name = output and os.fsencode(output).decode(errors="replace")
+            with contextlib.suppress(OSError):  # nobody reads it
+                write_out(json_line({"asked": self.summary.asked, **counts, "output": name}))
 
 
 def run_issue(
     client: VoucherClient,
     batch: str,
     recipients: Iterable[str],
-    total: int,
+    report: Report,
     *,
     concurrency: int,
     results: Results,
-) -> Report:
-    """Issue to all, write each result, say how it ended. Ctrl-C waits for the calls in flight."""
-    report = Report(total)
+) -> None:
+    """Issue to all, write each result, note how it went. Ctrl-C waits for the calls in flight."""
 
     async def issue() -> None:
-        with show_progress(total, bar=not results.shares_terminal) as on_progress:
+        with show_progress(report.total, bar=not results.shares_terminal) as on_progress:
             async with client:
                 run = bulk_issue(
                     client, batch, recipients, concurrency=concurrency, on_progress=on_progress
@@ -144,15 +136,16 @@ def run_issue(
         run_until_interrupted(issue())
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
-    return report
 
 
 def run_until_interrupted(main: Coroutine[Any, Any, None]) -> None:
-    """Run like `asyncio.run`, with SIGTERM cancelling like Ctrl-C."""
+    """Run like `asyncio.run`, with SIGTERM and SIGHUP cancelling like Ctrl-C."""
 
     async def cancellable() -> None:
         if task := asyncio.current_task():
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+            for number in (signal.SIGTERM, signal.SIGHUP):
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                    asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await main
 
     asyncio.run(cancellable())

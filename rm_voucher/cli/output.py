@@ -8,21 +8,32 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import io
 import os
-import shutil
 import sys
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import IO, Self, TextIO
 
 import orjson
 
 from rm_voucher.bulk import BulkResult
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 
-__all__ = ["OutputError", "ResultFile", "ResultStream", "Results", "csv_line", "json_line"]
+__all__ = [
+    "OutputError",
+    "ResultFile",
+    "ResultStream",
+    "Results",
+    "csv_line",
+    "json_line",
+    "say",
+    "write_err",
+    "write_out",
+]
 
 COLUMNS = ("recipient", "code", "qr_url", "status", "error")
 
@@ -37,8 +48,8 @@ class Results(ABC):
     shares_terminal = False
     """Whether a progress bar would be drawn into the rows."""
 
-    def __init__(self, *, rescue: TextIO | None) -> None:
-        self._rescue = rescue
+    def __init__(self, *rescues: Callable[[str], None]) -> None:
+        self._rescues = rescues
         self._broken = False
 
     def add(self, result: BulkResult[str]) -> None:
@@ -58,9 +69,10 @@ class Results(ABC):
             raise self._error(exc) from exc
 
     def _save(self, line: str) -> None:
-        if self._rescue is not None:
-            self._rescue.write(line)
-            self._rescue.flush()
+        for write in self._rescues:
+            with contextlib.suppress(OSError):
+                write(line)
+                return
 
     def _line(self, result: BulkResult[str]) -> str:
         return csv_line(tuple(_row(result).values()))
@@ -79,7 +91,7 @@ class ResultStream(Results):
     """
 
     def __init__(self, *, as_json: bool) -> None:
-        super().__init__(rescue=sys.stderr)
+        super().__init__(write_err)
         self._as_json = as_json
         if sys.stdout is None:
             raise ConfigurationError("There is no standard output: name a file with --output.")
@@ -88,9 +100,8 @@ class ResultStream(Results):
     def __enter__(self) -> Self:
         if not self._as_json:
             try:
-                self._write(csv_line(COLUMNS))
+                write_out(csv_line(COLUMNS))
             except OSError as exc:
-                self._give_up()
                 raise ConfigurationError(str(self._error(exc))) from exc
         return self
 
@@ -100,20 +111,13 @@ class ResultStream(Results):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._broken:
-            self._give_up()
-
-    def _give_up(self) -> None:
-        # The interpreter would flush into the closed pipe or full disk once more at its end.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        """Nothing is left to do: each row was written through."""
 
     def _line(self, result: BulkResult[str]) -> str:
         return json_line(_row(result)) if self._as_json else super()._line(result)
 
     def _write(self, line: str) -> None:
-        sys.stdout.buffer.write(line.encode())
-        sys.stdout.flush()
+        write_out(line)
 
     def _error(self, exc: OSError) -> OutputError:
         return OutputError(f"Standard output can't be written: {exc.strerror}.")
@@ -123,26 +127,26 @@ class ResultFile(Results):
     """A CSV file that only its owner can read. Standard output is the rescue.
 
     Rows go to ``NAME.partial``, which takes the file's name at the end. What a killed run leaves
-    is the partial file, and the next run refuses to overwrite it. ``keep_previous``: a file that
-    is already there holds codes too, so it is kept beside the new one under the next free number.
+    is the partial file, and the next run refuses to overwrite it. A file that is already there
+    holds codes too, so it is kept beside the new one under the next free number.
     Raises `ConfigurationError` when it can't be begun.
     """
 
-    def __init__(self, path: Path, *, keep_previous: bool) -> None:
-        super().__init__(rescue=sys.stdout)
+    def __init__(self, path: Path) -> None:
+        super().__init__(write_out, write_err)
         self.path = path
-        self.partial = path.with_name(path.name + ".partial")
-        self._keep_previous = keep_previous
         self._whole_bytes = 0
         try:
             if path.exists() and not path.is_file():
                 kind = "a folder" if path.is_dir() else "no plain file"
                 raise ConfigurationError(f"{path} is {kind}: name a file.")
+            self.partial = path.with_name(path.name + ".partial")
             descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "
-                "left codes in it. Move it away first."
+                "left codes in it; recipients without a row may have vouchers, too. Move it away "
+                "first."
             ) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
@@ -169,17 +173,17 @@ class ResultFile(Results):
         try:
             os.fsync(self._file.fileno())
             self._file.close()
-            if self._keep_previous and self.path.exists():
-                shutil.copy2(self.path, self._free_name())
+            if self.path.exists():
+                os.link(self.path, self._free_name())
             self.partial.replace(self.path)
         except OSError as error:
-            raise self._error(error) from error
+            raise OutputError(
+                f"{self.path} can't be written: {error.strerror}. All rows are in {self.partial}."
+            ) from error
 
     def _write(self, line: str) -> None:
-        data = memoryview(line.encode())
         try:
-            while data:
-                data = data[self._file.write(data) :]
+            _write_all(self._file, line)
         except OSError:
             with contextlib.suppress(OSError):  # no torn row
                 self._file.truncate(self._whole_bytes)
@@ -197,6 +201,36 @@ class ResultFile(Results):
         while (name := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         return name
+
+
+def write_out(text: str) -> None:
+    """Write to standard output, as UTF-8 and through to the operating system. Raises `OSError`."""
+    _write_through(sys.stdout, text)
+
+
+def write_err(text: str) -> None:
+    """Write to standard error, likewise."""
+    _write_through(sys.stderr, text)
+
+
+def say(text: str) -> None:
+    """Write a line for the person to standard error, if anybody reads it."""
+    with contextlib.suppress(OSError):
+        write_err(f"{text}\n")
+
+
+def _write_through(stream: TextIO | None, text: str) -> None:
+    if stream is None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+    stream.flush()
+    # Past Python's buffer, which would keep what a full disk refuses and try it again at the end.
+    _write_all(getattr(stream.buffer, "raw", stream.buffer), text)
+
+
+def _write_all(raw: IO[bytes], text: str) -> None:
+    data = memoryview(text.encode(errors="replace"))  # a file name may hold what is no text
+    while data:
+        data = data[raw.write(data) :]
 
 
 def _row(result: BulkResult[str]) -> dict[str, str]:

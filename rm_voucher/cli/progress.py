@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rm_voucher.bulk import BulkSummary
+from rm_voucher.cli.output import say
 
 __all__ = ["show_progress"]
 
@@ -60,8 +60,7 @@ class _Lines:
         part = ended * _LINES // self._total
         if part > self._shown:
             self._shown = part
-            print(
+            say(
                 f"{ended:,} of {self._total:,}: {summary.issued:,} issued, "
-                f"{summary.failed:,} failed, {summary.unresolved:,} unknown",
-                file=sys.stderr,
+                f"{summary.failed:,} failed, {summary.unresolved:,} unknown"
             )

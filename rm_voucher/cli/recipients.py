@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import stat
 import unicodedata
 from collections.abc import Iterator
@@ -50,9 +49,10 @@ def read_recipients(path: Path) -> Iterator[str]:
 
 def _rows(path: Path) -> Iterator[tuple[int, str]]:
     try:
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # to open a pipe waits for its writer
+            raise ConfigurationError(f"{path} is not a plain file: it is read more than once.")
         with path.open(encoding="utf-8-sig", newline="") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise ConfigurationError(f"{path} is not a plain file: it is read more than once.")
             reader = csv.reader(_lines(path, file), strict=True)
             column = _column(path, next(reader, []))
             for row in reader:
@@ -67,9 +67,9 @@ def _rows(path: Path) -> Iterator[tuple[int, str]]:
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
     number = 0
-    while line := file.readline(MAX_LINE_CHARS):
+    while line := file.readline(MAX_LINE_CHARS + 1):
         number += 1
-        if len(line) == MAX_LINE_CHARS:
+        if len(line) > MAX_LINE_CHARS:
             raise _mistake(path, number, f"longer than {MAX_LINE_CHARS:,} characters")
         yield line
 
@@ -77,6 +77,11 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
 def _column(path: Path, header: list[str]) -> int:
     if COLUMN not in header:
         raise ConfigurationError(f"{path} needs a header line with a column named {COLUMN!r}.")
+    if {"code", "status"} <= set(header):
+        raise ConfigurationError(
+            f"{path} holds the results of a run, and who has a code would get a second one: make "
+            f"a file of those who have none, with the column {COLUMN!r} alone."
+        )
     return header.index(COLUMN)
 
 

@@ -8,7 +8,7 @@ import shlex
 from pathlib import Path
 
 from rm_voucher import ConfigurationError, Credentials
-from rm_voucher.cli.issue import say
+from rm_voucher.cli.output import say
 from rm_voucher.emulator import Emulator
 
 __all__ = ["make_emulator", "serve_forever"]

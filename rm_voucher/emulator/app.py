@@ -164,7 +164,7 @@ class Emulator:
         return self._route(request, path, body)
 
     def _grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
-        given = headers.get("authorization", "").encode()
+        given = headers.get("authorization", "").encode(errors="replace")
         if not secrets.compare_digest(given, self._authorization):
             raise RefusedError("INVALID_CLIENT")
         match body:
@@ -211,7 +211,7 @@ class Emulator:
             timestamp=headers.get("x-timestamp", ""),
             body=canonical,
         )
-        if not self._verifier.verify(text.encode(), headers.get("x-signature", "")):
+        if not self._verifier.verify(text.encode(errors="replace"), headers.get("x-signature", "")):
             raise RefusedError("INVALID_REQUEST_SIGNATURE")
 
     # Routes --------------------------------------------------------------------------------------

@@ -59,6 +59,8 @@ async def serve(emulator: Emulator, *, host: str, port: int) -> AsyncIterator[Se
         site = web.TCPSite(runner, host, port)
         await site.start()
         bound_host, bound_port = runner.addresses[0][:2]
+        # Listening everywhere includes loopback, which is where a client may go without TLS.
+        bound_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_host, bound_host)  # noqa: S104
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
         yield Server(f"http://{shown_host}:{bound_port}")
     finally:

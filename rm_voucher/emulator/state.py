@@ -101,8 +101,8 @@ class VoucherState:
             )
         if key in self._batches:
             raise ValueError(f"there is a batch with the key {key!r} already")
-        if quantity < 0:
-            raise ValueError("a quantity can't be negative")
+        if not 0 <= quantity < 2**63:
+            raise ValueError("a quantity can't be negative, nor 2**63 or more")
         now = self._now()
         fixed = VoucherBatch(
             id=str(number),

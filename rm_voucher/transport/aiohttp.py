@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 
 import aiohttp
@@ -24,7 +25,7 @@ __all__ = ["AiohttpTransport"]
 _USER_AGENT = f"rm-voucher/{__version__} aiohttp/{aiohttp.__version__}"
 
 # Most specific first. What is not here, and may be raised by a request, is a lost answer.
-_ERRORS: tuple[tuple[type[BaseException], type[TransportError], str], ...] = (
+_ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, ConnectTimeoutError, "no connection in time"),
     (aiohttp.ClientConnectorCertificateError, ConnectError, "the server's certificate is refused"),
     (aiohttp.ClientSSLError, ConnectError, "the TLS handshake failed"),
@@ -38,13 +39,24 @@ _ERRORS: tuple[tuple[type[BaseException], type[TransportError], str], ...] = (
     (aiohttp.ClientResponseError, ResponseLostError, "the answer is not HTTP"),
     (aiohttp.ClientError, ResponseLostError, "the connection broke"),
     (OSError, ResponseLostError, "the connection broke"),
+    # What settings of a borrowed session (netrc, another loop) can raise.
+    (ValueError, ResponseLostError, "the request can't be made"),
+    (RuntimeError, ResponseLostError, "the request can't be made"),
 )
 _MAPPED = tuple(error for error, _, _ in _ERRORS)
 
 
-def _mapped(operation: str, exc: BaseException) -> TransportError:
+def _mapped(operation: str, exc: Exception) -> TransportError:
+    """Return our error for a foreign one, to be raised outside of the ``except`` block.
+
+    The texts of aiohttp's errors can hold the URL, and so the voucher's code, or the headers; as
+    cause or context they would be logged with ours.
+    """
     ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
-    return ours(f"{operation}: {words} ({type(exc).__name__})")
+    is_tls = isinstance(exc, ssl.SSLError | aiohttp.ClientSSLError)  # whose numbers are their own
+    number = exc.errno if isinstance(exc, OSError) and not is_tls else None
+    detail = f": {os.strerror(number)}" if number and number > 0 else ""
+    return ours(f"{operation}: {words} ({type(exc).__name__}{detail})")
 
 
 class AiohttpTransport(Transport):
@@ -67,19 +79,33 @@ class AiohttpTransport(Transport):
         # aiohttp 4 will have no such attribute.
         if getattr(session, "auth", None) is not None:
             raise ConfigurationError("The session has an auth of its own; RM's needs the header.")
-        if ssl_context is not None and ssl_context.verify_mode is not ssl.CERT_REQUIRED:
-            raise ConfigurationError("ssl_context must verify the server (CERT_REQUIRED).")
+        if ssl_context is not None and not (
+            ssl_context.verify_mode is ssl.CERT_REQUIRED and ssl_context.check_hostname
+        ):
+            raise ConfigurationError(
+                "ssl_context must verify the server and its name (CERT_REQUIRED, check_hostname)."
+            )
         self._borrowed = session
         self._owned: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
+        error: TransportError
         try:
             return await self._exchange(request)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            # Nobody cancelled the caller: the session was closed under the call.
+            error = ResponseLostError(f"{request.operation}: the session was closed")
         except _MAPPED as exc:
-            raise _mapped(request.operation, exc) from exc
+            error = _mapped(request.operation, exc)
+        raise error
 
     async def _exchange(self, request: Request) -> Response:
         async def send_once(
@@ -89,11 +115,12 @@ class AiohttpTransport(Transport):
             try:
                 return await handler(prepared)
             except _MAPPED as exc:
-                raise _mapped(request.operation, exc) from exc
+                error = _mapped(request.operation, exc)
+            raise error
 
         session = self._session()
-        if session.closed:
-            raise ConnectError(f"{request.operation}: the session is closed")
+        if session is None or session.closed:
+            raise ConnectError(f"{request.operation}: the transport or its session is closed")
         async with session.request(
             request.method,
             request.url,
@@ -126,10 +153,17 @@ class AiohttpTransport(Transport):
                 raise ResponseLostError(f"{operation}: the answer is larger than allowed")
         return bytes(body)
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self) -> aiohttp.ClientSession | None:
+        if self._closed:
+            return None
         if self._borrowed is not None:
             return self._borrowed
-        if self._owned is None:
+        loop = asyncio.get_running_loop()
+        if self._owned is None or self._loop is not loop:
+            # Connections belong to their event loop; those of one that has ended are beyond use.
+            if self._owned is not None:
+                self._owned.detach()
+            self._loop = loop
             self._owned = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._limits.max_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -137,7 +171,8 @@ class AiohttpTransport(Transport):
         return self._owned
 
     async def aclose(self) -> None:
-        """Close the session if it is the transport's own."""
+        """Close the session if it is the transport's own. Nothing can be sent any more."""
+        self._closed = True
         owned, self._owned = self._owned, None
-        if owned is not None:
+        if owned is not None and self._loop is asyncio.get_running_loop():
             await owned.close()

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import orjson
 import pytest
@@ -309,6 +310,19 @@ def test_list_into_closed_pipe(start, served) -> None:
     process.stdout.close()
     err = process.stderr.read()
     assert (process.wait(), err) == (1, "")
+
+
+@pytest.mark.parametrize("command", [("get",), ("void", "--json"), ("vouchers",), ("batches",)])
+def test_stdout_full(rm, code: str, monkeypatch: pytest.MonkeyPatch, command: tuple) -> None:
+    """An answer that can't be written is a sentence; exit 1, but 0 for a void that was done."""
+    name, *options = command
+    subject = {"vouchers": ["B"], "batches": []}.get(name, [code])
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        ended = rm(name, *subject, *options)
+    begin = "The voucher was voided, but" if name == "void" else "Error:"
+    assert ended.code == (0 if name == "void" else 1)
+    assert ended.err == f"{begin} standard output can't be written: No space left on device.\n"
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])

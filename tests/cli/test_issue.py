@@ -99,7 +99,7 @@ def test_json_with_output(rm, embedded, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["\udcff.csv", "名.csv"])
 @pytest.mark.parametrize(
     "encoding",
-    ["utf-8", pytest.param("ascii", marks=pytest.mark.xfail(reason="print() can't write 名"))],
+    ["utf-8", "ascii"],
 )
 def test_json_with_odd_output(
     rm, embedded, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, encoding: str

@@ -134,3 +134,21 @@ def test_recipients_from_a_pipe(rm, embedded) -> None:
     finally:
         os.close(reading)
     assert (ended.code, embedded.issued) == (2, [])
+
+
+def test_recipients_results_of_a_run(rm, embedded, tmp_path: Path) -> None:
+    """A file of results is refused: who has a code in it would get a second one."""
+    out = tmp_path / "out.csv"
+    assert rm("issue", "B", "--count", 3, "--output", out).code == 0
+    ended = rm("issue", "B", "--recipients", out)
+    assert (ended.code, len(embedded.issued)) == (2, 3)
+    assert f"Error: {out} holds the results of a run" in ended.err
+
+
+def test_recipients_pipe_that_nobody_writes(rm, embedded, tmp_path: Path) -> None:
+    """A pipe without a writer is refused at once; to open it would wait for ever."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    ended = rm("issue", "B", "--recipients", fifo)
+    assert (ended.code, embedded.issued) == (2, [])
+    assert ended.err == f"Error: {fifo} is not a plain file: it is read more than once.\n"

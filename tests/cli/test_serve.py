@@ -115,7 +115,6 @@ def test_emulator_bad_batch(rm, batch: str) -> None:
     assert ended.err == (f"Error: --batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.\n")
 
 
-@pytest.mark.xfail(reason="it is taken, and listing the batches is answered with HTTP 500")
 def test_emulator_batch_too_large(rm, stopped: list[str]) -> None:
     """A quantity that no JSON answer can carry is a mistake."""
     ended = rm("emulator", "--batch", f"B={2**64}")
