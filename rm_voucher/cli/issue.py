@@ -8,7 +8,7 @@ import os
 import signal
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
@@ -142,10 +142,10 @@ def run_until_interrupted(main: Coroutine[Any, Any, None]) -> None:
     """Run like `asyncio.run`, with SIGTERM and SIGHUP cancelling like Ctrl-C."""
 
     async def cancellable() -> None:
-        if task := asyncio.current_task():
-            for number in (signal.SIGTERM, signal.SIGHUP):
-                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-                    asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
         await main
 
     asyncio.run(cancellable())

@@ -301,6 +301,18 @@ def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal
     assert "Traceback" not in ended.err
 
 
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_void_interrupted(rm, embedded, monkeypatch, number: signal.Signals) -> None:
+    """An interrupted void may have been done: exit 4, and a sentence that says what to do."""
+    from rm_voucher.emulator import Emulator
+
+    monkeypatch.setattr(Emulator, "handle", lambda *_: signal.raise_signal(number))
+    ended = rm("void", "X")
+    assert ended.code == 4
+    assert "whether the voucher was voided is unknown. Look it up." in ended.err
+
+
 def test_list_into_closed_pipe(start, served) -> None:
     """A reader that has seen enough (``| head``) is no crash."""
     served.emulator.add_batch("Breakfast", key="B", quantity=500)

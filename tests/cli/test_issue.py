@@ -317,10 +317,10 @@ def test_recipients_change_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch,
 
 
 @pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("to_file", [True, False])
 def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file: bool) -> None:
-    """Ctrl-C or SIGTERM in the middle: every voucher issued has its row, once; exit 130."""
+    """Interrupted in the middle: every voucher issued has its row, once; exit 130."""
     served.emulator.add_batch("Breakfast", key="B", quantity=1000)
     reached, released = threading.Event(), threading.Event()
 
@@ -351,6 +351,22 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
         f"Stopped early: {1000 - len(issued)} were not asked for.",
     ]
     assert list(tmp_path.iterdir()) == [path] * to_file
+
+
+def test_hangup_ignored_as_under_nohup(rm, embedded) -> None:
+    """Who asked to be left alone by a lost terminal is."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+    def issue(answer: Callable[[], Response]) -> Response:
+        signal.raise_signal(signal.SIGHUP)
+        return answer()
+
+    embedded.on_issue = issue
+    try:
+        ended = rm("issue", "B", "--count", 5)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (ended.code, len(ended.rows)) == (0, 5)
 
 
 @pytest.mark.usefixtures("sigint")
