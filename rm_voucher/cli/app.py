@@ -268,7 +268,7 @@ def _show_one(
         for field in attrs.fields(Voucher):
             value = getattr(voucher, field.name)
             if field.name != "extra" and value is not None:
-                write_out(f"{field.name}: {_text(value)}\n")
+                write_out(f"{field.name}: {_shown(_text(value))}\n")
 
     client = _connect(environment)
     run_until_interrupted(show())
@@ -292,6 +292,11 @@ def _list(
 
     client = _connect(environment)
     run_until_interrupted(show())
+
+
+def _shown(text: str) -> str:
+    """Return text of the server's without what a terminal would obey."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 def _text(value: object) -> str:

@@ -57,6 +57,13 @@ def test_get(rm, code: str) -> None:
     assert (ended.code, lines, ended.err) == (0, in_words(code, "ISSUED"), "")
 
 
+def test_get_shows_no_escape_sequence(rm, served) -> None:
+    """What a terminal would obey, and the server sent, is shown and not obeyed."""
+    served.emulator.add_batch("\x1b[31mred\r\nx", key="E", quantity=1)
+    code, _ = served.emulator.state.issue("E")
+    assert "label: \\x1b[31mred\\r\\nx\n" in rm("get", code).out
+
+
 def test_get_json(rm, code: str) -> None:
     """``--json`` shows it as the API would."""
     ended = rm("get", code, "--json")
