@@ -11,6 +11,7 @@ from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,
     AuthenticationError,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
@@ -57,6 +58,7 @@ __all__ = [
     "BulkStatus",
     "BulkSummary",
     "ClientCredentialsToken",
+    "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from rm_voucher.exceptions import APIError, ConfigurationError, ConnectError, DecodeError
+from rm_voucher.exceptions import APIError, ClosedError, ConfigurationError, DecodeError
 from rm_voucher.models import Token
 from rm_voucher.protocol import build_refresh, build_token, parse_token
 from rm_voucher.retry import RetryPolicy, Safety, classify, may_repeat
@@ -136,7 +136,7 @@ class ClientCredentialsToken(TokenSource):
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-        raise ConnectError("token: the client was closed")
+        raise ClosedError("token: the client was closed")
 
     def _begin_renewal(self) -> asyncio.Task[Token]:
         renewal = self._renewal

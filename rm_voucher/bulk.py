@@ -208,7 +208,7 @@ class BulkIssue(Generic[R]):
         if self._on_progress is not None:
             try:
                 self._on_progress(self.summary)
-            except Exception as exc:  # noqa: BLE001 - the caller's function: stop, then raise it
+            except BaseException as exc:  # noqa: BLE001 - the caller's function: stop, raise it later
                 self._stop(exc)
         self._finish_if_all_ended()
 

@@ -36,7 +36,7 @@ class Call(Generic[T]):
     """One call, and what its attempts have shown so far."""
 
     request: Request
-    parse: Callable[[Response], T]
+    parse: Callable[[Response], T] = attrs.field(repr=False)
     safety: Safety
     batch_key: str | None = None
     code: str | None = attrs.field(default=None, repr=False)
@@ -52,7 +52,8 @@ class Call(Generic[T]):
     sent_at: datetime | None = None
     in_doubt: bool = False
     unchanged: bool = False
-    # Of those who watch it: whether it waits to be sent again, and that it shall not be.
+    # For those who watch it: whether it waits (for a token, or to be sent again) with nothing
+    # done so far, if its safety is ONCE; and that it shall not be sent again.
     pausing: bool = False
     given_up: bool = False
 
@@ -82,13 +83,19 @@ class Caller:
         """Attempt the call until it is done, refused, or in doubt."""
         # Outside the attempts, because the token source retries by itself, and because a lost
         # answer to a token request says nothing about the call.
-        call.token = await self.tokens.token()
+        call.token = await self._token(call)
         return await self.retry.run(
             functools.partial(self._attempt, call),
             repeat_after=call.may_repeat_after,
             sleep=functools.partial(self._pause, call),
             random=self.random,
         )
+
+    async def _token(self, call: Call[T]) -> str:
+        call.pausing = True
+        token = await self.tokens.token()
+        call.pausing = False
+        return token
 
     async def _pause(self, call: Call[T], seconds: float) -> None:
         call.pausing = True
@@ -154,8 +161,9 @@ class Caller:
             return False
         call.token_renewed = True
         try:
-            call.token = await self.tokens.token()
+            call.token = await self._token(call)
         except VoucherError as exc:
+            call.pausing = False
             _log.warning("token: refused, and no new one can be had (%s)", exc)
             return False
         return True

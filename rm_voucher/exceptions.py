@@ -6,7 +6,8 @@ The tree::
     ├── ConfigurationError          a setting or key is wrong; nothing was sent
     ├── TransportError              no whole answer arrived
     │   ├── ConnectError            provably not sent
-    │   │   └── ConnectTimeoutError
+    │   │   ├── ConnectTimeoutError
+    │   │   └── ClosedError         by a client that was closed; not tried again
     │   └── ResponseLostError       may have been executed
     │       └── ResponseTimeoutError
     ├── OutcomeUnknownError         it may have been executed, and nothing can prove either
@@ -35,6 +36,7 @@ from typing import Any, Self
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",
@@ -86,6 +88,10 @@ class ConnectError(TransportError):
 
 class ConnectTimeoutError(ConnectError):
     """No connection in time, or none free in the pool: provably not sent."""
+
+
+class ClosedError(ConnectError):
+    """The client or its session was closed: provably not sent, and there is no use in a repeat."""
 
 
 class ResponseLostError(TransportError):

@@ -16,6 +16,7 @@ import tenacity
 from rm_voucher.error_codes import ERROR_CODES, CodeClass
 from rm_voucher.exceptions import (
     APIError,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     DecodeError,
@@ -94,10 +95,10 @@ def classify(error: VoucherError) -> Outcome:
     A listed code of RM's decides, whatever the HTTP status; else the status does.
     """
     match error:
+        case ClosedError() | ConfigurationError():
+            return Outcome.REFUSED  # by the client itself: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
-        case ConfigurationError():
-            return Outcome.REFUSED  # by the client itself: nothing was sent
         case ResponseLostError():
             return Outcome.LOST
         case DecodeError():

@@ -13,12 +13,14 @@ from rm_voucher import (
     AuthenticationError,
     BulkStatus,
     BulkSummary,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     OutcomeUnknownError,
     OutOfStockError,
     Response,
     ResponseLostError,
+    StaticToken,
     VoucherClient,
     bulk_issue,
 )
@@ -330,6 +332,49 @@ async def test_bulk_needs_its_block(make_client):
         await anext(bulk_issue(make_client(Issuer()), "KEY", range(2)))
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, ZeroDivisionError])
+async def test_bulk_progress_error_of_any_kind_ends_the_run(make_client, error):
+    """Whatever the callback raises, also at the last result, the run ends and raises it."""
+
+    def broken(summary):
+        raise error
+
+    run = bulk_issue(make_client(Issuer()), "KEY", [1], on_progress=broken)
+    with pytest.raises(error):
+        async with run:
+            async for _ in run:
+                pass
+    assert run.summary.issued == 1
+
+
+async def test_bulk_left_early_sends_nothing_for_want_of_a_token(credentials):
+    """Calls that wait for a token when the block is left are not sent when it comes."""
+    arrived, paths = asyncio.Event(), []
+
+    async def slow(request):
+        paths.append(request.url.path)
+        arrived.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return ok({"accessToken": "t"})
+
+    client = VoucherClient(credentials, transport=MemoryTransport(slow))
+    async with client, bulk_issue(client, "KEY", range(5)) as run:
+        await arrived.wait()
+    assert paths == ["/v1/token"]
+    assert [r.status for r in run.undelivered] == [BulkStatus.FAILED] * run.summary.asked
+
+
+async def test_bulk_client_closed_fails_the_rest_at_once(credentials, time):
+    """A closed client sends nothing: the rest end failed, without a wait."""
+    client = VoucherClient(credentials, token_source=StaticToken("t"), sleep=time.sleep)
+    await client.aclose()
+    async with bulk_issue(client, "KEY", range(50)) as run:
+        results = [result async for result in run]
+    assert {(r.status, type(r.error)) for r in results} == {(BulkStatus.FAILED, ClosedError)}
+    assert time.slept == []
+
+
 @pytest.mark.parametrize("concurrency", [0, -1])
 async def test_bulk_concurrency_must_be_positive(make_client, concurrency):
     """No place at all would wait for ever."""
@@ -496,7 +541,7 @@ async def test_bulk_client_closed_meanwhile_leaves_a_result_for_each(credentials
         await client.aclose()
         results = [result async for result in run]
     assert [(r.status, r.attempts) for r in results] == [(BulkStatus.FAILED, 0)] * 5
-    assert {type(r.error) for r in results} == {ConnectError}
+    assert {type(r.error) for r in results} == {ClosedError}
 
 
 async def test_bulk_memory_does_not_grow_with_the_recipients(make_client):

@@ -16,6 +16,7 @@ EXPORTED = [
     "BulkStatus",
     "BulkSummary",
     "ClientCredentialsToken",
+    "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",

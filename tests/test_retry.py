@@ -6,6 +6,7 @@ import pytest
 
 from rm_voucher import (
     APIError,
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
@@ -72,6 +73,7 @@ def test_classify_status_without_a_listed_code(status, without_body, with_body):
     [
         (ConnectError("x"), Outcome.NOT_SENT),
         (ConnectTimeoutError("x"), Outcome.NOT_SENT),
+        (ClosedError("x"), Outcome.REFUSED),
         (ResponseLostError("x"), Outcome.LOST),
         (ResponseTimeoutError("x"), Outcome.LOST),
         (DecodeError("x"), Outcome.UNREADABLE),

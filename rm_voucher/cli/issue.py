@@ -124,28 +124,39 @@ def run_issue(
                 except VoucherError as exc:
                     report.unwritten = exc
                 finally:
+                    report.summary = run.summary
                     for result in run.undelivered:
                         report.add(result)
                         try:
                             results.add(result)
                         except OutputError as exc:
                             report.unwritten = exc
-                    report.summary = run.summary
 
     try:
-        run_until_interrupted(issue())
+        run_until_interrupted(
+            issue(), say_once="Stopping: waiting for the calls in flight, so that no code is lost."
+        )
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
 
 
-def run_until_interrupted(main: Coroutine[Any, Any, None]) -> None:
-    """Run like `asyncio.run`, with SIGTERM and SIGHUP cancelling like Ctrl-C."""
+def run_until_interrupted(main: Coroutine[Any, Any, None], *, say_once: str = "") -> None:
+    """Run like `asyncio.run`, but SIGINT, SIGTERM and SIGHUP cancel, however often they come.
+
+    Python's own second Ctrl-C would break off in the middle of whatever is being written.
+    """
 
     async def cancellable() -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        for number in (signal.SIGTERM, signal.SIGHUP):
+
+        def interrupt() -> None:
+            if say_once and not task.cancelling():
+                say(say_once)
+            task.cancel()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+                asyncio.get_running_loop().add_signal_handler(number, interrupt)
         await main
 
     asyncio.run(cancellable())

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import AsyncGenerator
 
 import aiohttp
 
 from rm_voucher._version import __version__
 from rm_voucher.exceptions import (
+    ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
@@ -86,8 +88,9 @@ class AiohttpTransport(Transport):
                 "ssl_context must verify the server and its name (CERT_REQUIRED, check_hostname)."
             )
         self._borrowed = session
-        self._owned: aiohttp.ClientSession | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._owned: dict[
+            asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
+        ] = {}  # connections belong to their event loop
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
@@ -118,9 +121,9 @@ class AiohttpTransport(Transport):
                 error = _mapped(request.operation, exc)
             raise error
 
-        session = self._session()
+        session = await self._session()
         if session is None or session.closed:
-            raise ConnectError(f"{request.operation}: the transport or its session is closed")
+            raise ClosedError(f"{request.operation}: the transport or its session is closed")
         async with session.request(
             request.method,
             request.url,
@@ -153,26 +156,41 @@ class AiohttpTransport(Transport):
                 raise ResponseLostError(f"{operation}: the answer is larger than allowed")
         return bytes(body)
 
-    def _session(self) -> aiohttp.ClientSession | None:
+    async def _session(self) -> aiohttp.ClientSession | None:
         if self._closed:
             return None
         if self._borrowed is not None:
             return self._borrowed
         loop = asyncio.get_running_loop()
-        if self._owned is None or self._loop is not loop:
-            # Connections belong to their event loop; those of one that has ended are beyond use.
-            if self._owned is not None:
-                self._owned.detach()
-            self._loop = loop
-            self._owned = aiohttp.ClientSession(
+        if loop not in self._owned:
+            for ended in [known for known in self._owned if known.is_closed()]:
+                del self._owned[ended]
+            session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._limits.max_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-        return self._owned
+            self._owned[loop] = session, _closing(session)
+            await anext(self._owned[loop][1])
+        return self._owned[loop][0]
 
     async def aclose(self) -> None:
-        """Close the session if it is the transport's own. Nothing can be sent any more."""
+        """Close the session if it is the transport's own. Nothing can be sent any more.
+
+        Sessions of other event loops are closed when those end.
+        """
         self._closed = True
-        owned, self._owned = self._owned, None
-        if owned is not None and self._loop is asyncio.get_running_loop():
-            await owned.close()
+        _, closing = self._owned.pop(asyncio.get_running_loop(), (None, None))
+        if closing is not None:
+            await closing.aclose()
+
+
+async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
+    """Close the session when this generator is closed, or its event loop ends.
+
+    `asyncio.run` closes what asynchronous generators it has left, so a session that its owner
+    forgot, or keeps for the next event loop, is closed in its own.
+    """
+    try:
+        yield
+    finally:
+        await session.close()

@@ -347,6 +347,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
     assert 20 <= len(issued) < 1000
     where = f" → {path}" if to_file else ""
     assert err.splitlines() == [
+        "Stopping: waiting for the calls in flight, so that no code is lost.",
         f"{len(issued)} asked: {len(issued)} issued, 0 failed, 0 unknown{where}",
         f"Stopped early: {1000 - len(issued)} were not asked for.",
     ]

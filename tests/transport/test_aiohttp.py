@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import traceback
 import tracemalloc
-import warnings
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import aiohttp
@@ -483,7 +483,20 @@ def test_one_transport_over_several_event_loops():
         await transport.aclose()
         return answer
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # of the loop that left it open
-        assert [asyncio.run(main()) for main in (once, once, last)] == [b"x"] * 3
-        gc.collect()
+    assert [asyncio.run(main()) for main in (once, once, last)] == [b"x"] * 3
+    gc.collect()  # a session left open would warn, and warnings are errors
+    assert transport._owned == {}
+
+
+def test_one_transport_over_two_event_loops_at_once():
+    """Two threads with a loop each share a transport, and neither breaks the other's calls."""
+    transport = AiohttpTransport()
+
+    async def calls():
+        async with raw_server(forever=http(200, b"x")) as server:
+            answers = await asyncio.gather(*(transport.send(to(server)) for _ in range(50)))
+        return {answer.body for answer in answers}
+
+    with ThreadPoolExecutor(2) as threads:
+        assert list(threads.map(lambda _: asyncio.run(calls()), range(6))) == [{b"x"}] * 6
+    gc.collect()
