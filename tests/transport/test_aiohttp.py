@@ -340,7 +340,7 @@ async def test_slow_drip_times_out():
 
     async with raw_server(drip) as server:
         with pytest.raises(ResponseTimeoutError):
-            await send(to(server, timeout=Timeout(connect_s=0.1, attempt_s=0.15)))
+            await send(to(server, timeout=Timeout(connect_s=0.25, attempt_s=0.3)))
 
 
 async def test_cookies_are_not_kept():
