@@ -138,8 +138,6 @@ class VoucherClient:
         for owned in self._owned:
             await owned.aclose()
 
-    # Operations ----------------------------------------------------------------------------------
-
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
         """Issue one voucher of a batch (RM's page "Issue Voucher").
 
@@ -229,8 +227,6 @@ class VoucherClient:
             )
 
         return Pager(fetch, cursor)
-
-    # One call ------------------------------------------------------------------------------------
 
     def _issue_call(self, batch_key: str, timeout: Timeout | None = None) -> Call[IssuedVoucher]:
         request = protocol.build_issue(self._environment, batch_key)

@@ -96,9 +96,6 @@ def sign_request(
     )
 
 
-# Requests ----------------------------------------------------------------------------------------
-
-
 def build_issue(environment: Environment, batch_key: str) -> Request:
     """Build *Issue Voucher*."""
     path = f"/v3/voucher-batch/{_segment('batch_key', batch_key)}/issue"
@@ -250,9 +247,6 @@ def _segment(name: str, text: str) -> str:
     if not folded.strip("."):
         raise refused("is only dots")
     return quote(text, safe="")
-
-
-# Answers -----------------------------------------------------------------------------------------
 
 
 def parse_issue(response: Response) -> IssuedVoucher:

@@ -48,9 +48,6 @@ HTML = Response(status=502, body=b"<html>Bad Gateway</html>")
 THROTTLED = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
 
 
-# issue: once ------------------------------------------------------------------------------------
-
-
 async def test_issue_gives_code_and_url(make_client):
     """One POST, one voucher."""
     server = ScriptedServer([ISSUED])
@@ -216,9 +213,6 @@ async def test_refused_code_sends_nothing(make_client, code):
             await call
 
 
-# tokens ------------------------------------------------------------------------------------------
-
-
 class Tokens(TokenSource):
     def __init__(self, *tokens):
         self.tokens = list(tokens)
@@ -311,9 +305,6 @@ async def test_token_error_sends_nothing_and_is_not_unknown(make_client):
     server = ScriptedServer([])
     with pytest.raises(ResponseLostError):
         await make_client(server, token_source=Tokens(LOST)).issue("KEY")
-
-
-# reads -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -431,8 +422,6 @@ async def test_listing_begins_at_a_cursor(make_client):
     await make_client(server).batches(cursor="7")
     assert server.requests[0].url.raw_query_string == "cursor=7"
 
-
-# void: reconcilable ------------------------------------------------------------------------------
 
 OURS = datetime(2026, 11, 20, 10, 0, 0, 123456, UTC)
 
@@ -579,9 +568,6 @@ async def test_void_unknown_hides_the_code(make_client):
     """The error names the operation, not the voucher."""
     result, _ = await void(make_client, LOST, VOID_BY_ANOTHER)
     assert "NAklEfbVdV" not in "".join(traceback.format_exception(result))
-
-
-# lifecycle ---------------------------------------------------------------------------------------
 
 
 async def test_timeout_of_a_call_wins(make_client):

@@ -146,8 +146,6 @@ class Emulator:
             body=orjson.dumps(body),
         )
 
-    # Access --------------------------------------------------------------------------------------
-
     def _answer(self, request: Request) -> dict[str, Any]:
         headers = {name.lower(): value for name, value in request.headers.items()}
         try:
@@ -213,8 +211,6 @@ class Emulator:
         )
         if not self._verifier.verify(text.encode(errors="replace"), headers.get("x-signature", "")):
             raise RefusedError("INVALID_REQUEST_SIGNATURE")
-
-    # Routes --------------------------------------------------------------------------------------
 
     def _route(self, request: Request, path: list[str], body: object) -> dict[str, Any]:
         query = dict(parse_qsl(request.url.raw_query_string, keep_blank_values=True))

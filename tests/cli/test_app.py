@@ -47,9 +47,6 @@ def in_words(code: str, status: str, *used: str) -> list[str]:
     ]
 
 
-# get and void ------------------------------------------------------------------------------------
-
-
 def test_get(rm, code: str) -> None:
     """A voucher is shown a field a line, in the library's names, without what is not set."""
     ended = rm("get", code)
@@ -153,9 +150,6 @@ def test_void_unknown(rm, served, code: str) -> None:
     assert code not in ended.err
 
 
-# vouchers and batches ----------------------------------------------------------------------------
-
-
 def test_vouchers(rm, served, code: str) -> None:
     """The vouchers of a batch are CSV, a page after the other; ``--json`` is a line each."""
     served.emulator._page_size = 2
@@ -209,9 +203,6 @@ def test_documented_payloads(rm, served) -> None:
         assert rm(*arguments, "--json").code == 0
 
 
-# In memory ---------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize(
     ("arguments", "out", "error"),
@@ -234,9 +225,6 @@ def test_memory_is_empty(rm, arguments: tuple, out: str, error: str | None, as_j
     assert head + "\n" == EMPTY
     assert rest.startswith(f"Error: {error} (HTTP 404): " if error else "")
     assert ended.code == (1 if error else 0)
-
-
-# All commands ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

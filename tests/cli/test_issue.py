@@ -33,9 +33,6 @@ PATIENCE_S = 30
 SERVER_ERROR = ok({}, 500)
 
 
-# What it issues ----------------------------------------------------------------------------------
-
-
 def test_issue_one(rm, embedded) -> None:
     """Without options it is one voucher; without credentials in memory, and it says so."""
     ended = rm("issue", "B")
@@ -110,9 +107,6 @@ def test_json_with_odd_output(
     monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(stderr, encoding, "backslashreplace"))
     ended = rm("issue", "B", "--json", "--output", f"{tmp_path}/{name}")
     assert (ended.code, orjson.loads(stdout.getvalue())["issued"]) == (0, 1)
-
-
-# Exit codes --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -311,9 +305,6 @@ def test_recipients_change_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch,
         "Stopped early: 1 were not asked for.",
         f"{path}, line 4: it is another file now.",
     ]
-
-
-# Interruptions -----------------------------------------------------------------------------------
 
 
 @pytest.mark.usefixtures("sigint")

@@ -206,9 +206,6 @@ def test_output_special_file(rm, embedded, tmp_path: Path) -> None:
     assert (ended.code, embedded.issued, path.is_fifo()) == (2, [], True)
 
 
-# The disk is full --------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize(("first", "concurrency"), [(2, 1), (4, 1), (4, 8), (2, 64)])
 def test_full_midway(
@@ -370,9 +367,6 @@ def test_full_at_the_end_is_reported(
     served.on_issue = lambda _: ok({}, 500)
     ended = rm("issue", "B", "--count", 2, "--json", "--output", out)
     assert (ended.code, [line["unresolved"] for line in ended.json]) == (4, [2])
-
-
-# Standard output is gone -------------------------------------------------------------------------
 
 
 def check_all_rescued(issued: list[str], err: str, problem: str) -> None:

@@ -148,9 +148,6 @@ async def test_batches_filter_and_page(emulator):
         assert [b async for b in client.batches(status="FAILED")] == []
 
 
-# Access ------------------------------------------------------------------------------------------
-
-
 async def test_wrong_secret_is_refused(emulator):
     """Another secret gets no token."""
     other = attrs.evolve(ME, client_secret="other")
@@ -292,9 +289,6 @@ def test_no_access_without_token(emulator, scheme):
     headers = {"Authorization": f"{scheme} x"} if scheme else {}
     answer = emulator.handle(attrs.evolve(request, headers=headers))
     assert orjson.loads(answer.body)["error"]["code"] == "TOKEN_INVALID"
-
-
-# Construction ------------------------------------------------------------------------------------
 
 
 async def test_emulator_makes_its_own_credentials():
