@@ -138,7 +138,7 @@ class Caller:
                 nonce=call.nonce,
                 timestamp=int(now),
             )
-        except Exception as exc:
+        except Exception as exc:  # a signer of the caller's own may raise anything
             raise ConfigurationError(
                 f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
             ) from exc

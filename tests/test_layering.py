@@ -135,4 +135,4 @@ def test_map_in_the_docs_is_this_map():
 def test_files_are_small():
     """A file that nears 400 lines is to be split."""
     sizes = {module: len(path.read_text().splitlines()) for module, path in ALL.items()}
-    assert {module: size for module, size in sizes.items() if size > 420} == {}
+    assert {module: size for module, size in sizes.items() if size > 400} == {}

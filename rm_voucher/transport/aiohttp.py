@@ -64,10 +64,11 @@ def _mapped(operation: str, exc: Exception) -> TransportError:
 class AiohttpTransport(Transport):
     """Sends requests over a pool of kept-alive connections.
 
-    Without ``session`` it makes one at the first request and closes it in `aclose`. A session
-    that is passed in is used and never closed; it must not have an ``auth`` of its own. In both
-    cases TLS is verified with ``ssl_context`` (the system's authorities by default), redirects are
-    not followed, and nothing is sent twice: aiohttp would otherwise repeat a GET by itself when a
+    Without ``session`` it makes one for each event loop that it is used in, at the first request,
+    and closes it in `aclose` or when the loop ends, as `asyncio.run` ends it. A session that is
+    passed in is used and never closed; it must not have an ``auth`` of its own. In both cases TLS
+    is verified with ``ssl_context`` (the system's authorities by default), redirects are not
+    followed, and nothing is sent twice: aiohttp would otherwise repeat a GET by itself when a
     kept-alive connection turns out to be dead. Raises `ConfigurationError` when constructed.
     """
 

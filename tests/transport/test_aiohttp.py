@@ -220,34 +220,27 @@ async def reset(reader, writer):
     writer.transport.abort()
 
 
-async def half_a_head(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-")
-    await writer.drain()
+def saying(raw):
+    async def conversation(reader, writer):
+        writer.write(raw)
+        await writer.drain()
+
+    return conversation
 
 
-async def wrong_length(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}")
-    await writer.drain()
+not_http = saying(b"SSH-2.0-OpenSSH_9\r\n\r\n")
+BROKEN = {
+    "cut": cut,
+    "reset": reset,
+    "half a head": saying(b"HTTP/1.1 200 OK\r\nContent-"),
+    "wrong length": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"),
+    "bad chunk": saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
+    "not http": not_http,
+    "huge header": saying(b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 1_000_000 + b"\r\n\r\n"),
+}
 
 
-async def bad_chunk(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}")
-    await writer.drain()
-
-
-async def not_http(reader, writer):
-    writer.write(b"SSH-2.0-OpenSSH_9\r\n\r\n")
-    await writer.drain()
-
-
-async def huge_header(reader, writer):
-    writer.write(b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 1_000_000 + b"\r\n\r\n")
-    await writer.drain()
-
-
-@pytest.mark.parametrize(
-    "conversation", [cut, reset, half_a_head, wrong_length, bad_chunk, not_http, huge_header]
-)
+@pytest.mark.parametrize("conversation", BROKEN.values(), ids=BROKEN)
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_answer_broken_is_lost_and_sent_once(conversation, method):
     """Every answer that breaks leaves the outcome unknown, and the transport repeats nothing."""

@@ -11,10 +11,8 @@ from yarl import URL
 from rm_voucher import (
     Request,
     Response,
-    ResponseLostError,
     ResponseTimeoutError,
     Timeout,
-    TransportError,
 )
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
@@ -119,7 +117,6 @@ async def test_send_times_out_as_unknown(over):
         with pytest.raises(ResponseTimeoutError) as caught:
             await transport.send(request_to(base, timeout=timeout))
         assert len(seen) == 1
-        assert isinstance(caught.value, ResponseLostError | TransportError)
         assert "a@b" not in str(caught.value)
         assert "%40" not in str(caught.value)
 
