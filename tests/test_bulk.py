@@ -226,6 +226,28 @@ async def test_bulk_cancelled_waits_for_calls_in_flight(make_client, times):
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
+async def test_bulk_cancelled_while_leaving_takes_effect(make_client):
+    """A cancellation that comes while the block waits for its calls is not swallowed."""
+    gate, after = Gate(), []
+
+    async def campaign():
+        async with bulk_issue(make_client(gate), "KEY", range(9), concurrency=2):
+            await arrivals(gate, 2)
+        after.append("not reached")
+
+    task = asyncio.create_task(campaign())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    task.cancel()
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    gate.open.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (after, len(gate.issued)) == ([], 2)
+
+
 async def test_bulk_body_error_is_raised_after_the_calls(make_client):
     """An error of the caller's comes through, after the calls in flight have ended."""
     issuer = Issuer()
