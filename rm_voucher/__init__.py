@@ -1,7 +1,8 @@
 """An asyncio client for Revenue Monster's voucher API.
 
 This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.memory`,
-`rm_voucher.emulator`, `rm_voucher.converters` and `rm_voucher.signing` are imported by name.
+`rm_voucher.emulator`, `rm_voucher.converters`, `rm_voucher.signing` and `rm_voucher.otel` are
+imported by name.
 """
 
 from rm_voucher._version import __version__
@@ -31,6 +32,8 @@ from rm_voucher.exceptions import (
     VoucherError,
     VoucherStateError,
 )
+from rm_voucher.hooks import Attempt, AttemptResult, Hook
+from rm_voucher.member import Member
 from rm_voucher.models import (
     BatchStatus,
     Expiry,
@@ -45,12 +48,15 @@ from rm_voucher.models import (
     VoucherType,
 )
 from rm_voucher.pager import Pager
-from rm_voucher.retry import RetryPolicy
+from rm_voucher.retry import Outcome, RetryPolicy, Safety
 from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.token_store import FileTokenStore, TokenStore
 from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = [
     "APIError",
+    "Attempt",
+    "AttemptResult",
     "AuthenticationError",
     "BatchStatus",
     "BulkIssue",
@@ -68,12 +74,16 @@ __all__ = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "FileTokenStore",
+    "Hook",
     "InvalidRequestError",
     "IssuedVoucher",
     "Limits",
+    "Member",
     "NotFoundError",
     "Origin",
     "OutOfStockError",
+    "Outcome",
     "OutcomeUnknownError",
     "Page",
     "Pager",
@@ -84,12 +94,14 @@ __all__ = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Safety",
     "ServerError",
     "SignatureError",
     "StaticToken",
     "Timeout",
     "Token",
     "TokenSource",
+    "TokenStore",
     "Transport",
     "TransportError",
     "Voucher",

@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import hashlib
 import logging
+import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 
 import attrs
+import orjson
 
-from rm_voucher.exceptions import APIError, ClosedError, ConfigurationError, DecodeError
+from rm_voucher.converters import structure, unstructure
+from rm_voucher.exceptions import (
+    APIError,
+    ClosedError,
+    ConfigurationError,
+    DecodeError,
+    VoucherError,
+    bare,
+)
+from rm_voucher.hooks import Attempt, Hook, watch
 from rm_voucher.models import Token
-from rm_voucher.protocol import build_refresh, build_token, parse_token
+from rm_voucher.protocol import build_refresh, build_token, fits_header, parse_token
 from rm_voucher.retry import RetryPolicy, Safety, classify, may_repeat
 from rm_voucher.settings import Credentials, Environment, Timeout
+from rm_voucher.token_store import TokenStore
 from rm_voucher.transport.base import Request, Transport
 
 __all__ = ["ClientCredentialsToken", "StaticToken", "TokenSource"]
@@ -43,8 +58,9 @@ class TokenSource(ABC):
 class StaticToken(TokenSource):
     """A token that somebody else looks after. Raises `ConfigurationError` if it fits no header."""
 
+    @bare
     def __init__(self, token: str) -> None:
-        if not token.isascii() or not token.isprintable():
+        if not fits_header(token):
             raise ConfigurationError("A token is ASCII text without line breaks.")
         self._token = token
 
@@ -60,6 +76,7 @@ class StaticToken(TokenSource):
 @attrs.define
 class _Held:
     token: Token
+    obtained_at: float
     renew_at: float
     expires_at: float
     refresh_until: float
@@ -73,6 +90,10 @@ class ClientCredentialsToken(TokenSource):
     the refresh token, so two at once must not happen. A refresh that is refused falls back to the
     credentials. While the present token lives, nobody waits for its renewal, and one that fails
     harms nobody: it is tried again a minute later.
+
+    With a ``store``, processes share the token too: only one at a time renews it, and the others
+    take what it saved. Whether a new token of RM's ends the earlier ones is not documented; if it
+    does, processes that don't share theirs end each other's.
     """
 
     def __init__(
@@ -86,7 +107,9 @@ class ClientCredentialsToken(TokenSource):
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
+        hooks: tuple[Hook, ...] = (),
         early_s: float = 3600.0,
+        store: TokenStore | None = None,
     ) -> None:
         self._credentials = credentials
         self._environment = environment
@@ -96,7 +119,9 @@ class ClientCredentialsToken(TokenSource):
         self._clock = clock
         self._sleep = sleep
         self._random = random
+        self._hooks = hooks
         self._early_s = early_s
+        self._store = store
         self._held: _Held | None = None
         self._renewal: asyncio.Task[Token] | None = None
 
@@ -154,7 +179,26 @@ class ClientCredentialsToken(TokenSource):
             _log.warning("token: the request failed (%s)", error)
 
     async def _renew(self) -> Token:
-        held, now = self._held, self._clock()
+        if self._store is None:
+            return await self._obtain(self._held)
+        token = None
+        try:
+            async with self._store.lock():
+                shared = self._from_bytes(await self._store.load())
+                if shared is not None and self._is_news(shared):
+                    self._held = shared
+                    token = shared.token
+                else:
+                    token = await self._obtain(shared or self._held)
+                    await self._store.save(self._to_bytes(token))
+        except VoucherError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
+            _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
+        return token or await self._obtain(self._held)
+
+    async def _obtain(self, held: _Held | None) -> Token:
+        now = self._clock()
         token = None
         if held and held.token.refresh_token and now < held.refresh_until:
             request = build_refresh(self._environment, self._credentials, held.token.refresh_token)
@@ -164,20 +208,70 @@ class ClientCredentialsToken(TokenSource):
                 _log.info("token: refresh refused (%s); asking with the credentials", exc)
         if token is None:
             token = await self._ask(build_token(self._environment, self._credentials))
-        life_s = token.expires_in_s or _DEFAULT_LIFETIME_S
-        self._held = _Held(
-            token,
-            renew_at=now + max(life_s - self._early_s, life_s / 2),
-            expires_at=now + life_s,
-            refresh_until=now + (token.refresh_expires_in_s or life_s),
-        )
+        self._held = self._hold(token, now)
+        _log.debug("token: a new one, good for %s s", token.expires_in_s)
         return token
+
+    def _hold(self, token: Token, obtained_at: float) -> _Held:
+        life_s = token.expires_in_s or _DEFAULT_LIFETIME_S
+        return _Held(
+            token,
+            obtained_at,
+            renew_at=obtained_at + max(life_s - self._early_s, life_s / 2),
+            expires_at=obtained_at + life_s,
+            refresh_until=obtained_at + (token.refresh_expires_in_s or life_s),
+        )
+
+    def _is_news(self, shared: _Held) -> bool:
+        """Return whether another process has renewed the token."""
+        held = self._held
+        return self._clock() < shared.expires_at and (
+            held is None
+            or (
+                shared.token.access_token != held.token.access_token
+                and shared.obtained_at >= held.obtained_at
+            )
+        )
+
+    def _to_bytes(self, token: Token) -> bytes:
+        return orjson.dumps(
+            {
+                "application": self._fingerprint(),
+                "obtained_at": self._clock(),
+                "token": unstructure(token),
+            }
+        )
+
+    def _from_bytes(self, stored: bytes | None) -> _Held | None:
+        """Return the token of a store, unless it is damaged or another application's."""
+        try:
+            match orjson.loads(stored or b"null"):
+                case {"application": who, "obtained_at": int() | float() as when, "token": wire}:
+                    token = structure(wire, Token)
+                    if who == self._fingerprint() and fits_header(token.access_token):
+                        return self._hold(token, when)
+        except (orjson.JSONDecodeError, DecodeError):
+            pass
+        return None
+
+    def _fingerprint(self) -> str:
+        text = f"{self._environment.oauth_url} {self._credentials.client_id}"
+        return hashlib.sha256(text.encode()).hexdigest()
 
     async def _ask(self, request: Request) -> Token:
         request = attrs.evolve(request, timeout=self._timeout)
+        number = 0
 
         async def attempt() -> Token:
-            return parse_token(await self._transport.send(request))
+            nonlocal number
+            number += 1
+            return await watch(
+                functools.partial(self._transport.send, request),
+                parse_token,
+                hooks=self._hooks,
+                clock=self._clock,
+                describe=lambda: self._describe(request, number),
+            )
 
         # Asking twice gives two tokens, which harms nobody.
         return await self._retry.run(
@@ -185,4 +279,15 @@ class ClientCredentialsToken(TokenSource):
             repeat_after=lambda error: may_repeat(Safety.READ, classify(error)),
             sleep=self._sleep,
             random=self._random,
+        )
+
+    def _describe(self, request: Request, number: int) -> Attempt:
+        return Attempt(
+            operation=request.operation,
+            method=request.method,
+            host=request.url.host or "",
+            number=number,
+            attempt_id=secrets.token_hex(4),
+            batch_key=None,
+            started_at=datetime.fromtimestamp(self._clock(), UTC),
         )

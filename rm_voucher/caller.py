@@ -12,15 +12,22 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from rm_voucher.auth import TokenSource
-from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
-from rm_voucher.protocol import sign_request
+from rm_voucher.building import sign_request
+from rm_voucher.exceptions import (
+    ConfigurationError,
+    ConnectTimeoutError,
+    OutcomeUnknownError,
+    VoucherError,
+)
+from rm_voucher.hooks import Attempt, Hook, watch
 from rm_voucher.recovery import Verdict
 from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
+from rm_voucher.settings import Environment, Timeout
 from rm_voucher.signing import Signer
 from rm_voucher.transport.base import Request, Response, Transport
 
@@ -38,19 +45,22 @@ class Call(Generic[T]):
     request: Request
     parse: Callable[[Response], T] = attrs.field(repr=False)
     safety: Safety
+    timeout: Timeout
+    deadline: float | None  # by the client's clock
     batch_key: str | None = None
     code: str | None = attrs.field(default=None, repr=False)
-    # Of a reconcilable operation: how to look, and what it means.
-    read_back: Callable[[], Awaitable[T]] | None = None
-    judge: Callable[[T], Verdict] | None = None
+    # Of a reconcilable operation: read the voucher back, and say what it means.
+    settle: Callable[[], Awaitable[tuple[Verdict, T]]] | None = attrs.field(
+        default=None, repr=False
+    )
 
     token: str = attrs.field(default="", repr=False)
     token_renewed: bool = False
     attempts: int = 0
-    attempt_id: str | None = None
+    attempt_id: str = ""
     nonce: str | None = None
     sent_at: datetime | None = None
-    in_doubt: bool = False
+    doubt: VoucherError | None = None  # after which it may have been executed
     unchanged: bool = False
     # For those who watch it: whether it waits (for a token, or to be sent again) with nothing
     # done so far, if its safety is ONCE; and that it shall not be sent again.
@@ -70,17 +80,38 @@ class Call(Generic[T]):
 class Caller:
     """Makes calls with what a client was given."""
 
+    environment: Environment
     transport: Transport
     tokens: TokenSource
     signer: Signer
     retry: RetryPolicy
+    timeout: Timeout
+    hooks: tuple[Hook, ...]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     random: Callable[[], float]
     make_nonce: Callable[[], str]
 
+    def call(
+        self,
+        request: Request,
+        parse: Callable[[Response], T],
+        safety: Safety,
+        timeout: Timeout | None,
+        *,
+        deadline: float | None = None,
+        batch_key: str | None = None,
+        code: str | None = None,
+    ) -> Call[T]:
+        """Return a call to be finished. Its deadline, unless one is given, counts from here."""
+        timeout = timeout or self.timeout
+        if deadline is None and timeout.total_s is not None:
+            deadline = self.clock() + timeout.total_s
+        request = attrs.evolve(request, timeout=timeout)
+        return Call(request, parse, safety, timeout, deadline, batch_key, code)
+
     async def finish(self, call: Call[T]) -> T:
-        """Attempt the call until it is done, refused, or in doubt."""
+        """Attempt the call until it is done, refused, in doubt, or out of time."""
         # Outside the attempts, because the token source retries by itself, and because a lost
         # answer to a token request says nothing about the call.
         call.token = await self._token(call)
@@ -89,15 +120,58 @@ class Caller:
             repeat_after=call.may_repeat_after,
             sleep=functools.partial(self._pause, call),
             random=self.random,
+            in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
+        )
+
+    def unknown(
+        self, call: Call[T], error: VoucherError, voucher: object | None = None
+    ) -> OutcomeUnknownError:
+        """Return the error for a call whose outcome ``error`` leaves unknown."""
+        operation = call.request.operation
+        consequence = (
+            "do not repeat it" if call.settle is None else "look it up before you repeat it"
+        )
+        if operation == "issue":
+            consequence = f"a voucher may have been issued; {consequence}"
+        return OutcomeUnknownError(
+            f"{operation}: {classify(error).words} after {call.attempts} attempt(s), so whether it "
+            f"was executed is unknown: {consequence} (attempt {call.attempt_id})",
+            operation=operation,
+            batch_key=call.batch_key,
+            code=call.code,
+            attempt_id=call.attempt_id,
+            nonce=call.nonce,
+            sent_at=call.sent_at,
+            voucher=voucher,
         )
 
     async def _token(self, call: Call[T]) -> str:
         call.pausing = True
-        token = await self.tokens.token()
+        if call.deadline is None:
+            token = await self.tokens.token()
+        else:
+            left_s = call.deadline - self.clock()
+            try:
+                async with asyncio.timeout(left_s) as limit:
+                    token = await self.tokens.token()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                raise ConnectTimeoutError(
+                    f"{call.request.operation}: not sent, because no token came in time"
+                ) from None
         call.pausing = False
         return token
 
+    def _time_left(self, call: Call[T], wait_s: float = 0.0) -> float | None:
+        """Return how long an attempt after that wait may take, or None if it must not begin."""
+        if call.deadline is None:
+            return call.timeout.attempt_s
+        left_s = min(call.deadline - self.clock() - wait_s, call.timeout.attempt_s)
+        return left_s if left_s > call.timeout.connect_s else None
+
     async def _pause(self, call: Call[T], seconds: float) -> None:
+        _log.debug("%s: sent again in %.2f s", call.request.operation, seconds)
         call.pausing = True
         await self.sleep(seconds)
         call.pausing = False
@@ -116,44 +190,70 @@ class Caller:
             harmless = proven or call.safety is Safety.READ
             if outcome.remedy == "token" and harmless and await self._renew_token(call):
                 return await self._attempt(call)
-            if call.safety is Safety.READ or (proven and not call.in_doubt):
+            if call.safety is Safety.READ or (proven and call.doubt is None):
                 raise
-            call.in_doubt = True
-            if call.judge is None or call.read_back is None:
-                raise self._unknown(call, exc) from exc
+            call.doubt = call.doubt or exc
+            if call.settle is None:
+                raise self.unknown(call, exc) from exc
             # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
-            return await self._settle(call, exc, call.read_back, call.judge)
+            return await self._settle(call, exc, call.settle)
 
     async def _send(self, call: Call[T]) -> T:
+        operation = call.request.operation
+        attempt_s = self._time_left(call)
+        if attempt_s is None:
+            raise ConnectTimeoutError(f"{operation}: not sent, because its deadline is too near")
         now = self.clock()
         call.attempts += 1
         call.attempt_id = secrets.token_hex(4)
         call.nonce = self.make_nonce()
         call.sent_at = datetime.fromtimestamp(now, UTC)
+        request = call.request
+        if attempt_s < call.timeout.attempt_s:
+            request = attrs.evolve(
+                request, timeout=Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
+            )
         try:
             signed = sign_request(
-                call.request,
-                signer=self.signer,
-                token=call.token,
-                nonce=call.nonce,
-                timestamp=int(now),
+                request, signer=self.signer, token=call.token, nonce=call.nonce, timestamp=int(now)
             )
         except Exception as exc:  # a signer of the caller's own may raise anything
+            if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
+                # `sign_request` has the token and the code as locals; keep the signer's frames.
+                exc.__traceback__ = exc.__traceback__.tb_next.tb_next
             raise ConfigurationError(
-                f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
+                f"{operation}: signing failed ({type(exc).__name__}); nothing was sent"
             ) from exc
         try:
-            response = await self.transport.send(signed)
+            return await watch(
+                functools.partial(self._exchange, signed, call.attempt_id),
+                call.parse,
+                hooks=self.hooks,
+                clock=self.clock,
+                describe=functools.partial(_describe, call, call.sent_at),
+            )
         except asyncio.CancelledError:
             if call.safety is not Safety.READ:
                 _log.warning(
                     "%s attempt %s: cancelled in flight, its outcome is unknown (nonce %s)",
-                    call.request.operation,
+                    operation,
                     call.attempt_id,
                     call.nonce,
                 )
             raise
-        return call.parse(response)
+
+    async def _exchange(self, request: Request, attempt_id: str) -> Response:
+        begun = self.clock()
+        response = await self.transport.send(request)
+        _log.debug(
+            "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
+            request.operation,
+            attempt_id,
+            response.status,
+            len(response.body),
+            (self.clock() - begun) * 1000,
+        )
+        return response
 
     async def _renew_token(self, call: Call[T]) -> bool:
         """Get another token once a call; return whether there is one."""
@@ -172,40 +272,30 @@ class Caller:
         self,
         call: Call[T],
         error: VoucherError,
-        read_back: Callable[[], Awaitable[T]],
-        judge: Callable[[T], Verdict],
+        settle: Callable[[], Awaitable[tuple[Verdict, T]]],
     ) -> T:
         """Read the voucher back and conclude. Raises what the attempts so far prove."""
         try:
-            voucher = await read_back()
-        except VoucherError:
-            raise self._unknown(call, error) from error
-        verdict = judge(voucher)
+            verdict, found = await settle()
+        except VoucherError as exc:
+            exc.__traceback__ = None  # those frames have the code as a local
+            raise self.unknown(call, error) from error
+        _log.debug("%s: read back: %s", call.request.operation, verdict.value)
         if verdict is Verdict.DONE:
-            return voucher
+            return found
         # A refusal is of this attempt; one that was lost before may still arrive. So the doubt
         # stays, but repeating what was refused is of no use.
         call.unchanged = verdict is Verdict.UNCHANGED and classify(error) is not Outcome.REFUSED
-        raise self._unknown(call, error, voucher) from error
+        raise self.unknown(call, error, found) from error
 
-    @staticmethod
-    def _unknown(
-        call: Call[T], error: VoucherError, voucher: T | None = None
-    ) -> OutcomeUnknownError:
-        operation = call.request.operation
-        consequence = (
-            "a voucher may have been issued; do not repeat it"
-            if call.judge is None
-            else "look the voucher up before you repeat it"
-        )
-        return OutcomeUnknownError(
-            f"{operation}: {classify(error).words} after {call.attempts} attempt(s), so whether it "
-            f"was executed is unknown: {consequence} (attempt {call.attempt_id})",
-            operation=operation,
-            batch_key=call.batch_key,
-            code=call.code,
-            attempt_id=call.attempt_id,
-            nonce=call.nonce,
-            sent_at=call.sent_at,
-            voucher=voucher,
-        )
+
+def _describe(call: Call[Any], started_at: datetime) -> Attempt:
+    return Attempt(
+        operation=call.request.operation,
+        method=call.request.method,
+        host=call.request.url.host or "",
+        number=call.attempts,
+        attempt_id=call.attempt_id,
+        batch_key=call.batch_key,
+        started_at=started_at,
+    )

@@ -10,28 +10,28 @@ import functools
 import random
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Self, TypeVar
-
-import attrs
+from typing import Self
 
 from rm_voucher import protocol
 from rm_voucher.auth import ClientCredentialsToken, TokenSource
 from rm_voucher.caller import Call, Caller
-from rm_voucher.exceptions import APIError
+from rm_voucher.exceptions import APIError, InvalidRequestError, bare
+from rm_voucher.hooks import Hook
+from rm_voucher.member import Member
 from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
 from rm_voucher.pager import Pager
-from rm_voucher.recovery import judge_void
+from rm_voucher.recovery import Verdict, judge_reinstate, judge_void
+from rm_voucher.redemption import Redemption
 from rm_voucher.retry import RetryPolicy, Safety
 from rm_voucher.settings import Credentials, Environment, Limits, Timeout
 from rm_voucher.signing import RsaSigner, Signer
-from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.token_store import TokenStore
+from rm_voucher.transport.base import Response, Transport
 
 __all__ = ["VoucherClient"]
-
-T = TypeVar("T")
 
 
 class VoucherClient:
@@ -52,11 +52,13 @@ class VoucherClient:
         transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
             not closed by the client.
         retry: how often and how patiently a call is attempted.
-        timeout: for each attempt.
-        limits: for the client's own transport.
+        timeout: for each attempt, and for the whole of a call.
+        limits: how much it takes on.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
+        token_store: where processes share the token that the default source buys.
         signer: signs with the credentials' key by default.
+        hooks: each is called before and after every attempt; see `Hook`.
         clock, sleep, random, make_nonce: the time (unix seconds), waiting, chance in [0, 1) and
             the 32 characters of ``X-Nonce-Str``; replace them in tests.
 
@@ -73,16 +75,18 @@ class VoucherClient:
         timeout: Timeout | None = None,
         limits: Limits | None = None,
         token_source: TokenSource | None = None,
+        token_store: TokenStore | None = None,
         signer: Signer | None = None,
+        hooks: Iterable[Hook] = (),
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
         make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
     ) -> None:
-        self._environment = environment
-        self._timeout = timeout or Timeout()
         self._get_method = "POST"
-        retry = retry or RetryPolicy()
+        retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
+        hooks = tuple(hooks)
+        self._max_redeem_codes = limits.max_redeem_codes
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
         self._owned: list[TokenSource | Transport] = []
         if transport is None:
@@ -97,17 +101,22 @@ class VoucherClient:
                 environment,
                 transport,
                 retry=retry,
-                timeout=self._timeout,
+                timeout=timeout,
+                hooks=hooks,
+                store=token_store,
                 clock=clock,
                 sleep=sleep,
                 random=random,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
         self._caller = Caller(
+            environment=environment,
             transport=transport,
             tokens=token_source,
             signer=signer,
             retry=retry,
+            timeout=timeout,
+            hooks=hooks,
             clock=clock,
             sleep=sleep,
             random=random,
@@ -115,6 +124,7 @@ class VoucherClient:
         )
 
     @classmethod
+    @bare
     def from_env(cls, *, environment: Environment | None = None) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`."""
         return cls(
@@ -138,6 +148,7 @@ class VoucherClient:
         for owned in self._owned:
             await owned.aclose()
 
+    @bare
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
         """Issue one voucher of a batch (RM's page "Issue Voucher").
 
@@ -151,23 +162,16 @@ class VoucherClient:
         """
         return await self._caller.finish(self._issue_call(batch_key, timeout))
 
+    @bare
     async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Look up a voucher (RM's page "Get Voucher By Code"). A read: it may be repeated.
 
         The page says POST, RM's SDKs send GET: when the server refuses the one, the other is
         tried, and what worked is kept for the life of the client. Raises `NotFoundError`.
         """
-        method = self._get_method
-        other = "GET" if method == "POST" else "POST"
-        try:
-            return await self._get(code, method, timeout)
-        except APIError as exc:
-            if not protocol.is_wrong_method(exc):
-                raise
-            voucher = await self._get(code, other, timeout)
-            self._get_method = other
-            return voucher
+        return await self._get(code, timeout)
 
+    @bare
     async def void(
         self,
         code: str,
@@ -188,22 +192,85 @@ class VoucherClient:
         it after it was sent leaves its outcome unknown; `get` shows it. Raises `NotFoundError`,
         `VoucherStateError` (with `ExpiredError`), `PermissionDeniedError` (another merchant's).
         """
-        request = protocol.build_void(self._environment, code, store_id=store_id, used_at=used_at)
-        parse = functools.partial(protocol.parse_void, code=code)
-        call = self._call(request, parse, Safety.RECONCILABLE, timeout, code=code)
-        call.read_back = lambda: self.get(code, timeout=timeout)
-        call.judge = lambda voucher: judge_void(voucher, used_at=used_at)
-        return await self._caller.finish(call)
+        request = protocol.build_void(
+            self._caller.environment, code, store_id=store_id, used_at=used_at
+        )
+        return await self._change(
+            code,
+            self._caller.call(
+                request,
+                functools.partial(protocol.parse_void, code=code),
+                Safety.RECONCILABLE,
+                timeout,
+                code=code,
+            ),
+            functools.partial(judge_void, used_at=used_at),
+        )
+
+    @bare
+    async def reinstate(
+        self,
+        code: str,
+        *,
+        pin: str,
+        reason: str | None = None,
+        timeout: Timeout | None = None,
+    ) -> Voucher:
+        """Make a void voucher usable again (RM's page "Reinstate Voucher").
+
+        ``pin`` is the merchant's. When the answer is lost, the voucher is read back: still void,
+        it is sent again; void no more, it raises `OutcomeUnknownError` with the voucher attached,
+        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
+        its outcome unknown; `get` shows it. Raises `InvalidRequestError` (also for a wrong PIN),
+        `NotFoundError`, `VoucherStateError`.
+        """
+        request = protocol.build_reinstate(self._caller.environment, code, pin=pin, reason=reason)
+        return await self._change(
+            code,
+            self._caller.call(
+                request,
+                functools.partial(protocol.parse_reinstate, code=code),
+                Safety.RECONCILABLE,
+                timeout,
+                code=code,
+            ),
+            judge_reinstate,
+        )
+
+    @bare
+    async def redeem(
+        self, codes: Iterable[str], *, timeout: Timeout | None = None
+    ) -> list[Voucher]:
+        """Redeem vouchers, all in one request (RM's page "Bulk Redeem Vouchers").
+
+        Returns them in the order of ``codes``, at most `Limits.max_redeem_codes`. When the answer
+        is lost, or does not show every voucher redeemed, the others are looked up; only those
+        that are unchanged are sent again. If in the end one is in doubt, it raises
+        `OutcomeUnknownError`: its ``codes`` are those in doubt, its ``vouchers`` as read back,
+        and ``redeemed`` has those that this call redeemed for certain.
+
+        Whether a refusal, say for one code that is unknown, is always of all codes is not
+        documented: look them up after one. Cancelling it after it was sent leaves its outcome
+        unknown. Raises `NotFoundError`, `VoucherStateError`, `InvalidRequestError`.
+        """
+        return await Redemption(
+            self._caller,
+            codes,
+            max_codes=self._max_redeem_codes,
+            look_up=self._get,
+            timeout=timeout,
+        ).run()
 
     def vouchers(
         self, batch_key: str, *, cursor: str | None = None, timeout: Timeout | None = None
     ) -> Pager[Voucher]:
         """List the vouchers of a batch (RM's page "Get Voucher Batch By Key"). A read."""
 
+        @bare
         async def fetch(cursor: str | None) -> Page[Voucher]:
-            request = protocol.build_vouchers(self._environment, batch_key, cursor=cursor)
+            request = protocol.build_vouchers(self._caller.environment, batch_key, cursor=cursor)
             return await self._caller.finish(
-                self._call(request, protocol.parse_vouchers, Safety.READ, timeout)
+                self._caller.call(request, protocol.parse_vouchers, Safety.READ, timeout)
             )
 
         return Pager(fetch, cursor)
@@ -218,35 +285,84 @@ class VoucherClient:
     ) -> Pager[VoucherBatch]:
         """List the merchant's batches (RM's page "Get Voucher Batches"). A read."""
 
+        @bare
         async def fetch(cursor: str | None) -> Page[VoucherBatch]:
             request = protocol.build_batches(
-                self._environment, status=status, is_static=is_static, cursor=cursor
+                self._caller.environment, status=status, is_static=is_static, cursor=cursor
             )
             return await self._caller.finish(
-                self._call(request, protocol.parse_batches, Safety.READ, timeout)
+                self._caller.call(request, protocol.parse_batches, Safety.READ, timeout)
             )
 
         return Pager(fetch, cursor)
 
-    def _issue_call(self, batch_key: str, timeout: Timeout | None = None) -> Call[IssuedVoucher]:
-        request = protocol.build_issue(self._environment, batch_key)
-        return self._call(request, protocol.parse_issue, Safety.ONCE, timeout, batch_key=batch_key)
+    def member(self, country_code: str, phone_number: str) -> Member:
+        """Return a loyalty member's vouchers. Digits only: ``client.member("60", "123456789")``."""
+        return Member(self._caller, country_code, phone_number)
 
-    async def _get(self, code: str, method: str, timeout: Timeout | None) -> Voucher:
-        request = protocol.build_get(self._environment, code, method=method)
-        return await self._caller.finish(
-            self._call(request, protocol.parse_get, Safety.READ, timeout, code=code)
+    @bare
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: object | None = None,
+        safety: Safety = Safety.ONCE,
+        timeout: Timeout | None = None,
+    ) -> Response:
+        """Call what this client has no method for, signed, and return the answer as it is.
+
+        ``path`` begins with ``/v3/`` and is written as it goes on the wire: quote each part that
+        is data with ``urllib.parse.quote(part, safe="")``. ``json`` may have no fraction and no
+        integer beyond 2**53, because how RM signs those is not documented. An answer with RM's
+        error, or a status that is not 2xx, is raised as it is for every other operation.
+
+        ``safety`` says what repeating it can do: `Safety.ONCE` sends it again only after proof
+        that nothing was done and else raises `OutcomeUnknownError`; `Safety.READ` retries freely.
+        """
+        if safety not in (Safety.ONCE, Safety.READ):
+            raise InvalidRequestError.refused("safety must be Safety.ONCE or Safety.READ.")
+        request = protocol.build_any(self._caller.environment, method, path, query=query, json=json)
+        call = self._caller.call(request, protocol.parse_any, safety, timeout)
+        return await self._caller.finish(call)
+
+    def _issue_call(self, batch_key: str, timeout: Timeout | None = None) -> Call[IssuedVoucher]:
+        request = protocol.build_issue(self._caller.environment, batch_key)
+        return self._caller.call(
+            request, protocol.parse_issue, Safety.ONCE, timeout, batch_key=batch_key
         )
 
-    def _call(
-        self,
-        request: Request,
-        parse: Callable[[Response], T],
-        safety: Safety,
-        timeout: Timeout | None,
-        *,
-        batch_key: str | None = None,
-        code: str | None = None,
-    ) -> Call[T]:
-        request = attrs.evolve(request, timeout=timeout or self._timeout)
-        return Call(request, parse, safety, batch_key, code)
+    async def _change(
+        self, code: str, call: Call[Voucher], judge: Callable[[Voucher], Verdict]
+    ) -> Voucher:
+        """Make a call that changes one voucher, which is read back where that is needed."""
+
+        async def settle() -> tuple[Verdict, Voucher]:
+            voucher = await self._get(code, call.timeout, call.deadline)
+            return judge(voucher), voucher
+
+        call.settle = settle
+        return await self._caller.finish(call)
+
+    async def _get(
+        self, code: str, timeout: Timeout | None, deadline: float | None = None
+    ) -> Voucher:
+        def call(method: str) -> Call[Voucher]:
+            request = protocol.build_get(self._caller.environment, code, method=method)
+            return self._caller.call(
+                request, protocol.parse_get, Safety.READ, timeout, deadline=deadline, code=code
+            )
+
+        method = self._get_method
+        other = "GET" if method == "POST" else "POST"
+        first = call(method)
+        try:
+            return await self._caller.finish(first)
+        except APIError as exc:
+            if not protocol.is_wrong_method(exc):
+                raise
+            deadline = first.deadline  # of the whole call
+            voucher = await self._caller.finish(call(other))
+            self._get_method = other
+            return voucher

@@ -24,14 +24,19 @@ The tree::
         ├── RateLimitError
         └── ServerError
 
-No message or repr contains a secret or a voucher code. Attributes named ``code`` of
-`OutcomeUnknownError` and ``message`` of `APIError` (the server's own words) may.
+No message, repr or pickle contains a secret or a voucher code. What may hold a code is only in
+attributes, which a pickle leaves out: ``message`` of `APIError` (the server's own words), and the
+codes and vouchers of `OutcomeUnknownError`.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 __all__ = [
     "APIError",
@@ -55,15 +60,21 @@ __all__ = [
     "TransportError",
     "VoucherError",
     "VoucherStateError",
+    "bare",
 ]
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class VoucherError(Exception):
     """The base of every error that this library raises on purpose."""
 
+    _private: ClassVar[dict[str, object]] = {}
+    """What a pickle has instead of attributes that may hold a code."""
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take keywords, which BaseException's own reduce would lose.
-        return _rebuild, (type(self), self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, {**self.__dict__, **self._private})
 
 
 def _rebuild(
@@ -116,11 +127,24 @@ class OutcomeUnknownError(VoucherError):
         operation: what was called, for example ``"issue"``.
         batch_key: the batch, where the operation has one.
         code: the voucher code, where the operation has one. Bearer value; not in the message.
+        codes: of a bulk redeem, the codes in doubt.
         attempt_id: identifies the last attempt in this library's log.
         nonce: the ``X-Nonce-Str`` of the last attempt.
         sent_at: when the last attempt was signed, UTC.
         voucher: the voucher as read back after the doubt arose, when it could be read.
+        vouchers: of a bulk redeem, those in doubt that could be read back.
+        redeemed: of a bulk redeem, those that it redeemed for certain.
+
+    A pickle has neither codes nor vouchers.
     """
+
+    _private: ClassVar = {
+        "code": None,
+        "codes": (),
+        "voucher": None,
+        "vouchers": (),
+        "redeemed": (),
+    }
 
     def __init__(
         self,
@@ -142,6 +166,9 @@ class OutcomeUnknownError(VoucherError):
         self.nonce = nonce
         self.sent_at = sent_at
         self.voucher = voucher
+        self.codes: tuple[str, ...] = ()
+        self.vouchers: tuple[object, ...] = ()
+        self.redeemed: tuple[object, ...] = ()
 
 
 class APIError(VoucherError):
@@ -150,12 +177,14 @@ class APIError(VoucherError):
     Attributes:
         code: RM's error code as the server spelled it; ``""`` when the body was not RM's own,
             or when the client refused the input before sending.
-        message: the server's own text. It may contain what was asked for, so it is not part of
-            ``str(error)``.
+        message: the server's own text. It may contain what was asked for, so it is part neither
+            of ``str(error)`` nor of a pickle.
         http_status: the HTTP status, or None when nothing was sent.
         hint: what to do about it, in our words.
         retry_after_s: the wait that the server asked for, in seconds.
     """
+
+    _private: ClassVar = {"message": ""}
 
     def __init__(
         self,
@@ -219,3 +248,32 @@ class RateLimitError(APIError):
 
 class ServerError(APIError):
     """The server failed or refused for load."""
+
+
+def bare(function: F) -> F:
+    """Cut the frames of a function, and those below it, off the tracebacks of what it raises.
+
+    They have codes, PINs, keys and tokens as locals, and error reporters collect locals. Causes
+    keep their own tracebacks. A defect, that is, an error that is not ours, keeps all.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except VoucherError as exc:
+            del args, kwargs
+            exc.__traceback__ = None
+            raise
+
+    @functools.wraps(function)
+    async def await_(*args: Any, **kwargs: Any) -> Any:
+        coroutine = function(*args, **kwargs)
+        del args, kwargs
+        try:
+            return await coroutine
+        except (VoucherError, asyncio.CancelledError) as exc:
+            exc.__traceback__ = None
+            raise
+
+    return cast("F", await_ if inspect.iscoroutinefunction(function) else call)

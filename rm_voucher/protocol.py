@@ -1,105 +1,70 @@
 """The API's operations without I/O: ``build_…`` gives a request, ``parse_…`` reads its answer.
 
-Facts about the API stand here and in `converters`, each with the page it comes from. Nothing here
-knows a clock, a token or a socket; `sign_request` is given all of them.
+Facts about the API stand here and in `converters`, each with the page it comes from. What all
+requests share is in `building`, what all answers share in `parsing`. Nothing here knows a clock,
+a token or a socket.
 """
 
 from __future__ import annotations
 
 import base64
-import math
-import unicodedata
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import unquote
 
-import attrs
-import orjson
 from yarl import URL
 
+from rm_voucher.building import JSON, build, json_body, segment
 from rm_voucher.converters import format_time, structure
-from rm_voucher.error_codes import CODE_PATTERN, ERROR_CODES
-from rm_voucher.exceptions import (
-    APIError,
-    AuthenticationError,
-    DecodeError,
-    InvalidRequestError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-)
-from rm_voucher.models import (
-    ErrorBody,
-    IssuedVoucher,
-    Page,
-    Token,
-    Voucher,
-    VoucherBatch,
-    VoucherStatus,
-)
+from rm_voucher.error_codes import ERROR_CODES
+from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
+from rm_voucher.models import IssuedVoucher, Page, Token, Voucher, VoucherBatch, VoucherStatus
+from rm_voucher.parsing import body_of, page, refuse_error, success
 from rm_voucher.settings import Credentials, Environment
-from rm_voucher.signing import Signer, canonical_json, format_signature, string_to_sign
+from rm_voucher.signing import canonical_json
 from rm_voucher.transport.base import Request, Response
 
 __all__ = [
+    "build_any",
     "build_batches",
     "build_get",
     "build_issue",
+    "build_member_get",
+    "build_member_redeem",
+    "build_member_vouchers",
+    "build_redeem",
     "build_refresh",
+    "build_reinstate",
     "build_token",
     "build_void",
     "build_vouchers",
+    "fits_header",
     "is_wrong_method",
+    "parse_any",
     "parse_batches",
     "parse_get",
     "parse_issue",
+    "parse_member_redeem",
+    "parse_redeem",
+    "parse_reinstate",
     "parse_token",
     "parse_void",
     "parse_vouchers",
-    "sign_request",
 ]
 
-T = TypeVar("T")
-
-_JSON = "application/json"
-_MAX_SEGMENT_CHARS = 512
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
 )
-
-
-def sign_request(
-    request: Request, *, signer: Signer, token: str, nonce: str, timestamp: int
-) -> Request:
-    """Return the request with the headers of one attempt (RM's page "Signature Algorithm").
-
-    Each attempt needs a nonce and timestamp (unix seconds) of its own.
-    """
-    text = string_to_sign(
-        method=request.method,
-        url=str(request.url),
-        nonce=nonce,
-        timestamp=str(timestamp),
-        body=request.body,
-    )
-    return attrs.evolve(
-        request,
-        headers={
-            **request.headers,
-            "Authorization": f"Bearer {token}",
-            "X-Nonce-Str": nonce,
-            "X-Signature": format_signature(signer.sign(text.encode())),
-            "X-Timestamp": str(timestamp),
-        },
-    )
+# RFC 3986's characters of a path, percent-encoding included.
+_PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def build_issue(environment: Environment, batch_key: str) -> Request:
     """Build *Issue Voucher*."""
-    path = f"/v3/voucher-batch/{_segment('batch_key', batch_key)}/issue"
-    return _build(environment, "issue", "POST", path, json={})
+    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/issue"
+    return build(environment, "issue", "POST", path, json={})
 
 
 def build_get(environment: Environment, code: str, *, method: str = "POST") -> Request:
@@ -107,8 +72,8 @@ def build_get(environment: Environment, code: str, *, method: str = "POST") -> R
 
     The page says POST with ``{}``, every SDK of RM's sends GET without a body.
     """
-    path = f"/v3/voucher/{_segment('code', code)}"
-    return _build(environment, "get", method, path, json=None if method == "GET" else {})
+    path = f"/v3/voucher/{segment('code', code)}"
+    return build(environment, "get", method, path, json=None if method == "GET" else {})
 
 
 def build_void(
@@ -119,7 +84,7 @@ def build_void(
     used_at: datetime | None = None,
 ) -> Request:
     """Build *Void Voucher*. ``usedAt`` is on no page; RM's Go SDK sends it."""
-    path = f"/v3/voucher/{_segment('code', code)}/void"
+    path = f"/v3/voucher/{segment('code', code)}/void"
     body: dict[str, str] = {}
     if store_id is not None:
         if not isinstance(store_id, str) or not store_id:
@@ -132,15 +97,15 @@ def build_void(
             body["usedAt"] = format_time(used_at)
         except OverflowError:
             raise InvalidRequestError.refused("used_at is in no year of UTC.") from None
-    return _build(environment, "void", "POST", path, json=body)
+    return build(environment, "void", "POST", path, json=body)
 
 
 def build_vouchers(
     environment: Environment, batch_key: str, *, cursor: str | None = None
 ) -> Request:
     """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
-    path = f"/v3/voucher-batch/{_segment('batch_key', batch_key)}/vouchers"
-    return _build(environment, "vouchers", "GET", path, query={"cursor": cursor})
+    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/vouchers"
+    return build(environment, "vouchers", "GET", path, query={"cursor": cursor})
 
 
 def build_batches(
@@ -153,13 +118,124 @@ def build_batches(
     """Build *Get Voucher Batches*. The filter is a JSON object in the query, as RM's SDKs send."""
     wanted = {"status": status, "isStatic": is_static}
     chosen = {name: value for name, value in wanted.items() if value is not None}
-    return _build(
+    return build(
         environment,
         "batches",
         "GET",
         "/v3/voucher-batches",
-        query={"filter": _json_body(chosen).decode() if chosen else None, "cursor": cursor},
+        query={"filter": json_body(chosen).decode() if chosen else None, "cursor": cursor},
     )
+
+
+def build_reinstate(
+    environment: Environment, code: str, *, pin: str, reason: str | None = None
+) -> Request:
+    """Build *Reinstate Voucher*. The PIN is the merchant's."""
+    if not isinstance(pin, str) or not pin:
+        raise InvalidRequestError.refused("pin must be text, and not empty.")
+    if not isinstance(reason, str | None):
+        raise InvalidRequestError.refused("reason must be text.")
+    path = f"/v3/voucher/{segment('code', code)}/reinstate"
+    body = {"pin": pin} if reason is None else {"pin": pin, "reason": reason}
+    return build(environment, "reinstate", "PATCH", path, json=body)
+
+
+def build_redeem(environment: Environment, codes: Sequence[str]) -> Request:
+    """Build *Bulk Redeem Vouchers*."""
+    return build(environment, "redeem", "POST", "/v3/vouchers/redeem", json={"codes": list(codes)})
+
+
+def build_member_vouchers(
+    environment: Environment,
+    country_code: str,
+    phone_number: str,
+    *,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Request:
+    """Build *Get Loyalty Member Vouchers*, a page."""
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequestError.refused("limit must be a whole number, 1 or more.")
+    query = {
+        **_member(country_code, phone_number),
+        "limit": None if limit is None else str(limit),
+        "cursor": cursor,
+    }
+    return build(environment, "member vouchers", "GET", "/v3/loyalty/me/vouchers", query=query)
+
+
+def build_member_get(
+    environment: Environment, country_code: str, phone_number: str, code: str
+) -> Request:
+    """Build *Get Loyalty Member Voucher*."""
+    path = f"/v3/loyalty/me/voucher/{segment('code', code)}"
+    query = _member(country_code, phone_number)
+    return build(environment, "member get", "GET", path, query=query)
+
+
+def build_member_redeem(
+    environment: Environment, country_code: str, phone_number: str, code: str
+) -> Request:
+    """Build *Redeem Loyalty Member Voucher*. The page shows no body."""
+    path = f"/v3/loyalty/me/voucher/{segment('code', code)}/redeem"
+    query = _member(country_code, phone_number)
+    return build(environment, "member redeem", "POST", path, query=query)
+
+
+def _member(country_code: str, phone_number: str) -> dict[str, str | None]:
+    for name, text in (("country_code", country_code), ("phone_number", phone_number)):
+        if not isinstance(text, str) or not re.fullmatch("[0-9]{1,15}", text):
+            raise InvalidRequestError.refused(
+                f"{name} must be digits, without a plus sign or spaces."
+            )
+    return {"countryCode": country_code, "phoneNumber": phone_number}
+
+
+def build_any(
+    environment: Environment,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    json: object | None = None,
+) -> Request:
+    """Build a request that no page documents. ``path`` is written as it goes on the wire."""
+    if method not in _METHODS:
+        raise InvalidRequestError.refused(f"method must be one of {', '.join(_METHODS)}.")
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or _leaves_its_place(path):
+        raise InvalidRequestError.refused(
+            "path must be an absolute path without query, its parts percent-encoded "
+            "(urllib.parse.quote(part, safe='')), none of them empty or only dots."
+        )
+    if method == "GET" and json is not None:
+        raise InvalidRequestError.refused("A GET carries no body.")
+    if not isinstance(query, Mapping | None):
+        raise InvalidRequestError.refused("query must map names to text.")
+    request = build(environment, "request", method, path, query=query, json=json)
+    _check_json(json)  # after it was written, which refuses what has no end
+    return request
+
+
+def _leaves_its_place(path: str) -> bool:
+    # Decoded twice, because a gateway may decode once before the server does.
+    return any(not unquote(unquote(part)).strip("./\\") for part in path.split("/")[1:])
+
+
+def _check_json(json: object) -> None:
+    """Refuse, at any depth, what would be signed in a form that RM does not document."""
+    values = [json]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list | tuple):
+            values.extend(value)
+        elif isinstance(value, float) or (isinstance(value, int) and abs(value) > 2**53):
+            raise InvalidRequestError.refused(
+                "How RM signs fractions and integers beyond 2**53 is not documented: send text."
+            )
+        elif not isinstance(value, str | int | None):
+            raise InvalidRequestError.refused(f"json has a {type(value).__name__}; send text.")
 
 
 def build_token(environment: Environment, credentials: Credentials) -> Request:
@@ -185,85 +261,59 @@ def _build_token(
         url=URL(environment.oauth_url + "/v1/token", encoded=True),
         headers={
             "Authorization": f"Basic {base64.b64encode(identity).decode()}",
-            "Content-Type": _JSON,
+            "Content-Type": JSON,
         },
         body=canonical_json(body),
     )
 
 
-def _build(
-    environment: Environment,
-    operation: str,
-    method: str,
-    path: str,
-    *,
-    query: Mapping[str, str | None] | None = None,
-    json: object | None = None,
-) -> Request:
-    chosen = {name: value for name, value in (query or {}).items() if value is not None}
-    try:
-        pairs = [f"{name}={quote(value, safe='')}" for name, value in chosen.items()]
-    except (UnicodeEncodeError, TypeError):
-        raise InvalidRequestError.refused("A filter or cursor must be text.") from None
-    text = "&".join(pairs)
-    return Request(
-        operation=operation,
-        method=method,
-        # As it stands: yarl would turn %40 into @, and the signature would be of another URL.
-        url=URL(environment.api_url + path + (f"?{text}" if text else ""), encoded=True),
-        headers={"Content-Type": _JSON},
-        body=b"" if json is None else _json_body(json),
-    )
-
-
-def _json_body(value: object) -> bytes:
-    try:
-        return canonical_json(value)
-    except TypeError as exc:
-        # orjson's own errors name types, not values.
-        raise InvalidRequestError.refused(f"The request can't be written as JSON: {exc}.") from None
-
-
-def _segment(name: str, text: str) -> str:
-    """Return a code or key as one path segment that no server can read as another path."""
-
-    def refused(reason: str) -> InvalidRequestError:
-        return InvalidRequestError.refused(f"{name} {reason}.")
-
-    if not isinstance(text, str):
-        raise refused(f"must be text, not {type(text).__name__}")
-    if not text:
-        raise refused("is empty")
-    if len(text) > _MAX_SEGMENT_CHARS:
-        raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
-    if text != text.strip():
-        raise refused("has white space at an end")
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
-        raise refused("has a control character or half a surrogate pair")
-    # A server may fold look-alikes (U+FF0E is a full stop to some) before it splits the path.
-    folded = unicodedata.normalize("NFKC", text)
-    if "/" in folded or "\\" in folded:
-        raise refused("has a slash")
-    if not folded.strip("."):
-        raise refused("is only dots")
-    return quote(text, safe="")
-
-
 def parse_issue(response: Response) -> IssuedVoucher:
     """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do."""
-    return structure(_success(response).get("item"), IssuedVoucher, path="$.item")
+    return structure(success(response).get("item"), IssuedVoucher, path="$.item")
 
 
 def parse_get(response: Response) -> Voucher:
     """Read the answer to `build_get`."""
-    return structure(_success(response).get("item"), Voucher, path="$.item")
+    return structure(success(response).get("item"), Voucher, path="$.item")
 
 
 def parse_void(response: Response, code: str) -> Voucher:
     """Read the answer to `build_void`: the voucher that was asked for, and it is void."""
+    return _shown(response, code, {VoucherStatus.VOID})
+
+
+def parse_reinstate(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_reinstate`: the voucher that was asked for, void no more.
+
+    The page shows it REDEEMED; what it is after a void that no redemption preceded is not
+    documented.
+    """
+    return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
+
+
+def parse_member_redeem(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_member_redeem`: the voucher that was asked for, redeemed or used.
+
+    The page's example turns it from REDEEMED to VOID.
+    """
+    return _shown(response, code, {VoucherStatus.REDEEMED, VoucherStatus.VOID})
+
+
+def parse_redeem(response: Response) -> tuple[Voucher, ...]:
+    """Read the answer to `build_redeem`: a list, under ``item``."""
+    items = success(response).get("item")
+    if not isinstance(items, list):
+        raise DecodeError("expected a list @ $.item")
+    return tuple(
+        structure(item, Voucher, path=f"$.item[{index}]") for index, item in enumerate(items)
+    )
+
+
+def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
+    """Return the voucher of a change's answer, which must itself show the change."""
     voucher = parse_get(response)
-    if voucher.status is not VoucherStatus.VOID:
-        raise DecodeError("expected VOID @ $.item.status")
+    if voucher.status not in statuses:
+        raise DecodeError("expected the status that the operation leads to @ $.item.status")
     # Whether codes are case-sensitive is not documented.
     if voucher.code is not None and voucher.code.casefold() != code.casefold():
         raise DecodeError("expected the code that was asked for @ $.item.code")
@@ -272,20 +322,31 @@ def parse_void(response: Response, code: str) -> Voucher:
 
 def parse_vouchers(response: Response) -> Page[Voucher]:
     """Read the answer to `build_vouchers`."""
-    return _page(response, Voucher)
+    return page(response, Voucher)
 
 
 def parse_batches(response: Response) -> Page[VoucherBatch]:
     """Read the answer to `build_batches`."""
-    return _page(response, VoucherBatch)
+    return page(response, VoucherBatch)
 
 
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
-    token = structure(_body(response), Token)
-    if not token.access_token.isascii() or not token.access_token.isprintable():
+    token = structure(body_of(response), Token)
+    if not fits_header(token.access_token):
         raise DecodeError("expected a token that fits a header @ $.accessToken")
     return token
+
+
+def fits_header(token: str) -> bool:
+    """Return whether a token can stand in ``Authorization`` and nowhere else."""
+    return token.isascii() and token.isprintable()
+
+
+def parse_any(response: Response) -> Response:
+    """Return the answer to `build_any` as it is, unless it is an error."""
+    refuse_error(response)
+    return response
 
 
 def is_wrong_method(error: APIError) -> bool:
@@ -294,104 +355,3 @@ def is_wrong_method(error: APIError) -> bool:
         info = ERROR_CODES.get(error.code)
         return info is not None and info.code in _WRONG_METHOD_CODES
     return error.http_status in (404, 405)
-
-
-def _page(response: Response, cls: type[T]) -> Page[T]:
-    body = _success(response)
-    items = body.get("items")
-    if not isinstance(items, list):
-        raise DecodeError("expected a list @ $.items")
-    meta = body.get("meta") or {}
-    if not isinstance(meta, dict):
-        raise DecodeError("expected an object @ $.meta")
-    cursor, count = meta.get("cursor"), meta.get("count")
-    if not isinstance(cursor, str | None):
-        raise DecodeError("expected text @ $.meta.cursor")
-    return Page(
-        items=tuple(
-            structure(item, cls, path=f"$.items[{index}]") for index, item in enumerate(items)
-        ),
-        cursor=cursor or None,
-        count=count if type(count) is int else None,
-    )
-
-
-def _success(response: Response) -> dict[str, Any]:
-    body = _body(response)
-    if body.get("code") != "SUCCESS":
-        raise DecodeError("expected SUCCESS @ $.code")
-    return body
-
-
-def _body(response: Response) -> dict[str, Any]:
-    """Return the answer's JSON object, or raise what it says went wrong."""
-    try:
-        body: dict[str, Any] = orjson.loads(response.body)
-    except orjson.JSONDecodeError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
-    error = body.get("error")
-    # An answer that claims both is not RM's: which of the two to believe is unknown.
-    if isinstance(error, dict) and not body.get("item") and body.get("code") != "SUCCESS":
-        raise _api_error(response, error)
-    if not 200 <= response.status < 300:
-        raise _status_error(response)
-    if not body or error is not None:
-        raise DecodeError("expected a JSON object without an error @ $")
-    return body
-
-
-def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeError:
-    try:
-        error = structure(wire, ErrorBody, path="$.error")
-    except DecodeError as exc:
-        return exc if 200 <= response.status < 300 else _status_error(response)
-    if not CODE_PATTERN.fullmatch(error.code):
-        return _status_error(response)
-    info = ERROR_CODES.get(error.code)
-    cls = info.error if info else _class_of_status(response.status)
-    return cls(
-        error.code,
-        error.message or "",
-        response.status,
-        info.hint if info else "RM's list of error codes does not have this one.",
-        retry_after_s=_retry_after_s(response.headers),
-    )
-
-
-def _status_error(response: Response) -> APIError:
-    return _class_of_status(response.status)(
-        http_status=response.status,
-        hint="A gateway or another server may have answered in RM's place.",
-        retry_after_s=_retry_after_s(response.headers),
-    )
-
-
-def _class_of_status(status: int) -> Callable[..., APIError]:
-    if status >= 500:
-        return ServerError
-    return _STATUS_ERRORS.get(status, APIError)
-
-
-_STATUS_ERRORS: dict[int, type[APIError]] = {
-    401: AuthenticationError,
-    403: PermissionDeniedError,
-    429: RateLimitError,
-}
-
-
-def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return the wait that ``Retry-After`` asks for: seconds, or a date by the server's clock."""
-    text = headers.get("retry-after")
-    if text is None:
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        try:
-            until = parsedate_to_datetime(text)
-            seconds = (until - parsedate_to_datetime(headers["date"])).total_seconds()
-        except (KeyError, ValueError, TypeError, OverflowError):
-            return None
-    return max(seconds, 0.0) if math.isfinite(seconds) else None

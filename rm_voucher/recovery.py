@@ -7,18 +7,18 @@ from datetime import UTC, datetime
 
 from rm_voucher.models import Voucher, VoucherStatus
 
-__all__ = ["Verdict", "judge_void"]
+__all__ = ["Verdict", "judge_redeem", "judge_reinstate", "judge_void"]
 
 
-_NOT_VOID = frozenset(
+_NOT_REDEEMED = frozenset(
     {
         VoucherStatus.VALID,
         VoucherStatus.ISSUED,
-        VoucherStatus.REDEEMED,
         VoucherStatus.EXPIRED,
         VoucherStatus.MARKET_PLACE,
     }
 )
+_NOT_VOID = _NOT_REDEEMED | {VoucherStatus.REDEEMED}
 
 
 class Verdict(enum.Enum):
@@ -32,8 +32,8 @@ class Verdict(enum.Enum):
     """The voucher has changed, but anybody may have done that."""
 
 
-def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
-    """Judge a *void* that was sent with ``used_at``.
+def judge_void(voucher: Voucher, *, used_at: datetime | None = None) -> Verdict:
+    """Judge a *void* that was sent with ``used_at``, or a member's *redeem*, which has none.
 
     A void voucher proves ours only when it carries the very instant that we sent: another till
     may have voided it, and honouring it twice is a loss. Reinstating leaves ``used_at`` in place,
@@ -46,3 +46,18 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
     if is_void and used_at is not None and voucher.used_at == used_at.astimezone(UTC):
         return Verdict.DONE
     return Verdict.UNPROVEN
+
+
+def judge_redeem(voucher: Voucher) -> Verdict:
+    """Judge a *redeem*: nothing on a redeemed voucher says who redeemed it.
+
+    A voucher may expire, or be voided, after its redemption, so ``redeemed_at`` counts too.
+    """
+    unchanged = voucher.status in _NOT_REDEEMED and voucher.redeemed_at is None
+    return Verdict.UNCHANGED if unchanged else Verdict.UNPROVEN
+
+
+def judge_reinstate(voucher: Voucher) -> Verdict:
+    """Judge a *reinstate*: nothing on a reinstated voucher says who reinstated it."""
+    is_void = voucher.status is VoucherStatus.VOID
+    return Verdict.UNCHANGED if is_void else Verdict.UNPROVEN

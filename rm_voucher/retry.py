@@ -151,14 +151,18 @@ class RetryPolicy:
         repeat_after: Callable[[VoucherError], bool],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
+        in_time: Callable[[float], bool] = lambda _: True,
     ) -> T:
         """Await ``attempt()`` until it succeeds, may not be repeated, or the attempts are spent.
 
-        ``attempt`` is a coroutine function. Raises the last attempt's error. ``random`` gives
-        numbers in [0, 1).
+        ``attempt`` is a coroutine function. ``in_time`` says whether an attempt may still begin
+        after a wait of so many seconds. Raises the last attempt's error. ``random`` gives numbers
+        in [0, 1).
         """
         retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.max_attempts),
+            stop=lambda state: (
+                state.attempt_number >= self.max_attempts or not in_time(state.upcoming_sleep)
+            ),
             retry=tenacity.retry_if_exception(
                 lambda exc: isinstance(exc, VoucherError) and repeat_after(exc)
             ),

@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 from yarl import URL
 
-from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.exceptions import ConfigurationError, bare
 
 __all__ = ["Credentials", "Environment", "Limits", "Timeout"]
 
@@ -54,6 +54,7 @@ class Credentials:
     private_key: str | bytes | Path = attrs.field(repr=False)
 
     @classmethod
+    @bare
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Return the credentials that the ``RM_…`` variables give; see the module."""
         env = os.environ if env is None else env
@@ -93,6 +94,7 @@ def _read_key_file(path: Path) -> bytes:
             f"The private key file {path} can't be read: {exc.strerror}."
         ) from exc
     if len(pem) > _MAX_KEY_FILE_BYTES:
+        del pem  # an error reporter would collect it
         raise ConfigurationError(f"{path} is too large to be a private key.")
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         warnings.warn(
@@ -103,6 +105,7 @@ def _read_key_file(path: Path) -> bytes:
 
 
 _MAX_KEY_FILE_BYTES = 64 * 1024
+Credentials.__init__ = bare(Credentials.__init__)  # type: ignore[method-assign] # attrs made it
 
 
 @attrs.frozen
@@ -132,6 +135,7 @@ class Environment:
         return cls(url, url)
 
     @classmethod
+    @bare
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
         """Return the environment that the ``RM_…`` variables give; sandbox by default."""
         env = os.environ if env is None else env
@@ -198,24 +202,34 @@ def positive(instance: object, attribute: attrs.Attribute[Any], value: float) ->
 
 @attrs.frozen(kw_only=True)
 class Timeout:
-    """How long one attempt may take, in seconds.
+    """How long a call may take, in seconds.
 
     ``connect_s`` covers waiting for a free connection, DNS, TCP and TLS; when it passes, nothing
-    was sent. ``attempt_s`` covers the whole attempt; when it passes, the outcome is unknown, so
-    it must be the longer.
+    was sent. ``attempt_s`` covers one whole attempt; when it passes, the outcome is unknown, so
+    it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
+    waits and reading back; None for none. The last attempt is cut short by it, and none begins
+    with no more than ``connect_s`` left.
     """
 
     connect_s: float = attrs.field(default=10.0, validator=positive)
     attempt_s: float = attrs.field(default=30.0, validator=positive)
+    total_s: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
 
     def __attrs_post_init__(self) -> None:
         if self.connect_s >= self.attempt_s:
             raise ConfigurationError("connect_s must be less than attempt_s.")
+        if self.total_s is not None and self.total_s < self.attempt_s:
+            raise ConfigurationError("total_s must not be less than attempt_s.")
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much a transport takes on: connections at once, and bytes of an answer's body."""
+    """How much a client takes on.
+
+    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, are its own
+    transport's; ``max_redeem_codes`` is for one bulk redeem (RM's limit is not documented).
+    """
 
     max_connections: int = attrs.field(default=100, validator=positive)
     max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=positive)
+    max_redeem_codes: int = attrs.field(default=100, validator=positive)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import orjson
 
-from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.exceptions import ConfigurationError, bare
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey
@@ -94,6 +94,7 @@ class RsaSigner:
         self._hash = SHA256()
 
     @classmethod
+    @bare
     def from_pem(cls, pem: bytes) -> Self:
         """Return the signer for an unencrypted RSA key of 2048 bits or more, PKCS#1 or PKCS#8.
 

@@ -295,7 +295,7 @@ def test_call_repr_hides_token_and_code():
     """A call is a local of every traceback."""
     request = Request(operation="get", method="POST", url=URL("https://x.invalid/CODE"))
     parse = functools.partial(protocol.parse_void, code="NAklEfbVdV")
-    call = Call(request, parse, Safety.READ, code="NAklEfbVdV", token="canary")
+    call = Call(request, parse, Safety.READ, Timeout(), None, code="NAklEfbVdV", token="canary")
     assert "NAklEfbVdV" not in repr(call)
     assert "canary" not in repr(call)
 
@@ -630,8 +630,8 @@ def test_from_env(monkeypatch, credentials):
     monkeypatch.setenv("RM_CLIENT_SECRET", "hush")
     monkeypatch.setenv("RM_PRIVATE_KEY", credentials.private_key.decode())
     monkeypatch.setenv("RM_ENVIRONMENT", "production")
-    assert VoucherClient.from_env()._environment == Environment.PRODUCTION
-    assert VoucherClient.from_env(environment=Environment.SANDBOX)._environment == (
+    assert VoucherClient.from_env()._caller.environment == Environment.PRODUCTION
+    assert VoucherClient.from_env(environment=Environment.SANDBOX)._caller.environment == (
         Environment.SANDBOX
     )
 

@@ -13,16 +13,19 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version` and `exceptions` stand below the others; within L4, `caller` below `client`.
+# L0, `_version` and `exceptions` stand below the others; within L2, `protocol` above; within L4,
+# `caller` below and `client` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"error_codes", "models", "settings"},
-    {"converters", "signing", "retry", "transport.base", "transport"},
-    {"protocol", "transport.memory", "transport.aiohttp"},
+    {"converters", "signing", "retry", "token_store", "transport.base", "transport"},
+    {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
+    {"protocol"},
     {"auth", "pager", "recovery"},
     {"caller"},
+    {"member", "redemption"},
     {"client"},
-    {"emulator", "emulator.state", "emulator.app", "emulator.server"},
+    {"emulator", "emulator.state", "emulator.app", "emulator.server", "otel"},
     {"bulk"},
     {
         "cli",
@@ -36,7 +39,7 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L1", "L2", "L3", "L4", "L4", "L5", "L6", "L7"]
+NAMES = ["L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L7"]
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {
@@ -44,6 +47,7 @@ ELSEWHERE = {
     "retry": {"tenacity"},
     "signing": {"cryptography"},
     "transport.aiohttp": {"aiohttp"},
+    "otel": {"opentelemetry"},
     "emulator.app": {"cryptography"},
     "emulator.server": {"aiohttp"},
     "cli": {"rich", "typer"},

@@ -26,6 +26,7 @@ from rm_voucher import (
     VoucherError,
 )
 from rm_voucher import protocol as p
+from rm_voucher.building import sign_request
 
 SANDBOX = Environment.SANDBOX
 API = "https://sb-open.revenuemonster.my"
@@ -95,7 +96,7 @@ def test_request_is_as_documented(request_, method, url, body):
 def test_sign_request_adds_the_headers_of_an_attempt():
     """Signing adds the four headers and changes nothing else."""
     request = p.build_issue(SANDBOX, BATCH)
-    signed = p.sign_request(request, signer=NoSigner(), token="t", nonce="n", timestamp=7)
+    signed = sign_request(request, signer=NoSigner(), token="t", nonce="n", timestamp=7)
     assert signed.headers == {
         "Content-Type": "application/json",
         "Authorization": "Bearer t",
@@ -110,7 +111,7 @@ def test_sign_request_adds_the_headers_of_an_attempt():
 def test_request_repr_hides_code_and_headers():
     """A request in a log shows what was asked, not of which voucher or with which token."""
     request = p.build_get(SANDBOX, "NAklEfbVdV")
-    signed = p.sign_request(request, signer=NoSigner(), token="hush", nonce="n", timestamp=7)
+    signed = sign_request(request, signer=NoSigner(), token="hush", nonce="n", timestamp=7)
     assert repr(signed) == "Request(operation='get', method='POST')"
 
 
@@ -248,7 +249,7 @@ def test_void_store_id_is_text(store_id):
 @pytest.mark.parametrize("cursor", [5, "\ud800", object()])
 def test_cursor_of_another_type_is_refused(cursor):
     """A cursor that can't be written is refused, not guessed."""
-    with pytest.raises(InvalidRequestError, match=r"cursor|filter"):
+    with pytest.raises(InvalidRequestError, match="query"):
         p.build_vouchers(SANDBOX, "K", cursor=cursor)
 
 

@@ -12,8 +12,8 @@ from rawserver import http, raw_server
 from yarl import URL
 
 from rm_voucher import Credentials, Environment, Request, StaticToken, VoucherClient
+from rm_voucher.building import sign_request
 from rm_voucher.emulator import Emulator
-from rm_voucher.protocol import sign_request
 from rm_voucher.signing import canonical_json
 
 CASES = 300
@@ -89,7 +89,7 @@ async def send_body(client, target, value):
     request = Request(
         operation="body",
         method="POST",
-        url=URL(client._environment.api_url + target, encoded=True),
+        url=URL(client._caller.environment.api_url + target, encoded=True),
         headers={"Content-Type": "application/json"},
         body=canonical_json(value),
     )

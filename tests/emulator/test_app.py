@@ -25,9 +25,10 @@ from rm_voucher import (
     VoucherStatus,
     VoucherType,
 )
+from rm_voucher.building import sign_request
 from rm_voucher.emulator import Emulator
 from rm_voucher.models import Expiry, ExpiryType
-from rm_voucher.protocol import build_issue, sign_request
+from rm_voucher.protocol import build_issue
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
 

@@ -1,0 +1,108 @@
+"""What all requests are made of: one URL, one body, and the headers of one attempt. No I/O."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from urllib.parse import quote
+
+import attrs
+from yarl import URL
+
+from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.settings import Environment
+from rm_voucher.signing import Signer, canonical_json, format_signature, string_to_sign
+from rm_voucher.transport.base import Request
+
+__all__ = ["JSON", "build", "json_body", "segment", "sign_request"]
+
+JSON = "application/json"
+_MAX_SEGMENT_CHARS = 512
+
+
+def sign_request(
+    request: Request, *, signer: Signer, token: str, nonce: str, timestamp: int
+) -> Request:
+    """Return the request with the headers of one attempt (RM's page "Signature Algorithm").
+
+    Each attempt needs a nonce and timestamp (unix seconds) of its own.
+    """
+    text = string_to_sign(
+        method=request.method,
+        url=str(request.url),
+        nonce=nonce,
+        timestamp=str(timestamp),
+        body=request.body,
+    )
+    return attrs.evolve(
+        request,
+        headers={
+            **request.headers,
+            "Authorization": f"Bearer {token}",
+            "X-Nonce-Str": nonce,
+            "X-Signature": format_signature(signer.sign(text.encode())),
+            "X-Timestamp": str(timestamp),
+        },
+    )
+
+
+def build(
+    environment: Environment,
+    operation: str,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str | None] | None = None,
+    json: object | None = None,
+) -> Request:
+    """Return the unsigned request to a path of the API. ``query`` leaves out what is None."""
+    chosen = {name: value for name, value in (query or {}).items() if value is not None}
+    try:
+        pairs = [
+            f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in chosen.items()
+        ]
+    except (UnicodeEncodeError, TypeError):
+        raise InvalidRequestError.refused("What goes into the query must be text.") from None
+    text = "&".join(pairs)
+    return Request(
+        operation=operation,
+        method=method,
+        # As it stands: yarl would turn %40 into @, and the signature would be of another URL.
+        url=URL(environment.api_url + path + (f"?{text}" if text else ""), encoded=True),
+        headers={"Content-Type": JSON},
+        body=b"" if json is None else json_body(json),
+    )
+
+
+def json_body(value: object) -> bytes:
+    """Return the bytes to sign and to send for a JSON value."""
+    try:
+        return canonical_json(value)
+    except TypeError as exc:
+        # orjson's own errors name types, not values.
+        raise InvalidRequestError.refused(f"The request can't be written as JSON: {exc}.") from None
+
+
+def segment(name: str, text: str) -> str:
+    """Return a code or key as one path segment that no server can read as another path."""
+
+    def refused(reason: str) -> InvalidRequestError:
+        return InvalidRequestError.refused(f"{name} {reason}.")
+
+    if not isinstance(text, str):
+        raise refused(f"must be text, not {type(text).__name__}")
+    if not text:
+        raise refused("is empty")
+    if len(text) > _MAX_SEGMENT_CHARS:
+        raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
+    if text != text.strip():
+        raise refused("has white space at an end")
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+        raise refused("has a control character or half a surrogate pair")
+    # A server may fold look-alikes (U+FF0E is a full stop to some) before it splits the path.
+    folded = unicodedata.normalize("NFKC", text)
+    if "/" in folded or "\\" in folded:
+        raise refused("has a slash")
+    if not folded.strip("."):
+        raise refused("is only dots")
+    return quote(text, safe="")

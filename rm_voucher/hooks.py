@@ -1,0 +1,127 @@
+"""What may watch the attempts of a client: called before and after each, it changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import TypeVar
+
+import attrs
+
+from rm_voucher.exceptions import APIError, VoucherError
+from rm_voucher.retry import Outcome, classify
+from rm_voucher.transport.base import Response
+
+__all__ = ["Attempt", "AttemptResult", "Hook", "watch"]
+
+T = TypeVar("T")
+D = TypeVar("D")
+R = TypeVar("R")
+
+_log = logging.getLogger("rm_voucher")
+
+
+@attrs.frozen(kw_only=True)
+class Attempt:
+    """One attempt of a call, about to be sent. It holds no URL, code or secret.
+
+    Attributes:
+        operation: what is called, for example ``"issue"`` or ``"token"``.
+        method: the HTTP method.
+        host: the server's host name.
+        number: 1 for the first attempt of the call.
+        attempt_id: identifies the attempt in this library's log and in `OutcomeUnknownError`.
+        batch_key: the batch, where the operation has one.
+        started_at: by the client's clock, UTC.
+    """
+
+    operation: str
+    method: str
+    host: str
+    number: int
+    attempt_id: str
+    batch_key: str | None
+    started_at: datetime
+
+
+@attrs.frozen(kw_only=True)
+class AttemptResult:
+    """How an attempt ended. It holds no URL, code or secret.
+
+    Attributes:
+        attempt: as it was before.
+        duration_s: by the client's clock.
+        http_status: the answer's, or None when none arrived.
+        error: the class name of what was raised, or None for a success.
+        error_code: RM's error code, where the answer has one.
+        outcome: what the error proves, or None for a success and for what is not a
+            `VoucherError`.
+    """
+
+    attempt: Attempt
+    duration_s: float
+    http_status: int | None = None
+    error: str | None = None
+    error_code: str | None = None
+    outcome: Outcome | None = None
+
+
+Hook = Callable[[Attempt], Callable[[AttemptResult], None] | None]
+"""Called before each attempt; what it returns, if anything, is called after it.
+
+Both are plain functions and must not block. What they raise is logged and changes nothing: a hook
+must never cost a voucher.
+"""
+
+
+async def watch(
+    send: Callable[[], Awaitable[Response]],
+    parse: Callable[[Response], T],
+    *,
+    hooks: tuple[Hook, ...],
+    clock: Callable[[], float],
+    describe: Callable[[], Attempt],
+) -> T:
+    """Send, parse, and tell the hooks. Without hooks, nothing is described."""
+    if not hooks:
+        return _parsed(parse, await send())
+    attempt = describe()
+    after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
+    status = None
+    error: BaseException | None = None
+    try:
+        response = await send()
+        status = response.status
+        return _parsed(parse, response)
+    except BaseException as exc:
+        error = exc
+        raise
+    finally:
+        result = AttemptResult(
+            attempt=attempt,
+            duration_s=max(0.0, clock() - attempt.started_at.timestamp()),
+            http_status=status,
+            error=None if error is None else type(error).__name__,
+            error_code=(error.code or None) if isinstance(error, APIError) else None,
+            outcome=classify(error) if isinstance(error, VoucherError) else None,
+        )
+        del error  # it holds this frame
+        for then in after:
+            _told(then, result)
+
+
+def _parsed(parse: Callable[[Response], T], response: Response) -> T:
+    try:
+        return parse(response)
+    except VoucherError as exc:
+        exc.__traceback__ = None  # those frames have the answer, so codes and tokens, as locals
+        raise
+
+
+def _told(hook: Callable[[D], R], details: D) -> R | None:
+    try:
+        return hook(details)
+    except Exception as exc:  # noqa: BLE001 - the user's own function
+        _log.warning("a hook failed (%s)", type(exc).__name__, exc_info=True)
+        return None

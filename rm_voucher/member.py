@@ -1,0 +1,90 @@
+"""The vouchers of one loyalty member, in a merchant's own app."""
+
+from __future__ import annotations
+
+import functools
+
+import attrs
+
+from rm_voucher import protocol
+from rm_voucher.caller import Caller
+from rm_voucher.exceptions import bare
+from rm_voucher.models import Page, Voucher
+from rm_voucher.pager import Pager
+from rm_voucher.recovery import Verdict, judge_void
+from rm_voucher.retry import Safety
+from rm_voucher.settings import Environment, Timeout
+
+__all__ = ["Member"]
+
+
+@attrs.frozen
+class Member:
+    """A loyalty member, by phone number: the vouchers in the member's account.
+
+    Made by `VoucherClient.member`. The first call raises `InvalidRequestError` for a number that
+    is not made of digits; the server raises `NotFoundError` and `VoucherStateError` for a member
+    that is not the merchant's.
+    """
+
+    _caller: Caller = attrs.field(repr=False)
+    _country_code: str = attrs.field(repr=False)
+    _phone_number: str = attrs.field(repr=False)
+
+    def vouchers(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        timeout: Timeout | None = None,
+    ) -> Pager[Voucher]:
+        """List the member's vouchers (RM's page "Get Loyalty Member Vouchers"). A read.
+
+        ``limit`` is the size of a page; what the server takes at most is not documented.
+        """
+
+        @bare
+        async def fetch(cursor: str | None) -> Page[Voucher]:
+            request = protocol.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
+            call = self._caller.call(request, protocol.parse_vouchers, Safety.READ, timeout)
+            return await self._caller.finish(call)
+
+        return Pager(fetch, cursor)
+
+    @bare
+    async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
+        """Look up one (RM's page "Get Loyalty Member Voucher"). A read: it may be repeated.
+
+        Raises `NotFoundError`, and `VoucherStateError` when the member does not own it.
+        """
+        return await self._get(code, timeout, None)
+
+    @bare
+    async def redeem(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
+        """Redeem one (RM's page "Redeem Loyalty Member Voucher").
+
+        In the page's example this turns a REDEEMED voucher VOID, that is, it uses it up. When
+        the answer is lost, the voucher is read back: not void, it is sent again; void, it raises
+        `OutcomeUnknownError` with the voucher attached, because nothing on it proves that it was
+        this call. Cancelling it after it was sent leaves its outcome unknown; `get` shows it.
+        """
+        request = protocol.build_member_redeem(*self._who(), code)
+        parse = functools.partial(protocol.parse_member_redeem, code=code)
+        call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
+
+        async def settle() -> tuple[Verdict, Voucher]:
+            voucher = await self._get(code, timeout, call.deadline)
+            return judge_void(voucher), voucher
+
+        call.settle = settle
+        return await self._caller.finish(call)
+
+    async def _get(self, code: str, timeout: Timeout | None, deadline: float | None) -> Voucher:
+        request = protocol.build_member_get(*self._who(), code)
+        call = self._caller.call(
+            request, protocol.parse_get, Safety.READ, timeout, deadline=deadline, code=code
+        )
+        return await self._caller.finish(call)
+
+    def _who(self) -> tuple[Environment, str, str]:
+        return self._caller.environment, self._country_code, self._phone_number
