@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 
@@ -67,12 +67,15 @@ class AttemptResult:
     outcome: Outcome | None = None
 
 
-Hook = Callable[[Attempt], Callable[[AttemptResult], None] | None]
-"""Called before each attempt; what it returns, if anything, is called after it.
+class Hook(Protocol):
+    """Called before each attempt; what it returns, if anything, is called after it.
 
-Both are plain functions and must not block. What they raise is logged and changes nothing: a hook
-must never cost a voucher.
-"""
+    Both are plain functions and must not block. What they raise is logged and changes nothing: a
+    hook must never cost a voucher.
+    """
+
+    def __call__(self, attempt: Attempt, /) -> Callable[[AttemptResult], None] | None:
+        """Take note of an attempt that is about to be sent."""
 
 
 async def watch(
