@@ -106,6 +106,7 @@ class Redemption:
         error.codes = tuple(self._codes[folded] for folded in in_doubt)
         error.vouchers = tuple(voucher for voucher in seen if voucher is not None)
         error.redeemed = tuple(self._redeemed.values())
+        error.args = (f"{error}; {len(in_doubt)} of {len(self._codes)} voucher(s) in doubt",)
 
 
 def _checked(codes: Iterable[str], max_codes: int) -> dict[str, str]:
