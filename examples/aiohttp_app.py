@@ -1,0 +1,88 @@
+"""Issue a voucher to a member from an aiohttp server.
+
+With the RM_… variables and BATCH_KEY set: ``python aiohttp_app.py``
+"""
+
+import logging
+import math
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+
+from rm_voucher import (
+    Credentials,
+    Environment,
+    OutcomeUnknownError,
+    OutOfStockError,
+    RateLimitError,
+    RetryPolicy,
+    VoucherClient,
+    VoucherError,
+)
+
+log = logging.getLogger("aiohttp_app")
+
+VOUCHERS = web.AppKey("VOUCHERS", VoucherClient)
+BATCH_KEY = web.AppKey("BATCH_KEY", str)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def client_from_env() -> VoucherClient:
+    # A person waits for the answer: try twice, not the six times that suit a campaign.
+    return VoucherClient(
+        Credentials.from_env(),
+        environment=Environment.from_env(),
+        retry=RetryPolicy(max_attempts=2, max_retry_after_s=2),
+    )
+
+
+async def issue(request: web.Request) -> web.Response:
+    # The API knows no member and no idempotency key: that a member gets one voucher only, and
+    # which, is for the application's database to see to.
+    voucher = await request.app[VOUCHERS].issue(request.app[BATCH_KEY])
+    # Never its code: who reads it can use it.
+    log.info("member %s has a voucher", request.match_info["member_id"])
+    return web.json_response(
+        {"qr_url": voucher.qr_url}, status=201, headers={"Cache-Control": "no-store"}
+    )
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except OutcomeUnknownError as exc:
+        # Not a 5xx: what stands between may repeat those, and a repeat may issue a second voucher.
+        member_id = request.match_info["member_id"]
+        log.error("member %s: %s; nonce %s, sent %s", member_id, exc, exc.nonce, exc.sent_at)
+        return web.json_response({"status": "unknown", "reference": exc.attempt_id}, status=202)
+    # After every other error of `issue` it is certain that there is no voucher.
+    except OutOfStockError:
+        return web.json_response({"detail": "no voucher is left"}, status=409)
+    except RateLimitError as exc:
+        wait_s = math.ceil(exc.retry_after_s or 5)
+        return web.json_response(
+            {"detail": "try again later"}, status=503, headers={"Retry-After": str(wait_s)}
+        )
+    except VoucherError as exc:
+        log.error("member %s: %s", request.match_info["member_id"], exc)
+        return web.json_response({"detail": "no voucher was issued"}, status=502)
+
+
+def create_app(make_client: Callable[[], VoucherClient] = client_from_env) -> web.Application:
+    async def vouchers(app: web.Application) -> AsyncIterator[None]:
+        # One client for the process: it keeps connections, the token and the parsed key.
+        app[BATCH_KEY] = os.environ["BATCH_KEY"]
+        async with make_client() as app[VOUCHERS]:
+            yield
+
+    app = web.Application(middlewares=[answer_errors])
+    app.cleanup_ctx.append(vouchers)
+    app.router.add_post(r"/members/{member_id:\d+}/voucher", issue)
+    return app
+
+
+if __name__ == "__main__":
+    web.run_app(create_app())
