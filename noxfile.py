@@ -1,13 +1,13 @@
-"""What is run on a change (tests, lint, typing, coverage) and on purpose (bench).
+"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench).
 
-``nox -l`` lists the sessions. ``.ci/run`` does the same as the first four, without nox.
+``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
 
 import nox
 
 nox.needs_version = ">=2026.10"
 nox.options.default_venv_backend = "venv"
-nox.options.sessions = ["tests", "lint", "typing", "coverage"]
+nox.options.sessions = ["tests", "lint", "typing", "coverage", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 # Everything up to the client, and bulk issue, has no line that no test runs.
@@ -44,6 +44,25 @@ def coverage(session: nox.Session) -> None:
     session.run("pytest", "-n", "auto", "--cov", "--cov-report=")
     session.run("coverage", "report")
     session.run("coverage", "report", f"--include={COMPLETE}", "--fail-under=100")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into site/, with warnings as errors."""
+    session.install("-e", ".[docs]")
+    doctrees = f"{session.create_tmp()}/doctrees"
+    session.run(
+        "sphinx-build",
+        "--fail-on-warning",
+        "--keep-going",
+        "--fresh-env",
+        "--write-all",
+        "--quiet",
+        "--doctree-dir",
+        doctrees,
+        "docs",
+        "site",
+    )
 
 
 @nox.session

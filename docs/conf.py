@@ -1,0 +1,115 @@
+"""How Sphinx builds the site. ``nox -s docs`` runs it with warnings as errors."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.ext.napoleon import Config, GoogleDocstring
+from sphinx.util import logging
+from sphinx.util.nodes import make_refnode
+
+import rm_voucher
+
+project = "rm-voucher"
+version = release = rm_voucher.__version__
+html_title = f"{project} {release}"
+html_theme = "furo"
+html_copy_source = False
+html_show_copyright = False
+
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+myst_heading_anchors = 3
+highlight_language = "none"  # a block that names no language is a drawing
+
+default_role = "py:obj"  # docstrings write names in single backticks
+add_module_names = False
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+autodoc_default_options = {
+    "members": True,
+    "undoc-members": True,  # fields
+    # Members are shown where they come from, but for the bases that are not public.
+    "inherited-members": "BaseException, VoucherError, APIError, TokenSource, Transport, str",
+}
+
+log = logging.getLogger(__name__)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-signature", show_defaults)
+    app.connect("autodoc-process-docstring", read_google_style)
+    app.connect("doctree-read", do_not_link_type)
+    app.connect("missing-reference", find_by_last_name)
+    app.connect("env-check-consistency", check_nothing_is_missing)
+
+
+def show_defaults(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, arguments: str, returns: str
+) -> tuple[str, str] | None:
+    """Show the defaults of attrs classes, not how attrs spells them."""
+    if not arguments:
+        return None
+
+    def default(match: re.Match[str]) -> str:
+        return repr(inspect.signature(obj).parameters[match[1]].default)
+
+    return re.sub(r"attr_dict\['(\w+)'\]\.default", default, arguments).replace(
+        "NOTHING", "..."
+    ), returns
+
+
+def read_google_style(
+    app: Sphinx, what: str, name: str, obj: Any, options: object, lines: list[str]
+) -> None:
+    """Read sections such as ``Args:``, and put the public bases of a class in front.
+
+    The extension napoleon would do the former, and read "words: more words" below a field as a
+    type and a text.
+    """
+    if what in ("class", "exception", "method", "function", "property"):
+        lines[:] = str(GoogleDocstring(lines, Config(), app, what, name, obj, options)).split("\n")
+    if what in ("class", "exception"):
+        bases = [base.__name__ for base in obj.__bases__ if base.__name__ in rm_voucher.__all__]
+        lines[:0] = [f"Bases: {', '.join(f'`{base}`' for base in bases)}", ""] if bases else []
+
+
+def do_not_link_type(app: Sphinx, doctree: nodes.document) -> None:
+    """Keep the built-in in ``type[APIError]`` from being taken for a field of that name."""
+    for node in list(doctree.findall(pending_xref)):
+        if (node["reftype"], node["reftarget"]) == ("class", "type"):
+            node.replace_self(node.children)
+
+
+def find_by_last_name(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, text: nodes.TextElement
+) -> nodes.reference | None:
+    """Link a name that a docstring writes without its module, if there is one of that name."""
+    if node.get("refdomain") != "py":
+        return None
+    wanted = "." + node["reftarget"].rpartition(".")[2]
+    objects = env.domains.python_domain.objects
+    found = [
+        (name, entry)
+        for name, entry in objects.items()
+        if name.endswith(wanted) and not entry.aliased and entry.objtype != "attribute"
+    ]
+    if len(found) != 1:
+        return None
+    name, entry = found[0]
+    return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, text, name)
+
+
+def check_nothing_is_missing(app: Sphinx, env: BuildEnvironment) -> None:
+    """Warn when a public name of a module in the reference is not documented there."""
+    known: Any = env.domains.python_domain
+    for module in known.modules:
+        for name in importlib.import_module(module).__all__:
+            if f"{module}.{name}" not in known.objects:
+                log.warning("%s.%s is missing in the reference", module, name)

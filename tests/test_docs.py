@@ -1,0 +1,59 @@
+"""The pages that are made from the package keep up with it."""
+
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+
+import rm_voucher
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def test_error_codes_page_is_the_table():
+    """docs/error-codes.md is what `python docs/error_codes_page.py` writes today."""
+    page = runpy.run_path(str(DOCS / "error_codes_page.py"))["page"]()
+    assert (DOCS / "error-codes.md").read_text() == page
+    for code, info in rm_voucher.error_codes.ERROR_CODES.items():
+        row = f"| `{code}` | {info.code_class.value} | `{info.error.__name__}` | {info.hint} |"
+        assert row in page.splitlines()
+
+
+REFERENCE = (DOCS / "reference.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rm_voucher",
+        "rm_voucher.transport.aiohttp",
+        "rm_voucher.transport.memory",
+        "rm_voucher.transport.base",
+        "rm_voucher.emulator",
+        "rm_voucher.signing",
+        "rm_voucher.converters",
+        "rm_voucher.error_codes",
+    ],
+)
+def test_reference_takes_each_module_whole(module):
+    """Every name of `__all__` appears: the module is listed, and nothing of it is left out.
+
+    The build itself (`nox -s docs`) fails when a name is missing all the same.
+    """
+    (options,) = re.findall(rf"^\.\. automodule:: {module}\n((?:   :.*\n)*)", REFERENCE, re.M)
+    assert options == ("   :no-members:\n" if module == "rm_voucher.transport.base" else "")
+
+
+def test_names_of_the_base_transport_are_those_of_the_root():
+    """Why the reference may show them once, with the root."""
+    from rm_voucher.transport import base
+
+    assert set(base.__all__) <= set(rm_voucher.__all__)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_index_lists_every_page(page):
+    """A page that nothing leads to is not read."""
+    index = (DOCS / "index.md").read_text()
+    assert page.stem == "index" or f"]({page.name})" in index
