@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-import inspect
 import re
 from typing import Any
 
+import attrs
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
@@ -58,7 +58,7 @@ def show_defaults(
         return None
 
     def default(match: re.Match[str]) -> str:
-        return repr(inspect.signature(obj).parameters[match[1]].default)
+        return repr(attrs.fields_dict(obj)[match[1]].default)
 
     return re.sub(r"attr_dict\['(\w+)'\]\.default", default, arguments).replace(
         "NOTHING", "..."
@@ -74,7 +74,9 @@ def read_google_style(
     type and a text.
     """
     if what in ("class", "exception", "method", "function", "property"):
-        lines[:] = str(GoogleDocstring(lines, Config(), app, what, name, obj, options)).split("\n")
+        # `Attributes:` becomes a list, because autodoc shows annotated fields by itself.
+        config = Config(napoleon_use_ivar=True)
+        lines[:] = str(GoogleDocstring(lines, config, app, what, name, obj, options)).split("\n")
     if what in ("class", "exception"):
         bases = [base.__name__ for base in obj.__bases__ if base.__name__ in rm_voucher.__all__]
         lines[:0] = [f"Bases: {', '.join(f'`{base}`' for base in bases)}", ""] if bases else []

@@ -206,7 +206,6 @@ async def test_app_starts_serves_and_leaves_nothing_open(script, emulator):
     async with emulator.serve() as server:
         variables = {
             "BATCH_KEY": BATCH,
-            "PYTHONPATH": str(EXAMPLES),
             "RM_CLIENT_ID": emulator.client_id,
             "RM_CLIENT_SECRET": emulator.client_secret,
             "RM_ENVIRONMENT": server.url,
@@ -217,6 +216,7 @@ async def test_app_starts_serves_and_leaves_nothing_open(script, emulator):
             *(sys.executable, "-X", "dev", "-W", "error", "-c", script),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            cwd=EXAMPLES,
             env={**os.environ, **variables},
         )
         out, err = await process.communicate()
