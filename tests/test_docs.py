@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import rm_voucher
+from rm_voucher import exceptions
 from rm_voucher.error_codes import ERROR_CODES
 from rm_voucher.transport import base
 
@@ -20,6 +21,15 @@ def test_error_codes_page_is_the_table():
     for code, info in ERROR_CODES.items():
         row = f"| `{code}` | {info.code_class.value} | `{info.error.__name__}` | {info.hint} |"
         assert row in page.splitlines()
+
+
+def test_error_tree_is_that_of_the_module():
+    """docs/handle-errors.md draws the tree that the exceptions' docstring draws."""
+    drawn = re.search(r"```\n(VoucherError\n.*?)```", (DOCS / "handle-errors.md").read_text(), re.S)
+    tree = [line.strip() for line in exceptions.__doc__.splitlines()]
+    assert [line.strip() for line in drawn[1].splitlines()] == tree[
+        tree.index("VoucherError") : tree.index("└── ServerError") + 1
+    ]
 
 
 REFERENCE = (DOCS / "reference.md").read_text()
