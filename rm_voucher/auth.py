@@ -7,6 +7,7 @@ import functools
 import hashlib
 import logging
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -105,6 +106,7 @@ class ClientCredentialsToken(TokenSource):
         retry: RetryPolicy,
         timeout: Timeout,
         clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
         hooks: tuple[Hook, ...] = (),
@@ -117,6 +119,7 @@ class ClientCredentialsToken(TokenSource):
         self._retry = retry
         self._timeout = timeout
         self._clock = clock
+        self._monotonic = monotonic
         self._sleep = sleep
         self._random = random
         self._hooks = hooks
@@ -269,7 +272,7 @@ class ClientCredentialsToken(TokenSource):
                 functools.partial(self._transport.send, request),
                 parse_token,
                 hooks=self._hooks,
-                clock=self._clock,
+                clock=self._monotonic,
                 describe=lambda: self._describe(request, number),
             )
 

@@ -199,7 +199,7 @@ class BulkIssue(Generic[R]):
             result = self._failed(recipient, error)
         elif (defect := call.exception()) is not None:
             self._stop(defect)
-            result = self._broken_off(recipient, defect, attempts=0)
+            result = self._broken_off(recipient, defect)
         else:
             result = call.result()
         self._counts[result.status] += 1
@@ -256,10 +256,10 @@ class BulkIssue(Generic[R]):
             if call.pausing:
                 error = ConnectError("issue: given up while it waited; nothing had been done")
                 return self._failed(recipient, error, call.attempts)
-            return self._broken_off(recipient, exc, call.attempts)
+            return self._broken_off(recipient, exc, call)
         except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
             self._stop(exc)
-            return self._broken_off(recipient, exc, call.attempts)
+            return self._broken_off(recipient, exc, call)
         return BulkResult(
             recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=call.attempts
         )
@@ -274,13 +274,18 @@ class BulkIssue(Generic[R]):
             recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
         )
 
-    def _broken_off(self, recipient: R, exc: BaseException, attempts: int) -> BulkResult[R]:
+    def _broken_off(
+        self, recipient: R, exc: BaseException, call: Call[IssuedVoucher] | None = None
+    ) -> BulkResult[R]:
         error = OutcomeUnknownError(
             f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
             operation="issue",
             batch_key=self._batch_key,
+            attempt_id=call and call.attempt_id,
+            nonce=call and call.nonce,
+            sent_at=call and call.sent_at,
         )
-        return self._unresolved(recipient, error, attempts)
+        return self._unresolved(recipient, error, call.attempts if call else 0)
 
 
 def bulk_issue(

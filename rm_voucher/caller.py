@@ -46,7 +46,7 @@ class Call(Generic[T]):
     parse: Callable[[Response], T] = attrs.field(repr=False)
     safety: Safety
     timeout: Timeout
-    deadline: float | None  # by the client's clock
+    deadline: float | None  # by the monotonic clock
     batch_key: str | None = None
     code: str | None = attrs.field(default=None, repr=False)
     # Of a reconcilable operation: read the voucher back, and say what it means.
@@ -88,6 +88,7 @@ class Caller:
     timeout: Timeout
     hooks: tuple[Hook, ...]
     clock: Callable[[], float]
+    monotonic: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
     random: Callable[[], float]
     make_nonce: Callable[[], str]
@@ -106,7 +107,7 @@ class Caller:
         """Return a call to be finished. Its deadline, unless one is given, counts from here."""
         timeout = timeout or self.timeout
         if deadline is None and timeout.total_s is not None:
-            deadline = self.clock() + timeout.total_s
+            deadline = self.monotonic() + timeout.total_s
         request = attrs.evolve(request, timeout=timeout)
         return Call(request, parse, safety, timeout, deadline, batch_key, code)
 
@@ -150,7 +151,7 @@ class Caller:
         if call.deadline is None:
             token = await self.tokens.token()
         else:
-            left_s = call.deadline - self.clock()
+            left_s = call.deadline - self.monotonic()
             try:
                 async with asyncio.timeout(left_s) as limit:
                     token = await self.tokens.token()
@@ -167,7 +168,7 @@ class Caller:
         """Return how long an attempt after that wait may take, or None if it must not begin."""
         if call.deadline is None:
             return call.timeout.attempt_s
-        left_s = min(call.deadline - self.clock() - wait_s, call.timeout.attempt_s)
+        left_s = min(call.deadline - self.monotonic() - wait_s, call.timeout.attempt_s)
         return left_s if left_s > call.timeout.connect_s else None
 
     async def _pause(self, call: Call[T], seconds: float) -> None:
@@ -229,7 +230,7 @@ class Caller:
                 functools.partial(self._exchange, signed, call.attempt_id),
                 call.parse,
                 hooks=self.hooks,
-                clock=self.clock,
+                clock=self.monotonic,
                 describe=functools.partial(_describe, call, call.sent_at),
             )
         except asyncio.CancelledError:
@@ -243,7 +244,7 @@ class Caller:
             raise
 
     async def _exchange(self, request: Request, attempt_id: str) -> Response:
-        begun = self.clock()
+        begun = self.monotonic()
         response = await self.transport.send(request)
         _log.debug(
             "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
@@ -251,7 +252,7 @@ class Caller:
             attempt_id,
             response.status,
             len(response.body),
-            (self.clock() - begun) * 1000,
+            (self.monotonic() - begun) * 1000,
         )
         return response
 

@@ -59,8 +59,9 @@ class VoucherClient:
         token_store: where processes share the token that the default source buys.
         signer: signs with the credentials' key by default.
         hooks: each is called before and after every attempt; see `Hook`.
-        clock, sleep, random, make_nonce: the time (unix seconds), waiting, chance in [0, 1) and
-            the 32 characters of ``X-Nonce-Str``; replace them in tests.
+        clock, monotonic, sleep, random, make_nonce: the time (unix seconds), the clock of
+            deadlines and durations, waiting, chance in [0, 1) and the 32 characters of
+            ``X-Nonce-Str``; replace them in tests.
 
     Raises `ConfigurationError` for a key or setting that can't be used.
     """
@@ -79,6 +80,7 @@ class VoucherClient:
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
         make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
@@ -105,6 +107,7 @@ class VoucherClient:
                 hooks=hooks,
                 store=token_store,
                 clock=clock,
+                monotonic=monotonic,
                 sleep=sleep,
                 random=random,
             )
@@ -118,6 +121,7 @@ class VoucherClient:
             timeout=timeout,
             hooks=hooks,
             clock=clock,
+            monotonic=monotonic,
             sleep=sleep,
             random=random,
             make_nonce=make_nonce,

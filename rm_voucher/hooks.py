@@ -51,7 +51,7 @@ class AttemptResult:
 
     Attributes:
         attempt: as it was before.
-        duration_s: by the client's clock.
+        duration_s: by the client's monotonic clock.
         http_status: the answer's, or None when none arrived.
         error: the class name of what was raised, or None for a success.
         error_code: RM's error code, where the answer has one.
@@ -91,6 +91,7 @@ async def watch(
         return _parsed(parse, await send())
     attempt = describe()
     after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
+    begun = clock()
     status = None
     error: BaseException | None = None
     try:
@@ -103,7 +104,7 @@ async def watch(
     finally:
         result = AttemptResult(
             attempt=attempt,
-            duration_s=max(0.0, clock() - attempt.started_at.timestamp()),
+            duration_s=clock() - begun,
             http_status=status,
             error=None if error is None else type(error).__name__,
             error_code=(error.code or None) if isinstance(error, APIError) else None,

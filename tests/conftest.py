@@ -147,6 +147,7 @@ def make_client(credentials: Credentials, time: FakeTime) -> Callable[..., Vouch
             "token_source": StaticToken("token"),
             "signer": NoSigner(),
             "clock": time.clock,
+            "monotonic": time.clock,
             "sleep": time.sleep,
             "random": lambda: 0.0,
         }

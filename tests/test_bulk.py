@@ -309,7 +309,8 @@ async def test_bulk_progress_error_stops_the_run(make_client):
 
 
 async def test_bulk_defect_ends_unresolved_and_is_raised(make_client):
-    """An error that is no outcome stops the run; its recipient ends unresolved, not forgotten."""
+    """An error that is no outcome stops the run; its recipient ends unresolved, not forgotten, with
+    all that is known of the attempt."""
 
     def broken(request):
         raise ZeroDivisionError
@@ -324,6 +325,8 @@ async def test_bulk_defect_ends_unresolved_and_is_raised(make_client):
     assert sent
     assert {result.status for result in sent} == {BulkStatus.UNRESOLVED}
     assert all("ZeroDivisionError" in str(result.error) for result in sent)
+    assert all(result.error.nonce and result.error.attempt_id for result in sent)
+    assert all(result.error.sent_at for result in sent)
     assert {result.status for result in results if not result.attempts} <= {BulkStatus.FAILED}
     assert len(results) == run.summary.asked
 
