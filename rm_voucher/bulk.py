@@ -281,10 +281,9 @@ class BulkIssue(Generic[R]):
             f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
             operation="issue",
             batch_key=self._batch_key,
-            attempt_id=call and call.attempt_id,
-            nonce=call and call.nonce,
-            sent_at=call and call.sent_at,
         )
+        if call is not None:
+            error.attempt_id, error.nonce, error.sent_at = call.attempt_id, call.nonce, call.sent_at
         return self._unresolved(recipient, error, call.attempts if call else 0)
 
 
