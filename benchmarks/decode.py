@@ -1,0 +1,128 @@
+"""Decoding a page of 1,000 vouchers into models, as a ratio to pydantic v2 with the same semantics.
+
+`check` holds both results against each other, field by field. Fails when the ratio is over LIMIT.
+"""
+
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import attrs
+import orjson
+import pydantic_peer as peer
+
+from rm_voucher import Expiry, Response, Voucher, VoucherStatus
+from rm_voucher.protocol import parse_vouchers
+
+LIMIT = 2.0
+ROUNDS = 41
+VOUCHERS = 1000
+PAYLOADS = Path(__file__).parent.parent / "tests" / "payloads"
+ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+def page() -> bytes:
+    """Return the answer's body: RM's two examples by turns, their values varied."""
+    redeemed = orjson.loads((PAYLOADS / "list-batch-vouchers.json").read_bytes())["items"][0]
+    void = orjson.loads((PAYLOADS / "get-voucher.json").read_bytes())["item"]
+    items = [varied((redeemed, void)[n % 2], n) for n in range(VOUCHERS)]
+    return orjson.dumps({"items": items, "code": "SUCCESS", "meta": {"count": VOUCHERS}})
+
+
+def varied(example: dict[str, Any], n: int) -> dict[str, Any]:
+    """Return a voucher of its own: most as the example is, some with what the API leaves open."""
+    item = {
+        **example,
+        "key": f"{example['key']}{n}",
+        "code": f"CODE{n:06}",
+        "qrUrl": f"https://qr.invalid/{n}",
+        "amount": 100 * n,
+        "expiry": {**example["expiry"], "day": n % 60 + 1},
+        "createdAt": f"2026-{n % 12 + 1:02}-{n % 28 + 1:02}T{n % 24:02}:{n % 60:02}:07Z",
+        "updatedAt": f"2026-{n % 12 + 1:02}-{n % 28 + 1:02}T{n % 24:02}:{n % 60:02}:08.{n:09}Z",
+    }
+    match n % 20:
+        case 0:
+            item["status"] = "ISSUE"  # one page's word for ISSUED
+        case 1:
+            item["status"] = "FROZEN"  # nobody documented it
+        case 2:
+            item["channel"] = {"name": "counter", "till": n}  # nobody documented it
+        case 3:
+            item["createdAt"] = f"2026-11-20T18:{n % 60:02}:07.5+08:00"
+            item["usedAt"] = "0001-01-01T08:00:00+08:00"  # the zero time, elsewhere
+        case 4:
+            item["expiry"] = {"type": "FIXED", "expiryAt": f"2027-01-{n % 28 + 1:02}T00:00:00Z"}
+        case 5:
+            item["voucherBathKey"] = item.pop("voucherBatchKey")
+        case 6:
+            item["label"] = item["type"] = item["amount"] = item["expiry"] = None
+        case 7:
+            item["redeemedAt"] = item["expiry"]["expiredAt"] = ZERO_TIME
+    return item
+
+
+def check(body: bytes) -> None:
+    """Exit unless both decode the page to equal values, and it has what makes it hard."""
+    ours = parse_vouchers(Response(status=200, body=body)).items
+    theirs = peer.Answer.model_validate_json(body).items
+    if not len(ours) == len(theirs) == VOUCHERS:
+        sys.exit("not the whole page")
+    for own, other in zip(ours, theirs, strict=True):
+        compare(Voucher, own, other)
+        if own.expiry is not None:
+            compare(Expiry, own.expiry, other.expiry)
+    met = {
+        "an unknown status": any(v.status and not v.status.is_known for v in ours),
+        "a status by its other name": any(v.status is VoucherStatus.ISSUED for v in ours),
+        "an unknown field": any("channel" in v.extra for v in ours),
+        "a time that is not set": any(v.used_at is None for v in ours),
+        "an offset": any(v.created_at and v.created_at.microsecond == 500_000 for v in ours),
+    }
+    if missing := [name for name, there in met.items() if not there]:
+        sys.exit(f"the page lacks {', '.join(missing)}")
+
+
+def compare(model: Any, own: Any, other: Any) -> None:
+    """Exit at a field whose values differ, in type too."""
+    names = {field.name for field in attrs.fields(model)} - {"extra"}
+    pairs = {name: (getattr(own, name), getattr(other, name)) for name in names - {"expiry"}}
+    pairs["extra"] = (own.extra, other.model_extra)
+    for name, (mine, theirs) in pairs.items():
+        members_differ = isinstance(mine, Enum) and mine.name != theirs.name
+        zones_differ = getattr(mine, "tzinfo", None) is not getattr(theirs, "tzinfo", None)
+        if mine != theirs or type(mine) is not type(theirs) or members_differ or zones_differ:
+            sys.exit(f"{name}: {mine!r} is not {theirs!r}")
+
+
+def seconds(decode: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    decode()
+    return time.perf_counter() - begin
+
+
+def main() -> None:
+    body = page()
+    check(body)
+    response = Response(status=200, body=body)
+    ours, theirs, bare = [], [], []
+    for _ in range(ROUNDS):  # by turns, so that a busy machine troubles all three alike
+        ours.append(seconds(lambda: parse_vouchers(response)))
+        theirs.append(seconds(lambda: peer.Answer.model_validate_json(body)))
+        bare.append(seconds(lambda: orjson.loads(body)))
+    own, other, json = (statistics.median(times) for times in (ours, theirs, bare))
+    ratio = own / other
+    print(f"{VOUCHERS} vouchers, {len(body) / 1024:.0f} KiB")
+    print(f"rm_voucher {own * 1e3:.1f} ms, pydantic {other * 1e3:.1f} ms")
+    print(f"bare orjson.loads {json * 1e3:.1f} ms: rm_voucher takes {own / json:.1f} times that")
+    print(f"ratio {ratio:.2f} (limit {LIMIT})")
+    if ratio > LIMIT:
+        sys.exit("decoding takes too long")
+
+
+if __name__ == "__main__":
+    main()
