@@ -1,4 +1,4 @@
-"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench).
+"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak).
 
 ``nox -l`` lists the sessions. ``.ci/run`` does the same as the first four, without nox;
 the site takes about 20 s, most of it to install Sphinx.
@@ -69,5 +69,14 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measure what the documentation claims; each figure is a ratio within one run."""
-    session.install("-e", ".[dev]")
+    session.install("-e", ".[bench]")
     session.run("python", "benchmarks/import_time.py")
+    session.run("python", "benchmarks/decode.py")
+    session.run("python", "benchmarks/bulk_http.py")
+
+
+@nox.session
+def soak(session: nox.Session) -> None:
+    """Hold that a bulk run's memory and tasks don't grow with the number of recipients."""
+    session.install("-e", ".")
+    session.run("python", "benchmarks/soak.py")

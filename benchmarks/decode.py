@@ -7,7 +7,6 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +92,13 @@ def compare(model: Any, own: Any, other: Any) -> None:
     pairs = {name: (getattr(own, name), getattr(other, name)) for name in names - {"expiry"}}
     pairs["extra"] = (own.extra, other.model_extra)
     for name, (mine, theirs) in pairs.items():
-        members_differ = isinstance(mine, Enum) and mine.name != theirs.name
-        zones_differ = getattr(mine, "tzinfo", None) is not getattr(theirs, "tzinfo", None)
-        if mine != theirs or type(mine) is not type(theirs) or members_differ or zones_differ:
+        if mine != theirs or traits(mine) != traits(theirs):
             sys.exit(f"{name}: {mine!r} is not {theirs!r}")
+
+
+def traits(value: Any) -> tuple[Any, ...]:
+    """Return what equality of two values leaves open."""
+    return type(value), getattr(value, "name", None), getattr(value, "tzinfo", None)
 
 
 def seconds(decode: Callable[[], object]) -> float:
