@@ -6,7 +6,6 @@ import unicodedata
 from collections.abc import Mapping
 from urllib.parse import quote
 
-import attrs
 from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
@@ -34,8 +33,12 @@ def sign_request(
         timestamp=str(timestamp),
         body=request.body,
     )
-    return attrs.evolve(
-        request,
+    return Request(  # as `attrs.evolve` would, in a third of the time
+        operation=request.operation,
+        method=request.method,
+        url=request.url,
+        body=request.body,
+        timeout=request.timeout,
         headers={
             **request.headers,
             "Authorization": f"Bearer {token}",

@@ -95,6 +95,7 @@ class BulkIssue(Generic[R]):
         self._finished = asyncio.Event()
         self._counts: Counter[BulkStatus] = Counter()
         self._asked = 0
+        self._first: Call[IssuedVoucher] | None = None
         self._hopeless: VoucherError | None = None
         self._defect: BaseException | None = None
         self._stopping = False
@@ -238,7 +239,7 @@ class BulkIssue(Generic[R]):
         if self._hopeless is not None:
             return self._failed(recipient, self._hopeless)
         try:
-            call = self._client._issue_call(self._batch_key)  # noqa: SLF001 - watches its attempts
+            call = self._new_call()
         except VoucherError as exc:
             self._hopeless = exc
             return self._failed(recipient, exc)
@@ -262,6 +263,16 @@ class BulkIssue(Generic[R]):
             return self._broken_off(recipient, exc, call)
         return BulkResult(
             recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=call.attempts
+        )
+
+    def _new_call(self) -> Call[IssuedVoucher]:
+        """Return the next call. All are of one request, which is built once."""
+        caller = self._client._caller  # noqa: SLF001 - the run watches its calls' attempts
+        if self._first is None:
+            self._first = self._client._issue_call(self._batch_key)  # noqa: SLF001
+        first = self._first
+        return caller.call(
+            first.request, first.parse, first.safety, first.timeout, batch_key=self._batch_key
         )
 
     def _failed(self, recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:

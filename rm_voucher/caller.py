@@ -108,7 +108,8 @@ class Caller:
         timeout = timeout or self.timeout
         if deadline is None and timeout.total_s is not None:
             deadline = self.monotonic() + timeout.total_s
-        request = attrs.evolve(request, timeout=timeout)
+        if request.timeout is not timeout:
+            request = attrs.evolve(request, timeout=timeout)
         return Call(request, parse, safety, timeout, deadline, batch_key, code)
 
     async def finish(self, call: Call[T]) -> T:

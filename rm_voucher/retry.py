@@ -159,6 +159,18 @@ class RetryPolicy:
         after a wait of so many seconds. Raises the last attempt's error. ``random`` gives numbers
         in [0, 1).
         """
+        try:
+            return await attempt()
+        except VoucherError as exc:
+            failed = [exc]
+
+        async def again() -> T:
+            if failed:
+                raise failed.pop()
+            return await attempt()
+
+        # Only now: tenacity takes longer than all else of a call but its signature, and nearly no
+        # call needs it. What it sees first is the attempt that failed.
         retrying = tenacity.AsyncRetrying(
             stop=lambda state: (
                 state.attempt_number >= self.max_attempts or not in_time(state.upcoming_sleep)
@@ -170,7 +182,7 @@ class RetryPolicy:
             sleep=sleep,
             reraise=True,
         )
-        return await retrying(attempt)
+        return await retrying(again)
 
     def _wait_s(self, state: tenacity.RetryCallState, luck: float) -> float:
         # 2**30 is beyond any wait; unbounded it would overflow a float after 1,000 attempts.

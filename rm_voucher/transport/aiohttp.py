@@ -142,7 +142,8 @@ class AiohttpTransport(Transport):
             timeout=aiohttp.ClientTimeout(
                 total=request.timeout.attempt_s, connect=request.timeout.connect_s
             ),
-            middlewares=(send_once,),
+            # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
+            middlewares=() if request.method in ("POST", "PATCH") else (send_once,),
         ) as answer:
             body = await self._read(answer, request.operation)
             headers = {name.lower(): value for name, value in answer.headers.items()}
@@ -150,7 +151,7 @@ class AiohttpTransport(Transport):
 
     async def _read(self, answer: aiohttp.ClientResponse, operation: str) -> bytes:
         body = bytearray()
-        async for chunk in answer.content.iter_any():
+        while chunk := await answer.content.readany():
             body += chunk
             if len(body) > self._limits.max_response_bytes:
                 answer.close()

@@ -13,6 +13,9 @@ from rm_voucher.settings import Timeout
 __all__ = ["Request", "Response", "Transport"]
 
 
+_TIMEOUT = Timeout()
+
+
 @attrs.frozen(kw_only=True)
 class Request:
     """One HTTP request, exactly as it goes on the wire.
@@ -27,7 +30,7 @@ class Request:
     url: URL = attrs.field(repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
-    timeout: Timeout = attrs.field(factory=Timeout, repr=False)
+    timeout: Timeout = attrs.field(default=_TIMEOUT, repr=False)
 
 
 @attrs.frozen(kw_only=True)
