@@ -250,15 +250,16 @@ async def test_answer_broken_is_lost_and_sent_once(conversation, method):
         assert len(server.received) == 1
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "PATCH", "PUT", "DELETE"])
 @pytest.mark.parametrize("borrowed", [False, True])
-async def test_dead_kept_alive_connection_is_not_retried(borrowed):
+async def test_dead_kept_alive_connection_is_not_retried(borrowed, method):
     """aiohttp would re-send a GET, with the same nonce, when a kept connection dies: not here."""
     async with raw_server(http(), cut, forever=http()) as server:
         session = aiohttp.ClientSession() if borrowed else None
         transport = AiohttpTransport(session)
-        await transport.send(to(server, "GET", b""))
+        await transport.send(to(server, method, b""))
         with pytest.raises(ResponseLostError):
-            await transport.send(to(server, "GET", b""))
+            await transport.send(to(server, method, b""))
         assert (len(server.received), server.connections) == (2, 1)
         await transport.aclose()
         if session:
