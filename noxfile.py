@@ -1,7 +1,6 @@
 """What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak).
 
-``nox -l`` lists the sessions. ``.ci/run`` does the same as the first four, without nox;
-the site takes about 20 s, most of it to install Sphinx.
+``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
 
 import nox
