@@ -128,6 +128,7 @@ class ClientCredentialsToken(TokenSource):
         self._held: _Held | None = None
         self._renewal: asyncio.Task[Token] | None = None
 
+    @bare
     async def token(self) -> str:
         """Return the present token, or a new one when it has ended or was refused.
 
@@ -179,28 +180,31 @@ class ClientCredentialsToken(TokenSource):
         if self._renewal is task:
             self._renewal = None
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.warning("token: the request failed (%s)", error)
+            ours = isinstance(error, VoucherError)
+            _log.warning("token: the request failed (%s)", error if ours else type(error).__name__)
 
     async def _renew(self) -> Token:
         if self._store is None:
-            return await self._obtain(self._held)
-        token = None
+            self._held = await self._obtain(self._held)
+            return self._held.token
+        held = None
         try:
             async with self._store.lock():
                 shared = self._from_bytes(await self._store.load())
                 if shared is not None and self._is_news(shared):
-                    self._held = shared
-                    token = shared.token
+                    self._held = held = shared
                 else:
-                    token = await self._obtain(shared or self._held)
-                    await self._store.save(self._to_bytes(token))
+                    self._held = held = await self._obtain(shared or self._held)
+                    await self._store.save(self._to_bytes(held))
         except VoucherError:
             raise
         except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
-        return token or await self._obtain(self._held)
+        if held is None:
+            self._held = held = await self._obtain(self._held)
+        return held.token
 
-    async def _obtain(self, held: _Held | None) -> Token:
+    async def _obtain(self, held: _Held | None) -> _Held:
         now = self._clock()
         token = None
         if held and held.token.refresh_token and now < held.refresh_until:
@@ -211,9 +215,8 @@ class ClientCredentialsToken(TokenSource):
                 _log.info("token: refresh refused (%s); asking with the credentials", exc)
         if token is None:
             token = await self._ask(build_token(self._environment, self._credentials))
-        self._held = self._hold(token, now)
         _log.debug("token: a new one, good for %s s", token.expires_in_s)
-        return token
+        return self._hold(token, now)
 
     def _hold(self, token: Token, obtained_at: float) -> _Held:
         life_s = token.expires_in_s or _DEFAULT_LIFETIME_S
@@ -236,12 +239,12 @@ class ClientCredentialsToken(TokenSource):
             )
         )
 
-    def _to_bytes(self, token: Token) -> bytes:
+    def _to_bytes(self, held: _Held) -> bytes:
         return orjson.dumps(
             {
                 "application": self._fingerprint(),
-                "obtained_at": self._clock(),
-                "token": unstructure(token),
+                "obtained_at": held.obtained_at,
+                "token": unstructure(held.token),
             }
         )
 

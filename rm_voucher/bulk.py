@@ -21,6 +21,7 @@ from rm_voucher.exceptions import (
     ConnectError,
     OutcomeUnknownError,
     VoucherError,
+    forget_frames,
 )
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
@@ -247,8 +248,10 @@ class BulkIssue(Generic[R]):
         try:
             voucher = await self._client._caller.finish(call)  # noqa: SLF001
         except OutcomeUnknownError as exc:
+            forget_frames(exc)
             return self._unresolved(recipient, exc, call.attempts)
         except VoucherError as exc:
+            forget_frames(exc)
             # Every issue of a run is the same request: who refuses one refuses them all.
             if classify(exc) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED):
                 self._hopeless = exc

@@ -220,9 +220,6 @@ class Caller:
                 request, signer=self.signer, token=call.token, nonce=call.nonce, timestamp=int(now)
             )
         except Exception as exc:  # a signer of the caller's own may raise anything
-            if exc.__traceback__ is not None and exc.__traceback__.tb_next is not None:
-                # `sign_request` has the token and the code as locals; keep the signer's frames.
-                exc.__traceback__ = exc.__traceback__.tb_next.tb_next
             raise ConfigurationError(
                 f"{operation}: signing failed ({type(exc).__name__}); nothing was sent"
             ) from exc
@@ -279,8 +276,7 @@ class Caller:
         """Read the voucher back and conclude. Raises what the attempts so far prove."""
         try:
             verdict, found = await settle()
-        except VoucherError as exc:
-            exc.__traceback__ = None  # those frames have the code as a local
+        except VoucherError:
             raise self.unknown(call, error) from error
         _log.debug("%s: read back: %s", call.request.operation, verdict.value)
         if verdict is Verdict.DONE:

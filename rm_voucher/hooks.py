@@ -88,7 +88,7 @@ async def watch(
 ) -> T:
     """Send, parse, and tell the hooks. Without hooks, nothing is described."""
     if not hooks:
-        return _parsed(parse, await send())
+        return parse(await send())
     attempt = describe()
     after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
     begun = clock()
@@ -97,30 +97,25 @@ async def watch(
     try:
         response = await send()
         status = response.status
-        return _parsed(parse, response)
-    except BaseException as exc:
+        parsed = parse(response)
+    except BaseException as exc:  # noqa: BLE001 - raised below, when the hooks have been told
         error = exc
-        raise
-    finally:
-        result = AttemptResult(
-            attempt=attempt,
-            duration_s=clock() - begun,
-            http_status=status,
-            error=None if error is None else type(error).__name__,
-            error_code=(error.code or None) if isinstance(error, APIError) else None,
-            outcome=classify(error) if isinstance(error, VoucherError) else None,
-        )
-        del error  # it holds this frame
-        for then in after:
-            _told(then, result)
-
-
-def _parsed(parse: Callable[[Response], T], response: Response) -> T:
+    result = AttemptResult(
+        attempt=attempt,
+        duration_s=clock() - begun,
+        http_status=status,
+        error=None if error is None else type(error).__name__,
+        error_code=(error.code or None) if isinstance(error, APIError) else None,
+        outcome=classify(error) if isinstance(error, VoucherError) else None,
+    )
+    for then in after:
+        _told(then, result)
+    if error is None:
+        return parsed
     try:
-        return parse(response)
-    except VoucherError as exc:
-        exc.__traceback__ = None  # those frames have the answer, so codes and tokens, as locals
-        raise
+        raise error
+    finally:
+        del error  # it holds this frame
 
 
 def _told(hook: Callable[[D], R], details: D) -> R | None:

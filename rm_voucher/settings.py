@@ -70,6 +70,7 @@ class Credentials:
             raise ConfigurationError("Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set.")
         return cls(_variable(env, "RM_CLIENT_ID"), _variable(env, "RM_CLIENT_SECRET"), key)
 
+    @bare
     def private_key_pem(self) -> bytes:
         """Return the key's PEM bytes, reading the file if it is one. Reads the disk at each call.
 
@@ -78,7 +79,10 @@ class Credentials:
         if isinstance(self.private_key, Path):
             return _read_key_file(self.private_key)
         if isinstance(self.private_key, str):
-            return self.private_key.encode()
+            try:
+                return self.private_key.encode()
+            except UnicodeEncodeError:
+                raise ConfigurationError("private_key is not PEM text.") from None
         if isinstance(self.private_key, bytes):
             return self.private_key
         raise ConfigurationError("private_key must be PEM text, PEM bytes or a pathlib.Path.")
@@ -94,12 +98,11 @@ def _read_key_file(path: Path) -> bytes:
             f"The private key file {path} can't be read: {exc.strerror}."
         ) from exc
     if len(pem) > _MAX_KEY_FILE_BYTES:
-        del pem  # an error reporter would collect it
         raise ConfigurationError(f"{path} is too large to be a private key.")
     if mode & (stat.S_IRGRP | stat.S_IROTH):
         warnings.warn(
             f"The private key file {path} can be read by other users: chmod 600 it.",
-            stacklevel=4,
+            stacklevel=5,
         )
     return pem
 
@@ -130,6 +133,7 @@ class Environment:
             object.__setattr__(self, name, text)  # frozen; still under construction
 
     @classmethod
+    @bare
     def at(cls, url: str) -> Self:
         """Return an environment with both servers at one URL, as the emulator's are."""
         return cls(url, url)
@@ -146,6 +150,7 @@ class Environment:
         )
 
     @classmethod
+    @bare
     def named(cls, name: str) -> Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
         known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
@@ -186,6 +191,7 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
+Environment.__init__ = bare(Environment.__init__)  # type: ignore[method-assign] # attrs made it
 Environment.SANDBOX = Environment(
     "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"
 )

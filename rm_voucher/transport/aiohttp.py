@@ -109,7 +109,10 @@ class AiohttpTransport(Transport):
             error = ResponseLostError(f"{request.operation}: the session was closed")
         except _MAPPED as exc:
             error = _mapped(request.operation, exc)
-        raise error
+        except TransportError as exc:
+            error = exc
+        # Frames below, aiohttp's too, have token, URL and answer as locals.
+        raise error.with_traceback(None)
 
     async def _exchange(self, request: Request) -> Response:
         async def send_once(
