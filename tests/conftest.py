@@ -4,7 +4,7 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,19 @@ class ScriptedServer:
         return MemoryTransport(self)
 
 
+class Recorder:
+    """Gives tokens, knows no voucher, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def __call__(self, request: Request) -> Response:
+        self.requests.append(request)
+        if request.operation == "token":
+            return ok(payload("token-client-credentials"))
+        return rm_error("VOUCHER_NOT_FOUND", 404)
+
+
 class FakeTime:
     """A clock that only `sleep` moves."""
 
@@ -154,3 +167,17 @@ def make_client(credentials: Credentials, time: FakeTime) -> Callable[..., Vouch
         return VoucherClient(credentials, **{**defaults, **options})
 
     return make
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def buyer(
+    make_client: Callable[..., VoucherClient], recorder: Recorder
+) -> AsyncIterator[VoucherClient]:
+    """A client that has to buy its token from the recorder before it can send anything."""
+    async with make_client(recorder, token_source=None) as client:
+        yield client

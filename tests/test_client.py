@@ -19,7 +19,6 @@ from rm_voucher import (
     Credentials,
     DecodeError,
     Environment,
-    InvalidRequestError,
     NotFoundError,
     OutcomeUnknownError,
     OutOfStockError,
@@ -201,16 +200,6 @@ async def test_issue_cancelled_in_flight_is_logged(make_client, caplog):
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "issue" in record.message
     assert "the-nonce" in record.message
-
-
-@pytest.mark.parametrize("code", ["", "../x", None])
-async def test_refused_code_sends_nothing(make_client, code):
-    """A code or key that can't be sent is refused before any I/O, for a token too."""
-    server = ScriptedServer([])
-    client = make_client(server)
-    for call in (client.issue(code), client.get(code), client.void(code), client.vouchers(code)):
-        with pytest.raises(InvalidRequestError):
-            await call
 
 
 class Tokens(TokenSource):
