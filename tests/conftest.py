@@ -13,11 +13,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from rm_voucher import (
+    ConnectError,
     Credentials,
     Environment,
     Request,
     Response,
+    ResponseLostError,
     StaticToken,
+    TokenSource,
     Transport,
     VoucherClient,
 )
@@ -74,6 +77,30 @@ def rm_error(code: str, status: int = 400, message: str = "", **headers: str) ->
 ISSUED = ok({"item": {"code": "NAklEfbVdV", "qrUrl": "https://qr.invalid/1"}, "code": "SUCCESS"})
 
 
+NOT_SENT = ConnectError("x: no connection")
+LOST = ResponseLostError("x: the server closed the connection")
+HTML = Response(status=502, body=b"<html>Bad Gateway</html>")
+THROTTLED = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
+GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+
+
+def voucher_item(status: str, code: str = "X", used_at: str = GO_ZERO_TIME) -> dict[str, Any]:
+    """Return a voucher as it stands in an answer; unless used or redeemed it shows no such time."""
+    redeemed = status in ("REDEEMED", "VOID")
+    return {
+        **payload("get-voucher")["item"],
+        "code": code,
+        "status": status,
+        "usedAt": used_at,
+        "redeemedAt": "2026-11-20T09:00:00Z" if redeemed else GO_ZERO_TIME,
+    }
+
+
+def voucher(status: str, used_at: str = GO_ZERO_TIME, code: str = "X") -> Response:
+    """Return an answer that shows one voucher."""
+    return ok({"item": voucher_item(status, code, used_at), "code": "SUCCESS"})
+
+
 class ScriptedServer:
     """Answers requests in the order of a script, and keeps what it was sent."""
 
@@ -109,6 +136,25 @@ class Recorder:
         if request.operation == "token":
             return ok(payload("token-client-credentials"))
         return rm_error("VOUCHER_NOT_FOUND", 404)
+
+
+class Tokens(TokenSource):
+    """Gives its tokens one after the other, each until it is refused; an error is raised."""
+
+    def __init__(self, *tokens: str | Exception) -> None:
+        self.tokens = list(tokens)
+        self.refused: list[str] = []
+
+    async def token(self) -> str:
+        token = self.tokens[0]
+        if isinstance(token, Exception):
+            raise token
+        return token
+
+    def refuse(self, token: str) -> bool:
+        self.refused.append(token)
+        self.tokens.pop(0)
+        return bool(self.tokens)
 
 
 class FakeTime:

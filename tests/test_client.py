@@ -3,48 +3,41 @@
 import asyncio
 import functools
 import logging
-import traceback
 from datetime import UTC, datetime
 
 import pytest
-from conftest import ISSUED, ScriptedServer, ok, payload, rm_error
+from conftest import (
+    ISSUED,
+    LOST,
+    NOT_SENT,
+    THROTTLED,
+    ScriptedServer,
+    Tokens,
+    ok,
+    payload,
+    rm_error,
+    voucher,
+)
 from yarl import URL
 
 from rm_voucher import (
     APIError,
     AuthenticationError,
     ConfigurationError,
-    ConnectError,
-    ConnectTimeoutError,
     Credentials,
-    DecodeError,
     Environment,
-    NotFoundError,
     OutcomeUnknownError,
-    OutOfStockError,
-    RateLimitError,
     Request,
     Response,
     ResponseLostError,
-    ResponseTimeoutError,
-    RetryPolicy,
-    ServerError,
     Timeout,
-    TokenSource,
     VoucherClient,
-    VoucherError,
-    VoucherStateError,
     protocol,
 )
 from rm_voucher.caller import Call
 from rm_voucher.retry import Safety
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
-
-NOT_SENT = ConnectError("x: no connection")
-LOST = ResponseLostError("x: the server closed the connection")
-HTML = Response(status=502, body=b"<html>Bad Gateway</html>")
-THROTTLED = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
 
 
 async def test_issue_gives_code_and_url(make_client):
@@ -55,75 +48,16 @@ async def test_issue_gives_code_and_url(make_client):
     assert server.paths == ["POST /v3/voucher-batch/KEY/issue"]
 
 
-@pytest.mark.parametrize(
-    "nothing_done",
-    [
-        NOT_SENT,
-        ConnectTimeoutError("x"),
-        THROTTLED,
-        rm_error("TOO_MANY_REQUEST_PER_SECOND", 200),
-        rm_error("TOO_MANY_REQUEST_PER_SECOND", 400),
-        rm_error("TOO_MANY_REQUEST_PER_SECOND", 500),
-        rm_error("EXCEEDED_LIMIT", 403),
-        rm_error("OVERLOAD", 503),
-        rm_error("TemporaryUnAvailable", 503),
-        Response(status=429, body=b"<html>"),
-        Response(status=429),
-    ],
-    ids=lambda a: getattr(a, "body", repr(a)),
-)
-async def test_issue_waits_and_retries_what_was_not_done(make_client, time, nothing_done):
-    """Only an outcome that proves that nothing was done is followed by another POST."""
-    server = ScriptedServer([nothing_done, nothing_done, ISSUED])
-    voucher = await make_client(server).issue("KEY")
-    assert voucher.code == "NAklEfbVdV"
-    assert len(server.requests) == 3
-    assert time.slept == [0.5, 1.0]
-
-
-@pytest.mark.parametrize(
-    "unknown",
-    [
-        LOST,
-        ResponseTimeoutError("x"),
-        rm_error("INTERNAL_ERROR", 500),
-        rm_error("INTERNAL_ERROR", 200),
-        rm_error("SYSTEM_ERROR", 400),
-        rm_error("NEW_CODE", 500),
-        rm_error("NEW_CODE", 200),
-        rm_error("NEW_CODE", 409),
-        Response(status=500),
-        HTML,
-        Response(status=503, headers={"retry-after": "1"}),
-        Response(status=301, headers={"location": "/"}),
-        Response(status=400, body=b"<html>"),
-        Response(status=401),
-        Response(status=404, body=b"404 page not found"),
-        Response(status=408),
-        Response(status=409),
-        Response(status=200),
-        Response(status=204),
-        ok({}),
-        ok({"code": "SUCCESS"}),
-        ok({"code": "SUCCESS", "item": {"qrUrl": "x"}}),
-        ok({"code": "SUCCESS", "item": {"code": ""}}),
-        ok({"code": "SUCCESS", "item": {"code": "X"}}, 500),
-    ],
-    ids=lambda a: f"{a.status} {a.body!r}" if isinstance(a, Response) else repr(a),
-)
-async def test_issue_unknown_outcome_is_one_post(make_client, time, unknown):
-    """Whatever may have been executed is not sent again, and says all that is known of it."""
-    server = ScriptedServer([unknown])
+async def test_issue_unknown_says_all_that_is_known(make_client, time):
+    """An outcome that is unknown names the operation, the batch, the nonce and the instant."""
+    server = ScriptedServer([LOST])
     with pytest.raises(OutcomeUnknownError, match="do not repeat it") as caught:
         await make_client(server, make_nonce=lambda: "the-nonce").issue("KEY")
     error = caught.value
-    assert len(server.requests) == 1
-    assert time.slept == []
     assert (error.operation, error.batch_key, error.code) == ("issue", "KEY", None)
     assert (error.nonce, error.voucher) == ("the-nonce", None)
     assert error.sent_at == datetime.fromtimestamp(time.now, UTC)
     assert error.attempt_id in str(error)
-    assert isinstance(error.__cause__, VoucherError)
 
 
 async def test_issue_unknown_after_a_retry_is_unknown(make_client):
@@ -131,34 +65,6 @@ async def test_issue_unknown_after_a_retry_is_unknown(make_client):
     server = ScriptedServer([NOT_SENT, THROTTLED, LOST])
     with pytest.raises(OutcomeUnknownError, match=r"after 3 attempt"):
         await make_client(server).issue("KEY")
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        (rm_error("VOUCHER_BATCH_NOT_FOUND", 404), NotFoundError),
-        (rm_error("VOUCHER_BATCH_NOT_ENOUGH_QUANTITY", 500), OutOfStockError),
-        (rm_error("INVALID_SIGNATURE", 401), APIError),
-        (rm_error("NEW_CODE", 400), APIError),
-    ],
-)
-async def test_issue_definite_refusal_is_raised_once(make_client, answer, error):
-    """A refusal of RM's own is final and proves that nothing was issued."""
-    server = ScriptedServer([answer])
-    with pytest.raises(error):
-        await make_client(server).issue("KEY")
-    assert len(server.requests) == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"), [(NOT_SENT, ConnectError), (THROTTLED, RateLimitError)]
-)
-async def test_issue_gives_up_with_the_last_error(make_client, time, answer, error):
-    """When the attempts are spent on what was never done, the end is definite."""
-    server = ScriptedServer([answer] * 6)
-    with pytest.raises(error):
-        await make_client(server).issue("KEY")
-    assert len(time.slept) == 5
 
 
 async def test_issue_each_attempt_is_signed_anew(make_client, time):
@@ -200,36 +106,6 @@ async def test_issue_cancelled_in_flight_is_logged(make_client, caplog):
     (record,) = [r for r in caplog.records if r.levelno == logging.WARNING]
     assert "issue" in record.message
     assert "the-nonce" in record.message
-
-
-class Tokens(TokenSource):
-    def __init__(self, *tokens):
-        self.tokens = list(tokens)
-        self.refused = []
-
-    async def token(self):
-        token = self.tokens[0]
-        if isinstance(token, Exception):
-            raise token
-        return token
-
-    def refuse(self, token):
-        self.refused.append(token)
-        self.tokens.pop(0)
-        return bool(self.tokens)
-
-
-@pytest.mark.parametrize("refusal", [rm_error("TOKEN_EXPIRED", 401), rm_error("UNAUTHORIZED", 200)])
-@pytest.mark.parametrize("operation", ["issue", "get"])
-async def test_token_refused_is_renewed_once(make_client, time, operation, refusal):
-    """An auth code proves that nothing was done: one new token, one re-signed attempt, no wait."""
-    done = ISSUED if operation == "issue" else ok(payload("get-voucher"))
-    server = ScriptedServer([refusal, done])
-    tokens = Tokens("old", "new")
-    client = make_client(server, token_source=tokens)
-    assert (await getattr(client, operation)("X")).code == "NAklEfbVdV"
-    assert [r.headers["Authorization"] for r in server.requests] == ["Bearer old", "Bearer new"]
-    assert (tokens.refused, time.slept) == (["old"], [])
 
 
 async def test_token_refused_twice_is_raised(make_client):
@@ -294,47 +170,6 @@ async def test_token_error_sends_nothing_and_is_not_unknown(make_client):
     server = ScriptedServer([])
     with pytest.raises(ResponseLostError):
         await make_client(server, token_source=Tokens(LOST)).issue("KEY")
-
-
-@pytest.mark.parametrize(
-    "trouble",
-    [
-        NOT_SENT,
-        LOST,
-        HTML,
-        THROTTLED,
-        rm_error("INTERNAL_ERROR", 500),
-        ok({}),
-        Response(status=200),
-    ],
-    ids=lambda a: getattr(a, "body", repr(a)),
-)
-async def test_get_is_retried_freely(make_client, time, trouble):
-    """A read is retried after whatever waiting may mend."""
-    server = ScriptedServer([trouble, ok(payload("get-voucher"))])
-    assert (await make_client(server).get("NAklEfbVdV")).status == "VOID"
-    assert time.slept == [0.5]
-
-
-@pytest.mark.parametrize(
-    ("answer", "error", "requests"),
-    [
-        (rm_error("VOUCHER_NOT_FOUND", 404), NotFoundError, 1),
-        (rm_error("NEW_CODE", 422), APIError, 1),
-        (Response(status=301), APIError, 1),
-        (Response(status=403, body=b"<html>"), APIError, 1),
-        (LOST, ResponseLostError, 6),
-        (rm_error("INTERNAL_ERROR", 500), ServerError, 6),
-        (ok([]), DecodeError, 6),
-    ],
-    ids=lambda a: getattr(a, "body", repr(a)),
-)
-async def test_get_raises_what_it_met(make_client, answer, error, requests):
-    """A read never ends in an unknown outcome: it raises what the last attempt met."""
-    server = ScriptedServer([answer] * requests)
-    with pytest.raises(error):
-        await make_client(server).get("X")
-    assert len(server.requests) == requests
 
 
 OTHER_METHOD = [
@@ -412,153 +247,6 @@ async def test_listing_begins_at_a_cursor(make_client):
     assert server.requests[0].url.raw_query_string == "cursor=7"
 
 
-OURS = datetime(2026, 11, 20, 10, 0, 0, 123456, UTC)
-
-
-def voucher(status, used_at="0001-01-01T00:00:00Z"):
-    item = payload("get-voucher")["item"]
-    shown = {**item, "code": "X", "status": status, "usedAt": used_at}
-    return ok({"item": shown, "code": "SUCCESS"})
-
-
-VOID_BY_US = voucher("VOID", "2026-11-20T10:00:00.123456Z")
-VOID_BY_ANOTHER = voucher("VOID", "2026-11-20T10:00:00.123457Z")
-STILL_ISSUED = voucher("ISSUED")
-ALREADY_VOID = rm_error("VOUCHER_NOT_ALLOW_VOID", 400)
-VOID, GET = "POST /v3/voucher/X/void", "POST /v3/voucher/X"
-
-
-async def void(make_client, *answers, used_at=OURS, **options):
-    server = ScriptedServer(answers)
-    client = make_client(server, **options)
-    try:
-        return await client.void("X", store_id="7", used_at=used_at), server
-    except VoucherError as exc:
-        return exc, server
-
-
-async def test_void_sends_store_and_instant(make_client):
-    """The body has what was given, each time it is sent."""
-    result, server = await void(make_client, THROTTLED, VOID_BY_US)
-    assert result.status == "VOID"
-    body = b'{"storeId":"7","usedAt":"2026-11-20T10:00:00.123456Z"}'
-    assert [request.body for request in server.requests] == [body, body]
-
-
-@pytest.mark.parametrize("unknown", [LOST, HTML, ok({}), rm_error("INTERNAL_ERROR", 500)])
-async def test_void_lost_done_by_us(make_client, time, unknown):
-    """The answer was lost, and the voucher carries our instant: a success."""
-    result, server = await void(make_client, unknown, VOID_BY_US)
-    assert result.used_at == OURS
-    assert (server.paths, time.slept) == ([VOID, GET], [])
-
-
-@pytest.mark.parametrize("used_at", [OURS, None])
-async def test_void_lost_done_by_another_till(make_client, used_at):
-    """Void, but not provably by us: unknown, with the voucher. Honouring it twice is a loss."""
-    result, server = await void(make_client, LOST, VOID_BY_ANOTHER, used_at=used_at)
-    assert isinstance(result, OutcomeUnknownError)
-    assert result.voucher.status == "VOID"
-    assert (result.operation, result.code) == ("void", "X")
-    assert server.paths == [VOID, GET]
-
-
-async def test_void_lost_not_done_is_sent_again(make_client, time):
-    """The voucher is unchanged: sent again, after a wait."""
-    result, server = await void(make_client, LOST, STILL_ISSUED, VOID_BY_US)
-    assert result.status == "VOID"
-    assert (server.paths, time.slept) == ([VOID, GET, VOID], [0.5])
-
-
-async def test_void_lost_done_late(make_client):
-    """The first request arrives after the look: the repeat is refused, and a second look proves
-    that it was ours."""
-    result, server = await void(make_client, LOST, STILL_ISSUED, ALREADY_VOID, VOID_BY_US)
-    assert result.used_at == OURS
-    assert server.paths == [VOID, GET, VOID, GET]
-
-
-async def test_void_lost_then_another_till(make_client):
-    """The repeat is refused because another till was quicker: unknown, not ours."""
-    result, _ = await void(make_client, LOST, STILL_ISSUED, ALREADY_VOID, VOID_BY_ANOTHER)
-    assert isinstance(result, OutcomeUnknownError)
-    assert isinstance(result.__cause__, VoucherStateError)
-
-
-@pytest.mark.parametrize(
-    "code", ["VOUCHER_NOT_REDEEMED", "VOUCHER_NOT_ALLOW_VOID", "INVALID_TIMESTAMP"]
-)
-async def test_void_lost_then_refused_stays_in_doubt(make_client, code):
-    """A refusal is of the repeat; the first request may still arrive, so the doubt stays."""
-    answers = LOST, STILL_ISSUED, rm_error(code, 400), STILL_ISSUED
-    result, server = await void(make_client, *answers)
-    assert type(result) is OutcomeUnknownError
-    assert result.voucher.status == "ISSUED"
-    assert server.paths == [VOID, GET, VOID, GET]
-
-
-async def test_void_lost_unchanged_then_unreadable(make_client):
-    """What an earlier look showed says nothing of a later attempt."""
-    policy = RetryPolicy(max_attempts=3)
-    answers = LOST, STILL_ISSUED, LOST, rm_error("VOUCHER_NOT_FOUND", 404)
-    result, server = await void(make_client, *answers, retry=policy)
-    assert type(result) is OutcomeUnknownError
-    assert server.paths == [VOID, GET, VOID, GET]
-
-
-@pytest.mark.parametrize("answer", [STILL_ISSUED, ok({"item": {}, "code": "SUCCESS"})])
-async def test_void_success_without_a_void_voucher_is_read_back(make_client, answer):
-    """A success that does not show the voucher void is no proof."""
-    result, server = await void(make_client, answer, VOID_BY_US)
-    assert result.used_at == OURS
-    assert server.paths == [VOID, GET]
-
-
-async def test_void_lost_and_unreadable(make_client):
-    """When the voucher can't be read back either, the outcome is unknown, without a voucher."""
-    policy = RetryPolicy(max_attempts=2)
-    result, _ = await void(make_client, LOST, LOST, LOST, retry=policy)
-    assert isinstance(result, OutcomeUnknownError)
-    assert result.voucher is None
-
-
-async def test_void_lost_again_and_again(make_client):
-    """Lost and unchanged to the last attempt: it may still arrive, so it is unknown."""
-    policy = RetryPolicy(max_attempts=2)
-    result, server = await void(make_client, LOST, STILL_ISSUED, LOST, STILL_ISSUED, retry=policy)
-    assert isinstance(result, OutcomeUnknownError)
-    assert result.voucher.status == "ISSUED"
-    assert server.paths == [VOID, GET, VOID, GET]
-
-
-async def test_void_lost_then_not_sent(make_client):
-    """A doubt does not go away because a later attempt was not sent."""
-    policy = RetryPolicy(max_attempts=2)
-    result, _ = await void(make_client, LOST, STILL_ISSUED, NOT_SENT, STILL_ISSUED, retry=policy)
-    assert isinstance(result, OutcomeUnknownError)
-
-
-async def test_void_refused_at_once_is_definite(make_client):
-    """A first refusal says that somebody else voided it: nothing is read back."""
-    result, server = await void(make_client, ALREADY_VOID)
-    assert type(result) is VoucherStateError
-    assert server.paths == [VOID]
-
-
-async def test_void_not_sent_gives_up_definitely(make_client):
-    """Never sent: not unknown, and nothing is read back."""
-    policy = RetryPolicy(max_attempts=2)
-    result, server = await void(make_client, NOT_SENT, NOT_SENT, retry=policy)
-    assert type(result) is ConnectError
-    assert server.paths == [VOID, VOID]
-
-
-async def test_void_unknown_hides_the_code(make_client):
-    """The error names the operation, not the voucher."""
-    result, _ = await void(make_client, LOST, VOID_BY_ANOTHER)
-    assert "NAklEfbVdV" not in "".join(traceback.format_exception(result))
-
-
 async def test_timeout_of_a_call_wins(make_client):
     """Each call may have a time-out of its own; else the client's is used."""
     server = ScriptedServer([ISSUED, ISSUED, voucher("VOID"), voucher("VOID")])
@@ -628,7 +316,7 @@ def test_from_env(monkeypatch, credentials):
 async def test_log_at_debug_has_no_secret(make_client, caplog):
     """DEBUG says what each attempt met, without token, signature or code."""
     caplog.set_level(logging.DEBUG, logger="rm_voucher")
-    server = ScriptedServer([LOST, rm_error("TOKEN_INVALID", 401, "NAklEfbVdV"), STILL_ISSUED])
+    server = ScriptedServer([LOST, rm_error("TOKEN_INVALID", 401, "NAklEfbVdV"), voucher("ISSUED")])
     with pytest.raises(AuthenticationError):
         await make_client(server).get("NAklEfbVdV")
     assert "answer lost" in caplog.text
