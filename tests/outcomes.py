@@ -53,6 +53,7 @@ def of_member(client):
 LISTING = ok({"items": [], "code": "SUCCESS"})
 ALL_REDEEMED = ok({"item": [voucher_item("REDEEMED")], "code": "SUCCESS"})
 GET = "POST /v3/voucher/X"
+USED_AT = "2026-11-20T10:00:00Z"
 MEMBER = "/v3/loyalty/me/voucher/X"
 OPERATIONS = {
     "get": Operation("read", lambda c: c.get("X"), GET, voucher("VOID")),
@@ -81,14 +82,14 @@ OPERATIONS = {
         lambda c: c.void("X"),
         "POST /v3/voucher/X/void",
         voucher("VOID"),
-        *(GET, voucher("ISSUED"), voucher("VOID")),
+        *(GET, voucher("ISSUED"), voucher("VOID", USED_AT)),
     ),
     "reinstate": Operation(
         "change",
         lambda c: c.reinstate("X", pin="1"),
         "PATCH /v3/voucher/X/reinstate",
         voucher("REDEEMED"),
-        *(GET, voucher("VOID"), voucher("REDEEMED")),
+        *(GET, voucher("VOID", USED_AT), voucher("REDEEMED", USED_AT)),
     ),
     "redeem": Operation(
         "change",
@@ -102,7 +103,7 @@ OPERATIONS = {
         lambda c: of_member(c).redeem("X"),
         f"POST {MEMBER}/redeem",
         voucher("VOID"),
-        *(f"GET {MEMBER}", voucher("REDEEMED"), voucher("VOID")),
+        *(f"GET {MEMBER}", voucher("REDEEMED"), voucher("VOID", USED_AT)),
     ),
 }
 CHANGES = [name for name, operation in OPERATIONS.items() if operation.safety == "change"]

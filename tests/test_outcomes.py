@@ -153,12 +153,16 @@ async def test_outcome_after_a_doubt(meet, name, end):
 
 @each_change
 async def test_outcome_that_can_not_be_read_back(meet, name):
-    """Where the look is refused, nothing is known: not sent again, and no voucher attached."""
+    """Where the look is refused, nothing is known: not sent again, and no voucher attached, not
+    even one that an earlier look showed."""
     operation = OPERATIONS[name]
-    result, paths, _, slept = await meet(operation, LOST, rm_error("VOUCHER_NOT_FOUND", 404))
-    assert (paths, slept) == ([operation.path, operation.look], [])
-    assert type(result) is OutcomeUnknownError
-    assert seen_in(result) == []
+    refused = rm_error("VOUCHER_NOT_FOUND", 404)
+    for times in (0, 1):
+        script = [LOST, operation.unchanged] * times + [LOST, refused]
+        result, paths, _, slept = await meet(operation, *script)
+        assert (paths, slept) == ([operation.path, operation.look] * (times + 1), WAITS[:times])
+        assert type(result) is OutcomeUnknownError
+        assert seen_in(result) == []
 
 
 @pytest.mark.parametrize("name", ["request", "request, a read"])
