@@ -1,4 +1,4 @@
-"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak).
+"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak, fuzz).
 
 ``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
@@ -79,3 +79,10 @@ def soak(session: nox.Session) -> None:
     """Hold that a bulk run's memory and tasks don't grow with the number of recipients."""
     session.install("-e", ".")
     session.run("python", "benchmarks/soak.py")
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """Try 200,000 spoilt answers on the parsers; FUZZ_SEED=… tries others."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-s", "tests/test_mutations.py", env={"FUZZ_CASES": "200000"})
