@@ -62,7 +62,9 @@ class StaticToken(TokenSource):
     @bare
     def __init__(self, token: str) -> None:
         if not fits_header(token):
-            raise ConfigurationError("A token is ASCII text without line breaks.")
+            raise ConfigurationError(
+                "A token is ASCII text without spaces or line breaks, and not empty."
+            )
         self._token = token
 
     async def token(self) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from yarl import URL
 
@@ -13,7 +14,16 @@ from rm_voucher.settings import Environment
 from rm_voucher.signing import Signer, canonical_json, format_signature, string_to_sign
 from rm_voucher.transport.base import Request
 
-__all__ = ["JSON", "build", "json_body", "segment", "sign_request"]
+__all__ = [
+    "JSON",
+    "build",
+    "climbs",
+    "fold",
+    "has_control",
+    "json_body",
+    "segment",
+    "sign_request",
+]
 
 JSON = "application/json"
 _MAX_SEGMENT_CHARS = 512
@@ -60,13 +70,12 @@ def build(
 ) -> Request:
     """Return the unsigned request to a path of the API. ``query`` leaves out what is None."""
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
+    if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
+        raise InvalidRequestError.refused("What goes into the query must be text.")
     try:
-        pairs = [
-            f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in chosen.items()
-        ]
-    except (UnicodeEncodeError, TypeError):
-        raise InvalidRequestError.refused("What goes into the query must be text.") from None
-    text = "&".join(pairs)
+        text = urlencode(chosen, quote_via=quote, safe="")
+    except UnicodeEncodeError:
+        raise InvalidRequestError.refused("The query has half a surrogate pair.") from None
     return Request(
         operation=operation,
         method=method,
@@ -100,12 +109,32 @@ def segment(name: str, text: str) -> str:
         raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
     if text != text.strip():
         raise refused("has white space at an end")
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in text):
+    if has_control(text):
         raise refused("has a control character or half a surrogate pair")
-    # A server may fold look-alikes (U+FF0E is a full stop to some) before it splits the path.
-    folded = unicodedata.normalize("NFKC", text)
+    folded = fold(text)
     if "/" in folded or "\\" in folded:
         raise refused("has a slash")
-    if not folded.strip("."):
+    if climbs(folded):
         raise refused("is only dots")
     return quote(text, safe="")
+
+
+def fold(text: str) -> str:
+    """Return the text with look-alikes folded, as a server may before it splits the path.
+
+    U+FF0E is a full stop to some.
+    """
+    return unicodedata.normalize("NFKC", text)
+
+
+def has_control(text: str) -> bool:
+    """Return whether there is a control character or half a surrogate pair."""
+    return any(unicodedata.category(char) in ("Cc", "Cs") for char in text)
+
+
+def climbs(part: str) -> bool:
+    """Return whether a server may take a part of a path for none, or for ``.`` or ``..``.
+
+    Some cut off what follows a semicolon.
+    """
+    return not part or re.fullmatch(r"\.+(;.*)?", part) is not None

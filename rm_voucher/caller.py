@@ -21,6 +21,7 @@ from rm_voucher.building import sign_request
 from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectTimeoutError,
+    InvalidRequestError,
     OutcomeUnknownError,
     VoucherError,
 )
@@ -106,6 +107,10 @@ class Caller:
     ) -> Call[T]:
         """Return a call to be finished. Its deadline, unless one is given, counts from here."""
         timeout = timeout or self.timeout
+        if not isinstance(timeout, Timeout):
+            raise InvalidRequestError.refused(
+                "timeout must be a Timeout, such as Timeout(connect_s=2, attempt_s=5)."
+            )
         if deadline is None and timeout.total_s is not None:
             deadline = self.monotonic() + timeout.total_s
         if request.timeout is not timeout:
@@ -117,13 +122,23 @@ class Caller:
         # Outside the attempts, because the token source retries by itself, and because a lost
         # answer to a token request says nothing about the call.
         call.token = await self._token(call)
-        return await self.retry.run(
-            functools.partial(self._attempt, call),
-            repeat_after=call.may_repeat_after,
-            sleep=functools.partial(self._pause, call),
-            random=self.random,
-            in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
-        )
+        try:
+            return await self.retry.run(
+                functools.partial(self._attempt, call),
+                repeat_after=call.may_repeat_after,
+                sleep=functools.partial(self._pause, call),
+                random=self.random,
+                in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
+            )
+        except asyncio.CancelledError:
+            if call.safety is not Safety.READ and (call.doubt is not None or not call.pausing):
+                _log.warning(
+                    "%s attempt %s: cancelled, and its outcome is unknown (nonce %s)",
+                    call.request.operation,
+                    call.attempt_id,
+                    call.nonce,
+                )
+            raise
 
     def unknown(
         self, call: Call[T], error: VoucherError, voucher: object | None = None
@@ -190,7 +205,9 @@ class Caller:
             )
             proven = outcome.nothing_done
             harmless = proven or call.safety is Safety.READ
-            if outcome.remedy == "token" and harmless and await self._renew_token(call):
+            repeatable = harmless or call.settle is not None
+            renewed = outcome.remedy == "token" and await self._renew_token(call, repeatable)
+            if renewed and harmless:
                 return await self._attempt(call)
             if call.safety is Safety.READ or (proven and call.doubt is None):
                 raise
@@ -198,7 +215,8 @@ class Caller:
             if call.settle is None:
                 raise self.unknown(call, exc) from exc
             # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
-            return await self._settle(call, exc, call.settle)
+            helpless = outcome is Outcome.REFUSED or (outcome.remedy == "token" and not renewed)
+            return await self._settle(call, exc, call.settle, helpless=helpless)
 
     async def _send(self, call: Call[T]) -> T:
         operation = call.request.operation
@@ -223,23 +241,13 @@ class Caller:
             raise ConfigurationError(
                 f"{operation}: signing failed ({type(exc).__name__}); nothing was sent"
             ) from exc
-        try:
-            return await watch(
-                functools.partial(self._exchange, signed, call.attempt_id),
-                call.parse,
-                hooks=self.hooks,
-                clock=self.monotonic,
-                describe=functools.partial(_describe, call, call.sent_at),
-            )
-        except asyncio.CancelledError:
-            if call.safety is not Safety.READ:
-                _log.warning(
-                    "%s attempt %s: cancelled in flight, its outcome is unknown (nonce %s)",
-                    operation,
-                    call.attempt_id,
-                    call.nonce,
-                )
-            raise
+        return await watch(
+            functools.partial(self._exchange, signed, call.attempt_id),
+            call.parse,
+            hooks=self.hooks,
+            clock=self.monotonic,
+            describe=functools.partial(_describe, call, call.sent_at),
+        )
 
     async def _exchange(self, request: Request, attempt_id: str) -> Response:
         begun = self.monotonic()
@@ -254,9 +262,9 @@ class Caller:
         )
         return response
 
-    async def _renew_token(self, call: Call[T]) -> bool:
-        """Get another token once a call; return whether there is one."""
-        if call.token_renewed or not self.tokens.refuse(call.token):
+    async def _renew_token(self, call: Call[T], repeatable: bool) -> bool:  # noqa: FBT001 - private
+        """Get another token once a call, if it can use one; return whether there is one."""
+        if call.token_renewed or not self.tokens.refuse(call.token) or not repeatable:
             return False
         call.token_renewed = True
         try:
@@ -272,6 +280,8 @@ class Caller:
         call: Call[T],
         error: VoucherError,
         settle: Callable[[], Awaitable[tuple[Verdict, T]]],
+        *,
+        helpless: bool,
     ) -> T:
         """Read the voucher back and conclude. Raises what the attempts so far prove."""
         try:
@@ -283,7 +293,7 @@ class Caller:
             return found
         # A refusal is of this attempt; one that was lost before may still arrive. So the doubt
         # stays, but repeating what was refused is of no use.
-        call.unchanged = verdict is Verdict.UNCHANGED and classify(error) is not Outcome.REFUSED
+        call.unchanged = verdict is Verdict.UNCHANGED and not helpless
         raise self.unknown(call, error, found) from error
 
 

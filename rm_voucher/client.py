@@ -317,8 +317,8 @@ class VoucherClient:
     ) -> Response:
         """Call what this client has no method for, signed, and return the answer as it is.
 
-        ``path`` begins with ``/v3/`` and is written as it goes on the wire: quote each part that
-        is data with ``urllib.parse.quote(part, safe="")``. ``json`` may have no fraction and no
+        ``path``, such as ``/v3/stores``, is written as it goes on the wire: quote each part that is
+        data with ``urllib.parse.quote(part, safe="")``. ``json`` may have no fraction and no
         integer beyond 2**53, because how RM signs those is not documented. An answer with RM's
         error, or a status that is not 2xx, is raised as it is for every other operation.
 
@@ -344,7 +344,7 @@ class VoucherClient:
 
         async def settle() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, call.timeout, call.deadline)
-            return judge(voucher), voucher
+            return judge(protocol.checked_code(voucher, code)), voucher
 
         call.settle = settle
         return await self._caller.finish(call)

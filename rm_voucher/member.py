@@ -74,7 +74,7 @@ class Member:
 
         async def settle() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, timeout, call.deadline)
-            return judge_void(voucher), voucher
+            return judge_void(protocol.checked_code(voucher, code)), voucher
 
         call.settle = settle
         return await self._caller.finish(call)

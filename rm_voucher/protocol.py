@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from yarl import URL
 
-from rm_voucher.building import JSON, build, json_body, segment
+from rm_voucher.building import JSON, build, climbs, fold, has_control, json_body, segment
 from rm_voucher.converters import format_time, structure
 from rm_voucher.error_codes import ERROR_CODES
 from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
@@ -39,6 +39,7 @@ __all__ = [
     "build_token",
     "build_void",
     "build_vouchers",
+    "checked_code",
     "fits_header",
     "is_wrong_method",
     "parse_any",
@@ -116,6 +117,8 @@ def build_batches(
     cursor: str | None = None,
 ) -> Request:
     """Build *Get Voucher Batches*. The filter is a JSON object in the query, as RM's SDKs send."""
+    if not isinstance(status, str | None) or not isinstance(is_static, bool | None):
+        raise InvalidRequestError.refused("status must be text, and is_static true or false.")
     wanted = {"status": status, "isStatic": is_static}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     return build(
@@ -205,7 +208,7 @@ def build_any(
     if not isinstance(path, str) or not _PATH.fullmatch(path) or _leaves_its_place(path):
         raise InvalidRequestError.refused(
             "path must be an absolute path without query, its parts percent-encoded "
-            "(urllib.parse.quote(part, safe='')), none of them empty or only dots."
+            "(urllib.parse.quote(part, safe='')), none of them empty, only dots, or with a slash."
         )
     if method == "GET" and json is not None:
         raise InvalidRequestError.refused("A GET carries no body.")
@@ -218,7 +221,8 @@ def build_any(
 
 def _leaves_its_place(path: str) -> bool:
     # Decoded twice, because a gateway may decode once before the server does.
-    return any(not unquote(unquote(part)).strip("./\\") for part in path.split("/")[1:])
+    text = unquote(unquote(path))
+    return has_control(text) or any(climbs(part) for part in re.split(r"[/\\]", fold(text))[1:])
 
 
 def _check_json(json: object) -> None:
@@ -309,15 +313,20 @@ def parse_redeem(response: Response) -> tuple[Voucher, ...]:
     )
 
 
+def checked_code(voucher: Voucher, code: str) -> Voucher:
+    """Return the voucher, unless it shows another code than the one that was asked for."""
+    # Whether codes are case-sensitive is not documented.
+    if voucher.code is not None and voucher.code.casefold() != code.casefold():
+        raise DecodeError("expected the code that was asked for @ $.item.code")
+    return voucher
+
+
 def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
     """Return the voucher of a change's answer, which must itself show the change."""
     voucher = parse_get(response)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
-    # Whether codes are case-sensitive is not documented.
-    if voucher.code is not None and voucher.code.casefold() != code.casefold():
-        raise DecodeError("expected the code that was asked for @ $.item.code")
-    return voucher
+    return checked_code(voucher, code)
 
 
 def parse_vouchers(response: Response) -> Page[Voucher]:
@@ -340,7 +349,7 @@ def parse_token(response: Response) -> Token:
 
 def fits_header(token: str) -> bool:
     """Return whether a token can stand in ``Authorization`` and nowhere else."""
-    return token.isascii() and token.isprintable()
+    return token.isascii() and token.isprintable() and token != "" and " " not in token
 
 
 def parse_any(response: Response) -> Response:

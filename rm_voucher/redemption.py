@@ -84,16 +84,20 @@ class Redemption:
         async def look(folded: str, code: str) -> None:
             try:
                 async with at_once:
-                    voucher = await self._look_up(code, self._timeout, call.deadline)
+                    found = await self._look_up(code, self._timeout, call.deadline)
+                    voucher = protocol.checked_code(found, code)
             except VoucherError:
                 voucher = None
             self._seen[folded] = voucher
             if voucher is None or judge_redeem(voucher) is not Verdict.UNCHANGED:
                 del self._left[folded]
 
-        async with asyncio.TaskGroup() as group:
-            for folded, code in self._left.items():
-                group.create_task(look(folded, code), name="rm-voucher look-up")
+        try:
+            async with asyncio.TaskGroup() as group:
+                for folded, code in self._left.items():
+                    group.create_task(look(folded, code), name="rm-voucher look-up")
+        except BaseExceptionGroup as defects:  # never an error of ours
+            raise defects.exceptions[0] from None
         if not self._left:
             return Verdict.UNPROVEN, None
         request = protocol.build_redeem(self._caller.environment, list(self._left.values()))
@@ -105,13 +109,15 @@ class Redemption:
         seen = [self._seen.get(folded) for folded in in_doubt]
         error.codes = tuple(self._codes[folded] for folded in in_doubt)
         error.vouchers = tuple(voucher for voucher in seen if voucher is not None)
-        error.redeemed = tuple(self._redeemed.values())
+        error.redeemed = tuple(
+            self._redeemed[folded] for folded in self._codes if folded in self._redeemed
+        )
         error.args = (f"{error}; {len(in_doubt)} of {len(self._codes)} voucher(s) in doubt",)
 
 
 def _checked(codes: Iterable[str], max_codes: int) -> dict[str, str]:
-    if isinstance(codes, str | bytes):
-        raise InvalidRequestError.refused("codes must be several codes, not one text.")
+    if isinstance(codes, str | bytes) or not isinstance(codes, Iterable):
+        raise InvalidRequestError.refused("codes must be several codes, such as a list.")
     checked: dict[str, str] = {}
     for position, code in enumerate(codes, start=1):
         segment("code", code)  # it must be possible to look it up

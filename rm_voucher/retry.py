@@ -20,6 +20,7 @@ from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectError,
     DecodeError,
+    OutcomeUnknownError,
     ResponseLostError,
     VoucherError,
 )
@@ -189,5 +190,7 @@ class RetryPolicy:
         doubled: float = self.initial_wait_s * 2 ** min(state.attempt_number - 1, 30)
         wait_s = min(doubled, self.max_wait_s) * (1 - luck / 2)
         error = state.outcome.exception() if state.outcome else None
+        if isinstance(error, OutcomeUnknownError):
+            error = error.__cause__
         asked_s = error.retry_after_s if isinstance(error, APIError) else None
         return max(wait_s, min(asked_s or 0.0, self.max_retry_after_s))

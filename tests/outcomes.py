@@ -129,7 +129,7 @@ FOLLOWS = {
     "LOST": {"read": "again", "once": "unknown", "change": "read back"},
     "SERVER_FAILED": {"read": "again", "once": "unknown", "change": "read back"},
     "UNREADABLE": {"read": "again", "once": "unknown", "change": "read back"},
-    "UNAUTHORIZED": {"read": "token", "once": "unknown", "change": "read back"},
+    "UNAUTHORIZED": {"read": "token", "once": "unknown", "change": "token, read back"},
     "UNEXPECTED": {"read": "raised", "once": "unknown", "change": "read back"},
 }
 SLOWLY = {"retry-after": "7"}

@@ -330,7 +330,7 @@ def test_source_over_several_event_loops(make_source):
     loop.close()
 
 
-@pytest.mark.parametrize("text", ["a\n", "é", "a\x00"])
+@pytest.mark.parametrize("text", ["a\n", "é", "a\x00", "", " ", "a b"])
 def test_static_token_that_fits_no_header(text):
     """A token with a line break is a copying mistake, found when the source is made."""
     with pytest.raises(ConfigurationError, match="ASCII"):

@@ -26,6 +26,7 @@ from rm_voucher import (
     ConfigurationError,
     Credentials,
     Environment,
+    InvalidRequestError,
     OutcomeUnknownError,
     Request,
     Response,
@@ -245,6 +246,22 @@ async def test_listing_begins_at_a_cursor(make_client):
     server = ScriptedServer([ok(payload("list-batches"))])
     await make_client(server).batches(cursor="7")
     assert server.requests[0].url.raw_query_string == "cursor=7"
+
+
+@pytest.mark.parametrize("timeout", [5, 0.5, "5", (1, 2)])
+async def test_timeout_that_is_none_is_refused(make_client, timeout):
+    """A number of seconds, which may be meant for an attempt or for all, is refused unsent."""
+    client = make_client(ScriptedServer([]))
+    for call in (client.issue, client.get, client.void):
+        with pytest.raises(InvalidRequestError, match="must be a Timeout"):
+            await call("X", timeout=timeout)
+
+
+@pytest.mark.parametrize("wanted", [{"status": 5}, {"is_static": "yes"}, {"is_static": 1}])
+async def test_batches_filter_of_another_type_is_refused(make_client, wanted):
+    """A filter that RM could not understand is refused unsent."""
+    with pytest.raises(InvalidRequestError, match="status must be text"):
+        await make_client(ScriptedServer([])).batches(**wanted)
 
 
 async def test_timeout_of_a_call_wins(make_client):

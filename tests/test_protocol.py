@@ -297,12 +297,9 @@ def test_parse_page_meta_is_optional(meta, cursor, count):
     assert (page.items, page.cursor, page.count) == ((), cursor, count)
 
 
-EMPTY = pytest.mark.xfail(strict=True, reason="no token is taken for a token: 'Bearer ' is sent")
-
-
 @pytest.mark.parametrize(
     "token",
-    ["a\r\nb", "é", "\x00", pytest.param("", marks=EMPTY), pytest.param(" ", marks=EMPTY)],
+    ["a\r\nb", "é", "\x00", "", " "],
 )
 def test_parse_token_fits_a_header(token):
     """A token that would break out of its header is refused."""

@@ -244,7 +244,6 @@ async def test_redeem_refused_codes_send_nothing(buyer, recorder, codes, why):
     assert recorder.requests == []
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="what is no iterable raises TypeError")
 @pytest.mark.parametrize("codes", [None, 5, object()])
 async def test_redeem_codes_that_are_no_iterable_are_refused(buyer, recorder, codes):
     """What is not several codes is refused like every other bad argument."""
@@ -260,3 +259,20 @@ async def test_redeem_limit_is_a_setting(make_client):
     assert len(await client.redeem(["A", "B"])) == 2
     with pytest.raises(InvalidRequestError, match="More than 2"):
         await client.redeem(["A", "B", "C"])
+
+
+async def test_redeem_certain_ones_are_in_the_order_of_the_codes(make_client):
+    """What is redeemed for certain is told in the order of the codes, whoever confirmed it when."""
+    shop = Shop([redeemed("B"), redeemed("A")], A=[voucher("ISSUED", code="A")], C=[NOT_FOUND])
+    error = await redeem(make_client, shop, ["A", "B", "C"])
+    assert [item.code for item in error.redeemed] == ["A", "B"]
+    assert error.codes == ("C",)
+    assert shop.bodies == [["A", "B", "C"], ["A"]]
+
+
+async def test_redeem_defect_in_a_look_up_is_raised_as_itself(make_client):
+    """An error that is not ours comes out bare, not in a group, and leaves no look-up behind."""
+    shop = Shop([LOST], A=[ZeroDivisionError()], B=[voucher("ISSUED", code="B")])
+    with pytest.raises(ZeroDivisionError):
+        await make_client(shop).redeem(["A", "B"])
+    assert len(asyncio.all_tasks()) == 1
