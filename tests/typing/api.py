@@ -3,7 +3,8 @@
 Never run: `assert_type` is checked by the type checker.
 """
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -11,20 +12,28 @@ from typing import assert_type
 
 from rm_voucher import (
     APIError,
+    Attempt,
+    AttemptResult,
     BulkResult,
     BulkStatus,
     BulkSummary,
     Credentials,
     Environment,
+    FileTokenStore,
+    Hook,
     IssuedVoucher,
     Limits,
+    Member,
+    Outcome,
     OutcomeUnknownError,
     Page,
     Pager,
     Request,
     Response,
     RetryPolicy,
+    Safety,
     Timeout,
+    TokenStore,
     Transport,
     Voucher,
     VoucherBatch,
@@ -33,6 +42,7 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.emulator import Emulator
+from rm_voucher.otel import OpenTelemetryHook
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 
@@ -40,6 +50,53 @@ from rm_voucher.transport.memory import MemoryTransport
 class Recording(Transport):
     async def send(self, request: Request) -> Response:
         return Response(status=200, body=request.body)
+
+
+class InMemory:
+    """A token store of a user's own, which knows nothing of the protocol's class."""
+
+    def __init__(self) -> None:
+        self._kept: bytes | None = None
+
+    @contextlib.asynccontextmanager
+    async def lock(self) -> AsyncGenerator[None, None]:
+        yield
+
+    async def load(self) -> bytes | None:
+        return self._kept
+
+    async def save(self, token: bytes) -> None:
+        self._kept = token
+
+
+def timing(attempt: Attempt) -> Callable[[AttemptResult], None]:
+    assert_type(attempt.number, int)
+    assert_type(attempt.batch_key, str | None)
+    assert_type(attempt.started_at, datetime)
+
+    def after(result: AttemptResult) -> None:
+        assert_type(result.outcome, Outcome | None)
+        assert_type(result.error_code, str | None)
+        assert_type(result.duration_s, float)
+
+    return after
+
+
+def counting(attempt: Attempt) -> None:
+    assert_type(attempt.operation, str)
+
+
+HOOKS: list[Hook] = [timing, counting, OpenTelemetryHook()]
+STORES: list[TokenStore] = [InMemory(), FileTokenStore(Path("token"))]
+
+
+def shared(credentials: Credentials) -> VoucherClient:
+    return VoucherClient(
+        credentials,
+        timeout=Timeout(total_s=60),
+        token_store=InMemory(),
+        hooks=(timing, counting),
+    )
 
 
 def make() -> VoucherClient:
@@ -67,6 +124,20 @@ async def operations(client: VoucherClient) -> None:
         assert_type(page.items, tuple[VoucherBatch, ...])
 
 
+async def more_operations(client: VoucherClient) -> None:
+    assert_type(await client.redeem(["A", "B"]), list[Voucher])
+    assert_type(await client.redeem(code for code in "AB"), list[Voucher])
+    assert_type(await client.reinstate("CODE", pin="1234", reason="wrong till"), Voucher)
+    answer = assert_type(
+        await client.request("GET", "/v3/x", query={"a": "b"}, safety=Safety.READ), Response
+    )
+    assert_type(answer.status, int)
+    member = assert_type(client.member("60", "123456789"), Member)
+    assert_type(member.vouchers(limit=5), Pager[Voucher])
+    assert_type(await member.get("CODE"), Voucher)
+    assert_type(await member.redeem("CODE", timeout=Timeout(total_s=30)), Voucher)
+
+
 async def members() -> AsyncIterator[int]:
     yield 1
 
@@ -88,6 +159,7 @@ async def errors(client: VoucherClient) -> None:
         await client.issue("KEY")
     except OutcomeUnknownError as unknown:
         assert_type(unknown.sent_at, datetime | None)
+        assert_type(unknown.codes, tuple[str, ...])
     except APIError as error:
         assert_type(error.retry_after_s, float | None)
 
