@@ -10,7 +10,7 @@ import sys
 import pytest
 from conftest import ISSUED, ScriptedServer, ok
 
-from rm_voucher import FileTokenStore
+from rm_voucher import ConnectError, FileTokenStore
 from rm_voucher.emulator import Emulator
 
 TOKEN = ok({"accessToken": "token", "expiresIn": 10_000, "refreshToken": "refresh"})
@@ -205,6 +205,22 @@ async def test_client_without_a_usable_file(make_client, caplog, tmp_path, is_fo
     reason = "IsADirectoryError" if is_folder else "FileNotFoundError"
     assert f"token: the store failed ({reason}); not shared" in caplog.text
     assert str(tmp_path) not in caplog.text
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="ClientCredentialsToken._renew raises any VoucherError, also one that the store raised",
+)
+async def test_client_with_a_store_that_raises_our_errors(make_client, store, monkeypatch):
+    """What any method of a store raises is logged, an error of this library's classes too."""
+
+    async def load():
+        raise ConnectError("the store: no connection")
+
+    monkeypatch.setattr(store, "load", load)
+    server = ScriptedServer([TOKEN, ISSUED])
+    client = make_client(server, token_source=None, token_store=store)
+    assert (await client.issue("KEY")).code == "NAklEfbVdV"
 
 
 async def test_client_shares_its_token(make_client, path):

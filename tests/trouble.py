@@ -123,6 +123,15 @@ def partly(request: Request) -> Response:
     return shaped(request, item(code=code, status="REDEEMED"))
 
 
+def late(request: Request) -> Response:
+    """Lose a redeem of two; one is unchanged and then redeemed, the other has changed."""
+    if request.operation in LOOK_UPS:
+        status = "REDEEMED" if OTHER_CODE in request.url.path else "VALID"
+        return shaped(request, item(status=status))
+    is_repeat = request.operation == "redeem" and OTHER_CODE.encode() not in request.body
+    return shaped(request, item(status="REDEEMED")) if is_repeat else LOST(request)
+
+
 def second_page(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
     """Answer a first page of a listing, and meet trouble at the second."""
 
@@ -180,6 +189,7 @@ CHANGES: dict[str, Callable[[Request], Response]] = {
     "read back not found": read_back(error("VOUCHER_NOT_FOUND", 404)),
     "read back wrong": read_back(shows(WRONG_TYPES)),
     "partly in doubt": partly,
+    "partly in doubt, late": late,
 }
 SEVERAL: dict[str, Callable[[Request], Response]] = {
     "second page lost": second_page(LOST),
