@@ -79,7 +79,6 @@ KNOWN = {
     "URL": "settings.py:_normalised local",
     "home": "settings.py:from_env local env",
     "suppressed PEM": "signing.py:from_pem local pem",
-    "aiohttp": "aiohttp's ",
     "too large": ("aiohttp.py:_read local", "aiohttp.py:_exchange local answer"),
 }
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 
 import pytest
-from conftest import ISSUED, ScriptedServer, ok, payload, rm_error
+from conftest import ISSUED, FakeTime, ScriptedServer, ok, payload, rm_error
 
 from rm_voucher import (
     AuthenticationError,
@@ -92,6 +92,15 @@ async def test_deadline_too_near_for_another_attempt(make_client, time, patient,
         assert time.slept == [1]
         assert server.limits[1] == pytest.approx(10.1)
     assert len(server.requests) == attempts
+
+
+async def test_deadline_is_of_the_monotonic_clock(make_client, time):
+    """A clock that somebody sets right in the middle of a call moves no deadline."""
+    server = Slow(time, (-3600, NOT_SENT), (7200, NOT_SENT), (0, ISSUED))
+    steady = FakeTime(5.0)
+    client = make_client(server, timeout=TIMEOUT, monotonic=steady.clock, sleep=steady.sleep)
+    await client.issue("KEY")
+    assert server.limits == [30, 30, 30]
 
 
 async def test_deadline_keeps_the_servers_wait(make_client, time):

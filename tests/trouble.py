@@ -252,6 +252,7 @@ class World:
             "timeout": Timeout(),
             "signer": CanarySigner(),
             "clock": self.time.clock,
+            "monotonic": self.time.clock,
             "sleep": self.time.sleep,
             "random": lambda: 0.0,
         }
