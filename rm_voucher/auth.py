@@ -189,19 +189,23 @@ class ClientCredentialsToken(TokenSource):
         if self._store is None:
             self._held = await self._obtain(self._held)
             return self._held.token
-        held = None
+        held = refused = None
         try:
             async with self._store.lock():
                 shared = self._from_bytes(await self._store.load())
                 if shared is not None and self._is_news(shared):
                     self._held = held = shared
                 else:
-                    self._held = held = await self._obtain(shared or self._held)
-                    await self._store.save(self._to_bytes(held))
-        except VoucherError:
-            raise
+                    try:
+                        self._held = held = await self._obtain(shared or self._held)
+                    except VoucherError as exc:
+                        refused = exc
+                    else:
+                        await self._store.save(self._to_bytes(held))
         except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
+        if refused is not None:
+            raise refused
         if held is None:
             self._held = held = await self._obtain(self._held)
         return held.token

@@ -199,24 +199,25 @@ class Caller:
         try:
             return await self._send(call)
         except VoucherError as exc:
-            outcome = classify(exc)
-            _log.debug(
-                "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, exc
-            )
-            proven = outcome.nothing_done
-            harmless = proven or call.safety is Safety.READ
-            repeatable = harmless or call.settle is not None
-            renewed = outcome.remedy == "token" and await self._renew_token(call, repeatable)
-            if renewed and harmless:
-                return await self._attempt(call)
-            if call.safety is Safety.READ or (proven and call.doubt is None):
-                raise
-            call.doubt = call.doubt or exc
-            if call.settle is None:
-                raise self.unknown(call, exc) from exc
-            # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
-            helpless = outcome is Outcome.REFUSED or (outcome.remedy == "token" and not renewed)
-            return await self._settle(call, exc, call.settle, helpless=helpless)
+            error = exc
+        # From here on the error is not being handled: what follows is not raised in its context.
+        outcome = classify(error)
+        _log.debug(
+            "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
+        )
+        harmless = outcome.nothing_done or call.safety is Safety.READ
+        repeatable = harmless or call.settle is not None
+        renewed = outcome.remedy == "token" and await self._renew_token(call, repeatable)
+        if renewed and harmless:
+            return await self._attempt(call)
+        if call.safety is Safety.READ or (outcome.nothing_done and call.doubt is None):
+            raise error
+        call.doubt = call.doubt or error
+        if call.settle is None:
+            raise self.unknown(call, error) from error
+        # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
+        helpless = outcome is Outcome.REFUSED or (outcome.remedy == "token" and not renewed)
+        return await self._settle(call, error, call.settle, helpless=helpless)
 
     async def _send(self, call: Call[T]) -> T:
         operation = call.request.operation

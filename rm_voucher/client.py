@@ -366,7 +366,7 @@ class VoucherClient:
         except APIError as exc:
             if not protocol.is_wrong_method(exc):
                 raise
-            deadline = first.deadline  # of the whole call
-            voucher = await self._caller.finish(call(other))
-            self._get_method = other
-            return voucher
+        deadline = first.deadline  # of the whole call
+        voucher = await self._caller.finish(call(other))
+        self._get_method = other
+        return voucher

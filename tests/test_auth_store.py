@@ -211,11 +211,6 @@ async def test_older_token_is_no_news(process, store, time):
     assert len(b_server.requests) == 2
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="_to_bytes writes the clock's time at the end of the token request, _hold has that of "
-    "its beginning: whoever adopts the token believes that it lives longer by the request",
-)
 async def test_adopted_token_expires_with_the_original(store, time):
     """Who takes a token over knows the same end of it as who bought it."""
 

@@ -63,30 +63,9 @@ async def test_error_of_an_operation_shows_nothing(check, operation, server):
 @pytest.mark.parametrize(
     ("defect", "operation", "server"),
     [
-        pytest.param(
-            *("cause", "void", "lost"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the cause of OutcomeUnknownError keeps the frame of hooks.watch, whose "
-                "local `parse` is partial(parse_void, code='…')",
-            ),
-        ),
-        pytest.param(
-            *("fallback", "get", "wrong method with an echo"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="the first method's refusal is the context of the second's, and keeps "
-                "the frame of VoucherClient._get with the local `code`",
-            ),
-        ),
-        pytest.param(
-            *("suppressed", "get", "wrong types"),
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="DecodeError is raised `from None` inside of an except block: __context__ "
-                "still holds the frames of converters.py with the answer as locals",
-            ),
-        ),
+        ("cause", "void", "lost"),
+        ("fallback", "get", "wrong method with an echo"),
+        ("suppressed", "get", "wrong types"),
     ],
 )
 async def test_error_keeps_no_frame_with_a_code(leaks_of, defect, operation, server):
@@ -292,11 +271,6 @@ async def test_bulk_results_show_nothing(check, server):
     check(world, run, run.summary, client, *results, *errors)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the error of a BulkResult keeps the frame of BulkIssue._issue with the recipient, "
-    "whom BulkResult's own repr leaves out",
-)
 async def test_bulk_result_hides_its_recipient(check):
     """A recipient is often a telephone number: it is no local of a frame of the result's error."""
     world = World(SERVER_OF["lost"])
@@ -316,11 +290,6 @@ async def test_redeem_in_doubt_keeps_its_codes_to_itself(check, server):
     check(world, ended, *ended.vouchers, *ended.redeemed)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="ClientCredentialsToken logs the text of whatever ended the token request, also of an "
-    "error that is not ours: a transport's own may quote the Authorization header",
-)
 async def test_defect_of_a_token_request_is_not_quoted(leaks_of, caplog):
     """What a transport of the user's own raises by mistake is logged by its class only."""
 

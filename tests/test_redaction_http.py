@@ -128,24 +128,7 @@ async def test_cancellation_over_http_shows_nothing(operation):
         assert in_error(ended) == []
 
 
-@pytest.mark.parametrize(
-    "method",
-    [
-        "POST",
-        "PATCH",
-        *(
-            pytest.param(
-                method,
-                marks=pytest.mark.xfail(
-                    strict=True,
-                    reason="the cause of OutcomeUnknownError was raised through aiohttp by the "
-                    "middleware: it keeps aiohttp's frames, whose local `headers` has the token",
-                ),
-            )
-            for method in ("PUT", "DELETE")
-        ),
-    ],
-)
+@pytest.mark.parametrize("method", ["POST", "PATCH", "PUT", "DELETE"])
 async def test_cause_over_http_keeps_no_frame_of_aiohttp(method):
     """The cause of an unknown outcome has no frame of aiohttp's, by whatever method it was sent."""
     async with raw_server(forever=SERVERS["closed"]) as raw, client_of(raw.url) as client:
@@ -154,11 +137,6 @@ async def test_cause_over_http_keeps_no_frame_of_aiohttp(method):
         assert [leak for leak in in_error(ended) if leak.canary == "frame"] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the cause of OutcomeUnknownError keeps the frame of AiohttpTransport._read with the "
-    "answer's body as a local",
-)
 async def test_cause_over_http_keeps_no_answer():
     """An issue whose answer is too large does not show it: it may hold the code."""
     async with raw_server(forever=SERVERS["too large"]) as raw, client_of(raw.url) as client:

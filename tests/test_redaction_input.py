@@ -90,11 +90,6 @@ async def test_refused_input_shows_nothing(name):
     assert world.exporter.get_finished_spans() == ()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="building raises `from None` inside of an except block: __context__ still holds the "
-    "TypeError or UnicodeEncodeError, with frames that have body or query as a local",
-)
 @pytest.mark.parametrize(
     ("defect", "name"),
     [
@@ -174,11 +169,6 @@ def test_from_env_error_shows_nothing(monkeypatch, name):
     assert news(in_error(caught.value)) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="RsaSigner.from_pem raises `from None` inside of an except block: __context__ still "
-    "holds the parser's error with the frame that has `pem` as a local",
-)
 def test_wrong_key_keeps_no_frame_with_it():
     """Not even the suppressed context of a key that can't be parsed holds the key."""
     with pytest.raises(ConfigurationError) as caught:
@@ -186,11 +176,6 @@ def test_wrong_key_keeps_no_frame_with_it():
     assert [leak for leak in in_error(caught.value) if is_at(leak, "suppressed PEM")] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="private_key_pem() encodes the text: for one that has half a surrogate pair it raises "
-    "UnicodeEncodeError, whose args are the key, and which is no ConfigurationError",
-)
 def test_key_that_is_no_text_shows_nothing(monkeypatch):
     """A key with a byte that is not UTF-8 (os.environ escapes it) is refused without a word."""
     environ(monkeypatch, **VARIABLES | {"RM_PRIVATE_KEY": PEM + "\udce9"})
@@ -201,11 +186,6 @@ def test_key_that_is_no_text_shows_nothing(monkeypatch):
         assert isinstance(exc, ConfigurationError)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="RsaSigner.sign is a frame of ours below the signer's error, with `text` as a local, "
-    "which has the URL and so the code",
-)
 async def test_own_signer_that_fails_shows_nothing():
     """The client's own signer, whose key fails, shows no code as a local either."""
 
@@ -218,11 +198,6 @@ async def test_own_signer_that_fails_shows_nothing():
     assert news(in_error(ended)) == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the RuntimeError or ValueError that is the cause keeps the frame of from_env with "
-    "the whole environment, or of _normalised with the URL and its password",
-)
 @pytest.mark.parametrize(("defect", "name"), [("home", "no home"), ("URL", "wrong URL")])
 def test_from_env_error_keeps_no_frame(monkeypatch, defect, name):
     """The cause of a setting that can't be used holds neither it nor the other settings."""
@@ -232,10 +207,6 @@ def test_from_env_error_keeps_no_frame(monkeypatch, defect, name):
     assert [leak for leak in in_error(caught.value) if is_at(leak, defect)] == []
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="Environment.__init__ and `at` are not bare: the frame of _normalised has the URL",
-)
 def test_environment_with_a_password_shows_nothing():
     """A password in a URL, which is refused, is no local of a frame."""
     with pytest.raises(ConfigurationError, match="no user") as caught:

@@ -207,10 +207,6 @@ async def test_client_without_a_usable_file(make_client, caplog, tmp_path, is_fo
     assert str(tmp_path) not in caplog.text
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="ClientCredentialsToken._renew raises any VoucherError, also one that the store raised",
-)
 async def test_client_with_a_store_that_raises_our_errors(make_client, store, monkeypatch):
     """What any method of a store raises is logged, an error of this library's classes too."""
 
