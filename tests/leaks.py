@@ -6,7 +6,7 @@ import base64
 import logging
 import pickle
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -62,25 +62,6 @@ def found_in(text: str | bytes) -> list[str]:
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     return [name for name, forms in _FORMS.items() if any(form in text for form in forms)]
-
-
-# Places where a canary is found today, each with an expected failure where it is used. Whoever
-# mends one takes both away.
-KNOWN = {
-    "cause": "hooks.py:watch local parse",
-    "fallback": "client.py:_get local code",
-    "suppressed": "converters.py:",
-    "suppressed JSON": ("building.py:json_body local", "signing.py:canonical_json local"),
-    "suppressed query": (
-        "building.py:build local",
-        "building.py:<listcomp> local",
-        "text of UnicodeEncodeError",
-    ),
-    "URL": "settings.py:_normalised local",
-    "home": "settings.py:from_env local env",
-    "suppressed PEM": "signing.py:from_pem local pem",
-    "too large": ("aiohttp.py:_read local", "aiohttp.py:_exchange local answer"),
-}
 
 
 @attrs.frozen
@@ -177,16 +158,6 @@ def in_reprs(*objects: object) -> list[Leak]:
         for one in objects
         for leak in _leaks(f"repr of {type(one).__name__}", repr(one), str(one))
     ]
-
-
-def news(leaks: Iterable[Leak]) -> list[Leak]:
-    """Return the leaks but for the known ones, each once."""
-    return sorted({leak for leak in leaks if not any(is_at(leak, k) for k in KNOWN)}, key=repr)
-
-
-def is_at(leak: Leak, known: str) -> bool:
-    """Return whether a leak is at a place that is known."""
-    return leak.where.startswith(KNOWN[known])
 
 
 def item(**other: object) -> dict[str, object]:

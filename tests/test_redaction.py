@@ -5,7 +5,7 @@ import contextlib
 import logging
 
 import pytest
-from leaks import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans, is_at, news
+from leaks import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans
 from trouble import (
     CHANGING,
     MEETINGS,
@@ -45,7 +45,7 @@ def leaks_of(caplog):
 @pytest.fixture
 def check(leaks_of):
     def nothing_shown(world, *objects):
-        assert news(leaks_of(world, *objects)) == []
+        assert leaks_of(world, *objects) == []
 
     return nothing_shown
 
@@ -58,21 +58,6 @@ async def test_error_of_an_operation_shows_nothing(check, operation, server):
     ended = await outcome_of(OPERATIONS[operation](client))
     assert isinstance(ended, VoucherError)
     check(world, ended, client)
-
-
-@pytest.mark.parametrize(
-    ("defect", "operation", "server"),
-    [
-        ("cause", "void", "lost"),
-        ("fallback", "get", "wrong method with an echo"),
-        ("suppressed", "get", "wrong types"),
-    ],
-)
-async def test_error_keeps_no_frame_with_a_code(leaks_of, defect, operation, server):
-    """A cause or context shows no code as a local either."""
-    world = World(SERVER_OF[server])
-    ended = await outcome_of(OPERATIONS[operation](world.client()))
-    assert [leak for leak in leaks_of(world, ended) if is_at(leak, defect)] == []
 
 
 @pytest.mark.parametrize("server", TOKEN_SERVERS)

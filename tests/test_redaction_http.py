@@ -5,7 +5,7 @@ import contextlib
 import socket
 
 import pytest
-from leaks import CANARIES, ECHO, in_error, in_reprs, is_at, news
+from leaks import CANARIES, ECHO, in_error, in_reprs
 from rawserver import http, raw_server
 from trouble import OPERATIONS, CanarySigner, outcome_of
 
@@ -61,7 +61,7 @@ async def client_of(url, **options):
 
 def check(client, ended):
     assert isinstance(ended, VoucherError)
-    assert news(in_error(ended) + in_reprs(client, client._caller, ended)) == []
+    assert in_error(ended) + in_reprs(client, client._caller, ended) == []
 
 
 @pytest.mark.parametrize("server", SERVERS)
@@ -134,7 +134,7 @@ async def test_cause_over_http_keeps_no_frame_of_aiohttp(method):
     async with raw_server(forever=SERVERS["closed"]) as raw, client_of(raw.url) as client:
         ended = await outcome_of(client.request(method, "/v3/x", json={}))
         assert isinstance(ended.__cause__, VoucherError)
-        assert [leak for leak in in_error(ended) if leak.canary == "frame"] == []
+        assert in_error(ended) == []
 
 
 async def test_cause_over_http_keeps_no_answer():
@@ -142,4 +142,4 @@ async def test_cause_over_http_keeps_no_answer():
     async with raw_server(forever=SERVERS["too large"]) as raw, client_of(raw.url) as client:
         ended = await outcome_of(client.issue("KEY"))
         assert isinstance(ended.__cause__, VoucherError)
-        assert [leak for leak in in_error(ended) if is_at(leak, "too large")] == []
+        assert in_error(ended) == []
