@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections import Counter
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
@@ -29,6 +29,15 @@ from rm_voucher.retry import Outcome, classify
 __all__ = ["BulkIssue", "BulkResult", "BulkStatus", "BulkSummary", "bulk_issue"]
 
 R = TypeVar("R")
+
+
+class _Nobody(enum.Enum):
+    """Beside recipients, which may be anything, None too."""
+
+    NOBODY = enum.auto()
+
+
+_NOBODY = _Nobody.NOBODY
 
 
 class BulkStatus(enum.StrEnum):
@@ -83,13 +92,21 @@ class BulkIssue(Generic[R]):
             raise ConfigurationError("concurrency must be 1 or more.")
         self._client = client
         self._batch_key = batch_key
-        self._take = _taker(recipients)
+        # Recipients that must be waited for, or, without waiting, those at hand.
+        self._to_come: AsyncIterator[R] | None = None
+        self._at_hand: Iterator[R] = iter(())
+        if isinstance(recipients, AsyncIterable):
+            self._to_come = aiter(recipients)
+        else:
+            self._at_hand = iter(recipients)
         self._on_progress = on_progress
-        # A place is held while a call is in flight, room until its result is delivered: a slow
+        # A worker has a place; a recipient takes up room until the result is delivered, so a slow
         # consumer slows the issuing down.
-        self._places = asyncio.Semaphore(concurrency)
-        self._room = asyncio.Semaphore(2 * concurrency)
-        self._calls: dict[asyncio.Task[BulkResult[R]], R] = {}
+        self._places = concurrency
+        self._room = 2 * concurrency
+        self._freed = asyncio.Event()
+        # Each worker, with the recipient whose result it owes.
+        self._workers: dict[asyncio.Task[None], R | _Nobody] = {}
         self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue()  # None: no more
         self._entered = False
         self._feeding: asyncio.Task[None]  # from `__aenter__` on
@@ -100,7 +117,7 @@ class BulkIssue(Generic[R]):
         self._hopeless: VoucherError | None = None
         self._defect: BaseException | None = None
         self._stopping = False
-        self._open: dict[asyncio.Task[BulkResult[R]], Call[IssuedVoucher]] = {}
+        self._open: dict[asyncio.Task[None], Call[IssuedVoucher]] = {}
         self.undelivered: list[BulkResult[R]] = []
         """What no loop saw because the block was left early: results that were waiting and of
         calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
@@ -160,7 +177,8 @@ class BulkIssue(Generic[R]):
             raise ConfigurationError("Use 'async with bulk_issue(…) as run'.")
         result = await self._results.get()
         if result is not None:
-            self._room.release()
+            self._room += 1
+            self._freed.set()
             return result
         self._results.put_nowait(None)  # for whoever asks again
         self._raise_defect()
@@ -168,20 +186,41 @@ class BulkIssue(Generic[R]):
 
     async def _feed(self) -> None:
         while True:
-            await self._room.acquire()
-            await self._places.acquire()
-            try:
-                recipient = await self._take()
-            except StopAsyncIteration:
+            while not (self._places and self._room):
+                self._freed.clear()
+                await self._freed.wait()
+            if self._to_come is None:
+                recipient = next(self._at_hand, _NOBODY)
+            else:
+                recipient = await anext(self._to_come, _NOBODY)
+            if isinstance(recipient, _Nobody):
                 return
-            self._asked += 1
-            call = asyncio.create_task(self._issue(recipient), name="rm-voucher bulk call")
-            self._calls[call] = recipient
-            call.add_done_callback(self._call_ended)
+            worker = asyncio.create_task(self._work(recipient), name="rm-voucher bulk call")
+            worker.add_done_callback(self._worker_ended)
+            self._places -= 1
+            self._assign(worker, recipient)
             # The source swallowed the cancellation. A test shows that this runs, but Python 3.11
             # traces no line of a coroutine that an exception was thrown into.
             if self._stopping:  # pragma: no cover
                 return
+
+    def _assign(self, worker: asyncio.Task[None], recipient: R) -> None:
+        self._room -= 1
+        self._asked += 1
+        self._workers[worker] = recipient
+
+    async def _work(self, recipient: R) -> None:
+        """Issue to this recipient and then to others at hand: a task each would cost a tenth."""
+        worker = cast("asyncio.Task[None]", asyncio.current_task())
+        while True:
+            self._deliver(worker, await self._issue(worker, recipient))
+            if self._stopping or worker.cancelling() or not self._room:
+                return
+            following = next(self._at_hand, _NOBODY)
+            if isinstance(following, _Nobody):
+                return
+            recipient = following
+            self._assign(worker, recipient)
 
     def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
         if not feeding.cancelled():
@@ -190,32 +229,39 @@ class BulkIssue(Generic[R]):
             self._stop(ConfigurationError("The recipients ended in a cancellation, not at an end."))
         self._finish_if_all_ended()
 
-    # Callbacks, not awaits, keep the books from here on: whatever ends a call, also the shut-down
-    # of its event loop, its recipient has a result.
+    # A callback, not an await, has the last word: whatever ends a worker, also the shut-down of
+    # its event loop, its recipient has a result.
 
-    def _call_ended(self, call: asyncio.Task[BulkResult[R]]) -> None:
-        recipient = self._calls.pop(call)
-        self._open.pop(call, None)
-        if call.cancelled():  # before it began: once begun, it answers for itself
-            error = ConnectError("issue: the run was shut down before it was sent")
-            result = self._failed(recipient, error)
-        elif (defect := call.exception()) is not None:
+    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
+        recipient = self._workers[worker]
+        defect = None if worker.cancelled() else worker.exception()
+        if defect is not None:
             self._stop(defect)
-            result = self._broken_off(recipient, defect)
-        else:
-            result = call.result()
+        if isinstance(recipient, _Nobody):
+            pass
+        elif defect is not None:
+            self._deliver(worker, self._broken_off(recipient, defect))
+        else:  # before it began: once begun, it answers for itself
+            error = ConnectError("issue: the run was shut down before it was sent")
+            self._deliver(worker, self._failed(recipient, error))
+        del self._workers[worker]
+        self._places += 1
+        self._freed.set()
+        self._finish_if_all_ended()
+
+    def _deliver(self, worker: asyncio.Task[None], result: BulkResult[R]) -> None:
+        self._workers[worker] = _NOBODY
+        self._open.pop(worker, None)
         self._counts[result.status] += 1
         self._results.put_nowait(result)
-        self._places.release()
         if self._on_progress is not None:
             try:
                 self._on_progress(self.summary)
             except BaseException as exc:  # noqa: BLE001 - the caller's function: stop, raise it later
                 self._stop(exc)
-        self._finish_if_all_ended()
 
     def _finish_if_all_ended(self) -> None:
-        if self._feeding.done() and not self._calls and not self._finished.is_set():
+        if self._feeding.done() and not self._workers and not self._finished.is_set():
             self._finished.set()
             self._results.put_nowait(None)
 
@@ -233,7 +279,7 @@ class BulkIssue(Generic[R]):
         if defect is not None:
             raise defect
 
-    async def _issue(self, recipient: R) -> BulkResult[R]:
+    async def _issue(self, worker: asyncio.Task[None], recipient: R) -> BulkResult[R]:
         if self._stopping:
             # The source swallowed the cancellation and gave one more.
             return self._failed(recipient, ConnectError("issue: the run had ended before it"))
@@ -244,7 +290,7 @@ class BulkIssue(Generic[R]):
         except VoucherError as exc:
             self._hopeless = exc
             return self._failed(recipient, exc)
-        self._open[cast("asyncio.Task[BulkResult[R]]", asyncio.current_task())] = call
+        self._open[worker] = call
         try:
             voucher = await self._client._caller.finish(call)  # noqa: SLF001
         except OutcomeUnknownError as exc:
@@ -330,17 +376,3 @@ def bulk_issue(
     return BulkIssue(
         client, batch_key, recipients, concurrency=concurrency, on_progress=on_progress
     )
-
-
-def _taker(recipients: Iterable[R] | AsyncIterable[R]) -> Callable[[], Awaitable[R]]:
-    """Return what gives the next recipient, and raises `StopAsyncIteration` after the last."""
-    if isinstance(recipients, AsyncIterable):
-        return aiter(recipients).__anext__
-    iterator = iter(recipients)
-
-    async def take() -> R:
-        for recipient in iterator:
-            return recipient
-        raise StopAsyncIteration
-
-    return take
