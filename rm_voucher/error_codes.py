@@ -235,8 +235,8 @@ _add(
     AuthenticationError,
     "CLIENT_NOT_FOUND CLIENT_INVALID INVALID_CLIENT InActiveClient UnAuthorizedClient",
     (
-        "The client id or secret is wrong, belongs to another environment, or the application is "
-        "disabled."
+        "The client id or secret is wrong, belongs to the other environment (sandbox or "
+        "production), or the application is disabled."
     ),
 )
 _add(

@@ -31,6 +31,7 @@ from rm_voucher import (
     Request,
     Response,
     ResponseLostError,
+    SignatureError,
     Timeout,
     VoucherClient,
     protocol,
@@ -339,3 +340,22 @@ async def test_log_at_debug_has_no_secret(make_client, caplog):
     assert "answer lost" in caplog.text
     for secret in ("NAklEfbVdV", "Bearer", "sha256"):
         assert secret not in caplog.text
+
+
+async def test_credentials_of_another_environment_get_a_sentence(make_client, credentials):
+    """Sandbox credentials on production: what to check is said, and nothing but the token asked."""
+    server = ScriptedServer([rm_error("InvalidClient", 401)])
+    client = make_client(server, environment=Environment.PRODUCTION, token_source=None)
+    with pytest.raises(AuthenticationError, match="sandbox or production"):
+        await client.issue("KEY")
+    assert server.paths == ["POST /v1/token"]
+    await client.aclose()
+
+
+async def test_clock_that_is_off_gets_a_sentence(make_client, time):
+    """A clock ten minutes off: RM's refusal says to check it, and is not retried."""
+    time.now -= 600
+    server = ScriptedServer([rm_error("INVALID_TIMESTAMP", 400)])
+    with pytest.raises(SignatureError, match="clock"):
+        await make_client(server).issue("KEY")
+    assert time.slept == []
