@@ -228,7 +228,7 @@ async def test_token_caller_cancelled_at_each_await(make_source):
         cancelled = await is_cancelled_after(turns, source.token())
         assert places.cancelled == set()
         assert await asyncio.wait_for(source.token(), 60) == "example-accesstoken"
-        await turn()
+        await turn(20)  # the token is there before it is saved
         assert tasks_left() == set()
         assert len(asked) == 1
         assert store.saved is not None
