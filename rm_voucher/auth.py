@@ -261,7 +261,8 @@ class ClientCredentialsToken(TokenSource):
                 case {"application": who, "obtained_at": int() | float() as when, "token": wire}:
                     token = structure(wire, Token)
                     if who == self._fingerprint() and fits_header(token.access_token):
-                        return self._hold(token, when)
+                        # Another process's clock may be ahead; it must not lengthen the life.
+                        return self._hold(token, min(when, self._clock()))
         except (orjson.JSONDecodeError, DecodeError):
             pass
         return None

@@ -138,7 +138,7 @@ class OutcomeUnknownError(VoucherError):
         vouchers: of a bulk redeem, those in doubt that could be read back.
         redeemed: of a bulk redeem, those that it redeemed for certain.
 
-    A pickle has neither codes nor vouchers.
+    Neither a pickle nor a `copy.copy` has codes or vouchers.
     """
 
     _private: ClassVar = {

@@ -224,6 +224,15 @@ async def test_adopted_token_expires_with_the_original(store, time):
     assert b._held.expires_at == a._held.expires_at
 
 
+async def test_adopted_token_of_a_clock_ahead_lives_no_longer(store, time):
+    """A process whose clock is ahead by a day does not make the others keep its token a day more."""
+    a = source_of(ScriptedServer([token("a")]), store, FakeTime(time.now + 86_400))
+    b = source_of(ScriptedServer([]), store, time)
+    await a.token()
+    assert await b.token() == "a"
+    assert b._held.expires_at == time.now + 10_000
+
+
 async def saved_by(process, store, **changes):
     """Return what a process saves, changed."""
     source, _ = process(store, token("a"))
