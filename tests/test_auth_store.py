@@ -225,7 +225,7 @@ async def test_adopted_token_expires_with_the_original(store, time):
 
 
 async def test_adopted_token_of_a_clock_ahead_lives_no_longer(store, time):
-    """A process whose clock is ahead by a day does not make the others keep its token a day more."""
+    """A process whose clock is ahead does not make the others keep its token for longer."""
     a = source_of(ScriptedServer([token("a")]), store, FakeTime(time.now + 86_400))
     b = source_of(ScriptedServer([]), store, time)
     await a.token()
