@@ -22,8 +22,8 @@ from rm_voucher.exceptions import (
     ConfigurationError,
     DecodeError,
     VoucherError,
-    bare,
 )
+from rm_voucher.frames import bare
 from rm_voucher.hooks import Attempt, Hook, watch
 from rm_voucher.models import Token
 from rm_voucher.protocol import build_refresh, build_token, fits_header, parse_token
@@ -78,6 +78,8 @@ class StaticToken(TokenSource):
 
 @attrs.define
 class _Held:
+    """A token, and instants in unix seconds."""
+
     token: Token
     obtained_at: float
     renew_at: float
@@ -189,7 +191,7 @@ class ClientCredentialsToken(TokenSource):
         if self._store is None:
             self._held = await self._obtain(self._held)
             return self._held.token
-        held = refused = None
+        held = failure = None
         try:
             async with self._store.lock():
                 shared = self._from_bytes(await self._store.load())
@@ -198,14 +200,14 @@ class ClientCredentialsToken(TokenSource):
                 else:
                     try:
                         self._held = held = await self._obtain(shared or self._held)
-                    except VoucherError as exc:
-                        refused = exc
+                    except Exception as exc:  # noqa: BLE001 - raised below: not the store's
+                        failure = exc
                     else:
                         await self._store.save(self._to_bytes(held))
         except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
-        if refused is not None:
-            raise refused
+        if failure is not None:
+            raise failure
         if held is None:
             self._held = held = await self._obtain(self._held)
         return held.token

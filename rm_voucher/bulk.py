@@ -21,8 +21,8 @@ from rm_voucher.exceptions import (
     ConnectError,
     OutcomeUnknownError,
     VoucherError,
-    forget_frames,
 )
+from rm_voucher.frames import forget_frames
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
 
@@ -113,11 +113,11 @@ class BulkIssue(Generic[R]):
         self._finished = asyncio.Event()
         self._counts: Counter[BulkStatus] = Counter()
         self._asked = 0
-        self._first: Call[IssuedVoucher] | None = None
+        self._template: Call[IssuedVoucher] | None = None  # never sent itself
         self._hopeless: VoucherError | None = None
         self._defect: BaseException | None = None
         self._stopping = False
-        self._open: dict[asyncio.Task[None], Call[IssuedVoucher]] = {}
+        self._in_flight: dict[asyncio.Task[None], Call[IssuedVoucher]] = {}
         self.undelivered: list[BulkResult[R]] = []
         """What no loop saw because the block was left early: results that were waiting and of
         calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
@@ -195,19 +195,20 @@ class BulkIssue(Generic[R]):
                 recipient = await anext(self._to_come, _NOBODY)
             if isinstance(recipient, _Nobody):
                 return
-            worker = asyncio.create_task(self._work(recipient), name="rm-voucher bulk call")
-            worker.add_done_callback(self._worker_ended)
             self._places -= 1
-            self._assign(worker, recipient)
+            self._admit()
+            worker = asyncio.create_task(self._work(recipient), name="rm-voucher bulk call")
+            # An eager task factory has begun it, and it may have ended.
+            self._workers.setdefault(worker, recipient)
+            worker.add_done_callback(self._worker_ended)
             # The source swallowed the cancellation. A test shows that this runs, but Python 3.11
             # traces no line of a coroutine that an exception was thrown into.
             if self._stopping:  # pragma: no cover
                 return
 
-    def _assign(self, worker: asyncio.Task[None], recipient: R) -> None:
+    def _admit(self) -> None:
         self._room -= 1
         self._asked += 1
-        self._workers[worker] = recipient
 
     async def _work(self, recipient: R) -> None:
         """Issue to this recipient and then to others at hand: a task each would cost a tenth."""
@@ -219,8 +220,8 @@ class BulkIssue(Generic[R]):
             following = next(self._at_hand, _NOBODY)
             if isinstance(following, _Nobody):
                 return
-            recipient = following
-            self._assign(worker, recipient)
+            self._admit()
+            self._workers[worker] = recipient = following
 
     def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
         if not feeding.cancelled():
@@ -251,7 +252,7 @@ class BulkIssue(Generic[R]):
 
     def _deliver(self, worker: asyncio.Task[None], result: BulkResult[R]) -> None:
         self._workers[worker] = _NOBODY
-        self._open.pop(worker, None)
+        self._in_flight.pop(worker, None)
         self._counts[result.status] += 1
         self._results.put_nowait(result)
         if self._on_progress is not None:
@@ -269,7 +270,7 @@ class BulkIssue(Generic[R]):
         self._stopping = True
         self._defect = self._defect or defect
         self._feeding.cancel()
-        for task, call in self._open.items():
+        for task, call in self._in_flight.items():
             call.given_up = True
             if call.pausing:  # what it waits to repeat was not done, so nothing is lost
                 task.cancel()
@@ -290,7 +291,7 @@ class BulkIssue(Generic[R]):
         except VoucherError as exc:
             self._hopeless = exc
             return self._failed(recipient, exc)
-        self._open[worker] = call
+        self._in_flight[worker] = call
         try:
             voucher = await self._client._caller.finish(call)  # noqa: SLF001
         except OutcomeUnknownError as exc:
@@ -317,11 +318,11 @@ class BulkIssue(Generic[R]):
     def _new_call(self) -> Call[IssuedVoucher]:
         """Return the next call. All are of one request, which is built once."""
         caller = self._client._caller  # noqa: SLF001 - the run watches its calls' attempts
-        if self._first is None:
-            self._first = self._client._issue_call(self._batch_key)  # noqa: SLF001
-        first = self._first
+        if self._template is None:
+            self._template = self._client._issue_call(self._batch_key)  # noqa: SLF001
+        same = self._template
         return caller.call(
-            first.request, first.parse, first.safety, first.timeout, batch_key=self._batch_key
+            same.request, same.parse, same.safety, same.timeout, batch_key=self._batch_key
         )
 
     def _failed(self, recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:

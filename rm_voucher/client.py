@@ -18,7 +18,8 @@ from typing import Self
 from rm_voucher import protocol
 from rm_voucher.auth import ClientCredentialsToken, TokenSource
 from rm_voucher.caller import Call, Caller
-from rm_voucher.exceptions import APIError, InvalidRequestError, bare
+from rm_voucher.exceptions import APIError, InvalidRequestError
+from rm_voucher.frames import bare
 from rm_voucher.hooks import Hook
 from rm_voucher.member import Member
 from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch

@@ -31,14 +31,8 @@ codes and vouchers of `OutcomeUnknownError`.
 
 from __future__ import annotations
 
-import asyncio
-import functools
-import inspect
-import sys
-from collections.abc import Callable
 from datetime import datetime
-from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import Any, ClassVar, Self
 
 __all__ = [
     "APIError",
@@ -62,11 +56,7 @@ __all__ = [
     "TransportError",
     "VoucherError",
     "VoucherStateError",
-    "bare",
-    "forget_frames",
 ]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 
 class VoucherError(Exception):
@@ -251,60 +241,3 @@ class RateLimitError(APIError):
 
 class ServerError(APIError):
     """The server failed or refused for load."""
-
-
-def bare(function: F) -> F:
-    """Cut the frames of a function, and those below it, off the tracebacks of what it raises.
-
-    They have codes, PINs, keys and tokens as locals, and error reporters collect locals. A defect,
-    that is, an error that is not ours, keeps all.
-    """
-
-    @functools.wraps(function)
-    def call(*args: Any, **kwargs: Any) -> Any:
-        handled = sys.exception()
-        try:
-            return function(*args, **kwargs)
-        except VoucherError as exc:
-            del args, kwargs
-            forget_frames(exc, handled)
-            raise
-
-    @functools.wraps(function)
-    async def await_(*args: Any, **kwargs: Any) -> Any:
-        handled = sys.exception()
-        coroutine = function(*args, **kwargs)
-        del args, kwargs
-        try:
-            return await coroutine
-        except (VoucherError, asyncio.CancelledError) as exc:
-            forget_frames(exc, handled)
-            raise
-
-    return cast("F", await_ if inspect.iscoroutinefunction(function) else call)
-
-
-def forget_frames(error: BaseException, handled: BaseException | None = None) -> None:
-    """Take the tracebacks off an error of ours, its causes and contexts.
-
-    ``handled`` is what the caller was handling already: it and what is behind it stay as they are.
-    A cause that is not ours, such as a signer's error, keeps the frames that are not ours.
-    """
-    link: BaseException | None = error
-    while link is not None and link is not handled:
-        ours = isinstance(link, VoucherError | asyncio.CancelledError)
-        link.__traceback__ = None if ours else _without_ours(link.__traceback__)
-        if link.__suppress_context__:
-            link.__context__ = link.__cause__
-        link = link.__context__
-
-
-def _without_ours(traceback: TracebackType | None) -> TracebackType | None:
-    links = []
-    while traceback is not None:
-        if not str(traceback.tb_frame.f_globals.get("__name__")).startswith("rm_voucher"):
-            links.append(traceback)
-        traceback = traceback.tb_next
-    for link in reversed(links):
-        traceback = TracebackType(traceback, link.tb_frame, link.tb_lasti, link.tb_lineno)
-    return traceback

@@ -8,7 +8,7 @@ import attrs
 
 from rm_voucher import protocol
 from rm_voucher.caller import Caller
-from rm_voucher.exceptions import bare
+from rm_voucher.frames import bare
 from rm_voucher.models import Page, Voucher
 from rm_voucher.pager import Pager
 from rm_voucher.recovery import Verdict, judge_void

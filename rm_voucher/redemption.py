@@ -94,7 +94,7 @@ class Redemption:
 
         try:
             async with asyncio.TaskGroup() as group:
-                for folded, code in self._left.items():
+                for folded, code in list(self._left.items()):
                     group.create_task(look(folded, code), name="rm-voucher look-up")
         except BaseExceptionGroup as defects:  # never an error of ours
             raise defects.exceptions[0] from None

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import attrs
 from yarl import URL
 
-from rm_voucher.exceptions import ConfigurationError, bare
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.frames import bare
 
 __all__ = ["Credentials", "Environment", "Limits", "Timeout"]
 

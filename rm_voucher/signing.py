@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 import orjson
 
-from rm_voucher.exceptions import ConfigurationError, bare
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.frames import bare
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicKey

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.util
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from rm_voucher.exceptions import ConfigurationError
+
 __all__ = ["FileTokenStore", "TokenStore"]
 
 _MAX_BYTES = 64 * 1024
+_POLL_S = 0.05
 
 
 class TokenStore(Protocol):
@@ -38,14 +43,22 @@ class TokenStore(Protocol):
 class FileTokenStore:
     """Keeps the token in a file that only its owner can read, for processes on one machine.
 
-    Next to it stands ``NAME.lock``, which is never removed. ``sleep`` is the wait between two
-    attempts to take the lock.
+    Next to it stands ``NAME.lock``, which is never removed. A lock that is not free within
+    ``lock_wait_s`` raises `TimeoutError`: another process may be stopped, and the client goes on
+    with a token of its own. Needs a POSIX system, else raises `ConfigurationError`.
     """
 
     def __init__(
-        self, path: Path, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self,
+        path: Path,
+        *,
+        lock_wait_s: float = 60.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        if importlib.util.find_spec("fcntl") is None:
+            raise ConfigurationError("FileTokenStore needs a POSIX system: fcntl is not there.")
         self._path = path
+        self._attempts = math.ceil(lock_wait_s / _POLL_S)
         self._lock_path = path.with_name(path.name + ".lock")
         self._sleep = sleep
 
@@ -56,12 +69,14 @@ class FileTokenStore:
 
         descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            while True:
+            for _ in range(self._attempts):
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
-                    await self._sleep(0.05)
+                    await self._sleep(_POLL_S)
+            else:
+                raise TimeoutError("the token's lock is not free")
             yield
         finally:
             os.close(descriptor)

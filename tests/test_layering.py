@@ -13,10 +13,11 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version` and `exceptions` stand below the others; within L2, `protocol` above; within L4,
+# L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol` above; within L4,
 # `caller` below and `client` above.
 LAYERS = [
     {"_version", "exceptions"},
+    {"frames"},
     {"error_codes", "models", "settings"},
     {"converters", "signing", "retry", "token_store", "transport.base", "transport"},
     {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
@@ -39,7 +40,7 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L7"]
+NAMES = ["L0", "L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L7"]
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {
