@@ -400,3 +400,17 @@ async def test_cancelling_a_caller_saves_the_token_all_the_same(store, time):
     answer.set()
     await asyncio.wait([source._renewal])
     assert b'"a"' in store.kept
+
+
+async def test_defect_of_a_transport_is_not_the_stores(store, time, caplog):
+    """What a transport raises by mistake is raised, once, and not taken for a store that failed."""
+    asked = []
+
+    def broken(request):
+        asked.append(request)
+        raise KeyError
+
+    with pytest.raises(KeyError):
+        await source_of(broken, store, time).token()
+    assert len(asked) == 1
+    assert "the store failed" not in caplog.text

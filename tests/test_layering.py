@@ -13,8 +13,8 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol` above; within L4,
-# `caller` below and `client` above.
+# L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol`
+# above; within L4, `caller` below and `client` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},

@@ -11,7 +11,7 @@ import time
 import pytest
 from conftest import ISSUED, ScriptedServer, ok
 
-from rm_voucher import ConnectError, FileTokenStore
+from rm_voucher import ConfigurationError, ConnectError, FileTokenStore
 from rm_voucher.emulator import Emulator
 
 TOKEN = ok({"accessToken": "token", "expiresIn": 10_000, "refreshToken": "refresh"})
@@ -300,3 +300,25 @@ async def test_two_processes_buy_one_token(path):
         assert ends == [(b"1\n", b"")] * 2
         assert await (await start()).communicate(key) == (b"1\n", b"")
     assert sorted(paths) == ["/v1/token", *["/v3/voucher-batches"] * 3]
+
+
+async def test_lock_of_a_stopped_process_is_not_waited_for_for_ever(path, store):
+    """After ``lock_wait_s`` the wait ends, and a client goes on with a token of its own."""
+    waits = []
+
+    async def sleep(seconds):
+        waits.append(seconds)
+
+    async with store.lock():
+        impatient = FileTokenStore(path, lock_wait_s=1.0, sleep=sleep)
+        with pytest.raises(TimeoutError):
+            async with impatient.lock():
+                pass
+    assert sum(waits) == pytest.approx(1.0)
+
+
+def test_file_store_needs_posix(path, monkeypatch):
+    """Where files can't be locked, that is said when the store is made."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match="POSIX"):
+        FileTokenStore(path)
