@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import functools
 import hashlib
 import logging
@@ -163,13 +164,16 @@ class ClientCredentialsToken(TokenSource):
 
     async def _renewed(self) -> Token:
         renewal = self._begin_renewal()
+        error: VoucherError
         try:
             return await asyncio.shield(renewal)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if _is_cancelled():
                 raise
-        raise ClosedError("token: the client was closed")
+            error = ClosedError("token: the client was closed")
+        except VoucherError as exc:
+            error = copy.copy(exc)  # each who waits has one of its own, with its own context
+        raise error
 
     def _begin_renewal(self) -> asyncio.Task[Token]:
         renewal = self._renewal
@@ -204,7 +208,9 @@ class ClientCredentialsToken(TokenSource):
                         failure = exc
                     else:
                         await self._store.save(self._to_bytes(held))
-        except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
+        except (Exception, asyncio.CancelledError) as exc:  # a store may raise anything
+            if _is_cancelled():
+                raise
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
         if failure is not None:
             raise failure
@@ -306,3 +312,9 @@ class ClientCredentialsToken(TokenSource):
             batch_key=None,
             started_at=datetime.fromtimestamp(self._clock(), UTC),
         )
+
+
+def _is_cancelled() -> bool:
+    """Return whether a `CancelledError` is meant for the task that runs."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from yarl import URL
 
@@ -109,9 +109,11 @@ def segment(name: str, text: str) -> str:
         raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
     if text != text.strip():
         raise refused("has white space at an end")
-    if has_control(text):
+    # Decoded, because a gateway may decode once more than the server that splits the path.
+    decoded = unquote(unquote(text))
+    if has_control(text) or has_control(decoded):
         raise refused("has a control character or half a surrogate pair")
-    folded = fold(text)
+    folded = fold(decoded)
     if "/" in folded or "\\" in folded:
         raise refused("has a slash")
     if climbs(folded):
@@ -137,4 +139,4 @@ def climbs(part: str) -> bool:
 
     Some cut off what follows a semicolon.
     """
-    return not part or re.fullmatch(r"\.+(;.*)?", part) is not None
+    return re.fullmatch(r"\.*(;.*)?", part) is not None

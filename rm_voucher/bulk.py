@@ -185,12 +185,13 @@ class BulkIssue(Generic[R]):
         raise StopAsyncIteration
 
     async def _feed(self) -> None:
+        await asyncio.sleep(0)  # so that `_feeding` is set, where tasks begin eagerly
         while True:
             while not (self._places and self._room):
                 self._freed.clear()
                 await self._freed.wait()
             if self._to_come is None:
-                recipient = next(self._at_hand, _NOBODY)
+                recipient = self._next_at_hand()
             else:
                 recipient = await anext(self._to_come, _NOBODY)
             if isinstance(recipient, _Nobody):
@@ -217,17 +218,34 @@ class BulkIssue(Generic[R]):
             self._deliver(worker, await self._issue(worker, recipient))
             if self._stopping or worker.cancelling() or not self._room:
                 return
-            following = next(self._at_hand, _NOBODY)
+            try:
+                following = self._next_at_hand()
+            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - raised at the end
+                self._source_failed(exc)
+                return
             if isinstance(following, _Nobody):
                 return
             self._admit()
             self._workers[worker] = recipient = following
 
+    def _next_at_hand(self) -> R | _Nobody:
+        try:
+            return next(self._at_hand, _NOBODY)
+        except BaseException:
+            self._at_hand = iter(())  # whoever comes after an error gets nothing
+            raise
+
+    def _source_failed(self, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            error = ConfigurationError("The recipients ended in a cancellation, not at an end.")
+        self._defect = self._defect or error
+
     def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
         if not feeding.cancelled():
             self._defect = self._defect or feeding.exception()
         elif not self._stopping:
-            self._stop(ConfigurationError("The recipients ended in a cancellation, not at an end."))
+            self._source_failed(asyncio.CancelledError())
+            self._stop()
         self._finish_if_all_ended()
 
     # A callback, not an await, has the last word: whatever ends a worker, also the shut-down of
@@ -241,7 +259,8 @@ class BulkIssue(Generic[R]):
         if isinstance(recipient, _Nobody):
             pass
         elif defect is not None:
-            self._deliver(worker, self._broken_off(recipient, defect))
+            call = self._in_flight.get(worker)
+            self._deliver(worker, self._broken_off(recipient, defect, call))
         else:  # before it began: once begun, it answers for itself
             error = ConnectError("issue: the run was shut down before it was sent")
             self._deliver(worker, self._failed(recipient, error))

@@ -1,7 +1,7 @@
 """One call from its request to its end: sign, send, parse, and on an error draw the conclusions.
 
 `retry` says what an error proves, `recovery` what a voucher that was read back proves; here both
-meet the transport. It knows no operation.
+meet the transport.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Call(Generic[T]):
     sent_at: datetime | None = None
     doubt: VoucherError | None = None  # after which it may have been executed
     unchanged: bool = False
-    # For those who watch it: whether it waits (for a token, or to be sent again) with nothing
-    # done so far, if its safety is ONCE; and that it shall not be sent again.
+    # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
+    # wait by an error or a cancellation leaves it True, so that who catches that can tell.
     pausing: bool = False
-    given_up: bool = False
+    given_up: bool = False  # by who watches it: it shall not be sent again
 
     def may_repeat_after(self, error: VoucherError) -> bool:
         """Return whether the retry policy may attempt the call again after this error."""
@@ -270,9 +270,10 @@ class Caller:
         call.token_renewed = True
         try:
             call.token = await self._token(call)
-        except VoucherError as exc:
+        except Exception as exc:  # noqa: BLE001 - a source of the user's own may raise anything
             call.pausing = False
-            _log.warning("token: refused, and no new one can be had (%s)", exc)
+            reason = exc if isinstance(exc, VoucherError) else type(exc).__name__
+            _log.warning("token: refused, and no new one can be had (%s)", reason)
             return False
         return True
 
@@ -287,7 +288,8 @@ class Caller:
         """Read the voucher back and conclude. Raises what the attempts so far prove."""
         try:
             verdict, found = await settle()
-        except VoucherError:
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the doubt is what matters
+            _log.warning("%s: not read back (%s)", call.request.operation, type(exc).__name__)
             raise self.unknown(call, error) from error
         _log.debug("%s: read back: %s", call.request.operation, verdict.value)
         if verdict is Verdict.DONE:

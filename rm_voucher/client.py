@@ -1,4 +1,4 @@
-"""The client: one method an operation, and nothing else.
+"""The client: one method an operation.
 
 `protocol` says what goes over the wire, `caller` makes the call of it, the transport moves it.
 """
@@ -44,8 +44,9 @@ class VoucherClient:
 
     Every call raises `APIError` (what the server answered), `TransportError` (no answer, on reads
     and on what was provably not sent), `DecodeError` (an answer that is not as documented) or
-    `OutcomeUnknownError` (a change that may or may not have happened), all of them
-    `VoucherError`. Each takes ``timeout`` for its attempts. Cancelling a read is safe.
+    `OutcomeUnknownError` (a change that may or may not have happened) or `ConfigurationError` (it
+    could not be signed), all of them `VoucherError`. Each takes ``timeout``. Cancelling a read is
+    safe.
 
     Args:
         credentials: who calls. Only needed to sign and to buy tokens.

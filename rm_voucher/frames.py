@@ -55,11 +55,15 @@ def forget_frames(error: BaseException, handled: BaseException | None = None) ->
     A cause that is not ours, such as a signer's error, keeps the frames that are not ours.
     """
     link: BaseException | None = error
-    while link is not None and link is not handled:
-        ours = isinstance(link, VoucherError | asyncio.CancelledError)
-        link.__traceback__ = None if ours else _without_ours(link.__traceback__)
-        if link.__suppress_context__:
-            link.__context__ = link.__cause__  # what no traceback shows, reporters still find
+    seen: set[int] = set()  # one that was raised twice may be its own context's context
+    while link is not None and link is not handled and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, VoucherError | asyncio.CancelledError):
+            link.__traceback__ = None
+            if link.__suppress_context__:
+                link.__context__ = link.__cause__  # what no traceback shows, reporters still find
+        else:
+            link.__traceback__ = _without_ours(link.__traceback__)
         link = link.__context__
 
 

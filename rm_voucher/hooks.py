@@ -70,8 +70,8 @@ class AttemptResult:
 class Hook(Protocol):
     """Called before each attempt; what it returns, if anything, is called after it.
 
-    Both are plain functions and must not block. What they raise is logged and changes nothing: a
-    hook must never cost a voucher.
+    Both are plain functions and must not block. An `Exception` that they raise is logged and
+    changes nothing: a hook must never cost a voucher.
     """
 
     def __call__(self, attempt: Attempt, /) -> Callable[[AttemptResult], None] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from datetime import UTC, datetime
 
 import attrs
 
@@ -11,7 +12,7 @@ from rm_voucher.caller import Caller
 from rm_voucher.frames import bare
 from rm_voucher.models import Page, Voucher
 from rm_voucher.pager import Pager
-from rm_voucher.recovery import Verdict, judge_void
+from rm_voucher.recovery import Verdict, judge_member_redeem
 from rm_voucher.retry import Safety
 from rm_voucher.settings import Environment, Timeout
 
@@ -64,17 +65,20 @@ class Member:
         """Redeem one (RM's page "Redeem Loyalty Member Voucher").
 
         In the page's example this turns a REDEEMED voucher VOID, that is, it uses it up. When
-        the answer is lost, the voucher is read back: not void, it is sent again; void, it raises
-        `OutcomeUnknownError` with the voucher attached, because nothing on it proves that it was
-        this call. Cancelling it after it was sent leaves its outcome unknown; `get` shows it.
+        the answer is lost, the voucher is read back: unchanged, it is sent again; void, or
+        redeemed in the last minutes, it raises `OutcomeUnknownError` with the voucher attached,
+        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
+        its outcome unknown; `get` shows it.
         """
+        begun_at = datetime.fromtimestamp(self._caller.clock(), UTC)
         request = protocol.build_member_redeem(*self._who(), code)
         parse = functools.partial(protocol.parse_member_redeem, code=code)
         call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
 
         async def settle() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, timeout, call.deadline)
-            return judge_void(protocol.checked_code(voucher, code)), voucher
+            voucher = protocol.checked_code(voucher, code)
+            return judge_member_redeem(voucher, begun_at=begun_at), voucher
 
         call.settle = settle
         return await self._caller.finish(call)

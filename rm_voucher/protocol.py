@@ -314,9 +314,9 @@ def parse_redeem(response: Response) -> tuple[Voucher, ...]:
 
 
 def checked_code(voucher: Voucher, code: str) -> Voucher:
-    """Return the voucher, unless it shows another code than the one that was asked for."""
+    """Return the voucher, if it shows the code that was asked for."""
     # Whether codes are case-sensitive is not documented.
-    if voucher.code is not None and voucher.code.casefold() != code.casefold():
+    if voucher.code is None or voucher.code.casefold() != code.casefold():
         raise DecodeError("expected the code that was asked for @ $.item.code")
     return voucher
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from rm_voucher.models import Voucher, VoucherStatus
 
-__all__ = ["Verdict", "judge_redeem", "judge_reinstate", "judge_void"]
+__all__ = ["Verdict", "judge_member_redeem", "judge_redeem", "judge_reinstate", "judge_void"]
 
 
+_CLOCKS_APART = timedelta(minutes=10)  # RM's and ours, at most
 _NOT_REDEEMED = frozenset(
     {
         VoucherStatus.VALID,
@@ -32,8 +33,8 @@ class Verdict(enum.Enum):
     """The voucher has changed, but anybody may have done that."""
 
 
-def judge_void(voucher: Voucher, *, used_at: datetime | None = None) -> Verdict:
-    """Judge a *void* that was sent with ``used_at``, or a member's *redeem*, which has none.
+def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
+    """Judge a *void* that was sent with ``used_at``.
 
     A void voucher proves ours only when it carries the very instant that we sent: another till
     may have voided it, and honouring it twice is a loss. Reinstating leaves ``used_at`` in place,
@@ -46,6 +47,19 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None = None) -> Verdict:
     if is_void and used_at is not None and voucher.used_at == used_at.astimezone(UTC):
         return Verdict.DONE
     return Verdict.UNPROVEN
+
+
+def judge_member_redeem(voucher: Voucher, *, begun_at: datetime) -> Verdict:
+    """Judge a member's *redeem* that began at ``begun_at``. A void one may be anybody's.
+
+    RM's example turns a REDEEMED voucher VOID. Whether the call can also turn one REDEEMED is not
+    documented, so one that was redeemed at about that time proves nothing.
+    """
+    redeemed_at = voucher.redeemed_at
+    is_recent = redeemed_at is not None and redeemed_at > begun_at - _CLOCKS_APART
+    if voucher.status is VoucherStatus.REDEEMED and is_recent:
+        return Verdict.UNPROVEN
+    return judge_void(voucher, used_at=None)
 
 
 def judge_redeem(voucher: Voucher) -> Verdict:

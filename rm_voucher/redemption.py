@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 import attrs
@@ -14,7 +15,6 @@ from rm_voucher.exceptions import (
     DecodeError,
     InvalidRequestError,
     OutcomeUnknownError,
-    VoucherError,
 )
 from rm_voucher.models import Voucher, VoucherStatus
 from rm_voucher.recovery import Verdict, judge_redeem
@@ -23,6 +23,8 @@ from rm_voucher.settings import Timeout
 from rm_voucher.transport.base import Response
 
 __all__ = ["Redemption"]
+
+_log = logging.getLogger("rm_voucher")
 
 _LOOK_UPS_AT_ONCE = 8
 
@@ -70,8 +72,11 @@ class Redemption:
         return [self._redeemed[folded] for folded in self._codes]
 
     def _parse(self, response: Response) -> None:
-        for voucher in protocol.parse_redeem(response):
-            folded = (voucher.code or "").casefold()
+        vouchers = protocol.parse_redeem(response)
+        shown = {(voucher.code or "").casefold(): voucher for voucher in vouchers}
+        if len(shown) < len(vouchers):
+            raise DecodeError("expected each code once @ $.item")
+        for folded, voucher in shown.items():
             if folded in self._left and voucher.status is VoucherStatus.REDEEMED:
                 self._redeemed[folded] = voucher
                 del self._left[folded]
@@ -86,18 +91,16 @@ class Redemption:
                 async with at_once:
                     found = await self._look_up(code, self._timeout, call.deadline)
                     voucher = protocol.checked_code(found, code)
-            except VoucherError:
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the doubt is what matters
+                _log.warning("redeem: a code can't be looked up (%s)", type(exc).__name__)
                 voucher = None
             self._seen[folded] = voucher
             if voucher is None or judge_redeem(voucher) is not Verdict.UNCHANGED:
                 del self._left[folded]
 
-        try:
-            async with asyncio.TaskGroup() as group:
-                for folded, code in list(self._left.items()):
-                    group.create_task(look(folded, code), name="rm-voucher look-up")
-        except BaseExceptionGroup as defects:  # never an error of ours
-            raise defects.exceptions[0] from None
+        async with asyncio.TaskGroup() as group:
+            for folded, code in list(self._left.items()):
+                group.create_task(look(folded, code), name="rm-voucher look-up")
         if not self._left:
             return Verdict.UNPROVEN, None
         request = protocol.build_redeem(self._caller.environment, list(self._left.values()))

@@ -79,6 +79,8 @@ class FileTokenStore:
                 raise TimeoutError("the token's lock is not free")
             yield
         finally:
+            # Closing alone would leave the lock to a process that was forked meanwhile.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     # On the event loop: a kilobyte, once a token, is quicker than a thread, and a caller that is

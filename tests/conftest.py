@@ -92,7 +92,7 @@ def voucher_item(status: str, code: str = "X", used_at: str = GO_ZERO_TIME) -> d
         "code": code,
         "status": status,
         "usedAt": used_at,
-        "redeemedAt": "2026-11-20T09:00:00Z" if redeemed else GO_ZERO_TIME,
+        "redeemedAt": "2018-09-28T17:19:35Z" if redeemed else GO_ZERO_TIME,
     }
 
 

@@ -21,6 +21,7 @@ from rm_voucher import (
     Response,
     ResponseLostError,
     StaticToken,
+    Timeout,
     VoucherClient,
     bulk_issue,
 )
@@ -589,3 +590,81 @@ async def test_bulk_memory_does_not_grow_with_the_recipients(make_client):
     await peak_bytes(500)  # whatever is made once
     few, many = await peak_bytes(500), await peak_bytes(5_000)
     assert (many - few) / 4_500 < 8  # not even a pointer for each
+
+
+class Rows:
+    """An iterator that goes on after an error, as `csv.reader` does."""
+
+    def __init__(self, count, failing_at, error):
+        self.rows = iter(range(count))
+        self.failing_at, self.error = failing_at, error
+        self.read_after = 0
+
+    def __iter__(self):
+        return self
+
+    def __next__(self):
+        row = next(self.rows)
+        if row == self.failing_at:
+            raise self.error
+        self.read_after += row > self.failing_at
+        return row
+
+
+@pytest.mark.parametrize("failing_at", [0, 3, 20])
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [(ValueError(), ValueError), (asyncio.CancelledError(), ConfigurationError)],
+)
+async def test_bulk_source_is_not_read_after_its_error(make_client, failing_at, error, raised):
+    """Nobody after a bad row gets a voucher, whoever met it; all before it have a result, and the
+    error is raised at the end."""
+    issuer, rows, results = Issuer(), Rows(50, failing_at, error), []
+    run = bulk_issue(make_client(issuer), "KEY", rows, concurrency=4)
+    with pytest.raises(raised):
+        async with run:
+            async for result in run:
+                results.append(result)
+    assert rows.read_after == 0
+    assert sorted(result.recipient for result in results) == list(range(failing_at))
+    assert len(issuer.issued) == failing_at
+
+
+async def test_bulk_slow_async_source_and_no_consumer(make_client):
+    """Recipients that must be waited for are issued to until the room is full, with no loop yet."""
+
+    async def members():
+        for number in range(100):
+            await asyncio.sleep(0)
+            yield number
+
+    issuer = Issuer()
+    async with bulk_issue(make_client(issuer), "KEY", members(), concurrency=3) as run:
+        for _ in range(500):
+            await asyncio.sleep(0)
+        assert len(issuer.issued) == 6
+        assert len([result async for result in run]) == 100
+
+
+async def test_bulk_unresolved_says_its_batch(make_client):
+    """A result in doubt and the hooks both know the batch."""
+    batches = set()
+    client = make_client(ScriptedServer([LOST]), hooks=[lambda a: batches.add(a.batch_key)])
+    async with bulk_issue(client, "KEY", ["one"]) as run:
+        (result,) = [result async for result in run]
+    assert (result.error.batch_key, batches) == ("KEY", {"KEY"})
+
+
+async def test_bulk_defect_before_anything_is_known_of_the_call(make_client):
+    """A clock that fails before a call is made is raised, and the recipient has a result."""
+
+    def broken():
+        raise ZeroDivisionError
+
+    client = make_client(Issuer(), monotonic=broken, timeout=Timeout(total_s=60))
+    results = []
+    with pytest.raises(ZeroDivisionError):
+        async with bulk_issue(client, "KEY", ["one"]) as run:
+            async for result in run:
+                results.append(result)
+    assert [(result.status, result.attempts) for result in results] == [(BulkStatus.UNRESOLVED, 0)]

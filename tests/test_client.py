@@ -359,3 +359,41 @@ async def test_clock_that_is_off_gets_a_sentence(make_client, time):
     with pytest.raises(SignatureError, match="clock"):
         await make_client(server).issue("KEY")
     assert time.slept == []
+
+
+async def test_issue_after_a_bare_401_has_another_token(make_client):
+    """A bare 401 leaves an issue in doubt, and its token is not used for the next one."""
+    server = ScriptedServer([Response(status=401), ISSUED])
+    client = make_client(server, token_source=Tokens("old", "new"))
+    with pytest.raises(OutcomeUnknownError):
+        await client.issue("KEY")
+    await client.issue("KEY")
+    assert [r.headers["Authorization"] for r in server.requests] == ["Bearer old", "Bearer new"]
+
+
+async def test_member_redeem_and_another_voucher_read_back(make_client):
+    """A look at another voucher, unchanged, is no reason to send a member's redeem again."""
+    server = ScriptedServer([LOST, voucher("ISSUED", code="ANOTHER")])
+    with pytest.raises(OutcomeUnknownError):
+        await make_client(server).member("60", "1").redeem("X")
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("when", ["read back", "renewed"])
+async def test_doubt_survives_a_token_source_that_breaks(make_client, when):
+    """After a change was sent, an error of a token source's own does not hide the doubt."""
+
+    class Breaking(Tokens):
+        async def token(self):
+            if self.asked:
+                raise OSError("canary")
+            self.asked = True
+            return "token"
+
+        asked = False
+
+    answer = LOST if when == "read back" else Response(status=401)
+    tokens = Breaking("a", "b")
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await make_client(ScriptedServer([answer]), token_source=tokens).void("X")
+    assert "canary" not in str(caught.value)

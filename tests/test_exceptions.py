@@ -18,6 +18,7 @@ from rm_voucher import (
     Voucher,
     VoucherError,
 )
+from rm_voucher.frames import bare
 
 ALL = [
     value
@@ -92,3 +93,37 @@ def test_outcome_unknown_hides_the_code():
     error = OutcomeUnknownError("void: unknown", operation="void", code="NAklEfbVdV")
     assert "NAklEfbVdV" not in str(error) + repr(error) + repr(error.args)
     assert error.code == "NAklEfbVdV"
+
+
+async def test_bare_leaves_what_the_caller_handles_alone():
+    """An error that the user was handling keeps its traceback and its place as the context."""
+
+    @bare
+    async def fails():
+        raise ConnectError("get: no connection")
+
+    try:
+        raise ConnectError("the user's own")
+    except ConnectError as own:
+        with pytest.raises(ConnectError) as caught:
+            await fails()
+        assert caught.value.__context__ is own
+        assert own.__traceback__ is not None
+
+
+async def test_bare_ends_with_an_error_that_is_its_own_context():
+    """One instance raised again and again, while another is handled, makes a ring of contexts."""
+    again = ConnectError("get: no connection")
+
+    @bare
+    async def fails():
+        try:
+            raise again
+        except ConnectError:
+            raise OutcomeUnknownError("void: unknown", operation="void") from again
+
+    with pytest.raises(OutcomeUnknownError) as first:
+        await fails()
+    again.__context__ = first.value
+    with pytest.raises(OutcomeUnknownError):
+        await fails()

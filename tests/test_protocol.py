@@ -81,13 +81,28 @@ def test_void_used_at_outside_of_utc():
         ({"status": "ISSUED", "code": "X"}, "status"),
         ({"status": "NEW", "code": "X"}, "status"),
         ({"status": "VOID", "code": "Y"}, "code"),
+        ({"status": "VOID"}, "code"),
     ],
 )
 def test_parse_void_believes_no_other_voucher(item, where):
     """An answer that shows no void voucher, or another one, is no success."""
     with pytest.raises(DecodeError, match=where):
         p.parse_void(ok({"item": item, "code": "SUCCESS"}), "X")
-    assert p.parse_void(ok({"item": {"status": "VOID"}, "code": "SUCCESS"}), "X").code is None
+    shown = ok({"item": {"status": "VOID", "code": "x"}, "code": "SUCCESS"})
+    assert p.parse_void(shown, "X").code == "x"
+
+
+def test_parse_reinstate_believes_no_void_voucher():
+    """An answer that shows the voucher still void is no success."""
+    with pytest.raises(DecodeError, match="status"):
+        p.parse_reinstate(ok({"item": {"status": "VOID", "code": "X"}, "code": "SUCCESS"}), "X")
+
+
+def test_parse_error_beside_an_item_is_no_refusal():
+    """An answer with an error and an item claims both: it proves neither."""
+    body = {"item": {"code": "X"}, "error": {"code": "VOUCHER_SOLD_OUT"}}
+    with pytest.raises(DecodeError):
+        p.parse_issue(ok(body))
 
 
 def test_parse_issue_keeps_the_code_beside_a_bad_url():

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from rm_voucher import Voucher, VoucherStatus
-from rm_voucher.recovery import Verdict, judge_void
+from rm_voucher.recovery import Verdict, judge_member_redeem, judge_void
 
 OURS = datetime(2026, 11, 20, 10, 0, 0, 123456, UTC)
 THEIRS = OURS + timedelta(microseconds=1)
@@ -38,3 +38,27 @@ THEIRS = OURS + timedelta(microseconds=1)
 def test_judge_void(status, found, sent, verdict):
     """Only VOID at the very instant that was sent proves that this call did it."""
     assert judge_void(Voucher(status=status, used_at=found), used_at=sent) is verdict
+
+
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("status", "redeemed_at", "verdict"),
+    [
+        (VoucherStatus.REDEEMED, OURS - 60 * MINUTE, Verdict.UNCHANGED),
+        (VoucherStatus.REDEEMED, OURS - 11 * MINUTE, Verdict.UNCHANGED),
+        (VoucherStatus.REDEEMED, OURS - 9 * MINUTE, Verdict.UNPROVEN),
+        (VoucherStatus.REDEEMED, OURS + MINUTE, Verdict.UNPROVEN),
+        (VoucherStatus.REDEEMED, None, Verdict.UNCHANGED),
+        (VoucherStatus.ISSUED, None, Verdict.UNCHANGED),
+        (VoucherStatus.VOID, OURS - 60 * MINUTE, Verdict.UNPROVEN),
+        (VoucherStatus("NEW"), None, Verdict.UNPROVEN),
+        (None, None, Verdict.UNPROVEN),
+    ],
+)
+def test_judge_member_redeem(status, redeemed_at, verdict):
+    """A voucher that was redeemed long before is unchanged; one that was just redeemed, perhaps by
+    this very call, proves nothing, as a void one does."""
+    voucher = Voucher(status=status, redeemed_at=redeemed_at, used_at=OURS)
+    assert judge_member_redeem(voucher, begun_at=OURS) is verdict

@@ -17,7 +17,15 @@ from conftest import (
     voucher_item,
 )
 
-from rm_voucher import InvalidRequestError, Limits, OutcomeUnknownError, RetryPolicy, VoucherError
+from rm_voucher import (
+    InvalidRequestError,
+    Limits,
+    OutcomeUnknownError,
+    RetryPolicy,
+    ServerError,
+    Timeout,
+    VoucherError,
+)
 from rm_voucher.redemption import _LOOK_UPS_AT_ONCE
 
 NOT_FOUND = rm_error("VOUCHER_NOT_FOUND", 404)
@@ -270,9 +278,46 @@ async def test_redeem_certain_ones_are_in_the_order_of_the_codes(make_client):
     assert shop.bodies == [["A", "B", "C"], ["A"]]
 
 
-async def test_redeem_defect_in_a_look_up_is_raised_as_itself(make_client):
-    """An error that is not ours comes out bare, not in a group, and leaves no look-up behind."""
-    shop = Shop([LOST], A=[ZeroDivisionError()], B=[voucher("ISSUED", code="B")])
-    with pytest.raises(ZeroDivisionError):
-        await make_client(shop).redeem(["A", "B"])
+async def test_redeem_defect_in_a_look_up_leaves_the_doubt(make_client, caplog):
+    """An error that is not ours, in a look-up, is logged by its class; the doubt is raised."""
+    shop = Shop([LOST, redeemed("B")], A=[ZeroDivisionError("A")], B=[voucher("ISSUED", code="B")])
+    error = await redeem(make_client, shop, ["A", "B"])
+    assert (error.codes, [one.code for one in error.redeemed]) == (("A",), ["B"])
+    assert "can't be looked up (ZeroDivisionError)" in caplog.text
     assert len(asyncio.all_tasks()) == 1
+
+
+async def test_redeem_look_up_of_another_code_proves_nothing(make_client):
+    """A look-up that shows another voucher, unchanged, is no reason to send again."""
+    shop = Shop([LOST], A=[voucher("ISSUED", code="ANOTHER")])
+    error = await redeem(make_client, shop, ["A"])
+    assert (error.codes, shop.bodies) == (("A",), [["A"]])
+
+
+async def test_redeem_answer_that_shows_a_code_twice_is_no_success(make_client):
+    """REDEEMED and VOID at once: which of the two to believe is unknown."""
+    both = [voucher_item("REDEEMED", "A"), voucher_item("VOID", "A")]
+    shop = Shop([ok({"item": both, "code": "SUCCESS"})], A=[voucher("VOID", code="A")])
+    error = await redeem(make_client, shop, ["A"])
+    assert isinstance(error, OutcomeUnknownError)
+    assert (error.codes, error.redeemed) == (("A",), ())
+
+
+async def test_redeem_sent_again_keeps_its_timeout(make_client):
+    """The second request, of fewer codes, has the time-out of the call."""
+    server = ScriptedServer(
+        [LOST, voucher("REDEEMED", code="A"), voucher("ISSUED", code="B"), redeemed("B")]
+    )
+    timeout = Timeout(connect_s=1, attempt_s=2)
+    with pytest.raises(OutcomeUnknownError):
+        await make_client(server).redeem(["A", "B"], timeout=timeout)
+    assert [request.timeout for request in server.requests] == [timeout] * 4
+
+
+async def test_redeem_doubt_is_of_its_first_cause(make_client):
+    """After two different doubts, the words and the cause are those of the first."""
+    first = rm_error("INTERNAL_ERROR", 500)
+    shop = Shop([first, LOST, redeemed("B")], A=[LOST] * 6, B=[voucher("ISSUED", code="B")] * 2)
+    error = await redeem(make_client, shop, ["A", "B"])
+    assert type(error.__cause__) is ServerError
+    assert "server failed" in str(error)
