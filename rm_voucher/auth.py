@@ -77,7 +77,7 @@ class StaticToken(TokenSource):
         return False
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Held:
     """A token, and instants in unix seconds."""
 

@@ -39,7 +39,7 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher")
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Call(Generic[T]):
     """One call, and what its attempts have shown so far."""
 
@@ -77,7 +77,7 @@ class Call(Generic[T]):
         return may_repeat(self.safety, classify(error))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Caller:
     """Makes calls with what a client was given."""
 

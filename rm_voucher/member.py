@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime
 
-import attrs
-
 from rm_voucher import protocol
 from rm_voucher.caller import Caller
 from rm_voucher.frames import bare
@@ -19,7 +17,6 @@ from rm_voucher.settings import Environment, Timeout
 __all__ = ["Member"]
 
 
-@attrs.frozen
 class Member:
     """A loyalty member, by phone number: the vouchers in the member's account.
 
@@ -28,9 +25,10 @@ class Member:
     that is not the merchant's.
     """
 
-    _caller: Caller = attrs.field(repr=False)
-    _country_code: str = attrs.field(repr=False)
-    _phone_number: str = attrs.field(repr=False)
+    def __init__(self, caller: Caller, country_code: str, phone_number: str) -> None:
+        self._caller = caller
+        self._country_code = country_code
+        self._phone_number = phone_number
 
     def vouchers(
         self,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 import orjson
@@ -130,6 +129,8 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely, and not for nothing
+
         try:
             until = parsedate_to_datetime(text)
             seconds = (until - parsedate_to_datetime(headers["date"])).total_seconds()

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
-import tenacity
 
 from rm_voucher.error_codes import ERROR_CODES, CodeClass
 from rm_voucher.exceptions import (
@@ -25,6 +24,9 @@ from rm_voucher.exceptions import (
     VoucherError,
 )
 from rm_voucher.settings import positive
+
+if TYPE_CHECKING:
+    from tenacity import RetryCallState
 
 __all__ = ["Outcome", "RetryPolicy", "Safety", "classify", "may_repeat"]
 
@@ -145,6 +147,11 @@ class RetryPolicy:
     max_wait_s: float = attrs.field(default=20.0, validator=positive)
     max_retry_after_s: float = attrs.field(default=120.0, validator=positive)
 
+    def __attrs_post_init__(self) -> None:
+        # With the first policy, that is, the first client: neither with the package, whose import
+        # would take longer, nor in the middle of a call.
+        import tenacity  # noqa: F401 - only to load it
+
     async def run(
         self,
         attempt: Callable[[], Coroutine[Any, Any, T]],
@@ -160,6 +167,8 @@ class RetryPolicy:
         after a wait of so many seconds. Raises the last attempt's error. ``random`` gives numbers
         in [0, 1).
         """
+        import tenacity
+
         try:
             return await attempt()
         except VoucherError as exc:
@@ -185,7 +194,7 @@ class RetryPolicy:
         )
         return await retrying(again)
 
-    def _wait_s(self, state: tenacity.RetryCallState, luck: float) -> float:
+    def _wait_s(self, state: RetryCallState, luck: float) -> float:
         # 2**30 is beyond any wait; unbounded it would overflow a float after 1,000 attempts.
         doubled: float = self.initial_wait_s * 2 ** min(state.attempt_number - 1, 30)
         wait_s = min(doubled, self.max_wait_s) * (1 - luck / 2)
