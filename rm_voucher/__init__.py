@@ -7,7 +7,8 @@ imported by name.
 
 from rm_voucher._version import __version__
 from rm_voucher.auth import ClientCredentialsToken, StaticToken, TokenSource
-from rm_voucher.bulk import BulkIssue, BulkResult, BulkStatus, BulkSummary, bulk_issue
+from rm_voucher.bulk import BulkIssue, bulk_issue
+from rm_voucher.bulk_results import BulkResult, BulkStatus, BulkSummary
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,

@@ -173,6 +173,7 @@ class ClientCredentialsToken(TokenSource):
             error = ClosedError("token: the client was closed")
         except VoucherError as exc:
             error = copy.copy(exc)  # each who waits has one of its own, with its own context
+            error.__cause__ = exc.__cause__
         raise error
 
     def _begin_renewal(self) -> asyncio.Task[Token]:

@@ -12,8 +12,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from types import TracebackType
 from typing import Generic, Self, TypeVar, cast
 
-import attrs
-
+from rm_voucher.bulk_results import BulkResult, BulkStatus, BulkSummary
 from rm_voucher.caller import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
@@ -26,7 +25,7 @@ from rm_voucher.frames import forget_frames
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
 
-__all__ = ["BulkIssue", "BulkResult", "BulkStatus", "BulkSummary", "bulk_issue"]
+__all__ = ["BulkIssue", "bulk_issue"]
 
 R = TypeVar("R")
 
@@ -38,42 +37,6 @@ class _Nobody(enum.Enum):
 
 
 _NOBODY = _Nobody.NOBODY
-
-
-class BulkStatus(enum.StrEnum):
-    """How it ended for one recipient."""
-
-    ISSUED = "issued"
-    FAILED = "failed"
-    """Definitely no voucher."""
-    UNRESOLVED = "unresolved"
-    """A voucher may have been issued whose code is not known. Never simply ask again."""
-
-
-@attrs.frozen(kw_only=True)
-class BulkResult(Generic[R]):
-    """The end for one recipient. ``attempts`` is 0 when the run had already become hopeless."""
-
-    recipient: R = attrs.field(repr=False)
-    status: BulkStatus
-    voucher: IssuedVoucher | None = None
-    error: VoucherError | None = None
-    attempts: int
-
-
-@attrs.frozen(kw_only=True)
-class BulkSummary:
-    """Counts so far. ``asked`` recipients were taken; the rest of it adds up to the ended ones."""
-
-    asked: int = 0
-    issued: int = 0
-    failed: int = 0
-    unresolved: int = 0
-
-    @property
-    def in_flight(self) -> int:
-        """How many recipients were taken and have not ended."""
-        return self.asked - self.issued - self.failed - self.unresolved
 
 
 class BulkIssue(Generic[R]):
@@ -199,13 +162,17 @@ class BulkIssue(Generic[R]):
             self._places -= 1
             self._admit()
             worker = asyncio.create_task(self._work(recipient), name="rm-voucher bulk call")
-            # An eager task factory has begun it, and it may have ended.
-            self._workers.setdefault(worker, recipient)
-            worker.add_done_callback(self._worker_ended)
+            self._register(worker, recipient)
             # The source swallowed the cancellation. A test shows that this runs, but Python 3.11
             # traces no line of a coroutine that an exception was thrown into.
             if self._stopping:  # pragma: no cover
                 return
+
+    def _register(self, worker: asyncio.Task[None], recipient: R) -> None:
+        # Here before it begins; where tasks begin eagerly, the worker itself is first.
+        if worker not in self._workers:
+            self._workers[worker] = recipient
+            worker.add_done_callback(self._worker_ended)
 
     def _admit(self) -> None:
         self._room -= 1
@@ -214,6 +181,7 @@ class BulkIssue(Generic[R]):
     async def _work(self, recipient: R) -> None:
         """Issue to this recipient and then to others at hand: a task each would cost a tenth."""
         worker = cast("asyncio.Task[None]", asyncio.current_task())
+        self._register(worker, recipient)
         while True:
             self._deliver(worker, await self._issue(worker, recipient))
             if self._stopping or worker.cancelling() or not self._room:
@@ -296,6 +264,9 @@ class BulkIssue(Generic[R]):
 
     def _raise_defect(self) -> None:
         defect, self._defect = self._defect, None
+        if isinstance(defect, StopIteration | StopAsyncIteration):
+            # Raised as it is, it would pass for the end of the results.
+            raise RuntimeError("The recipients or on_progress raised it.") from defect  # noqa: TRY004 - no type error
         if defect is not None:
             raise defect
 

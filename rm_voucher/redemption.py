@@ -98,9 +98,13 @@ class Redemption:
             if voucher is None or judge_redeem(voucher) is not Verdict.UNCHANGED:
                 del self._left[folded]
 
+        for folded in self._left:
+            self._seen.pop(folded, None)
         async with asyncio.TaskGroup() as group:
             for folded, code in list(self._left.items()):
                 group.create_task(look(folded, code), name="rm-voucher look-up")
+        # A look-up that was cancelled, but by nobody here, has seen nothing.
+        self._left = {folded: code for folded, code in self._left.items() if self._seen.get(folded)}
         if not self._left:
             return Verdict.UNPROVEN, None
         request = protocol.build_redeem(self._caller.environment, list(self._left.values()))

@@ -58,7 +58,9 @@ class FileTokenStore:
         if importlib.util.find_spec("fcntl") is None:
             raise ConfigurationError("FileTokenStore needs a POSIX system: fcntl is not there.")
         self._path = path
-        self._attempts = math.ceil(lock_wait_s / _POLL_S)
+        if not 0 <= lock_wait_s < math.inf:
+            raise ConfigurationError("lock_wait_s must be 0 or more, and finite.")
+        self._attempts = math.ceil(lock_wait_s / _POLL_S) + 1
         self._lock_path = path.with_name(path.name + ".lock")
         self._sleep = sleep
 
@@ -67,20 +69,24 @@ class FileTokenStore:
         """Hold the lock file. The system releases it when the process ends."""
         import fcntl  # not on every system
 
+        owner = os.getpid()
         descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            for _ in range(self._attempts):
+            left = self._attempts
+            while True:
                 try:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
+                    left -= 1
+                    if not left:
+                        raise TimeoutError("the token's lock is not free") from None
                     await self._sleep(_POLL_S)
-            else:
-                raise TimeoutError("the token's lock is not free")
             yield
         finally:
-            # Closing alone would leave the lock to a process that was forked meanwhile.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            if os.getpid() == owner:  # not in a process that was forked meanwhile
+                # Closing alone would leave the lock to such a one.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
             os.close(descriptor)
 
     # On the event loop: a kilobyte, once a token, is quicker than a thread, and a caller that is

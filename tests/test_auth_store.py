@@ -414,3 +414,36 @@ async def test_defect_of_a_transport_is_not_the_stores(store, time, caplog):
         await source_of(broken, store, time).token()
     assert len(asked) == 1
     assert "the store failed" not in caplog.text
+
+
+async def test_store_that_ends_in_a_cancellation_is_not_shared(store, time, caplog):
+    """A store whose own time limit cancels something has failed; the client was not closed."""
+
+    class Cancelling(Store):
+        async def load(self):
+            raise asyncio.CancelledError
+
+    source = source_of(ScriptedServer([token("a")]), Cancelling(), time)
+    assert await source.token() == "a"
+    assert "the store failed (CancelledError)" in caplog.text
+
+
+async def test_token_error_is_each_callers_own(store, time):
+    """Who waits for one request has an error of its own, with its cause and its own context."""
+    failure = ConnectError("token: no connection")
+    failure.__cause__ = OSError("unreachable")
+    source = source_of(ScriptedServer([failure] * 6), store, time)
+
+    async def ask(handled):
+        try:
+            raise handled
+        except KeyError:
+            return await source.token()
+
+    handled = KeyError("a"), KeyError("b")
+    errors = await asyncio.gather(*map(ask, handled), return_exceptions=True)
+    assert errors[0] is not errors[1]
+    assert [
+        error.__context__ in (None, own) for error, own in zip(errors, handled, strict=True)
+    ] == [True] * 2
+    assert all(isinstance(error.__cause__, OSError) for error in errors)

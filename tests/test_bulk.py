@@ -483,8 +483,10 @@ async def test_bulk_call_ended_by_a_base_exception(make_client):
     with pytest.raises(AbortError):
         async with run:
             async for result in run:
-                results.append(result.status)
-    assert results == [BulkStatus.UNRESOLVED]
+                results.append(result)
+    (result,) = results
+    assert result.status is BulkStatus.UNRESOLVED
+    assert (result.attempts, bool(result.error.nonce)) == (1, True)
 
 
 async def test_bulk_left_early_gives_up_what_waits_to_be_sent_again(make_client, time):
@@ -668,3 +670,16 @@ async def test_bulk_defect_before_anything_is_known_of_the_call(make_client):
             async for result in run:
                 results.append(result)
     assert [(result.status, result.attempts) for result in results] == [(BulkStatus.UNRESOLVED, 0)]
+
+
+@pytest.mark.parametrize("error", [StopAsyncIteration, StopIteration])
+async def test_bulk_error_that_would_pass_for_the_end(make_client, error):
+    """What a caller's function raises by mistake is not taken for the end of the results."""
+
+    def broken(summary):
+        raise error
+
+    with pytest.raises(RuntimeError, match="on_progress"):
+        async with bulk_issue(make_client(Issuer()), "KEY", range(9), on_progress=broken) as run:
+            async for _ in run:
+                pass

@@ -14,7 +14,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
 # L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol`
-# above; within L4, `caller` below and `client` above.
+# above; within L4, `caller` below and `client` above; within L6, `bulk` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
@@ -27,6 +27,7 @@ LAYERS = [
     {"member", "redemption"},
     {"client"},
     {"emulator", "emulator.state", "emulator.app", "emulator.server", "otel"},
+    {"bulk_results"},
     {"bulk"},
     {
         "cli",
@@ -40,7 +41,7 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L7"]
+NAMES = ["L0", "L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L6", "L7"]
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {

@@ -52,6 +52,7 @@ MINUTE = timedelta(minutes=1)
         (VoucherStatus.REDEEMED, OURS + MINUTE, Verdict.UNPROVEN),
         (VoucherStatus.REDEEMED, None, Verdict.UNCHANGED),
         (VoucherStatus.ISSUED, None, Verdict.UNCHANGED),
+        (VoucherStatus.ISSUED, OURS, Verdict.UNCHANGED),
         (VoucherStatus.VOID, OURS - 60 * MINUTE, Verdict.UNPROVEN),
         (VoucherStatus("NEW"), None, Verdict.UNPROVEN),
         (None, None, Verdict.UNPROVEN),

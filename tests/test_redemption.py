@@ -296,7 +296,7 @@ async def test_redeem_look_up_of_another_code_proves_nothing(make_client):
 
 async def test_redeem_answer_that_shows_a_code_twice_is_no_success(make_client):
     """REDEEMED and VOID at once: which of the two to believe is unknown."""
-    both = [voucher_item("REDEEMED", "A"), voucher_item("VOID", "A")]
+    both = [voucher_item("VOID", "A"), voucher_item("REDEEMED", "A")]
     shop = Shop([ok({"item": both, "code": "SUCCESS"})], A=[voucher("VOID", code="A")])
     error = await redeem(make_client, shop, ["A"])
     assert isinstance(error, OutcomeUnknownError)
@@ -321,3 +321,16 @@ async def test_redeem_doubt_is_of_its_first_cause(make_client):
     error = await redeem(make_client, shop, ["A", "B"])
     assert type(error.__cause__) is ServerError
     assert "server failed" in str(error)
+
+
+async def test_redeem_look_up_that_ends_in_a_cancellation_proves_nothing(make_client):
+    """A transport that cancels a look-up by itself has not shown the voucher unchanged."""
+    shop = Shop([LOST, redeemed("B")], A=[], B=[voucher("ISSUED", code="B")])
+
+    async def serve(request):
+        if request.url.name == "A":
+            raise asyncio.CancelledError
+        return shop(request)
+
+    error = await redeem(make_client, serve, ["A", "B"])
+    assert (error.codes, shop.bodies) == (("A",), [["A", "B"], ["B"]])

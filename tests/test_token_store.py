@@ -322,3 +322,61 @@ def test_file_store_needs_posix(path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match="POSIX"):
         FileTokenStore(path)
+
+
+@pytest.mark.parametrize("wait_s", [-1.0, float("inf"), float("nan")])
+def test_lock_wait_must_be_a_time(path, wait_s):
+    """A wait that has no end, or none that makes sense, is refused."""
+    with pytest.raises(ConfigurationError, match="lock_wait_s"):
+        FileTokenStore(path, lock_wait_s=wait_s)
+
+
+async def test_lock_without_patience_takes_what_is_free(path):
+    """No wait at all is one attempt."""
+    async with FileTokenStore(path, lock_wait_s=0, sleep=taken).lock():
+        pass
+
+
+FORKER = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from rm_voucher import FileTokenStore
+
+async def main():
+    async with FileTokenStore(Path(sys.argv[1])).lock():
+        leaving = os.fork()
+        if leaving == 0:
+            sys.exit()  # leaves the block in the child
+        os.waitpid(leaving, 0)
+        staying = os.fork()
+        if staying == 0:
+            signal.pause()
+        print("forked", flush=True)
+        sys.stdin.readline()
+    print("released", flush=True)
+    sys.stdin.readline()
+    os.kill(staying, signal.SIGKILL)
+    os.waitpid(staying, 0)
+
+asyncio.run(main())
+"""
+
+
+async def test_lock_is_the_holders_whoever_it_forks(path):
+    """A child's end frees nothing of its parent's, and a child that lives on keeps nothing."""
+    with subprocess.Popen(  # noqa: ASYNC220 - nothing else runs in this loop
+        [sys.executable, "-c", FORKER, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "forked\n"
+        with pytest.raises(TimeoutError):
+            async with FileTokenStore(path, lock_wait_s=0).lock():
+                pass
+        process.stdin.write("go on\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "released\n"
+        async with FileTokenStore(path, lock_wait_s=0).lock():
+            pass
+        process.stdin.close()

@@ -20,7 +20,7 @@ from typing import IO, Self, TextIO
 
 import orjson
 
-from rm_voucher.bulk import BulkResult
+from rm_voucher.bulk_results import BulkResult
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 
 __all__ = [

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rm_voucher.bulk import BulkSummary
+from rm_voucher.bulk_results import BulkSummary
 from rm_voucher.cli.output import say
 
 __all__ = ["show_progress"]
