@@ -30,7 +30,7 @@ from rm_voucher.retry import RetryPolicy, Safety
 from rm_voucher.settings import Credentials, Environment, Limits, Timeout
 from rm_voucher.signing import RsaSigner, Signer
 from rm_voucher.token_store import TokenStore
-from rm_voucher.transport.base import Response, Transport
+from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = ["VoucherClient"]
 
@@ -201,17 +201,8 @@ class VoucherClient:
         request = protocol.build_void(
             self._caller.environment, code, store_id=store_id, used_at=used_at
         )
-        return await self._change(
-            code,
-            self._caller.call(
-                request,
-                functools.partial(protocol.parse_void, code=code),
-                Safety.RECONCILABLE,
-                timeout,
-                code=code,
-            ),
-            functools.partial(judge_void, used_at=used_at),
-        )
+        judge = functools.partial(judge_void, used_at=used_at)
+        return await self._change(code, request, protocol.parse_void, judge, timeout)
 
     @bare
     async def reinstate(
@@ -231,17 +222,7 @@ class VoucherClient:
         `NotFoundError`, `VoucherStateError`.
         """
         request = protocol.build_reinstate(self._caller.environment, code, pin=pin, reason=reason)
-        return await self._change(
-            code,
-            self._caller.call(
-                request,
-                functools.partial(protocol.parse_reinstate, code=code),
-                Safety.RECONCILABLE,
-                timeout,
-                code=code,
-            ),
-            judge_reinstate,
-        )
+        return await self._change(code, request, protocol.parse_reinstate, judge_reinstate, timeout)
 
     @bare
     async def redeem(
@@ -340,9 +321,17 @@ class VoucherClient:
         )
 
     async def _change(
-        self, code: str, call: Call[Voucher], judge: Callable[[Voucher], Verdict]
+        self,
+        code: str,
+        request: Request,
+        parse: Callable[[Response, str], Voucher],
+        judge: Callable[[Voucher], Verdict],
+        timeout: Timeout | None,
     ) -> Voucher:
         """Make a call that changes one voucher, which is read back where that is needed."""
+        call = self._caller.call(
+            request, lambda response: parse(response, code), Safety.RECONCILABLE, timeout, code=code
+        )
 
         async def settle() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, call.timeout, call.deadline)
