@@ -174,7 +174,7 @@ def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
         raise ConfigurationError(f"{name} must start with https:// (or http:// for loopback).")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(f"{name} must be a bare URL: no user, query or fragment.")
-    if url.scheme == "http" and not (allow_plain_http or _is_loopback(url.host)):
+    if url.scheme == "http" and not (allow_plain_http or is_loopback(url.host)):
         raise ConfigurationError(
             f"{name} is plain http to another machine: secrets would travel unprotected. Use https."
         )
@@ -183,7 +183,8 @@ def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
     return str(url).rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether a host's name or address is this machine's own loopback."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

@@ -1,41 +1,36 @@
-"""The emulator's engine: a request in, a response out; tokens, signatures, routes, RM's errors.
+"""The emulator: a voucher server in one object, and the ways into it.
 
-The same engine answers behind `MemoryTransport` and behind the HTTP server. The HTTP status that
-goes with each error code is not documented by RM: the ones here are a guess, and the client goes
-by the code.
+The same engine answers behind `MemoryTransport` and behind the HTTP server.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import random
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractAsyncContextManager
+from random import Random
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl, unquote
-
-import orjson
 
 from rm_voucher.client import VoucherClient
-from rm_voucher.converters import parse_time, unstructure
-from rm_voucher.emulator.state import RefusedError, VoucherState
-from rm_voucher.error_codes import ERROR_CODES
-from rm_voucher.exceptions import (
-    AuthenticationError,
-    ConfigurationError,
-    NotFoundError,
-    PermissionDeniedError,
-    RateLimitError,
-    ServerError,
-    SignatureError,
-)
-from rm_voucher.models import IssuedVoucher, Token, Voucher, VoucherBatch
+from rm_voucher.converters import structure
+from rm_voucher.emulator.callbacks import Callbacks
+from rm_voucher.emulator.engine import Engine
+from rm_voucher.emulator.faults import Fault, FaultPlan, RateLimit
+from rm_voucher.emulator.gate import Gate
+from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.emulator.records import Batch, Member, Record
+from rm_voucher.emulator.reply import Reply
+from rm_voucher.emulator.routes import OPERATIONS, Routes
+from rm_voucher.emulator.state import VoucherState
+from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.settings import Credentials, Environment
-from rm_voucher.signing import RsaSigner, RsaVerifier, canonical_json, string_to_sign
-from rm_voucher.transport.base import Request, Response
+from rm_voucher.signing import RsaSigner, RsaVerifier
+from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.memory import MemoryTransport
 
 if TYPE_CHECKING:
@@ -44,33 +39,29 @@ if TYPE_CHECKING:
 __all__ = ["Emulator"]
 
 _URL = "https://emulator.invalid"
-_ZERO_TIME = "0001-01-01T00:00:00Z"
-_TIMES = ("assignedAt", "redeemedAt", "usedAt")
-_NULLS = (
-    "redemptionRuleKey",
-    "redemptionRule",
-    "memberProfile",
-    "payload",
-    "address",
-    "voucherComboKey",
-)
-_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}
-_STATUS_OF_ERROR = {
-    AuthenticationError: 401,
-    SignatureError: 401,
-    PermissionDeniedError: 403,
-    NotFoundError: 404,
-    RateLimitError: 429,
-    ServerError: 500,
-}
 
 
 class Emulator:
     """A voucher server with one merchant, for tests and for development without an account.
 
-    Without ``credentials`` and ``public_key`` it makes a pair of its own, in `credentials`. With
-    only ``public_key`` (PEM) it verifies a client whose private key it never sees. The same
-    ``seed`` gives the same codes; tokens and keys are always random.
+    Make one, give its `client` to the code under test, look at its state afterwards; or `serve`
+    it. Without ``credentials`` and ``public_key`` it makes a pair of its own, in `credentials`.
+
+    Args:
+        seed: the same one gives the same codes and faults; tokens and keys are always random.
+        credentials: the client's, by default new ones.
+        client_id, client_secret: the client's, where only its public key is given.
+        public_key: PEM of a client whose private key the emulator never sees.
+        batches: quantities by key, made at the start and again at each `reset`.
+        merchant_pin: what reinstating takes.
+        token_lifetime_s: how long an access token is good; a refresh token ten times as long.
+        guesses: what RM does not document.
+        relax: the rules that are not kept.
+        rate_limit: requests a second that are not throttled, None for any number.
+        callback_url: where callbacks go, None for nowhere; `Callbacks` says when and how.
+        clock: unix seconds. `advance` sets the emulator ahead of it.
+
+    Raises `ConfigurationError` for a key that can't be used, `ValueError` for a batch that can't.
     """
 
     def __init__(
@@ -81,8 +72,13 @@ class Emulator:
         client_id: str | None = None,
         client_secret: str | None = None,
         public_key: bytes | None = None,
+        batches: Mapping[str, int] | None = None,
+        merchant_pin: str = "123456",
         token_lifetime_s: int = 2_591_999,
-        page_size: int = 100,
+        guesses: Guesses | None = None,
+        relax: Collection[Rule] = (),
+        rate_limit: float | None = None,
+        callback_url: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.environment = Environment.at(_URL)
@@ -90,7 +86,7 @@ class Emulator:
         client_id = client_id or f"emulator-{secrets.token_hex(6)}"
         client_secret = client_secret or secrets.token_urlsafe(24)
         if public_key is None:
-            credentials = credentials or Credentials(client_id, client_secret, _new_private_key())
+            credentials = credentials or Credentials(client_id, client_secret, new_private_key())
             public_key = RsaSigner.from_pem(credentials.private_key_pem()).public_key_pem()
         if credentials is not None:
             client_id, client_secret = credentials.client_id, credentials.client_secret
@@ -98,218 +94,192 @@ class Emulator:
         """What a client needs, or None when only a public key was given."""
         self.client_id = client_id
         self.client_secret = client_secret
-        identity = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-        self._authorization = f"Basic {identity}".encode()
-        self._verifier = RsaVerifier.from_pem(public_key)
+        self.guesses = guesses or Guesses()
+        self._relaxed = frozenset(Rule(rule) for rule in relax)
         self._clock = clock
-        self._token_lifetime_s = token_lifetime_s
-        self._page_size = page_size
-        # Until when each is good, in unix seconds.
-        self._tokens: dict[str, float] = {}
-        self._refresh_tokens: dict[str, float] = {}
-        self.state = VoucherState(clock=clock, rng=random.Random(seed), qr_base=f"{_URL}/qr/1")  # noqa: S311 - these codes are worth nothing
+        self._seed = seed
+        self._batches = dict(batches or {})
+        self._pin = merchant_pin
+        self.timeline = Timeline(clock)
+        self.callbacks = Callbacks(self.timeline, self.guesses, wire_clock=clock, url=callback_url)
+        """The deliveries to the merchant."""
+        self.gate = Gate(
+            client_id=client_id,
+            client_secret=client_secret,
+            verifier=RsaVerifier.from_pem(public_key),
+            token_lifetime_s=token_lifetime_s,
+            guesses=self.guesses,
+            relaxed=self._relaxed,
+            clock=self.timeline.now,
+            wire_clock=clock,
+        )
+        self._rate_limit = rate_limit
+        self.reset()
 
-    def add_batch(self, label: str, *, quantity: int, **options: Any) -> VoucherBatch:
-        """Make a batch; see `VoucherState.add_batch` for the options."""
-        return self.state.add_batch(label, quantity=quantity, **options)
+    def reset(self) -> None:
+        """Begin anew: batches as at the start, no fault, no callback under way, the clock's time.
+
+        Tokens stay good, so that clients need not be told.
+        """
+        self.timeline.reset()
+        self.callbacks.reset()
+        self._state = VoucherState(
+            clock=self.timeline.now,
+            rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing
+            qr_base=f"{_URL}/qr/1",
+            guesses=self.guesses,
+            on_change=self._changed,
+        )
+        self._engine = Engine(
+            timeline=self.timeline,
+            gate=self.gate,
+            routes=Routes(self._state, self.guesses, self._relaxed, pin=self._pin),
+            relaxed=self._relaxed,
+        )
+        self.rate_limit = self._rate_limit
+        for key, quantity in self._batches.items():
+            self.add_batch(key, key=key, quantity=quantity)
+
+    # Setting up, and looking on.
+
+    @property
+    def state(self) -> VoucherState:
+        """All vouchers, with what fell due until now."""
+        self.timeline.run_due()
+        return self._state
+
+    def add_batch(self, label: str, *, quantity: int | None = None, **options: Any) -> VoucherBatch:
+        """Make a batch; see `Stock.add_batch` for the options. Raises `ValueError`."""
+        batch = self._state.stock.add_batch(label, quantity=quantity, **options)
+        return self._model(batch)
+
+    def add_member(self, country_code: str, phone_number: str, **options: Any) -> Member:
+        """Make a loyalty member; see `VoucherState.add_member`."""
+        return self._state.add_member(country_code, phone_number, **options)
+
+    def batch(self, key: str) -> VoucherBatch:
+        """Return a batch as it is now."""
+        return self._model(self.state.stock.batch(key))
+
+    def voucher(self, code: str) -> Voucher:
+        """Return a voucher as it is now."""
+        state = self.state
+        return structure(state.wire(state.get(code)), Voucher)
+
+    def revoke_tokens(self) -> None:
+        """Stop accepting every access token handed out so far. Refresh tokens live on."""
+        self.gate.revoke()
+
+    def advance(self, seconds: float) -> None:
+        """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
+        self.timeline.advance(seconds)
+
+    @property
+    def requests(self) -> Counter[str]:
+        """How many requests each operation had, faults included."""
+        return self._engine.requests
+
+    @property
+    def undelivered(self) -> list[str]:
+        """The codes that were issued by a request whose answer a fault withheld or spoilt."""
+        self.timeline.run_due()
+        return self._engine.undelivered
+
+    # Faults.
+
+    @property
+    def faults(self) -> FaultPlan:
+        """The plan of faults. A new one begins when it is set, with its seed and windows."""
+        return self._engine.faults.plan
+
+    @faults.setter
+    def faults(self, plan: FaultPlan) -> None:
+        for operation in plan.operations or ():
+            _check_operation(operation)
+        self._engine.faults.set(plan, now=self.timeline.now())
+        self.timeline.on_change()
+
+    @property
+    def faults_met(self) -> Counter[tuple[str, Fault | str]]:
+        """How often each operation met each fault or, from `fail_next`, error code."""
+        return self._engine.faults.met
+
+    def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
+        """Let the next requests of an operation fail.
+
+        Args:
+            operation: ``issue``, ``get``, ``void``, ``vouchers``, ``batch``, ``batches``,
+                ``reinstate``, ``redeem``, ``member vouchers``, ``member get``, ``member redeem``
+                or ``token``.
+            fault: a `Fault`, or an error code of RM's that refuses the request.
+            times: how many requests.
+
+        Raises `ValueError`.
+        """
+        _check_operation(operation)
+        self._engine.faults.fail_next(operation, fault, times=times)
+
+    @property
+    def rate_limit(self) -> float | None:
+        """Requests a second that are not throttled, None for any number."""
+        return self._rate_limit
+
+    @rate_limit.setter
+    def rate_limit(self, per_s: float | None) -> None:
+        now, burst_s = self.timeline.now(), self.guesses.rate_burst_s
+        self._engine.limit = None if per_s is None else RateLimit(per_s, burst_s=burst_s, now=now)
+        self._rate_limit = per_s
+
+    def closing_times(self) -> tuple[bool, float | None]:
+        """Return whether nothing listens now, and when that changes."""
+        now = self.timeline.now()
+        return self._engine.faults.is_closed(now), self._engine.faults.next_turn(now)
+
+    # Ways in.
 
     def client(self, **options: Any) -> VoucherClient:
         """Return a client of this emulator, in this process. ``options`` go to `VoucherClient`."""
         if self.credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"clock": self._clock, "transport": MemoryTransport(self.handle), **options}
+        options = {"clock": self._clock, "transport": self.transport(), **options}
         return VoucherClient(self.credentials, environment=self.environment, **options)
 
+    def transport(self) -> Transport:
+        """Return a transport to this emulator, in this process; faults are transport errors."""
+        return MemoryTransport(self.handle)
+
     def serve(
-        self, *, host: str = "127.0.0.1", port: int = 0
+        self, *, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0
     ) -> AbstractAsyncContextManager[Server]:
-        """Serve it over HTTP: ``async with emulator.serve() as server: server.url``."""
+        """Serve it over HTTP: ``async with emulator.serve() as server: server.url``.
+
+        It listens on loopback unless told otherwise; port 0 takes a free one. ``latency_s`` is
+        added to every request. The control API at ``/_emulator`` answers loopback only.
+        """
         from rm_voucher.emulator.server import serve
 
-        return serve(self, host=host, port=port)
+        return serve(self, host=host, port=port, latency_s=latency_s)
 
     def handle(self, request: Request) -> Response:
-        """Answer one request, as RM's servers would."""
-        try:
-            body = self._answer(request)
-        except RefusedError as exc:
-            default = _STATUS_OF_ERROR.get(ERROR_CODES[exc.code].error, 400)
-            message = exc.code.replace("_", " ").capitalize()
-            return Response(
-                status=_STATUS_OF_CODE.get(exc.code, default),
-                headers={"content-type": "application/json"},
-                body=orjson.dumps({"error": {"code": exc.code, "message": message}}),
-            )
-        return Response(
-            status=200,
-            headers={"content-type": "application/json"},
-            body=orjson.dumps(body),
-        )
+        """Answer one request. Raises the `TransportError` that a client over HTTP would get.
 
-    def _answer(self, request: Request) -> dict[str, Any]:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        try:
-            path = [unquote(part, errors="strict") for part in request.url.raw_path.split("/")[1:]]
-            body = orjson.loads(request.body) if request.body else None
-            canonical = canonical_json(body)
-        except (UnicodeDecodeError, orjson.JSONDecodeError, TypeError):
-            raise RefusedError("INVALID_REQUEST") from None
-        if path == ["v1", "token"]:
-            _only(request, "POST")
-            return self._grant(headers, body)
-        self._check_token(headers)
-        self._check_signature(request, headers, canonical)
-        return self._route(request, path, body)
+        What takes its time there takes none here: a time-out is told at once, and an answer that
+        takes longer than the request's time is a time-out.
+        """
+        return self.reply(request).for_client_in_memory(request)
 
-    def _grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
-        given = headers.get("authorization", "").encode(errors="replace")
-        if not secrets.compare_digest(given, self._authorization):
-            raise RefusedError("INVALID_CLIENT")
-        match body:
-            case {"grantType": "client_credentials"}:
-                pass
-            case {"grantType": "refresh_token", "refreshToken": str(spent)}:
-                # A rotation: the old one is used up, whether or not the answer arrives.
-                if self._refresh_tokens.pop(spent, 0.0) <= self._clock():
-                    raise RefusedError("InvalidGrant")
-            case _:
-                raise RefusedError("GRANT_TYPE_INVALID")
-        now = self._clock()
-        access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        self._tokens[access] = now + self._token_lifetime_s
-        self._refresh_tokens[refresh] = now + self._token_lifetime_s * 10
-        token = Token(
-            access_token=access,
-            token_type="Bearer",  # noqa: S106 - the scheme's name
-            expires_in_s=self._token_lifetime_s,
-            refresh_token=refresh,
-            refresh_expires_in_s=self._token_lifetime_s * 10,
-        )
-        return unstructure(token)
+    def reply(self, request: Request) -> Reply:
+        """Return what the server does about one request, faults included."""
+        return self._engine.reply(request)
 
-    def revoke_tokens(self) -> None:
-        """Stop accepting every access token handed out so far. Refresh tokens live on."""
-        self._tokens.clear()
+    def _changed(self, record: Record) -> None:
+        if self.callbacks.wants(record.kept):
+            self.callbacks.tell(self._state.wire(record))
 
-    def _check_token(self, headers: Mapping[str, str]) -> None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        until = self._tokens.get(token)
-        if scheme != "Bearer" or until is None:
-            raise RefusedError("TOKEN_INVALID")
-        if until <= self._clock():
-            raise RefusedError("TOKEN_EXPIRED")
-
-    def _check_signature(
-        self, request: Request, headers: Mapping[str, str], canonical: bytes
-    ) -> None:
-        text = string_to_sign(
-            method=request.method,
-            url=str(request.url),
-            nonce=headers.get("x-nonce-str", ""),
-            timestamp=headers.get("x-timestamp", ""),
-            body=canonical,
-        )
-        if not self._verifier.verify(text.encode(errors="replace"), headers.get("x-signature", "")):
-            raise RefusedError("INVALID_REQUEST_SIGNATURE")
-
-    def _route(self, request: Request, path: list[str], body: object) -> dict[str, Any]:
-        query = dict(parse_qsl(request.url.raw_query_string, keep_blank_values=True))
-        match path:
-            case ["v3", "voucher-batch", key, "issue"]:
-                _only(request, "POST")
-                code, qr_url = self.state.issue(key)
-                return _item(unstructure(IssuedVoucher(code=code, qr_url=qr_url)))
-            case ["v3", "voucher", code]:
-                _only(request, "POST", "GET")
-                return _item(_wire(self.state.get(code)))
-            case ["v3", "voucher", code, "void"]:
-                _only(request, "POST")
-                return _item(_wire(self.state.void(code, used_at=_used_at(body))))
-            case ["v3", "voucher-batch", key, "vouchers"]:
-                _only(request, "GET")
-                start = _start(query)
-                found = self.state.vouchers(key, start=start, size=self._page_size + 1)
-                return self._page([_wire(voucher) for voucher in found], start)
-            case ["v3", "voucher-batches"]:
-                _only(request, "GET")
-                start = _start(query)
-                matching = self.state.batches(**_batch_filter(query))
-                found_batches = matching[start : start + self._page_size + 1]
-                return self._page([unstructure(batch) for batch in found_batches], start)
-            case _:
-                raise RefusedError("API_ENDPOINT_NOT_FOUND")
-
-    def _page(self, found: Sequence[Mapping[str, Any]], start: int) -> dict[str, Any]:
-        """Return a page. ``found`` has one item more than fits when there is another page."""
-        items = found[: self._page_size]
-        meta: dict[str, Any] = {"count": len(items)}
-        if len(found) > self._page_size:
-            meta["cursor"] = _cursor(start + self._page_size)
-        return {"items": items, "meta": meta, "code": "SUCCESS"}
+    def _model(self, batch: Batch) -> VoucherBatch:
+        return structure(self._state.batch_wire(batch), VoucherBatch)
 
 
-def _only(request: Request, *methods: str) -> None:
-    if request.method not in methods:
-        raise RefusedError("METHOD_NOT_ALLOWED")
-
-
-def _item(wire: Mapping[str, Any]) -> dict[str, Any]:
-    return {"item": wire, "code": "SUCCESS"}
-
-
-def _wire(voucher: Voucher) -> dict[str, Any]:
-    """Return a voucher as RM writes it: nulls and Go's zero time instead of missing fields."""
-    return {**dict.fromkeys(_NULLS), **dict.fromkeys(_TIMES, _ZERO_TIME), **unstructure(voucher)}
-
-
-def _used_at(body: object) -> Any:
-    match body:
-        case {"usedAt": str(text)}:
-            try:
-                return parse_time(text)
-            except ValueError:
-                raise RefusedError("INVALID_PARAMETER") from None
-        case {"usedAt": _}:
-            raise RefusedError("INVALID_PARAMETER")
-        case _:
-            return None
-
-
-def _batch_filter(query: Mapping[str, str]) -> dict[str, Any]:
-    try:
-        wanted = orjson.loads(query.get("filter", "{}"))
-    except orjson.JSONDecodeError:
-        raise RefusedError("INVALID_PARAMETER") from None
-    if not isinstance(wanted, dict):
-        raise RefusedError("INVALID_PARAMETER")
-    return {"status": wanted.get("status"), "is_static": wanted.get("isStatic")}
-
-
-def _cursor(start: int) -> str:
-    return base64.urlsafe_b64encode(f"from {start}".encode()).decode()
-
-
-def _start(query: Mapping[str, str]) -> int:
-    cursor = query.get("cursor")
-    if not cursor:
-        return 0
-    try:
-        word, number = base64.urlsafe_b64decode(cursor).decode().split(" ")
-        start = int(number)
-    except (binascii.Error, ValueError):
-        raise RefusedError("INVALID_PARAMETER") from None
-    if word != "from" or start < 0:
-        raise RefusedError("INVALID_PARAMETER")
-    return start
-
-
-def _new_private_key() -> bytes:
-    from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
-
-    key = generate_private_key(public_exponent=65537, key_size=2048)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+def _check_operation(operation: str) -> None:
+    if operation not in OPERATIONS:
+        raise ValueError(f"{operation!r} is no operation; they are {', '.join(OPERATIONS)}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -10,13 +13,22 @@ import attrs
 from aiohttp import web
 from yarl import URL
 
+from rm_voucher.emulator.control import PREFIX, control, refuses
+from rm_voucher.emulator.reply import Ending, Reply
+from rm_voucher.emulator.request_log import log_reply
 from rm_voucher.settings import Environment
-from rm_voucher.transport.base import Request
+from rm_voucher.transport.base import Request, Response
 
 if TYPE_CHECKING:
     from rm_voucher.emulator.app import Emulator
 
 __all__ = ["Server", "serve"]
+
+_PIECES = 20
+_MAX_DELIVERIES = 16
+_LONGEST_WAIT_S = 3600.0
+# Closing a socket with a linger of no time sends a reset.
+_RESET = struct.pack("ii", 1, 0)
 
 
 @attrs.frozen
@@ -32,36 +44,183 @@ class Server:
 
 
 @asynccontextmanager
-async def serve(emulator: Emulator, *, host: str, port: int) -> AsyncIterator[Server]:
+async def serve(
+    emulator: Emulator, *, host: str, port: int, latency_s: float = 0.0
+) -> AsyncIterator[Server]:
     """Serve until the block is left. Port 0 takes a free one. Raises `OSError`."""
 
-    async def handle(http: web.BaseRequest) -> web.Response:
+    async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
             # As the client wrote it, because that is what it signed.
             url = URL(f"http://{http.host}{http.raw_path}", encoded=True)
         except ValueError:
             return web.Response(status=400)
-        answer = emulator.handle(
-            Request(
-                operation="served",
-                method=http.method,
-                url=url,
-                headers=dict(http.headers),
-                body=await http.read(),
-            )
+        if http.raw_path.startswith(f"{PREFIX}/"):
+            return _plain(_control(emulator, http, await http.read()))
+        request = Request(
+            operation="served",
+            method=http.method,
+            url=url,
+            headers=dict(http.headers),
+            body=await http.read(),
         )
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        if latency_s:
+            await asyncio.sleep(latency_s)
+        reply = emulator.reply(request)
+        log_reply(http.method, http.raw_path, reply)
+        return await _send(http, reply)
 
-    # A client that still sends a body that was refused for its size is not waited for.
-    runner = web.ServerRunner(web.Server(handle, access_log=None, lingering_time=0))
+    # A client that still sends a body that was refused for its size is not waited for, and one
+    # that has gone needs no answer.
+    server = web.Server(handle, access_log=None, lingering_time=0, handler_cancellation=True)
+    runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port)
-        await site.start()
-        bound_host, bound_port = runner.addresses[0][:2]
+        listener = _Listener(emulator, runner, host, port)
+        await listener.open()
+        bound_host, port = runner.addresses[0][:2]
+        listener.port = port
         # Listening everywhere includes loopback, which is where a client may go without TLS.
         bound_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_host, bound_host)  # noqa: S104
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
-        yield Server(f"http://{shown_host}:{bound_port}")
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(_keep_time(emulator, listener))
+            try:
+                yield Server(f"http://{shown_host}:{port}")
+            finally:
+                running.cancel()
     finally:
+        emulator.timeline.on_change = lambda: None
         await runner.cleanup()
+        await emulator.callbacks.aclose()
+
+
+class _Listener:
+    """The listening socket, which can be closed for a time and opened again at the same place."""
+
+    def __init__(self, emulator: Emulator, runner: web.ServerRunner, host: str, port: int) -> None:
+        self._emulator = emulator
+        self._runner = runner
+        self._host = host
+        self.port = port
+        self._site: web.TCPSite | None = None
+
+    async def open(self) -> None:
+        """Listen. Raises `OSError`."""
+        if self._site is None:
+            site = web.TCPSite(self._runner, self._host, self.port, reuse_address=True)
+            await site.start()
+            self._site = site
+
+    async def close(self) -> None:
+        """Stop listening, and break all connections."""
+        if self._site is None:
+            return
+        site, self._site = self._site, None
+        await site.stop()
+        for connection in self._runner.server.connections if self._runner.server else ():
+            transport = connection.transport
+            if transport is not None:
+                transport.abort()
+
+
+async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
+    """Do what falls due: late work, callbacks, the listener's closing and opening."""
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(changed.set)
+
+    emulator.timeline.on_change = wake
+    deliveries: set[asyncio.Task[None]] = set()
+    try:
+        while True:
+            changed.clear()
+            emulator.timeline.run_due()
+            is_closed, turn = emulator.closing_times()
+            await (listener.close() if is_closed else listener.open())
+            while len(deliveries) < _MAX_DELIVERIES:
+                delivery = emulator.callbacks.take_due()
+                if delivery is None:
+                    break
+                task = loop.create_task(emulator.callbacks.attempt(delivery))
+                deliveries.add(task)
+                task.add_done_callback(deliveries.discard)
+                task.add_done_callback(lambda _: changed.set())
+            due = [at for at in (turn, emulator.timeline.next_due()) if at is not None]
+            callback_due = emulator.callbacks.next_due()
+            if callback_due is not None and len(deliveries) < _MAX_DELIVERIES:
+                due.append(callback_due)
+            wait_s = min(due, default=float("inf")) - emulator.timeline.now()
+            try:
+                async with asyncio.timeout(min(max(wait_s, 0.001), _LONGEST_WAIT_S)):
+                    await changed.wait()
+            except TimeoutError:
+                pass
+    finally:
+        for task in deliveries:
+            task.cancel()
+        await asyncio.gather(*deliveries, return_exceptions=True)
+
+
+def _control(emulator: Emulator, http: web.BaseRequest, body: bytes) -> Response:
+    peer = http.transport.get_extra_info("peername") if http.transport else None
+    problem = refuses(
+        peer=peer[0] if peer else None, host=http.host, origin=http.headers.get("Origin")
+    )
+    if problem is not None:
+        return Response(status=403, body=f"{problem}\n".encode())
+    return control(emulator, http.method, http.raw_path.partition("?")[0], body)
+
+
+def _plain(answer: Response) -> web.Response:
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+
+
+async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    answer = _plain(reply.response)
+    match reply.ending:
+        case Ending.WHOLE:
+            return answer
+        case Ending.DRIP:
+            return await _drip(http, reply)
+        case Ending.CUT:
+            half = await _begin(http, reply.response)
+            await half.write(reply.response.body[: len(reply.response.body) // 2])
+            if http.transport is not None:
+                http.transport.close()
+            return half
+        case Ending.SILENT:
+            await asyncio.sleep(reply.lasts_s)
+        case _:
+            pass
+    transport = http.transport
+    if transport is not None:
+        connection = transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        transport.abort()
+    return answer
+
+
+async def _begin(http: web.BaseRequest, answer: Response) -> web.StreamResponse:
+    response = web.StreamResponse(status=answer.status, headers=answer.headers)
+    response.content_length = len(answer.body)
+    await response.prepare(http)
+    return response
+
+
+async def _drip(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    """Send the answer in pieces; say so when the client does not wait for the last one."""
+    body = reply.response.body
+    try:
+        response = await _begin(http, reply.response)
+        size = max(1, -(-len(body) // _PIECES))
+        for start in range(0, len(body), size):
+            await asyncio.sleep(reply.lasts_s / _PIECES)
+            await response.write(body[start : start + size])
+        await response.write_eof()
+    except (asyncio.CancelledError, ConnectionError):
+        reply.on_loss()
+        raise
+    return response

@@ -1,216 +1,275 @@
-"""The domain model of RM's voucher server: batches, vouchers, and what may happen to them.
+"""The domain of RM's voucher server: what may happen to a voucher, and what can be read.
 
 Pure: the clock and the random source are passed in, and a refusal is raised as `RefusedError` with
-RM's code. What RM does not document, and how it is settled here: codes come into being when they
-are issued, so a listing has no VALID ones; an issue lowers the batch's balance at once; a listing
-never lags and is in the order of issue.
+RM's code. What RM does not document is an option: see `Guesses`. VALID → ISSUED → REDEEMED → VOID,
+where redeeming may be left out; VOID → REDEEMED by reinstating only; EXPIRED by the clock, from
+the redemption on (DYNAMIC) or at a date (FIXED).
 """
 
 from __future__ import annotations
 
-import base64
+import bisect
 import random
-import string
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
-import attrs
+from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.records import Batch, Member, Record, batch_wire, voucher_wire
+from rm_voucher.emulator.stock import RefusedError, Stock
+from rm_voucher.models import VoucherStatus
 
-from rm_voucher.models import (
-    BatchStatus,
-    Expiry,
-    ExpiryType,
-    Origin,
-    Voucher,
-    VoucherBatch,
-    VoucherStatus,
-    VoucherType,
-)
+__all__ = ["VoucherState"]
 
-__all__ = ["RefusedError", "VoucherState"]
-
-_ALPHABET = string.ascii_letters + string.digits
-_CODE_CHARS = 10
-# What RM's examples show before a voucher is redeemed.
-_DEFAULT_EXPIRY = Expiry(
-    type=ExpiryType.DYNAMIC,
-    days=30,
-    expires_at=datetime(2050, 12, 31, 23, 59, 59, tzinfo=UTC),
-)
-
-
-class RefusedError(Exception):
-    """The server refuses, with one of RM's error codes."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
-
-
-@attrs.define
-class _Batch:
-    fixed: VoucherBatch
-    quantity: int
-    codes: list[str] = attrs.field(factory=list)
-
-    def model(self) -> VoucherBatch:
-        return attrs.evolve(
-            self.fixed,
-            quantity=self.quantity,
-            balance_quantity=self.quantity - len(self.codes),
-            used_quantity=len(self.codes),
-        )
-
-
-@attrs.define
-class _Voucher:
-    batch: _Batch
-    status: VoucherStatus
-    assigned_at: datetime
-    updated_at: datetime
-    used_at: datetime | None = None
+_VALID, _ISSUED = VoucherStatus.VALID, VoucherStatus.ISSUED
+_REDEEMED, _VOID = VoucherStatus.REDEEMED, VoucherStatus.VOID
+_OPEN = (_ISSUED, _REDEEMED)
 
 
 class VoucherState:
-    """All that the server knows of vouchers."""
+    """All that the server knows of vouchers, members and stores.
 
-    def __init__(self, *, clock: Callable[[], float], rng: random.Random, qr_base: str) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._qr_base = qr_base
-        self._batches: dict[str, _Batch] = {}
-        self._vouchers: dict[str, _Voucher] = {}
+    ``on_change`` is called with each voucher that came to another status by one of the methods
+    here; that one expired is seen when it is read, and told nobody.
+    """
 
-    def add_batch(
+    def __init__(
         self,
-        label: str,
         *,
-        quantity: int,
-        key: str | None = None,
-        type: VoucherType = VoucherType.GIFT,
-        amount_sen: int = 0,
-        discount_rate_bp: int = 0,
-        minimum_spend_sen: int = 0,
-        expiry: Expiry = _DEFAULT_EXPIRY,
-    ) -> VoucherBatch:
-        """Make a batch. Raises `ValueError` when the key is taken or the quantity negative."""
-        number = len(self._batches) + 1
-        if key is None:
-            key = (
-                base64.urlsafe_b64encode(f"VoucherBatch/{number:06}".encode()).decode().rstrip("=")
-            )
-        if key in self._batches:
-            raise ValueError(f"there is a batch with the key {key!r} already")
-        if not 0 <= quantity < 2**63:
-            raise ValueError("a quantity can't be negative, nor 2**63 or more")
-        now = self._now()
-        fixed = VoucherBatch(
-            id=str(number),
-            key=key,
-            label=label,
-            status=BatchStatus.COMPLETED,
-            type=type,
-            amount_sen=amount_sen,
-            discount_rate_bp=discount_rate_bp,
-            minimum_spend_sen=minimum_spend_sen,
-            expiry=expiry,
-            origin=Origin.SYSTEM,
-            image_url="",
-            is_shipping=False,
-            is_device_redeem=False,
-            is_static=False,
-            reason="",
-            created_at=now,
-            updated_at=now,
-        )
-        self._batches[key] = _Batch(fixed, quantity)
-        return self._batches[key].model()
+        clock: Callable[[], float],
+        rng: random.Random,
+        qr_base: str,
+        guesses: Guesses,
+        on_change: Callable[[Record], None] = lambda record: None,
+    ) -> None:
+        self.stock = Stock(clock=clock, rng=rng, guesses=guesses)
+        self._clock = clock
+        self._qr_base = qr_base
+        self._guesses = guesses
+        self._on_change = on_change
+        self._members: dict[tuple[str, str], Member] = {}
+        self._stores: dict[str, bool] = {}
+
+    def add_member(
+        self, country_code: str, phone_number: str, *, name: str = "", is_ours: bool = True
+    ) -> Member:
+        """Make a loyalty member, of this merchant or (not ``is_ours``) of another one."""
+        member = Member(country_code, phone_number, name, is_ours)
+        self._members[country_code, phone_number] = member
+        return member
+
+    def add_store(self, store_id: str, *, is_authorised: bool = True) -> None:
+        """Make a store. Once there is one, a void's store must be one, and an authorised one."""
+        self._stores[store_id] = is_authorised
+
+    # What happens at a shop, and not through the API.
+
+    def collect(self, code: str, member: Member) -> Record:
+        """Let a member scan a voucher into their account: it is REDEEMED, and theirs."""
+        record = self._redeemable(code)
+        record.member = member
+        member.vouchers.append(record)
+        self._redeem(record)
+        return record
+
+    def share(self, code: str) -> Record:
+        """Send a voucher that is VALID or ISSUED to the marketplace."""
+        record = self.stock.find(code, (_ISSUED, _VALID))
+        if record.status(self._clock()) not in (_VALID, _ISSUED):
+            raise RefusedError("VOUCHER_REDEEMED_INVALID")
+        self._leave_stock(record)
+        self._come_to(VoucherStatus.MARKET_PLACE, record)
+        return record
+
+    def expire(self, code: str) -> Record:
+        """Let a voucher that can expire do so now."""
+        record = self.stock.find(code)
+        now = self._clock()
+        if record.status(now) not in (_VALID, *_OPEN):
+            raise RefusedError("VOUCHER_REDEEMED_INVALID")
+        record.expires_at = now
+        return record
+
+    # What the API does.
 
     def issue(self, batch_key: str) -> tuple[str, str]:
         """Issue a voucher; return its code and QR URL."""
-        batch = self._batch(batch_key)
-        if len(batch.codes) >= batch.quantity:
-            raise RefusedError("VOUCHER_BATCH_NOT_ENOUGH_QUANTITY")
-        code = self._new_code()
-        now = self._now()
-        self._vouchers[code] = _Voucher(batch, VoucherStatus.ISSUED, now, now)
-        batch.codes.append(code)
-        return code, self._qr_url(code)
+        record = self.stock.take(self.stock.issuable(batch_key))
+        record.assigned_at = self._clock()
+        self._leave_stock(record)
+        self._come_to(_ISSUED, record)
+        return record.code, self.qr_url(record.code)
 
-    def get(self, code: str) -> Voucher:
-        """Return a voucher."""
-        voucher = self._voucher(code)
-        batch = voucher.batch.fixed
-        return Voucher(
-            key=base64.urlsafe_b64encode(f"Voucher/{code}".encode()).decode().rstrip("="),
-            label=batch.label,
-            batch_key=batch.key,
-            type=batch.type,
-            amount_sen=batch.amount_sen,
-            discount_rate_bp=batch.discount_rate_bp,
-            minimum_spend_sen=batch.minimum_spend_sen,
-            origin=batch.origin,
-            image_url=batch.image_url,
-            assigned_at=voucher.assigned_at,
-            qr_url=self._qr_url(code),
-            code=code,
-            is_shipping=batch.is_shipping,
-            expiry=batch.expiry,
-            used_at=voucher.used_at,
-            is_device_redeem=batch.is_device_redeem,
-            status=voucher.status,
-            created_at=batch.created_at,
-            updated_at=voucher.updated_at,
-        )
-
-    def void(self, code: str, *, used_at: datetime | None = None) -> Voucher:
+    def void(
+        self, code: str, *, store_id: str | None = None, used_at: datetime | None = None
+    ) -> Record:
         """Use a voucher up. Redeeming it first is optional."""
-        voucher = self._voucher(code)
-        if voucher.status not in (VoucherStatus.ISSUED, VoucherStatus.REDEEMED):
+        self._check_store(store_id)
+        record = self.stock.find(code)
+        status = record.status(self._clock())
+        if status is _ISSUED and self._guesses.void_needs_redeem:
+            raise RefusedError("VOUCHER_NOT_REDEEMED")
+        if status not in _OPEN:
             raise RefusedError("VOUCHER_NOT_ALLOW_VOID")
-        voucher.status = VoucherStatus.VOID
-        voucher.updated_at = self._now()
-        voucher.used_at = used_at or voucher.updated_at
-        return self.get(code)
+        self._use(record, used_at)
+        return record
 
-    def vouchers(self, batch_key: str, *, start: int, size: int) -> Sequence[Voucher]:
-        """Return ``size`` vouchers of a batch in the order of issue, from number ``start`` on."""
-        return [self.get(code) for code in self._batch(batch_key).codes[start : start + size]]
+    def redeem(self, codes: Sequence[str]) -> list[Record]:
+        """Redeem vouchers, all of them or none unless `Guesses.redeem_is_atomic` says otherwise."""
+        if not codes or len(codes) > self._guesses.max_redeem_codes:
+            raise RefusedError("INVALID_PARAMETER")
+        if self._guesses.redeem_is_atomic:
+            self._check_all(codes)
+        redeemed = []
+        for code in codes:
+            record = self._redeemable(code)
+            self._redeem(record)
+            redeemed.append(record)
+        return redeemed
 
-    def batches(
-        self, *, status: str | None = None, is_static: bool | None = None
-    ) -> Sequence[VoucherBatch]:
-        """Return the batches that match."""
-        return [
-            batch.model()
-            for batch in self._batches.values()
-            if status in (None, batch.fixed.status) and is_static in (None, batch.fixed.is_static)
-        ]
+    def reinstate(self, code: str) -> Record:
+        """Turn a VOID voucher back to REDEEMED. ``usedAt`` stays, as in RM's example."""
+        record = self.stock.find(code, (_VOID,))
+        if record.kept is not _VOID:
+            is_redeemed = record.kept is _REDEEMED
+            raise RefusedError("VOUCHER_REDEEMED" if is_redeemed else "VOUCHER_NOT_REDEEMED")
+        record.batch.first_open = 0
+        self._come_to(_REDEEMED, record)
+        return record
+
+    def member(self, country_code: str, phone_number: str) -> Member:
+        """Return a member of this merchant's."""
+        member = self._members.get((country_code, phone_number))
+        if member is None:
+            raise RefusedError("MEMBER_NOT_FOUND")
+        if not member.is_ours:
+            raise RefusedError("MEMBER_NOT_MERCHANT")
+        return member
+
+    def member_voucher(self, member: Member, code: str) -> Record:
+        """Return a member's voucher; of those with a static code one that can be used, if any."""
+        record = self.stock.find(code)
+        if self.stock.is_static(code):
+            now = self._clock()
+            mine = [one for one in member.vouchers if one.code == code]
+            mine.sort(key=lambda one: one.status(now) is not _REDEEMED)
+            record = mine[0] if mine else record
+        if record.member is not member:
+            raise RefusedError("VOUCHER_OWNER_INVALID")
+        return record
+
+    def member_redeem(self, member: Member, code: str) -> Record:
+        """Let a member use a voucher of theirs."""
+        record = self.member_voucher(member, code)
+        if record.status(self._clock()) is not _REDEEMED:
+            raise RefusedError("VOUCHER_REDEEMED_INVALID")
+        if self._guesses.member_redeem_to is _VOID:
+            self._use(record, None)
+        else:
+            self._come_to(_REDEEMED, record)
+        return record
+
+    # What can be read.
+
+    def get(self, code: str) -> Record:
+        """Return a voucher."""
+        return self.stock.find(code)
 
     def issued(self, batch_key: str) -> Sequence[str]:
-        """Return the codes that were issued from a batch, in order."""
-        return tuple(self._batch(batch_key).codes)
+        """Return the codes that left a batch's stock, in the order of its listing."""
+        listed = self.stock.batch(batch_key).listed
+        return tuple(record.code for record in listed if record.kept is not _VALID)
 
-    def _batch(self, key: str) -> _Batch:
-        try:
-            return self._batches[key]
-        except KeyError:
-            raise RefusedError("VOUCHER_BATCH_NOT_FOUND") from None
+    def page(self, key: str, start: int, *, size: int, lag_s: float = 0.0) -> list[dict[str, Any]]:
+        """Return at most ``size`` vouchers of a batch as RM writes them, from a place on.
 
-    def _voucher(self, code: str) -> _Voucher:
-        try:
-            return self._vouchers[code]
-        except KeyError:
-            raise RefusedError("VOUCHER_NOT_FOUND") from None
+        ``lag_s`` is added to the lag that the options set. The place of a voucher never changes,
+        and finding one takes the same time in a batch of any size.
+        """
+        batch = self.stock.batch(key)
+        lag_s += self._guesses.listing_lag_s
+        until = self._clock() - lag_s if lag_s else float("inf")
+        end = len(batch.listed)
+        if lag_s and not self._lists_stock(batch):
+            end = bisect.bisect_right(batch.listed, until, key=Record.left_stock_at)
+        return [
+            self.wire(record, as_valid=record.left_stock_at() > until)
+            for record in batch.listed[start : min(start + size, end)]
+        ]
 
-    def _new_code(self) -> str:
-        while True:
-            code = "".join(self._rng.choices(_ALPHABET, k=_CODE_CHARS))
-            if code not in self._vouchers:
-                return code
+    def wire(self, record: Record, *, as_valid: bool = False) -> dict[str, Any]:
+        """Return a voucher as RM writes it."""
+        return voucher_wire(
+            record,
+            self._clock(),
+            qr_url=self.qr_url(record.code),
+            shows_assigned_at=self._guesses.shows_assigned_at,
+            as_valid=as_valid,
+        )
 
-    def _qr_url(self, code: str) -> str:
+    def batch_wire(self, batch: Batch) -> dict[str, Any]:
+        """Return a batch as RM writes it."""
+        return batch_wire(batch, self._guesses.used_from)
+
+    def qr_url(self, code: str) -> str:
+        """Return what a customer scans."""
         return f"{self._qr_base}/voucher/{code}"
 
-    def _now(self) -> datetime:
-        return datetime.fromtimestamp(self._clock(), UTC)
+    def _lists_stock(self, batch: Batch) -> bool:
+        return bool(batch.made) and self._guesses.lists_valid
+
+    def _leave_stock(self, record: Record) -> None:
+        batch = record.batch
+        if record.kept is _VALID:
+            batch.issued += 1
+            batch.updated_at = self._clock()
+            if not self._lists_stock(batch):
+                batch.listed.append(record)
+
+    def _come_to(self, status: VoucherStatus, record: Record) -> None:
+        record.batch.count(record.kept, -1)
+        record.kept = status
+        record.batch.count(status, 1)
+        record.updated_at = self._clock()
+        self._on_change(record)
+
+    def _use(self, record: Record, used_at: datetime | None) -> None:
+        record.used_at = used_at or datetime.fromtimestamp(self._clock(), UTC)
+        self._come_to(_VOID, record)
+
+    def _redeemable(self, code: str) -> Record:
+        wanted = (_ISSUED, _VALID) if self._guesses.redeems_valid else (_ISSUED,)
+        record = self.stock.find(code, wanted)
+        status = record.status(self._clock())
+        if status in (_REDEEMED, _VOID):
+            raise RefusedError("VOUCHER_REDEEMED")
+        if status not in wanted:
+            raise RefusedError("VOUCHER_REDEEMED_INVALID")
+        if status is _VALID:
+            self.stock.issuable(record.batch.key)
+        return record
+
+    def _check_all(self, codes: Sequence[str]) -> None:
+        seen: set[str] = set()
+        for code in codes:
+            self._redeemable(code)
+            if code in seen:
+                raise RefusedError("VOUCHER_REDEEMED")
+            seen.add(code)
+
+    def _redeem(self, record: Record) -> None:
+        record.redeemed_at = self._clock()
+        record.expires_at = record.batch.ends_at(record.redeemed_at) or record.expires_at
+        self._leave_stock(record)
+        self._come_to(_REDEEMED, record)
+
+    def _check_store(self, store_id: str | None) -> None:
+        if store_id is None:
+            if self._guesses.void_needs_store:
+                raise RefusedError("STORE_NOT_SET")
+        elif not store_id.strip():
+            raise RefusedError("STORE_ID_INVALID")
+        elif self._stores and store_id not in self._stores:
+            raise RefusedError("STORE_NOT_FOUND")
+        elif not self._stores.get(store_id, True):
+            raise RefusedError("CLIENT_NOT_AUTHORIZE_STORE")

@@ -1,6 +1,7 @@
 """The emulator's engine: RM's access rules, routes and errors, seen by the client and raw."""
 
 import base64
+import secrets
 from datetime import UTC, datetime
 
 import attrs
@@ -26,7 +27,7 @@ from rm_voucher import (
     VoucherType,
 )
 from rm_voucher.building import sign_request
-from rm_voucher.emulator import Emulator
+from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.models import Expiry, ExpiryType
 from rm_voucher.protocol import build_issue
 from rm_voucher.signing import RsaSigner
@@ -42,7 +43,7 @@ def clock():
 
 @pytest.fixture
 def emulator(clock):
-    return Emulator(seed=1, credentials=ME, page_size=3, clock=clock.clock)
+    return Emulator(seed=1, credentials=ME, guesses=Guesses(page_size=3), clock=clock.clock)
 
 
 async def test_round_trip_of_a_voucher(emulator, clock):
@@ -234,8 +235,8 @@ def signed(emulator, method, target, body=b"", signer=None):
         request,
         signer=signer or RsaSigner.from_pem(KEY_FILE.read_bytes()),
         token=token,
-        nonce="n" * 32,
-        timestamp=1,
+        nonce=secrets.token_hex(16),
+        timestamp=int(emulator._clock()),
     )
     answer = emulator.handle(ready)
     wire = orjson.loads(answer.body)

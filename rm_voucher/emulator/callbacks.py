@@ -1,0 +1,186 @@
+"""Callbacks: on a change of a voucher the merchant's URL is told, signed with the server's key.
+
+RM's overview page: up to five times, a minute apart, until the first 200. Which changes, what is
+signed and whether a repeat is signed anew are not documented: see `Guesses`.
+"""
+
+from __future__ import annotations
+
+import functools
+import heapq
+import itertools
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+from yarl import URL
+
+from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.exceptions import TransportError
+from rm_voucher.models import VoucherStatus
+from rm_voucher.settings import Timeout
+from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
+from rm_voucher.transport.base import Request, Transport
+
+__all__ = ["Callbacks", "Delivery"]
+
+_ATTEMPTS = 5
+_INTERVAL_S = 60.0
+_OK = 200
+
+
+@attrs.define(eq=False)
+class Delivery:
+    """One event on its way. ``body`` is as it was when the voucher changed."""
+
+    body: bytes = attrs.field(repr=False)
+    due: float
+    attempts: int = 0
+    headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+
+
+class Callbacks:
+    """The deliveries to the merchant's URL.
+
+    ``url`` is where they go, None for nowhere, and ``transport`` what carries them, by default
+    HTTP. ``interval_s`` is RM's minute; it can be made shorter. `deliver` makes the attempts that
+    are due on the emulator's clock; a server over HTTP calls it by itself.
+    """
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        guesses: Guesses,
+        *,
+        wire_clock: Callable[[], float],
+        url: str | None = None,
+        private_key: bytes | None = None,
+    ) -> None:
+        self.url = url
+        self.interval_s = _INTERVAL_S
+        self.transport: Transport | None = None
+        self._owned: Transport | None = None
+        self._timeline = timeline
+        self._guesses = guesses
+        self._wire_clock = wire_clock
+        self._private_key = private_key
+        self._number = itertools.count()
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is under way, and what was delivered."""
+        self._waiting: list[tuple[float, int, Delivery]] = []
+        self.delivered = 0
+        """How many deliveries ended with a 200."""
+        self.given_up = 0
+        """How many had no 200 in five attempts."""
+
+    @functools.cached_property
+    def _signer(self) -> RsaSigner:
+        return RsaSigner.from_pem(self._private_key or new_private_key())
+
+    @property
+    def public_key_pem(self) -> bytes:
+        """The server's public key, which a receiver verifies with."""
+        return self._signer.public_key_pem()
+
+    def wants(self, status: VoucherStatus) -> bool:
+        """Return whether a change to a status is told."""
+        return self.url is not None and status in self._guesses.callback_statuses
+
+    def tell(self, wire: Mapping[str, Any]) -> None:
+        """Begin to deliver a voucher's change."""
+        body = orjson.dumps({"item": wire, "code": "SUCCESS"})
+        self._wait(Delivery(body, self._timeline.now()))
+        self._timeline.on_change()
+
+    def next_due(self) -> float | None:
+        """Return when the next attempt is due."""
+        return self._waiting[0][0] if self._waiting else None
+
+    def take_due(self) -> Delivery | None:
+        """Return a delivery whose attempt is due now; `attempt` it, or it is lost."""
+        if self._waiting and self._waiting[0][0] <= self._timeline.now():
+            return heapq.heappop(self._waiting)[2]
+        return None
+
+    async def deliver(self) -> int:
+        """Make all attempts that are due, one after the other; return how many."""
+        self._timeline.run_due()
+        made = 0
+        while (delivery := self.take_due()) is not None:
+            await self.attempt(delivery)
+            made += 1
+        return made
+
+    async def attempt(self, delivery: Delivery) -> None:
+        """Deliver once. Without a 200 it is due again a minute later, five times in all."""
+        url, transport = self.url, self.transport or self._over_http()
+        if url is None:  # nobody wants it any more
+            return
+        request = self._request(url, delivery)
+        delivery.attempts += 1
+        try:
+            status = (await transport.send(request)).status
+        except TransportError:
+            status = 0
+        if status == _OK:
+            self.delivered += 1
+        elif delivery.attempts < _ATTEMPTS:
+            delivery.due += self.interval_s
+            self._wait(delivery)
+            self._timeline.on_change()
+        else:
+            self.given_up += 1
+
+    async def aclose(self) -> None:
+        """Close the connections that it made."""
+        owned, self._owned = self._owned, None
+        if owned is not None:
+            await owned.aclose()
+
+    def _over_http(self) -> Transport:
+        if self._owned is None:
+            from rm_voucher.transport.aiohttp import AiohttpTransport
+
+            self._owned = AiohttpTransport()
+        return self._owned
+
+    def _wait(self, delivery: Delivery) -> None:
+        heapq.heappush(self._waiting, (delivery.due, next(self._number), delivery))
+
+    def _request(self, url: str, delivery: Delivery) -> Request:
+        timeout_s = self._guesses.callback_timeout_s
+        target = URL(url, encoded=True)
+        if not delivery.headers or self._guesses.callback_signs_again:
+            delivery.headers = self._headers(target, delivery.body)
+        return Request(
+            operation="callback",
+            method="POST",
+            url=target,
+            headers=delivery.headers,
+            body=delivery.body,
+            timeout=Timeout(connect_s=timeout_s / 2, attempt_s=timeout_s),
+        )
+
+    def _headers(self, url: URL, body: bytes) -> dict[str, str]:
+        nonce, timestamp = secrets.token_hex(16), str(int(self._wire_clock()))
+        text = string_to_sign(
+            method="POST",
+            url=str(url),
+            nonce=nonce,
+            timestamp=timestamp,
+            body=canonical_json(orjson.loads(body)),
+        )
+        if not self._guesses.callback_signs_url:
+            text = text.replace(f"&requestUrl={url}", "", 1)
+        return {
+            "Content-Type": "application/json",
+            "X-Nonce-Str": nonce,
+            "X-Timestamp": timestamp,
+            "X-Signature": format_signature(self._signer.sign(text.encode())),
+        }

@@ -1,0 +1,218 @@
+"""Faults: what goes wrong on the way to the server, in it, and on the way back.
+
+Which request meets which fault is decided here; what that does to the answer is `app`'s part, and
+what it does to a connection the transport's. The same seed gives the same faults, operation by
+operation: the n-th issue of a run meets what the n-th issue of another one met.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections import Counter, deque
+from collections.abc import Collection
+
+import attrs
+
+from rm_voucher.error_codes import CODE_PATTERN
+
+__all__ = ["Fault", "FaultPlan", "Faults", "RateLimit", "Window"]
+
+
+class Fault(enum.StrEnum):
+    """What can go wrong. COMMIT stands for the work: before it nothing is done, after it all is."""
+
+    DROP_BEFORE_COMMIT = "drop-before-commit"
+    """The connection is reset, and nothing was done."""
+    DROP_AFTER_COMMIT = "drop-after-commit"
+    """The connection is reset after the work was done."""
+    LATE_COMMIT = "late-commit"
+    """The connection is reset, and the work is done later, within `FaultPlan.late_s`."""
+    TIMEOUT_BEFORE_COMMIT = "timeout-before-commit"
+    """No answer comes, and nothing was done."""
+    TIMEOUT_AFTER_COMMIT = "timeout-after-commit"
+    """No answer comes, though the work was done."""
+    SLOW_DRIP = "slow-drip"
+    """The answer comes in pieces, over `FaultPlan.drip_s`."""
+    THROTTLE = "throttle"
+    """429 with RM's error and Retry-After. Nothing was done."""
+    THROTTLE_NO_RETRY_AFTER = "throttle-no-retry-after"
+    """429 with RM's error only."""
+    THROTTLE_NO_BODY = "throttle-no-body"
+    """429 with Retry-After only."""
+    THROTTLE_BARE = "throttle-bare"
+    """429 with neither."""
+    ERROR_BEFORE_COMMIT = "error-before-commit"
+    """500 with RM's INTERNAL_ERROR, and nothing was done."""
+    ERROR_AFTER_COMMIT = "error-after-commit"
+    """500 with RM's INTERNAL_ERROR, though the work was done."""
+    HTML_PAGE = "html-page"
+    """502 with a gateway's page. Nothing was done."""
+    TRUNCATED = "truncated"
+    """The connection ends in the middle of the answer."""
+    MALFORMED_JSON = "malformed-json"
+    """200, the work done, and half of the JSON."""
+    WRONG_TYPES = "wrong-types"
+    """200, the work done, and lists where objects should be, and the other way round."""
+    TOKEN_REVOKED = "token-revoked"  # noqa: S105 - a fault's name
+    """The request's token is revoked before it is looked at."""
+    LISTING_LAG = "listing-lag"
+    """A batch's listing is `FaultPlan.lag_s` behind."""
+    CLOSED = "closed"
+    """Nothing listens. Only for a time: see `Window`."""
+
+
+# Those that keep a client waiting are for tests that ask for them by name.
+_DEFAULT_KINDS = tuple(
+    set(Fault) - {Fault.TIMEOUT_BEFORE_COMMIT, Fault.TIMEOUT_AFTER_COMMIT, Fault.CLOSED}
+)
+_LISTING = "vouchers"
+
+
+@attrs.frozen(kw_only=True)
+class Window:
+    """A time in which every request meets a fault, in seconds after the plan was set."""
+
+    fault: Fault
+    start_s: float = attrs.field(validator=attrs.validators.ge(0))
+    length_s: float = attrs.field(validator=attrs.validators.gt(0))
+
+    def covers(self, since_s: float) -> bool:
+        """Return whether a time lies in it."""
+        return self.start_s <= since_s < self.start_s + self.length_s
+
+
+def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
+    # In the enum's order, so that the same kinds give the same faults however they were written.
+    chosen = {Fault(kind) for kind in kinds}
+    return tuple(fault for fault in Fault if fault in chosen)
+
+
+@attrs.frozen(kw_only=True)
+class FaultPlan:
+    """Which requests meet which faults.
+
+    ``rate`` of them (0 to 1) meet one of ``kinds``, by default any that does not keep a client
+    waiting; ``operations`` names those that do, by default all but ``token``. In a window all do.
+    Raises `ValueError`.
+    """
+
+    rate: float = attrs.field(
+        default=0.0, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
+    )
+    kinds: tuple[Fault, ...] = attrs.field(default=_DEFAULT_KINDS, converter=_kinds)
+    seed: int = 0
+    operations: Collection[str] | None = None
+    windows: tuple[Window, ...] = attrs.field(default=(), converter=tuple)
+    retry_after_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+    """What Retry-After says."""
+    late_s: float = attrs.field(default=2.0, validator=attrs.validators.ge(0))
+    """The longest time after which late work is done."""
+    drip_s: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
+    """How long a dripping answer takes."""
+    hold_s: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    """How long no answer comes, before the connection is reset."""
+    lag_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    """How far a lagging listing is behind."""
+
+    def __attrs_post_init__(self) -> None:
+        if not self.kinds or Fault.CLOSED in self.kinds:
+            raise ValueError("kinds names faults of single requests, at least one; CLOSED is none")
+
+
+class RateLimit:
+    """So many requests a second, of which ``burst_s`` seconds' worth may come at once."""
+
+    def __init__(self, per_s: float, *, burst_s: float, now: float) -> None:
+        if not per_s > 0:
+            raise ValueError("a rate limit is more than 0 a second")
+        self._per_s = per_s
+        self._most = max(1.0, per_s * burst_s)
+        self._left = self._most
+        self._at = now
+
+    def takes(self, now: float) -> bool:
+        """Return whether one more fits."""
+        self._left = min(self._most, self._left + max(0.0, now - self._at) * self._per_s)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Faults:
+    """Decides, request by request, and counts what was met."""
+
+    def __init__(self) -> None:
+        self.met: Counter[tuple[str, Fault | str]] = Counter()
+        """How often an operation met a fault or, from `fail_next`, an error code."""
+        self._queued: dict[str, deque[Fault | str]] = {}
+        self.set(FaultPlan(), now=0.0)
+
+    def set(self, plan: FaultPlan, *, now: float) -> None:
+        """Begin a plan, from its seed on."""
+        self.plan = plan
+        self.since = now
+        self._chance: dict[str, random.Random] = {}
+        self._kinds_but_lag = [kind for kind in plan.kinds if kind is not Fault.LISTING_LAG]
+
+    def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
+        """Let the next requests of an operation meet a fault, or be refused with an error code."""
+        wanted: Fault | str
+        try:
+            wanted = Fault(fault)
+        except ValueError:
+            wanted = fault
+            if not (CODE_PATTERN.fullmatch(fault) and fault[0].isupper()):
+                raise ValueError(f"{fault!r} is no fault, and no error code") from None
+        if wanted is Fault.CLOSED:
+            raise ValueError("nothing listens for a time: give a plan with a Window")
+        self._queued.setdefault(operation, deque()).extend([wanted] * times)
+
+    def is_closed(self, now: float) -> bool:
+        """Return whether nothing listens."""
+        return any(
+            window.fault is Fault.CLOSED and window.covers(now - self.since)
+            for window in self.plan.windows
+        )
+
+    def next_turn(self, now: float) -> float | None:
+        """Return when the listener closes or opens next."""
+        turns = (
+            self.since + turn
+            for window in self.plan.windows
+            if window.fault is Fault.CLOSED
+            for turn in (window.start_s, window.start_s + window.length_s)
+        )
+        return min((turn for turn in turns if turn > now), default=None)
+
+    def draw(self, operation: str, now: float) -> Fault | str | None:
+        """Return what a request meets: a fault, an error code, or nothing."""
+        fault = self._draw(operation, now)
+        if fault is not None:
+            self.met[operation, fault] += 1
+        return fault
+
+    def chance(self, operation: str) -> random.Random:
+        """Return the source of chance of an operation, made of the plan's seed."""
+        if operation not in self._chance:
+            self._chance[operation] = random.Random(f"{self.plan.seed} {operation}")  # noqa: S311 - chance for tests
+        return self._chance[operation]
+
+    def _draw(self, operation: str, now: float) -> Fault | str | None:
+        if self.is_closed(now):
+            return Fault.CLOSED
+        queued = self._queued.get(operation)
+        if queued:
+            return queued.popleft()
+        for window in self.plan.windows:
+            if window.covers(now - self.since):
+                return window.fault
+        plan = self.plan
+        named = operation != "token" if plan.operations is None else operation in plan.operations
+        if not plan.rate or not named:
+            return None
+        kinds = plan.kinds if operation == _LISTING else self._kinds_but_lag
+        chance = self.chance(operation)
+        return chance.choice(kinds) if chance.random() < plan.rate and kinds else None

@@ -1,0 +1,171 @@
+"""Who may pass: tokens, signatures, timestamps and nonces, each a rule that can be relaxed."""
+
+from __future__ import annotations
+
+import base64
+import re
+import secrets
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeVar
+
+from rm_voucher.converters import unstructure
+from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.stock import RefusedError
+from rm_voucher.models import Token
+from rm_voucher.signing import RsaVerifier, string_to_sign
+from rm_voucher.transport.base import Request
+
+__all__ = ["Gate", "SignatureRefusedError", "bearer_of"]
+
+V = TypeVar("V")
+
+_TIMESTAMP = re.compile(r"[0-9]{10}(\.[0-9]{1,9})?|[0-9]{13}")
+_MAX_NONCE_CHARS = 128
+_MAX_TOKENS = 10_000
+_REFRESH_LIVES = 10  # how many lives of an access token a refresh token has
+
+
+class SignatureRefusedError(RefusedError):
+    """The signature is not of the request; ``expected`` is the text that it should be of."""
+
+    def __init__(self, expected: str) -> None:
+        super().__init__("INVALID_REQUEST_SIGNATURE")
+        self.expected = expected
+
+
+class Gate:
+    """Grants tokens and checks requests. ``clock`` is for tokens, ``wire_clock`` for timestamps.
+
+    The second one is never set ahead, because the clients' clocks are not either.
+    """
+
+    def __init__(
+        self,
+        *,
+        client_id: str,
+        client_secret: str,
+        verifier: RsaVerifier,
+        token_lifetime_s: int,
+        guesses: Guesses,
+        relaxed: Collection[Rule],
+        clock: Callable[[], float],
+        wire_clock: Callable[[], float],
+    ) -> None:
+        identity = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._authorization = f"Basic {identity}".encode()
+        self._verifier = verifier
+        self._lifetime_s = token_lifetime_s
+        self._guesses = guesses
+        self._relaxed = relaxed
+        self._clock = clock
+        self._wire_clock = wire_clock
+        # Until when each is good, in unix seconds, the oldest first.
+        self._tokens: dict[str, float] = {}
+        self._refresh_tokens: dict[str, float] = {}
+        self._revoked: dict[str, str] = {}
+        self._nonces: dict[str, None] = {}
+
+    def grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
+        """Return a new token, for the client's credentials or for a refresh token."""
+        given = headers.get("authorization", "").encode(errors="replace")
+        if not secrets.compare_digest(given, self._authorization) and self._keeps(Rule.CLIENT):
+            raise RefusedError("INVALID_CLIENT")
+        match body:
+            case {"grantType": "client_credentials"}:
+                pass
+            case {"grantType": "refresh_token", "refreshToken": str(spent)}:
+                until = self._refresh_tokens.get(spent, 0.0)
+                if self._keeps(Rule.ROTATION):
+                    # The old one is used up, whether or not the answer arrives.
+                    self._refresh_tokens.pop(spent, None)
+                if until <= self._clock():
+                    raise RefusedError("InvalidGrant")
+            case _:
+                raise RefusedError("GRANT_TYPE_INVALID")
+        now = self._clock()
+        access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        if self._guesses.new_token_ends_earlier:
+            self._tokens.clear()
+        _keep(self._tokens, access, now + self._lifetime_s, _MAX_TOKENS)
+        _keep(self._refresh_tokens, refresh, now + self._lifetime_s * _REFRESH_LIVES, _MAX_TOKENS)
+        return unstructure(
+            Token(
+                access_token=access,
+                token_type="Bearer",  # noqa: S106 - the scheme's name
+                expires_in_s=self._lifetime_s,
+                refresh_token=refresh,
+                refresh_expires_in_s=self._lifetime_s * _REFRESH_LIVES,
+            )
+        )
+
+    def revoke(self, token: str | None = None, *, code: str = "TOKEN_INVALID") -> None:
+        """Stop accepting an access token, or all, with an error code. Refresh tokens live on."""
+        for each in list(self._tokens) if token is None else [token]:
+            if self._tokens.pop(each, None) is not None:
+                _keep(self._revoked, each, code, _MAX_TOKENS)
+
+    def check(self, request: Request, headers: Mapping[str, str], canonical: bytes) -> None:
+        """Refuse a request that has no right to pass. Its nonce is used up if it has."""
+        nonce = headers.get("x-nonce-str", "")
+        timestamp = headers.get("x-timestamp", "")
+        if self._keeps(Rule.TOKEN):
+            self._check_token(headers)
+        if self._keeps(Rule.TIMESTAMP):
+            self._check_timestamp(timestamp)
+        if self._keeps(Rule.SIGNATURE):
+            text = string_to_sign(
+                method=request.method,
+                url=str(request.url),
+                nonce=nonce,
+                timestamp=timestamp,
+                body=canonical,
+            )
+            signature = headers.get("x-signature", "")
+            if not self._verifier.verify(text.encode(errors="replace"), signature):
+                raise SignatureRefusedError(text)
+        if self._keeps(Rule.NONCE):
+            self._check_nonce(nonce)
+
+    def _keeps(self, rule: Rule) -> bool:
+        return rule not in self._relaxed
+
+    def _check_token(self, headers: Mapping[str, str]) -> None:
+        authorization = headers.get("authorization")
+        if authorization is None:
+            raise RefusedError("UNAUTHORIZED")
+        token = bearer_of(authorization)
+        until = self._tokens.get(token)
+        if until is None:
+            raise RefusedError(self._revoked.get(token, "TOKEN_INVALID"))
+        if until <= self._clock() and self._keeps(Rule.TOKEN_LIFETIME):
+            raise RefusedError("TOKEN_EXPIRED")
+
+    def _check_timestamp(self, timestamp: str) -> None:
+        if not _TIMESTAMP.fullmatch(timestamp):
+            raise RefusedError("INVALID_TIMESTAMP", "X-Timestamp is not in unix seconds")
+        at = float(timestamp)
+        at = at / 1000 if len(timestamp) == 13 and "." not in timestamp else at
+        off_s = at - self._wire_clock()
+        if abs(off_s) > self._guesses.timestamp_tolerance_s:
+            word = "ahead" if off_s > 0 else "behind"
+            raise RefusedError("INVALID_TIMESTAMP", f"X-Timestamp is {abs(off_s):.0f} s {word}")
+
+    def _check_nonce(self, nonce: str) -> None:
+        if not 0 < len(nonce) <= _MAX_NONCE_CHARS:
+            raise RefusedError("INVALID_REQUEST", "X-Nonce-Str is missing or too long")
+        if nonce in self._nonces:
+            raise RefusedError("INVALID_REQUEST", "X-Nonce-Str was used before")
+        _keep(self._nonces, nonce, None, self._guesses.nonces_kept)
+
+
+def bearer_of(authorization: str) -> str:
+    """Return the token of an ``Authorization`` header, or nothing."""
+    scheme, _, token = authorization.partition(" ")
+    return token if scheme == "Bearer" else ""
+
+
+def _keep(kept: dict[str, V], key: str, value: V, most: int) -> None:
+    """Put something into a bounded dict; the oldest is forgotten."""
+    kept[key] = value
+    if len(kept) > most:
+        del kept[next(iter(kept))]

@@ -1,0 +1,231 @@
+"""What the emulator keeps of a batch and of a voucher, and how RM writes them.
+
+A million vouchers fit into memory, so a record holds only what its batch does not say.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from rm_voucher.converters import format_time
+from rm_voucher.models import (
+    BatchStatus,
+    Expiry,
+    ExpiryType,
+    Origin,
+    VoucherStatus,
+    VoucherType,
+)
+
+__all__ = ["Batch", "Member", "Record", "batch_wire", "voucher_wire"]
+
+_ZERO_TIME = "0001-01-01T00:00:00Z"
+_LAST_TIME = 253_402_300_799.0  # of the year 9999
+# What RM's examples show where a DYNAMIC voucher has not been redeemed yet.
+_FAR_TIME = "2050-12-31T23:59:59Z"
+
+
+@attrs.define(eq=False)
+class Member:
+    """A member of the merchant's loyalty programme, or of another merchant's."""
+
+    country_code: str
+    phone_number: str
+    name: str
+    is_ours: bool
+    vouchers: list[Record] = attrs.field(factory=list, repr=False)
+
+
+@attrs.define(eq=False, kw_only=True)
+class Batch:
+    """A batch; ``listed`` has its vouchers in the order of its listing."""
+
+    id: str
+    key: str
+    label: str
+    status: BatchStatus
+    quantity: int
+    type: VoucherType
+    amount_sen: int
+    discount_rate_bp: int
+    minimum_spend_sen: int
+    expiry: Expiry
+    origin: Origin
+    static_code: str | None
+    is_ours: bool
+    created_at: float
+    listed: list[Record] = attrs.field(factory=list, repr=False)
+    made: list[Record] = attrs.field(factory=list, repr=False)
+    """The vouchers that existed before they were issued, in the order of issue."""
+    next_made: int = 0
+    """The first of ``made`` that may still be there to issue."""
+    first_open: int = 0
+    """The first of ``listed`` that may still be used; only kept for static batches."""
+    issued: int = 0
+    """How many ever left the stock."""
+    redeemed: int = 0
+    void: int = 0
+    updated_at: float = 0.0
+
+    def used(self, since: VoucherStatus) -> int:
+        """Return how many have come at least as far as a status."""
+        match since:
+            case VoucherStatus.VOID:
+                return self.void
+            case VoucherStatus.REDEEMED:
+                return self.redeemed + self.void
+            case _:
+                return self.issued
+
+    def count(self, status: VoucherStatus, step: int) -> None:
+        """Count a voucher that comes to, or leaves, a status."""
+        if status is VoucherStatus.REDEEMED:
+            self.redeemed += step
+        elif status is VoucherStatus.VOID:
+            self.void += step
+
+    def ends_at(self, redeemed_at: float | None) -> float | None:
+        """Return when a voucher of this batch expires, as far as that is settled."""
+        if self.expiry.type is ExpiryType.FIXED:
+            at = self.expiry.expires_at
+            return None if at is None else at.timestamp()
+        if redeemed_at is None or self.expiry.days is None:
+            return None
+        return redeemed_at + self.expiry.days * 86_400.0
+
+
+@attrs.define(eq=False)
+class Record:
+    """A voucher. ``kept`` is its status but for expiry, which the clock decides: `status`."""
+
+    batch: Batch
+    code: str = attrs.field(repr=False)
+    kept: VoucherStatus
+    updated_at: float
+    assigned_at: float | None = None
+    redeemed_at: float | None = None
+    used_at: datetime | None = None
+    expires_at: float | None = None
+    member: Member | None = attrs.field(default=None, repr=False)
+
+    def status(self, now: float) -> VoucherStatus:
+        """Return the status at a time."""
+        if self.expires_at is not None and now >= self.expires_at and self.kept in _EXPIRING:
+            return VoucherStatus.EXPIRED
+        return self.kept
+
+    def left_stock_at(self) -> float:
+        """Return when it was issued, or whatever else took it out of the stock first."""
+        if self.kept is VoucherStatus.VALID:
+            return -math.inf
+        if self.assigned_at is not None:
+            return self.assigned_at
+        return self.updated_at if self.redeemed_at is None else self.redeemed_at
+
+
+_EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.REDEEMED})
+
+
+def voucher_wire(
+    record: Record, now: float, *, qr_url: str, shows_assigned_at: bool, as_valid: bool = False
+) -> dict[str, Any]:
+    """Return a voucher as RM writes it: null and Go's zero time for what is not there."""
+    batch = record.batch
+    status = VoucherStatus.VALID if as_valid else record.status(now)
+    updated_at = record.updated_at
+    if status is VoucherStatus.EXPIRED and record.expires_at is not None:
+        updated_at = max(updated_at, record.expires_at)
+    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
+    return {
+        "key": _key(f"Voucher/{record.code}"),
+        "label": batch.label,
+        "redemptionRuleKey": None,
+        "voucherBatchKey": batch.key,
+        "type": batch.type,
+        "amount": batch.amount_sen,
+        "discountRate": batch.discount_rate_bp,
+        "minimumSpendAmount": batch.minimum_spend_sen,
+        "origin": batch.origin,
+        "imageUrl": "",
+        "memberProfile": None if record.member is None else _member_wire(record.member),
+        "redemptionRule": None,
+        "assignedAt": _time(record.assigned_at if shows_assigned_at and not as_valid else None),
+        "payload": None,
+        "qrUrl": qr_url,
+        "code": record.code,
+        "isShipping": False,
+        "address": None,
+        "expiry": {
+            **{name: value for name, value in expiry.items() if value is not None},
+            "expiredAt": _FAR_TIME if record.expires_at is None else _time(record.expires_at),
+        },
+        "usedAt": _ZERO_TIME if record.used_at is None else format_time(record.used_at),
+        "redeemedAt": _time(record.redeemed_at),
+        "isDeviceRedeem": False,
+        "status": status,
+        "voucherComboKey": None,
+        "isMarketPlace": status is VoucherStatus.MARKET_PLACE,
+        "createdAt": _time(batch.created_at),
+        "updatedAt": _time(updated_at),
+    }
+
+
+def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
+    """Return a batch as RM writes it."""
+    used = batch.used(used_from)
+    expires_at = batch.expiry.expires_at
+    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
+    wire = {
+        "id": batch.id,
+        "key": batch.key,
+        "label": batch.label,
+        "type": batch.type,
+        "amount": batch.amount_sen,
+        "discountRate": batch.discount_rate_bp,
+        "minimumSpendAmount": batch.minimum_spend_sen,
+        "imageUrl": "",
+        "quantity": batch.quantity,
+        "balanceQuantity": batch.quantity - used,
+        "usedQuantity": used,
+        "status": batch.status,
+        "expiry": {
+            **{name: value for name, value in expiry.items() if value is not None},
+            "expiredAt": _FAR_TIME if expires_at is None else format_time(expires_at),
+        },
+        "origin": batch.origin,
+        "isShipping": False,
+        "reason": "",
+        "isStatic": batch.static_code is not None,
+        "isDeviceRedeem": False,
+        "isMarketPlace": False,
+        "createdAt": _time(batch.created_at),
+        "updatedAt": _time(batch.updated_at),
+    }
+    if batch.static_code is not None:
+        wire["staticCode"] = batch.static_code
+    return wire
+
+
+def _member_wire(member: Member) -> dict[str, Any]:
+    return {
+        "id": _key(f"{member.country_code}{member.phone_number}"),
+        "name": member.name,
+        "countryCode": member.country_code,
+        "phoneNumber": member.phone_number,
+        "status": "ACTIVE",
+    }
+
+
+def _key(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def _time(at: float | None) -> str:
+    if at is None:
+        return _ZERO_TIME
+    return format_time(datetime.fromtimestamp(min(at, _LAST_TIME), UTC))

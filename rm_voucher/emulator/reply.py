@@ -1,0 +1,133 @@
+"""What the server does about a request: an answer, and how that, or the connection, ends."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import orjson
+
+from rm_voucher.emulator.faults import Fault
+from rm_voucher.emulator.stock import RefusedError
+from rm_voucher.error_codes import ERROR_CODES
+from rm_voucher.exceptions import (
+    APIError,
+    AuthenticationError,
+    ConnectError,
+    NotFoundError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseLostError,
+    ResponseTimeoutError,
+    ServerError,
+    SignatureError,
+)
+from rm_voucher.transport.base import Request, Response
+
+__all__ = ["Ending", "Reply", "gateway_page", "refusal", "spoilt", "throttled"]
+
+_JSON = "application/json"
+_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}
+_STATUS_OF_ERROR: dict[type[APIError], int] = {
+    AuthenticationError: 401,
+    SignatureError: 401,
+    PermissionDeniedError: 403,
+    NotFoundError: 404,
+    RateLimitError: 429,
+    ServerError: 500,
+}
+_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
+
+
+class Ending(enum.Enum):
+    """How an exchange ends."""
+
+    WHOLE = enum.auto()
+    """With the answer."""
+    RESET = enum.auto()
+    """The connection is reset instead of an answer."""
+    SILENT = enum.auto()
+    """There is no answer for a time, then a reset."""
+    CUT = enum.auto()
+    """The connection ends in the middle of the answer."""
+    DRIP = enum.auto()
+    """The answer comes in pieces."""
+    NOT_CONNECTED = enum.auto()
+    """There was never a connection."""
+
+
+@attrs.frozen
+class Reply:
+    """An answer and its ending. ``lasts_s`` is how long the ending takes."""
+
+    response: Response = attrs.field(factory=lambda: Response(status=500))
+    ending: Ending = attrs.field(default=Ending.WHOLE, kw_only=True)
+    lasts_s: float = attrs.field(default=0.0, kw_only=True)
+    on_loss: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True, repr=False)
+    """To be called when the client did not wait for the end."""
+    refused: RefusedError | None = attrs.field(default=None, kw_only=True, repr=False)
+
+    def for_client_in_memory(self, request: Request) -> Response:
+        """Return the answer, or raise what the client's transport would."""
+        is_too_long = self.lasts_s >= request.timeout.attempt_s
+        match self.ending:
+            case Ending.WHOLE:
+                return self.response
+            case Ending.NOT_CONNECTED:
+                raise ConnectError(f"{request.operation}: no connection")
+            case Ending.DRIP if not is_too_long:
+                return self.response
+            case Ending.DRIP | Ending.SILENT if is_too_long:
+                self.on_loss()
+                raise ResponseTimeoutError(f"{request.operation}: no answer in time")
+            case _:
+                raise ResponseLostError(f"{request.operation}: the connection broke")
+
+
+def refusal(exc: RefusedError) -> Response:
+    """Return RM's error answer."""
+    info = ERROR_CODES.get(exc.code)
+    default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
+    return Response(
+        status=_STATUS_OF_CODE.get(exc.code, default),
+        headers={"content-type": _JSON},
+        body=orjson.dumps({"error": {"code": exc.code, "message": exc.message}}),
+    )
+
+
+def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
+    """Return the answer to a request that is one too many."""
+    answer = refusal(RefusedError("TOO_MANY_REQUEST_PER_SECOND"))
+    headers = dict(answer.headers) if has_body else {}
+    if retry_after_s is not None:
+        headers["retry-after"] = str(retry_after_s)
+    return Response(status=429, headers=headers, body=answer.body if has_body else b"")
+
+
+def gateway_page() -> Response:
+    """Return what a gateway says whose server is gone."""
+    return Response(status=502, headers={"content-type": "text/html"}, body=_PAGE)
+
+
+def spoilt(response: Response, fault: Fault) -> Response:
+    """Return what MALFORMED_JSON or WRONG_TYPES makes of an answer."""
+    if fault is Fault.MALFORMED_JSON:
+        return attrs.evolve(response, body=response.body[: len(response.body) // 2])
+    return attrs.evolve(response, body=orjson.dumps(_wrong(orjson.loads(response.body))))
+
+
+def _wrong(wire: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an object whose objects are lists, and whose lists and texts are objects."""
+    return {name: value if name == "code" else _swapped(value) for name, value in wire.items()}
+
+
+def _swapped(value: object) -> object:
+    match value:
+        case dict():
+            return list(value.values())
+        case list():
+            return {str(index): item for index, item in enumerate(value)}
+        case _:
+            return {"value": value}

@@ -1,0 +1,261 @@
+"""The paths of RM's API, and what stands behind each: a request's parts in, RM's JSON out."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from urllib.parse import parse_qsl
+
+import attrs
+import orjson
+
+from rm_voucher.converters import parse_time
+from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.records import Member
+from rm_voucher.emulator.state import VoucherState
+from rm_voucher.emulator.stock import RefusedError
+
+__all__ = ["OPERATIONS", "TOKEN", "Route", "Routes"]
+
+TOKEN = "token"  # noqa: S105 - the operation's name
+OPERATIONS = (
+    "issue",
+    "get",
+    "void",
+    "vouchers",
+    "batch",
+    "batches",
+    "reinstate",
+    "redeem",
+    "member vouchers",
+    "member get",
+    "member redeem",
+    TOKEN,
+)
+"""What the routes are called, as the client calls them too; ``batch`` is the older path."""
+
+_MAX_QUERY_FIELDS = 20
+
+Handler = Callable[["Ask"], dict[str, Any]]
+
+
+@attrs.frozen
+class Ask:
+    """What a handler is given: the path's variable part, the query, the body's JSON."""
+
+    name: str
+    query: Mapping[str, str]
+    body: object
+    lag_s: float
+
+
+@attrs.frozen
+class Route:
+    """Where a request goes. ``operation`` is what the client calls it too."""
+
+    operation: str
+    methods: Collection[str]
+    name: str
+    handler: Handler
+
+    def answer(self, query: str, body: object, *, lag_s: float = 0.0) -> dict[str, Any]:
+        """Do the work. Raises `RefusedError`."""
+        try:
+            fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
+        except ValueError:
+            raise RefusedError("INVALID_PARAMETER") from None
+        return self.handler(Ask(self.name, dict(fields), body, lag_s))
+
+
+class Routes:
+    """Finds the route of a path, given as its decoded segments."""
+
+    def __init__(
+        self, state: VoucherState, guesses: Guesses, relaxed: Collection[Rule], *, pin: str
+    ) -> None:
+        self._state = state
+        self._guesses = guesses
+        self._relaxed = relaxed
+        self._pin = pin
+
+    def find(self, path: Sequence[str]) -> Route:
+        """Return the route of a path. Raises `RefusedError` where there is none."""
+        match path:
+            case ["v1", "token"]:
+                return Route(TOKEN, ("POST",), "", lambda ask: {})
+            case ["v3", "voucher-batch", key, "issue"]:
+                return Route("issue", ("POST",), key, self._issue)
+            case ["v3", "voucher-batch", key, "vouchers"]:
+                return Route("vouchers", ("GET",), key, self._vouchers)
+            case ["v3", "voucher-batch", key] if self._guesses.older_batch_path:
+                return Route("batch", ("GET",), key, self._batch)
+            case ["v3", "voucher-batches"]:
+                return Route("batches", ("GET",), "", self._batches)
+            case ["v3", "voucher", code]:
+                return Route("get", self._guesses.get_methods, code, self._get)
+            case ["v3", "voucher", code, "void"]:
+                return Route("void", ("POST",), code, self._void)
+            case ["v3", "voucher", code, "reinstate"]:
+                return Route("reinstate", ("PATCH",), code, self._reinstate)
+            case ["v3", "vouchers", "redeem"]:
+                return Route("redeem", ("POST",), "", self._redeem)
+            case ["v3", "loyalty", "me", "vouchers"]:
+                return Route("member vouchers", ("GET",), "", self._member_vouchers)
+            case ["v3", "loyalty", "me", "voucher", code]:
+                return Route("member get", ("GET",), code, self._member_get)
+            case ["v3", "loyalty", "me", "voucher", code, "redeem"]:
+                return Route("member redeem", ("POST",), code, self._member_redeem)
+            case _:
+                raise RefusedError("API_ENDPOINT_NOT_FOUND")
+
+    def _issue(self, ask: Ask) -> dict[str, Any]:
+        code, qr_url = self._state.issue(ask.name)
+        return _item({"code": code, "qrUrl": qr_url})
+
+    def _vouchers(self, ask: Ask) -> dict[str, Any]:
+        start, size = self._start(ask.query), self._guesses.page_size
+        found = self._state.page(ask.name, start, size=size + 1, lag_s=ask.lag_s)
+        return _page(found, start, size)
+
+    def _batch(self, ask: Ask) -> dict[str, Any]:
+        return _item(self._state.batch_wire(self._state.stock.batch(ask.name)))
+
+    def _batches(self, ask: Ask) -> dict[str, Any]:
+        wanted = self._filter(ask.query)
+        start, size = self._start(ask.query), self._guesses.page_size
+        matching = [
+            batch
+            for batch in self._state.stock.ours()
+            if wanted.get("status") in (None, batch.status)
+            and wanted.get("isStatic") in (None, batch.static_code is not None)
+        ]
+        found = [self._state.batch_wire(batch) for batch in matching[start : start + size + 1]]
+        return _page(found, start, size)
+
+    def _get(self, ask: Ask) -> dict[str, Any]:
+        return _item(self._state.wire(self._state.get(ask.name)))
+
+    def _void(self, ask: Ask) -> dict[str, Any]:
+        body = _object(ask.body)
+        store_id = _text(body, "storeId")
+        if Rule.STORE in self._relaxed:
+            store_id = None
+        used_at = _time(body, "usedAt")
+        record = self._state.void(ask.name, store_id=store_id, used_at=used_at)
+        return _item(self._state.wire(record))
+
+    def _reinstate(self, ask: Ask) -> dict[str, Any]:
+        body = _object(ask.body)
+        pin = _text(body, "pin")
+        _text(body, "reason")
+        if Rule.PIN not in self._relaxed:
+            if pin is None:
+                raise RefusedError("VALIDATION_ERROR", "pin is required")
+            if pin != self._pin:
+                raise RefusedError("PIN_INVALID")
+        return _item(self._state.wire(self._state.reinstate(ask.name)))
+
+    def _redeem(self, ask: Ask) -> dict[str, Any]:
+        codes = _object(ask.body).get("codes")
+        if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
+            raise RefusedError("VALIDATION_ERROR", "codes is a list of text")
+        redeemed = self._state.redeem(codes)
+        return {"item": [self._state.wire(record) for record in redeemed], "code": "SUCCESS"}
+
+    def _member_vouchers(self, ask: Ask) -> dict[str, Any]:
+        member = self._member(ask.query)
+        start, size = self._start(ask.query), self._limit(ask.query)
+        found = [self._state.wire(one) for one in member.vouchers[start : start + size + 1]]
+        return _page(found, start, size)
+
+    def _member_get(self, ask: Ask) -> dict[str, Any]:
+        record = self._state.member_voucher(self._member(ask.query), ask.name)
+        return _item(self._state.wire(record))
+
+    def _member_redeem(self, ask: Ask) -> dict[str, Any]:
+        record = self._state.member_redeem(self._member(ask.query), ask.name)
+        return _item(self._state.wire(record))
+
+    def _member(self, query: Mapping[str, str]) -> Member:
+        try:
+            return self._state.member(query["countryCode"], query["phoneNumber"])
+        except KeyError:
+            raise RefusedError(
+                "VALIDATION_ERROR", "countryCode and phoneNumber are required"
+            ) from None
+
+    def _limit(self, query: Mapping[str, str]) -> int:
+        limit = query.get("limit")
+        if limit is None:
+            return self._guesses.page_size
+        if not (limit.isascii() and limit.isdecimal() and len(limit) < 10 and int(limit)):
+            raise RefusedError("INVALID_PARAMETER", "limit is a whole number, 1 or more")
+        return min(int(limit), self._guesses.page_size)
+
+    def _filter(self, query: Mapping[str, str]) -> dict[str, Any]:
+        try:
+            wanted = orjson.loads(query.get("filter", "{}"))
+        except orjson.JSONDecodeError:
+            wanted = None
+        if isinstance(wanted, dict):
+            return wanted
+        if Rule.FILTER in self._relaxed:
+            return {}
+        raise RefusedError("INVALID_PARAMETER", "filter is a JSON object")
+
+    def _start(self, query: Mapping[str, str]) -> int:
+        cursor = query.get("cursor")
+        if not cursor:
+            return 0
+        try:
+            word, number = base64.b64decode(cursor, b"-_", validate=True).decode().split(" ")
+            if word == "from" and number.isascii() and number.isdecimal():
+                return int(number)
+        except (binascii.Error, ValueError):  # the text of a decimal may be too long to read
+            pass
+        if Rule.CURSOR in self._relaxed:
+            return 0
+        raise RefusedError("INVALID_PARAMETER", "cursor is none that a page gave")
+
+
+def _cursor(start: int) -> str:
+    return base64.urlsafe_b64encode(f"from {start}".encode()).decode()
+
+
+def _page(found: Sequence[Mapping[str, Any]], start: int, size: int) -> dict[str, Any]:
+    """Return a page. ``found`` has one item more than fits when there is another page."""
+    items = found[:size]
+    meta: dict[str, Any] = {"count": len(items)}
+    if len(found) > size:
+        meta["cursor"] = _cursor(start + size)
+    return {"items": items, "meta": meta, "code": "SUCCESS"}
+
+
+def _item(wire: Mapping[str, Any]) -> dict[str, Any]:
+    return {"item": wire, "code": "SUCCESS"}
+
+
+def _object(body: object) -> Mapping[str, Any]:
+    if body is None:
+        return {}
+    if not isinstance(body, dict):
+        raise RefusedError("INVALID_REQUEST", "the body is a JSON object")
+    return body
+
+
+def _text(body: Mapping[str, Any], name: str) -> str | None:
+    value = body.get(name)
+    if not isinstance(value, str | None):
+        raise RefusedError("INVALID_PARAMETER", f"{name} is text")
+    return value
+
+
+def _time(body: Mapping[str, Any], name: str) -> datetime | None:
+    text = _text(body, name)
+    try:
+        return None if text is None else parse_time(text)
+    except ValueError:
+        raise RefusedError("INVALID_PARAMETER", f"{name} is an RFC 3339 time") from None

@@ -1,0 +1,224 @@
+"""The stock: every batch and voucher that exists, how they come to be, and how one is found."""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable, Collection, Iterable, Sequence
+
+from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.records import Batch, Record
+from rm_voucher.models import (
+    BatchStatus,
+    Expiry,
+    ExpiryType,
+    Origin,
+    VoucherStatus,
+    VoucherType,
+)
+
+__all__ = ["RefusedError", "Stock"]
+
+_ALPHABET = string.ascii_letters + string.digits
+_CODE_CHARS = 10
+_KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
+_DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
+_MAX_UP_FRONT = 10_000_000
+_VALID = VoucherStatus.VALID
+_OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
+
+
+class RefusedError(Exception):
+    """The server refuses, with one of RM's error codes and, where that helps, a sentence."""
+
+    def __init__(self, code: str, message: str | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.message = message or code.replace("_", " ").capitalize()
+
+
+class Stock:
+    """Batches by key, vouchers by code. Codes are drawn from ``rng``: the same seed, the same."""
+
+    def __init__(self, *, clock: Callable[[], float], rng: random.Random, guesses: Guesses) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._guesses = guesses
+        self._batches: dict[str, Batch] = {}
+        self._ours: list[Batch] = []
+        self._vouchers: dict[str, Record] = {}
+        self._static: dict[str, Batch] = {}
+
+    def add_batch(
+        self,
+        label: str,
+        *,
+        quantity: int | None = None,
+        key: str | None = None,
+        type: VoucherType = VoucherType.GIFT,
+        amount_sen: int = 0,
+        discount_rate_bp: int = 0,
+        minimum_spend_sen: int = 0,
+        expiry: Expiry = _DEFAULT_EXPIRY,
+        codes: Iterable[str] | None = None,
+        static_code: str | None = None,
+        status: BatchStatus = BatchStatus.COMPLETED,
+        is_ours: bool = True,
+    ) -> Batch:
+        """Make a batch.
+
+        With ``codes`` it is one of origin SELF, whose codes the merchant uploaded; with
+        ``static_code`` everybody gets the same code. One with a ``status`` other than COMPLETED is
+        still being made, and one that is not ``is_ours`` is another merchant's. Raises
+        `ValueError` when key or codes are taken, or the quantity is none.
+        """
+        given = None if codes is None else list(codes)
+        if quantity is None and given is not None:
+            quantity = len(given)
+        if quantity is None or not 0 <= quantity < 2**63:
+            raise ValueError("a quantity can't be left out, be negative, or 2**63 or more")
+        number = len(self._batches) + 1
+        if key is None:
+            key = f"batch-{number:06}"
+        _check_text("a batch key", key)
+        if key in self._batches:
+            raise ValueError(f"there is a batch with the key {key!r} already")
+        if given is not None and (static_code is not None or len(given) != quantity):
+            raise ValueError("codes are as many as the quantity, and none with a static code")
+        if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
+            raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
+        up_front = given or []
+        if given is None and static_code is None and self._guesses.codes_up_front:
+            if quantity > _MAX_UP_FRONT:
+                raise ValueError(f"at most {_MAX_UP_FRONT:,} codes are made up front")
+            up_front = self._new_codes(quantity)
+        self._check_new([*up_front, *([] if static_code is None else [static_code])])
+        now = self._clock()
+        batch = Batch(
+            id=str(number),
+            key=key,
+            label=label,
+            status=status,
+            quantity=quantity,
+            type=type,
+            amount_sen=amount_sen,
+            discount_rate_bp=discount_rate_bp,
+            minimum_spend_sen=minimum_spend_sen,
+            expiry=expiry,
+            origin=Origin.SYSTEM if given is None else Origin.SELF,
+            static_code=static_code,
+            is_ours=is_ours,
+            created_at=now,
+            updated_at=now,
+        )
+        self._batches[key] = batch
+        if is_ours:
+            self._ours.append(batch)
+        if static_code is not None:
+            self._static[static_code] = batch
+        for code in up_front:
+            record = Record(batch, code, _VALID, now, expires_at=batch.ends_at(None))
+            self._vouchers[code] = record
+            batch.made.append(record)
+        if self._guesses.lists_valid:
+            batch.listed.extend(batch.made)
+        return batch
+
+    def find(self, code: str, statuses: Collection[VoucherStatus] = _OPEN) -> Record:
+        """Return a voucher; of those with a static code one in ``statuses``, if there is one."""
+        batch = self._static.get(code)
+        if batch is not None and batch.is_ours:
+            return self._instance(batch, statuses)
+        record = self._vouchers.get(code)
+        if record is None and batch is None:
+            raise RefusedError("VOUCHER_NOT_FOUND")
+        if record is None or not record.batch.is_ours:
+            raise RefusedError("VOUCHER_NOT_MERCHANT")
+        return record
+
+    def batch(self, key: str) -> Batch:
+        """Return a batch of this merchant's."""
+        batch = self._batches.get(key)
+        if batch is not None and batch.is_ours:
+            return batch
+        known = _KEY_CHARS.issuperset(key)
+        raise RefusedError("VOUCHER_BATCH_NOT_FOUND" if known else "VOUCHER_BATCH_KEY_INVALID")
+
+    def ours(self) -> Sequence[Batch]:
+        """Return this merchant's batches."""
+        return self._ours
+
+    def is_static(self, code: str) -> bool:
+        """Return whether many vouchers share a code."""
+        return code in self._static
+
+    def issuable(self, key: str) -> Batch:
+        """Return a batch that has a voucher left to issue."""
+        batch = self.batch(key)
+        if batch.status is not BatchStatus.COMPLETED:
+            raise RefusedError("DOES_NOT_ALLOW_MULTIPLE_BATCH_PROCESSING")
+        ends_at = batch.ends_at(None)
+        if ends_at is not None and self._clock() >= ends_at:
+            raise RefusedError("VOUCHER_BATCH_EXPIRED")
+        if batch.issued >= batch.quantity:
+            raise RefusedError(self._guesses.sold_out_code)
+        return batch
+
+    def take(self, batch: Batch) -> Record:
+        """Return the voucher to issue next; ``batch`` has one left."""
+        now = self._clock()
+        while batch.next_made < len(batch.made):
+            record = batch.made[batch.next_made]
+            batch.next_made += 1
+            if record.status(now) is _VALID:
+                return record
+        if batch.made:  # the rest has expired
+            raise RefusedError(self._guesses.sold_out_code)
+        return self._new(batch)
+
+    def _new(self, batch: Batch) -> Record:
+        code = batch.static_code or self._new_codes(1)[0]
+        record = Record(batch, code, _VALID, self._clock(), expires_at=batch.ends_at(None))
+        if batch.static_code is None:
+            self._vouchers[code] = record
+        return record
+
+    def _instance(self, batch: Batch, statuses: Collection[VoucherStatus]) -> Record:
+        """Return the oldest voucher of a static batch that is in one of the statuses.
+
+        If there is none, it is the newest; where none was issued, one that is VALID.
+        """
+        now = self._clock()
+        while (
+            batch.first_open < len(batch.listed)
+            and batch.listed[batch.first_open].kept not in _OPEN
+        ):
+            batch.first_open += 1
+        first = batch.first_open if VoucherStatus.VOID not in statuses else 0
+        for index in range(first, len(batch.listed)):
+            if batch.listed[index].status(now) in statuses:
+                return batch.listed[index]
+        if batch.listed and (_VALID not in statuses or batch.issued >= batch.quantity):
+            return batch.listed[-1]
+        return self._new(batch)
+
+    def _check_new(self, codes: Sequence[str]) -> None:
+        for code in codes:
+            _check_text("a code", code)
+        if len(set(codes)) < len(codes) or any(
+            code in self._vouchers or code in self._static for code in codes
+        ):
+            raise ValueError("a code is there twice, or there already")
+
+    def _new_codes(self, count: int) -> list[str]:
+        codes: dict[str, None] = {}
+        while len(codes) < count:
+            code = "".join(self._rng.choices(_ALPHABET, k=_CODE_CHARS))
+            if code not in self._vouchers and code not in self._static:
+                codes[code] = None
+        return list(codes)
+
+
+def _check_text(name: str, text: str) -> None:
+    if not text or not text.isprintable():
+        raise ValueError(f"{name} is text that can be printed, and not empty")

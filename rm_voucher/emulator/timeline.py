@@ -1,0 +1,65 @@
+"""The emulator's time: a clock that can be set ahead, and what is to happen later."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable
+
+__all__ = ["Timeline"]
+
+_YEAR_9000 = 221_845_392_000.0
+
+
+class Timeline:
+    """Time in unix seconds. What falls due happens at the next `run_due`, as of its own time.
+
+    So the same order comes of a real clock, an injected one, and one that is set ahead.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ahead_s = 0.0
+        self._as_of: float | None = None
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when `next_due` may have changed."""
+
+    def now(self) -> float:
+        """Return the time; while something that fell due runs, the time it fell due at."""
+        return self._clock() + self._ahead_s if self._as_of is None else self._as_of
+
+    def advance(self, seconds: float) -> None:
+        """Set the clock ahead. Raises `ValueError` for a time that is not ahead, or too far."""
+        if not (seconds >= 0 and self.now() + seconds < _YEAR_9000):
+            raise ValueError("time goes forward only, and no further than to the year 9000")
+        self._ahead_s += seconds
+        self.run_due()
+        self.on_change()
+
+    def at(self, due: float, action: Callable[[], None]) -> None:
+        """Let something happen at a time."""
+        heapq.heappush(self._due, (due, next(self._number), action))
+        self.on_change()
+
+    def run_due(self) -> None:
+        """Let everything happen whose time has come, in its order."""
+        if not self._due or self._as_of is not None:
+            return
+        now = self.now()
+        while self._due and self._due[0][0] <= now:
+            self._as_of, _, action = heapq.heappop(self._due)
+            try:
+                action()
+            finally:
+                self._as_of = None
+
+    def next_due(self) -> float | None:
+        """Return when the next thing is to happen."""
+        return self._due[0][0] if self._due else None
+
+    def reset(self) -> None:
+        """Forget what was to happen, and go back to the clock's own time."""
+        self._due.clear()
+        self._ahead_s = 0.0
