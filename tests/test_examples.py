@@ -85,7 +85,6 @@ def faulty(emulator, time):
         return emulator.client(
             transport=MemoryTransport(handle),
             retry=RetryPolicy(max_attempts=2),
-            clock=time.clock,
             sleep=time.sleep,
         )
 

@@ -42,9 +42,8 @@ class Engine:
         """Return what the server does about one request, faults included."""
         self._timeline.run_due()
         now = self._timeline.now()
-        path = _path(request, self._relaxed)
         try:
-            route = self._routes.find(path)
+            route = self._routes.find(_path(request, self._relaxed))
         except RefusedError as exc:
             if self.faults.is_closed(now):
                 return Reply(ending=Ending.NOT_CONNECTED)
@@ -177,7 +176,7 @@ def _path(request: Request, relaxed: Collection[Rule]) -> list[str]:
     try:
         return [unquote(part, errors="strict") for part in text.split("/")[1:]]
     except UnicodeDecodeError:
-        return []
+        raise RefusedError("INVALID_REQUEST", "The path is not UTF-8") from None
 
 
 def _ok(wire: Mapping[str, Any]) -> Response:

@@ -83,12 +83,14 @@ async def serve(
         # Listening everywhere includes loopback, which is where a client may go without TLS.
         bound_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_host, bound_host)  # noqa: S104
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(_keep_time(emulator, listener))
-            try:
-                yield Server(f"http://{shown_host}:{port}")
-            finally:
-                running.cancel()
+        keeping_time = asyncio.create_task(_keep_time(emulator, listener))
+        try:
+            yield Server(f"http://{shown_host}:{port}")
+        finally:
+            keeping_time.cancel()
+            await asyncio.wait([keeping_time])
+            if not keeping_time.cancelled():
+                keeping_time.result()
     finally:
         emulator.timeline.on_change = lambda: None
         await runner.cleanup()

@@ -20,7 +20,8 @@ from conftest import KEY_FILE
 
 from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import main
-from rm_voucher.emulator import Emulator
+from rm_voucher.emulator import Emulator, Guesses, Rule
+from rm_voucher.emulator.reply import Reply
 
 COMMAND = (sys.executable, "-m", "rm_voucher.cli")
 PATIENCE_S = 30  # for what must happen; it is only spent when a test fails
@@ -50,7 +51,7 @@ class Ended:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Embedded emulators don't generate keys, and nothing depends on who runs the tests."""
-    monkeypatch.setattr("rm_voucher.emulator.app._new_private_key", KEY_FILE.read_bytes)
+    monkeypatch.setattr("rm_voucher.emulator.app.new_private_key", KEY_FILE.read_bytes)
     for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
@@ -111,7 +112,7 @@ class Embedded:
         return [
             code
             for emulator in self.made
-            for batch in emulator.state.batches()
+            for batch in emulator.state.stock.ours()
             for code in emulator.state.issued(batch.key)
         ]
 
@@ -141,17 +142,18 @@ class Served:
 
     emulator: Emulator
     url: str = ""
-    on_issue: Callable[[Callable[[], Response]], Response] = lambda issue: issue()
+    on_issue: Callable[[Callable[[], Reply]], Reply | Response] = lambda issue: issue()
 
     def __attrs_post_init__(self) -> None:
-        handle = self.emulator.handle
+        reply = self.emulator.reply
 
-        def answer(request: Request) -> Response:
-            if request.url.path.endswith("/issue"):
-                return self.on_issue(lambda: handle(request))
-            return handle(request)
+        def answer(request: Request) -> Reply:
+            if not request.url.path.endswith("/issue"):
+                return reply(request)
+            answer = self.on_issue(lambda: reply(request))
+            return answer if isinstance(answer, Reply) else Reply(answer)
 
-        self.emulator.handle = answer
+        self.emulator.reply = answer
 
     def issued(self, batch: str = "B") -> list[str]:
         return list(self.emulator.state.issued(batch))
@@ -172,7 +174,14 @@ def serve_in_thread(served: Served, ready: Future[Callable[[], None]]) -> None:
 @pytest.fixture
 def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """An emulator over HTTP, in a thread of its own, and the variables that a client needs."""
-    served = Served(Emulator(seed=1, credentials=credentials, clock=lambda: 1_700_000_000.0))
+    emulator = Emulator(
+        seed=1,
+        credentials=credentials,
+        clock=lambda: 1_700_000_000.0,
+        relax=[Rule.TIMESTAMP],
+        guesses=Guesses(page_size=2),
+    )
+    served = Served(emulator)
     ready: Future[Callable[[], None]] = Future()
     thread = threading.Thread(target=serve_in_thread, args=(served, ready))
     thread.start()

@@ -10,6 +10,8 @@ import pytest
 from conftest import payload, rm_error
 
 from rm_voucher import Response, __version__
+from rm_voucher.emulator import Fault
+from rm_voucher.emulator.reply import Reply
 
 EMPTY = "The environment is 'memory', an embedded emulator that begins empty.\n"
 QR = "https://emulator.invalid/qr/1/voucher/"
@@ -92,14 +94,14 @@ def test_void(rm, code: str, used_at: str) -> None:
 def test_void_sends(rm, served, code: str) -> None:
     """The store and the time go to the server as they were given, and not when they weren't."""
     bodies = []
-    handle = served.emulator.handle
+    reply = served.emulator.reply
 
-    def answer(request) -> Response:
+    def answer(request) -> Reply:
         if request.url.path.endswith("/void"):
             bodies.append(request.body)
-        return handle(request)
+        return reply(request)
 
-    served.emulator.handle = answer
+    served.emulator.reply = answer
     assert rm("void", code, "--store-id", "7", "--used-at", ASSIGNED).code == 0
     assert rm("void", code).code == 1
     assert bodies == [b'{"storeId":"7","usedAt":"2023-11-14T22:13:20Z"}', b"{}"]
@@ -132,18 +134,12 @@ def test_void_bad_time(rm, served, code: str, used_at: str, sentence: str) -> No
     """A time that isn't one is a mistake, and the voucher is not touched."""
     ended = rm("void", code, "--used-at", used_at)
     assert (ended.code, ended.out, ended.err) == (2, "", f"Error: {sentence}\n")
-    assert served.emulator.state.get(code).status == "ISSUED"
+    assert served.emulator.voucher(code).status == "ISSUED"
 
 
 def test_void_unknown(rm, served, code: str) -> None:
     """A void whose outcome can't be proven is exit 4."""
-    handle = served.emulator.handle
-
-    def answer(request) -> Response:
-        response = handle(request)
-        return Response(status=502) if request.url.path.endswith("/void") else response
-
-    served.emulator.handle = answer
+    served.emulator.fail_next("void", Fault.ERROR_AFTER_COMMIT)
     ended = rm("void", code)
     assert (ended.code, ended.out) == (4, "")
     assert ended.err.startswith("Error: void: server failed after 1 attempt(s), so whether it was ")
@@ -152,7 +148,6 @@ def test_void_unknown(rm, served, code: str) -> None:
 
 def test_vouchers(rm, served, code: str) -> None:
     """The vouchers of a batch are CSV, a page after the other; ``--json`` is a line each."""
-    served.emulator._page_size = 2
     others = [served.emulator.state.issue("B")[0] for _ in range(2)]
     served.emulator.state.void(others[1])
     listed = rm("vouchers", "B")
@@ -189,15 +184,15 @@ def test_batches(rm, served, code: str) -> None:
 def test_documented_payloads(rm, served) -> None:
     """What RM's own documentation shows as answers can be shown."""
     shown = {"/v3/voucher/X": "get-voucher", "/v3/voucher-batches": "list-batches"}
-    handle = served.emulator.handle
+    reply = served.emulator.reply
 
-    def answer(request) -> Response:
+    def answer(request) -> Reply:
         name = shown.get(request.url.path)
         if name is None:
-            return handle(request)
-        return Response(status=200, body=orjson.dumps(payload(name)))
+            return reply(request)
+        return Reply(Response(status=200, body=orjson.dumps(payload(name))))
 
-    served.emulator.handle = answer
+    served.emulator.reply = answer
     for arguments in (("get", "X"), ("batches",)):
         assert rm(*arguments).code == 0
         assert rm(*arguments, "--json").code == 0
@@ -240,12 +235,10 @@ def test_memory_is_empty(rm, arguments: tuple, out: str, error: str | None, as_j
 )
 def test_refused_before_sending(rm, served, arguments: tuple, sentence: str) -> None:
     """What the client refuses to send is a mistake: exit 2, and no request."""
-    requests = []
-    served.emulator.handle = requests.append
     ended = rm(*arguments)
     assert ended.code == 2
     assert ended.err == f"Error: refused before sending: {sentence}\n"
-    assert requests == []
+    assert not served.emulator.requests
 
 
 @pytest.mark.parametrize(
@@ -259,9 +252,9 @@ def test_refused_before_sending(rm, served, arguments: tuple, sentence: str) -> 
 )
 def test_server_refuses(rm, served, answer: Response, expected: int) -> None:
     """A refusal of the server is no mistake of the command line: 1, or 3 for the credentials."""
-    handle = served.emulator.handle
-    served.emulator.handle = lambda request: (
-        handle(request) if request.url.path.endswith("/token") else answer
+    reply = served.emulator.reply
+    served.emulator.reply = lambda request: (
+        reply(request) if request.url.path.endswith("/token") else Reply(answer)
     )
     ended = rm("void", "X", "--json")
     assert (ended.code, ended.out) == (expected, "")
