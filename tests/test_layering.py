@@ -74,6 +74,7 @@ ELSEWHERE = {
     "cli": {"rich", "typer"},
     "cli.app": {"typer"},
     "cli.progress": {"rich"},
+    "cli.serve": {"typer"},
 }
 
 

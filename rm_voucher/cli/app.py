@@ -44,7 +44,7 @@ from rm_voucher.cli.output import (
     write_out,
 )
 from rm_voucher.cli.recipients import count_recipients, read_recipients
-from rm_voucher.cli.serve import make_emulator, serve_forever
+from rm_voucher.cli.serve import emulator
 from rm_voucher.converters import format_time, parse_time, unstructure
 from rm_voucher.protocol import build_issue
 
@@ -220,30 +220,7 @@ def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) 
     _list(environment, lambda client: client.batches(), columns, as_json=as_json)
 
 
-@app.command()
-def emulator(
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    batch: Annotated[
-        list[str] | None, typer.Option(help="KEY=QUANTITY, a batch to begin with. Repeatable.")
-    ] = None,
-    client_id: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
-    client_secret: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(help="The client's public key, PEM; else a pair is generated.")
-    ] = None,
-    credentials_out: Annotated[
-        Path | None,
-        typer.Option(help="Write the RM_… variables that a client needs, for a shell to source."),
-    ] = None,
-) -> None:
-    """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers."""
-    engine = make_emulator(
-        batch or [], client_id=client_id, client_secret=client_secret, public_key=public_key
-    )
-    run_until_interrupted(
-        serve_forever(engine, host=host, port=port, credentials_out=credentials_out)
-    )
+app.command()(emulator)
 
 
 def _connect(environment: str | None) -> VoucherClient:

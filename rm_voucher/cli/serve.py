@@ -3,27 +3,76 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import secrets
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
 
 from rm_voucher import ConfigurationError, Credentials
+from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import say
-from rm_voucher.emulator import Emulator
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
+from rm_voucher.emulator.request_log import LOGGER
 
-__all__ = ["make_emulator", "serve_forever"]
+__all__ = ["emulator"]
+
+_SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
-def make_emulator(
-    batches: list[str],
-    *,
-    client_id: str | None,
-    client_secret: str | None,
-    public_key: Path | None,
-) -> Emulator:
-    """Return an emulator with ``KEY=QUANTITY`` batches; what is not given is generated.
+def emulator(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    batch: Annotated[
+        list[str] | None, typer.Option(help="KEY=QUANTITY, a batch to begin with. Repeatable.")
+    ] = None,
+    client_id: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
+    client_secret: Annotated[str | None, typer.Option(help="Generated when not given.")] = None,
+    public_key: Annotated[
+        Path | None, typer.Option(help="The client's public key, PEM; else a pair is generated.")
+    ] = None,
+    credentials_out: Annotated[
+        Path | None,
+        typer.Option(help="Write the RM_… variables that a client needs, for a shell to source."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="The same seed gives the same codes and faults.")
+    ] = None,
+    fault_rate: Annotated[
+        float, typer.Option(min=0, max=1, help="The share of requests that meet a fault.")
+    ] = 0.0,
+    fault_kinds: Annotated[
+        str | None,
+        typer.Option(
+            help="The kinds of faults, with commas between; by default all that don't keep a "
+            f"client waiting. They are {_SINGLE_FAULTS}."
+        ),
+    ] = None,
+    rate_limit: Annotated[
+        float | None, typer.Option(help="Requests a second that are not throttled.")
+    ] = None,
+    latency: Annotated[float, typer.Option(min=0, help="Seconds added to each request.")] = 0.0,
+    callback_url: Annotated[
+        str | None, typer.Option(help="Where to POST a callback when a voucher changes.")
+    ] = None,
+    callback_interval: Annotated[
+        float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
+    ] = 60.0,
+    relax: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A rule not to keep. Repeatable. They are {', '.join(Rule)}."),
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Write no line for each request.")] = False,
+) -> None:
+    """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 
-    Raises `ConfigurationError`.
+    What it is told over HTTP while it runs stands under /_emulator: see "Test your integration
+    without an account" in the documentation.
     """
     pem = None
     if public_key is not None:
@@ -31,43 +80,106 @@ def make_emulator(
             pem = public_key.read_bytes()
         except OSError as exc:
             raise ConfigurationError(f"{public_key} can't be read: {exc.strerror}.") from exc
-    emulator = Emulator(
+    if callback_url is not None and urlsplit(callback_url).scheme not in ("http", "https"):
+        raise ConfigurationError(f"--callback-url {callback_url!r} is no http or https URL.")
+    if rate_limit is not None and not rate_limit > 0:
+        raise ConfigurationError("--rate-limit is more than 0; leave it out for none.")
+    engine = Emulator(
+        seed=seed,
         client_id=client_id or f"emulator-{secrets.token_hex(6)}",
         client_secret=client_secret or secrets.token_urlsafe(24),
         public_key=pem,
+        batches=_quantities(batch or []),
+        relax=[_rule(text) for text in relax or []],
+        rate_limit=rate_limit,
+        callback_url=callback_url,
     )
-    for batch in batches:
-        key, equals, quantity = batch.rpartition("=")
-        if not equals or not key or not (quantity.isascii() and quantity.isdecimal()):
-            raise ConfigurationError(f"--batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.")
-        try:
-            emulator.add_batch(key, key=key, quantity=int(quantity))
-        except ValueError as exc:
-            raise ConfigurationError(f"--batch {batch!r}: {exc}.") from exc
-    return emulator
+    engine.callbacks.interval_s = callback_interval
+    plan = FaultPlan(rate=fault_rate, seed=seed or 0)
+    if fault_kinds is not None:
+        plan = FaultPlan(rate=fault_rate, seed=seed or 0, kinds=_kinds(fault_kinds))
+    engine.faults = plan
+    serving = _serve(
+        engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
+    )
+    with contextlib.nullcontext() if quiet else _request_log():
+        run_until_interrupted(serving)
 
 
-async def serve_forever(
-    emulator: Emulator, *, host: str, port: int, credentials_out: Path | None
+class _ToPerson(logging.Handler):
+    """Writes log lines to standard error, as the command's other words."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def _request_log() -> Iterator[None]:
+    handler, level = _ToPerson(), LOGGER.level
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.setLevel(level)
+
+
+async def _serve(
+    engine: Emulator, *, host: str, port: int, latency_s: float, credentials_out: Path | None
 ) -> None:
     """Serve until cancelled."""
     try:
-        async with emulator.serve(host=host, port=port) as server:
+        async with engine.serve(host=host, port=port, latency_s=latency_s) as server:
             if credentials_out is not None:
-                _write_variables(credentials_out, emulator, server.url)
+                _write_variables(credentials_out, engine, server.url)
             say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
         raise ConfigurationError(f"The emulator can't listen on {host}:{port}: {exc}.") from exc
 
 
-def _write_variables(path: Path, emulator: Emulator, url: str) -> None:
+def _quantities(batches: list[str]) -> dict[str, int]:
+    quantities: dict[str, int] = {}
+    for batch in batches:
+        key, equals, quantity = batch.rpartition("=")
+        if not (equals and key.isprintable() and key and _is_number(quantity)):
+            raise ConfigurationError(f"--batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.")
+        if key in quantities:
+            raise ConfigurationError(
+                f"--batch {batch!r}: there is a batch with the key {key!r} already."
+            )
+        quantities[key] = int(quantity)
+    return quantities
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 19  # fits into 63 bits
+
+
+def _rule(text: str) -> Rule:
+    try:
+        return Rule(text)
+    except ValueError:
+        raise ConfigurationError(f"--relax {text!r}: the rules are {', '.join(Rule)}.") from None
+
+
+def _kinds(text: str) -> tuple[Fault, ...]:
+    try:
+        return FaultPlan(kinds=[part.strip() for part in text.split(",")]).kinds
+    except ValueError:
+        raise ConfigurationError(
+            f"--fault-kinds {text!r}: the kinds are {_SINGLE_FAULTS}."
+        ) from None
+
+
+def _write_variables(path: Path, engine: Emulator, url: str) -> None:
     """Write lines that a shell can source, readable by the owner only."""
-    variables = {"RM_ENVIRONMENT": url, "RM_CLIENT_ID": emulator.client_id}
-    variables["RM_CLIENT_SECRET"] = emulator.client_secret
-    if isinstance(emulator.credentials, Credentials):
+    variables = {"RM_ENVIRONMENT": url, "RM_CLIENT_ID": engine.client_id}
+    variables["RM_CLIENT_SECRET"] = engine.client_secret
+    if isinstance(engine.credentials, Credentials):
         # One line, so that every reader of such files can take it; the client reads \n as a break.
-        pem = emulator.credentials.private_key_pem().decode()
+        pem = engine.credentials.private_key_pem().decode()
         variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     try:

@@ -24,9 +24,8 @@ def log_reply(method: str, raw_path: str, reply: Reply) -> None:
     """Write a line about a request and what came of it, at level INFO."""
     if not LOGGER.isEnabledFor(logging.INFO):
         return
-    path = _CODE_IN_PATH.sub(lambda found: mask(found[0]).strip("'"), raw_path.partition("?")[0])
-    # What a terminal would obey is nothing for a log.
-    path = path.encode("ascii", "backslashreplace").decode()
+    path = ascii(raw_path.partition("?")[0])[1:-1]  # without what a terminal would obey
+    path = _CODE_IN_PATH.sub(lambda found: mask(found[0]).strip("'"), path)
     LOGGER.info("%s %s %s", method, path, _what(reply))
     if isinstance(reply.refused, SignatureRefusedError):
         LOGGER.info("  expected the signature of: %s", ascii(reply.refused.expected)[1:-1])
