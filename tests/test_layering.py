@@ -49,6 +49,7 @@ LAYERS = [
     {"bulk_results"},
     {"bulk"},
     {
+        "testing",
         "cli",
         "cli.__main__",
         "cli.app",
@@ -71,6 +72,7 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
+    "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.app": {"typer"},
     "cli.progress": {"rich"},

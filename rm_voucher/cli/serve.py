@@ -7,14 +7,14 @@ import contextlib
 import logging
 import secrets
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
-from rm_voucher import ConfigurationError, Credentials
+from rm_voucher import ConfigurationError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import say
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
@@ -132,7 +132,7 @@ async def _serve(
     try:
         async with engine.serve(host=host, port=port, latency_s=latency_s) as server:
             if credentials_out is not None:
-                _write_variables(credentials_out, engine, server.url)
+                _write_variables(credentials_out, server.variables)
             say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
@@ -173,14 +173,8 @@ def _kinds(text: str) -> tuple[Fault, ...]:
         ) from None
 
 
-def _write_variables(path: Path, engine: Emulator, url: str) -> None:
+def _write_variables(path: Path, variables: Mapping[str, str]) -> None:
     """Write lines that a shell can source, readable by the owner only."""
-    variables = {"RM_ENVIRONMENT": url, "RM_CLIENT_ID": engine.client_id}
-    variables["RM_CLIENT_SECRET"] = engine.client_secret
-    if isinstance(engine.credentials, Credentials):
-        # One line, so that every reader of such files can take it; the client reads \n as a break.
-        pem = engine.credentials.private_key_pem().decode()
-        variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     try:
         path.touch(mode=0o600)

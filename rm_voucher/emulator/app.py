@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -165,6 +165,10 @@ class Emulator:
         """Return a voucher as it is now."""
         state = self.state
         return structure(state.wire(state.get(code)), Voucher)
+
+    def issued(self, batch_key: str) -> Sequence[str]:
+        """Return the codes that left a batch's stock, in the order of its listing."""
+        return self.state.issued(batch_key)
 
     def revoke_tokens(self) -> None:
         """Stop accepting every access token handed out so far. Refresh tokens live on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,8 @@ class Server:
     """Where an emulator listens."""
 
     url: str
+    variables: Mapping[str, str] = attrs.field(repr=False)
+    """The ``RM_…`` variables that a client in another process needs."""
 
     @property
     def environment(self) -> Environment:
@@ -85,7 +87,8 @@ async def serve(
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
         keeping_time = asyncio.create_task(_keep_time(emulator, listener))
         try:
-            yield Server(f"http://{shown_host}:{port}")
+            url = f"http://{shown_host}:{port}"
+            yield Server(url, _variables(emulator, url))
         finally:
             keeping_time.cancel()
             await asyncio.wait([keeping_time])
@@ -95,6 +98,19 @@ async def serve(
         emulator.timeline.on_change = lambda: None
         await runner.cleanup()
         await emulator.callbacks.aclose()
+
+
+def _variables(emulator: Emulator, url: str) -> dict[str, str]:
+    variables = {
+        "RM_ENVIRONMENT": url,
+        "RM_CLIENT_ID": emulator.client_id,
+        "RM_CLIENT_SECRET": emulator.client_secret,
+    }
+    if emulator.credentials is not None:
+        # One line, so that every reader of such files can take it; the client reads \n as a break.
+        pem = emulator.credentials.private_key_pem().decode()
+        variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
+    return variables
 
 
 class _Listener:

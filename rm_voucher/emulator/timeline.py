@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import threading
 from collections.abc import Callable
 
 __all__ = ["Timeline"]
@@ -23,6 +24,7 @@ class Timeline:
         self._as_of: float | None = None
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
+        self._running = threading.Lock()  # a test may look on while a thread serves
         self.on_change: Callable[[], None] = lambda: None
         """Called when `next_due` may have changed."""
 
@@ -45,15 +47,16 @@ class Timeline:
 
     def run_due(self) -> None:
         """Let everything happen whose time has come, in its order."""
-        if not self._due or self._as_of is not None:
+        if not self._due or not self._running.acquire(blocking=False):
             return
-        now = self.now()
-        while self._due and self._due[0][0] <= now:
-            self._as_of, _, action = heapq.heappop(self._due)
-            try:
+        try:
+            now = self.now()
+            while self._due and self._due[0][0] <= now:
+                self._as_of, _, action = heapq.heappop(self._due)
                 action()
-            finally:
-                self._as_of = None
+        finally:
+            self._as_of = None
+            self._running.release()
 
     def next_due(self) -> float | None:
         """Return when the next thing is to happen."""

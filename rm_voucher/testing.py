@@ -1,0 +1,144 @@
+"""A pytest plugin: fixtures on the emulator, in every project where rm_voucher is installed.
+
+Nothing needs to be imported or put into a conftest. `rm_emulator` is a voucher server of the
+test's own, `rm_client` a client of it in this process, `rm_server` the same server over HTTP, and
+`rm_callbacks` the merchant's URL. ``@pytest.mark.rm_emulator(batches={"TEA": 5})`` gives the
+emulator arguments. Tests don't wait: in `rm_client` the waits between attempts set the emulator's
+clock ahead instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from rm_voucher import Credentials, Request, Response, Voucher, VoucherClient
+    from rm_voucher.emulator import Emulator
+    from rm_voucher.emulator.server import Server
+
+__all__ = ["CallbackReceiver", "rm_callbacks", "rm_client", "rm_emulator", "rm_server"]
+
+_START_S = 30.0
+_CALLBACK_URL = "https://merchant.invalid/callback"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line(
+        "markers", "rm_emulator(**arguments): what the fixture rm_emulator gives to Emulator."
+    )
+
+
+class CallbackReceiver:
+    """The merchant's URL in this process: what is delivered to it, and what it answers."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        from rm_voucher.transport.memory import MemoryTransport
+
+        self.requests: list[Request] = []
+        """Every delivery as it came, repeats included, with its headers."""
+        self._emulator = emulator
+        self._statuses: list[int] = []
+        emulator.callbacks.url = _CALLBACK_URL
+        emulator.callbacks.transport = MemoryTransport(self._receive)
+
+    @property
+    def vouchers(self) -> list[Voucher]:
+        """The voucher of every delivery, repeats included."""
+        import orjson
+
+        from rm_voucher.converters import structure
+        from rm_voucher.models import Voucher
+
+        return [structure(orjson.loads(one.body)["item"], Voucher) for one in self.requests]
+
+    def refuse_next(self, *, times: int = 1, status: int = 500) -> None:
+        """Answer the next deliveries with another status than 200, so that they are repeated."""
+        self._statuses.extend([status] * times)
+
+    async def deliver(self) -> int:
+        """Let everything be delivered that is due now; return how many attempts were made."""
+        return await self._emulator.callbacks.deliver()
+
+    async def deliver_all(self) -> int:
+        """Let time pass until nothing is left to deliver; return how many attempts were made."""
+        made = await self.deliver()
+        while (due := self._emulator.callbacks.next_due()) is not None:
+            self._emulator.advance(max(0.0, due - self._emulator.timeline.now()))
+            made += await self.deliver()
+        return made
+
+    def _receive(self, request: Request) -> Response:
+        from rm_voucher import Response
+
+        self.requests.append(request)
+        return Response(status=self._statuses.pop(0) if self._statuses else 200)
+
+
+@pytest.fixture
+def rm_emulator(request: pytest.FixtureRequest) -> Emulator:
+    """A voucher server of the test's own, empty unless the marker ``rm_emulator`` fills it."""
+    from rm_voucher.emulator import Emulator
+
+    marker = request.node.get_closest_marker("rm_emulator")
+    arguments: dict[str, Any] = {"seed": 0, "credentials": _credentials()}
+    return Emulator(**arguments | (marker.kwargs if marker else {}))
+
+
+@pytest.fixture
+def rm_client(rm_emulator: Emulator) -> VoucherClient:
+    """A client of `rm_emulator` in this process. It needs no closing."""
+
+    async def sleep(seconds: float) -> None:
+        rm_emulator.advance(seconds)
+        await asyncio.sleep(0)
+
+    return rm_emulator.client(sleep=sleep, monotonic=rm_emulator.timeline.now)
+
+
+@pytest.fixture
+def rm_server(rm_emulator: Emulator) -> Iterator[Server]:
+    """`rm_emulator` over HTTP on a free port, in a thread of its own.
+
+    So it serves tests that are not asyncio's, other processes and other languages alike: see its
+    ``url``, ``environment`` and ``variables``.
+    """
+    ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
+    thread = threading.Thread(target=lambda: asyncio.run(_serve(rm_emulator, ready)))
+    thread.start()
+    server, loop, stop = ready.result(_START_S)
+    yield server
+    loop.call_soon_threadsafe(stop.set)
+    thread.join()
+
+
+@pytest.fixture
+def rm_callbacks(rm_emulator: Emulator) -> CallbackReceiver:
+    """The merchant's URL, which `rm_emulator` delivers its callbacks to."""
+    return CallbackReceiver(rm_emulator)
+
+
+@functools.cache
+def _credentials() -> Credentials:
+    # A key takes a tenth of a second, and no test is about which one it is.
+    from rm_voucher import Credentials
+    from rm_voucher.emulator.keys import new_private_key
+
+    return Credentials("emulator", "secret of nothing", new_private_key())
+
+
+async def _serve(emulator: Emulator, ready: Future[Any]) -> None:
+    stop = asyncio.Event()
+    try:
+        async with emulator.serve() as server:
+            ready.set_result((server, asyncio.get_running_loop(), stop))
+            await stop.wait()
+    except OSError as exc:
+        ready.set_exception(exc)
