@@ -139,6 +139,7 @@ class Emulator:
         self.rate_limit = self._rate_limit
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
+        self.timeline.on_change()
 
     # Setting up, and looking on.
 
