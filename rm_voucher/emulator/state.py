@@ -75,8 +75,11 @@ class VoucherState:
     def share(self, code: str) -> Record:
         """Send a voucher that is VALID or ISSUED to the marketplace."""
         record = self.stock.find(code, (_ISSUED, _VALID))
-        if record.status(self._clock()) not in (_VALID, _ISSUED):
+        status = record.status(self._clock())
+        if status not in (_VALID, _ISSUED):
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
+        if status is _VALID:
+            self.stock.issuable(record.batch.key)
         self._leave_stock(record)
         self._come_to(VoucherStatus.MARKET_PLACE, record)
         return record
