@@ -88,7 +88,9 @@ class VoucherState:
         """Let a voucher that can expire do so now."""
         record = self.stock.find(code)
         now = self._clock()
-        if record.status(now) not in (_VALID, *_OPEN):
+        # A VALID voucher of a static batch is none that is kept.
+        can_expire = _OPEN if self.stock.is_static(code) else (_VALID, *_OPEN)
+        if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
         return record
