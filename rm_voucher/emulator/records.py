@@ -127,16 +127,27 @@ class Record:
             return self.assigned_at
         return self.updated_at if self.redeemed_at is None else self.redeemed_at
 
+    def in_stock(self) -> Record:
+        """Return the voucher as it was before it left the stock."""
+        batch = self.batch
+        return Record(
+            batch,
+            self.code,
+            VoucherStatus.VALID,
+            batch.created_at,
+            expires_at=batch.ends_at(None),
+        )
+
 
 _EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.REDEEMED})
 
 
 def voucher_wire(
-    record: Record, now: float, *, qr_url: str, shows_assigned_at: bool, as_valid: bool = False
+    record: Record, now: float, *, qr_url: str, shows_assigned_at: bool
 ) -> dict[str, Any]:
     """Return a voucher as RM writes it: null and Go's zero time for what is not there."""
     batch = record.batch
-    status = VoucherStatus.VALID if as_valid else record.status(now)
+    status = record.status(now)
     updated_at = record.updated_at
     if status is VoucherStatus.EXPIRED and record.expires_at is not None:
         updated_at = max(updated_at, record.expires_at)
@@ -154,7 +165,7 @@ def voucher_wire(
         "imageUrl": "",
         "memberProfile": None if record.member is None else _member_wire(record.member),
         "redemptionRule": None,
-        "assignedAt": _time(record.assigned_at if shows_assigned_at and not as_valid else None),
+        "assignedAt": _time(record.assigned_at if shows_assigned_at else None),
         "payload": None,
         "qrUrl": qr_url,
         "code": record.code,

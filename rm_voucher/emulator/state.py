@@ -198,18 +198,17 @@ class VoucherState:
         if lag_s and not self._lists_stock(batch):
             end = bisect.bisect_right(batch.listed, until, key=Record.left_stock_at)
         return [
-            self.wire(record, as_valid=record.left_stock_at() > until)
+            self.wire(record.in_stock() if record.left_stock_at() > until else record)
             for record in batch.listed[start : min(start + size, end)]
         ]
 
-    def wire(self, record: Record, *, as_valid: bool = False) -> dict[str, Any]:
+    def wire(self, record: Record) -> dict[str, Any]:
         """Return a voucher as RM writes it."""
         return voucher_wire(
             record,
             self._clock(),
             qr_url=self.qr_url(record.code),
             shows_assigned_at=self._guesses.shows_assigned_at,
-            as_valid=as_valid,
         )
 
     def batch_wire(self, batch: Batch) -> dict[str, Any]:
