@@ -1,0 +1,192 @@
+"""The emulator's time: what falls due happens in its order, as of its own time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from conftest import FakeTime
+
+from rm_voucher.emulator.timeline import Timeline
+
+YEAR_9000 = 221_845_392_000.0
+
+
+class Diary:
+    """A timeline on a clock, and what happened when."""
+
+    def __init__(self, time: FakeTime) -> None:
+        self.time = time
+        self.start = time.now
+        self.timeline = Timeline(time.clock)
+        self.entries: list[tuple[str, float]] = []
+        self.changes = 0
+        self.timeline.on_change = self._changed
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def note(self, name: str) -> None:
+        self.entries.append((name, self.timeline.now() - self.start))
+
+    def plan(self, name: str, in_s: float) -> None:
+        self.timeline.at(self.start + in_s, lambda: self.note(name))
+
+
+@pytest.fixture
+def diary(time: FakeTime) -> Diary:
+    return Diary(time)
+
+
+def test_time_is_the_clocks_and_what_it_was_set_ahead(diary: Diary) -> None:
+    """The time is the clock's, plus all that it was set ahead."""
+    assert diary.timeline.now() == diary.start
+    diary.timeline.advance(5)
+    diary.time.now += 2
+    diary.timeline.advance(0.5)
+    assert diary.timeline.now() == diary.start + 7.5
+
+
+@pytest.mark.parametrize("ahead", [True, False], ids=["set ahead", "the clock's own"])
+def test_what_falls_due_happens_in_order(diary: Diary, ahead: bool) -> None:
+    """What is due happens by its time, then in the order of planning, as of its own time, however
+    the time passed; the rest waits."""
+    for name, in_s in (("c", 30), ("a", 10), ("b", 20), ("a again", 10), ("later", 30.5)):
+        diary.plan(name, in_s)
+    assert diary.timeline.next_due() == diary.start + 10
+    if ahead:
+        diary.timeline.advance(30)
+    else:
+        diary.time.now += 30
+        diary.timeline.run_due()
+    assert diary.entries == [("a", 10), ("a again", 10), ("b", 20), ("c", 30)]
+    assert diary.timeline.now() == diary.start + 30
+    assert diary.timeline.next_due() == diary.start + 30.5
+
+
+def test_nothing_happens_before_it_is_run(diary: Diary) -> None:
+    """What is due at once, or was long ago, waits for the next run; it happens once."""
+    diary.plan("now", 0)
+    diary.plan("before", -5)
+    assert diary.entries == []
+    diary.timeline.run_due()
+    diary.timeline.run_due()
+    assert diary.entries == [("before", -5), ("now", 0)]
+    assert diary.timeline.next_due() is None
+
+
+def test_what_follows_in_the_same_run(diary: Diary) -> None:
+    """What an action plans happens in the same run if it is due by then, at its own time."""
+
+    def action() -> None:
+        diary.note("first")
+        at = diary.timeline.now()
+        diary.timeline.at(at + 5, lambda: diary.note("soon"))
+        diary.timeline.at(at + 11, lambda: diary.note("too late"))
+
+    diary.timeline.at(diary.start + 10, action)
+    diary.plan("between", 12)
+    diary.timeline.advance(20)
+    assert diary.entries == [("first", 10), ("between", 12), ("soon", 15)]
+    diary.timeline.advance(1)
+    assert diary.entries[3:] == [("too late", 21)]
+
+
+def test_a_run_within_a_run_does_nothing(diary: Diary) -> None:
+    """An action that looks at the state lets nothing else happen under its feet."""
+
+    def action() -> None:
+        diary.timeline.run_due()
+        diary.note("outer")
+
+    diary.timeline.at(diary.start + 1, action)
+    diary.plan("next", 2)
+    diary.timeline.advance(5)
+    assert diary.entries == [("outer", 1), ("next", 2)]
+
+
+def test_an_action_may_set_the_clock_ahead(diary: Diary) -> None:
+    """What then falls due happens at the next run."""
+    diary.timeline.at(diary.start + 1, lambda: diary.timeline.advance(100))
+    diary.plan("after", 50)
+    diary.timeline.advance(5)
+    assert diary.entries == []
+    assert diary.timeline.now() == diary.start + 105
+    diary.timeline.run_due()
+    assert diary.entries == [("after", 50)]
+
+
+def test_an_action_that_fails(diary: Diary) -> None:
+    """An action's error reaches whoever ran it; the time goes on, and the rest still happens."""
+
+    def action() -> None:
+        raise RuntimeError("no")
+
+    diary.timeline.at(diary.start + 1, action)
+    diary.plan("rest", 2)
+    with pytest.raises(RuntimeError, match="no"):
+        diary.timeline.advance(5)
+    assert diary.timeline.now() == diary.start + 5
+    diary.timeline.run_due()
+    assert diary.entries == [("rest", 2)]
+
+
+@pytest.mark.parametrize("seconds", [-0.001, -math.inf, math.inf, math.nan])
+def test_time_goes_forward_only(diary: Diary, seconds: float) -> None:
+    """The clock is not set back, nor to no time at all."""
+    diary.plan("due", 0)
+    with pytest.raises(ValueError, match="forward"):
+        diary.timeline.advance(seconds)
+    assert (diary.timeline.now(), diary.entries, diary.changes) == (diary.start, [], 1)
+
+
+def test_time_has_an_end(diary: Diary) -> None:
+    """The clock is set to before the year 9000 at most, in one step or in many."""
+    to_the_end = YEAR_9000 - diary.start
+    with pytest.raises(ValueError, match="9000"):
+        diary.timeline.advance(to_the_end)
+    diary.timeline.advance(to_the_end - 1)
+    with pytest.raises(ValueError, match="9000"):
+        diary.timeline.advance(1)
+    assert diary.timeline.now() == YEAR_9000 - 1
+
+
+def test_whoever_waits_is_told(diary: Diary) -> None:
+    """Planning something and setting the clock ahead are told of, after they are done."""
+    heard: list[tuple[float, float | None]] = []
+    diary.timeline.on_change = lambda: heard.append(
+        (diary.timeline.now() - diary.start, diary.timeline.next_due())
+    )
+    diary.plan("a", 5)
+    diary.timeline.advance(10)
+    diary.timeline.advance(0)
+    assert heard == [(0, diary.start + 5), (10, None), (10, None)]
+    assert diary.entries == [("a", 5)]
+
+
+def test_reset(diary: Diary) -> None:
+    """A reset forgets what was to happen, and goes back to the clock's own time."""
+    diary.plan("never", 50)
+    diary.timeline.advance(20)
+    diary.time.now += 1
+    diary.timeline.reset()
+    assert (diary.timeline.now(), diary.timeline.next_due()) == (diary.start + 1, None)
+    diary.timeline.advance(100)
+    assert diary.entries == []
+
+
+def test_reset_within_a_run(diary: Diary) -> None:
+    """An action may reset: nothing else happens in that run."""
+    diary.timeline.at(diary.start + 1, diary.timeline.reset)
+    diary.plan("never", 2)
+    diary.timeline.advance(5)
+    assert (diary.entries, diary.timeline.now()) == ([], diary.start)
+
+
+def test_nobody_need_listen(time: FakeTime) -> None:
+    """Without anybody to tell, things happen all the same."""
+    timeline = Timeline(time.clock)
+    happened: list[float] = []
+    timeline.at(time.now + 1, lambda: happened.append(timeline.now()))
+    timeline.advance(2)
+    assert happened == [time.now + 1]
