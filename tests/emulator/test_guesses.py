@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from domain import Domain
+from domain import Domain, fixed
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.stock import RefusedError
@@ -309,3 +309,16 @@ def test_voucher_in_a_lagging_listing_looks_untouched() -> None:
     before = domain.listing("self")
     assert lagging(domain)
     assert domain.listing("self", lag_s=1) == before
+
+
+def test_stock_in_a_lagging_listing_expires() -> None:
+    """A listing's lag is of what left the stock: whatever expires there is shown at once."""
+    domain = Domain()
+    domain.add("self", codes=["A", "B"])
+    domain.add("dated", codes=["C", "D"], expiry=fixed(domain.time.now + 10))
+    domain.state.expire("A")
+    domain.issue("dated")
+    assert domain.statuses("self", lag_s=60) == ["EXPIRED", "VALID"]
+    assert domain.statuses("dated", lag_s=60) == ["VALID", "VALID"]
+    domain.time.now += 10
+    assert domain.statuses("dated", lag_s=60) == ["EXPIRED", "EXPIRED"]

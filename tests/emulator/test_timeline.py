@@ -100,9 +100,10 @@ def test_a_run_within_a_run_does_nothing(diary: Diary) -> None:
         diary.note("outer")
 
     diary.timeline.at(diary.start + 1, action)
+    diary.plan("at the same time", 1)
     diary.plan("next", 2)
     diary.timeline.advance(5)
-    assert diary.entries == [("outer", 1), ("next", 2)]
+    assert diary.entries == [("outer", 1), ("at the same time", 1), ("next", 2)]
 
 
 def test_an_action_may_set_the_clock_ahead(diary: Diary) -> None:
