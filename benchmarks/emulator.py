@@ -1,0 +1,307 @@
+"""What the emulator bears: issues over HTTP, a million vouchers, listings of any length.
+
+Over HTTP it answers LIMIT_PER_S signed issues a second or more, with every rule kept. Beside it,
+by turns in the same run, stands what this machine allows: the same load on a bare
+`aiohttp.web.Server` whose answer is a constant (a), and `RsaVerifier.verify` in a loop (b). One
+core that does both for each request does 1 / (1 / a + 1 / b) a second; the ratio to that is
+at least LIMIT_RATIO. The load comes from a process of its own, which may not be what is slowest:
+it is idle for a part of the time, and gets far more answers from the constant server.
+
+A million vouchers fit into LIMIT_MIB of a fresh process, whether they come into being when they
+are issued or before. A page of a listing takes the same time at any place of a batch of any size.
+"""
+
+import asyncio
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import attrs
+import orjson
+from aiohttp import web
+from http_load import Outcome, Signed, ask, load, signed_issues, token_request
+
+from rm_voucher import Environment
+from rm_voucher.building import sign_request
+from rm_voucher.emulator import Emulator, Guesses
+from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.emulator.routes import _cursor
+from rm_voucher.protocol import build_token, build_vouchers, parse_token
+from rm_voucher.signing import RsaSigner, RsaVerifier
+
+LIMIT_PER_S = 4_000
+LIMIT_RATIO = 0.3
+ROUNDS = 5
+REQUESTS = 25_000  # a round
+VERIFIED = 5_000  # a round
+LIMIT_LOAD_SHARE = 0.6  # of a core
+LIMIT_LOAD_REACH = 1.5  # answers of the constant server for one of the emulator
+
+LIMIT_MIB = 700.0
+VOUCHERS = 1_000_000
+WAYS = {"with the issue": False, "up front": True}  # whether codes are there before
+
+LIMIT_SPREAD = 1.5
+SIZES = (1_000, 30_000, 1_000_000)
+PLACES = ("start", "middle", "end")
+PAGES = 60  # of each size and place
+PAGE_SIZE = Guesses().page_size
+
+# ru_maxrss is in KiB, on macOS in bytes.
+MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
+KEY = "BENCH"
+CLIENT = "bench"
+# As long as the answer to an issue.
+CONSTANT = json.dumps(
+    {
+        "item": {"code": "A" * 10, "qrUrl": "https://emulator.invalid/qr/1/voucher/" + "A" * 10},
+        "code": "SUCCESS",
+    },
+    separators=(",", ":"),
+).encode()
+
+
+# The servers, each run as a process of its own until its standard input ends.
+
+
+async def serve_emulator(public_key: str) -> None:
+    emulator = Emulator(
+        client_id=CLIENT,
+        client_secret=CLIENT,
+        public_key=public_key.encode(),
+        batches={KEY: 2**40},
+    )
+    # As after a long time: the memory of nonces is full, and each one pushes out another.
+    for number in range(2 * Guesses().nonces_kept):
+        emulator.gate._check_nonce(f"old {number}")
+    async with emulator.serve() as server:
+        await until_input_ends(int(server.url.rpartition(":")[2]))
+    print(len(set(emulator.state.issued(KEY))))
+
+
+async def serve_constant() -> None:
+    async def handle(http: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(body=CONSTANT, content_type="application/json")
+
+    runner = web.ServerRunner(web.Server(handle, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    await until_input_ends(runner.addresses[0][1])
+    await runner.cleanup()
+    print(0)
+
+
+async def until_input_ends(port: int) -> None:
+    print(port, flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+@contextmanager
+def server(*arguments: str) -> Iterator[tuple[int, Callable[[], int]]]:
+    """Run a server; give its port, and what ends it and returns how many codes it issued."""
+    with subprocess.Popen(
+        [sys.executable, __file__, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+
+        def end() -> int:
+            stdin.close()
+            return int(stdout.read())
+
+        yield int(process.stdout.readline()), end
+
+
+# Issues over HTTP.
+
+
+@attrs.frozen
+class Round:
+    emulator: Outcome
+    constant: Outcome
+    verified_per_s: float
+
+    @property
+    def limit_per_s(self) -> float:
+        return 1 / (1 / self.constant.per_s + 1 / self.verified_per_s)
+
+    @property
+    def ratio(self) -> float:
+        return self.emulator.per_s / self.limit_per_s
+
+
+def on_emulator(public_key: str, signed: Sequence[Signed]) -> Outcome:
+    with server("emulator", public_key) as (port, end):
+        token = json.loads(ask(port, token_request(CLIENT, CLIENT)))["accessToken"]
+        outcome = load(port, [one.with_token(token) for one in signed])
+        issued = end()
+    if issued != len(signed):
+        sys.exit(f"{issued} distinct codes for {len(signed)} issues")
+    return outcome
+
+
+def on_constant(signed: Sequence[Signed]) -> Outcome:
+    with server("constant") as (port, end):
+        outcome = load(port, [one.with_token("A" * 43) for one in signed])
+        end()
+    return outcome
+
+
+def verified_per_s(public_key: str, signed: Sequence[Signed]) -> float:
+    verifier = RsaVerifier.from_pem(public_key.encode())
+    begin = time.perf_counter()
+    if not all(verifier.verify(one.text, one.signature) for one in signed):
+        sys.exit("a signature is not of its text")
+    return len(signed) / (time.perf_counter() - begin)
+
+
+def measure_issues() -> list[str]:
+    """Measure, and return what is wrong."""
+    pem = new_private_key()
+    public_key = RsaSigner.from_pem(pem).public_key_pem().decode()
+    signed = signed_issues(pem, KEY, REQUESTS)
+    print(f"{REQUESTS:,} signed issues over HTTP, {ROUNDS} rounds, each a second:")
+    print("  emulator  constant    verify    both  ratio  load's share of a core")
+    rounds = []
+    for _ in range(ROUNDS):
+        one = Round(
+            on_emulator(public_key, signed),
+            on_constant(signed),
+            verified_per_s(public_key, signed[:VERIFIED]),
+        )
+        rounds.append(one)
+        print(
+            f"{one.emulator.per_s:10,.0f}{one.constant.per_s:10,.0f}{one.verified_per_s:10,.0f}"
+            f"{one.limit_per_s:8,.0f}{one.ratio:7.2f}"
+            f"{one.emulator.cpu_share:7.2f}, constant {one.constant.cpu_share:.2f}",
+            flush=True,
+        )
+    per_s = statistics.median(one.emulator.per_s for one in rounds)
+    ratio = statistics.median(one.ratio for one in rounds)
+    share = statistics.median(one.emulator.cpu_share for one in rounds)
+    reach = statistics.median(one.constant.per_s / one.emulator.per_s for one in rounds)
+    print(f"median {per_s:,.0f} issues/s (limit {LIMIT_PER_S:,})")
+    print(f"ratio to both {ratio:.2f} (limit {LIMIT_RATIO})")
+    print(f"load's share of a core {share:.2f} (limit {LIMIT_LOAD_SHARE})")
+    print(f"load's reach {reach:.1f} times that rate (limit {LIMIT_LOAD_REACH})")
+    wrong = []
+    if per_s < LIMIT_PER_S or ratio < LIMIT_RATIO:
+        wrong.append("the emulator is too slow over HTTP")
+    if share > LIMIT_LOAD_SHARE or reach < LIMIT_LOAD_REACH:
+        wrong.append("the load may be what is slow")
+    return wrong
+
+
+# A million vouchers, and listings.
+
+
+def issue_all(emulator: Emulator, key: str, quantity: int) -> None:
+    emulator.add_batch(key, key=key, quantity=quantity)
+    state = emulator.state
+    for _ in range(quantity):
+        state.issue(key)
+
+
+def peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS_UNIT_BYTES / 2**20
+
+
+def mib_of(way: str) -> float:
+    """Return the most memory this process took for VOUCHERS that were all issued."""
+    issue_all(Emulator(guesses=Guesses(codes_up_front=WAYS[way])), KEY, VOUCHERS)
+    return peak_mib()
+
+
+def listing_ms() -> list[list[float]]:
+    """Return the median time of a page, for each size one for each place."""
+    emulator = Emulator()
+    assert emulator.credentials is not None
+    for size in SIZES:
+        issue_all(emulator, str(size), size)
+    starts = [(size, start) for size in SIZES for start in (0, size // 2, size - PAGE_SIZE)]
+    signer = RsaSigner.from_pem(emulator.credentials.private_key_pem())
+    environment = Environment.at("https://emulator.invalid")
+    token = parse_token(emulator.handle(build_token(environment, emulator.credentials)))
+    taken_ms: dict[tuple[int, int], list[float]] = {place: [] for place in starts}
+    for number in range(PAGES):
+        for size, start in starts:  # by turns, so that a busy machine troubles all alike
+            request = sign_request(
+                build_vouchers(environment, str(size), cursor=_cursor(start)),
+                signer=signer,
+                token=token.access_token,
+                nonce=f"{number} {size} {start}",
+                timestamp=int(time.time()),
+            )
+            begin = time.perf_counter()
+            answer = emulator.handle(request)
+            taken_ms[size, start].append((time.perf_counter() - begin) * 1e3)
+            codes = [item["code"] for item in orjson.loads(answer.body)["items"]]
+            listed = emulator.state.stock.batch(str(size)).listed[start : start + PAGE_SIZE]
+            if codes != [record.code for record in listed]:
+                sys.exit(f"not the page of {size} from {start} on")
+    medians = [statistics.median(taken_ms[place]) for place in starts]
+    return [medians[index : index + len(PLACES)] for index in range(0, len(medians), len(PLACES))]
+
+
+def in_fresh_process(*arguments: str) -> object:
+    done = subprocess.run(
+        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        sys.exit(done.returncode)
+    return json.loads(done.stdout)
+
+
+def measure_memory() -> list[str]:
+    """Measure, and return what is wrong."""
+    wrong = []
+    for way in WAYS:
+        mib = in_fresh_process("memory", way)
+        assert isinstance(mib, float)
+        print(f"{VOUCHERS:,} vouchers, {way}: peak {mib:.0f} MiB (limit {LIMIT_MIB:.0f})")
+        if mib >= LIMIT_MIB:
+            wrong.append(f"vouchers {way} take too much memory")
+    return wrong
+
+
+def measure_listings() -> list[str]:
+    """Measure, and return what is wrong."""
+    table = in_fresh_process("listings")
+    assert isinstance(table, list)
+    print(f"a page of a listing, median of {PAGES}, in ms: " + ", ".join(PLACES))
+    for size, row in zip(SIZES, table, strict=True):
+        print(f"{size:10,}  " + "  ".join(f"{ms:.2f}" for ms in row))
+    every = [ms for row in table for ms in row]
+    spread = max(every) / min(every)
+    print(f"slowest to fastest {spread:.2f} (limit {LIMIT_SPREAD})", flush=True)
+    return [] if spread <= LIMIT_SPREAD else ["a listing's time grows with the batch"]
+
+
+def main() -> None:
+    # Memory first: a process begins with the peak of the one that started it.
+    wrong = [*measure_memory(), *measure_listings(), *measure_issues()]
+    if wrong:
+        sys.exit("; ".join(wrong))
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["emulator", public_key]:
+            asyncio.run(serve_emulator(public_key))
+        case ["constant"]:
+            asyncio.run(serve_constant())
+        case ["memory", way]:
+            print(json.dumps(mib_of(way)))
+        case ["listings"]:
+            print(json.dumps(listing_ms()))
+        case _:
+            main()
