@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
@@ -60,10 +61,10 @@ class Gate:
         self._clock = clock
         self._wire_clock = wire_clock
         # Until when each is good, in unix seconds, the oldest first.
-        self._tokens: dict[str, float] = {}
-        self._refresh_tokens: dict[str, float] = {}
-        self._revoked: dict[str, str] = {}
-        self._nonces: dict[str, None] = {}
+        self._tokens: OrderedDict[str, float] = OrderedDict()
+        self._refresh_tokens: OrderedDict[str, float] = OrderedDict()
+        self._revoked: OrderedDict[str, str] = OrderedDict()
+        self._nonces: OrderedDict[str, None] = OrderedDict()
 
     def grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
         """Return a new token, for the client's credentials or for a refresh token."""
@@ -164,8 +165,8 @@ def bearer_of(authorization: str) -> str:
     return token if scheme == "Bearer" else ""
 
 
-def _keep(kept: dict[str, V], key: str, value: V, most: int) -> None:
+def _keep(kept: OrderedDict[str, V], key: str, value: V, most: int) -> None:
     """Put something into a bounded dict; the oldest is forgotten."""
     kept[key] = value
     if len(kept) > most:
-        del kept[next(iter(kept))]
+        kept.popitem(last=False)  # a plain dict would look for its first key, further each time
