@@ -67,11 +67,12 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what the documentation claims; each figure is a ratio within one run."""
+    """Measure what the documentation claims: ratios within one run, and the emulator's limits."""
     session.install("-e", ".[bench]")
     session.run("python", "benchmarks/import_time.py")
     session.run("python", "benchmarks/decode.py")
     session.run("python", "benchmarks/bulk_http.py")
+    session.run("python", "benchmarks/emulator.py")
 
 
 @nox.session
