@@ -1,11 +1,12 @@
 """What the emulator bears: issues over HTTP, a million vouchers, listings of any length.
 
-Over HTTP it answers LIMIT_PER_S signed issues a second or more, with every rule kept. Beside it,
-by turns in the same run, stands what this machine allows: the same load on a bare
-`aiohttp.web.Server` whose answer is a constant (a), and `RsaVerifier.verify` in a loop (b). One
-core that does both for each request does 1 / (1 / a + 1 / b) a second; the ratio to that is
-at least LIMIT_RATIO. The load comes from a process of its own, which may not be what is slowest:
-it is idle for a part of the time, and gets far more answers from the constant server.
+Over HTTP it answers LIMIT_PER_S signed issues a second or more, with every rule kept; that needs
+a machine with two cores and nothing else to do. Beside it, by turns in the same run, stands what
+the machine allows: the same load on a bare `aiohttp.web.Server` whose answer is a constant (a),
+and `RsaVerifier.verify` in a loop (b). One core that does both for each request does
+1 / (1 / a + 1 / b) a second; the ratio to that is at least LIMIT_RATIO on any machine. The load
+comes from a process of its own, which may not be what is slowest: it is idle for a part of the
+time, and gets far more answers from the constant server.
 
 A million vouchers fit into LIMIT_MIB of a fresh process, whether they come into being when they
 are issued or before. A page of a listing takes the same time at any place of a batch of any size.
@@ -13,6 +14,7 @@ are issued or before. A page of a listing takes the same time at any place of a 
 
 import asyncio
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -141,9 +143,17 @@ class Round:
 
 def on_emulator(public_key: str, signed: Sequence[Signed]) -> Outcome:
     with server("emulator", public_key) as (port, end):
-        token = json.loads(ask(port, token_request(CLIENT, CLIENT)))["accessToken"]
-        outcome = load(port, [one.with_token(token) for one in signed])
+        _, answer = ask(port, token_request(CLIENT, CLIENT))
+        token = json.loads(answer)["accessToken"]
+        requests = [one.with_token(token) for one in signed]
+        outcome = load(port, requests)
+        # The rules are kept: of the signature, the nonce and the token.
+        again = requests[0]
+        swapped = again.replace(signed[0].signature.encode(), signed[1].signature.encode())
+        statuses = [ask(port, one)[0] for one in (swapped, again, signed[0].with_token("none"))]
         issued = end()
+    if statuses != [401, 400, 401]:
+        sys.exit(f"a wrong signature, a repeat and a wrong token got {statuses}")
     if issued != len(signed):
         sys.exit(f"{issued} distinct codes for {len(signed)} issues")
     return outcome
@@ -190,12 +200,15 @@ def measure_issues() -> list[str]:
     share = statistics.median(one.emulator.cpu_share for one in rounds)
     reach = statistics.median(one.constant.per_s / one.emulator.per_s for one in rounds)
     print(f"median {per_s:,.0f} issues/s (limit {LIMIT_PER_S:,})")
+    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     print(f"ratio to both {ratio:.2f} (limit {LIMIT_RATIO})")
     print(f"load's share of a core {share:.2f} (limit {LIMIT_LOAD_SHARE})")
     print(f"load's reach {reach:.1f} times that rate (limit {LIMIT_LOAD_REACH})")
     wrong = []
-    if per_s < LIMIT_PER_S or ratio < LIMIT_RATIO:
-        wrong.append("the emulator is too slow over HTTP")
+    if per_s < LIMIT_PER_S:
+        wrong.append(f"fewer than {LIMIT_PER_S:,} issues a second: is the machine busy, or slow?")
+    if ratio < LIMIT_RATIO:
+        wrong.append("the emulator is too slow for what this machine allows")
     if share > LIMIT_LOAD_SHARE or reach < LIMIT_LOAD_REACH:
         wrong.append("the load may be what is slow")
     return wrong
