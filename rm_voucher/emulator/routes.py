@@ -140,11 +140,12 @@ class Routes:
 
     def _void(self, ask: Ask) -> dict[str, Any]:
         body = _object(ask.body)
-        store_id = _text(body, "storeId")
-        if Rule.STORE in self._relaxed:
-            store_id = None
-        used_at = _time(body, "usedAt")
-        record = self._state.void(ask.name, store_id=store_id, used_at=used_at)
+        record = self._state.void(
+            ask.name,
+            store_id=_text(body, "storeId"),
+            used_at=_time(body, "usedAt"),
+            any_store=Rule.STORE in self._relaxed,
+        )
         return _item(self._state.wire(record))
 
     def _reinstate(self, ask: Ask) -> dict[str, Any]:

@@ -106,10 +106,16 @@ class VoucherState:
         return record.code, self.qr_url(record.code)
 
     def void(
-        self, code: str, *, store_id: str | None = None, used_at: datetime | None = None
+        self,
+        code: str,
+        *,
+        store_id: str | None = None,
+        used_at: datetime | None = None,
+        any_store: bool = False,
     ) -> Record:
-        """Use a voucher up. Redeeming it first is optional."""
-        self._check_store(store_id)
+        """Use a voucher up. Redeeming it first is optional; ``any_store`` takes unknown stores."""
+        if store_id is None or not any_store:
+            self._check_store(store_id)
         record = self.stock.find(code)
         status = record.status(self._clock())
         if status is _ISSUED and self._guesses.void_needs_redeem:
