@@ -44,11 +44,11 @@ Handler = Callable[["Ask"], dict[str, Any]]
 
 @attrs.frozen
 class Ask:
-    """What a handler is given: the path's variable part, the query, the body's JSON."""
+    """What a handler is given: the path's variable part, the query, the body's JSON object."""
 
     name: str
     query: Mapping[str, str]
-    body: object
+    body: Mapping[str, Any]
     lag_s: float
 
 
@@ -67,7 +67,7 @@ class Route:
             fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError:
             raise RefusedError("INVALID_PARAMETER") from None
-        return self.handler(Ask(self.name, dict(fields), body, lag_s))
+        return self.handler(Ask(self.name, dict(fields), _object(body), lag_s))
 
 
 class Routes:
@@ -139,19 +139,17 @@ class Routes:
         return _item(self._state.wire(self._state.get(ask.name)))
 
     def _void(self, ask: Ask) -> dict[str, Any]:
-        body = _object(ask.body)
         record = self._state.void(
             ask.name,
-            store_id=_text(body, "storeId"),
-            used_at=_time(body, "usedAt"),
+            store_id=_text(ask.body, "storeId"),
+            used_at=_time(ask.body, "usedAt"),
             any_store=Rule.STORE in self._relaxed,
         )
         return _item(self._state.wire(record))
 
     def _reinstate(self, ask: Ask) -> dict[str, Any]:
-        body = _object(ask.body)
-        pin = _text(body, "pin")
-        _text(body, "reason")
+        pin = _text(ask.body, "pin")
+        _text(ask.body, "reason")
         if Rule.PIN not in self._relaxed:
             if pin is None:
                 raise RefusedError("VALIDATION_ERROR", "pin is required")
@@ -160,7 +158,7 @@ class Routes:
         return _item(self._state.wire(self._state.reinstate(ask.name)))
 
     def _redeem(self, ask: Ask) -> dict[str, Any]:
-        codes = _object(ask.body).get("codes")
+        codes = ask.body.get("codes")
         if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
             raise RefusedError("VALIDATION_ERROR", "codes is a list of text")
         redeemed = self._state.redeem(codes)
