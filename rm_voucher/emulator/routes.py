@@ -211,10 +211,11 @@ class Routes:
             return 0
         try:
             word, number = base64.b64decode(cursor, b"-_", validate=True).decode().split(" ")
-            if word == "from" and number.isascii() and number.isdecimal():
-                return int(number)
+            start = int(number) if word == "from" else 0
         except (binascii.Error, ValueError):  # the text of a decimal may be too long to read
-            pass
+            start = 0
+        if start > 0 and cursor == _cursor(start):  # not another spelling of it
+            return start
         if Rule.CURSOR in self._relaxed:
             return 0
         raise RefusedError("INVALID_PARAMETER", "cursor is none that a page gave")
