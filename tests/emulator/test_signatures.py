@@ -1,0 +1,342 @@
+"""Signatures, timestamps and nonces: what a request must show besides its token."""
+
+import base64
+
+import attrs
+import pytest
+from conftest import FakeTime, NoSigner
+from rawcalls import (
+    FIRST_TOKEN,
+    access_token,
+    known,
+    prepared,
+    send,
+    signed,
+    token_asking,
+    with_header,
+)
+from yarl import URL
+
+from rm_voucher.emulator import Guesses
+from rm_voucher.emulator.guesses import Rule
+from rm_voucher.signing import format_signature
+
+GOOD = (200, "SUCCESS")
+BATCHES = ("GET", "/v3/voucher-batches")
+UNSIGNED = (401, "INVALID_REQUEST_SIGNATURE")
+LATE = (401, "INVALID_TIMESTAMP")
+NO_NONCE = (400, "INVALID_REQUEST")
+UNKNOWN_TOKEN = (401, "TOKEN_INVALID")
+
+
+@pytest.fixture
+def clock():
+    return FakeTime()
+
+
+@pytest.fixture
+def make(clock):
+    """Make an emulator that knows the client of `rawcalls`."""
+
+    def make(**options):
+        return known(clock=clock.clock, **options)
+
+    return make
+
+
+@pytest.fixture
+def emulator(make):
+    return make()
+
+
+BODY = b'{"codes":["X"],"note":{"a":"<\xc3\xa9>","b":[1,2]}}'
+CANONICAL = rb'{"codes":["X"],"note":{"a":"\u003c' + b"\xc3\xa9" + rb'\u003e","b":[1,2]}}'
+REDEEM = ("POST", "/v3/vouchers/redeem?x=1", CANONICAL)
+
+
+def redeem_request(emulator):
+    emulator.add_batch("uploaded", codes=["X"])
+    return prepared(emulator, *REDEEM)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"method": "PUT"},
+        {"url": "https://emulator.invalid/v3/vouchers/redeem?x=2"},
+        {"url": "https://emulator.invalid/v3/vouchers/redeem?x=1&"},
+        {"url": "https://emulator.invalid/v3/vouchers/%72edeem?x=1"},
+        {"url": "https://emulator.invalid:8443/v3/vouchers/redeem?x=1"},
+        {"url": "http://emulator.invalid/v3/vouchers/redeem?x=1"},
+        {"body": BODY.replace(b'"X"', b'"Y"')},
+        {"body": BODY.replace(b"[1,2]", b"[2,1]")},
+        {"body": b""},
+        {"X-Nonce-Str": "another"},
+        {"X-Timestamp": "1700000001"},
+        {"X-Timestamp": "1700000000.0"},
+        {"X-Signature": None},
+        {"X-Signature": ""},
+        {"X-Signature": "sha256 "},
+        {"X-Signature": format_signature(b"x" * 256)},
+    ],
+)
+def test_signature_covers_every_part(make, change):
+    """Whatever of the request is changed after it was signed, the signature fits no more."""
+    emulator = make(relax=[Rule.METHOD])
+    changed = redeem_request(emulator)
+    for name, value in change.items():
+        if name.startswith("X-"):
+            changed = with_header(changed, name, value)
+        else:
+            changed = attrs.evolve(
+                changed, **{name: URL(value, encoded=True) if name == "url" else value}
+            )
+    assert send(emulator, changed) == UNSIGNED
+    assert emulator.voucher("X").status == "VALID"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        BODY,
+        CANONICAL,
+        b' {\n"note": {"b": [1, 2], "a": "\\u003c\\u00e9>"},\t"codes": ["X"]}\r\n',
+    ],
+)
+def test_signature_is_of_the_canonical_body(emulator, body):
+    """A body that is spaced, ordered or escaped in another way is the same JSON, and still good."""
+    assert send(emulator, attrs.evolve(redeem_request(emulator), body=body)) == GOOD
+
+
+@pytest.mark.parametrize(
+    ("signed_body", "sent_body"), [(b"", b"{}"), (b"{}", b"null"), (b"null", b" { } ")]
+)
+def test_empty_bodies_are_not_signed(emulator, signed_body, sent_body):
+    """No body, ``null`` and ``{}`` have no part in the signature."""
+    emulator.add_batch("x", quantity=1, key="K")
+    ready = prepared(emulator, "POST", "/v3/voucher-batch/K/issue", signed_body)
+    assert send(emulator, attrs.evolve(ready, body=sent_body)) == GOOD
+
+
+def of_parts(rewrite):
+    """Return a change of the signature's base64."""
+    return lambda value: "sha256 " + rewrite(value.removeprefix("sha256 "))
+
+
+@pytest.mark.parametrize(
+    "rewrite",
+    [
+        of_parts(lambda text: text.rstrip("=")),
+        of_parts(lambda text: text + "\n"),
+        of_parts(lambda text: " " + text),
+        of_parts(lambda text: text[:-4]),
+        of_parts(lambda text: base64.b64decode(text).hex()),
+        of_parts(lambda text: "é" + text),
+        of_parts(lambda text: "\udcff" + text),
+        lambda value: value.removeprefix("sha256 "),
+        lambda value: value.replace("sha256", "SHA256"),
+        lambda value: value.replace("sha256", "rsa"),
+        lambda value: value.replace(" ", ""),
+    ],
+)
+def test_signature_forms(emulator, rewrite):
+    """A signature is written in one way: the scheme, a space, standard base64 with its padding."""
+    ready = prepared(emulator, *BATCHES)
+    value = rewrite(ready.headers["X-Signature"])
+    assert send(emulator, with_header(ready, "X-Signature", value)) == UNSIGNED
+
+
+def test_signature_in_url_safe_base64_is_refused(emulator):
+    """The URL-safe alphabet is another one."""
+    for number in range(100):
+        ready = prepared(emulator, *BATCHES, token="T", nonce=f"nonce-{number}")
+        value = ready.headers["X-Signature"]
+        if "+" in value or "/" in value:
+            break
+    ready = with_header(ready, "Authorization", f"Bearer {access_token(emulator)}")
+    safe = with_header(ready, "X-Signature", value.replace("+", "-").replace("/", "_"))
+    assert send(emulator, safe) == UNSIGNED
+    assert send(emulator, ready) == GOOD
+
+
+def test_refusal_has_the_text_to_sign(emulator):
+    """A refused signature comes with what it should be of, for the log."""
+    ready = prepared(emulator, *BATCHES, nonce="n", timestamp=1_700_000_000, signer=NoSigner())
+    assert emulator.reply(ready).refused.expected == (
+        "method=get&nonceStr=n&requestUrl=https://emulator.invalid/v3/voucher-batches"
+        "&signType=sha256&timestamp=1700000000"
+    )
+
+
+def test_token_needs_no_signature(emulator):
+    """The token endpoint is not signed, and uses no nonce or timestamp."""
+    assert send(emulator, token_asking(FIRST_TOKEN)) == (200, "")
+
+
+@pytest.mark.parametrize(
+    ("tolerance_s", "off_s", "expected"),
+    [
+        (300.0, 0, GOOD),
+        (300.0, 300, GOOD),
+        (300.0, -300, GOOD),
+        (300.0, 300.001, LATE),
+        (300.0, -300.001, LATE),
+        (5.0, 5, GOOD),
+        (5.0, -5.001, LATE),
+        (5.0, 5.001, LATE),
+    ],
+)
+@pytest.mark.parametrize("spelling", ["seconds", "fraction", "milliseconds"])
+def test_timestamp_window(make, clock, tolerance_s, off_s, expected, spelling):
+    """The window ends exactly at the tolerance, on both sides, however the time is spelt."""
+    emulator = make(guesses=Guesses(timestamp_tolerance_s=tolerance_s))
+    token = access_token(emulator)
+    at = 1_700_000_000
+    clock.now = at - off_s
+    text = {"seconds": f"{at}", "fraction": f"{at}.000", "milliseconds": f"{at}000"}[spelling]
+    assert signed(emulator, *BATCHES, token=token, timestamp=text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1700000300.0", GOOD),
+        ("1700000300.5", LATE),
+        ("1699999699.9", LATE),
+        ("1700000300.000000001", GOOD),  # a float of today holds no nanoseconds
+        ("1700000300.01", LATE),  # of 13 characters, yet no milliseconds
+        ("1700000300000", GOOD),
+        ("1700000300001", LATE),
+        ("1699999699999", LATE),
+    ],
+)
+def test_timestamp_fractions_count(emulator, text, expected):
+    """What stands behind the seconds is part of the time."""
+    assert signed(emulator, *BATCHES, timestamp=text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "17000000000",
+        "170000000",
+        "1700000000.",
+        "1700000000.0000000000",
+        "1700000000000.0",
+        "+1700000000",
+        " 1700000000",
+        "1700000000\n",
+        "1_700_000_000",
+        "1.7e9",
+        "nan",
+        "inf",
+        "0x6553f100",
+        "2023-11-14T22:13:20Z",
+        "1700000000,0",
+        "١٧٠٠٠٠٠٠٠٠",
+        "1700000000000000",
+    ],
+)
+def test_timestamp_garbage(emulator, text):
+    """What is none of the three spellings is refused, even when the signature is good."""
+    assert signed(emulator, *BATCHES, timestamp=text) == LATE
+
+
+def test_timestamp_is_required(emulator):
+    """A request without a timestamp is refused."""
+    ready = with_header(prepared(emulator, *BATCHES), "X-Timestamp", None)
+    assert send(emulator, ready) == LATE
+
+
+@pytest.mark.parametrize(("off_s", "words"), [(301, "301 s behind"), (-302, "302 s ahead")])
+def test_timestamp_refusal_says_how_far(emulator, clock, off_s, words):
+    """The refusal says how far the client's clock is off, and to which side."""
+    ready = prepared(emulator, *BATCHES)
+    clock.now += off_s
+    assert emulator.reply(ready).refused.message == f"X-Timestamp is {words}"
+
+
+def test_nonce_works_once(emulator):
+    """A request that was sent before is refused, whole or with its nonce only."""
+    ready = prepared(emulator, *BATCHES, nonce="once")
+    assert send(emulator, ready) == GOOD
+    assert send(emulator, ready) == NO_NONCE
+    assert signed(emulator, "GET", "/v3/voucher-batches?cursor=", nonce="once") == NO_NONCE
+    assert signed(emulator, *BATCHES, nonce="Once") == GOOD
+
+
+def test_replayed_issue_issues_once(emulator):
+    """A replayed issue leaves the stock alone."""
+    emulator.add_batch("x", quantity=2, key="K")
+    ready = prepared(emulator, "POST", "/v3/voucher-batch/K/issue", b"{}")
+    assert [send(emulator, ready) for _ in range(2)] == [GOOD, NO_NONCE]
+    assert len(emulator.state.issued("K")) == 1
+
+
+def test_refused_work_uses_up_the_nonce(emulator):
+    """A request that may pass uses up its nonce, also when its work is refused."""
+    ready = prepared(emulator, "POST", "/v3/voucher/none")
+    assert send(emulator, ready) == (404, "VOUCHER_NOT_FOUND")
+    assert send(emulator, ready) == NO_NONCE
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("X-Signature", "sha256 eA==", UNSIGNED),
+        ("X-Timestamp", "1600000000", LATE),
+        ("Authorization", "Bearer forged", UNKNOWN_TOKEN),
+    ],
+)
+def test_forgery_uses_up_no_nonce(emulator, name, value, expected):
+    """Who can't sign can't spoil the nonce of one who can."""
+    ready = prepared(emulator, *BATCHES)
+    assert send(emulator, with_header(ready, name, value)) == expected
+    assert send(emulator, ready) == GOOD
+
+
+def test_wrong_method_uses_up_no_nonce(emulator):
+    """A request that no path takes is refused before it is looked at."""
+    ready = prepared(emulator, "PUT", "/v3/voucher-batches")
+    assert [send(emulator, ready) for _ in range(2)] == [(405, "METHOD_NOT_ALLOWED")] * 2
+
+
+@pytest.mark.parametrize(
+    ("nonce", "expected"),
+    [("", NO_NONCE), ("x", GOOD), ("x" * 32, GOOD), ("x" * 128, GOOD), ("x" * 129, NO_NONCE)],
+)
+def test_nonce_length(emulator, nonce, expected):
+    """A nonce is there, and of a length that can be remembered."""
+    assert signed(emulator, *BATCHES, nonce=nonce) == expected
+
+
+def test_nonce_header_is_required(emulator):
+    """A header that is left out is an empty nonce, even when that is what was signed."""
+    ready = prepared(emulator, *BATCHES, nonce="")
+    assert send(emulator, with_header(ready, "X-Nonce-Str", None)) == NO_NONCE
+
+
+def test_nonces_kept_are_bounded(make):
+    """So many nonces are remembered as the option says; the oldest is forgotten first."""
+    emulator = make(guesses=Guesses(nonces_kept=2))
+    token = access_token(emulator)
+    outcomes = [
+        signed(emulator, *BATCHES, nonce=nonce, token=token) for nonce in ("a", "b", "a", "c")
+    ]
+    assert outcomes == [GOOD, GOOD, NO_NONCE, GOOD]
+    assert signed(emulator, *BATCHES, nonce="b", token=token) == NO_NONCE
+    assert signed(emulator, *BATCHES, nonce="c", token=token) == NO_NONCE
+    assert signed(emulator, *BATCHES, nonce="a", token=token) == GOOD
+    assert len(emulator.gate._nonces) == 2
+
+
+def test_reset_keeps_the_gate(emulator):
+    """Beginning anew ends no token and forgets no nonce."""
+    token = access_token(emulator)
+    ready = prepared(emulator, *BATCHES, token=token)
+    assert send(emulator, ready) == GOOD
+    emulator.reset()
+    assert send(emulator, ready) == NO_NONCE
+    assert signed(emulator, *BATCHES, token=token) == GOOD
