@@ -166,8 +166,8 @@ async def test_listing_pages(count):
 
 async def test_page_size_is_for_every_listing():
     """By default 100 are on a page; the option is for all three listings."""
-    emulator = known(guesses=(guesses := Guesses()))
-    assert guesses.page_size == 100
+    emulator = known()
+    assert emulator.guesses.page_size == 100
     member = emulator.add_member("60", "1")
     codes = [f"C{number}" for number in range(101)]
     emulator.add_batch("x", key="K", codes=codes)
