@@ -127,6 +127,8 @@ def of_parts(rewrite):
     "rewrite",
     [
         of_parts(lambda text: text.rstrip("=")),
+        of_parts(lambda text: text + "="),
+        of_parts(lambda text: text + "AAAA"),
         of_parts(lambda text: text + "\n"),
         of_parts(lambda text: " " + text),
         of_parts(lambda text: text[:-4]),
@@ -204,7 +206,8 @@ def test_timestamp_window(make, clock, tolerance_s, off_s, expected, spelling):
         ("1700000300.5", LATE),
         ("1699999699.9", LATE),
         ("1700000300.000000001", GOOD),  # a float of today holds no nanoseconds
-        ("1700000300.01", LATE),  # of 13 characters, yet no milliseconds
+        ("1700000299.99", GOOD),  # of 13 characters, yet no milliseconds
+        ("1700000300.01", LATE),
         ("1700000300000", GOOD),
         ("1700000300001", LATE),
         ("1699999699999", LATE),
@@ -265,6 +268,7 @@ def test_nonce_works_once(emulator):
     assert send(emulator, ready) == NO_NONCE
     assert signed(emulator, "GET", "/v3/voucher-batches?cursor=", nonce="once") == NO_NONCE
     assert signed(emulator, *BATCHES, nonce="Once") == GOOD
+    assert send(emulator, ready) == NO_NONCE
 
 
 def test_replayed_issue_issues_once(emulator):
