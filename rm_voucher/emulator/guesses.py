@@ -59,7 +59,7 @@ class Guesses:
     """How long a listing does not show what was issued. Tests of reconciliation want more."""
     page_size: int = 100
     """The number of items on a page, where the request sets no smaller limit."""
-    used_from: VoucherStatus = VoucherStatus.ISSUED
+    used_from: VoucherStatus = attrs.field(default=VoucherStatus.ISSUED, converter=VoucherStatus)
     """From which status on a voucher counts as used: ISSUED, REDEEMED or VOID. RM's page says
     "used/assigned/redeemed", so issued ones are counted; the balance is what is not used."""
     shows_assigned_at: bool = True
@@ -77,7 +77,9 @@ class Guesses:
     """Whether a bulk redeem that is refused for one code has redeemed none."""
     max_redeem_codes: int = 100
     """How many codes a bulk redeem takes."""
-    member_redeem_to: VoucherStatus = VoucherStatus.VOID
+    member_redeem_to: VoucherStatus = attrs.field(
+        default=VoucherStatus.VOID, converter=VoucherStatus
+    )
     """What a member's redeem turns a voucher into: VOID, as in RM's example, or REDEEMED."""
     get_methods: Collection[str] = ("POST", "GET")
     """The methods of *get by code*: the page says POST, every SDK sends GET."""

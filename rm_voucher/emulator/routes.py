@@ -83,6 +83,8 @@ class Routes:
 
     def find(self, path: Sequence[str]) -> Route:
         """Return the route of a path. Raises `RefusedError` where there is none."""
+        if "" in path:
+            raise RefusedError("API_ENDPOINT_NOT_FOUND")
         match path:
             case ["v1", "token"]:
                 return Route(TOKEN, ("POST",), "", lambda ask: {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import string
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -79,7 +80,8 @@ class Stock:
             raise ValueError("a quantity can't be left out, be negative, or 2**63 or more")
         number = len(self._batches) + 1
         if key is None:
-            key = f"batch-{number:06}"
+            free = (f"batch-{n:06}" for n in itertools.count(number))
+            key = next(each for each in free if each not in self._batches)
         _check_text("a batch key", key)
         if key in self._batches:
             raise ValueError(f"there is a batch with the key {key!r} already")
@@ -98,7 +100,7 @@ class Stock:
             id=str(number),
             key=key,
             label=label,
-            status=status,
+            status=BatchStatus(status),
             quantity=quantity,
             type=type,
             amount_sen=amount_sen,

@@ -145,7 +145,7 @@ def test_unknown_paths(emulator, target):
         ("/v3/voucher/..", NO_VOUCHER),
         ("/v3/voucher/A%00", NO_VOUCHER),
         ("/v3/voucher/%2e%2e%2fvoucher%2fA", NO_VOUCHER),
-        ("/v3/voucher/", NO_VOUCHER),
+        ("/v3/voucher/", NO_PATH),
         ("/v3/voucher/%ff", BAD_REQUEST),
         ("/v3/voucher/%ed%a0%80", BAD_REQUEST),
         ("/%ff", BAD_REQUEST),
