@@ -73,13 +73,21 @@ _LISTING = "vouchers"
 class Window:
     """A time in which every request meets a fault, in seconds after the plan was set."""
 
-    fault: Fault
+    fault: Fault = attrs.field(converter=Fault)
     start_s: float = attrs.field(validator=attrs.validators.ge(0))
     length_s: float = attrs.field(validator=attrs.validators.gt(0))
 
-    def covers(self, since_s: float) -> bool:
+    def turns(self, since: float) -> tuple[float, float]:
+        """Return when it begins and ends, in unix seconds, for a plan that was set at ``since``."""
+        begins = since + self.start_s
+        return begins, begins + self.length_s
+
+    def covers(self, now: float, *, since: float) -> bool:
         """Return whether a time lies in it."""
-        return self.start_s <= since_s < self.start_s + self.length_s
+        # By the very numbers that `turns` gives: of a difference the last digits would be others,
+        # and who waits for a turn would wake up a moment too early for it.
+        begins, ends = self.turns(since)
+        return begins <= now < ends
 
 
 def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
@@ -173,17 +181,17 @@ class Faults:
     def is_closed(self, now: float) -> bool:
         """Return whether nothing listens."""
         return any(
-            window.fault is Fault.CLOSED and window.covers(now - self.since)
+            window.fault is Fault.CLOSED and window.covers(now, since=self.since)
             for window in self.plan.windows
         )
 
     def next_turn(self, now: float) -> float | None:
         """Return when the listener closes or opens next."""
         turns = (
-            self.since + turn
+            turn
             for window in self.plan.windows
             if window.fault is Fault.CLOSED
-            for turn in (window.start_s, window.start_s + window.length_s)
+            for turn in window.turns(self.since)
         )
         return min((turn for turn in turns if turn > now), default=None)
 
@@ -207,7 +215,7 @@ class Faults:
         if queued:
             return queued.popleft()
         for window in self.plan.windows:
-            if window.covers(now - self.since):
+            if window.covers(now, since=self.since):
                 return window.fault
         plan = self.plan
         named = operation != "token" if plan.operations is None else operation in plan.operations
