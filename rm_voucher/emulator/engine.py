@@ -106,8 +106,8 @@ class Engine:
             with contextlib.suppress(RefusedError):  # nobody is there to be told
                 self._withhold(route, self._work(request, route, body))
 
-        wait_s = self.faults.chance(route.operation).uniform(0, self.faults.plan.late_s)
-        self._timeline.at(self._timeline.now() + wait_s, work)
+        due = self._timeline.now() + self.faults.late_s(route.operation)
+        self._timeline.at(due, work)
         return Reply(ending=Ending.RESET)
 
     def _do_and_spoil(self, request: Request, route: Route, fault: Fault) -> Reply:

@@ -202,11 +202,15 @@ class Faults:
             self.met[operation, fault] += 1
         return fault
 
-    def chance(self, operation: str) -> random.Random:
-        """Return the source of chance of an operation, made of the plan's seed."""
-        if operation not in self._chance:
-            self._chance[operation] = random.Random(f"{self.plan.seed} {operation}")  # noqa: S311 - chance for tests
-        return self._chance[operation]
+    def late_s(self, operation: str) -> float:
+        """Return how late the work of a request is done that met LATE_COMMIT."""
+        # Of a source of its own: how many are late, and not refused, changes no later fault.
+        return self._source(f"late {operation}").uniform(0, self.plan.late_s)
+
+    def _source(self, name: str) -> random.Random:
+        if name not in self._chance:
+            self._chance[name] = random.Random(f"{self.plan.seed} {name}")  # noqa: S311 - chance for tests
+        return self._chance[name]
 
     def _draw(self, operation: str, now: float) -> Fault | str | None:
         if self.is_closed(now):
@@ -222,5 +226,5 @@ class Faults:
         if not plan.rate or not named:
             return None
         kinds = plan.kinds if operation == _LISTING else self._kinds_but_lag
-        chance = self.chance(operation)
+        chance = self._source(operation)
         return chance.choice(kinds) if chance.random() < plan.rate and kinds else None
