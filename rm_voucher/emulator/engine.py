@@ -42,11 +42,12 @@ class Engine:
         """Return what the server does about one request, faults included."""
         self._timeline.run_due()
         now = self._timeline.now()
+        if self.faults.is_closed(now):
+            # Over HTTP nobody hears of such a request, so it is in no book.
+            return Reply(ending=Ending.NOT_CONNECTED)
         try:
             route = self._routes.find(_path(request, self._relaxed))
         except RefusedError as exc:
-            if self.faults.is_closed(now):
-                return Reply(ending=Ending.NOT_CONNECTED)
             return Reply(refusal(exc), refused=exc)
         self.requests[route.operation] += 1
         fault = self.faults.draw(route.operation, now)
@@ -60,8 +61,6 @@ class Engine:
     def _fail(self, request: Request, route: Route, fault: Fault | str) -> Reply:
         plan = self.faults.plan
         match fault:
-            case Fault.CLOSED:
-                return Reply(ending=Ending.NOT_CONNECTED)
             case Fault.DROP_BEFORE_COMMIT:
                 return Reply(ending=Ending.RESET)
             case Fault.TIMEOUT_BEFORE_COMMIT:

@@ -213,8 +213,6 @@ class Faults:
         return self._chance[name]
 
     def _draw(self, operation: str, now: float) -> Fault | str | None:
-        if self.is_closed(now):
-            return Fault.CLOSED
         queued = self._queued.get(operation)
         if queued:
             return queued.popleft()
