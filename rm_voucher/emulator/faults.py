@@ -172,10 +172,14 @@ class Faults:
             wanted = Fault(fault)
         except ValueError:
             wanted = fault
+            if fault in Fault.__members__:
+                raise ValueError(f"{fault!r} is written {Fault[fault].value!r}") from None
             if not (CODE_PATTERN.fullmatch(fault) and fault[0].isupper()):
                 raise ValueError(f"{fault!r} is no fault, and no error code") from None
         if wanted is Fault.CLOSED:
             raise ValueError("nothing listens for a time: give a plan with a Window")
+        if times < 1:
+            raise ValueError("times is 1 or more")
         self._queued.setdefault(operation, deque()).extend([wanted] * times)
 
     def is_closed(self, now: float) -> bool:
