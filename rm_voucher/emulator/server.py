@@ -234,8 +234,9 @@ async def _drip(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     try:
         response = await _begin(http, reply.response)
         size = max(1, -(-len(body) // _PIECES))
-        for start in range(0, len(body), size):
-            await asyncio.sleep(reply.lasts_s / _PIECES)
+        starts = range(0, len(body), size)
+        for start in starts:
+            await asyncio.sleep(reply.lasts_s / len(starts))
             await response.write(body[start : start + size])
         await response.write_eof()
     except (asyncio.CancelledError, ConnectionError):
