@@ -86,5 +86,5 @@ async def test_campaign(kinds, way):
     # It was a campaign: of every kind there was some, and of everything a good deal.
     met = {fault for operation, fault in emulator.faults_met if operation == "issue"}
     assert met == kinds - {Fault.LISTING_LAG}
-    assert len(codes) > ISSUES * 0.7
+    assert len(codes) > ISSUES * 0.4
     assert len(undelivered) > ISSUES * 0.05

@@ -1,0 +1,184 @@
+"""What the faults are on the wire, and how the server ends with some of them under way."""
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from faultstage import ME, SHORT, listens, stage, until
+
+from rm_voucher import OutcomeUnknownError, RetryPolicy, VoucherClient
+from rm_voucher.emulator import Emulator, Fault, FaultPlan
+
+ONCE = RetryPolicy(max_attempts=1)
+ASK = b"POST /v3/voucher-batch/B/issue HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
+
+
+async def raw(on):
+    """Send a request that may not pass, over a bare socket."""
+    port = int(on.url.rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(ASK)
+    return reader, writer
+
+
+async def head(reader):
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
+    fields = dict(line.lower().split(": ", 1) for line in lines[1:-1])
+    return int(lines[0].split()[1]), fields
+
+
+@pytest.fixture
+async def on():
+    async with stage("http", retry=ONCE) as made:
+        yield made
+
+
+async def test_whole_answer(on):
+    """Without a fault the connection stays, and the next request is answered over it."""
+    reader, writer = await raw(on)
+    for _ in range(2):
+        status, fields = await head(reader)
+        body = await reader.readexactly(int(fields["content-length"]))
+        assert (status, b"UNAUTHORIZED" in body) == (401, True)
+        writer.write(ASK)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "plan"),
+    [
+        (Fault.DROP_BEFORE_COMMIT, FaultPlan()),
+        (Fault.DROP_AFTER_COMMIT, FaultPlan()),
+        (Fault.TIMEOUT_BEFORE_COMMIT, FaultPlan(hold_s=0.01)),
+        (Fault.TIMEOUT_AFTER_COMMIT, FaultPlan(hold_s=0.01)),
+    ],
+)
+async def test_reset_is_a_reset(on, fault, plan):
+    """A dropped connection is a TCP reset, not an orderly end, and no byte comes before it."""
+    on.emulator.faults = plan
+    on.emulator.fail_next("issue", fault)
+    reader, writer = await raw(on)
+    with pytest.raises(ConnectionResetError):
+        await reader.read(1)
+    writer.close()
+
+
+async def test_truncated_answer(on):
+    """A truncated answer announces its whole length, and ends in an orderly way after half."""
+    on.emulator.fail_next("issue", Fault.TRUNCATED)
+    reader, writer = await raw(on)
+    status, fields = await head(reader)
+    body = await reader.read()
+    writer.close()
+    assert status == 401
+    assert len(body) == int(fields["content-length"]) // 2
+    assert body.startswith(b'{"error":')
+
+
+async def test_drip_comes_in_pieces(on):
+    """A dripping answer takes its time, whatever its length: piece by piece until it is whole."""
+    on.emulator.faults = FaultPlan(drip_s=0.2)
+    on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+    reader, writer = await raw(on)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    _, fields = await head(reader)
+    left, pieces = int(fields["content-length"]), 0
+    while left:
+        left -= len(await reader.read(left))
+        pieces += 1
+    assert loop.time() - begun >= 0.19
+    assert pieces > 5
+    writer.close()
+
+
+async def test_bare_throttling(on):
+    """An answer of no body is no body on the wire either."""
+    on.emulator.fail_next("issue", Fault.THROTTLE_BARE)
+    reader, writer = await raw(on)
+    status, fields = await head(reader)
+    assert (status, fields["content-length"], "retry-after" in fields) == (429, "0", False)
+    writer.close()
+
+
+async def test_client_that_leaves_a_drip(on):
+    """A voucher whose answer the client does not wait for is undelivered, as soon as the server
+    sees that the client has gone, and once."""
+    on.emulator.faults = FaultPlan(drip_s=60)
+    on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+    with pytest.raises(OutcomeUnknownError):
+        await on.client.issue("B", timeout=SHORT)
+    await until(lambda: on.emulator.undelivered)
+    assert on.emulator.undelivered == [on.emulator.state.issued("B")[1]]
+
+
+@pytest.mark.parametrize("fault", [Fault.SLOW_DRIP, Fault.TIMEOUT_AFTER_COMMIT])
+async def test_block_left_while_clients_wait(fault):
+    """Once the block is left the books are right, no task of the server's runs on, and nothing
+    listens; and leaving it takes no longer than a moment."""
+    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10})
+    emulator.faults = FaultPlan(drip_s=60, hold_s=60)
+    emulator.fail_next("issue", fault, times=5)
+    loop = asyncio.get_running_loop()
+    before = asyncio.all_tasks()
+    serving = emulator.serve()
+    server = await serving.__aenter__()
+    async with VoucherClient(ME, environment=server.environment, retry=ONCE) as client:
+        calls = [asyncio.create_task(client.issue("B")) for _ in range(5)]
+        await until(lambda: emulator.requests["issue"] == 5)
+        begun = loop.time()
+        await serving.__aexit__(None, None, None)
+        assert loop.time() - begun < 1
+        assert sorted(emulator.undelivered) == sorted(emulator.state.issued("B"))
+        assert not listens(server.url)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ends} == {OutcomeUnknownError}
+    assert asyncio.all_tasks() == before
+
+
+LEFT_EARLY = """
+    import asyncio, time
+    from rm_voucher import *
+    from rm_voucher.emulator import *
+
+    async def main():
+        asyncio.get_running_loop().slow_callback_duration = 60  # of a busy machine no word
+        emulator = Emulator(batches={"B": 100})
+        emulator.faults = FaultPlan(drip_s=60, hold_s=60, late_s=60)
+        kinds = ["slow-drip", "timeout-before-commit", "timeout-after-commit", "late-commit"]
+        for kind in kinds * 5:
+            emulator.fail_next("issue", kind)
+        async with emulator.serve() as server:
+            client = VoucherClient(
+                emulator.credentials,
+                environment=server.environment,
+                retry=RetryPolicy(max_attempts=1),
+            )
+            calls = [asyncio.create_task(client.issue("B")) for _ in range(20)]
+            while emulator.requests["issue"] < 20:
+                await asyncio.sleep(0)
+            begun = time.monotonic()
+        print("left", time.monotonic() - begun < 2, len(emulator.undelivered))
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        print({type(end).__name__ for end in ends})
+        await client.aclose()
+
+    asyncio.run(main())
+"""
+
+
+def test_server_ends_without_a_warning():
+    """A server that is left while clients wait for it ends at once, and Python warns of nothing,
+    in its development mode either."""
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(LEFT_EARLY)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert ended.stderr == ""
+    assert ended.stdout.splitlines() == ["left True 10", "{'OutcomeUnknownError'}"]
+    assert ended.returncode == 0
