@@ -182,3 +182,22 @@ def test_server_ends_without_a_warning():
     assert ended.stderr == ""
     assert ended.stdout.splitlines() == ["left True 10", "{'OutcomeUnknownError'}"]
     assert ended.returncode == 0
+
+
+async def test_latency_comes_before_the_work():
+    """Latency is added to every request, before anything is done: a client that leaves meanwhile
+    is issued nothing."""
+    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10})
+    async with (
+        emulator.serve(latency_s=0.4) as server,
+        VoucherClient(ME, environment=server.environment, retry=ONCE) as client,
+    ):
+        await client._caller.tokens.token()
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        await client.issue("B")
+        assert loop.time() - begun >= 0.39
+        with pytest.raises(OutcomeUnknownError):
+            await client.issue("B", timeout=SHORT)
+    assert len(emulator.state.issued("B")) == 1
+    assert emulator.requests["issue"] == 1
