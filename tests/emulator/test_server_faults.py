@@ -94,12 +94,30 @@ async def test_drip_comes_in_pieces(on):
     writer.close()
 
 
-async def test_bare_throttling(on):
-    """An answer of no body is no body on the wire either."""
-    on.emulator.fail_next("issue", Fault.THROTTLE_BARE)
+@pytest.mark.parametrize(
+    ("fault", "status", "type", "asked"),
+    [
+        (Fault.THROTTLE, 429, "application/json", "1"),
+        (Fault.THROTTLE_NO_RETRY_AFTER, 429, "application/json", None),
+        (Fault.THROTTLE_NO_BODY, 429, None, "1"),
+        (Fault.THROTTLE_BARE, 429, None, None),
+        (Fault.ERROR_BEFORE_COMMIT, 500, "application/json", None),
+        (Fault.HTML_PAGE, 502, "text/html", None),
+    ],
+)
+async def test_answers_instead_of_the_work(on, fault, status, type, asked):
+    """A refusal or a gateway's page has its own status, type and Retry-After; of no type there is
+    no body either."""
+    on.emulator.fail_next("issue", fault)
     reader, writer = await raw(on)
-    status, fields = await head(reader)
-    assert (status, fields["content-length"], "retry-after" in fields) == (429, "0", False)
+    got, fields = await head(reader)
+    assert (got, fields.get("retry-after")) == (status, asked)
+    if type is None:
+        assert fields["content-length"] == "0"
+        assert "json" not in fields.get("content-type", "")
+    else:
+        assert int(fields["content-length"]) > 0
+        assert fields["content-type"].startswith(type)
     writer.close()
 
 
