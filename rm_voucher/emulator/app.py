@@ -139,7 +139,7 @@ class Emulator:
         self.rate_limit = self._rate_limit
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
-        self.timeline.on_change()
+        self.timeline.changed()
 
     # Setting up, and looking on.
 
@@ -202,7 +202,7 @@ class Emulator:
         for operation in plan.operations or ():
             _check_operation(operation)
         self._engine.faults.set(plan, now=self.timeline.now())
-        self.timeline.on_change()
+        self.timeline.changed()
 
     @property
     def faults_met(self) -> Counter[tuple[str, Fault | str]]:

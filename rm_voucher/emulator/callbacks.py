@@ -96,7 +96,7 @@ class Callbacks:
         """Begin to deliver a voucher's change."""
         body = orjson.dumps({"item": wire, "code": "SUCCESS"})
         self._wait(Delivery(body, self._timeline.now()))
-        self._timeline.on_change()
+        self._timeline.changed()
 
     def next_due(self) -> float | None:
         """Return when the next attempt is due."""
@@ -133,7 +133,7 @@ class Callbacks:
         elif delivery.attempts < _ATTEMPTS:
             delivery.due += self.interval_s
             self._wait(delivery)
-            self._timeline.on_change()
+            self._timeline.changed()
         else:
             self.given_up += 1
 

@@ -62,9 +62,16 @@ class Fault(enum.StrEnum):
     """Nothing listens. Only for a time: see `Window`."""
 
 
-# Those that keep a client waiting are for tests that ask for them by name.
+# Those that keep a client waiting, or take the token away from all its calls at once, are for
+# tests that ask for them by name.
 _DEFAULT_KINDS = tuple(
-    set(Fault) - {Fault.TIMEOUT_BEFORE_COMMIT, Fault.TIMEOUT_AFTER_COMMIT, Fault.CLOSED}
+    set(Fault)
+    - {
+        Fault.TIMEOUT_BEFORE_COMMIT,
+        Fault.TIMEOUT_AFTER_COMMIT,
+        Fault.TOKEN_REVOKED,
+        Fault.CLOSED,
+    }
 )
 _LISTING = "vouchers"
 
@@ -100,8 +107,8 @@ def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
 class FaultPlan:
     """Which requests meet which faults.
 
-    ``rate`` of them (0 to 1) meet one of ``kinds``, by default any that does not keep a client
-    waiting; ``operations`` names those that do, by default all but ``token``. In a window all do.
+    ``rate`` of them (0 to 1) meet one of ``kinds``, by default any that neither keeps a client
+    waiting nor takes its token away; ``operations`` names those that do, by default all but ``token``. In a window all do.
     Raises `ValueError`.
     """
 

@@ -95,7 +95,6 @@ async def serve(
             if not keeping_time.cancelled():
                 keeping_time.result()
     finally:
-        emulator.timeline.on_change = lambda: None
         await runner.cleanup()
         await emulator.callbacks.aclose()
 
@@ -150,7 +149,7 @@ async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
     def wake() -> None:
         loop.call_soon_threadsafe(changed.set)
 
-    emulator.timeline.on_change = wake
+    emulator.timeline.watchers.append(wake)
     deliveries: set[asyncio.Task[None]] = set()
     try:
         while True:
@@ -177,6 +176,7 @@ async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
             except TimeoutError:
                 pass
     finally:
+        emulator.timeline.watchers.remove(wake)
         for task in deliveries:
             task.cancel()
         await asyncio.gather(*deliveries, return_exceptions=True)

@@ -25,8 +25,8 @@ class Timeline:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._running = threading.Lock()  # a test may look on while a thread serves
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when `next_due` may have changed."""
+        self.watchers: list[Callable[[], None]] = []
+        """Each is called by `changed`."""
 
     def now(self) -> float:
         """Return the time; while something that fell due runs, the time it fell due at."""
@@ -38,12 +38,17 @@ class Timeline:
             raise ValueError("time goes forward only, and no further than to the year 9000")
         self._ahead_s += seconds
         self.run_due()
-        self.on_change()
+        self.changed()
 
     def at(self, due: float, action: Callable[[], None]) -> None:
         """Let something happen at a time."""
         heapq.heappush(self._due, (due, next(self._number), action))
-        self.on_change()
+        self.changed()
+
+    def changed(self) -> None:
+        """Tell the watchers that what comes next may be something else."""
+        for watcher in self.watchers:
+            watcher()
 
     def run_due(self) -> None:
         """Let everything happen whose time has come, in its order."""

@@ -6,7 +6,6 @@ import pytest
 from faultstage import ME, WAYS
 
 from rm_voucher import (
-    AuthenticationError,
     BulkStatus,
     Limits,
     RateLimitError,
@@ -19,7 +18,7 @@ from rm_voucher.emulator import Emulator, Fault, FaultPlan
 # CAMPAIGN_ISSUES=10000 is more than a run of all tests has time for.
 ISSUES = int(os.environ.get("CAMPAIGN_ISSUES", "1000"))
 CONCURRENCY = 256
-ALL = set(FaultPlan().kinds)
+KINDS = set(FaultPlan().kinds)
 
 
 async def issue_to_all(client):
@@ -36,9 +35,7 @@ async def issue_to_all(client):
                     case BulkStatus.UNRESOLVED:
                         unresolved.add(result.recipient)
                     case BulkStatus.FAILED:
-                        # Throttled in every attempt, or its token was refused twice, after which
-                        # a run is hopeless and asks for nobody else.
-                        assert isinstance(result.error, RateLimitError | AuthenticationError)
+                        assert isinstance(result.error, RateLimitError)  # in every attempt
                         continue
                 to_do.remove(result.recipient)
         assert len(to_do) < before
@@ -46,22 +43,11 @@ async def issue_to_all(client):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        pytest.param(ALL - {Fault.TOKEN_REVOKED}, id="one-run"),
-        # At such a concurrency all calls share a token that is revoked again and again, so every
-        # run is soon hopeless.
-        pytest.param(ALL, id="many-runs"),
-    ],
-)
-async def test_campaign(kinds, way):
+async def test_campaign(way):
     """While a fifth of all requests fails, in every way, each voucher that was issued was handed
     out to one recipient or is known to be undelivered, and none is both."""
     emulator = Emulator(seed=1, credentials=ME, batches={"B": ISSUES * 2})
-    emulator.faults = FaultPlan(
-        rate=0.2, kinds=kinds, seed=7, late_s=0.3, drip_s=0.05, retry_after_s=0
-    )
+    emulator.faults = FaultPlan(rate=0.2, seed=7, late_s=0.3, drip_s=0.05, retry_after_s=0)
     retry = RetryPolicy(max_attempts=9, initial_wait_s=0.01)
     if way == "memory":
         async with emulator.client(retry=retry) as client:
@@ -85,6 +71,6 @@ async def test_campaign(kinds, way):
     assert len(unresolved) >= len(undelivered)
     # It was a campaign: of every kind there was some, and of everything a good deal.
     met = {fault for operation, fault in emulator.faults_met if operation == "issue"}
-    assert met == kinds - {Fault.LISTING_LAG}
-    assert len(codes) > ISSUES * 0.4
+    assert met == KINDS - {Fault.LISTING_LAG}
+    assert len(codes) > ISSUES * 0.7
     assert len(undelivered) > ISSUES * 0.05

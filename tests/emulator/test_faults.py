@@ -11,6 +11,7 @@ from rm_voucher.emulator.faults import Faults, RateLimit
 
 NOW = 1_700_000_000.0
 KEEP_WAITING = {Fault.TIMEOUT_BEFORE_COMMIT, Fault.TIMEOUT_AFTER_COMMIT}
+BY_NAME_ONLY = KEEP_WAITING | {Fault.TOKEN_REVOKED, Fault.CLOSED}
 
 
 def begun(**options):
@@ -75,7 +76,7 @@ def test_rate_is_kept(rate):
     faults = drawn(begun(rate=rate, seed=11), "vouchers", 20_000)
     met = [fault for fault in faults if fault is not None]
     assert len(met) / 20_000 == pytest.approx(rate, abs=0.01)
-    kinds = set(Fault) - KEEP_WAITING - {Fault.CLOSED}
+    kinds = set(Fault) - BY_NAME_ONLY
     assert set(met) == kinds
     for kind in kinds:
         assert met.count(kind) == pytest.approx(len(met) / len(kinds), rel=0.3)
@@ -90,9 +91,9 @@ def test_order_of_kinds_is_irrelevant():
     assert set(series[0]) == {*kinds, None}
 
 
-def test_kinds_that_keep_a_client_waiting_are_asked_for():
-    """By default no request is kept waiting, and nothing closes."""
-    assert set(FaultPlan().kinds) == set(Fault) - KEEP_WAITING - {Fault.CLOSED}
+def test_kinds_that_are_asked_for():
+    """By default no request is kept waiting, no token is taken away, and nothing closes."""
+    assert set(FaultPlan().kinds) == set(Fault) - BY_NAME_ONLY
 
 
 def test_tokens_are_exempt_by_default():

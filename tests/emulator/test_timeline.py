@@ -21,7 +21,7 @@ class Diary:
         self.timeline = Timeline(time.clock)
         self.entries: list[tuple[str, float]] = []
         self.changes = 0
-        self.timeline.on_change = self._changed
+        self.timeline.watchers.append(self._changed)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -155,8 +155,8 @@ def test_time_has_an_end(diary: Diary) -> None:
 def test_whoever_waits_is_told(diary: Diary) -> None:
     """Planning something and setting the clock ahead are told of, after they are done."""
     heard: list[tuple[float, float | None]] = []
-    diary.timeline.on_change = lambda: heard.append(
-        (diary.timeline.now() - diary.start, diary.timeline.next_due())
+    diary.timeline.watchers.append(
+        lambda: heard.append((diary.timeline.now() - diary.start, diary.timeline.next_due()))
     )
     diary.plan("a", 5)
     diary.timeline.advance(10)
