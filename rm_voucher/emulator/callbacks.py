@@ -88,6 +88,17 @@ class Callbacks:
         """The server's public key, which a receiver verifies with."""
         return self._signer.public_key_pem()
 
+    @property
+    def url(self) -> str | None:
+        """Where deliveries go. Setting it raises `ValueError` for what no request can go to."""
+        return self._url
+
+    @url.setter
+    def url(self, url: str | None) -> None:
+        if url is not None and not _is_usable(url):
+            raise ValueError("url is http:// or https:// and a host, in ASCII, with no fragment")
+        self._url = url
+
     def wants(self, status: VoucherStatus) -> bool:
         """Return whether a change to a status is told."""
         return self.url is not None and status in self._guesses.callback_statuses
@@ -119,19 +130,21 @@ class Callbacks:
 
     async def attempt(self, delivery: Delivery) -> None:
         """Deliver once. Without a 200 it is due again a minute later, five times in all."""
-        url, transport = self.url, self.transport or self._over_http()
-        if url is None:  # nobody wants it any more
+        if self.url is None:  # nobody wants it any more
             return
-        request = self._request(url, delivery)
+        waiting, begun = self._waiting, self._timeline.now()
+        request = self._request(self.url, delivery)
         delivery.attempts += 1
         try:
-            status = (await transport.send(request)).status
+            status = (await (self.transport or self._over_http()).send(request)).status
         except TransportError:
             status = 0
+        if self._waiting is not waiting:  # forgotten meanwhile
+            return
         if status == _OK:
             self.delivered += 1
         elif delivery.attempts < _ATTEMPTS:
-            delivery.due += self.interval_s
+            delivery.due = begun + self.interval_s
             self._wait(delivery)
             self._timeline.changed()
         else:
@@ -184,3 +197,13 @@ class Callbacks:
             "X-Timestamp": timestamp,
             "X-Signature": format_signature(self._signer.sign(text.encode())),
         }
+
+
+def _is_usable(url: str) -> bool:
+    try:
+        parts = URL(url, encoded=True)
+        has_host = bool(parts.raw_host) and parts.port is not None
+    except ValueError:
+        return False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    return is_plain and has_host and parts.scheme in ("http", "https") and not parts.raw_fragment
