@@ -5,14 +5,15 @@ Only for loopback, and not for a browser's pages: see `refuses`. It is no part o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import orjson
 
 from rm_voucher.converters import structure
-from rm_voucher.emulator.faults import FaultPlan, Window
+from rm_voucher.emulator.faults import Fault, FaultPlan, Window
 from rm_voucher.emulator.records import Batch, Record
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import DecodeError
@@ -23,8 +24,10 @@ from rm_voucher.transport.base import Response
 if TYPE_CHECKING:
     from rm_voucher.emulator.app import Emulator
 
-__all__ = ["PREFIX", "control", "refuses"]
+__all__ = ["HOST", "PREFIX", "control", "problem_response", "refuses"]
 
+HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
+"""What a Host header is: a name or an address, and a port."""
 PREFIX = "/_emulator"
 _BATCH_FIELDS = {
     "amount_sen": int,
@@ -51,6 +54,7 @@ _PLAN_FIELDS = {
     "windows": list,
 }
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
+_JSON_WORDS = {dict: "an object", float: "a number", int: "a whole number", list: "a list"}
 
 
 def refuses(*, peer: str | None, host: str, origin: str | None) -> str | None:
@@ -61,11 +65,8 @@ def refuses(*, peer: str | None, host: str, origin: str | None) -> str | None:
     """
     if not is_loopback(peer or ""):
         return "the control API answers this machine only"
-    try:
-        named = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        named = ""
-    if not is_loopback(named):
+    named = HOST.fullmatch(host)
+    if named is None or not is_loopback(named[1].strip("[]").lower()):
         return "the Host header is no name of this machine"
     if origin is not None and origin != f"http://{host}":
         return "the request comes from another site's page"
@@ -78,20 +79,22 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
         path = [unquote(part, errors="strict") for part in raw_path.split("/")[2:]]
         wire = orjson.loads(body) if body else {}
     except (UnicodeDecodeError, orjson.JSONDecodeError):
-        return _problem(400, "the path or the body can't be read; the body is JSON")
+        return problem_response(400, "the path or the body can't be read; the body is JSON")
     if not isinstance(wire, dict):
-        return _problem(400, "the body is a JSON object")
+        return problem_response(400, "the body is a JSON object")
     methods = _actions(emulator, path)
     if not methods:
-        return _problem(404, "no such path of the control API; the documentation lists them")
+        return problem_response(
+            404, "no such path of the control API; the documentation lists them"
+        )
     if method not in methods:
-        return _problem(405, f"the method is {' or '.join(sorted(methods))}")
+        return problem_response(405, f"the method is {' or '.join(sorted(methods))}")
     try:
         return _json(200, methods[method](wire))
     except RefusedError as exc:
-        return _problem(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
+        return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
     except (ValueError, DecodeError) as exc:
-        return _problem(400, str(exc))
+        return problem_response(400, str(exc))
 
 
 Action = Callable[[dict[str, Any]], object]
@@ -102,33 +105,38 @@ def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, Action]:
     match path:
         case ["batches"]:
             return {
-                "GET": lambda wire: [_batch(batch) for batch in emulator.state.stock.ours()],
+                "GET": lambda wire: _batches(emulator, wire),
                 "POST": lambda wire: _add_batch(emulator, wire),
             }
         case ["faults"]:
             return {
-                "GET": lambda wire: _faults(emulator),
+                "GET": lambda wire: _faults(emulator, wire),
                 "PUT": lambda wire: _set_faults(emulator, wire),
             }
         case ["vouchers", code, "redeem"]:
             return {"POST": lambda wire: _redeem(emulator, code, wire)}
         case ["vouchers", code, "void"]:
-            return {"POST": lambda wire: _voucher(emulator, emulator.state.void(code))}
+            return {"POST": lambda wire: _void(emulator, code, wire)}
         case ["vouchers", code, "expire"]:
-            return {"POST": lambda wire: _voucher(emulator, emulator.state.expire(code))}
+            return {"POST": lambda wire: _expire(emulator, code, wire)}
         case ["members"]:
             return {"POST": lambda wire: _add_member(emulator, wire)}
         case ["clock"]:
             return {"POST": lambda wire: _advance(emulator, wire)}
         case ["callbacks"]:
             return {
-                "GET": lambda wire: _callbacks(emulator),
+                "GET": lambda wire: _callbacks(emulator, wire),
                 "PUT": lambda wire: _set_callbacks(emulator, wire),
             }
         case ["reset"]:
-            return {"POST": lambda wire: _reset(emulator)}
+            return {"POST": lambda wire: _reset(emulator, wire)}
         case _:
             return {}
+
+
+def _batches(emulator: Emulator, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
+    return [_batch(batch) for batch in emulator.state.stock.ours()]
 
 
 def _batch(batch: Batch) -> dict[str, Any]:
@@ -147,7 +155,10 @@ def _add_batch(emulator: Emulator, wire: dict[str, Any]) -> object:
     if "type" in options:
         options["type"] = VoucherType(options["type"])
     if "expiry" in options:
-        options["expiry"] = structure(options["expiry"], Expiry, path="$.expiry")
+        expiry = structure(options["expiry"], Expiry, path="$.expiry")
+        if expiry.extra:
+            raise ValueError(f"no such field of expiry: {', '.join(sorted(expiry.extra))}")
+        options["expiry"] = expiry
     if not all(isinstance(code, str) for code in options.get("codes", ())):
         raise ValueError("codes is a list of text")
     label = options.pop("label", options.get("key", ""))
@@ -164,14 +175,26 @@ def _redeem(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
     return _voucher(emulator, emulator.state.collect(code, member))
 
 
+def _void(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
+    return _voucher(emulator, emulator.state.void(code))
+
+
+def _expire(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
+    return _voucher(emulator, emulator.state.expire(code))
+
+
 def _voucher(emulator: Emulator, record: Record) -> object:
     return emulator.state.wire(record)
 
 
 def _add_member(emulator: Emulator, wire: dict[str, Any]) -> object:
     given = _checked(wire, {"country_code": str, "phone_number": str, "name": str})
+    if not (given.get("country_code") and given.get("phone_number")):
+        raise ValueError("a member has country_code and phone_number")
     member = emulator.add_member(
-        given.get("country_code", ""), given.get("phone_number", ""), name=given.get("name", "")
+        given["country_code"], given["phone_number"], name=given.get("name", "")
     )
     return {"country_code": member.country_code, "phone_number": member.phone_number}
 
@@ -188,17 +211,18 @@ def _set_faults(emulator: Emulator, wire: dict[str, Any]) -> object:
         raise ValueError("windows is a list of objects")
     given["windows"] = [_window(_checked(window, _WINDOW_FIELDS)) for window in windows]
     emulator.faults = FaultPlan(**given)
-    return _faults(emulator)
+    return _faults(emulator, {})
 
 
 def _window(given: dict[str, Any]) -> Window:
     missing = _WINDOW_FIELDS.keys() - given.keys()
     if missing:
         raise ValueError(f"a window has {', '.join(sorted(missing))}")
-    return Window(**given)
+    return Window(**{**given, "fault": Fault(given["fault"])})
 
 
-def _faults(emulator: Emulator) -> object:
+def _faults(emulator: Emulator, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
     met: dict[str, dict[str, int]] = {}
     for (operation, fault), times in emulator.faults_met.items():
         met.setdefault(operation, {})[str(fault)] = times
@@ -213,15 +237,17 @@ def _faults(emulator: Emulator) -> object:
 
 def _set_callbacks(emulator: Emulator, wire: dict[str, Any]) -> object:
     given = _checked(wire, {"url": str, "interval_s": float})
-    url = given.get("url", "")
-    if url and urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError("url is http or https, or empty for none")
-    emulator.callbacks.url = url or None
-    emulator.callbacks.interval_s = given.get("interval_s", emulator.callbacks.interval_s)
-    return _callbacks(emulator)
+    interval_s = given.get("interval_s", emulator.callbacks.interval_s)
+    if interval_s <= 0:
+        raise ValueError("interval_s is more than 0")
+    if "url" in given:
+        emulator.callbacks.url = given["url"] or None
+    emulator.callbacks.interval_s = interval_s
+    return _callbacks(emulator, {})
 
 
-def _callbacks(emulator: Emulator) -> object:
+def _callbacks(emulator: Emulator, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
     callbacks = emulator.callbacks
     return {
         "url": callbacks.url,
@@ -232,7 +258,8 @@ def _callbacks(emulator: Emulator) -> object:
     }
 
 
-def _reset(emulator: Emulator) -> object:
+def _reset(emulator: Emulator, wire: dict[str, Any]) -> object:
+    _checked(wire, {})
     emulator.reset()
     return {}
 
@@ -245,7 +272,7 @@ def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]
     for name, value in wire.items():
         kinds = (int, float) if fields[name] is float else (fields[name],)
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"{name} is of type {fields[name].__name__}")  # noqa: TRY004 - of JSON
+            raise ValueError(f"{name} is {_JSON_WORDS.get(fields[name], 'text')}")  # noqa: TRY004 - of JSON
     return dict(wire)
 
 
@@ -255,5 +282,6 @@ def _json(status: int, wire: object) -> Response:
     )
 
 
-def _problem(status: int, sentence: str) -> Response:
+def problem_response(status: int, sentence: str) -> Response:
+    """Return what the control API says to a mistake."""
     return _json(status, {"error": sentence})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING
 
 import attrs
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
-from rm_voucher.emulator.control import PREFIX, control, refuses
+from rm_voucher.emulator.control import HOST, PREFIX, control, problem_response, refuses
 from rm_voucher.emulator.reply import Ending, Reply
-from rm_voucher.emulator.request_log import log_reply
+from rm_voucher.emulator.request_log import log_bad_request, log_reply
 from rm_voucher.settings import Environment
 from rm_voucher.transport.base import Request, Response
 
@@ -29,6 +31,22 @@ _MAX_DELIVERIES = 16
 _LONGEST_WAIT_S = 3600.0
 # Closing a socket with a linger of no time sends a reset.
 _RESET = struct.pack("ii", 1, 0)
+_HTTP_LOGGER = logging.getLogger("rm_voucher.emulator.http")
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Return whether a record is of more than a client's bad request, which gets one line.
+
+    aiohttp takes it for an error, and its traceback shows what arrived: codes, and tokens.
+    """
+    exc = record.exc_info[1] if record.exc_info else None
+    if not isinstance(exc, HttpProcessingError):
+        return True
+    log_bad_request(type(exc).__name__)
+    return False
+
+
+_HTTP_LOGGER.addFilter(_is_ours)
 
 
 @attrs.frozen
@@ -52,19 +70,21 @@ async def serve(
     """Serve until the block is left. Port 0 takes a free one. Raises `OSError`."""
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
+        url = _url(http)
+        if url is None:
+            return _bad_request("one Host header, and a path, are what a request has")
         try:
-            # As the client wrote it, because that is what it signed.
-            url = URL(f"http://{http.host}{http.raw_path}", encoded=True)
-        except ValueError:
-            return web.Response(status=400)
+            body = await http.read()
+        except web.RequestPayloadError:
+            return _bad_request("the body is not in the encoding that its headers tell")
         if http.raw_path.startswith(f"{PREFIX}/"):
-            return _plain(_control(emulator, http, await http.read()))
+            return _plain(_control(emulator, http, body))
         request = Request(
             operation="served",
             method=http.method,
             url=url,
             headers=dict(http.headers),
-            body=await http.read(),
+            body=body,
         )
         if latency_s:
             await asyncio.sleep(latency_s)
@@ -74,7 +94,13 @@ async def serve(
 
     # A client that still sends a body that was refused for its size is not waited for, and one
     # that has gone needs no answer.
-    server = web.Server(handle, access_log=None, lingering_time=0, handler_cancellation=True)
+    server = web.Server(
+        handle,
+        access_log=None,
+        logger=_HTTP_LOGGER,
+        lingering_time=0,
+        handler_cancellation=True,
+    )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
@@ -182,13 +208,37 @@ async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
         await asyncio.gather(*deliveries, return_exceptions=True)
 
 
+def _bad_request(sentence: str) -> web.Response:
+    log_bad_request(sentence)
+    refused = web.Response(status=400, text=f"{sentence}\n")
+    refused.force_close()
+    return refused
+
+
+def _url(http: web.BaseRequest) -> URL | None:
+    """Return the URL as the client wrote it, because that is what it signed; None for no URL.
+
+    There is one Host header, and the target is a path: to believe one of two hosts, or a target
+    that names its own, would let the control API be fooled.
+    """
+    hosts = http.headers.getall("Host", ())
+    if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
+        return None
+    if not http.raw_path.startswith("/") or "#" in http.raw_path:
+        return None
+    try:
+        return URL(f"http://{hosts[0]}{http.raw_path}", encoded=True)
+    except ValueError:
+        return None
+
+
 def _control(emulator: Emulator, http: web.BaseRequest, body: bytes) -> Response:
     peer = http.transport.get_extra_info("peername") if http.transport else None
     problem = refuses(
         peer=peer[0] if peer else None, host=http.host, origin=http.headers.get("Origin")
     )
     if problem is not None:
-        return Response(status=403, body=f"{problem}\n".encode())
+        return problem_response(403, problem)
     return control(emulator, http.method, http.raw_path.partition("?")[0], body)
 
 

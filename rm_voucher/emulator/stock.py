@@ -89,6 +89,8 @@ class Stock:
             raise ValueError("codes are as many as the quantity, and none with a static code")
         if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
             raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
+        if min(amount_sen, discount_rate_bp, minimum_spend_sen) < 0:
+            raise ValueError("an amount or a rate can't be negative")
         up_front = given or []
         if given is None and static_code is None and self._guesses.codes_up_front:
             if quantity > _MAX_UP_FRONT:
