@@ -233,10 +233,9 @@ def _url(http: web.BaseRequest) -> URL | None:
 
 
 def _control(emulator: Emulator, http: web.BaseRequest, body: bytes) -> Response:
-    peer = http.transport.get_extra_info("peername") if http.transport else None
-    problem = refuses(
-        peer=peer[0] if peer else None, host=http.host, origin=http.headers.get("Origin")
-    )
+    origins = http.headers.getall("Origin", ())
+    origin = ", ".join(origins) if origins else None
+    problem = refuses(peer=http.remote, host=http.host, origin=origin)
     if problem is not None:
         return problem_response(403, problem)
     return control(emulator, http.method, http.raw_path.partition("?")[0], body)
