@@ -76,7 +76,7 @@ async def serve(
         try:
             body = await http.read()
         except web.RequestPayloadError:
-            return _bad_request("the body is not in the encoding that its headers tell")
+            return _bad_request("the body is not as long, or not in chunks, as its headers tell")
         if http.raw_path.startswith(f"{PREFIX}/"):
             return _plain(_control(emulator, http, body))
         request = Request(
@@ -99,6 +99,7 @@ async def serve(
         access_log=None,
         logger=_HTTP_LOGGER,
         lingering_time=0,
+        auto_decompress=False,  # half of a compressed body would be taken for a whole one
         handler_cancellation=True,
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)

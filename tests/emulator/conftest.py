@@ -1,0 +1,24 @@
+"""What the tests of the emulator share."""
+
+import logging
+
+import pytest
+from rawline import ME, Line
+
+from rm_voucher.emulator import Emulator
+
+
+@pytest.fixture
+async def line(caplog):
+    """A line to a server. At the end it must still be good, and have logged no trouble."""
+    caplog.set_level(logging.INFO)
+    emulator = Emulator(seed=1, credentials=ME, batches={"K": 1000})
+    emulator.add_member("60", "1")
+    async with emulator.serve() as server:
+        line = Line(emulator, server.url)
+        assert await line.is_good()
+        yield line
+        assert await line.is_good()
+    troubles = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
+    assert troubles == []
+    assert "Traceback" not in caplog.text
