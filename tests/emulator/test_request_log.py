@@ -66,7 +66,7 @@ def test_codes_are_masked(lines, path, code):
     assert line.endswith(" 200")
     assert code[-5:] not in line
     assert code[3:8] not in line
-    assert "\\u2026" in line
+    assert "…" in line
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def test_line(lines):
     log_reply("GET", "/v1/token", Reply(ending=Ending.RESET))
     log_bad_request("LineTooLong")
     assert lines() == [
-        "POST /v3/voucher/NA\\u2026/void 200",
-        "GET /v3/voucher/\\u2026 404 VOUCHER_NOT_FOUND",
+        "POST /v3/voucher/NA…/void 200",
+        "GET /v3/voucher/… 404 VOUCHER_NOT_FOUND",
         "GET /v1/token (reset)",
         "400 LineTooLong",
     ]
@@ -114,7 +114,7 @@ def test_no_control_characters(lines, text):
     refused = SignatureRefusedError(f"method=post{text}")
     log_reply("GET", "/", Reply(Response(status=401), refused=refused))
     assert len(lines()) == 4
-    assert all(line.isascii() and line.isprintable() for line in lines())
+    assert all(line.replace("…", "").isascii() and line.isprintable() for line in lines())
 
 
 class Untouchable:
@@ -146,7 +146,7 @@ async def test_expected_string_is_what_the_server_expected(lines):
             assert answer.status == 401
         text = expected_text("POST", url, headers["X-Nonce-Str"], headers["X-Timestamp"], body)
         assert lines()[-2:] == [
-            "POST /v3/voucher/NA\\u2026/void 401 INVALID_REQUEST_SIGNATURE",
+            "POST /v3/voucher/NA…/void 401 INVALID_REQUEST_SIGNATURE",
             f"  expected the signature of: {text}",
         ]
         shown = lines()[-1].removeprefix("  expected the signature of: ").encode()
