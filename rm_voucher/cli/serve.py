@@ -10,7 +10,6 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 
@@ -80,8 +79,6 @@ def emulator(
             pem = public_key.read_bytes()
         except OSError as exc:
             raise ConfigurationError(f"{public_key} can't be read: {exc.strerror}.") from exc
-    if callback_url is not None and urlsplit(callback_url).scheme not in ("http", "https"):
-        raise ConfigurationError(f"--callback-url {callback_url!r} is no http or https URL.")
     if rate_limit is not None and not rate_limit > 0:
         raise ConfigurationError("--rate-limit is more than 0; leave it out for none.")
     engine = Emulator(
@@ -92,8 +89,11 @@ def emulator(
         batches=_quantities(batch or []),
         relax=[_rule(text) for text in relax or []],
         rate_limit=rate_limit,
-        callback_url=callback_url,
     )
+    try:
+        engine.callbacks.url = callback_url
+    except ValueError as exc:
+        raise ConfigurationError(f"--callback-url {exc}.") from None
     engine.callbacks.interval_s = callback_interval
     plan = FaultPlan(rate=fault_rate, seed=seed or 0)
     if fault_kinds is not None:

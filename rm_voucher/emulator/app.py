@@ -61,7 +61,8 @@ class Emulator:
         callback_url: where callbacks go, None for nowhere; `Callbacks` says when and how.
         clock: unix seconds. `advance` sets the emulator ahead of it.
 
-    Raises `ConfigurationError` for a key that can't be used, `ValueError` for a batch that can't.
+    Raises `ConfigurationError` for a key that can't be used, `ValueError` for a batch or a
+    ``callback_url`` that can't.
     """
 
     def __init__(

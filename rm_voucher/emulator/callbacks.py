@@ -202,7 +202,7 @@ class Callbacks:
 def _is_usable(url: str) -> bool:
     try:
         parts = URL(url, encoded=True)
-        has_host = bool(parts.raw_host) and parts.port is not None
+        has_host = bool(parts.raw_host and parts.port)
     except ValueError:
         return False
     is_plain = url.isascii() and url.isprintable() and " " not in url
