@@ -4,7 +4,9 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ settings.register_profile(
 settings.load_profile("any-machine")
 
 HERE = Path(__file__).parent
+COMMAND = (sys.executable, "-m", "rm_voucher.cli")
 KEY_FILE = HERE / "vectors" / "throwaway-pkcs8.pem"
 PUBLIC_KEY_FILE = HERE / "vectors" / "throwaway-public.pem"
 
@@ -227,3 +230,21 @@ async def buyer(
     """A client that has to buy its token from the recorder before it can send anything."""
     async with make_client(recorder, token_source=None) as client:
         yield client
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
+    started = []
+
+    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
+        started.append(process)
+        return process
+
+    yield popen
+    for process in started:
+        with process:  # closes the pipes
+            if process.poll() is None:
+                process.kill()

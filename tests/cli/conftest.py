@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import signal
-import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from rm_voucher.cli import main
 from rm_voucher.emulator import Emulator, Guesses, Rule
 from rm_voucher.emulator.reply import Reply
 
-COMMAND = (sys.executable, "-m", "rm_voucher.cli")
 PATIENCE_S = 30  # for what must happen; it is only spent when a test fails
 
 
@@ -79,24 +77,6 @@ def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Ended(ended.value.code or 0, captured.out, captured.err)
 
     return run
-
-
-@pytest.fixture
-def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
-    started = []
-
-    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
-        started.append(process)
-        return process
-
-    yield popen
-    for process in started:
-        with process:  # closes the pipes
-            if process.poll() is None:
-                process.kill()
 
 
 class Embedded:

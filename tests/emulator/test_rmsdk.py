@@ -1,0 +1,238 @@
+"""Revenue Monster's own Python SDK against the emulator's command: nothing of it is changed but the
+URL, so what it signs, sends and reads is RM's own."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import attrs
+import pytest
+from conftest import payload
+
+from rm_voucher.emulator.keys import new_private_key
+
+PROCESS = Path(__file__).with_name("rmsdk_process.py")
+
+
+class SDKRefusedError(Exception):
+    """What the SDK raises for an answer other than 200; it carries the answer's JSON, or lines."""
+
+
+class SDK:
+    """The SDK. Calls are named like ``voucher.issueVoucher``."""
+
+    def __init__(self, url, settings):
+        self.process = subprocess.Popen(
+            [sys.executable, PROCESS, url],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "NO_PROXY": "127.0.0.1"},
+        )
+        self.settings = settings
+
+    def login(self, **changes):
+        """Construct it, which buys a token; return that and the refresh token."""
+        return self.call("RMSDK", {**self.settings, **changes})
+
+    def call(self, name, *arguments):
+        self.process.stdin.write(json.dumps([name, arguments]) + "\n")
+        self.process.stdin.flush()
+        (outcome,) = json.loads(self.process.stdout.readline()).items()
+        match outcome:
+            case "answer", answer:
+                return answer
+            case "refused", content:
+                raise SDKRefusedError(content)
+
+
+@attrs.frozen
+class Served:
+    """The command ``rm-voucher emulator``, and where it listens."""
+
+    process: subprocess.Popen
+    url: str
+
+    def batches(self):
+        with urllib.request.urlopen(f"{self.url}/_emulator/batches") as answer:
+            return json.load(answer)
+
+    def log(self):
+        """Stop it, and return the lines it wrote since it listens."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.communicate()[1].splitlines()
+
+
+def variables(path):
+    """Return the variables of a file that a shell can source."""
+    exports = [shlex.split(line)[1] for line in path.read_text().splitlines()]
+    return dict(export.split("=", 1) for export in exports)
+
+
+@pytest.fixture
+def connected(start, tmp_path):
+    """Start the command, and the SDK with the credentials that the command wrote."""
+    started = []
+
+    def connect(*options):
+        path, key = tmp_path / "env", tmp_path / "key.pem"
+        emulator = start("emulator", *options, "--credentials-out", path)
+        assert emulator.stderr.readline().startswith("Emulator at ")
+        rm = variables(path)
+        key.write_text(rm["RM_PRIVATE_KEY"].replace("\\n", "\n"))
+        settings = {
+            "clientID": rm["RM_CLIENT_ID"],
+            "clientSecret": rm["RM_CLIENT_SECRET"],
+            "privateKey": str(key),
+            "environment": "sandbox",
+        }
+        sdk = SDK(rm["RM_ENVIRONMENT"], settings)
+        started.append(sdk.process)
+        return Served(emulator, rm["RM_ENVIRONMENT"]), sdk
+
+    yield connect
+    for process in started:
+        process.stdin.close()
+        process.wait()
+        process.stdout.close()
+
+
+def assert_documented(answer, documented, path="$"):
+    """Hold that all that RM's example has is there, and of its type where it is not null there."""
+    if documented is None:
+        return
+    assert type(answer) is type(documented), path
+    if isinstance(documented, dict):
+        assert documented.keys() <= answer.keys(), path
+        for name, value in documented.items():
+            assert_documented(answer[name], value, f"{path}.{name}")
+    elif isinstance(documented, list):
+        for item in answer:
+            assert_documented(item, documented[0], f"{path}[]")
+
+
+def test_sdk_every_voucher_method(connected):
+    """Tokens and every voucher method work, signatures verified, and answer as RM's pages show."""
+    emulator, sdk = connected("--batch", "TEA=2", "--batch", "NONE=0")
+    token, refresh_token = sdk.login()
+    issued = sdk.call("voucher.issueVoucher", token, "TEA")
+    assert_documented(issued, payload("issue-voucher"))
+    code = issued["item"]["code"]
+    assert issued["item"]["qrUrl"].endswith(f"/{code}")
+
+    got = sdk.call("voucher.getVoucherByCode", token, code)
+    assert_documented(got, payload("get-voucher"))
+    assert [got["code"], got["item"]["code"], got["item"]["status"]] == ["SUCCESS", code, "ISSUED"]
+    assert got["item"]["voucherBatchKey"] == "TEA"
+
+    void = sdk.call("voucher.voidVoucher", token, code)
+    assert_documented(void, payload("void-voucher"))
+    assert [void["code"], void["item"]["code"], void["item"]["status"]] == ["SUCCESS", code, "VOID"]
+
+    newer, newer_refresh_token = sdk.call("auth.getRefreshToken", refresh_token)
+    assert len({token, refresh_token, newer, newer_refresh_token}) == 4
+    batches = sdk.call("voucher.getVoucherBatches", newer)
+    assert_documented(batches, payload("list-batches"))
+    assert batches["meta"] == {"count": 2}
+    one = sdk.call("voucher.getVoucherBatchByKey", newer, "TEA")
+    assert one == {"item": batches["items"][0], "code": "SUCCESS"}
+    keys = ("key", "quantity", "balanceQuantity", "usedQuantity", "status")
+    assert [one["item"][key] for key in keys] == ["TEA", 2, 1, 1, "COMPLETED"]
+
+    counted = {"quantity": 2, "balance": 1, "issued": 1, "redeemed": 0, "void": 1}
+    assert emulator.batches() == [
+        {"key": "TEA", **counted},
+        {"key": "NONE", **dict.fromkeys(counted, 0)},
+    ]
+    masked = f"{code[:2]}…"
+    assert emulator.log() == [
+        "POST /v1/token 200",
+        "POST /v3/voucher-batch/TEA/issue 200",
+        f"GET /v3/voucher/{masked} 200",
+        f"POST /v3/voucher/{masked}/void 200",
+        "POST /v1/token 200",
+        "GET /v3/voucher-batches 200",
+        "GET /v3/voucher-batch/TEA 200",
+    ]
+
+
+def test_sdk_with_another_key(connected, tmp_path):
+    """Signed with another key nothing is done, and the log has the text that should be signed."""
+    other = tmp_path / "other.pem"
+    other.write_bytes(new_private_key())
+    emulator, sdk = connected("--batch", "TEA=2")
+    token, _ = sdk.login(privateKey=str(other))
+    for name, argument in (("issueVoucher", "TEA"), ("getVoucherBatchByKey", "TEA")):
+        with pytest.raises(SDKRefusedError) as refused:
+            sdk.call(f"voucher.{name}", token, argument)
+        (content,) = refused.value.args
+        assert content["error"]["code"] == "INVALID_REQUEST_SIGNATURE"
+    assert [batch["issued"] for batch in emulator.batches()] == [0]
+    _, *log = emulator.log()
+    for method, path in (("post", "/issue"), ("get", "")):
+        line, expected = log.pop(0), log.pop(0)
+        assert line == (
+            f"{method.upper()} /v3/voucher-batch/TEA{path} 401 INVALID_REQUEST_SIGNATURE"
+        )
+        # As the SDK makes it: no data, 64 hex digits, and a fraction of a second.
+        assert re.fullmatch(
+            rf"  expected the signature of: method={method}&nonceStr=[0-9a-f]{{64}}&requestUrl="
+            rf"{re.escape(emulator.url)}/v3/voucher-batch/TEA{path}"
+            r"&signType=sha256&timestamp=\d{10}\.\d+",
+            expected,
+        )
+    assert log == []
+
+
+def test_sdk_sees_refusals(connected):
+    """A refusal is RM's error in an `RMSDKAPIException`, as the SDK gets it from RM."""
+    emulator, sdk = connected("--batch", "TEA=1")
+    token, refresh_token = sdk.login()
+    code = sdk.call("voucher.issueVoucher", token, "TEA")["item"]["code"]
+    sdk.call("voucher.voidVoucher", token, code)
+    sdk.call("auth.getRefreshToken", refresh_token)
+    refused = []
+    for name, *arguments in (
+        ("voucher.issueVoucher", token, "TEA"),
+        ("voucher.issueVoucher", token, "NO"),
+        ("voucher.getVoucherByCode", token, "NO"),
+        ("voucher.getVoucherByCode", "no token", code),
+        ("voucher.getVoucherBatches", "no token"),
+        ("voucher.voidVoucher", token, code),
+        ("voucher.getVoucherBatchByKey", token, "NO"),
+        ("auth.getRefreshToken", refresh_token),
+        ("RMSDK", {**sdk.settings, "clientSecret": "no"}),
+    ):
+        with pytest.raises(SDKRefusedError) as caught:
+            sdk.call(name, *arguments)
+        (content,) = caught.value.args
+        assert_documented(content, payload("error"))
+        assert content.keys() == {"error"}
+        assert content["error"]["message"]
+        refused.append(content["error"]["code"])
+    assert refused == [
+        "VOUCHER_BATCH_NOT_ENOUGH_QUANTITY",
+        "VOUCHER_BATCH_NOT_FOUND",
+        "VOUCHER_NOT_FOUND",
+        "TOKEN_INVALID",
+        "TOKEN_INVALID",
+        "VOUCHER_NOT_ALLOW_VOID",
+        "VOUCHER_BATCH_NOT_FOUND",
+        "InvalidGrant",
+        "INVALID_CLIENT",
+    ]
+    assert [batch["void"] for batch in emulator.batches()] == [1]
+
+
+def test_sdk_sees_a_gateway_page(connected):
+    """What is not RM's reaches the SDK as lines of text, as a gateway's page does."""
+    _, sdk = connected("--batch", "TEA=1", "--fault-rate", 1, "--fault-kinds", "html-page")
+    token, _ = sdk.login()
+    with pytest.raises(SDKRefusedError, match="502 Bad Gateway"):
+        sdk.call("voucher.issueVoucher", token, "TEA")
