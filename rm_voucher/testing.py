@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["CallbackReceiver", "rm_callbacks", "rm_client", "rm_emulator", "rm_server"]
 
 _START_S = 30.0
+_IDENTITY = frozenset({"client_id", "client_secret", "credentials", "public_key"})
 _CALLBACK_URL = "https://merchant.invalid/callback"
 
 
@@ -88,8 +89,12 @@ def rm_emulator(request: pytest.FixtureRequest) -> Emulator:
     from rm_voucher.emulator import Emulator
 
     marker = request.node.get_closest_marker("rm_emulator")
-    arguments: dict[str, Any] = {"seed": 0, "credentials": _credentials()}
-    return Emulator(**arguments | (marker.kwargs if marker else {}))
+    given: dict[str, Any] = dict(marker.kwargs) if marker else {}
+    if marker and marker.args:
+        raise TypeError("the marker rm_emulator takes keyword arguments only, as Emulator does")
+    if _IDENTITY.isdisjoint(given):
+        given["credentials"] = _credentials()
+    return Emulator(**{"seed": 0, **given})
 
 
 @pytest.fixture
