@@ -1,0 +1,394 @@
+"""The pytest plugin, each time in a pytest of its own: a folder with one file, no conftest and no
+settings, where every warning is an error."""
+
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from conftest import PUBLIC_KEY_FILE
+
+# What is installed beside it and is not needed only takes time to load.
+ALONE = tuple(f"-pno:{name}" for name in ("anyio", "hypothesispytest", "pytest_cov", "socket"))
+ALONE = (*ALONE, "-pno:randomly")
+PLAIN = (*ALONE, "-pno:asyncio", "-pno:xdist")
+# Without its scope pytest-asyncio itself warns.
+ASYNCIO = (*ALONE, "-oasyncio_mode=auto", "-oasyncio_default_fixture_loop_scope=function")
+
+EVERY_FIXTURE = """
+    @pytest.mark.rm_emulator(batches={"TEA": 3})
+    async def test_client(rm_emulator, rm_client, rm_callbacks):
+        issued = await rm_client.issue("TEA")
+        await rm_client.void(issued.code)
+        assert rm_emulator.issued("TEA") == (issued.code,)
+        assert await rm_callbacks.deliver_all() == 1
+        assert [voucher.code for voucher in rm_callbacks.vouchers] == [issued.code]
+
+    @pytest.mark.rm_emulator(batches={"TEA": 3})
+    async def test_server(rm_emulator, rm_client, rm_server):
+        from rm_voucher import VoucherClient
+
+        credentials, environment = rm_emulator.credentials, rm_server.environment
+        async with VoucherClient(credentials, environment=environment) as client:
+            issued = await client.issue("TEA")
+        assert (await rm_client.get(issued.code)).status == "ISSUED"
+"""
+
+
+@pytest.fixture
+def run_pytest(tmp_path):
+    """Run pytest on one file; return how many passed, failed and so on, and all that was said."""
+
+    def run(source, *arguments):
+        path = tmp_path / "test_it.py"
+        path.write_text("import asyncio\nimport pytest\n" + textwrap.dedent(source))
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-W", "error", "-m", "pytest", *arguments, path.name],
+            cwd=tmp_path,
+            env={name: value for name, value in os.environ.items() if "PYTEST" not in name},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        *said, last = done.stdout.splitlines()
+        found = re.findall(r"(\d+) (passed|failed|error|warning)", last)
+        return {word: int(number) for number, word in found}, "\n".join([*said, last])
+
+    return run
+
+
+def without_plugin(source):
+    """Return async tests as plain ones that use `asyncio.run`."""
+    plain = r"def \1(\2):\n        asyncio.run(_\1(\2))\n\n    async def _\1(\2):\n"
+    return re.sub(r"async def (test_\w+)\((.*)\):\n", plain, source)
+
+
+@pytest.mark.parametrize(
+    ("source", "arguments"),
+    [
+        pytest.param(without_plugin(EVERY_FIXTURE), PLAIN, id="plain"),
+        pytest.param(without_plugin(EVERY_FIXTURE), (*ALONE, "-pno:asyncio", "-n2"), id="xdist"),
+        pytest.param(EVERY_FIXTURE, (*ASYNCIO, "-pno:xdist"), id="asyncio"),
+        pytest.param(EVERY_FIXTURE, (*ASYNCIO, "-n2"), id="asyncio-xdist"),
+    ],
+)
+def test_every_fixture_without_a_conftest(run_pytest, source, arguments):
+    """The fixtures are there by themselves, with and without other plugins, and warn of nothing."""
+    counts, said = run_pytest(source, *arguments)
+    assert counts == {"passed": 2}, said
+
+
+def test_marker_is_known(run_pytest):
+    """The marker needs no registering, and ``pytest --markers`` explains it."""
+    source = """
+        @pytest.mark.rm_emulator(batches={"TEA": 1})
+        def test_marked(rm_emulator):
+            assert rm_emulator.batch("TEA").quantity == 1
+    """
+    counts, said = run_pytest(source, *PLAIN, "--strict-markers")
+    assert counts == {"passed": 1}, said
+    _, said = run_pytest(source, *PLAIN, "--markers")
+    assert "@pytest.mark.rm_emulator(**arguments): what the fixture rm_emulator gives to" in said
+
+
+def test_marker_arguments_reach_the_emulator(run_pytest):
+    """What the marker names is the emulator's, its credentials included; the rest has defaults."""
+    source = f"""
+        from pathlib import Path
+
+        CLIENT = dict(client_id="me", client_secret="hush", seed=7)
+
+        @pytest.mark.rm_emulator(batches={{"TEA": 2}}, merchant_pin="000", **CLIENT)
+        def test_client(rm_emulator, rm_client, rm_server):
+            assert rm_server.variables["RM_CLIENT_ID"] == rm_emulator.credentials.client_id == "me"
+            assert rm_server.variables["RM_CLIENT_SECRET"] == "hush"
+
+            async def main():
+                code = (await rm_client.issue("TEA")).code
+                await rm_client.void(code)
+                assert (await rm_client.reinstate(code, pin="000")).status == "REDEEMED"
+                return code
+
+            from rm_voucher.emulator import Emulator
+
+            other = Emulator(seed=7, batches={{"TEA": 2}}).client()
+            assert asyncio.run(main()) == asyncio.run(other.issue("TEA")).code
+
+        @pytest.mark.rm_emulator(public_key=Path({str(PUBLIC_KEY_FILE)!r}).read_bytes())
+        def test_public_key(rm_emulator, rm_server):
+            assert rm_emulator.credentials is None
+            assert "RM_PRIVATE_KEY" not in rm_server.variables
+
+        @pytest.mark.rm_emulator(batches={{"A": 1}})
+        class TestInner:
+            def test_class(self, rm_emulator):
+                assert rm_emulator.batch("A").quantity == 1
+
+            @pytest.mark.rm_emulator(batches={{"B": 1}})
+            def test_closest(self, rm_emulator):
+                assert [batch.key for batch in rm_emulator.state.stock.ours()] == ["B"]
+
+        def test_none(rm_emulator):
+            assert rm_emulator.state.stock.ours() == []
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"passed": 5}, said
+
+
+@pytest.mark.parametrize(
+    ("marker", "sentence"),
+    [
+        ("(batch={'TEA': 1})", "TypeError: .*unexpected keyword argument 'batch'"),
+        ("({'TEA': 1})", "TypeError: the marker rm_emulator takes keyword arguments only"),
+        ("(batches={'TEA': -1})", "ValueError: a quantity can't be"),
+    ],
+)
+def test_marker_with_a_mistake(run_pytest, marker, sentence):
+    """A mistake in the marker is an error that names it, and is never passed over."""
+    source = f"@pytest.mark.rm_emulator{marker}\ndef test_marked(rm_client): pass"
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"error": 1}, said
+    assert re.search(rf"^E +{sentence}", said, re.MULTILINE)
+
+
+def test_tests_share_nothing(run_pytest):
+    """Each test has an emulator of its own, from the same seed, and its fixtures share that one."""
+    source = """
+        import time
+
+        CODES = []
+
+        @pytest.mark.parametrize("number", range(2))
+        @pytest.mark.rm_emulator(batches={"TEA": 1})
+        def test_same(rm_emulator, rm_client, rm_server, rm_callbacks, request, number):
+            assert request.getfixturevalue("rm_emulator") is rm_emulator
+            assert rm_emulator.callbacks.url == "https://merchant.invalid/callback"
+            assert rm_callbacks.requests == []
+            assert rm_emulator.timeline.now() < 10_000 + time.time()
+            assert not rm_emulator.requests and not rm_emulator.faults.rate
+            CODES.append(asyncio.run(rm_client.issue("TEA")).code)
+            rm_callbacks.refuse_next(times=9)
+            rm_emulator.add_batch("x", key=f"x{number}", quantity=1)
+            rm_emulator.fail_next("issue", "INTERNAL_ERROR", times=9)
+            rm_emulator.advance(1_000_000)
+
+        def test_end():
+            assert len(CODES) == 2 and len(set(CODES)) == 1
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"passed": 3}, said
+
+
+def test_client_waits_on_the_emulators_clock(run_pytest):
+    """Throttles and time-outs cost no time: the emulator's clock moves instead, deadlines too."""
+    source = """
+        import time
+
+        from rm_voucher import RateLimitError, Timeout
+        from rm_voucher.emulator import Fault, FaultPlan
+
+        pytestmark = pytest.mark.rm_emulator(batches={"TEA": 9})
+
+        def run(emulator, coroutine):
+            began, ahead = time.monotonic(), emulator.timeline.now()
+            try:
+                result = asyncio.run(coroutine)
+            except RateLimitError as exc:
+                result = exc
+            took = time.monotonic() - began
+            assert took < 30
+            # What the clock was set ahead by, but for a second of doubt.
+            return result, round(emulator.timeline.now() - ahead - took)
+
+        def test_throttled(rm_emulator, rm_client):
+            rm_emulator.faults = FaultPlan(retry_after_s=60)
+            rm_emulator.fail_next("issue", Fault.THROTTLE, times=3)
+            issued, ahead_s = run(rm_emulator, rm_client.issue("TEA"))
+            assert rm_emulator.issued("TEA") == (issued.code,)
+            assert 180 <= ahead_s < 240 and rm_emulator.requests["issue"] == 4
+
+        def test_timed_out(rm_emulator, rm_client):
+            rm_emulator.fail_next("batches", Fault.TIMEOUT_BEFORE_COMMIT, times=5)
+
+            async def first():
+                return await rm_client.batches()
+
+            page, ahead_s = run(rm_emulator, first())
+            assert [batch.key for batch in page.items] == ["TEA"]
+            assert rm_emulator.requests["batches"] == 6 and 0 < ahead_s < 60
+
+        def test_deadline(rm_emulator, rm_client):
+            rm_emulator.faults = FaultPlan(retry_after_s=60)
+            rm_emulator.fail_next("issue", Fault.THROTTLE, times=9)
+            timeout = Timeout(total_s=150)
+            error, ahead_s = run(rm_emulator, rm_client.issue("TEA", timeout=timeout))
+            assert isinstance(error, RateLimitError)
+            assert rm_emulator.requests["issue"] == 3 and 120 <= ahead_s <= 150
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"passed": 3}, said
+
+
+def test_server_for_others(run_pytest):
+    """A synchronous test, another process and the control API all meet the test's emulator."""
+    source = """
+        import base64
+        import json
+        import os
+        import subprocess
+        import sys
+        from urllib.request import Request, urlopen
+
+        def ask(url, wire=None, **headers):
+            data = None if wire is None else json.dumps(wire).encode()
+            with urlopen(Request(url, data, headers)) as answer:
+                return json.load(answer)
+
+        @pytest.mark.rm_emulator(batches={"TEA": 2}, relax=["signature", "nonce", "timestamp"])
+        def test_synchronous(rm_emulator, rm_server):
+            given = rm_server.variables
+            identity = f"{given['RM_CLIENT_ID']}:{given['RM_CLIENT_SECRET']}".encode()
+            basic = "Basic " + base64.b64encode(identity).decode()
+            asked = {"grantType": "client_credentials"}
+            token = ask(f"{rm_server.url}/v1/token", asked, Authorization=basic)["accessToken"]
+            path = f"{rm_server.url}/v3/voucher-batch/TEA/issue"
+            issued = ask(path, {}, Authorization=f"Bearer {token}")
+            assert rm_emulator.issued("TEA") == (issued["item"]["code"],)
+
+        @pytest.mark.rm_emulator(batches={"TEA": 2})
+        def test_process(rm_emulator, rm_server):
+            command = [sys.executable, "-m", "rm_voucher.cli", "issue", "TEA", "--count", "1"]
+            env = {**os.environ, **rm_server.variables}
+            issued = subprocess.run(command, env=env, check=True, capture_output=True, text=True)
+            (code,) = rm_emulator.issued("TEA")
+            assert code in issued.stdout
+
+        @pytest.mark.rm_emulator(batches={"TEA": 2})
+        def test_control(rm_emulator, rm_server):
+            ask(f"{rm_server.url}/_emulator/batches", {"key": "B", "quantity": 3})
+            assert rm_emulator.batch("B").quantity == 3
+            rm_emulator.add_batch("x", key="C", quantity=4)
+            batches = ask(f"{rm_server.url}/_emulator/batches")
+            assert [batch["key"] for batch in batches] == ["TEA", "B", "C"]
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"passed": 3}, said
+
+
+def test_server_stops_with_its_test(run_pytest):
+    """A test that fails leaves no server and no thread; one that can't listen fails at once."""
+    source = """
+        import socket
+        import threading
+        from urllib.parse import urlsplit
+
+        URLS = []
+
+        def test_failing(rm_server):
+            URLS.append(urlsplit(rm_server.url))
+            socket.create_connection((URLS[0].hostname, URLS[0].port)).close()
+            raise AssertionError("meant")
+
+        def test_stopped():
+            assert threading.active_count() == 1
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection((URLS[0].hostname, URLS[0].port))
+
+        def test_no_port(rm_emulator, request, monkeypatch):
+            def serve(**options):
+                raise OSError("no port left")
+
+            monkeypatch.setattr(rm_emulator, "serve", serve)
+            with pytest.raises(OSError, match="no port left"):
+                request.getfixturevalue("rm_server")
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"failed": 1, "passed": 2}, said
+    assert "AssertionError: meant" in said
+
+
+def test_callbacks(run_pytest):
+    """What is delivered can be seen, refused and hurried: five attempts, a minute apart."""
+    source = """
+        pytestmark = pytest.mark.rm_emulator(batches={"TEA": 3})
+
+        async def void(client):
+            return (await client.void((await client.issue("TEA")).code)).code
+
+        async def test_delivered(rm_emulator, rm_client, rm_callbacks):
+            assert await rm_callbacks.deliver() == 0
+            one, two = await void(rm_client), await void(rm_client)
+            assert rm_callbacks.vouchers == []
+            assert await rm_callbacks.deliver() == 2
+            assert [(v.code, v.status) for v in rm_callbacks.vouchers] == [
+                (one, "VOID"), (two, "VOID")
+            ]
+            assert "X-Signature" in rm_callbacks.requests[0].headers
+            assert await rm_callbacks.deliver_all() == 0
+
+        async def test_refused(rm_emulator, rm_client, rm_callbacks):
+            rm_callbacks.refuse_next()
+            rm_callbacks.refuse_next(times=1, status=404)
+            await void(rm_client)
+            before = rm_emulator.timeline.now()
+            assert await rm_callbacks.deliver() == 1
+            assert await rm_callbacks.deliver() == 0
+            assert await rm_callbacks.deliver_all() == 2
+            assert 119 < rm_emulator.timeline.now() - before < 180
+            first, *more = rm_callbacks.requests
+            assert [request.body for request in more] == [first.body] * 2
+            assert (rm_emulator.callbacks.delivered, rm_emulator.callbacks.given_up) == (1, 0)
+
+        async def test_given_up(rm_emulator, rm_client, rm_callbacks):
+            rm_callbacks.refuse_next(times=9)
+            await void(rm_client)
+            before = rm_emulator.timeline.now()
+            assert await rm_callbacks.deliver_all() == 5
+            assert 239 < rm_emulator.timeline.now() - before < 300
+            assert len(rm_callbacks.vouchers) == 5
+            assert (rm_emulator.callbacks.delivered, rm_emulator.callbacks.given_up) == (0, 1)
+
+        async def test_with_server(rm_emulator, rm_client, rm_server, rm_callbacks):
+            import aiohttp
+
+            # Its thread delivers by itself, while the test waits for nothing but answers.
+            async def settled(session, name):
+                for _ in range(10_000):
+                    async with session.get(f"{rm_server.url}/_emulator/callbacks") as answer:
+                        callbacks = await answer.json()
+                    if callbacks[name] or len(rm_callbacks.requests) > 4:
+                        return callbacks
+                    rm_emulator.advance(60)
+
+            async with aiohttp.ClientSession() as session:
+                rm_callbacks.refuse_next(times=2)
+                code = await void(rm_client)
+                assert (await settled(session, "delivered"))["delivered"] == 1
+            assert [voucher.code for voucher in rm_callbacks.vouchers] == [code] * 3
+    """
+    counts, said = run_pytest(source, *ASYNCIO, "-pno:xdist")
+    assert counts == {"passed": 4}, said
+
+
+def test_loading_it_loads_little(run_pytest):
+    """A test run that uses none of it has loaded neither the emulator nor what that needs."""
+    source = """
+        import sys
+
+        def test_modules():
+            assert "rm_voucher.testing" in sys.modules
+            heavy = {"aiohttp", "cryptography", "typer", "rm_voucher.emulator"}
+            assert not heavy & sys.modules.keys()
+    """
+    counts, said = run_pytest(source, *PLAIN)
+    assert counts == {"passed": 1}, said
+
+
+def test_entry_point():
+    """Where it is installed pytest finds it, under the name that ``-p no:rm_voucher`` takes."""
+    distribution = importlib.metadata.distribution("rm-voucher")
+    (entry,) = distribution.entry_points.select(group="pytest11")
+    assert (entry.name, entry.value) == ("rm_voucher", "rm_voucher.testing")
