@@ -70,6 +70,12 @@ async def serve(
     """Serve until the block is left. Port 0 takes a free one. Raises `OSError`."""
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await answer(http)
+        except ConnectionError:  # the client has gone; aiohttp would log that as a failure
+            return web.Response(status=400)
+
+    async def answer(http: web.BaseRequest) -> web.StreamResponse:
         url = _url(http)
         if url is None:
             return _bad_request("one Host header, and a path, are what a request has")
