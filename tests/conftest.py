@@ -4,12 +4,16 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 from __future__ import annotations
 
 import asyncio
+import shlex
+import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import orjson
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,6 +25,7 @@ from rm_voucher import (
     Request,
     Response,
     ResponseLostError,
+    RetryPolicy,
     StaticToken,
     TokenSource,
     Transport,
@@ -37,6 +42,7 @@ settings.load_profile("any-machine")
 
 HERE = Path(__file__).parent
 COMMAND = (sys.executable, "-m", "rm_voucher.cli")
+PATIENCE_S = 30  # for what must happen; it is only spent when a test fails
 KEY_FILE = HERE / "vectors" / "throwaway-pkcs8.pem"
 PUBLIC_KEY_FILE = HERE / "vectors" / "throwaway-public.pem"
 
@@ -248,3 +254,53 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         with process:  # closes the pipes
             if process.poll() is None:
                 process.kill()
+
+
+@attrs.frozen
+class Emulating:
+    """The command ``rm-voucher emulator`` as a process that listens."""
+
+    process: subprocess.Popen[str]
+    variables: dict[str, str]
+
+    @property
+    def url(self) -> str:
+        return self.variables["RM_ENVIRONMENT"]
+
+    def client(self, **options: Any) -> VoucherClient:
+        """Make a client that tries once, and therefore never waits."""
+        return VoucherClient(
+            Credentials.from_env(self.variables),
+            environment=Environment.from_env(self.variables),
+            **{"retry": RetryPolicy(max_attempts=1), **options},
+        )
+
+    def control(self, path: str) -> Any:
+        """Return what the control API shows."""
+        with urllib.request.urlopen(f"{self.url}/_emulator/{path}") as answer:
+            return orjson.loads(answer.read())
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> list[str]:
+        """End it; return the lines that it wrote since it listened."""
+        self.process.send_signal(number)
+        out, err = self.process.communicate(timeout=PATIENCE_S)
+        assert (out, self.process.returncode) == ("", 130)
+        return err.splitlines()
+
+
+@pytest.fixture
+def emulating(
+    start: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> Callable[..., Emulating]:
+    """Start ``rm-voucher emulator`` as a process of its own, and wait until it listens."""
+
+    def emulate(*options: object) -> Emulating:
+        path = tmp_path / "emulator.env"
+        process = start("emulator", *options, "--credentials-out", path)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("Emulator at "), line
+        exports = [shlex.split(line)[1] for line in path.read_text().splitlines()]
+        return Emulating(process, dict(export.split("=", 1) for export in exports))
+
+    return emulate

@@ -15,14 +15,12 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from conftest import KEY_FILE
+from conftest import KEY_FILE, PATIENCE_S
 
 from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import main
 from rm_voucher.emulator import Emulator, Guesses, Rule
 from rm_voucher.emulator.reply import Reply
-
-PATIENCE_S = 30  # for what must happen; it is only spent when a test fails
 
 
 def rows(text: str) -> list[dict[str, str]]:

@@ -4,14 +4,10 @@ URL, so what it signs, sends and reads is RM's own."""
 import json
 import os
 import re
-import shlex
-import signal
 import subprocess
 import sys
-import urllib.request
 from pathlib import Path
 
-import attrs
 import pytest
 from conftest import payload
 
@@ -52,49 +48,23 @@ class SDK:
                 raise SDKRefusedError(content)
 
 
-@attrs.frozen
-class Served:
-    """The command ``rm-voucher emulator``, and where it listens."""
-
-    process: subprocess.Popen
-    url: str
-
-    def batches(self):
-        with urllib.request.urlopen(f"{self.url}/_emulator/batches") as answer:
-            return json.load(answer)
-
-    def log(self):
-        """Stop it, and return the lines it wrote since it listens."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.communicate()[1].splitlines()
-
-
-def variables(path):
-    """Return the variables of a file that a shell can source."""
-    exports = [shlex.split(line)[1] for line in path.read_text().splitlines()]
-    return dict(export.split("=", 1) for export in exports)
-
-
 @pytest.fixture
-def connected(start, tmp_path):
+def connected(emulating, tmp_path):
     """Start the command, and the SDK with the credentials that the command wrote."""
     started = []
 
     def connect(*options):
-        path, key = tmp_path / "env", tmp_path / "key.pem"
-        emulator = start("emulator", *options, "--credentials-out", path)
-        assert emulator.stderr.readline().startswith("Emulator at ")
-        rm = variables(path)
-        key.write_text(rm["RM_PRIVATE_KEY"].replace("\\n", "\n"))
+        emulator, key = emulating(*options), tmp_path / "key.pem"
+        key.write_text(emulator.variables["RM_PRIVATE_KEY"].replace("\\n", "\n"))
         settings = {
-            "clientID": rm["RM_CLIENT_ID"],
-            "clientSecret": rm["RM_CLIENT_SECRET"],
+            "clientID": emulator.variables["RM_CLIENT_ID"],
+            "clientSecret": emulator.variables["RM_CLIENT_SECRET"],
             "privateKey": str(key),
             "environment": "sandbox",
         }
-        sdk = SDK(rm["RM_ENVIRONMENT"], settings)
+        sdk = SDK(emulator.url, settings)
         started.append(sdk.process)
-        return Served(emulator, rm["RM_ENVIRONMENT"]), sdk
+        return emulator, sdk
 
     yield connect
     for process in started:
@@ -146,12 +116,12 @@ def test_sdk_every_voucher_method(connected):
     assert [one["item"][key] for key in keys] == ["TEA", 2, 1, 1, "COMPLETED"]
 
     counted = {"quantity": 2, "balance": 1, "issued": 1, "redeemed": 0, "void": 1}
-    assert emulator.batches() == [
+    assert emulator.control("batches") == [
         {"key": "TEA", **counted},
         {"key": "NONE", **dict.fromkeys(counted, 0)},
     ]
     masked = f"{code[:2]}…"
-    assert emulator.log() == [
+    assert emulator.end() == [
         "POST /v1/token 200",
         "POST /v3/voucher-batch/TEA/issue 200",
         f"GET /v3/voucher/{masked} 200",
@@ -173,8 +143,8 @@ def test_sdk_with_another_key(connected, tmp_path):
             sdk.call(f"voucher.{name}", token, argument)
         (content,) = refused.value.args
         assert content["error"]["code"] == "INVALID_REQUEST_SIGNATURE"
-    assert [batch["issued"] for batch in emulator.batches()] == [0]
-    _, *log = emulator.log()
+    assert [batch["issued"] for batch in emulator.control("batches")] == [0]
+    _, *log = emulator.end()
     for method, path in (("post", "/issue"), ("get", "")):
         line, expected = log.pop(0), log.pop(0)
         assert line == (
@@ -227,7 +197,7 @@ def test_sdk_sees_refusals(connected):
         "InvalidGrant",
         "INVALID_CLIENT",
     ]
-    assert [batch["void"] for batch in emulator.batches()] == [1]
+    assert [batch["void"] for batch in emulator.control("batches")] == [1]
 
 
 def test_sdk_sees_a_gateway_page(connected):

@@ -1,0 +1,199 @@
+"""The log of ``rm-voucher emulator``, a line for each request, and how the command ends."""
+
+import signal
+import socket
+import time
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import PATIENCE_S, NoSigner
+
+from rm_voucher import NotFoundError, SignatureError, VoucherStateError
+
+PROMPT_S = 5  # within which it ends, on a machine that does much else; what it cuts short is longer
+
+
+async def use(emulator):
+    """Issue, look up, void twice, list and look for what is not there; return the code."""
+    async with emulator.client() as client:
+        code = (await client.issue("TEA")).code
+        await client.get(code)
+        await client.void(code)
+        with pytest.raises(VoucherStateError):
+            await client.void(code)
+        await client.vouchers("TEA")
+        with pytest.raises(NotFoundError):
+            await client.get("short")
+    return code
+
+
+async def test_log(emulating):
+    """Each request is a line with what came of it. Codes are masked; the control API has none."""
+    emulator = emulating("--batch", "TEA=1")
+    code = await use(emulator)
+    emulator.control("batches")
+    masked = f"{code[:2]}…"
+    assert emulator.end() == [
+        "POST /v1/token 200",
+        "POST /v3/voucher-batch/TEA/issue 200",
+        f"POST /v3/voucher/{masked} 200",
+        f"POST /v3/voucher/{masked}/void 200",
+        f"POST /v3/voucher/{masked}/void 400 VOUCHER_NOT_ALLOW_VOID",
+        "GET /v3/voucher-batch/TEA/vouchers 200",
+        "POST /v3/voucher/… 404 VOUCHER_NOT_FOUND",
+    ]
+
+
+async def test_quiet(emulating):
+    """With --quiet nothing is written but where it listens."""
+    emulator = emulating("--batch", "TEA=1", "--quiet")
+    await use(emulator)
+    assert emulator.end() == []
+
+
+async def test_log_of_a_refused_signature(emulating):
+    """The text that should have been signed stands below its request, to compare with one's own."""
+    now = time.time()
+    emulator = emulating("--relax", "token")
+    signed = []
+
+    class Signer(NoSigner):
+        def sign(self, text):
+            signed.append(text.decode())
+            return super().sign(text)
+
+    options = {"clock": lambda: now, "make_nonce": lambda: "n" * 32, "signer": Signer()}
+    async with emulator.client(**options) as client:
+        with pytest.raises(SignatureError):
+            await client.redeem(["CODE-1"])
+        with pytest.raises(SignatureError):
+            await client.get("rms@xR43u4bRhUU")
+    body = "data=eyJjb2RlcyI6WyJDT0RFLTEiXX0="
+    url = emulator.url
+    rest = f"&signType=sha256&timestamp={int(now)}"
+    assert signed == [
+        f"{body}&method=post&nonceStr={'n' * 32}&requestUrl={url}/v3/vouchers/redeem{rest}",
+        f"method=post&nonceStr={'n' * 32}&requestUrl={url}/v3/voucher/rms%40xR43u4bRhUU{rest}",
+    ]
+    assert emulator.end() == [
+        "POST /v1/token 200",
+        "POST /v3/vouchers/redeem 401 INVALID_REQUEST_SIGNATURE",
+        f"  expected the signature of: {signed[0]}",
+        "POST /v3/voucher/rm… 401 INVALID_REQUEST_SIGNATURE",
+        f"  expected the signature of: {signed[1]}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "word"),
+    [
+        ("drop-after-commit", "(reset)"),
+        ("truncated", "(cut)"),
+        ("slow-drip", "(drip)"),
+        ("html-page", "502"),
+        ("throttle", "429"),
+        ("late-commit", "(reset)"),
+    ],
+)
+def test_log_of_a_fault(emulating, fault, word):
+    """What the line says of a fault is what became of the answer; a client may be gone by then."""
+    rules = ("token", "timestamp", "signature", "nonce")
+    relaxed = [argument for rule in rules for argument in ("--relax", rule)]
+    emulator = emulating("--fault-rate", 1, "--fault-kinds", fault, *relaxed)
+    ask(emulator, "GET", "/v3/voucher-batches").close()
+    assert emulator.process.stderr.readline() == f"GET /v3/voucher-batches {word}\n"
+    assert emulator.end() == []
+
+
+def ask(emulator, method, path):
+    """Send a request, and return its connection without waiting for an answer."""
+    url = urlsplit(emulator.url)
+    connection = socket.create_connection((url.hostname, url.port), timeout=PATIENCE_S)
+    connection.sendall(f"{method} {path} HTTP/1.1\r\nHost: {url.netloc}\r\n\r\n".encode())
+    return connection
+
+
+def end(emulator, times):
+    """Send Ctrl-C, perhaps more than once; return what was written and whether it was prompt."""
+    began = time.monotonic()
+    for _ in range(times - 1):
+        emulator.process.send_signal(signal.SIGINT)
+    return emulator.end(signal.SIGINT), time.monotonic() - began < PROMPT_S
+
+
+def is_broken(connection):
+    """Return whether the other side ended a connection without a word."""
+    with connection:
+        try:
+            return connection.recv(1) == b""
+        except ConnectionResetError:
+            return True
+
+
+def test_client_leaves_in_the_middle_of_its_body(emulating):
+    """A client that goes before its request is whole gets no line, and nothing else is said."""
+    emulator = emulating()
+    url = urlsplit(emulator.url)
+    with socket.create_connection((url.hostname, url.port), timeout=PATIENCE_S) as connection:
+        head = f"POST /v1/token HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(head.encode() + b"{")
+    assert emulator.control("batches") == []
+    assert emulator.end() == []
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_during_requests(emulating, times):
+    """Requests in flight are broken off, and it ends at once, without a word."""
+    emulator = emulating("--latency", 60)
+    connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(5)]
+    emulator.control("batches")  # it has read what came before
+    assert end(emulator, times) == ([], True)
+    assert [is_broken(connection) for connection in connections] == [True] * 5
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_while_faults_hold(emulating, times):
+    """Connections that a fault holds are broken off as well."""
+    kinds = "timeout-before-commit,timeout-after-commit,slow-drip"
+    emulator = emulating("--fault-rate", 1, "--fault-kinds", kinds, "--seed", 3)
+    connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(9)]
+    lines = {emulator.process.stderr.readline() for _ in connections}
+    assert lines == {f"GET /v3/voucher-batches ({word})\n" for word in ("silent", "drip")}
+    assert end(emulator, times) == ([], True)
+    for connection in connections:
+        connection.close()
+
+
+@pytest.mark.usefixtures("sigint")
+@pytest.mark.parametrize("times", [1, 3])
+async def test_ctrl_c_with_callbacks(emulating, times):
+    """Callbacks under way, and those that wait for their repetition, are given up."""
+    with socket.create_server(("127.0.0.1", 0)) as merchant:
+        merchant.settimeout(PATIENCE_S)
+        url = f"http://127.0.0.1:{merchant.getsockname()[1]}/"
+        emulator = emulating("--batch", "TEA=2", "--callback-url", url, "--quiet")
+        connections = []
+        async with emulator.client() as client:
+            for _ in range(2):
+                await client.void((await client.issue("TEA")).code)
+                connections.append(merchant.accept()[0])
+        refused, unanswered = connections
+        refused.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        while refused.recv(1 << 16):
+            pass
+        refused.close()
+        assert end(emulator, times) == ([], True)
+        unanswered.close()
+
+
+async def test_nobody_reads_the_log(emulating):
+    """A log that can't be written any more does not stop the server."""
+    emulator = emulating("--batch", "TEA=1")
+    emulator.process.stderr.close()
+    emulator.process.stderr = None
+    await use(emulator)
+    assert [batch["void"] for batch in emulator.control("batches")] == [1]
+    emulator.process.send_signal(signal.SIGTERM)
+    assert emulator.process.wait(PATIENCE_S) == 130
