@@ -18,7 +18,7 @@ import pytest
 from conftest import KEY_FILE, PATIENCE_S
 
 from rm_voucher import Credentials, Request, Response
-from rm_voucher.cli import main
+from rm_voucher.cli import main, serve
 from rm_voucher.emulator import Emulator, Guesses, Rule
 from rm_voucher.emulator.reply import Reply
 
@@ -75,6 +75,19 @@ def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         return Ended(ended.value.code or 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
+    """An emulator in this process is interrupted as soon as it says where it is. What it said."""
+    said = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(serve, "say", say)
+    return said
 
 
 class Embedded:

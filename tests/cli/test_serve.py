@@ -9,21 +9,6 @@ from pathlib import Path
 import pytest
 from conftest import KEY_FILE, PUBLIC_KEY_FILE
 
-from rm_voucher.cli import serve
-
-
-@pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
-    """An emulator in this process is interrupted as soon as it says where it is. What it said."""
-    said = []
-
-    def say(text: str) -> None:
-        said.append(text)
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(serve, "say", say)
-    return said
-
 
 def sourced(path: Path, *names: str) -> list[str]:
     """Return what a shell that sources the file has in these variables."""

@@ -113,11 +113,9 @@ def ask(emulator, method, path):
     return connection
 
 
-def end(emulator, times):
-    """Send Ctrl-C, perhaps more than once; return what was written and whether it was prompt."""
+def end(emulator):
+    """Send Ctrl-C; return what was written and whether it was prompt."""
     began = time.monotonic()
-    for _ in range(times - 1):
-        emulator.process.send_signal(signal.SIGINT)
     return emulator.end(signal.SIGINT), time.monotonic() - began < PROMPT_S
 
 
@@ -142,33 +140,30 @@ def test_client_leaves_in_the_middle_of_its_body(emulating):
 
 
 @pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("times", [1, 3])
-def test_ctrl_c_during_requests(emulating, times):
+def test_ctrl_c_during_requests(emulating):
     """Requests in flight are broken off, and it ends at once, without a word."""
     emulator = emulating("--latency", 60)
     connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(5)]
     emulator.control("batches")  # it has read what came before
-    assert end(emulator, times) == ([], True)
+    assert end(emulator) == ([], True)
     assert [is_broken(connection) for connection in connections] == [True] * 5
 
 
 @pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("times", [1, 3])
-def test_ctrl_c_while_faults_hold(emulating, times):
+def test_ctrl_c_while_faults_hold(emulating):
     """Connections that a fault holds are broken off as well."""
     kinds = "timeout-before-commit,timeout-after-commit,slow-drip"
     emulator = emulating("--fault-rate", 1, "--fault-kinds", kinds, "--seed", 3)
     connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(9)]
     lines = {emulator.process.stderr.readline() for _ in connections}
     assert lines == {f"GET /v3/voucher-batches ({word})\n" for word in ("silent", "drip")}
-    assert end(emulator, times) == ([], True)
+    assert end(emulator) == ([], True)
     for connection in connections:
         connection.close()
 
 
 @pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("times", [1, 3])
-async def test_ctrl_c_with_callbacks(emulating, times):
+async def test_ctrl_c_with_callbacks(emulating):
     """Callbacks under way, and those that wait for their repetition, are given up."""
     with socket.create_server(("127.0.0.1", 0)) as merchant:
         merchant.settimeout(PATIENCE_S)
@@ -184,7 +179,7 @@ async def test_ctrl_c_with_callbacks(emulating, times):
         while refused.recv(1 << 16):
             pass
         refused.close()
-        assert end(emulator, times) == ([], True)
+        assert end(emulator) == ([], True)
         unanswered.close()
 
 

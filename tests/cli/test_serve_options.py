@@ -201,7 +201,9 @@ async def test_relax(emulating, rule, code):
     others = [argument for other in Rule if other is not rule for argument in ("--relax", other)]
     with pytest.raises(VoucherError, match=code):
         await use(emulating("--batch", "TEA=1", *others))
-    assert (await use(emulating("--batch", "TEA=1", "--relax", rule))).status == "REDEEMED"
+    assert (
+        await use(emulating("--batch", "TEA=1", "--relax", Rule.CURSOR, "--relax", rule))
+    ).status == "REDEEMED"
 
 
 KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
@@ -234,10 +236,11 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
         ),
     ],
 )
-def test_mistakes(rm, arguments, sentence):
+def test_mistakes(rm, stopped, arguments, sentence):
     """What it can't use is a mistake: exit 2 and a sentence, before anything is served."""
     ended = rm("emulator", *arguments)
     assert (ended.code, ended.out, ended.err) == (2, "", f"Error: {sentence}\n")
+    assert stopped == []
 
 
 @pytest.mark.parametrize(
@@ -255,8 +258,8 @@ def test_mistakes(rm, arguments, sentence):
         ("--callback-interval", "soon"),
     ],
 )
-def test_numbers_that_are_none(rm, arguments):
+def test_numbers_that_are_none(rm, stopped, arguments):
     """A number out of its range is a mistake, and what is said names the option."""
     ended = rm("emulator", *arguments)
-    assert (ended.code, ended.out) == (2, "")
+    assert (ended.code, ended.out, stopped) == (2, "", [])
     assert f"Invalid value for '{arguments[0]}': " in ended.err
