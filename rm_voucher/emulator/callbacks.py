@@ -96,7 +96,7 @@ class Callbacks:
     @url.setter
     def url(self, url: str | None) -> None:
         if url is not None and not _is_usable(url):
-            raise ValueError("url is http:// or https:// and a host, in ASCII, with no fragment")
+            raise ValueError(f"{url!r} is no http or https URL")
         self._url = url
 
     def wants(self, status: VoucherStatus) -> bool:

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
+import attrs
 import orjson
 
 from rm_voucher.converters import structure
-from rm_voucher.emulator.faults import Fault, FaultPlan, Window
-from rm_voucher.emulator.records import Batch, Record
+from rm_voucher.emulator.faults import FaultPlan, Window
+from rm_voucher.emulator.records import Batch
+from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Expiry, VoucherType
@@ -53,6 +55,9 @@ _PLAN_FIELDS = {
     "seed": int,
     "windows": list,
 }
+_NUMBER_FIELDS = {"country_code": str, "phone_number": str}
+_MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
+_CALLBACK_FIELDS = {"interval_s": float, "url": str}
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
 _JSON_WORDS = {dict: "an object", float: "a number", int: "a whole number", list: "a list"}
 
@@ -90,53 +95,54 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
     if method not in methods:
         return problem_response(405, f"the method is {' or '.join(sorted(methods))}")
     try:
-        return _json(200, methods[method](wire))
+        return _json(200, methods[method].do(_checked(wire, methods[method].fields)))
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
     except (ValueError, DecodeError) as exc:
         return problem_response(400, str(exc))
 
 
-Action = Callable[[dict[str, Any]], object]
+@attrs.frozen
+class _Action:
+    """What is done with a body's fields."""
+
+    do: Callable[[dict[str, Any]], object]
+    fields: Mapping[str, type] = attrs.field(factory=dict)
 
 
-def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, Action]:
+def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, _Action]:
     """Return what each method does at a path."""
+    state = emulator.state
     match path:
         case ["batches"]:
             return {
-                "GET": lambda wire: _batches(emulator, wire),
-                "POST": lambda wire: _add_batch(emulator, wire),
+                "GET": _Action(lambda given: [_batch(batch) for batch in state.stock.ours()]),
+                "POST": _Action(lambda given: _add_batch(emulator, given), _BATCH_FIELDS),
             }
         case ["faults"]:
             return {
-                "GET": lambda wire: _faults(emulator, wire),
-                "PUT": lambda wire: _set_faults(emulator, wire),
+                "GET": _Action(lambda given: _faults(emulator)),
+                "PUT": _Action(lambda given: _set_faults(emulator, given), _PLAN_FIELDS),
             }
         case ["vouchers", code, "redeem"]:
-            return {"POST": lambda wire: _redeem(emulator, code, wire)}
+            return {"POST": _Action(lambda given: _redeem(state, code, given), _NUMBER_FIELDS)}
         case ["vouchers", code, "void"]:
-            return {"POST": lambda wire: _void(emulator, code, wire)}
+            return {"POST": _Action(lambda given: state.wire(state.void(code)))}
         case ["vouchers", code, "expire"]:
-            return {"POST": lambda wire: _expire(emulator, code, wire)}
+            return {"POST": _Action(lambda given: state.wire(state.expire(code)))}
         case ["members"]:
-            return {"POST": lambda wire: _add_member(emulator, wire)}
+            return {"POST": _Action(lambda given: _add_member(state, given), _MEMBER_FIELDS)}
         case ["clock"]:
-            return {"POST": lambda wire: _advance(emulator, wire)}
+            return {"POST": _Action(lambda given: _advance(emulator, given), {"advance_s": float})}
         case ["callbacks"]:
             return {
-                "GET": lambda wire: _callbacks(emulator, wire),
-                "PUT": lambda wire: _set_callbacks(emulator, wire),
+                "GET": _Action(lambda given: _callbacks(emulator)),
+                "PUT": _Action(lambda given: _set_callbacks(emulator, given), _CALLBACK_FIELDS),
             }
         case ["reset"]:
-            return {"POST": lambda wire: _reset(emulator, wire)}
+            return {"POST": _Action(lambda given: _reset(emulator))}
         case _:
             return {}
-
-
-def _batches(emulator: Emulator, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
-    return [_batch(batch) for batch in emulator.state.stock.ours()]
 
 
 def _batch(batch: Batch) -> dict[str, Any]:
@@ -150,8 +156,7 @@ def _batch(batch: Batch) -> dict[str, Any]:
     }
 
 
-def _add_batch(emulator: Emulator, wire: dict[str, Any]) -> object:
-    options = _checked(wire, _BATCH_FIELDS)
+def _add_batch(emulator: Emulator, options: dict[str, Any]) -> object:
     if "type" in options:
         options["type"] = VoucherType(options["type"])
     if "expiry" in options:
@@ -166,63 +171,45 @@ def _add_batch(emulator: Emulator, wire: dict[str, Any]) -> object:
     return _batch(emulator.state.stock.batch(made.key or ""))
 
 
-def _redeem(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
-    given = _checked(wire, {"country_code": str, "phone_number": str})
+def _redeem(state: VoucherState, code: str, given: dict[str, Any]) -> object:
     if not given:
-        (record,) = emulator.state.redeem([code])
-        return _voucher(emulator, record)
-    member = emulator.state.member(given.get("country_code", ""), given.get("phone_number", ""))
-    return _voucher(emulator, emulator.state.collect(code, member))
+        (record,) = state.redeem([code])
+        return state.wire(record)
+    member = state.member(given.get("country_code", ""), given.get("phone_number", ""))
+    return state.wire(state.collect(code, member))
 
 
-def _void(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
-    return _voucher(emulator, emulator.state.void(code))
-
-
-def _expire(emulator: Emulator, code: str, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
-    return _voucher(emulator, emulator.state.expire(code))
-
-
-def _voucher(emulator: Emulator, record: Record) -> object:
-    return emulator.state.wire(record)
-
-
-def _add_member(emulator: Emulator, wire: dict[str, Any]) -> object:
-    given = _checked(wire, {"country_code": str, "phone_number": str, "name": str})
+def _add_member(state: VoucherState, given: dict[str, Any]) -> object:
     if not (given.get("country_code") and given.get("phone_number")):
         raise ValueError("a member has country_code and phone_number")
-    member = emulator.add_member(
+    member = state.add_member(
         given["country_code"], given["phone_number"], name=given.get("name", "")
     )
     return {"country_code": member.country_code, "phone_number": member.phone_number}
 
 
-def _advance(emulator: Emulator, wire: dict[str, Any]) -> object:
-    emulator.advance(_checked(wire, {"advance_s": float}).get("advance_s", 0.0))
+def _advance(emulator: Emulator, given: dict[str, Any]) -> object:
+    emulator.advance(given.get("advance_s", 0.0))
     return {"now": emulator.timeline.now()}
 
 
-def _set_faults(emulator: Emulator, wire: dict[str, Any]) -> object:
-    given = _checked(wire, _PLAN_FIELDS)
+def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
     windows = given.pop("windows", ())
     if not all(isinstance(window, dict) for window in windows):
         raise ValueError("windows is a list of objects")
     given["windows"] = [_window(_checked(window, _WINDOW_FIELDS)) for window in windows]
     emulator.faults = FaultPlan(**given)
-    return _faults(emulator, {})
+    return _faults(emulator)
 
 
 def _window(given: dict[str, Any]) -> Window:
     missing = _WINDOW_FIELDS.keys() - given.keys()
     if missing:
         raise ValueError(f"a window has {', '.join(sorted(missing))}")
-    return Window(**{**given, "fault": Fault(given["fault"])})
+    return Window(**given)
 
 
-def _faults(emulator: Emulator, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
+def _faults(emulator: Emulator) -> object:
     met: dict[str, dict[str, int]] = {}
     for (operation, fault), times in emulator.faults_met.items():
         met.setdefault(operation, {})[str(fault)] = times
@@ -235,19 +222,17 @@ def _faults(emulator: Emulator, wire: dict[str, Any]) -> object:
     }
 
 
-def _set_callbacks(emulator: Emulator, wire: dict[str, Any]) -> object:
-    given = _checked(wire, {"url": str, "interval_s": float})
+def _set_callbacks(emulator: Emulator, given: dict[str, Any]) -> object:
     interval_s = given.get("interval_s", emulator.callbacks.interval_s)
     if interval_s <= 0:
         raise ValueError("interval_s is more than 0")
     if "url" in given:
         emulator.callbacks.url = given["url"] or None
     emulator.callbacks.interval_s = interval_s
-    return _callbacks(emulator, {})
+    return _callbacks(emulator)
 
 
-def _callbacks(emulator: Emulator, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
+def _callbacks(emulator: Emulator) -> object:
     callbacks = emulator.callbacks
     return {
         "url": callbacks.url,
@@ -258,8 +243,7 @@ def _callbacks(emulator: Emulator, wire: dict[str, Any]) -> object:
     }
 
 
-def _reset(emulator: Emulator, wire: dict[str, Any]) -> object:
-    _checked(wire, {})
+def _reset(emulator: Emulator) -> object:
     emulator.reset()
     return {}
 

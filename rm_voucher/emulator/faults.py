@@ -108,8 +108,8 @@ class FaultPlan:
     """Which requests meet which faults.
 
     ``rate`` of them (0 to 1) meet one of ``kinds``, by default any that neither keeps a client
-    waiting nor takes its token away; ``operations`` names those that do, by default all but ``token``. In a window all do.
-    Raises `ValueError`.
+    waiting nor takes its token away; ``operations`` names those that do, by default all but
+    ``token``. In a window all do. Raises `ValueError`.
     """
 
     rate: float = attrs.field(
