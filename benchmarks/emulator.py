@@ -248,7 +248,7 @@ def listing_ms() -> list[list[float]]:
     for number in range(PAGES):
         for size, start in starts:  # by turns, so that a busy machine troubles all alike
             request = sign_request(
-                build_vouchers(environment, str(size), cursor=_cursor(start)),
+                build_vouchers(environment, str(size), cursor=_cursor(start) if start else None),
                 signer=signer,
                 token=token.access_token,
                 nonce=f"{number} {size} {start}",
