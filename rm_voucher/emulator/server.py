@@ -111,7 +111,7 @@ async def serve(
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        listener = _Listener(emulator, runner, host, port)
+        listener = _Listener(runner, host, port)
         await listener.open()
         bound_host, port = runner.addresses[0][:2]
         listener.port = port
@@ -148,8 +148,7 @@ def _variables(emulator: Emulator, url: str) -> dict[str, str]:
 class _Listener:
     """The listening socket, which can be closed for a time and opened again at the same place."""
 
-    def __init__(self, emulator: Emulator, runner: web.ServerRunner, host: str, port: int) -> None:
-        self._emulator = emulator
+    def __init__(self, runner: web.ServerRunner, host: str, port: int) -> None:
         self._runner = runner
         self._host = host
         self.port = port
