@@ -59,6 +59,8 @@ class Emulator:
         relax: the rules that are not kept.
         rate_limit: requests a second that are not throttled, None for any number.
         callback_url: where callbacks go, None for nowhere; `Callbacks` says when and how.
+        callback_key: PEM of the key that signs callbacks, by default a new one;
+            `Callbacks.public_key_pem` is its other half.
         clock: unix seconds. `advance` sets the emulator ahead of it.
 
     Raises `ConfigurationError` for a key that can't be used, `ValueError` for a batch or a
@@ -80,6 +82,7 @@ class Emulator:
         relax: Collection[Rule] = (),
         rate_limit: float | None = None,
         callback_url: str | None = None,
+        callback_key: bytes | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.environment = Environment.at(_URL)
@@ -102,7 +105,13 @@ class Emulator:
         self._batches = dict(batches or {})
         self._pin = merchant_pin
         self.timeline = Timeline(clock)
-        self.callbacks = Callbacks(self.timeline, self.guesses, wire_clock=clock, url=callback_url)
+        self.callbacks = Callbacks(
+            self.timeline,
+            self.guesses,
+            wire_clock=clock,
+            url=callback_url,
+            private_key=callback_key,
+        )
         """The deliveries to the merchant."""
         self.gate = Gate(
             client_id=client_id,

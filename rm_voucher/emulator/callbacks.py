@@ -67,7 +67,8 @@ class Callbacks:
         self._timeline = timeline
         self._guesses = guesses
         self._wire_clock = wire_clock
-        self._private_key = private_key
+        if private_key is not None:
+            self._signer = RsaSigner.from_pem(private_key)
         self._number = itertools.count()
         self.reset()
 
@@ -81,7 +82,7 @@ class Callbacks:
 
     @functools.cached_property
     def _signer(self) -> RsaSigner:
-        return RsaSigner.from_pem(self._private_key or new_private_key())
+        return RsaSigner.from_pem(new_private_key())
 
     @property
     def public_key_pem(self) -> bytes:

@@ -9,6 +9,7 @@ from conftest import KEY_FILE, FakeTime, payload
 from independent import expected_text, public_numbers, verifies
 
 from rm_voucher import (
+    ConfigurationError,
     ConnectError,
     Credentials,
     Response,
@@ -18,7 +19,6 @@ from rm_voucher import (
 from rm_voucher.building import build
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator import Emulator, Guesses
-from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.faults import Fault, FaultPlan
 from rm_voucher.emulator.guesses import Rule
@@ -277,10 +277,14 @@ def test_key_is_the_same_for_life():
     emulator = Emulator(credentials=ME)
     assert emulator.callbacks.public_key_pem == emulator.callbacks.public_key_pem
     assert emulator.callbacks.public_key_pem != Emulator(credentials=ME).callbacks.public_key_pem
-    mine = Callbacks(
-        emulator.timeline, Guesses(), wire_clock=lambda: 0.0, private_key=KEY_FILE.read_bytes()
-    )
-    assert mine.public_key_pem == (KEY_FILE.parent / "throwaway-public.pem").read_bytes()
+    mine = Emulator(credentials=ME, callback_key=KEY_FILE.read_bytes())
+    assert mine.callbacks.public_key_pem == (KEY_FILE.parent / "throwaway-public.pem").read_bytes()
+
+
+def test_key_that_is_none():
+    """A key that nothing can be signed with is refused at once, not at the first callback."""
+    with pytest.raises(ConfigurationError):
+        Emulator(credentials=ME, callback_key=b"no key")
 
 
 async def test_which_changes_are_told(make):
