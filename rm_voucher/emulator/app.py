@@ -129,7 +129,7 @@ class Emulator:
     def reset(self) -> None:
         """Begin anew: batches as at the start, no fault, no callback under way, the clock's time.
 
-        Tokens stay good, so that clients need not be told.
+        What was counted is forgotten. Tokens stay good, so that clients need not be told.
         """
         self.timeline.reset()
         self.callbacks.reset()
@@ -169,11 +169,11 @@ class Emulator:
         return self._state.add_member(country_code, phone_number, **options)
 
     def batch(self, key: str) -> VoucherBatch:
-        """Return a batch as it is now."""
+        """Return a batch as it is now. Raises `RefusedError` where there is none."""
         return self._model(self.state.stock.batch(key))
 
     def voucher(self, code: str) -> Voucher:
-        """Return a voucher as it is now."""
+        """Return a voucher as it is now. Raises `RefusedError` where there is none."""
         state = self.state
         return structure(state.wire(state.get(code)), Voucher)
 
@@ -204,7 +204,10 @@ class Emulator:
 
     @property
     def faults(self) -> FaultPlan:
-        """The plan of faults. A new one begins when it is set, with its seed and windows."""
+        """The plan of faults. A new one begins when it is set, with its seed and windows.
+
+        Setting one raises `ValueError` for an operation that does not exist.
+        """
         return self._engine.faults.plan
 
     @faults.setter
@@ -236,7 +239,7 @@ class Emulator:
 
     @property
     def rate_limit(self) -> float | None:
-        """Requests a second that are not throttled, None for any number."""
+        """Requests a second that are not throttled, None for any number; more than 0."""
         return self._rate_limit
 
     @rate_limit.setter

@@ -1,7 +1,7 @@
 """Faults: what goes wrong on the way to the server, in it, and on the way back.
 
-Which request meets which fault is decided here; what that does to the answer is `app`'s part, and
-what it does to a connection the transport's. The same seed gives the same faults, operation by
+Which request meets which fault is decided here; what that does to the answer is `engine`'s part,
+and what it does to a connection the transport's. The same seed gives the same faults, operation by
 operation: the n-th issue of a run meets what the n-th issue of another one met.
 """
 
@@ -64,15 +64,13 @@ class Fault(enum.StrEnum):
 
 # Those that keep a client waiting, or take the token away from all its calls at once, are for
 # tests that ask for them by name.
-_DEFAULT_KINDS = tuple(
-    set(Fault)
-    - {
-        Fault.TIMEOUT_BEFORE_COMMIT,
-        Fault.TIMEOUT_AFTER_COMMIT,
-        Fault.TOKEN_REVOKED,
-        Fault.CLOSED,
-    }
+_BY_NAME_ONLY = (
+    Fault.TIMEOUT_BEFORE_COMMIT,
+    Fault.TIMEOUT_AFTER_COMMIT,
+    Fault.TOKEN_REVOKED,
+    Fault.CLOSED,
 )
+_DEFAULT_KINDS = tuple(fault for fault in Fault if fault not in _BY_NAME_ONLY)
 _LISTING = "vouchers"
 
 

@@ -18,7 +18,8 @@ class Rule(enum.StrEnum):
     CLIENT = "client"
     """A token is granted only for the client's id and secret."""
     TOKEN = "token"  # noqa: S105 - the rule's name
-    """A request carries a Bearer token that was granted and not revoked."""
+    """A request carries a Bearer token that was granted and not revoked; relaxed, none is asked
+    for, so that none ends either."""
     TOKEN_LIFETIME = "token-lifetime"  # noqa: S105 - the rule's name
     """A token ends."""
     ROTATION = "rotation"
@@ -40,7 +41,7 @@ class Rule(enum.StrEnum):
     PIN = "pin"
     """Reinstating takes the merchant's PIN."""
     STORE = "store"
-    """A void's store is a known one of the application's."""
+    """A void's store is a known one of the application's; relaxed, it is not looked at."""
 
 
 @attrs.frozen(kw_only=True)
