@@ -160,6 +160,19 @@ def test_map_in_the_docs_is_this_map():
     assert found == expected
 
 
+def test_emulator_in_the_docs_is_this_one():
+    """docs/architecture.md lists each file of the emulator, below those that import it."""
+    text = (DOCS / "architecture.md").read_text()
+    drawn = re.search(r"```\napp\.py.*?```", text, re.DOTALL)[0]
+    listed = [f"emulator.{name}" for name in re.findall(r"^(\w+)\.py ", drawn, re.M)]
+    assert sorted(listed) == sorted(name for name in ALL if name.startswith("emulator."))
+    for number, module in enumerate(listed):
+        for name in imports_of(ALL[module]):
+            target = as_module(name)
+            above = target in listed[: number + 1] and target != "emulator.app"
+            assert not above, f"{module} imports {name}"
+
+
 def test_files_are_small():
     """A file that nears 400 lines is to be split."""
     sizes = {module: len(path.read_text().splitlines()) for module, path in ALL.items()}
