@@ -85,6 +85,7 @@ def test_index_lists_every_page(page):
     assert page.stem == "index" or f"]({page.name})" in index
 
 
+README = (DOCS.parent / "README.md").read_text()
 USING = (DOCS / "test-your-code.md").read_text()
 EMULATOR = (DOCS / "emulator.md").read_text()
 
@@ -109,9 +110,10 @@ def table(title):
     return rows
 
 
-def test_test_file_on_the_page_passes(tmp_path):
+@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1)], ids=["page", "readme"])
+def test_test_file_on_the_page_passes(page, tests, tmp_path):
     """The test file that is shown passes as it stands, without a conftest."""
-    (tmp_path / "test_shown.py").write_text(block("python test"))
+    (tmp_path / "test_shown.py").write_text(block("python test", page))
     command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
     command += ["-o", "asyncio_default_fixture_loop_scope=function"]  # pytest-asyncio wants it
     done = subprocess.run(
@@ -123,7 +125,7 @@ def test_test_file_on_the_page_passes(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^4 passed in ", done.stdout, re.M)
+    assert re.search(rf"^{tests} passed in ", done.stdout, re.M)
 
 
 @pytest.fixture
@@ -216,6 +218,11 @@ def test_plan_and_operations_on_the_page():
     assert {name: float(said[name]) for name in plain} == plain
     names = re.search(r"The operations are (.*?)\. ", EMULATOR, re.S)[1]
     assert re.findall(r"`([\w\s]+)`", names.replace("\n", " ")) == list(OPERATIONS)
+
+
+def test_number_of_faults_in_the_readme():
+    """The README says how many kinds of faults there are."""
+    assert f"{len(Fault)} kinds of faults" in README
 
 
 def test_rules_on_the_page():
