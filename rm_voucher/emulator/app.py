@@ -149,7 +149,7 @@ class Emulator:
         self.rate_limit = self._rate_limit
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
-        self.timeline.changed()
+        self.timeline.changed()  # a listener that a window closed opens again
 
     # Setting up, and looking on.
 

@@ -1,13 +1,22 @@
 """The emulator over HTTP: the same app, on loopback."""
 
+import asyncio
 import io
 
 import aiohttp
 import pytest
 from conftest import KEY_FILE
 
-from rm_voucher import Credentials, SignatureError, VoucherClient, bulk_issue
-from rm_voucher.emulator import Emulator
+from rm_voucher import (
+    ConnectError,
+    Credentials,
+    RetryPolicy,
+    SignatureError,
+    TransportError,
+    VoucherClient,
+    bulk_issue,
+)
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 
@@ -85,3 +94,33 @@ async def test_server_survives_a_bad_host(host):
             assert answer.status in (400, 404)
         async with session.get(server.url) as answer:
             assert answer.status == 404
+
+
+async def test_reset_opens_a_closed_listener():
+    """A reset ends a window in which nothing listens, at once and not when the window would end."""
+    emulator = Emulator(credentials=ME, batches={"TEA": 1})
+    once, often = RetryPolicy(max_attempts=1), RetryPolicy(max_attempts=10_000)
+
+    async def sleep(seconds):
+        await asyncio.sleep(0)
+
+    async with emulator.serve() as server:
+
+        def client(retry):
+            return VoucherClient(ME, environment=server.environment, retry=retry, sleep=sleep)
+
+        emulator.faults = FaultPlan(
+            windows=[Window(fault=Fault.CLOSED, start_s=0, length_s=100_000)]
+        )
+        async with asyncio.timeout(10):
+            is_open = True
+            while is_open:  # until the listener has heard of it
+                async with client(once) as refused:
+                    try:
+                        await refused.batches()
+                    except TransportError as error:  # one that was let in is reset
+                        is_open = not isinstance(error, ConnectError)
+            emulator.reset()
+            async with client(often) as admitted:
+                await admitted.issue("TEA")
+    assert len(emulator.issued("TEA")) == 1
