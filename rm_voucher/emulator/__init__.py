@@ -3,5 +3,6 @@
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.faults import Fault, FaultPlan, Window
 from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.stock import RefusedError
 
-__all__ = ["Emulator", "Fault", "FaultPlan", "Guesses", "Rule", "Window"]
+__all__ = ["Emulator", "Fault", "FaultPlan", "Guesses", "RefusedError", "Rule", "Window"]

@@ -129,7 +129,8 @@ class Emulator:
     def reset(self) -> None:
         """Begin anew: batches as at the start, no fault, no callback under way, the clock's time.
 
-        What was counted is forgotten. Tokens stay good, so that clients need not be told.
+        What was counted is forgotten. Tokens stay good, so that clients need not be told; a rate
+        limit and where callbacks go stay as they were set.
         """
         self.timeline.reset()
         self.callbacks.reset()

@@ -139,6 +139,8 @@ def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, _Action]:
                 "GET": _Action(lambda given: _callbacks(emulator)),
                 "PUT": _Action(lambda given: _set_callbacks(emulator, given), _CALLBACK_FIELDS),
             }
+        case ["rate-limit"]:
+            return {"PUT": _Action(lambda given: _set_limit(emulator, given), {"per_s": float})}
         case ["reset"]:
             return {"POST": _Action(lambda given: _reset(emulator))}
         case _:
@@ -241,6 +243,11 @@ def _callbacks(emulator: Emulator) -> object:
         "given_up": callbacks.given_up,
         "public_key": callbacks.public_key_pem.decode(),
     }
+
+
+def _set_limit(emulator: Emulator, given: dict[str, Any]) -> object:
+    emulator.rate_limit = given.get("per_s", 0.0) or None
+    return {"per_s": emulator.rate_limit or 0.0}
 
 
 def _reset(emulator: Emulator) -> object:

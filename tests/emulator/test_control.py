@@ -184,6 +184,16 @@ async def test_callbacks(call, emulator):
     assert (await call("GET", "callbacks"))[1] == seen
 
 
+async def test_rate_limit(call, emulator):
+    """The rate limit can be set while it serves, and lifted."""
+    assert await call("PUT", "rate-limit", {"per_s": 50}) == (200, {"per_s": 50})
+    assert emulator.rate_limit == 50
+    assert (await call("PUT", "rate-limit", {"per_s": -1}))[0] == 400
+    assert emulator.rate_limit == 50
+    assert await call("PUT", "rate-limit", {"per_s": 0}) == (200, {"per_s": 0})
+    assert emulator.rate_limit is None
+
+
 async def test_reset(call, emulator, clock):
     """A reset gives back the emulator as it was made; an access token lives on."""
     await call("POST", "batches", {"key": "B", "quantity": 1})
