@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from rm_voucher.client import VoucherClient
 from rm_voucher.converters import structure
@@ -25,6 +25,7 @@ from rm_voucher.emulator.records import Batch, Member, Record
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.routes import OPERATIONS, Routes
 from rm_voucher.emulator.state import VoucherState
+from rm_voucher.emulator.stock import BatchOptions
 from rm_voucher.emulator.timeline import Timeline
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
@@ -160,7 +161,9 @@ class Emulator:
         self.timeline.run_due()
         return self._state
 
-    def add_batch(self, label: str, *, quantity: int | None = None, **options: Any) -> VoucherBatch:
+    def add_batch(
+        self, label: str, *, quantity: int | None = None, **options: Unpack[BatchOptions]
+    ) -> VoucherBatch:
         """Make a batch; see `Stock.add_batch` for the options. Raises `ValueError`."""
         batch = self._state.stock.add_batch(label, quantity=quantity, **options)
         return self._model(batch)

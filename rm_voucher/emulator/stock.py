@@ -6,6 +6,7 @@ import itertools
 import random
 import string
 from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import TypedDict
 
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Record
@@ -18,7 +19,7 @@ from rm_voucher.models import (
     VoucherType,
 )
 
-__all__ = ["RefusedError", "Stock"]
+__all__ = ["BatchOptions", "RefusedError", "Stock"]
 
 _ALPHABET = string.ascii_letters + string.digits
 _CODE_CHARS = 10
@@ -36,6 +37,21 @@ class RefusedError(Exception):
         super().__init__(code)
         self.code = code
         self.message = message or code.replace("_", " ").capitalize()
+
+
+class BatchOptions(TypedDict, total=False):
+    """What `Stock.add_batch` takes beside label and quantity."""
+
+    key: str | None
+    type: VoucherType
+    amount_sen: int
+    discount_rate_bp: int
+    minimum_spend_sen: int
+    expiry: Expiry
+    codes: Iterable[str] | None
+    static_code: str | None
+    status: BatchStatus
+    is_ours: bool
 
 
 class Stock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from typing import Any
 
@@ -10,6 +11,7 @@ from conftest import FakeTime
 from domain import DAY_S, Domain, dynamic, fixed
 
 from rm_voucher.emulator import Guesses
+from rm_voucher.emulator.stock import BatchOptions, Stock
 from rm_voucher.models import BatchStatus, VoucherType
 
 
@@ -354,3 +356,9 @@ def test_pages(domain: Domain, size: int) -> None:
     for start in range(7):
         page = domain.state.page("K", start, size=size)
         assert [wire["code"] for wire in page] == codes[start : start + size]
+
+
+def test_options_have_their_types() -> None:
+    """What `Emulator.add_batch` passes on is typed whole."""
+    taken = inspect.signature(Stock.add_batch).parameters.keys()
+    assert taken - {"self", "label", "quantity"} == BatchOptions.__annotations__.keys()

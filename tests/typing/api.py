@@ -4,7 +4,8 @@ Never run: `assert_type` is checked by the type checker.
 """
 
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -39,9 +40,10 @@ from rm_voucher import (
     VoucherBatch,
     VoucherClient,
     VoucherStatus,
+    VoucherType,
     bulk_issue,
 )
-from rm_voucher.emulator import Emulator
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
 from rm_voucher.otel import OpenTelemetryHook
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
@@ -167,8 +169,23 @@ async def errors(client: VoucherClient) -> None:
 async def doubles() -> None:
     emulator = Emulator(seed=1)
     assert_type(emulator.add_batch("label", quantity=5), VoucherBatch)
+    emulator.add_batch("label", codes=["A", "B"], type=VoucherType.CASH, amount_sen=500)
+    emulator.add_batch("label", quantity=5, amount=500)  # pyright: ignore[reportCallIssue]
+    emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
+    emulator.fail_next("issue", "VOUCHER_SOLD_OUT", times=2)
+    emulator.faults = FaultPlan(
+        rate=0.2,
+        kinds=[Fault.THROTTLE, "truncated"],
+        windows=[Window(fault=Fault.CLOSED, start_s=1, length_s=2)],
+    )
+    assert_type(emulator.faults_met, Counter[tuple[str, Fault | str]])
+    emulator = Emulator(guesses=Guesses(page_size=5), relax=[Rule.TIMESTAMP], batches={"TEA": 5})
+    assert_type(emulator.voucher("CODE"), Voucher)
+    assert_type(emulator.batch("KEY"), VoucherBatch)
+    assert_type(emulator.issued("KEY"), Sequence[str])
     async with emulator.client() as client, emulator.serve() as server:
         assert_type(client, VoucherClient)
         assert_type(server.environment, Environment)
+        assert_type(server.variables, Mapping[str, str])
     MemoryTransport(emulator.handle)
     AiohttpTransport(limits=Limits())
