@@ -81,7 +81,7 @@ async def serve(
             return _bad_request("one Host header, and a path, are what a request has")
         try:
             body = await http.read()
-        except web.RequestPayloadError:
+        except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
         if http.raw_path.startswith(f"{PREFIX}/"):
             return _plain(_control(emulator, http, body))
@@ -168,9 +168,7 @@ class _Listener:
         site, self._site = self._site, None
         await site.stop()
         for connection in self._runner.server.connections if self._runner.server else ():
-            transport = connection.transport
-            if transport is not None:
-                transport.abort()
+            connection.force_close()
 
 
 async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
@@ -261,8 +259,7 @@ async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
         case Ending.CUT:
             half = await _begin(http, reply.response)
             await half.write(reply.response.body[: len(reply.response.body) // 2])
-            if http.transport is not None:
-                http.transport.close()
+            http.protocol.force_close()
             return half
         case Ending.SILENT:
             await asyncio.sleep(reply.lasts_s)

@@ -2,10 +2,15 @@
 
 import asyncio
 import io
+import logging
+import socket
+from types import SimpleNamespace
 
 import aiohttp
 import pytest
-from conftest import KEY_FILE
+from aiohttp import web
+from aiohttp.http_exceptions import TransferEncodingError
+from conftest import KEY_FILE, FakeTime
 
 from rm_voucher import (
     ConnectError,
@@ -17,6 +22,8 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
+from rm_voucher.emulator.reply import Ending, Reply
+from rm_voucher.emulator.server import _send
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 
@@ -83,7 +90,7 @@ async def test_server_port_taken():
             await Emulator(credentials=ME).serve(port=port).__aenter__()
 
 
-@pytest.mark.parametrize("host", ["a b", "[", "x:y:z", "127.0.0.1:99999999"])
+@pytest.mark.parametrize("host", ["a b", "[", "x:y:z", "127.0.0.1:99999", "127.0.0.1:99999999"])
 async def test_server_survives_a_bad_host(host):
     """A Host header that is none is refused, and the server answers the next request."""
     async with (
@@ -124,3 +131,56 @@ async def test_reset_opens_a_closed_listener():
             async with client(often) as admitted:
                 await admitted.issue("TEA")
     assert len(emulator.issued("TEA")) == 1
+
+
+@pytest.mark.parametrize("error", [TransferEncodingError("x"), web.RequestPayloadError("x")])
+async def test_body_that_can_not_be_read(monkeypatch, error):
+    """What aiohttp finds wrong with a body, by whichever of its parsers, is the client's mistake."""
+
+    async def fail(request):
+        raise error
+
+    monkeypatch.setattr(web.BaseRequest, "read", fail)
+    async with Emulator(credentials=ME).serve() as server, aiohttp.ClientSession() as session:
+        async with session.post(f"{server.url}/v1/token", data=b"{}") as answer:
+            assert answer.status == 400
+            assert "body" in await answer.text()
+
+
+def test_errors_of_its_own_are_logged(caplog):
+    """Only bad requests get a line instead of a traceback; what else goes wrong is shown whole."""
+    try:
+        raise ValueError("a bug")
+    except ValueError:
+        logging.getLogger("rm_voucher.emulator.http").exception("Error handling request")
+    assert "a bug" in caplog.text
+
+
+async def test_port_taken_while_it_was_closed():
+    """When another takes the port of a listener that was closed for a time, that is no secret."""
+    clock = FakeTime()
+    emulator = Emulator(credentials=ME, clock=clock.clock)
+    with pytest.raises(OSError, match="in use"):
+        async with emulator.serve() as server:
+            port = int(server.url.rpartition(":")[2])
+            window = Window(fault=Fault.CLOSED, start_s=0, length_s=10)
+            emulator.faults = FaultPlan(windows=[window])
+            other = await bound_when_free(port)
+            emulator.advance(10)
+            while emulator.timeline.watchers:  # until whoever keeps the time has failed
+                await asyncio.sleep(0)
+            other.close()
+
+
+async def bound_when_free(port):
+    while True:
+        try:
+            return socket.create_server(("127.0.0.1", port), reuse_port=False)
+        except OSError:
+            await asyncio.sleep(0)
+
+
+async def test_reset_of_a_connection_that_has_gone():
+    """There is nothing to reset where the client was quicker."""
+    gone = SimpleNamespace(transport=None)
+    await _send(gone, Reply(ending=Ending.RESET))
