@@ -135,16 +135,19 @@ async def test_reset_opens_a_closed_listener():
 
 @pytest.mark.parametrize("error", [TransferEncodingError("x"), web.RequestPayloadError("x")])
 async def test_body_that_can_not_be_read(monkeypatch, error):
-    """What aiohttp finds wrong with a body, by whichever of its parsers, is the client's mistake."""
+    """What aiohttp's parsers find wrong with a body is the client's mistake."""
 
     async def fail(request):
         raise error
 
     monkeypatch.setattr(web.BaseRequest, "read", fail)
-    async with Emulator(credentials=ME).serve() as server, aiohttp.ClientSession() as session:
-        async with session.post(f"{server.url}/v1/token", data=b"{}") as answer:
-            assert answer.status == 400
-            assert "body" in await answer.text()
+    async with (
+        Emulator(credentials=ME).serve() as server,
+        aiohttp.ClientSession() as session,
+        session.post(f"{server.url}/v1/token", data=b"{}") as answer,
+    ):
+        assert answer.status == 400
+        assert "body" in await answer.text()
 
 
 def test_errors_of_its_own_are_logged(caplog):
