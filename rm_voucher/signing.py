@@ -24,6 +24,7 @@ __all__ = [
     "Signer",
     "canonical_json",
     "format_signature",
+    "parse_signature",
     "string_to_sign",
 ]
 
@@ -74,6 +75,16 @@ def string_to_sign(*, method: str, url: str, nonce: str, timestamp: str, body: b
 def format_signature(signature: bytes) -> str:
     """Return the value of ``X-Signature``."""
     return _SCHEME + base64.b64encode(signature).decode()
+
+
+def parse_signature(text: str) -> bytes | None:
+    """Return the signature in a value of ``X-Signature``, None where it is not written as one."""
+    if not text.startswith(_SCHEME):
+        return None
+    try:
+        return base64.b64decode(text.removeprefix(_SCHEME), validate=True)
+    except (binascii.Error, ValueError):
+        return None
 
 
 class Signer(Protocol):
@@ -173,11 +184,28 @@ class RsaVerifier:
         """Return whether ``signature``, an ``X-Signature`` value, is of ``text``. Never raises."""
         from cryptography.exceptions import InvalidSignature
 
-        if not signature.startswith(_SCHEME):
+        raw = parse_signature(signature)
+        if raw is None:
             return False
         try:
-            raw = base64.b64decode(signature.removeprefix(_SCHEME), validate=True)
             self._key.verify(raw, text, self._padding, self._hash)
-        except (binascii.Error, ValueError, InvalidSignature):
+        except (ValueError, InvalidSignature):
+            return False
+        return True
+
+    def is_by_this_key(self, signature: str) -> bool:
+        """Return whether the key's other half made a signature, of whatever text. Never raises.
+
+        It tells a wrong key from a wrong text, which is what a person wants to know of a signature
+        that `verify` refuses.
+        """
+        from cryptography.exceptions import InvalidSignature
+
+        raw = parse_signature(signature)
+        if raw is None:
+            return False
+        try:
+            self._key.recover_data_from_signature(raw, self._padding, self._hash)
+        except (ValueError, InvalidSignature):
             return False
         return True

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
+import attrs
 import typer
 
-from rm_voucher import ConfigurationError
+from rm_voucher import ConfigurationError, Environment, InvalidRequestError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import say
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
 from rm_voucher.emulator.request_log import LOGGER
+from rm_voucher.protocol import build_issue
 
 __all__ = ["emulator"]
 
@@ -70,8 +71,8 @@ def emulator(
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 
-    What it is told over HTTP while it runs stands under /_emulator: see "Test your integration
-    without an account" in the documentation.
+    While it runs it can be told things over HTTP, under /_emulator: see "The control API" on the
+    documentation's page "The emulator".
     """
     pem = None
     if public_key is not None:
@@ -81,24 +82,24 @@ def emulator(
             raise ConfigurationError(f"{public_key} can't be read: {exc.strerror}.") from exc
     if rate_limit is not None and not rate_limit > 0:
         raise ConfigurationError("--rate-limit is more than 0; leave it out for none.")
-    engine = Emulator(
-        seed=seed,
-        client_id=client_id or f"emulator-{secrets.token_hex(6)}",
-        client_secret=client_secret or secrets.token_urlsafe(24),
-        public_key=pem,
-        batches=_quantities(batch or []),
-        relax=[_rule(text) for text in relax or []],
-        rate_limit=rate_limit,
-    )
+    faults = FaultPlan(rate=fault_rate, seed=seed or 0)
+    if fault_kinds is not None:
+        faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
     try:
-        engine.callbacks.url = callback_url
-    except ValueError as exc:
+        engine = Emulator(
+            seed=seed,
+            client_id=client_id,
+            client_secret=client_secret,
+            public_key=pem,
+            batches=_quantities(batch or []),
+            relax=[_rule(text) for text in relax or []],
+            faults=faults,
+            rate_limit=rate_limit,
+            callback_url=callback_url,
+        )
+    except ValueError as exc:  # all else was looked at
         raise ConfigurationError(f"--callback-url {exc}.") from None
     engine.callbacks.interval_s = callback_interval
-    plan = FaultPlan(rate=fault_rate, seed=seed or 0)
-    if fault_kinds is not None:
-        plan = FaultPlan(rate=fault_rate, seed=seed or 0, kinds=_kinds(fault_kinds))
-    engine.faults = plan
     serving = _serve(
         engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
     )
@@ -143,8 +144,12 @@ def _quantities(batches: list[str]) -> dict[str, int]:
     quantities: dict[str, int] = {}
     for batch in batches:
         key, equals, quantity = batch.rpartition("=")
-        if not (equals and key.isprintable() and key and _is_number(quantity)):
+        if not (equals and key and _is_number(quantity)):
             raise ConfigurationError(f"--batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.")
+        try:
+            build_issue(Environment.SANDBOX, key)  # refuses a key that no server would be sent
+        except InvalidRequestError as exc:
+            raise ConfigurationError(f"--batch {batch!r}: {exc}") from None
         if key in quantities:
             raise ConfigurationError(
                 f"--batch {batch!r}: there is a batch with the key {key!r} already."

@@ -58,6 +58,7 @@ class Emulator:
         token_lifetime_s: how long an access token is good; a refresh token ten times as long.
         guesses: what RM does not document.
         relax: the rules that are not kept.
+        faults: which requests meet which faults, none by default.
         rate_limit: requests a second that are not throttled, None for any number.
         callback_url: where callbacks go, None for nowhere; `Callbacks` says when and how.
         callback_key: PEM of the key that signs callbacks, by default a new one;
@@ -81,6 +82,7 @@ class Emulator:
         token_lifetime_s: int = 2_591_999,
         guesses: Guesses | None = None,
         relax: Collection[Rule] = (),
+        faults: FaultPlan | None = None,
         rate_limit: float | None = None,
         callback_url: str | None = None,
         callback_key: bytes | None = None,
@@ -88,6 +90,8 @@ class Emulator:
     ) -> None:
         self.environment = Environment.at(_URL)
         """Where a client in this process finds it; over HTTP see `serve`."""
+        if "" in (client_id, client_secret):
+            raise ConfigurationError("client_id and client_secret are not empty.")
         client_id = client_id or f"emulator-{secrets.token_hex(6)}"
         client_secret = client_secret or secrets.token_urlsafe(24)
         if public_key is None:
@@ -124,14 +128,14 @@ class Emulator:
             clock=self.timeline.now,
             wire_clock=clock,
         )
-        self._rate_limit = rate_limit
+        self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew: batches as at the start, no fault, no callback under way, the clock's time.
+        """Begin anew, as it was made: batches, faults, rate limit, callback URL, the clock's time.
 
-        What was counted is forgotten. Tokens stay good, so that clients need not be told; a rate
-        limit and where callbacks go stay as they were set.
+        What was counted, and what was under way, is forgotten. Tokens stay good, so that clients
+        need not be told.
         """
         self.timeline.reset()
         self.callbacks.reset()
@@ -148,7 +152,7 @@ class Emulator:
             routes=Routes(self._state, self.guesses, self._relaxed, pin=self._pin),
             relaxed=self._relaxed,
         )
-        self.rate_limit = self._rate_limit
+        self.faults, self.rate_limit, self.callbacks.url = self._as_given
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
         self.timeline.changed()  # a listener that a window closed opens again

@@ -55,6 +55,7 @@ _PLAN_FIELDS = {
     "seed": int,
     "windows": list,
 }
+_FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
 _NUMBER_FIELDS = {"country_code": str, "phone_number": str}
 _MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
 _CALLBACK_FIELDS = {"interval_s": float, "url": str}
@@ -124,6 +125,10 @@ def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, _Action]:
                 "GET": _Action(lambda given: _faults(emulator)),
                 "PUT": _Action(lambda given: _set_faults(emulator, given), _PLAN_FIELDS),
             }
+        case ["fail-next"]:
+            return {"POST": _Action(lambda given: _fail_next(emulator, given), _FAILURE_FIELDS)}
+        case ["requests"]:
+            return {"GET": _Action(lambda given: emulator.requests)}
         case ["vouchers", code, "redeem"]:
             return {"POST": _Action(lambda given: _redeem(state, code, given), _NUMBER_FIELDS)}
         case ["vouchers", code, "void"]:
@@ -204,6 +209,14 @@ def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
     return _faults(emulator)
 
 
+def _fail_next(emulator: Emulator, given: dict[str, Any]) -> object:
+    missing = {"operation", "fault"} - given.keys()
+    if missing:
+        raise ValueError(f"a failure has {', '.join(sorted(missing))}")
+    emulator.fail_next(**given)
+    return {}
+
+
 def _window(given: dict[str, Any]) -> Window:
     missing = _WINDOW_FIELDS.keys() - given.keys()
     if missing:
@@ -219,6 +232,8 @@ def _faults(emulator: Emulator) -> object:
         "rate": emulator.faults.rate,
         "kinds": list(emulator.faults.kinds),
         "seed": emulator.faults.seed,
+        "operations": emulator.faults.operations and list(emulator.faults.operations),
+        "windows": [attrs.asdict(window) for window in emulator.faults.windows],
         "met": met,
         "undelivered": len(emulator.undelivered),
     }

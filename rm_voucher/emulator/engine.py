@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+import attrs
 import orjson
 
 from rm_voucher.emulator.faults import Fault, Faults, RateLimit
@@ -56,7 +57,7 @@ class Engine:
                 return Reply(throttled(retry_after_s=None, has_body=True))
             lag_s = 0.0 if fault is None else self.faults.plan.lag_s
             return self._do(request, route, lag_s=lag_s)
-        return self._fail(request, route, fault)
+        return attrs.evolve(self._fail(request, route, fault), fault=fault)
 
     def _fail(self, request: Request, route: Route, fault: Fault | str) -> Reply:
         plan = self.faults.plan

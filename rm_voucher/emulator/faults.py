@@ -74,11 +74,18 @@ _DEFAULT_KINDS = tuple(fault for fault in Fault if fault not in _BY_NAME_ONLY)
 _LISTING = "vouchers"
 
 
+def _fault(text: Fault | str) -> Fault:
+    try:
+        return Fault(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no fault; they are {', '.join(Fault)}") from None
+
+
 @attrs.frozen(kw_only=True)
 class Window:
     """A time in which every request meets a fault, in seconds after the plan was set."""
 
-    fault: Fault = attrs.field(converter=Fault)
+    fault: Fault = attrs.field(converter=_fault)
     start_s: float = attrs.field(validator=attrs.validators.ge(0))
     length_s: float = attrs.field(validator=attrs.validators.gt(0))
 
@@ -97,7 +104,7 @@ class Window:
 
 def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
     # In the enum's order, so that the same kinds give the same faults however they were written.
-    chosen = {Fault(kind) for kind in kinds}
+    chosen = {_fault(kind) for kind in kinds}
     return tuple(fault for fault in Fault if fault in chosen)
 
 
@@ -116,7 +123,11 @@ class FaultPlan:
     kinds: tuple[Fault, ...] = attrs.field(default=_DEFAULT_KINDS, converter=_kinds)
     seed: int = 0
     operations: Collection[str] | None = None
-    windows: tuple[Window, ...] = attrs.field(default=(), converter=tuple)
+    windows: tuple[Window, ...] = attrs.field(
+        default=(),
+        converter=tuple,
+        validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Window)),
+    )
     retry_after_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
     """What Retry-After says."""
     late_s: float = attrs.field(default=2.0, validator=attrs.validators.ge(0))

@@ -13,7 +13,7 @@ from rm_voucher.converters import unstructure
 from rm_voucher.emulator.guesses import Guesses, Rule
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
-from rm_voucher.signing import RsaVerifier, string_to_sign
+from rm_voucher.signing import RsaVerifier, parse_signature, string_to_sign
 from rm_voucher.transport.base import Request
 
 __all__ = ["Gate", "SignatureRefusedError", "bearer_of"]
@@ -29,8 +29,8 @@ _REFRESH_LIVES = 10  # how many lives of an access token a refresh token has
 class SignatureRefusedError(RefusedError):
     """The signature is not of the request; ``expected`` is the text that it should be of."""
 
-    def __init__(self, expected: str) -> None:
-        super().__init__("INVALID_REQUEST_SIGNATURE")
+    def __init__(self, expected: str, reason: str) -> None:
+        super().__init__("INVALID_REQUEST_SIGNATURE", reason)
         self.expected = expected
 
 
@@ -123,12 +123,22 @@ class Gate:
             )
             signature = headers.get("x-signature", "")
             if not self._verifier.verify(text.encode(errors="replace"), signature):
-                raise SignatureRefusedError(text)
+                raise SignatureRefusedError(text, self._why(signature))
         if self._keeps(Rule.NONCE):
             self._check_nonce(nonce)
 
     def _keeps(self, rule: Rule) -> bool:
         return rule not in self._relaxed
+
+    def _why(self, signature: str) -> str:
+        """Return what is wrong with a signature that was refused."""
+        if not signature:
+            return "X-Signature is missing"
+        if parse_signature(signature) is None:
+            return "X-Signature is not the word sha256, a space, and base64"
+        if self._verifier.is_by_this_key(signature):
+            return "X-Signature is by the client's key, but of another text"
+        return "X-Signature is not by the client's key"
 
     def _check_token(self, headers: Mapping[str, str]) -> None:
         authorization = headers.get("authorization")

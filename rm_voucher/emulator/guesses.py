@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection
+from typing import NoReturn
 
 import attrs
 
@@ -14,6 +15,10 @@ __all__ = ["Guesses", "Rule"]
 
 class Rule(enum.StrEnum):
     """A rule of the wire or of the domain that can be relaxed by itself."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no rule; they are {', '.join(cls)}")
 
     CLIENT = "client"
     """A token is granted only for the client's id and secret."""

@@ -68,6 +68,8 @@ class Reply:
     on_loss: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True, repr=False)
     """To be called when the client did not wait for the end."""
     refused: RefusedError | None = attrs.field(default=None, kw_only=True, repr=False)
+    fault: str | None = attrs.field(default=None, kw_only=True)
+    """The fault that the request met, for the log."""
 
     def for_client_in_memory(self, request: Request) -> Response:
         """Return the answer, or raise what the client's transport would."""

@@ -56,9 +56,10 @@ def _plain(text: str) -> str:
 
 
 def _what(reply: Reply) -> str:
+    what = str(reply.response.status)
     if reply.ending is not Ending.WHOLE:
-        return f"({reply.ending.name.lower()})"
-    status = str(reply.response.status)
-    if reply.refused is not None:
-        return f"{status} {reply.refused.code}"
-    return status
+        what = f"({reply.ending.name.lower()})"
+    elif reply.refused is not None:
+        what = f"{what} {reply.refused.code}"
+        what = f"{what} ({reply.refused.reason})" if reply.refused.reason else what
+    return what if reply.fault is None else f"{what}, fault {reply.fault}"

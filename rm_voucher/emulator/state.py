@@ -53,7 +53,12 @@ class VoucherState:
     def add_member(
         self, country_code: str, phone_number: str, *, name: str = "", is_ours: bool = True
     ) -> Member:
-        """Make a loyalty member, of this merchant or (not ``is_ours``) of another one."""
+        """Make a loyalty member, of this merchant or (not ``is_ours``) of another one.
+
+        Country code and phone number are digits, as the client sends them. Raises `ValueError`.
+        """
+        if not (country_code + phone_number).isdecimal() or "" in (country_code, phone_number):
+            raise ValueError("country_code and phone_number are digits, without a plus sign")
         member = Member(country_code, phone_number, name, is_ours)
         self._members[country_code, phone_number] = member
         return member

@@ -8,8 +8,10 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypedDict
 
+from rm_voucher.building import segment
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Record
+from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.models import (
     BatchStatus,
     Expiry,
@@ -36,6 +38,7 @@ class RefusedError(Exception):
     def __init__(self, code: str, message: str | None = None) -> None:
         super().__init__(code)
         self.code = code
+        self.reason = message
         self.message = message or code.replace("_", " ").capitalize()
 
 
@@ -92,19 +95,25 @@ class Stock:
         given = None if codes is None else list(codes)
         if quantity is None and given is not None:
             quantity = len(given)
-        if quantity is None or not 0 <= quantity < 2**63:
-            raise ValueError("a quantity can't be left out, be negative, or 2**63 or more")
+        if not isinstance(quantity, int) or not 0 <= quantity < 2**63:
+            raise ValueError(
+                "quantity is a whole number, not negative, under 2**63; without codes it is needed"
+            )
         number = len(self._batches) + 1
         if key is None:
             free = (f"batch-{n:06}" for n in itertools.count(number))
             key = next(each for each in free if each not in self._batches)
-        _check_text("a batch key", key)
+        _check_segment("key", key)
         if key in self._batches:
             raise ValueError(f"there is a batch with the key {key!r} already")
         if given is not None and (static_code is not None or len(given) != quantity):
             raise ValueError("codes are as many as the quantity, and none with a static code")
         if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
             raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
+        if expiry.type is ExpiryType.FIXED and expiry.expires_at is None:
+            raise ValueError("a FIXED expiry has expires_at")
+        if expiry.type is ExpiryType.DYNAMIC and expiry.days is None:
+            raise ValueError("a DYNAMIC expiry has days")
         if min(amount_sen, discount_rate_bp, minimum_spend_sen) < 0:
             raise ValueError("an amount or a rate can't be negative")
         up_front = given or []
@@ -224,7 +233,7 @@ class Stock:
 
     def _check_new(self, codes: Sequence[str]) -> None:
         for code in codes:
-            _check_text("a code", code)
+            _check_segment("code", code)
         if len(set(codes)) < len(codes) or any(
             code in self._vouchers or code in self._static for code in codes
         ):
@@ -239,6 +248,9 @@ class Stock:
         return list(codes)
 
 
-def _check_text(name: str, text: str) -> None:
-    if not text or not text.isprintable():
-        raise ValueError(f"{name} is text that can be printed, and not empty")
+def _check_segment(name: str, text: str) -> None:
+    """Refuse what no client could send as a part of a path."""
+    try:
+        segment(name, text)
+    except InvalidRequestError as exc:
+        raise ValueError(str(exc)) from None
