@@ -29,6 +29,7 @@ __all__ = ["Server", "serve"]
 _PIECES = 20
 _MAX_DELIVERIES = 16
 _LONGEST_WAIT_S = 3600.0
+_REOPENING_S = 0.1
 # Closing a socket with a linger of no time sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 _HTTP_LOGGER = logging.getLogger("rm_voucher.emulator.http")
@@ -79,6 +80,9 @@ async def serve(
         url = _url(http)
         if url is None:
             return _bad_request("one Host header, and a path, are what a request has")
+        if http.headers.get("Expect", "").lower() == "100-continue":
+            await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            http.writer.output_size = 0  # the answer has not begun
         try:
             body = await http.read()
         except (web.RequestPayloadError, HttpProcessingError):
@@ -186,7 +190,10 @@ async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
             changed.clear()
             emulator.timeline.run_due()
             is_closed, turn = emulator.closing_times()
-            await (listener.close() if is_closed else listener.open())
+            try:
+                await (listener.close() if is_closed else listener.open())
+            except OSError:  # something else took the port meanwhile; it may be free again soon
+                turn = emulator.timeline.now() + _REOPENING_S
             while len(deliveries) < _MAX_DELIVERIES:
                 delivery = emulator.callbacks.take_due()
                 if delivery is None:

@@ -126,3 +126,15 @@ async def test_memory_is_bounded(line):
         tracemalloc.stop()
     assert left < 5_000_000
     assert most < 40_000_000
+
+
+async def test_body_that_waits_to_be_asked_for(line):
+    """A client that expects 100 Continue is told so before it sends its body, and is answered."""
+    head = b"POST /_emulator/clock HTTP/1.1\r\n" + line.host + b"Content-Length: 2\r\n"
+    reader, writer = await asyncio.open_connection("127.0.0.1", line.url.port)
+    async with asyncio.timeout(5):
+        writer.write(head + b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"{}")
+        assert (await reader.read()).startswith(b"HTTP/1.1 200 ")
+    writer.close()

@@ -1,6 +1,7 @@
 """What the faults are on the wire, and how the server ends with some of them under way."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 import textwrap
@@ -9,7 +10,7 @@ import pytest
 from faultstage import ME, SHORT, listens, stage, until
 
 from rm_voucher import OutcomeUnknownError, RetryPolicy, VoucherClient
-from rm_voucher.emulator import Emulator, Fault, FaultPlan
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 
 ONCE = RetryPolicy(max_attempts=1)
 ASK = b"POST /v3/voucher-batch/B/issue HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
@@ -219,3 +220,16 @@ async def test_latency_comes_before_the_work():
             await client.issue("B", timeout=SHORT)
     assert len(emulator.state.issued("B")) == 1
     assert emulator.requests["issue"] == 1
+
+
+async def test_port_that_was_taken_meanwhile():
+    """A window ends while something else has the port: the server listens as soon as it can."""
+    emulator = Emulator(credentials=ME)
+    async with emulator.serve() as server:
+        window = Window(fault=Fault.CLOSED, start_s=0, length_s=1000)
+        emulator.faults = FaultPlan(windows=[window])
+        await until(lambda: not listens(server.url))
+        with socket.create_server(("127.0.0.1", int(server.url.rpartition(":")[2]))):
+            emulator.faults = FaultPlan()
+            await asyncio.sleep(0.01)
+        await until(lambda: listens(server.url))
