@@ -169,8 +169,9 @@ class Emulator:
         self, label: str, *, quantity: int | None = None, **options: Unpack[BatchOptions]
     ) -> VoucherBatch:
         """Make a batch; see `Stock.add_batch` for the options. Raises `ValueError`."""
-        batch = self._state.stock.add_batch(label, quantity=quantity, **options)
-        return self._model(batch)
+        with self.timeline.lock:
+            batch = self._state.stock.add_batch(label, quantity=quantity, **options)
+            return self._model(batch)
 
     def add_member(self, country_code: str, phone_number: str, **options: Any) -> Member:
         """Make a loyalty member; see `VoucherState.add_member`."""
@@ -296,7 +297,8 @@ class Emulator:
 
     def reply(self, request: Request) -> Reply:
         """Return what the server does about one request, faults included."""
-        return self._engine.reply(request)
+        with self.timeline.moment():
+            return self._engine.reply(request)
 
     def _changed(self, record: Record) -> None:
         if self.callbacks.wants(record.kept):

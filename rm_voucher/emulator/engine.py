@@ -40,8 +40,10 @@ class Engine:
         self._relaxed = relaxed
 
     def reply(self, request: Request) -> Reply:
-        """Return what the server does about one request, faults included."""
-        self._timeline.run_due()
+        """Return what the server does about one request, faults included.
+
+        What fell due before has happened: see `Timeline.moment`.
+        """
         now = self._timeline.now()
         if self.faults.is_closed(now):
             # Over HTTP nobody hears of such a request, so it is in no book.

@@ -1,19 +1,22 @@
 """Work that is done after its connection was reset: when, as of when, and what is known of it."""
 
+import contextlib
 import itertools
 
 import pytest
 from faultstage import ME, WAYS, stage, until
+from rawcalls import request_to
 
 from rm_voucher import (
     AuthenticationError,
     OutcomeUnknownError,
+    ResponseLostError,
     RetryPolicy,
     VoucherClient,
     VoucherStateError,
     VoucherStatus,
 )
-from rm_voucher.emulator import Emulator, Fault, FaultPlan
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
 
 ONCE = RetryPolicy(max_attempts=1)
 
@@ -155,3 +158,18 @@ async def test_server_wakes_up_when_its_clock_is_set_ahead():
         await late(on, "issue")
         on.emulator.advance(3000)
         await until(lambda: on.emulator._engine.undelivered)
+
+
+def test_listing_is_in_the_order_of_time():
+    """What was done late stands where its time is, also on a clock that moves during a request."""
+    ticks = itertools.count(1_800_000_000)
+    emulator = Emulator(relax=list(Rule), batches={"B": 400}, clock=lambda: next(ticks) / 100)
+    emulator.faults = FaultPlan(rate=0.5, kinds=[Fault.LATE_COMMIT], late_s=0.2)
+    request = request_to("POST", "/v3/voucher-batch/B/issue")
+    for _ in range(300):
+        with contextlib.suppress(ResponseLostError):
+            emulator.handle(request)
+    listed = emulator.state.stock.batch("B").listed
+    times = [record.assigned_at for record in listed]
+    assert len(times) > 100
+    assert times == sorted(times)

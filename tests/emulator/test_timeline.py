@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 
 import pytest
 from conftest import FakeTime
@@ -191,3 +192,32 @@ def test_nobody_need_listen(time: FakeTime) -> None:
     timeline.at(time.now + 1, lambda: happened.append(timeline.now()))
     timeline.advance(2)
     assert happened == [time.now + 1]
+
+
+def test_another_thread_waits_for_what_happens(diary: Diary) -> None:
+    """While something happens as of its own time, no other thread is told that time."""
+    told: list[float] = []
+    other = threading.Thread(target=lambda: told.append(diary.timeline.now()))
+
+    def look_on() -> None:
+        other.start()
+        other.join(0.05)
+
+    diary.timeline.at(diary.start + 1, look_on)
+    diary.time.now += 5
+    diary.timeline.run_due()
+    other.join()
+    assert told == [diary.start + 5]
+
+
+def test_a_moment_has_one_time(diary: Diary) -> None:
+    """What is due at a moment has happened before it; what falls due in it happens after it."""
+    diary.plan("before", 1)
+    diary.plan("during", 3)
+    diary.time.now += 2
+    with diary.timeline.moment():
+        diary.time.now += 2
+        diary.timeline.run_due()
+        diary.note("moment")
+    diary.timeline.run_due()
+    assert diary.entries == [("before", 1), ("moment", 2), ("during", 3)]
