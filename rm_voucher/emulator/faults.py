@@ -233,12 +233,17 @@ class Faults:
         return self._chance[name]
 
     def _draw(self, operation: str, now: float) -> Fault | str | None:
+        # Drawn for every request, so that no other cause shifts what the later ones meet.
+        by_chance = self._by_chance(operation)
         queued = self._queued.get(operation)
         if queued:
             return queued.popleft()
         for window in self.plan.windows:
             if window.covers(now, since=self.since):
                 return window.fault
+        return by_chance
+
+    def _by_chance(self, operation: str) -> Fault | None:
         plan = self.plan
         named = operation != "token" if plan.operations is None else operation in plan.operations
         if not plan.rate or not named:

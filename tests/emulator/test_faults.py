@@ -336,3 +336,18 @@ def test_rate_limit_changes_while_running():
         assert throttled(20) == refused
     emulator.rate_limit = None
     assert throttled(20) is None
+
+
+def test_other_causes_shift_no_chance() -> None:
+    """The n-th request meets what the seed says, whatever a window or a test did to earlier ones."""
+    window = Window(fault=Fault.HTML_PAGE, start_s=0, length_s=3)
+    runs = []
+    for windows, queued in (((), 0), ((window,), 0), ((), 3)):
+        faults = Faults()
+        faults.set(FaultPlan(rate=0.5, windows=windows), now=0)
+        if queued:
+            faults.fail_next("issue", Fault.HTML_PAGE, times=queued)
+        runs.append([faults.draw("issue", now) for now in range(100)])
+    plain, *others = runs
+    assert [run[3:] for run in others] == [plain[3:]] * 2
+    assert {run[0] for run in others} == {Fault.HTML_PAGE}
