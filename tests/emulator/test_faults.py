@@ -339,7 +339,7 @@ def test_rate_limit_changes_while_running():
 
 
 def test_other_causes_shift_no_chance() -> None:
-    """The n-th request meets what the seed says, whatever a window or a test did to earlier ones."""
+    """The n-th request meets what the seed says, whatever decided on earlier ones."""
     window = Window(fault=Fault.HTML_PAGE, start_s=0, length_s=3)
     runs = []
     for windows, queued in (((), 0), ((window,), 0), ((), 3)):
