@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -61,7 +62,7 @@ def emulator(
         str | None, typer.Option(help="Where to POST a callback when a voucher changes.")
     ] = None,
     callback_interval: Annotated[
-        float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
+        float, typer.Option(help="Seconds until a callback without a 200 is repeated.")
     ] = 60.0,
     relax: Annotated[
         list[str] | None,
@@ -82,7 +83,11 @@ def emulator(
             raise ConfigurationError(f"{public_key} can't be read: {exc.strerror}.") from exc
     if rate_limit is not None and not rate_limit > 0:
         raise ConfigurationError("--rate-limit is more than 0; leave it out for none.")
-    faults = FaultPlan(rate=fault_rate, seed=seed or 0)
+    if not math.isfinite(latency):
+        raise ConfigurationError("--latency is a number of seconds.")
+    if not 0 < callback_interval < math.inf:
+        raise ConfigurationError("--callback-interval is more than 0, in seconds.")
+    faults = FaultPlan(rate=fault_rate)
     if fault_kinds is not None:
         faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
     try:
@@ -182,8 +187,11 @@ def _write_variables(path: Path, variables: Mapping[str, str]) -> None:
     """Write lines that a shell can source, readable by the owner only."""
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     try:
-        path.touch(mode=0o600)
-        path.chmod(0o600)
-        path.write_text(text)
+        # Whole from the moment that it is there: a script may wait for it.
+        new = path.with_name(f"{path.name}.new")
+        new.touch(mode=0o600)
+        new.chmod(0o600)
+        new.write_text(text)
+        new.replace(path)
     except OSError as exc:
         raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc

@@ -5,6 +5,7 @@ The same engine answers behind `MemoryTransport` and behind the HTTP server.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections import Counter
@@ -32,7 +33,6 @@ from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing import RsaSigner, RsaVerifier
 from rm_voucher.transport.base import Request, Response, Transport
-from rm_voucher.transport.memory import MemoryTransport
 
 if TYPE_CHECKING:
     from rm_voucher.emulator.server import Server
@@ -49,7 +49,8 @@ class Emulator:
     it. Without ``credentials`` and ``public_key`` it makes a pair of its own, in `credentials`.
 
     Args:
-        seed: the same one gives the same codes and faults; tokens and keys are always random.
+        seed: the same one gives the same codes and, to a plan without a seed, the same faults;
+            tokens and keys are always random.
         credentials: the client's, by default new ones.
         client_id, client_secret: the client's, where only its public key is given.
         public_key: PEM of a client whose private key the emulator never sees.
@@ -151,6 +152,7 @@ class Emulator:
             gate=self.gate,
             routes=Routes(self._state, self.guesses, self._relaxed, pin=self._pin),
             relaxed=self._relaxed,
+            seed=secrets.randbits(32) if self._seed is None else self._seed,
         )
         self.faults, self.rate_limit, self.callbacks.url = self._as_given
         for key, quantity in self._batches.items():
@@ -273,7 +275,7 @@ class Emulator:
 
     def transport(self) -> Transport:
         """Return a transport to this emulator, in this process; faults are transport errors."""
-        return MemoryTransport(self.handle)
+        return _InProcess(self)
 
     def serve(
         self, *, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0
@@ -306,6 +308,23 @@ class Emulator:
 
     def _model(self, batch: Batch) -> VoucherBatch:
         return structure(self._state.batch_wire(batch), VoucherBatch)
+
+
+class _InProcess(Transport):
+    """Calls the emulator as a function."""
+
+    def __init__(self, emulator: Emulator) -> None:
+        self._emulator = emulator
+
+    async def send(self, request: Request) -> Response:
+        """Answer, after other tasks had a turn, as with a socket. Raises `TransportError`."""
+        reply = self._emulator.reply(request)
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            reply.on_loss()  # the work is done, and nobody hears of it
+            raise
+        return reply.for_client_in_memory(request)
 
 
 def _check_operation(operation: str) -> None:

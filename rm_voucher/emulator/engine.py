@@ -28,9 +28,15 @@ class Engine:
     """Answers requests, and keeps the books of them."""
 
     def __init__(
-        self, *, timeline: Timeline, gate: Gate, routes: Routes, relaxed: Collection[Rule]
+        self,
+        *,
+        timeline: Timeline,
+        gate: Gate,
+        routes: Routes,
+        relaxed: Collection[Rule],
+        seed: int,
     ) -> None:
-        self.faults = Faults()
+        self.faults = Faults(seed=seed)
         self.limit: RateLimit | None = None
         self.requests: Counter[str] = Counter()
         self.undelivered: list[str] = []
@@ -96,7 +102,7 @@ class Engine:
             wire = self._work(request, route, body, lag_s=lag_s)
         except RefusedError as exc:
             return Reply(refusal(exc), refused=exc)
-        return Reply(_ok(wire))
+        return Reply(_ok(wire), on_loss=lambda: self._withhold(route, wire))
 
     def _do_late(self, request: Request, route: Route) -> Reply:
         try:

@@ -121,7 +121,8 @@ class FaultPlan:
         default=0.0, validator=[attrs.validators.ge(0), attrs.validators.le(1)]
     )
     kinds: tuple[Fault, ...] = attrs.field(default=_DEFAULT_KINDS, converter=_kinds)
-    seed: int = 0
+    seed: int | None = None
+    """None for the emulator's own."""
     operations: Collection[str] | None = None
     windows: tuple[Window, ...] = attrs.field(
         default=(),
@@ -166,9 +167,10 @@ class RateLimit:
 
 
 class Faults:
-    """Decides, request by request, and counts what was met."""
+    """Decides, request by request, and counts what was met. ``seed`` is for plans without one."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, seed: int = 0) -> None:
+        self._own_seed = seed
         self.met: Counter[tuple[str, Fault | str]] = Counter()
         """How often an operation met a fault or, from `fail_next`, an error code."""
         self._queued: dict[str, deque[Fault | str]] = {}
@@ -178,6 +180,7 @@ class Faults:
         """Begin a plan, from its seed on."""
         self.plan = plan
         self.since = now
+        self._seed = self._own_seed if plan.seed is None else plan.seed
         self._chance: dict[str, random.Random] = {}
         self._kinds_but_lag = [kind for kind in plan.kinds if kind is not Fault.LISTING_LAG]
 
@@ -229,7 +232,7 @@ class Faults:
 
     def _source(self, name: str) -> random.Random:
         if name not in self._chance:
-            self._chance[name] = random.Random(f"{self.plan.seed} {name}")  # noqa: S311 - chance for tests
+            self._chance[name] = random.Random(f"{self._seed} {name}")  # noqa: S311 - chance for tests
         return self._chance[name]
 
     def _draw(self, operation: str, now: float) -> Fault | str | None:

@@ -260,7 +260,7 @@ async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     answer = _plain(reply.response)
     match reply.ending:
         case Ending.WHOLE:
-            return answer
+            return await _whole(http, reply, answer)
         case Ending.DRIP:
             return await _drip(http, reply)
         case Ending.CUT:
@@ -277,6 +277,17 @@ async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
         connection = transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         transport.abort()
+    return answer
+
+
+async def _whole(http: web.BaseRequest, reply: Reply, answer: web.Response) -> web.StreamResponse:
+    """Send the answer here, and not after the handler, to hear of a client that has gone."""
+    try:
+        await answer.prepare(http)
+        await answer.write_eof()
+    except (asyncio.CancelledError, ConnectionError):
+        reply.on_loss()
+        raise
     return answer
 
 

@@ -110,6 +110,8 @@ class Stock:
             raise ValueError("codes are as many as the quantity, and none with a static code")
         if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
             raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
+        if expiry.type not in (ExpiryType.FIXED, ExpiryType.DYNAMIC):
+            raise ValueError("an expiry is FIXED or DYNAMIC")
         if expiry.type is ExpiryType.FIXED and expiry.expires_at is None:
             raise ValueError("a FIXED expiry has expires_at")
         if expiry.type is ExpiryType.DYNAMIC and expiry.days is None:

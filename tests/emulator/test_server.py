@@ -3,14 +3,13 @@
 import asyncio
 import io
 import logging
-import socket
 from types import SimpleNamespace
 
 import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.http_exceptions import TransferEncodingError
-from conftest import KEY_FILE, FakeTime
+from conftest import KEY_FILE
 
 from rm_voucher import (
     ConnectError,
@@ -157,30 +156,6 @@ def test_errors_of_its_own_are_logged(caplog):
     except ValueError:
         logging.getLogger("rm_voucher.emulator.http").exception("Error handling request")
     assert "a bug" in caplog.text
-
-
-async def test_port_taken_while_it_was_closed():
-    """When another takes the port of a listener that was closed for a time, that is no secret."""
-    clock = FakeTime()
-    emulator = Emulator(credentials=ME, clock=clock.clock)
-    with pytest.raises(OSError, match="in use"):
-        async with emulator.serve() as server:
-            port = int(server.url.rpartition(":")[2])
-            window = Window(fault=Fault.CLOSED, start_s=0, length_s=10)
-            emulator.faults = FaultPlan(windows=[window])
-            other = await bound_when_free(port)
-            emulator.advance(10)
-            while emulator.timeline.watchers:  # until whoever keeps the time has failed
-                await asyncio.sleep(0)
-            other.close()
-
-
-async def bound_when_free(port):
-    while True:
-        try:
-            return socket.create_server(("127.0.0.1", port), reuse_port=False)
-        except OSError:
-            await asyncio.sleep(0)
 
 
 async def test_reset_of_a_connection_that_has_gone():
