@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import KEY_FILE, PUBLIC_KEY_FILE
 
+from rm_voucher.emulator.request_log import LOGGER
+
 
 def sourced(path: Path, *names: str) -> list[str]:
     """Return what a shell that sources the file has in these variables."""
@@ -59,6 +61,29 @@ def test_emulator_given_credentials(rm, stopped: list[str], tmp_path: Path) -> N
     )
     assert sourced(path, "RM_CLIENT_SECRET") == ["it's $ecret"]
     assert path.stat().st_mode & 0o7777 == 0o600
+
+
+def test_variables_are_never_for_others(rm, stopped, tmp_path: Path, monkeypatch) -> None:
+    """A new file is its owner's from the first moment on: who opens it early reads nothing."""
+    modes = []
+    chmod = Path.chmod
+
+    def look_first(path: Path, mode: int) -> None:
+        modes.append(path.stat().st_mode & 0o7777)
+        chmod(path, mode)
+
+    monkeypatch.setattr(Path, "chmod", look_first)
+    assert rm("emulator", "--credentials-out", tmp_path / "env").code == 130
+    assert modes == [0o600]
+
+
+@pytest.mark.usefixtures("stopped")
+def test_log_ends_with_the_command(rm) -> None:
+    """What the command did to the log of requests is undone, so that a next one writes no line
+    twice."""
+    before = ([*LOGGER.handlers], LOGGER.level)
+    assert rm("emulator").code == 130
+    assert (LOGGER.handlers, LOGGER.level) == before
 
 
 def test_emulator_generates(rm, stopped: list[str], tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ async def test_latency(emulating):
         await client.issue("TEA")
         assert time.monotonic() - began >= 0.5  # the token's, and its own
     slow = emulating("--latency", 60)
-    timeout = Timeout(connect_s=0.1, attempt_s=0.2)
+    timeout = Timeout(connect_s=0.4, attempt_s=0.5)
     async with slow.client(token_source=StaticToken("x"), timeout=timeout) as client:
         with pytest.raises(ResponseTimeoutError):
             await client.get("NONE")

@@ -1,5 +1,6 @@
 """The emulator as one object: what it is made of, and what comes of a whole round."""
 
+import orjson
 import pytest
 from conftest import PUBLIC_KEY_FILE, FakeTime, NoSigner
 from rawcalls import ME, signed
@@ -7,10 +8,12 @@ from rawcalls import ME, signed
 from rm_voucher import (
     ConfigurationError,
     InvalidRequestError,
+    Response,
     RetryPolicy,
     VoucherType,
 )
-from rm_voucher.emulator import Emulator, Guesses
+from rm_voucher.emulator import Emulator, Fault, Guesses
+from rm_voucher.emulator.reply import spoilt
 from rm_voucher.models import Expiry, ExpiryType
 
 
@@ -108,3 +111,18 @@ async def test_client_options_pass_through(emulator):
         assert client._caller.retry is policy
         with pytest.raises(InvalidRequestError):
             await client.get("")
+
+
+@pytest.mark.parametrize(
+    ("answer", "spoilt_answer"),
+    [
+        ({"item": {"code": "A"}, "code": "SUCCESS"}, {"item": ["A"], "code": "SUCCESS"}),
+        ({"items": ["A"], "code": "SUCCESS"}, {"items": {"0": "A"}, "code": "SUCCESS"}),
+        ({"accessToken": "t"}, {"accessToken": {"value": "t"}}),
+    ],
+)
+def test_wrong_types(answer, spoilt_answer):
+    """Objects and lists change places and a text is an object; what says SUCCESS still does, so
+    that a client has to look at the rest."""
+    response = Response(status=200, body=orjson.dumps(answer))
+    assert orjson.loads(spoilt(response, Fault.WRONG_TYPES).body) == spoilt_answer

