@@ -77,6 +77,7 @@ async def test_server_delivers_by_itself():
     emulator = emulator_with(1)
     async with receiver(shop) as url, emulator.serve():
         emulator.callbacks.url = url
+        await until(lambda: emulator.timeline.watchers)  # nothing but the change wakes it
         redeem_all(emulator, 1)
         async with asyncio.timeout(10):
             await shop.is_content.wait()

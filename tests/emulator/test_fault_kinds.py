@@ -256,6 +256,17 @@ async def test_rate_limit(way):
         assert on.emulator.undelivered == []
 
 
+async def test_revoked_token_is_one():
+    """Only the token that the request carries is revoked: another client's is still good."""
+    async with stage("memory") as on, on.emulator.client() as other:
+        await on.has_token()
+        await other.batches()
+        on.emulator.fail_next("get", Fault.TOKEN_REVOKED)
+        await on.call("get")
+        await other.batches()
+        assert on.emulator.requests == {"token": 2, "batches": 2, "get": 2}
+
+
 async def test_lagging_listing():
     """A lagging listing is as it was `lag_s` ago: what is older is shown."""
     async with stage("memory", plan=FaultPlan(lag_s=5)) as on:

@@ -57,6 +57,13 @@ async def test_undelivered_looks_at_the_clock_itself(on):
     assert len(on.emulator.undelivered) == 1
 
 
+async def test_state_looks_at_the_clock_itself(on):
+    """What is due is done for who looks at the vouchers first, too."""
+    await late(on, "issue")
+    on.time.now += 8
+    assert len(on.emulator.issued("B")) == 2
+
+
 async def test_all_that_is_late_is_late_enough():
     """Lateness is spread over `late_s` and never beyond."""
     async with stage("memory", retry=ONCE, plan=FaultPlan(late_s=8)) as on:
