@@ -127,11 +127,12 @@ def test_emulator_bad_batch(rm, batch: str) -> None:
     assert ended.err == (f"Error: --batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.\n")
 
 
-def test_emulator_batch_too_large(rm, stopped: list[str]) -> None:
-    """A quantity that no JSON answer can carry is a mistake."""
-    ended = rm("emulator", "--batch", f"B={2**64}")
+@pytest.mark.parametrize("quantity", [10**18, 2**63, 2**64])
+def test_emulator_batch_too_large(rm, stopped: list[str], quantity: int) -> None:
+    """A quantity that no JSON answer can carry, or of more than 18 digits, is a mistake."""
+    ended = rm("emulator", "--batch", f"B={quantity}")
     assert (ended.code, stopped) == (2, [])
-    assert ended.err.startswith(f"Error: --batch 'B={2**64}': write KEY=QUANTITY")
+    assert ended.err.startswith(f"Error: --batch 'B={quantity}': write KEY=QUANTITY")
 
 
 @pytest.mark.parametrize(
