@@ -134,3 +134,16 @@ def test_expire_is_now(domain: Domain) -> None:
     assert (domain.status("B"), domain.status(domain.issue("K"))) == ("VALID", "ISSUED")
     assert domain.quantities("K") == (2, 1, 1)
     assert domain.state.issued("K") == ("B",)
+
+
+def test_reinstated_after_its_end(domain: Domain) -> None:
+    """A voucher that is reinstated after its end has expired at once, and was changed when it was
+    reinstated, not at its end."""
+    domain.add("K", codes=["U"], expiry=fixed(domain.time.now + DAY_S))
+    come_to(domain, "VOID")
+    before = domain.wire("U")["updatedAt"]
+    domain.time.now += 2 * DAY_S
+    domain.state.reinstate("U")
+    wire = domain.wire("U")
+    assert wire["status"] == "EXPIRED"
+    assert wire["updatedAt"] > wire["expiry"]["expiredAt"] > before

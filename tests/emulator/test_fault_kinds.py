@@ -206,7 +206,7 @@ async def test_closed_breaks_a_request_in_flight():
     """A client that waits for an answer when the listener closes loses its connection, and a
     voucher that was dripping to it is lost."""
     async with stage("http", retry=ONCE) as on:
-        plan = FaultPlan(drip_s=60, windows=[Window(fault="closed", start_s=9, length_s=1)])
+        plan = FaultPlan(drip_s=6000, windows=[Window(fault="closed", start_s=9, length_s=1)])
         on.emulator.faults = plan
         on.emulator.fail_next("issue", Fault.SLOW_DRIP)
         call = asyncio.create_task(on.call("issue"))

@@ -78,6 +78,12 @@ async def test_server_body_is_bounded(line):
     assert got.startswith(b"HTTP/1.1 413 ")
 
 
+async def test_query_of_the_control_api(line):
+    """The control API's paths have no query; one that a client adds all the same changes none."""
+    status, _ = await line.send("GET", "/_emulator/batches?x=/reset")
+    assert status == 200
+
+
 async def test_server_port_taken():
     """A port that is taken is an error at once."""
     async with Emulator(credentials=ME).serve() as server:
