@@ -1,5 +1,7 @@
 """The emulator as one object: what it is made of, and what comes of a whole round."""
 
+import contextlib
+
 import orjson
 import pytest
 from conftest import PUBLIC_KEY_FILE, FakeTime, NoSigner
@@ -9,10 +11,12 @@ from rm_voucher import (
     ConfigurationError,
     InvalidRequestError,
     Response,
+    ResponseTimeoutError,
     RetryPolicy,
+    Timeout,
     VoucherType,
 )
-from rm_voucher.emulator import Emulator, Fault, Guesses
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.reply import spoilt
 from rm_voucher.models import Expiry, ExpiryType
 
@@ -126,3 +130,21 @@ def test_wrong_types(answer, spoilt_answer):
     that a client has to look at the rest."""
     response = Response(status=200, body=orjson.dumps(answer))
     assert orjson.loads(spoilt(response, Fault.WRONG_TYPES).body) == spoilt_answer
+
+
+@pytest.mark.parametrize("attempt_s", [5.0, 5.001])
+async def test_time_out_to_the_instant(emulator, attempt_s):
+    """A drip that takes as long as an attempt may is a time-out; one that is shorter is not."""
+    emulator.faults = FaultPlan(drip_s=5)
+    emulator.fail_next("batches", Fault.SLOW_DRIP)
+    timeout = Timeout(connect_s=1, attempt_s=attempt_s)
+    async with emulator.client(timeout=timeout, retry=RetryPolicy(max_attempts=1)) as client:
+        with contextlib.nullcontext() if attempt_s > 5 else pytest.raises(ResponseTimeoutError):
+            await client.batches()
+
+
+async def test_clients_clock_is_not_set_ahead(emulator, clock):
+    """Setting the emulator ahead moves no client's clock: what it signs says the real time."""
+    emulator.advance(1000)
+    async with emulator.client() as client:
+        assert client._caller.clock() == clock.now
