@@ -47,6 +47,7 @@ class CallbackReceiver:
         """Every delivery as it came, repeats included, with its headers."""
         self._emulator = emulator
         self._statuses: list[int] = []
+        self._came = threading.Condition()  # `rm_server` delivers from a thread of its own
         emulator.callbacks.url = _CALLBACK_URL
         emulator.callbacks.transport = MemoryTransport(self._receive)
 
@@ -64,6 +65,16 @@ class CallbackReceiver:
         """Answer the next deliveries with another status than 200, so that they are repeated."""
         self._statuses.extend([status] * times)
 
+    def wait_for(self, count: int, *, timeout_s: float = 10.0) -> list[Voucher]:
+        """Wait until so many deliveries have come, and return their vouchers.
+
+        It is for tests with `rm_server`, which delivers by itself. Raises `TimeoutError`.
+        """
+        with self._came:
+            if not self._came.wait_for(lambda: len(self.requests) >= count, timeout_s):
+                raise TimeoutError(f"{len(self.requests)} of {count} callbacks came")
+        return self.vouchers
+
     async def deliver(self) -> int:
         """Let everything be delivered that is due now; return how many attempts were made."""
         return await self._emulator.callbacks.deliver()
@@ -79,7 +90,9 @@ class CallbackReceiver:
     def _receive(self, request: Request) -> Response:
         from rm_voucher import Response
 
-        self.requests.append(request)
+        with self._came:
+            self.requests.append(request)
+            self._came.notify_all()
         return Response(status=self._statuses.pop(0) if self._statuses else 200)
 
 

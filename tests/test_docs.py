@@ -210,7 +210,7 @@ async def test_faults_on_the_page_do_what_it_says():
 
 def test_plan_and_operations_on_the_page():
     """The page has each field of a plan with its default, and each operation."""
-    plain = {"rate": 0.0, "seed": 0, "retry_after_s": 1, "late_s": 2.0, "drip_s": 1.0}
+    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "drip_s": 1.0}
     plain |= {"hold_s": 60.0, "lag_s": 5.0}
     said = {row[0].strip("`"): row[2] for row in table("The plan")}
     assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
@@ -279,6 +279,9 @@ def test_control_api_on_the_page(method, path, fields, answer):
         "name": "N",
         "advance_s": 1.5,
         "per_s": 20,
+        "operation": "issue",
+        "fault": "throttle",
+        "times": 1,
         "url": "http://127.0.0.1:1/",
         "interval_s": 1.0,
     }

@@ -62,7 +62,7 @@ def emulator(
         str | None, typer.Option(help="Where to POST a callback when a voucher changes.")
     ] = None,
     callback_interval: Annotated[
-        float, typer.Option(help="Seconds until a callback without a 200 is repeated.")
+        float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
     ] = 60.0,
     relax: Annotated[
         list[str] | None,

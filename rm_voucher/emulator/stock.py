@@ -255,4 +255,4 @@ def _check_segment(name: str, text: str) -> None:
     try:
         segment(name, text)
     except InvalidRequestError as exc:
-        raise ValueError(str(exc)) from None
+        raise ValueError(exc.hint.rstrip(".")) from None

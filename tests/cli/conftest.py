@@ -21,6 +21,7 @@ from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import main, serve
 from rm_voucher.emulator import Emulator, Guesses, Rule
 from rm_voucher.emulator.reply import Reply
+from rm_voucher.transport.memory import MemoryTransport
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -111,19 +112,18 @@ class Embedded:
 @pytest.fixture
 def embedded(monkeypatch: pytest.MonkeyPatch) -> Embedded:
     embedded = Embedded()
-    make_client, handle = Emulator.client, Emulator.handle
+    make_client = Emulator.client
 
     def client(self: Emulator, **options: Any) -> object:
-        embedded.made.append(self)
-        return make_client(self, **options)
+        def answer(request: Request) -> Any:
+            if request.operation == "issue":
+                return embedded.on_issue(lambda: self.handle(request))
+            return self.handle(request)
 
-    def answer(self: Emulator, request: Request) -> Any:
-        if request.operation == "issue":
-            return embedded.on_issue(lambda: handle(self, request))
-        return handle(self, request)
+        embedded.made.append(self)
+        return make_client(self, transport=MemoryTransport(answer), **options)
 
     monkeypatch.setattr(Emulator, "client", client)
-    monkeypatch.setattr(Emulator, "handle", answer)
     return embedded
 
 

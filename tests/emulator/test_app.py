@@ -1,5 +1,6 @@
 """The emulator as one object: what it is made of, and what comes of a whole round."""
 
+import asyncio
 import contextlib
 
 import orjson
@@ -10,6 +11,7 @@ from rawcalls import ME, signed
 from rm_voucher import (
     ConfigurationError,
     InvalidRequestError,
+    OutcomeUnknownError,
     Response,
     ResponseTimeoutError,
     RetryPolicy,
@@ -106,6 +108,51 @@ def test_emulator_with_a_public_key_only():
     assert emulator.credentials is None
     with pytest.raises(ConfigurationError, match="only the client's public key"):
         emulator.client()
+
+
+@pytest.mark.parametrize("name", ["client_id", "client_secret"])
+def test_identity_is_not_empty(name):
+    """A client without a name or a secret is a mistake, and not one that gets new ones."""
+    with pytest.raises(ConfigurationError, match="empty"):
+        Emulator(public_key=PUBLIC_KEY_FILE.read_bytes(), **{name: ""})
+
+
+async def test_reset_is_as_it_was_made(clock):
+    """A reset goes back to the faults, the rate limit and the callback URL of the beginning."""
+    plan = FaultPlan(rate=1, kinds=[Fault.THROTTLE], seed=5)
+    url = "https://shop.invalid/"
+    emulator = Emulator(credentials=ME, faults=plan, rate_limit=7, callback_url=url)
+    emulator.faults, emulator.rate_limit, emulator.callbacks.url = FaultPlan(), None, None
+    emulator.reset()
+    assert (emulator.faults, emulator.rate_limit, emulator.callbacks.url) == (plan, 7, url)
+
+
+@pytest.mark.parametrize("own", [1, 2])
+def test_one_seed_is_enough(own):
+    """A plan without a seed goes by the emulator's; with one, by its own."""
+
+    def met(plan_seed, seed):
+        emulator = Emulator(credentials=ME, seed=seed)
+        emulator.faults = FaultPlan(rate=0.5, seed=plan_seed)
+        return [emulator._engine.faults.draw("issue", 0.0) for _ in range(40)]
+
+    assert met(None, own) == met(own, 9) == met(own, None)
+    assert met(None, own) != met(None, own + 1)
+    assert met(None, None) != met(None, None)
+
+
+async def test_cancelled_call_is_in_the_books(emulator):
+    """A call in this process that is cancelled after its work was done is undelivered."""
+    batch = emulator.add_batch("x", quantity=1)
+    async with emulator.client() as client:
+        await client.batches()  # has its token
+        call = asyncio.ensure_future(client.issue(batch.key))
+        while not emulator.requests["issue"]:
+            await asyncio.sleep(0)
+        call.cancel()
+        with pytest.raises((asyncio.CancelledError, OutcomeUnknownError)):
+            await call
+    assert list(emulator.issued(batch.key)) == emulator.undelivered != []
 
 
 async def test_client_options_pass_through(emulator):

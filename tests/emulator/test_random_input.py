@@ -106,6 +106,8 @@ def test_control(requests):
 
 
 FIELDS = {
+    ("POST", "fail-next"): ["operation", "fault", "times"],
+    ("PUT", "rate-limit"): ["per_s"],
     ("POST", "batches"): [
         "key",
         "quantity",

@@ -111,7 +111,7 @@ def test_no_control_characters(lines, text):
     quoted = "".join(f"%{byte:02X}" for byte in text.encode(errors="surrogateescape"))
     log_reply(f"GE{text}T", f"/x{text}/voucher/{text}12345678", OK)
     log_reply("GET", f"/v3/voucher/{quoted}12345678", OK)
-    refused = SignatureRefusedError(f"method=post{text}")
+    refused = SignatureRefusedError(f"method=post{text}", "because")
     log_reply("GET", "/", Reply(Response(status=401), refused=refused))
     assert len(lines()) == 4
     assert all(line.replace("…", "").isascii() and line.isprintable() for line in lines())
@@ -146,7 +146,7 @@ async def test_expected_string_is_what_the_server_expected(lines):
             assert answer.status == 401
         text = expected_text("POST", url, headers["X-Nonce-Str"], headers["X-Timestamp"], body)
         assert lines()[-2:] == [
-            "POST /v3/voucher/NA…/void 401 INVALID_REQUEST_SIGNATURE",
+            "POST /v3/voucher/NA…/void 401 INVALID_REQUEST_SIGNATURE (X-Signature is missing)",
             f"  expected the signature of: {text}",
         ]
         shown = lines()[-1].removeprefix("  expected the signature of: ").encode()

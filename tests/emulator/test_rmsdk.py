@@ -148,7 +148,8 @@ def test_sdk_with_another_key(connected, tmp_path):
     for method, path in (("post", "/issue"), ("get", "")):
         line, expected = log.pop(0), log.pop(0)
         assert line == (
-            f"{method.upper()} /v3/voucher-batch/TEA{path} 401 INVALID_REQUEST_SIGNATURE"
+            f"{method.upper()} /v3/voucher-batch/TEA{path} 401 INVALID_REQUEST_SIGNATURE "
+            "(X-Signature is not by the client's key)"
         )
         # As the SDK makes it: no data, 64 hex digits, and a fraction of a second.
         assert re.fullmatch(

@@ -21,7 +21,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 from rm_voucher.emulator.reply import Ending, Reply
-from rm_voucher.emulator.server import _send
+from rm_voucher.emulator.server import _send, _whole
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 
@@ -165,3 +165,17 @@ async def test_reset_of_a_connection_that_has_gone():
     """There is nothing to reset where the client was quicker."""
     gone = SimpleNamespace(transport=None)
     await _send(gone, Reply(ending=Ending.RESET))
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError, asyncio.CancelledError])
+async def test_whole_answer_whose_client_has_gone(error):
+    """An answer that can't be written is lost, and that is told for the books."""
+    lost = []
+
+    class Unwritable(web.Response):
+        async def prepare(self, request):
+            raise error
+
+    with pytest.raises(error):
+        await _whole(None, Reply(on_loss=lambda: lost.append("it")), Unwritable())
+    assert lost == ["it"]

@@ -19,7 +19,8 @@ from yarl import URL
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.guesses import Rule
-from rm_voucher.signing import format_signature
+from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.signing import RsaSigner, format_signature
 
 GOOD = (200, "SUCCESS")
 BATCHES = ("GET", "/v3/voucher-batches")
@@ -168,6 +169,29 @@ def test_refusal_has_the_text_to_sign(emulator):
         "method=get&nonceStr=n&requestUrl=https://emulator.invalid/v3/voucher-batches"
         "&signType=sha256&timestamp=1700000000"
     )
+
+
+class Another:
+    """Signs with a key that is not the client's."""
+
+    def sign(self, text: bytes) -> bytes:
+        return RsaSigner.from_pem(new_private_key()).sign(text)
+
+
+def test_refusal_says_what_is_wrong(emulator):
+    """A missing header, another form, another key and another text are told apart."""
+    good = prepared(emulator, *BATCHES)
+    other = prepared(emulator, *BATCHES, signer=Another(), nonce="m")
+    cases = {
+        "missing": with_header(good, "X-Signature", None),
+        "not the word sha256, a space, and base64": with_header(good, "X-Signature", "sha256 *"),
+        "not by the client's key": other,
+        "by the client's key, but of another text": with_header(good, "X-Nonce-Str", "else"),
+    }
+    for words, request in cases.items():
+        assert emulator.reply(request).refused.reason == f"X-Signature is {words}"
+    short = with_header(good, "X-Signature", "sha256 AAAA")
+    assert "not by the client's key" in emulator.reply(short).refused.reason
 
 
 def test_token_needs_no_signature(emulator):

@@ -165,9 +165,9 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"codes": ["theirs"]}, "there already"),
     ({"quantity": 1, "static_code": "U"}, "there already"),
     ({"quantity": 1, "static_code": "S"}, "there already"),
-    ({"quantity": 1, "static_code": ""}, "a code is text"),
-    ({"codes": ["x", ""]}, "a code is text"),
-    ({"codes": ["x\0"]}, "a code is text"),
+    ({"quantity": 1, "static_code": ""}, "code is empty"),
+    ({"codes": ["x", ""]}, "code is empty"),
+    ({"codes": ["x\0"]}, "control character"),
 ]
 
 
