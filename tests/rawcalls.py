@@ -36,6 +36,15 @@ ROUTES = {
     "token": ({"POST"}, "/v1/token", b"{}"),
 }
 
+# What requests are answered with: status and code.
+GOOD = (200, "SUCCESS")
+UNSIGNED = (401, "INVALID_REQUEST_SIGNATURE")
+LATE = (401, "INVALID_TIMESTAMP")
+NO_NONCE = (400, "INVALID_REQUEST")
+UNKNOWN_TOKEN = (401, "TOKEN_INVALID")
+# A request that everybody may send.
+BATCHES = ("GET", "/v3/voucher-batches")
+
 
 def known(**options: Any) -> Emulator:
     """Return an emulator that knows this client; to be given its public key takes less time."""

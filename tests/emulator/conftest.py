@@ -3,6 +3,8 @@
 import logging
 
 import pytest
+from conftest import FakeTime
+from rawcalls import known
 from rawline import ME, Line
 
 from rm_voucher.emulator import Emulator
@@ -22,3 +24,23 @@ async def line(caplog):
     troubles = [record.getMessage() for record in caplog.records if record.levelno > logging.INFO]
     assert troubles == []
     assert "Traceback" not in caplog.text
+
+
+@pytest.fixture
+def clock():
+    return FakeTime()
+
+
+@pytest.fixture
+def make(clock):
+    """Make an emulator that knows the client of `rawcalls`."""
+
+    def make(**options):
+        return known(clock=clock.clock, **options)
+
+    return make
+
+
+@pytest.fixture
+def emulator(make):
+    return make()

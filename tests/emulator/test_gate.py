@@ -2,11 +2,12 @@
 
 import attrs
 import pytest
-from conftest import FakeTime
 from rawcalls import (
+    BATCHES,
     FIRST_TOKEN,
+    GOOD,
+    UNKNOWN_TOKEN,
     access_token,
-    known,
     prepared,
     request_to,
     send,
@@ -18,33 +19,6 @@ from rawcalls import (
 
 from rm_voucher import AuthenticationError, StaticToken
 from rm_voucher.emulator import Guesses, gate
-
-GOOD = (200, "SUCCESS")
-BATCHES = ("GET", "/v3/voucher-batches")
-UNSIGNED = (401, "INVALID_REQUEST_SIGNATURE")
-LATE = (401, "INVALID_TIMESTAMP")
-NO_NONCE = (400, "INVALID_REQUEST")
-UNKNOWN_TOKEN = (401, "TOKEN_INVALID")
-
-
-@pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
-def make(clock):
-    """Make an emulator that knows the client of `rawcalls`."""
-
-    def make(**options):
-        return known(clock=clock.clock, **options)
-
-    return make
-
-
-@pytest.fixture
-def emulator(make):
-    return make()
 
 
 def refresh_of(answer):

@@ -4,11 +4,16 @@ import base64
 
 import attrs
 import pytest
-from conftest import FakeTime, NoSigner
+from conftest import NoSigner
 from rawcalls import (
+    BATCHES,
     FIRST_TOKEN,
+    GOOD,
+    LATE,
+    NO_NONCE,
+    UNKNOWN_TOKEN,
+    UNSIGNED,
     access_token,
-    known,
     prepared,
     send,
     signed,
@@ -21,34 +26,6 @@ from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.guesses import Rule
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.signing import RsaSigner, format_signature
-
-GOOD = (200, "SUCCESS")
-BATCHES = ("GET", "/v3/voucher-batches")
-UNSIGNED = (401, "INVALID_REQUEST_SIGNATURE")
-LATE = (401, "INVALID_TIMESTAMP")
-NO_NONCE = (400, "INVALID_REQUEST")
-UNKNOWN_TOKEN = (401, "TOKEN_INVALID")
-
-
-@pytest.fixture
-def clock():
-    return FakeTime()
-
-
-@pytest.fixture
-def make(clock):
-    """Make an emulator that knows the client of `rawcalls`."""
-
-    def make(**options):
-        return known(clock=clock.clock, **options)
-
-    return make
-
-
-@pytest.fixture
-def emulator(make):
-    return make()
-
 
 BODY = b'{"codes":["X"],"note":{"a":"<\xc3\xa9>","b":[1,2]}}'
 CANONICAL = rb'{"codes":["X"],"note":{"a":"\u003c' + b"\xc3\xa9" + rb'\u003e","b":[1,2]}}'
