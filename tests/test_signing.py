@@ -195,3 +195,13 @@ def test_verifier_unusable_key_gets_a_sentence(make, sentence):
 def test_signer_public_half():
     """The public half is what openssl says it is."""
     assert SIGNER.public_key_pem() == PUBLIC_KEY_FILE.read_bytes()
+
+
+def test_verifier_tells_a_wrong_key_from_a_wrong_text():
+    """A signature that is refused may still be by the key; what is no signature never is."""
+    verifier = RsaVerifier.from_pem(PUBLIC_KEY_FILE.read_bytes())
+    mine = format_signature(SIGNER.sign(b"one text"))
+    assert not verifier.verify(b"another text", mine)
+    assert verifier.is_by_this_key(mine)
+    for other in (mine[:-8] + "AAAAAA==", "sha256 AAAA", "sha256 *", "", mine.removeprefix("sha")):
+        assert not verifier.is_by_this_key(other)

@@ -129,8 +129,6 @@ async def serve(
         finally:
             keeping_time.cancel()
             await asyncio.wait([keeping_time])
-            if not keeping_time.cancelled():
-                keeping_time.result()
     finally:
         await runner.cleanup()
         await emulator.callbacks.aclose()
@@ -238,9 +236,11 @@ def _url(http: web.BaseRequest) -> URL | None:
     if not http.raw_path.startswith("/") or "#" in http.raw_path:
         return None
     try:
-        return URL(f"http://{hosts[0]}{http.raw_path}", encoded=True)
+        url = URL(f"http://{hosts[0]}{http.raw_path}", encoded=True)
+        str(url)  # which is when a port that is none is noticed
     except ValueError:
         return None
+    return url
 
 
 def _control(emulator: Emulator, http: web.BaseRequest, body: bytes) -> Response:

@@ -68,9 +68,6 @@ class Timeline:
         Else something could fall due between the two, and happen later as of an earlier time.
         """
         with self.lock:
-            if self._as_of is not None:  # something that fell due is happening
-                yield
-                return
             now = self.now()
             self._run_until(now)
             self._as_of = now

@@ -218,6 +218,13 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
         (("--rate-limit", "0"), "--rate-limit is more than 0; leave it out for none."),
         (("--rate-limit", "-1"), "--rate-limit is more than 0; leave it out for none."),
         (("--rate-limit", "nan"), "--rate-limit is more than 0; leave it out for none."),
+        (("--latency", "inf"), "--latency is a number of seconds."),
+        (("--callback-interval", "0"), "--callback-interval is more than 0, in seconds."),
+        (("--callback-interval", "inf"), "--callback-interval is more than 0, in seconds."),
+        (
+            ("--batch", "A/B=1"),
+            "--batch 'A/B=1': refused before sending: batch_key has a slash.",
+        ),
         (("--relax", "law"), f"--relax 'law': the rules are {', '.join(Rule)}."),
         *(
             (("--callback-url", url), f"--callback-url {url!r} is no http or https URL.")

@@ -343,3 +343,12 @@ def test_qr_url(domain: Domain) -> None:
     domain.add("K", codes=["U"])
     assert domain.state.issue("K") == ("U", "https://qr.invalid/1/voucher/U")
     assert domain.wire("U")["qrUrl"] == "https://qr.invalid/1/voucher/U"
+
+
+@pytest.mark.parametrize(
+    "number", [("+60", "1"), ("60", ""), ("", "1"), ("60", "abc"), ("6 0", "1")]
+)
+def test_member_whom_no_client_could_name(domain: Domain, number: tuple[str, str]) -> None:
+    """A member has a country code and a phone number of digits."""
+    with pytest.raises(ValueError, match="digits"):
+        domain.state.add_member(*number)
