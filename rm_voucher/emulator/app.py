@@ -1,6 +1,6 @@
 """The emulator: a voucher server in one object, and the ways into it.
 
-The same engine answers behind `MemoryTransport` and behind the HTTP server.
+The same engine answers in this process and behind the HTTP server.
 """
 
 from __future__ import annotations

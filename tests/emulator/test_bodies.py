@@ -3,15 +3,20 @@
 from datetime import UTC, datetime
 
 import pytest
-from rawcalls import ROUTES, request_to, send, signed, stocked
+from rawcalls import (
+    BAD_PARAMETER,
+    BAD_REQUEST,
+    GOOD,
+    INCOMPLETE,
+    ROUTES,
+    request_to,
+    send,
+    signed,
+    stocked,
+)
 
 from rm_voucher import InvalidRequestError
 from rm_voucher.emulator.routes import OPERATIONS
-
-GOOD = (200, "SUCCESS")
-BAD_PARAMETER = (400, "INVALID_PARAMETER")
-BAD_REQUEST = (400, "INVALID_REQUEST")
-INCOMPLETE = (400, "VALIDATION_ERROR")
 
 
 @pytest.fixture

@@ -4,15 +4,10 @@ import base64
 
 import orjson
 import pytest
-from rawcalls import ROUTES, WHO, known, prepared, signed, stocked
+from rawcalls import BAD_PARAMETER, GOOD, INCOMPLETE, ROUTES, WHO, known, prepared, signed, stocked
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.models import BatchStatus
-
-GOOD = (200, "SUCCESS")
-BAD_PARAMETER = (400, "INVALID_PARAMETER")
-BAD_REQUEST = (400, "INVALID_REQUEST")
-INCOMPLETE = (400, "VALIDATION_ERROR")
 
 
 @pytest.fixture
