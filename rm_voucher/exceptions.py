@@ -11,6 +11,9 @@ The tree::
     │   └── ResponseLostError       may have been executed
     │       └── ResponseTimeoutError
     ├── OutcomeUnknownError         it may have been executed, and nothing can prove either
+    ├── LedgerError                 the ledger can't keep, or does not allow, what was asked
+    │   ├── IdempotencyConflictError
+    │   └── BatchStoppedError
     ├── DecodeError                 an answer that is not what the API documents
     └── APIError                    the server's error, or input that the client refuses
         ├── AuthenticationError
@@ -37,13 +40,16 @@ from typing import Any, ClassVar, Self
 __all__ = [
     "APIError",
     "AuthenticationError",
+    "BatchStoppedError",
     "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",
     "DecodeError",
     "ExpiredError",
+    "IdempotencyConflictError",
     "InvalidRequestError",
+    "LedgerError",
     "NotFoundError",
     "OutOfStockError",
     "OutcomeUnknownError",
@@ -108,6 +114,21 @@ class ResponseTimeoutError(ResponseLostError):
 
 class DecodeError(VoucherError):
     """An answer is not what the API documents. The message says where (``$.item.amount``)."""
+
+
+class LedgerError(VoucherError):
+    """The ledger can't be opened or written, or what was asked is not allowed in its state.
+
+    A call that was sent before stays in the ledger with an unknown outcome, to be settled.
+    """
+
+
+class IdempotencyConflictError(LedgerError):
+    """A request id was used before with another batch or content. Nothing was sent."""
+
+
+class BatchStoppedError(LedgerError):
+    """Nothing more is issued from this batch before somebody has looked. Nothing was sent."""
 
 
 class OutcomeUnknownError(VoucherError):

@@ -1,0 +1,135 @@
+"""What a ledger is told to do, and what it answers: the items of `transitions` and `settling`.
+
+Times are seconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+import attrs
+
+from rm_voucher.ledger.records import Attempt, AttemptState, RequestState
+from rm_voucher.models import mask
+
+__all__ = [
+    "Ask",
+    "Confirm",
+    "End",
+    "Found",
+    "Held",
+    "Listed",
+    "Recover",
+    "Resolve",
+    "Settlement",
+    "Started",
+]
+
+
+@attrs.frozen(kw_only=True)
+class Ask:
+    """A request is to have a code. ``attempt_id`` is for the attempt, if one is started."""
+
+    batch: str
+    request_id: str
+    content: str
+    attempt_id: str
+    owner: str
+    at: float
+    may_start: bool = True
+
+
+@attrs.frozen
+class Started:
+    """An attempt was written: send it."""
+
+    attempt_id: str
+
+
+@attrs.frozen
+class Held:
+    """Nothing is to be sent: the request relies on an attempt, or on a person."""
+
+    state: RequestState
+    attempt_id: str | None
+    in_flight: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Confirm:
+    """An attempt's answer brought a code."""
+
+    batch: str
+    request_id: str
+    attempt_id: str
+    code: str = attrs.field(repr=mask)
+    qr_url: str | None = attrs.field(repr=mask)
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class End:
+    """An attempt ended without a code: REJECTED or AMBIGUOUS.
+
+    ``failure`` says why the server refused the request for good.
+    """
+
+    batch: str
+    attempt_id: str
+    state: AttemptState
+    at: float
+    failure: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Recover:
+    """Attempts that are SENDING, and maybe by nobody any more. ``own`` is who says so."""
+
+    attempts: tuple[Attempt, ...]
+    own: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """An issued voucher of a batch's listing."""
+
+    code: str = attrs.field(repr=mask)
+    qr_url: str | None = attrs.field(default=None, repr=mask)
+    assigned_at: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Settlement:
+    """What a reconciliation concluded. Pairs in ``adopt`` are an attempt's id and its code."""
+
+    batch: str
+    at: float
+    adopt: tuple[tuple[str, Found], ...] = ()
+    not_issued: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    foreign: tuple[Found, ...] = ()
+    alarm: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Listed:
+    """A part of the listing that a baseline reads; the last part ends it.
+
+    ``anew`` begins another baseline: what the ledger does not know by then is FOREIGN.
+    """
+
+    batch: str
+    at: float
+    found: tuple[Found, ...] = ()
+    last: bool = False
+    anew: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Resolve:
+    """A person's word on an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
+
+    batch: str
+    attempt_id: str
+    state: AttemptState
+    at: float
+    code: Found | None = None

@@ -1,0 +1,73 @@
+"""Issuing to the requests that wait and rely on no attempt, until there are none."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TYPE_CHECKING
+
+from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
+from rm_voucher.ledger.records import Request, RequestState
+from rm_voucher.ledger.unit import Unit
+
+if TYPE_CHECKING:
+    from rm_voucher.ledger.base import Ledger
+
+__all__ = ["issue_waiting"]
+
+_BLOCK = 500
+
+
+async def issue_waiting(
+    ledger: Ledger,
+    client: VoucherClient,
+    batch_key: str,
+    only: Sequence[str] | None,
+    concurrency: int,
+) -> None:
+    """Issue to all of a batch, or to those named; raise what stops them all."""
+    limit = asyncio.Semaphore(concurrency)
+    stopped: list[VoucherError] = []
+
+    async def issue(request: Request) -> None:
+        async with limit:
+            if stopped:
+                return
+            work = ledger.sender.issue(client, batch_key, request.content, request.id)
+            try:
+                await asyncio.shield(ledger.start(work))
+            except OutcomeUnknownError:
+                pass  # to be settled
+            except VoucherError as exc:
+                stopped.append(exc)
+
+    async for block in _waiting(ledger, batch_key, only):
+        await asyncio.gather(*map(issue, block))
+        if stopped:
+            raise stopped[0]
+
+
+async def _waiting(
+    ledger: Ledger, batch_key: str, only: Sequence[str] | None
+) -> AsyncIterator[list[Request]]:
+    """Iterate over the requests, a block at a time."""
+    if only is None:
+        while block := await _read(ledger, lambda unit: unit.find_needy(batch_key, _BLOCK)):
+            yield block
+        return
+    for begin in range(0, len(only), _BLOCK):
+        yield await _read(ledger, functools.partial(_load, only[begin : begin + _BLOCK]))
+
+
+def _load(ids: Sequence[str], unit: Unit) -> list[Request]:
+    return unit.load_requests(ids)
+
+
+async def _read(ledger: Ledger, reading: Callable[[Unit], list[Request]]) -> list[Request]:
+    return [
+        row
+        for row in await ledger.read(reading)
+        if row.state is RequestState.WAITING and row.attempt_id is None
+    ]

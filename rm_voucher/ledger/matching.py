@@ -1,0 +1,132 @@
+"""What a batch's listing proves about unknown outcomes. Pure; see docs/ledger.md for the reasons.
+
+An orphan is an issued code of the listing that the ledger does not know.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from rm_voucher.ledger.commands import Found, Settlement
+from rm_voucher.ledger.records import Attempt, AttemptState, Mode
+
+__all__ = ["Evidence", "candidates", "conclude"]
+
+_LATE = 12
+"""How many times ``settle_s`` after its end an attempt's code may show up and still be known as
+its own."""
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """All that is known when a reconciliation concludes.
+
+    Attributes:
+        orphans: the codes that are listed as issued and not in the ledger.
+        attempts: those that are AMBIGUOUS or NOT_ISSUED.
+        ripe: the ids of those that ended ``settle_s`` or more before the listing began.
+        complete: whether nothing says that the listing lacks something.
+        balanced: whether the batch's balance says that the listing is all there is.
+    """
+
+    mode: Mode
+    orphans: Sequence[Found]
+    attempts: Sequence[Attempt]
+    ripe: frozenset[str]
+    complete: bool
+    balanced: bool
+    settle_s: float
+    skew_s: float
+
+
+def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
+    """Return what is to be done. What it does not name stays as it is."""
+    ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
+    if evidence.mode is Mode.SHARED:
+        return _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+    timed = [found for found in evidence.orphans if found.assigned_at is not None]
+    untimed = [found for found in evidence.orphans if found.assigned_at is None]
+    settled = [a for a in evidence.attempts if a.state is AttemptState.NOT_ISSUED]
+    pairs, left = _match(timed, ambiguous, evidence, evidence.settle_s)
+    late, foreign = _match(left, settled, evidence, _LATE * evidence.settle_s)
+    taken = {attempt.id for attempt, _ in pairs}
+    rest = [attempt for attempt in ambiguous if attempt.id not in taken]
+    if foreign or len(untimed) > len(rest):
+        alarm = (
+            f"{len(foreign) or len(untimed)} code(s) were issued by somebody else, or while the "
+            "clock was wrong, or the ledger was restored from an old copy: this ledger is not the "
+            "batch's only issuer"
+        )
+        held = _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+        return attrs.evolve(held, foreign=tuple(foreign), alarm=alarm)
+    if untimed and evidence.balanced:
+        pairs += list(zip(rest, untimed, strict=False))
+        rest = rest[len(untimed) :]
+        untimed = []
+    nothing = _settle_without(batch, evidence, rest, untimed, at)
+    adopt = tuple((attempt.id, found) for attempt, found in (*pairs, *late))
+    return attrs.evolve(nothing, adopt=adopt)
+
+
+def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
+    """Return the orphans that may be an attempt's."""
+    begin, end = _window(attempt, evidence, evidence.settle_s)
+    return [
+        found for found in orphans if found.assigned_at is None or begin <= found.assigned_at <= end
+    ]
+
+
+def _settle_without(
+    batch: str,
+    evidence: Evidence,
+    attempts: Iterable[Attempt],
+    orphans: Sequence[Found],
+    at: float,
+) -> Settlement:
+    """Adopt nothing: what has no candidate was not issued, and the rest is held."""
+    ripe = [attempt for attempt in attempts if attempt.id in evidence.ripe]
+    hold = [a.id for a in ripe if candidates(a, orphans, evidence)]
+    kept = set(hold)
+    not_issued = [a.id for a in ripe if a.id not in kept] if evidence.complete else []
+    return Settlement(batch=batch, at=at, not_issued=tuple(not_issued), hold=tuple(hold))
+
+
+def _match(
+    orphans: Iterable[Found], attempts: Iterable[Attempt], evidence: Evidence, after_s: float
+) -> tuple[list[tuple[Attempt, Found]], list[Found]]:
+    """Pair orphans with attempts in whose time they were issued; return the pairs and the rest.
+
+    Each orphan takes the attempt whose time ends first, so no other pairing has more pairs.
+    """
+    windows = sorted(
+        (*_window(attempt, evidence, after_s), number, attempt)
+        for number, attempt in enumerate(attempts)
+    )
+    windows.reverse()
+    fitting: list[tuple[float, int, Attempt]] = []
+    pairs: list[tuple[Attempt, Found]] = []
+    left: list[Found] = []
+    for found in sorted(orphans, key=_assigned_at):
+        time = _assigned_at(found)
+        while windows and windows[-1][0] <= time:
+            _, end, number, attempt = windows.pop()
+            heapq.heappush(fitting, (end, number, attempt))
+        while fitting and fitting[0][0] < time:
+            heapq.heappop(fitting)
+        if fitting:
+            pairs.append((heapq.heappop(fitting)[2], found))
+        else:
+            left.append(found)
+    return pairs, left
+
+
+def _window(attempt: Attempt, evidence: Evidence, after_s: float) -> tuple[float, float]:
+    ended_at = attempt.sent_at if attempt.ended_at is None else attempt.ended_at
+    return attempt.sent_at - evidence.skew_s, ended_at + after_s + evidence.skew_s
+
+
+def _assigned_at(found: Found) -> float:
+    return found.assigned_at or 0.0
