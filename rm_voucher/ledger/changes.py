@@ -41,6 +41,7 @@ def load_attempts(unit: Unit, ids: Iterable[str]) -> dict[str, Attempt]:
 
 
 def relying(unit: Unit, attempt: Attempt) -> Request | None:
+    """Return the request that relies on an attempt, if one does."""
     if attempt.request_id is None:
         return None
     request = unit.requests([attempt.request_id])[attempt.request_id]
@@ -48,12 +49,14 @@ def relying(unit: Unit, attempt: Attempt) -> Request | None:
 
 
 def rely(unit: Unit, request: Request, attempt: Attempt) -> None:
+    """Let a request rely on an attempt."""
     request.attempt_id, attempt.request_id = attempt.id, request.id
     unit.save(request)
     unit.save(attempt)
 
 
 def close(unit: Unit, attempt: Attempt, state: AttemptState, at: float) -> None:
+    """Put an attempt into a state; it has ended at that time, unless it had before."""
     if attempt.ended_at is None:
         attempt.ended_at = at
     attempt.state = state
@@ -133,6 +136,7 @@ def assign_spares(unit: Unit, batch: str) -> None:
 def note_listed(
     unit: Unit, batch: str, listed: Sequence[Found], state: CodeState, at: float
 ) -> None:
+    """Keep those of listed codes that are not known, as nobody's."""
     known = unit.codes(found.code for found in listed)
     for found in listed:
         if found.code not in known:

@@ -27,8 +27,10 @@ __all__ = ["MemoryLedger", "MemoryStore"]
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
+T = TypeVar("T")
 
 _WAITING = RequestState.WAITING
+_ALONE = True  # of a request or an attempt without the other
 
 
 class MemoryStore:
@@ -43,22 +45,23 @@ class MemoryStore:
         # Rows by what is asked for, so that no transaction looks at all of them.
         self.groups: dict[tuple[object, ...], dict[str, Any]] = defaultdict(dict)
 
-    def put(self, kind: type[Row], row: Any) -> None:
+    def put(self, row: Row) -> None:
         """Keep a copy of a row, new or changed."""
         row = copy.copy(row)
-        if kind is Batch:
+        if isinstance(row, Batch):
             self.batches[row.key] = row
-            return
-        table: dict[str, Any]
-        group: Callable[[Any], tuple[object, ...]]
-        if kind is Request:
-            table, key, group = self.requests, row.id, _group_of_request
-        elif kind is Attempt:
-            table, key, group = self.attempts, row.id, _group_of_attempt
+        elif isinstance(row, Request):
+            self._put(self.requests, row.id, row, _group_of_request)
+        elif isinstance(row, Attempt):
+            self._put(self.attempts, row.id, row, _group_of_attempt)
         else:
-            table, key, group = self.codes, row.code, _group_of_code
-            if row.request_id and self.code_of.setdefault(row.request_id, key) != key:
+            if row.request_id and self.code_of.setdefault(row.request_id, row.code) != row.code:
                 raise LedgerError("A request would get a second code.")
+            self._put(self.codes, row.code, row, _group_of_code)
+
+    def _put(
+        self, table: dict[str, T], key: str, row: T, group: Callable[[T], tuple[object, ...]]
+    ) -> None:
         if (old := table.get(key)) is not None:
             del self.groups[group(old)][key]
         table[key] = row
@@ -98,24 +101,26 @@ class MemoryUnit(Unit):
         return _copies(self._store.codes, codes)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
-        return _copies(self._store.codes, [self._store.code_of.get(id, "") for id in request_ids])
+        return _copies(
+            self._store.codes, [self._store.code_of.get(name, "") for name in request_ids]
+        )
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
         spares = self._group(batch, CodeState.SPARE)
         return sorted(spares, key=attrgetter("added_at"))[:limit]
 
     def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        return [row for state in OPEN for row in self._group(batch, state, True)][:limit]
+        return [row for state in OPEN for row in self._group(batch, state, _ALONE)][:limit]
 
     def find_needy(self, batch: str, limit: int) -> list[Request]:
         asked_at = attrgetter("asked_at")
-        needy = sorted(self._group(batch, _WAITING, True), key=asked_at)
+        needy = sorted(self._group(batch, _WAITING, _ALONE), key=asked_at)
         if len(needy) < limit:
             attempts = self._store.attempts
             needy += sorted(
                 (
                     row
-                    for row in self._group(batch, _WAITING, False)
+                    for row in self._group(batch, _WAITING, not _ALONE)
                     if attempts[row.attempt_id].state is AttemptState.AMBIGUOUS
                 ),
                 key=asked_at,
@@ -124,7 +129,7 @@ class MemoryUnit(Unit):
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         for row in rows:
-            self._store.put(kind, row)
+            self._store.put(row)
 
     update = insert
 

@@ -191,8 +191,9 @@ async def _ripen(ledger: Ledger, batch_key: str) -> None:
 
 
 def _since(ledger: Ledger, attempt: Attempt) -> float:
-    """Return since when it is known here to have ended. The clock may have been set since then,
-    and what another process saw says nothing about ours.
+    """Return since when it is known here to have ended, by the monotonic clock.
+
+    The other clock may have been set since, and another process's says nothing about ours.
     """
     return ledger.ambiguous_since.setdefault(attempt.id, ledger.monotonic())
 

@@ -12,6 +12,7 @@ import attrs
 from rm_voucher.models import IssuedVoucher, mask
 
 __all__ = [
+    "NOTABLE",
     "OPEN",
     "Attempt",
     "AttemptState",
@@ -71,6 +72,9 @@ class AttemptState(enum.StrEnum):
 
 OPEN = (AttemptState.SENDING, AttemptState.AMBIGUOUS)
 """The states in which an attempt may still bring a code."""
+
+NOTABLE = (*OPEN, AttemptState.UNRESOLVED, AttemptState.NOT_ISSUED, AttemptState.WRITTEN_OFF)
+"""The states that are looked for. All others are ends that nobody asks about."""
 
 
 class CodeState(enum.StrEnum):

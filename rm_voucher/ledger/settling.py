@@ -1,5 +1,6 @@
-"""What settles the unknown, as kinds of transaction like those of `transitions`: recovery after a
-crash, what a reconciliation concluded, a baseline, a person's word. Pure, and repeatable.
+"""What settles the unknown, as kinds of transaction like those of `transitions`.
+
+That is: recovery after a crash, what a reconciliation concluded, a baseline, a person's word.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ __all__ = ["list_codes", "recover", "resolve", "settle"]
 
 
 def recover(unit: Unit, items: Sequence[Recover]) -> list[list[str]]:
-    """Make AMBIGUOUS what is SENDING by a process that is gone, or that this one (``own``) knows
-    that it sends no more. Return the attempts' ids.
+    """Make AMBIGUOUS what is SENDING by a process that is gone; return the attempts' ids.
+
+    Those of ``own``, the process that says so, are given only when it sends them no more.
     """
     return [_recover(unit, item) for item in items]
 

@@ -182,7 +182,7 @@ def _trade(unit: Unit, code: Code, attempt: Attempt, at: float) -> None:
 
 
 def _stop(unit: Unit, batch: Batch, attempt: Attempt, at: float) -> LedgerError:
-    """Stop a batch whose server gives a code that it gave before: to whom is it to belong?"""
+    """Stop a batch whose server gives a code that it gave before: whose it is can't be known."""
     batch.alarm = (
         "the server issued a code that the ledger had already, as a static batch does, which has "
         "one code for everybody"

@@ -71,8 +71,9 @@ class Unit(ABC):
         return self._keep(self.find_loose(batch, limit))
 
     def needy(self, batch: str, limit: int) -> list[Request]:
-        """Return waiting requests whose code is not on its way: the oldest with no attempt first,
-        then the oldest with an ambiguous one.
+        """Return waiting requests whose code is not on its way.
+
+        The oldest that rely on no attempt are first, then the oldest with an ambiguous one.
         """
         self.flush()
         return self._keep(self.find_needy(batch, limit))

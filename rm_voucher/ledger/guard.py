@@ -1,0 +1,69 @@
+"""What stands beside a ledger's SQLite file: a lock for one process, and how far the file has come.
+
+A copy of the file that is put back later is behind the counter. To issue from it would give those
+a second voucher who got theirs meanwhile.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from rm_voucher.exceptions import LedgerError
+
+__all__ = ["FileGuard"]
+
+_DIGITS = 20
+
+
+class FileGuard:
+    """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._path = database.with_name(database.name + ".lock")
+        self._descriptor: int | None = None
+
+    def acquire(self) -> int | None:
+        """Take the lock; return how many commits were noted, or None for a new file.
+
+        Creates the database's file, for its owner alone. Raises `LedgerError`.
+        """
+        try:
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                noted = os.pread(descriptor, _DIGITS, 0)
+                if not noted.strip() or self._database.exists():
+                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+                    os.close(os.open(self._database, flags, 0o600))
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except BlockingIOError:
+            raise LedgerError(
+                f"{self._database} is used by another process: a ledger in SQLite has one at a "
+                "time. PostgreSQL allows several."
+            ) from None
+        except OSError as exc:
+            raise LedgerError(f"{self._database} can't be used: {exc.strerror}.") from None
+        self._descriptor = descriptor
+        if not self._database.exists():
+            self.release()
+            raise LedgerError(
+                f"{self._database} is gone, and {self._path.name} says that it was there: who was "
+                f"issued to would get a second voucher. Remove {self._path.name} to begin anew."
+            )
+        return int(noted) if noted.strip() else None
+
+    def note(self, commits: int) -> None:
+        """Note how many commits the file has now. A kill of the process does not lose it."""
+        if self._descriptor is not None:
+            os.pwrite(self._descriptor, b"%0*d" % (_DIGITS, commits), 0)
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None

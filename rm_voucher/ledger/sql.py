@@ -1,0 +1,129 @@
+"""A ledger in a database: an SQLite file for one process, or PostgreSQL for several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+from sqlalchemy import Connection, func, select, update
+
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger.base import Ledger, Reading, Transition
+from rm_voucher.ledger.guard import FileGuard
+from rm_voucher.ledger.records import Code
+from rm_voucher.ledger.schema import SCHEMA, batches, meta
+from rm_voucher.ledger.sql_unit import OWNER_LOCK, SqlUnit, owner_key
+from rm_voucher.storage import Database, GroupCommit, database_file, parse_url
+
+__all__ = ["SqlLedger"]
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+_RESTORED = (
+    "the ledger's file is an older copy of itself, or came without its .lock file, so it does not "
+    "know all that was issued: read a new baseline"
+)
+
+
+class SqlLedger(Ledger):
+    """See `Ledger.open`.
+
+    ``read_only`` looks at a ledger that another process may be using, and changes nothing.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False, **settings: Any) -> None:
+        super().__init__(**settings)
+        parsed = parse_url(url)
+        self.read_only = read_only
+        self._database = Database(
+            parsed,
+            SCHEMA,
+            error=LedgerError,
+            on_connect=self._hold_owner,
+            sleep=self.sleep,
+            monotonic=self.monotonic,
+        )
+        self._guard = FileGuard(database_file(parsed)) if self._database.is_sqlite else None
+        self._file = database_file(parsed)
+        self._commits = 0
+        self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
+
+    async def commit(self, transition: Transition[I, R], item: I) -> R:
+        """See `Ledger.commit`."""
+        if self._writer is None:
+            raise LedgerError("The ledger is not open for writing.")
+        return cast("R", await self._writer.run((transition, item)))
+
+    async def read(self, reading: Reading[R]) -> R:
+        """See `Ledger.read`."""
+        return await self._database.read(lambda connection: reading(SqlUnit(connection)))
+
+    async def _open(self) -> None:
+        if self.read_only:
+            if self._guard is not None and not self._file.exists():
+                raise LedgerError(f"There is no file {self._file}.")
+            await self._database.open_read_only()
+            return
+        noted = None if self._guard is None else self._guard.acquire()
+        try:
+            await self._database.open()
+            if self._guard is not None:
+                self._commits = await self._database.write(lambda c: _check_age(c, noted))
+                self._guard.note(self._commits)
+        except BaseException:
+            await self._close()
+            raise
+        self._writer = GroupCommit(self._commit_all)
+
+    async def _close(self) -> None:
+        if self._writer is not None:
+            await self._writer.close()
+            self._writer = None
+        await self._database.close()
+        if self._guard is not None:
+            self._guard.release()
+
+    async def _commit_all(
+        self, operations: Sequence[tuple[Transition[Any, Any], Any]]
+    ) -> Sequence[Any]:
+        """Run operations in one transaction, those of one kind together."""
+        kinds: dict[Transition[Any, Any], list[int]] = {}
+        for number, (transition, _) in enumerate(operations):
+            kinds.setdefault(transition, []).append(number)
+        commits = self._commits + 1
+
+        def work(connection: Connection) -> tuple[list[Any], list[Code]]:
+            unit = SqlUnit(connection, self.owner)
+            results: list[Any] = [None] * len(operations)
+            for transition, numbers in kinds.items():
+                answers = transition(unit, [operations[number][1] for number in numbers])
+                for number, answer in zip(numbers, answers, strict=True):
+                    results[number] = answer
+            unit.flush()
+            if self._guard is not None:
+                connection.execute(update(meta).values(commits=commits))
+            return results, unit.assigned
+
+        results, assigned = await self._database.write(work)
+        self._commits = commits
+        if self._guard is not None:
+            self._guard.note(commits)
+        self.tell(assigned)
+        return results
+
+    def _hold_owner(self, connection: Connection) -> None:
+        """Show that this process lives. In SQLite the file's lock does."""
+        if not self._database.is_sqlite:
+            connection.execute(select(func.pg_advisory_lock(OWNER_LOCK, owner_key(self.owner))))
+
+
+def _check_age(connection: Connection, noted: int | None) -> int:
+    """Return how many commits the file has; stop its batches if it had more, or none can say."""
+    commits = connection.scalar(select(meta.c.commits))
+    if commits is None:
+        connection.execute(meta.insert(), {"commits": 0})
+        commits = 0
+    if (noted is None and commits) or commits < (noted or 0):
+        connection.execute(update(batches).where(batches.c.alarm.is_(None)).values(alarm=_RESTORED))
+    return max(commits, noted or 0)

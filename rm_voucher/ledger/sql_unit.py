@@ -1,0 +1,259 @@
+"""A `Unit` on an SQL transaction."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+import attrs
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    any_,
+    bindparam,
+    case,
+    func,
+    insert,
+    literal,
+    select,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from rm_voucher.ledger.records import (
+    Attempt,
+    AttemptState,
+    Batch,
+    Code,
+    CodeOrigin,
+    CodeState,
+    Counts,
+    Request,
+    RequestState,
+)
+from rm_voucher.ledger.schema import (
+    IS_LOOSE,
+    IS_NOTABLE,
+    IS_SPARE,
+    WAITS,
+    attempts,
+    batches,
+    codes,
+    is_in,
+    requests,
+)
+from rm_voucher.ledger.unit import Row, Unit
+
+__all__ = ["OWNER_LOCK", "SqlUnit", "owner_key"]
+
+R = TypeVar("R", Batch, Request, Attempt, Code)
+
+OWNER_LOCK = 0x726D
+"""The class of PostgreSQL's advisory locks that say which processes live."""
+
+_TABLES: dict[type[Row], tuple[Table, str]] = {
+    Batch: (batches, "key"),
+    Request: (requests, "id"),
+    Attempt: (attempts, "id"),
+    Code: (codes, "code"),
+}
+_NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
+_ENUMS: dict[type[Row], dict[str, Any]] = {
+    Batch: {},
+    Request: {"state": RequestState},
+    Attempt: {"state": AttemptState},
+    Code: {"state": CodeState, "origin": CodeOrigin},
+}
+_SELECTS = {
+    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
+}
+_INSERTS = {kind: insert(table) for kind, (table, _) in _TABLES.items()}
+_UPDATES = {
+    kind: update(table)
+    .where(table.c[key] == bindparam("the_key"))
+    .values({name: bindparam(name) for name in _NAMES[kind] if name != key})
+    for kind, (table, key) in _TABLES.items()
+}
+
+
+class SqlUnit(Unit):
+    """Without an ``owner`` it only reads, and locks nothing."""
+
+    def __init__(self, connection: Connection, owner: str | None = None) -> None:
+        super().__init__()
+        self._connection = connection
+        self._owner = owner
+        self._is_sqlite = connection.dialect.name == "sqlite"
+
+    def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
+        found = self._load(Batch, keys)
+        missing = set(keys) - {batch.key for batch in found}
+        if missing:
+            for key in sorted(missing):
+                self._connection.execute(
+                    batches.insert().from_select(
+                        ["key"],
+                        select(literal(key)).where(
+                            ~select(batches.c.key).where(batches.c.key == key).exists()
+                        ),
+                    )
+                )
+            found = self._load(Batch, keys)
+        return found
+
+    def load_requests(self, ids: Sequence[str]) -> list[Request]:
+        return self._load(Request, ids)
+
+    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
+        return self._load(Attempt, ids)
+
+    def load_codes(self, codes: Sequence[str]) -> list[Code]:
+        return self._load(Code, codes)
+
+    def find_codes(self, request_ids: Collection[str]) -> list[Code]:
+        return self._rows(Code, self._among(codes.c.request_id, list(request_ids)))
+
+    def find_spares(self, batch: str, limit: int) -> list[Code]:
+        spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
+        return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
+
+    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
+        loose = _SELECTS[Attempt].where(IS_LOOSE, attempts.c.batch == batch)
+        return self._made(Attempt, loose.limit(limit))
+
+    def find_needy(self, batch: str, limit: int) -> list[Request]:
+        ambiguous = (
+            select(attempts.c.id)
+            .where(attempts.c.id == requests.c.attempt_id)
+            .where(attempts.c.state == AttemptState.AMBIGUOUS.value)
+        )
+        waiting = _SELECTS[Request].where(WAITS, requests.c.batch == batch)
+        first = waiting.where(requests.c.attempt_id.is_(None))
+        needy = self._made(Request, first.order_by(requests.c.seq).limit(limit))
+        if len(needy) < limit:
+            then = waiting.where(requests.c.attempt_id.is_not(None), ambiguous.exists())
+            then = then.order_by(requests.c.seq).limit(limit - len(needy))
+            needy += self._made(Request, then)
+        return needy
+
+    def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
+        self._connection.execute(_INSERTS[kind], [_values(kind, row) for row in rows])
+
+    def update(self, kind: type[Row], rows: Sequence[Any]) -> None:
+        key = _TABLES[kind][1]
+        values = [_values(kind, row) for row in rows]
+        for each in values:
+            each["the_key"] = each.pop(key)
+        self._connection.execute(_UPDATES[kind], values)
+
+    def dead_owners(self, owners: Collection[str]) -> set[str]:
+        if self._is_sqlite:  # the file's lock is ours, so nobody else's is
+            return set(owners)
+        return {
+            owner
+            for owner in owners
+            if self._connection.scalar(
+                select(func.pg_try_advisory_xact_lock(OWNER_LOCK, owner_key(owner)))
+            )
+        }
+
+    def find_batches(self) -> list[Batch]:
+        return self._made(Batch, _SELECTS[Batch])
+
+    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
+        wanted = _SELECTS[Attempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
+        if batch is not None:
+            wanted = wanted.where(attempts.c.batch == batch)
+        return self._made(Attempt, wanted.order_by(attempts.c.sent_at))
+
+    def known(self, codes_: Sequence[str]) -> set[str]:
+        wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
+        return set(self._connection.scalars(wanted))
+
+    def counts(self, batch: str | None) -> Counts:
+        def count(table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+            counted = select(*columns, func.count()).group_by(*columns)
+            return counted if batch is None else counted.where(table.c.batch == batch)
+
+        relies = case((requests.c.attempt_id.is_(None), 0), else_=1)
+        by_request = {
+            (state, relying): number
+            for state, relying, number in self._connection.execute(
+                count(requests, requests.c.state, relies)
+            )
+        }
+        by_code = dict(self._connection.execute(count(codes, codes.c.state)).tuples().all())
+        written_off = count(attempts, attempts.c.state).where(
+            IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
+        )
+
+        def of(state: RequestState) -> int:
+            return sum(number for (name, _), number in by_request.items() if name == state)
+
+        return Counts(
+            asked=sum(by_request.values()),
+            assigned=of(RequestState.ASSIGNED),
+            waiting=by_request.get((RequestState.WAITING.value, 0), 0),
+            ambiguous=by_request.get((RequestState.WAITING.value, 1), 0),
+            unresolved=of(RequestState.UNRESOLVED),
+            failed=of(RequestState.FAILED),
+            cancelled=of(RequestState.CANCELLED),
+            spare=by_code.get(CodeState.SPARE.value, 0),
+            foreign=by_code.get(CodeState.FOREIGN.value, 0),
+            written_off=sum(row[1] for row in self._connection.execute(written_off)),
+        )
+
+    def page(
+        self, batch: str | None, after: int, limit: int
+    ) -> list[tuple[int, Request, Code | None]]:
+        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[Request]))
+        wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
+        if batch is not None:
+            wanted = wanted.where(requests.c.batch == batch)
+        rows = [(row[0], _made(Request, row[1:])) for row in self._connection.execute(wanted)]
+        found = self.find_codes([request.id for _, request in rows])
+        code_of = {code.request_id: code for code in found}
+        return [(number, request, code_of.get(request.id)) for number, request in rows]
+
+    def _load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
+        table, key = _TABLES[kind]
+        return self._rows(kind, self._among(table.c[key], keys))
+
+    def _rows(self, kind: type[R], where: ColumnElement[bool]) -> list[R]:
+        wanted = _SELECTS[kind].where(where)
+        if self._owner is not None:
+            # SQLite, which locks as a whole, leaves it out.
+            wanted = wanted.order_by(*wanted.selected_columns[:1]).with_for_update()
+        return self._made(kind, wanted)
+
+    def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
+        return [_made(kind, row) for row in self._connection.execute(wanted)]
+
+    def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
+        """Return a condition whose text does not depend on the number of keys."""
+        if self._is_sqlite:
+            each = func.json_each(json.dumps(list(keys))).table_valued("value")
+            return column.in_(select(each.c.value))
+        return column == any_(literal(list(keys), ARRAY(Text)))
+
+
+def owner_key(owner: str) -> int:
+    """Return the number that stands for a process in PostgreSQL's advisory locks."""
+    return zlib.crc32(owner.encode()) - 2**31
+
+
+def _values(kind: type[Row], row: Any) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _NAMES[kind]}
+
+
+def _made(kind: type[R], values: Sequence[Any]) -> R:
+    fields = dict(zip(_NAMES[kind], values, strict=True))
+    for name, enum in _ENUMS[kind].items():
+        fields[name] = enum(fields[name])
+    return kind(**fields)

@@ -1,0 +1,322 @@
+"""An SQL database as this library uses it: one writer that commits many operations at once.
+
+Needs the extra ``sql`` (SQLite) or ``postgres``. It knows no table of anybody's but the one in
+which the versions of schemas stand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import attrs
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, event, select
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from rm_voucher.exceptions import ConfigurationError, VoucherError
+
+__all__ = ["Database", "GroupCommit", "Schema", "database_file", "parse_url"]
+
+O = TypeVar("O")  # noqa: E741 - an operation
+R = TypeVar("R")
+T = TypeVar("T")
+
+_log = logging.getLogger("rm_voucher.storage")
+
+_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_MAX_OPERATIONS = 512
+_LINGER_S = 0.002
+_PATIENCE_S = 30.0
+_BUSY_S = 5
+_SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
+# Of SQLSTATE: connection lost, serialization failure and deadlock, too many connections, shutdown.
+_PASSING = ("08", "40", "53300", "57P")
+
+_versions = Table(
+    "rm_schema_versions",
+    MetaData(),
+    Column("component", Text, primary_key=True),
+    Column("version", Integer, nullable=False),
+)
+
+
+@attrs.frozen
+class Schema:
+    """The tables of a component. ``migrations[n]`` makes version n + 2 of version n + 1."""
+
+    component: str
+    tables: MetaData
+    migrations: Sequence[Callable[[Connection], None]] = ()
+
+    @property
+    def version(self) -> int:
+        """The version that `tables` is."""
+        return len(self.migrations) + 1
+
+
+def parse_url(url: str) -> URL:
+    """Return a URL with its asyncio driver. Raises `ConfigurationError`."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("?")
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
+        raise ConfigurationError(
+            "The URL of a database is sqlite:///file.db or postgresql://user@host/database."
+        )
+    if driver == _DRIVERS["sqlite"] and (parsed.database or ":memory:") == ":memory:":
+        raise ConfigurationError("SQLite needs a file here: sqlite:///file.db.")
+    return parsed.set(drivername=driver)
+
+
+class Database:
+    """An engine, a connection that alone writes, and others that read.
+
+    ``error`` is what is raised for all that the database or its driver raises. ``on_connect`` is
+    run on each connection that is to write, for instance to take a lock that lives with it.
+    """
+
+    def __init__(
+        self,
+        url: URL,
+        schema: Schema,
+        *,
+        error: type[VoucherError],
+        on_connect: Callable[[Connection], None] = lambda _: None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        monotonic: Callable[[], float],
+        patience_s: float = _PATIENCE_S,
+    ) -> None:
+        self._schema = schema
+        self._error = error
+        self._on_connect = on_connect
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._patience_s = patience_s
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self._writer: AsyncConnection | None = None
+        self._engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+
+    async def open(self) -> None:
+        """Connect, and make the tables or bring them up to date."""
+        await self.write(self._migrate)
+
+    async def open_read_only(self) -> None:
+        """Connect, and see that the tables are there."""
+        await self.read(self._check_version)
+
+    async def close(self) -> None:
+        """Close all connections. A transaction that is going on is lost."""
+        await self._drop_writer()
+        await self._engine.dispose()
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction that sees one state and writes nothing."""
+        return await self._patiently(lambda: self._read(work))
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` in a transaction; return when it is durable.
+
+        Not for two tasks at once: see `GroupCommit`. When the connection is lost, it is run
+        again, even if it had been committed.
+        """
+        return await self._patiently(lambda: self._write(work))
+
+    async def _read(self, work: Callable[[Connection], T]) -> T:
+        async with self._engine.connect() as connection, connection.begin():
+            return await connection.run_sync(work)
+
+    async def _write(self, work: Callable[[Connection], T]) -> T:
+        if self._writer is None:
+            writer = self._engine.execution_options(writes=True).connect()
+            self._writer = await writer.start()
+            async with self._writer.begin():
+                await self._writer.run_sync(self._on_connect)
+        async with self._writer.begin():
+            return await self._writer.run_sync(work)
+
+    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        deadline = self._monotonic() + self._patience_s
+        wait_s = 0.05
+        while True:
+            try:
+                return await attempt()
+            except (SQLAlchemyError, OSError) as exc:
+                await self._drop_writer()
+                if not _passes(exc) or self._monotonic() + wait_s > deadline:
+                    raise self._error(_sentence(exc)) from None
+                _log.warning("the database can't be used (%s): tried again", type(exc).__name__)
+            await self._sleep(wait_s)
+            wait_s = min(2 * wait_s, 2.0)
+
+    async def _drop_writer(self) -> None:
+        if self._writer is not None:
+            writer, self._writer = self._writer, None
+            with contextlib.suppress(SQLAlchemyError, OSError):  # it is gone anyway
+                await writer.invalidate()
+                await writer.close()
+
+    def _migrate(self, connection: Connection) -> None:
+        if not self.is_sqlite:
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
+        _versions.metadata.create_all(connection)
+        found = self._found_version(connection)
+        self._refuse_newer(found)
+        schema = self._schema
+        if found == 0:
+            schema.tables.create_all(connection)
+            values = {"component": schema.component, "version": schema.version}
+            connection.execute(_versions.insert(), values)
+            return
+        for migrate in schema.migrations[found - 1 :]:
+            migrate(connection)
+        if found < schema.version:
+            mine = _versions.c.component == schema.component
+            connection.execute(_versions.update().where(mine).values(version=schema.version))
+
+    def _check_version(self, connection: Connection) -> None:
+        there = connection.dialect.has_table(connection, _versions.name)
+        found = self._found_version(connection) if there else 0
+        self._refuse_newer(found)
+        if found < self._schema.version:
+            raise self._error(f"There is no {self._schema.component} in this database.")
+
+    def _found_version(self, connection: Connection) -> int:
+        mine = select(_versions.c.version).where(_versions.c.component == self._schema.component)
+        return connection.scalar(mine) or 0
+
+    def _refuse_newer(self, found: int) -> None:
+        if found > self._schema.version:
+            raise self._error(
+                f"The {self._schema.component} was written by a newer version of rm_voucher "
+                f"(schema {found}; this one knows {self._schema.version}): update rm_voucher."
+            )
+
+
+class GroupCommit(Generic[O, R]):
+    """Commits what many tasks want to write in few transactions.
+
+    ``commit`` takes operations and returns their results when they are durable. If it fails for
+    several, each is tried alone, so that one bad operation fails alone. Where operations come in
+    quickly, a transaction waits a moment for more.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[O]], Awaitable[Sequence[R]]]) -> None:
+        self._commit = commit
+        self._waiting: list[tuple[O, asyncio.Future[R]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._run(), name="rm-voucher group commit")
+
+    async def run(self, operation: O) -> R:
+        """Return the operation's result when it is durable.
+
+        Cancelling this does not take the operation back.
+        """
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((operation, future))
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what waits, and end."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+
+    async def _run(self) -> None:
+        crowded = False
+        while self._waiting or not self._closing:
+            self._wake.clear()
+            if not self._waiting:
+                await self._wake.wait()
+                continue
+            if crowded and len(self._waiting) < _MAX_OPERATIONS:
+                await asyncio.sleep(_LINGER_S)
+            group = self._waiting[:_MAX_OPERATIONS]
+            del self._waiting[: len(group)]
+            crowded = len(group) > 1
+            await self._commit_group(group)
+
+    async def _commit_group(self, group: list[tuple[O, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._commit([operation for operation, _ in group])
+        except Exception as exc:  # noqa: BLE001 - whoever asked gets it
+            if len(group) > 1:
+                for one in group:
+                    await self._commit_group([one])
+                return
+            _resolve(group[0][1], exc)
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            _resolve(future, result)
+
+
+def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+    if future.done():
+        return  # cancelled
+    if isinstance(result, Exception):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+def _sqlite(url: URL) -> AsyncEngine:
+    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin below, not in the driver
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> AsyncEngine:
+    # A host that vanishes must let go of its locks.
+    alive = {
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+    }
+    return create_async_engine(url, connect_args={"server_settings": alive})
+
+
+def _passes(error: Exception) -> bool:
+    """Return whether another try may succeed."""
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError)
+    if not isinstance(error, DBAPIError):
+        return False
+    state = str(getattr(error.orig, "sqlstate", None) or "")
+    return (
+        error.connection_invalidated
+        or state.startswith(_PASSING)
+        or "database is locked" in str(error.orig)
+    )
+
+
+def _sentence(error: Exception) -> str:
+    # Not the statement, whose parameters hold codes.
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return f"The database can't be used: {cause}."
+
+
+def database_file(url: URL) -> Path:
+    """Return the file of an SQLite database."""
+    return Path(url.database or "")
