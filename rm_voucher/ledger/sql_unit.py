@@ -188,7 +188,9 @@ class SqlUnit(Unit):
                 count(requests, requests.c.state, relies)
             )
         }
-        by_code = dict(self._connection.execute(count(codes, codes.c.state)).tuples().all())
+        by_code: dict[str, int] = dict(
+            self._connection.execute(count(codes, codes.c.state)).tuples().all()
+        )
         written_off = count(attempts, attempts.c.state).where(
             IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
         )
