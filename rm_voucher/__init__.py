@@ -1,25 +1,29 @@
 """An asyncio client for Revenue Monster's voucher API.
 
 This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.memory`,
-`rm_voucher.emulator`, `rm_voucher.converters`, `rm_voucher.signing` and `rm_voucher.otel` are
-imported by name.
+`rm_voucher.emulator`, `rm_voucher.ledger`, `rm_voucher.converters`, `rm_voucher.signing` and
+`rm_voucher.otel` are imported by name.
 """
 
 from rm_voucher._version import __version__
 from rm_voucher.auth import ClientCredentialsToken, StaticToken, TokenSource
-from rm_voucher.bulk import BulkIssue, bulk_issue
+from rm_voucher.bulk import bulk_issue
 from rm_voucher.bulk_results import BulkResult, BulkStatus, BulkSummary
+from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,
     AuthenticationError,
+    BatchStoppedError,
     ClosedError,
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
     DecodeError,
     ExpiredError,
+    IdempotencyConflictError,
     InvalidRequestError,
+    LedgerError,
     NotFoundError,
     OutcomeUnknownError,
     OutOfStockError,
@@ -60,6 +64,7 @@ __all__ = [
     "AttemptResult",
     "AuthenticationError",
     "BatchStatus",
+    "BatchStoppedError",
     "BulkIssue",
     "BulkResult",
     "BulkStatus",
@@ -77,8 +82,10 @@ __all__ = [
     "ExpiryType",
     "FileTokenStore",
     "Hook",
+    "IdempotencyConflictError",
     "InvalidRequestError",
     "IssuedVoucher",
+    "LedgerError",
     "Limits",
     "Member",
     "NotFoundError",

@@ -1,341 +1,20 @@
-"""Bulk issue: one voucher for each of many recipients, as they come, with bounded concurrency.
-
-It keeps no list of recipients or results: memory does not grow with their number.
-"""
+"""Bulk issue: one voucher for each of many recipients, as they come, with bounded concurrency."""
 
 from __future__ import annotations
 
-import asyncio
-import enum
-from collections import Counter
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Generic, Self, TypeVar, cast
+from collections.abc import AsyncIterable, Callable, Iterable
+from typing import TYPE_CHECKING, TypeVar
 
-from rm_voucher.bulk_results import BulkResult, BulkStatus, BulkSummary
-from rm_voucher.caller import Call
+from rm_voucher.bulk_results import BulkSummary
+from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.client import VoucherClient
-from rm_voucher.exceptions import (
-    ConfigurationError,
-    ConnectError,
-    OutcomeUnknownError,
-    VoucherError,
-)
-from rm_voucher.frames import forget_frames
-from rm_voucher.models import IssuedVoucher
-from rm_voucher.retry import Outcome, classify
 
-__all__ = ["BulkIssue", "bulk_issue"]
+if TYPE_CHECKING:
+    from rm_voucher.ledger.base import Ledger
+
+__all__ = ["bulk_issue"]
 
 R = TypeVar("R")
-
-
-class _Nobody(enum.Enum):
-    """Beside recipients, which may be anything, None too."""
-
-    NOBODY = enum.auto()
-
-
-_NOBODY = _Nobody.NOBODY
-
-
-class BulkIssue(Generic[R]):
-    """A running bulk issue; see `bulk_issue`."""
-
-    def __init__(
-        self,
-        client: VoucherClient,
-        batch_key: str,
-        recipients: Iterable[R] | AsyncIterable[R],
-        *,
-        concurrency: int,
-        on_progress: Callable[[BulkSummary], None] | None,
-    ) -> None:
-        if concurrency < 1:
-            raise ConfigurationError("concurrency must be 1 or more.")
-        self._client = client
-        self._batch_key = batch_key
-        # Recipients that must be waited for, or, without waiting, those at hand.
-        self._to_come: AsyncIterator[R] | None = None
-        self._at_hand: Iterator[R] = iter(())
-        if isinstance(recipients, AsyncIterable):
-            self._to_come = aiter(recipients)
-        else:
-            self._at_hand = iter(recipients)
-        self._on_progress = on_progress
-        # A worker has a place; a recipient takes up room until the result is delivered, so a slow
-        # consumer slows the issuing down.
-        self._places = concurrency
-        self._room = 2 * concurrency
-        self._freed = asyncio.Event()
-        # Each worker, with the recipient whose result it owes.
-        self._workers: dict[asyncio.Task[None], R | _Nobody] = {}
-        self._results: asyncio.Queue[BulkResult[R] | None] = asyncio.Queue()  # None: no more
-        self._entered = False
-        self._feeding: asyncio.Task[None]  # from `__aenter__` on
-        self._finished = asyncio.Event()
-        self._counts: Counter[BulkStatus] = Counter()
-        self._asked = 0
-        self._template: Call[IssuedVoucher] | None = None  # never sent itself
-        self._hopeless: VoucherError | None = None
-        self._defect: BaseException | None = None
-        self._stopping = False
-        self._in_flight: dict[asyncio.Task[None], Call[IssuedVoucher]] = {}
-        self.undelivered: list[BulkResult[R]] = []
-        """What no loop saw because the block was left early: results that were waiting and of
-        calls in flight, at most twice ``concurrency``. They hold real vouchers: keep them."""
-
-    @property
-    def summary(self) -> BulkSummary:
-        """The counts so far; final once the block is left."""
-        return BulkSummary(
-            asked=self._asked,
-            issued=self._counts[BulkStatus.ISSUED],
-            failed=self._counts[BulkStatus.FAILED],
-            unresolved=self._counts[BulkStatus.UNRESOLVED],
-        )
-
-    async def __aenter__(self) -> Self:
-        self._entered = True
-        self._feeding = asyncio.create_task(self._feed(), name="rm-voucher bulk feed")
-        self._feeding.add_done_callback(self._feeding_ended)
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Take no further recipient, wait for the calls in flight, keep their results.
-
-        Calls that wait to be sent again are given up: what was sent of them was not done. Being
-        cancelled meanwhile takes effect afterwards: what a call that was sent did is only known
-        once it has ended. Attempts and time-outs bound the wait.
-        """
-        self._stop()
-        cancelled = None
-        while not self._finished.is_set():
-            try:
-                await self._finished.wait()
-            except asyncio.CancelledError as again:
-                cancelled = again
-        while (result := self._results.get_nowait()) is not None:
-            self.undelivered.append(result)
-        self._results.put_nowait(None)
-        if cancelled is not None:
-            raise cancelled
-        if exc is None:
-            self._raise_defect()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> BulkResult[R]:
-        """Return the next result, in the order in which the calls end.
-
-        Raises, after the last result, what ``recipients`` or ``on_progress`` raised.
-        """
-        if not self._entered:
-            raise ConfigurationError("Use 'async with bulk_issue(…) as run'.")
-        result = await self._results.get()
-        if result is not None:
-            self._room += 1
-            self._freed.set()
-            return result
-        self._results.put_nowait(None)  # for whoever asks again
-        self._raise_defect()
-        raise StopAsyncIteration
-
-    async def _feed(self) -> None:
-        await asyncio.sleep(0)  # so that `_feeding` is set, where tasks begin eagerly
-        while True:
-            while not (self._places and self._room):
-                self._freed.clear()
-                await self._freed.wait()
-            if self._to_come is None:
-                recipient = self._next_at_hand()
-            else:
-                recipient = await anext(self._to_come, _NOBODY)
-            if isinstance(recipient, _Nobody):
-                return
-            self._places -= 1
-            self._admit()
-            worker = asyncio.create_task(self._work(recipient), name="rm-voucher bulk call")
-            self._register(worker, recipient)
-            # The source swallowed the cancellation. A test shows that this runs, but Python 3.11
-            # traces no line of a coroutine that an exception was thrown into.
-            if self._stopping:  # pragma: no cover
-                return
-
-    def _register(self, worker: asyncio.Task[None], recipient: R) -> None:
-        # Here before it begins; where tasks begin eagerly, the worker itself is first.
-        if worker not in self._workers:
-            self._workers[worker] = recipient
-            worker.add_done_callback(self._worker_ended)
-
-    def _admit(self) -> None:
-        self._room -= 1
-        self._asked += 1
-
-    async def _work(self, recipient: R) -> None:
-        """Issue to this recipient and then to others at hand: a task each would cost a tenth."""
-        worker = cast("asyncio.Task[None]", asyncio.current_task())
-        self._register(worker, recipient)
-        while True:
-            self._deliver(worker, await self._issue(worker, recipient))
-            if self._stopping or worker.cancelling() or not self._room:
-                return
-            try:
-                following = self._next_at_hand()
-            except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - raised at the end
-                self._source_failed(exc)
-                return
-            if isinstance(following, _Nobody):
-                return
-            self._admit()
-            self._workers[worker] = recipient = following
-
-    def _next_at_hand(self) -> R | _Nobody:
-        try:
-            return next(self._at_hand, _NOBODY)
-        except BaseException:
-            self._at_hand = iter(())  # whoever comes after an error gets nothing
-            raise
-
-    def _source_failed(self, error: BaseException) -> None:
-        if isinstance(error, asyncio.CancelledError):
-            error = ConfigurationError("The recipients ended in a cancellation, not at an end.")
-        self._defect = self._defect or error
-
-    def _feeding_ended(self, feeding: asyncio.Task[None]) -> None:
-        if not feeding.cancelled():
-            self._defect = self._defect or feeding.exception()
-        elif not self._stopping:
-            self._source_failed(asyncio.CancelledError())
-            self._stop()
-        self._finish_if_all_ended()
-
-    # A callback, not an await, has the last word: whatever ends a worker, also the shut-down of
-    # its event loop, its recipient has a result.
-
-    def _worker_ended(self, worker: asyncio.Task[None]) -> None:
-        recipient = self._workers[worker]
-        defect = None if worker.cancelled() else worker.exception()
-        if defect is not None:
-            self._stop(defect)
-        if isinstance(recipient, _Nobody):
-            pass
-        elif defect is not None:
-            call = self._in_flight.get(worker)
-            self._deliver(worker, self._broken_off(recipient, defect, call))
-        else:  # before it began: once begun, it answers for itself
-            error = ConnectError("issue: the run was shut down before it was sent")
-            self._deliver(worker, self._failed(recipient, error))
-        del self._workers[worker]
-        self._places += 1
-        self._freed.set()
-        self._finish_if_all_ended()
-
-    def _deliver(self, worker: asyncio.Task[None], result: BulkResult[R]) -> None:
-        self._workers[worker] = _NOBODY
-        self._in_flight.pop(worker, None)
-        self._counts[result.status] += 1
-        self._results.put_nowait(result)
-        if self._on_progress is not None:
-            try:
-                self._on_progress(self.summary)
-            except BaseException as exc:  # noqa: BLE001 - the caller's function: stop, raise it later
-                self._stop(exc)
-
-    def _finish_if_all_ended(self) -> None:
-        if self._feeding.done() and not self._workers and not self._finished.is_set():
-            self._finished.set()
-            self._results.put_nowait(None)
-
-    def _stop(self, defect: BaseException | None = None) -> None:
-        self._stopping = True
-        self._defect = self._defect or defect
-        self._feeding.cancel()
-        for task, call in self._in_flight.items():
-            call.given_up = True
-            if call.pausing:  # what it waits to repeat was not done, so nothing is lost
-                task.cancel()
-
-    def _raise_defect(self) -> None:
-        defect, self._defect = self._defect, None
-        if isinstance(defect, StopIteration | StopAsyncIteration):
-            # Raised as it is, it would pass for the end of the results.
-            raise RuntimeError("The recipients or on_progress raised it.") from defect  # noqa: TRY004 - no type error
-        if defect is not None:
-            raise defect
-
-    async def _issue(self, worker: asyncio.Task[None], recipient: R) -> BulkResult[R]:
-        if self._stopping:
-            # The source swallowed the cancellation and gave one more.
-            return self._failed(recipient, ConnectError("issue: the run had ended before it"))
-        if self._hopeless is not None:
-            return self._failed(recipient, self._hopeless)
-        try:
-            call = self._new_call()
-        except VoucherError as exc:
-            self._hopeless = exc
-            return self._failed(recipient, exc)
-        self._in_flight[worker] = call
-        try:
-            voucher = await self._client._caller.finish(call)  # noqa: SLF001
-        except OutcomeUnknownError as exc:
-            forget_frames(exc)
-            return self._unresolved(recipient, exc, call.attempts)
-        except VoucherError as exc:
-            forget_frames(exc)
-            # Every issue of a run is the same request: who refuses one refuses them all.
-            if classify(exc) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED):
-                self._hopeless = exc
-            return self._failed(recipient, exc, call.attempts)
-        except asyncio.CancelledError as exc:  # by `_stop`, or by the end of the event loop
-            if call.pausing:
-                error = ConnectError("issue: given up while it waited; nothing had been done")
-                return self._failed(recipient, error, call.attempts)
-            return self._broken_off(recipient, exc, call)
-        except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
-            self._stop(exc)
-            return self._broken_off(recipient, exc, call)
-        return BulkResult(
-            recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=call.attempts
-        )
-
-    def _new_call(self) -> Call[IssuedVoucher]:
-        """Return the next call. All are of one request, which is built once."""
-        caller = self._client._caller  # noqa: SLF001 - the run watches its calls' attempts
-        if self._template is None:
-            self._template = self._client._issue_call(self._batch_key)  # noqa: SLF001
-        same = self._template
-        return caller.call(
-            same.request, same.parse, same.safety, same.timeout, batch_key=self._batch_key
-        )
-
-    def _failed(self, recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
-        return BulkResult(
-            recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=attempts
-        )
-
-    def _unresolved(self, recipient: R, error: OutcomeUnknownError, attempts: int) -> BulkResult[R]:
-        return BulkResult(
-            recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
-        )
-
-    def _broken_off(
-        self, recipient: R, exc: BaseException, call: Call[IssuedVoucher] | None = None
-    ) -> BulkResult[R]:
-        error = OutcomeUnknownError(
-            f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
-            operation="issue",
-            batch_key=self._batch_key,
-        )
-        if call is not None:
-            error.attempt_id, error.nonce, error.sent_at = call.attempt_id, call.nonce, call.sent_at
-        return self._unresolved(recipient, error, call.attempts if call else 0)
 
 
 def bulk_issue(
@@ -344,6 +23,8 @@ def bulk_issue(
     recipients: Iterable[R] | AsyncIterable[R],
     *,
     concurrency: int = 64,
+    ledger: Ledger | None = None,
+    request_id: Callable[[R], str] | None = None,
     on_progress: Callable[[BulkSummary], None] | None = None,
 ) -> BulkIssue[R]:
     """Issue one voucher of a batch to each recipient (RM's page "Issue Voucher").
@@ -357,13 +38,26 @@ def bulk_issue(
     not ask again). When the server refuses in a way that holds for all, such as a batch that is
     sold out, the recipients left end FAILED with that error, without a request each.
 
+    With a ``ledger`` the run may be repeated, with the same recipients, after whatever ended it:
+    who has a voucher is ISSUED with that one, and only what is missing is issued. A recipient
+    whose outcome is unknown waits for the end of the run, when the ledger settles what it can;
+    that takes at least the ledger's ``settle_s``. ``request_id`` gives a recipient's id in the
+    ledger; text and numbers are their own. See `rm_voucher.ledger.Ledger`.
+
     Leaving the block early, also by an exception or a cancellation, takes no further recipient,
     waits for the calls in flight, gives up those that wait to be sent again, and keeps their
-    results in ``run.undelivered``. The run itself is
-    not repeatable: run again with the recipients that FAILED.
+    results in ``run.undelivered``. Without a ledger the run
+    is not repeatable: run again with the recipients that FAILED.
 
-    Raises `ConfigurationError`, and what ``recipients`` or ``on_progress`` raise.
+    Raises `ConfigurationError`, and what ``recipients`` or ``on_progress`` raise; with a ledger
+    also what makes a batch unfit for it, see `Ledger.issue`.
     """
     return BulkIssue(
-        client, batch_key, recipients, concurrency=concurrency, on_progress=on_progress
+        client,
+        batch_key,
+        recipients,
+        concurrency=concurrency,
+        ledger=ledger,
+        request_id=request_id,
+        on_progress=on_progress,
     )

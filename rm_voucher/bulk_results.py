@@ -7,10 +7,19 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from rm_voucher.exceptions import VoucherError
+from rm_voucher.caller import Call
+from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
 from rm_voucher.models import IssuedVoucher
 
-__all__ = ["BulkResult", "BulkStatus", "BulkSummary"]
+__all__ = [
+    "BulkResult",
+    "BulkStatus",
+    "BulkSummary",
+    "broken_off",
+    "failed",
+    "issued",
+    "unresolved",
+]
 
 R = TypeVar("R")
 
@@ -27,7 +36,10 @@ class BulkStatus(enum.StrEnum):
 
 @attrs.frozen(kw_only=True)
 class BulkResult(Generic[R]):
-    """The end for one recipient. ``attempts`` is 0 when the run had already become hopeless."""
+    """The end for one recipient.
+
+    ``attempts`` is 0 when the run had already become hopeless, or the ledger had the voucher.
+    """
 
     recipient: R = attrs.field(repr=False)
     status: BulkStatus
@@ -38,14 +50,54 @@ class BulkResult(Generic[R]):
 
 @attrs.frozen(kw_only=True)
 class BulkSummary:
-    """Counts so far. ``asked`` recipients were taken; the rest of it adds up to the ended ones."""
+    """Counts so far.
+
+    ``asked`` recipients were taken; ``issued``, ``failed`` and ``unresolved`` have ended. With a
+    ledger, ``held`` of the others wait for an unknown outcome to be settled, and ``spare`` codes
+    of the batch are nobody's yet, which is counted at the end.
+    """
 
     asked: int = 0
     issued: int = 0
     failed: int = 0
     unresolved: int = 0
+    held: int = 0
+    spare: int = 0
 
     @property
     def in_flight(self) -> int:
         """How many recipients were taken and have not ended."""
         return self.asked - self.issued - self.failed - self.unresolved
+
+
+def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> BulkResult[R]:
+    """Return the result of a recipient that has a voucher."""
+    return BulkResult(
+        recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=attempts
+    )
+
+
+def failed(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
+    """Return the result of a recipient that definitely has none."""
+    return BulkResult(recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=attempts)
+
+
+def unresolved(recipient: R, error: VoucherError, attempts: int) -> BulkResult[R]:
+    """Return the result of a recipient for whom a voucher may have been issued."""
+    return BulkResult(
+        recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
+    )
+
+
+def broken_off(
+    recipient: R, exc: BaseException, batch_key: str, call: Call[IssuedVoucher] | None
+) -> BulkResult[R]:
+    """Return the result of a recipient whose call was broken off by what is no outcome."""
+    error = OutcomeUnknownError(
+        f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
+        operation="issue",
+        batch_key=batch_key,
+    )
+    if call is not None:
+        error.attempt_id, error.nonce, error.sent_at = call.attempt_id, call.nonce, call.sent_at
+    return unresolved(recipient, error, call.attempts if call else 0)

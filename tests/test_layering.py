@@ -14,12 +14,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
 # L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol`
-# above; within L4, `caller` below and `client` above; within L6, `bulk` above.
+# above; within L4, `caller` below and `client` above; within L6, `bulk_run` and `bulk` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
     {"error_codes", "models", "settings"},
-    {"converters", "signing", "retry", "token_store", "transport.base", "transport"},
+    {"converters", "signing", "retry", "storage", "token_store", "transport.base", "transport"},
     {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
     {"protocol"},
     {"auth", "pager", "recovery"},
@@ -44,9 +44,27 @@ LAYERS = [
         "emulator.state",
         "emulator.stock",
         "emulator.timeline",
+        "ledger",
+        "ledger.base",
+        "ledger.changes",
+        "ledger.commands",
+        "ledger.finishing",
+        "ledger.guard",
+        "ledger.matching",
+        "ledger.memory",
+        "ledger.reconcile",
+        "ledger.records",
+        "ledger.schema",
+        "ledger.sending",
+        "ledger.settling",
+        "ledger.sql",
+        "ledger.sql_unit",
+        "ledger.transitions",
+        "ledger.unit",
         "otel",
     },
-    {"bulk_results"},
+    {"bulk_ledger", "bulk_results"},
+    {"bulk_run"},
     {"bulk"},
     {
         "testing",
@@ -61,7 +79,7 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L6", "L7"]
+NAMES = "L0 L0 L0 L1 L2 L2 L3 L4 L4 L4 L5 L6 L6 L6 L7".split()
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {
@@ -72,6 +90,10 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
+    "storage": {"sqlalchemy"},
+    "ledger.schema": {"sqlalchemy"},
+    "ledger.sql": {"sqlalchemy"},
+    "ledger.sql_unit": {"sqlalchemy"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.app": {"typer"},

@@ -12,6 +12,7 @@ import logging
 import math
 import secrets
 import time
+import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -44,7 +45,7 @@ from rm_voucher.ledger.unit import Unit
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.settings import Timeout
 
-__all__ = ["Ledger", "Reading", "Transition"]
+__all__ = ["Ledger", "Reading", "Transition", "check_id"]
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -203,7 +204,7 @@ class Ledger(ABC):
         `BatchStoppedError`, `LedgerError`, and what `VoucherClient.issue` raises.
         """
         what = (batch_key, _digest(content))
-        running = self._running.get(_checked(request_id))
+        running = self._running.get(check_id(request_id))
         if running is not None and running[0] == what:
             return await asyncio.shield(running[1])
         await self.prepare(client, batch_key)
@@ -223,7 +224,7 @@ class Ledger(ABC):
         acknowledged: `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
         answer = await self.sender.ask(
-            batch_key, _digest(content), _checked(request_id), may_start=False
+            batch_key, _digest(content), check_id(request_id), may_start=False
         )
         if isinstance(answer, IssuedVoucher):
             return answer
@@ -398,11 +399,12 @@ def _digest(content: str) -> str:
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
 
 
-def _checked(request_id: str) -> str:
+def check_id(request_id: str) -> str:
+    """Return a request's id. Raises `InvalidRequestError` for what can be none."""
     if not isinstance(request_id, str) or not 0 < len(request_id) <= _MAX_ID_CHARS:
         raise InvalidRequestError.refused(
             f"A request id is text of 1 to {_MAX_ID_CHARS:,} characters."
         )
-    if not request_id.isprintable():
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in request_id):
         raise InvalidRequestError.refused("A request id has no control characters.")
     return request_id
