@@ -18,8 +18,8 @@ from rm_voucher.exceptions import (
     OutcomeUnknownError,
     VoucherError,
 )
-from rm_voucher.ledger.base import Ledger, check_id
-from rm_voucher.ledger.commands import Held, Started
+from rm_voucher.ledger.base import Ledger
+from rm_voucher.ledger.commands import Held, Started, check_id
 from rm_voucher.ledger.records import Code, RequestState
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify

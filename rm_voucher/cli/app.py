@@ -34,6 +34,14 @@ from rm_voucher.cli.issue import (
     run_issue,
     run_until_interrupted,
 )
+from rm_voucher.cli.ledger import ledger_app
+from rm_voucher.cli.options import (
+    EnvironmentOption,
+    ExclusiveOption,
+    JsonOption,
+    SettleOption,
+    open_ledger,
+)
 from rm_voucher.cli.output import (
     OutputError,
     ResultFile,
@@ -58,17 +66,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-
-EnvironmentOption = Annotated[
-    str | None,
-    typer.Option(
-        "--environment",
-        "-e",
-        help="memory, sandbox, production or a URL. By default RM_ENVIRONMENT; without that "
-        "sandbox, or memory where no credentials are set.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
 
 
 def run() -> None:
@@ -126,6 +123,15 @@ def issue(
     concurrency: Annotated[
         int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
     ] = 64,
+    ledger: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep what is issued in this ledger, sqlite:///FILE or postgresql://…: run it "
+            "again to resume."
+        ),
+    ] = None,
+    exclusive: ExclusiveOption = False,
+    settle: SettleOption = 300.0,
     environment: EnvironmentOption = None,
     as_json: Annotated[
         bool,
@@ -148,15 +154,29 @@ def issue(
         total = count or 1
         names = map(str, range(1, total + 1))
     if is_memory(environment):
+        if ledger is not None:
+            raise ConfigurationError(
+                "A ledger needs a server that outlives the command, and the environment is "
+                "'memory': start one with 'rm-voucher emulator'."
+            )
         say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
         client = make_memory_client(batch=batch, quantity=total)
     else:
         client = make_client(environment, concurrency=concurrency)
-    sink = ResultFile(output) if output else ResultStream(as_json=as_json)
-    report = Report(total)
+    kept = open_ledger(ledger, exclusive=exclusive, settle_s=settle) if ledger else None
+    sink = ResultFile(output, is_kept=kept is not None) if output else ResultStream(as_json=as_json)
+    report = Report(total, ledger=ledger)
     try:
         with sink as results:
-            run_issue(client, batch, names, report, concurrency=concurrency, results=results)
+            run_issue(
+                client,
+                batch,
+                names,
+                report,
+                concurrency=concurrency,
+                results=results,
+                ledger=kept,
+            )
     except OutputError as exc:
         report.unwritten = exc
     report.write(output, as_json=as_json)
@@ -221,6 +241,7 @@ def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) 
 
 
 app.command()(emulator)
+app.add_typer(ledger_app)
 
 
 def _connect(environment: str | None) -> VoucherClient:

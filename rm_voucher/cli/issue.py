@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,6 +25,7 @@ from rm_voucher import (
 )
 from rm_voucher.cli.output import OutputError, Results, json_line, say, write_out
 from rm_voucher.cli.progress import show_progress
+from rm_voucher.ledger import Ledger
 
 __all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted"]
 
@@ -47,10 +48,13 @@ class Report:
     """How a run ended."""
 
     total: int
+    ledger: str | None = None
+    """The URL of the ledger, if there is one."""
     summary: BulkSummary = attrs.field(factory=BulkSummary)
     first_error: VoucherError | None = None
     refused_credentials: bool = False
     interrupted: bool = False
+    stopped: VoucherError | None = None
     unwritten: VoucherError | None = None
 
     def add(self, result: BulkResult[str]) -> None:
@@ -68,7 +72,7 @@ class Report:
             return 3
         if self.interrupted:
             return INTERRUPTED
-        return 1 if self.summary.failed or self.unwritten else 0
+        return 1 if self.summary.failed or self.unwritten or self.stopped else 0
 
     def write(self, output: Path | None, *, as_json: bool) -> None:
         """Say how it ended: a sentence on standard error, or a line of JSON on standard output."""
@@ -77,16 +81,24 @@ class Report:
             BulkStatus.FAILED.value: self.summary.failed,
             BulkStatus.UNRESOLVED.value: self.summary.unresolved,
         }
+        spare = f", {self.summary.spare:,} spare" if self.summary.spare else ""
         where = f" → {output}" if output else ""
         say(
             f"{self.summary.asked:,} asked: {self.summary.issued:,} issued, "
-            f"{self.summary.failed:,} failed, {self.summary.unresolved:,} unknown{where}"
+            f"{self.summary.failed:,} failed, {self.summary.unresolved:,} unknown{spare}{where}"
         )
         if self.summary.asked < self.total:
             say(f"Stopped early: {self.total - self.summary.asked:,} were not asked for.")
         if self.first_error is not None:
             say(f"The first error: {self.first_error}")
-        if self.summary.unresolved:
+        if self.stopped is not None:
+            say(f"Error: {self.stopped}")
+        if self.ledger is not None and (self.exit_code or self.summary.asked < self.total):
+            say(
+                "Run it again with the same ledger: it issues only what is missing. "
+                f"'rm-voucher ledger status {self.ledger}' shows what is open."
+            )
+        elif self.summary.unresolved:
             say(
                 "For the rows with status 'unresolved' a voucher may exist: compare the batch's "
                 "vouchers before you issue to them again."
@@ -107,22 +119,30 @@ def run_issue(
     *,
     concurrency: int,
     results: Results,
+    ledger: Ledger | None = None,
 ) -> None:
     """Issue to all, write each result, note how it went. Ctrl-C waits for the calls in flight."""
 
     async def issue() -> None:
         with show_progress(report.total, bar=not results.shares_terminal) as on_progress:
-            async with client:
+            async with client, ledger or contextlib.nullcontext():
                 run = bulk_issue(
-                    client, batch, recipients, concurrency=concurrency, on_progress=on_progress
+                    client,
+                    batch,
+                    recipients,
+                    concurrency=concurrency,
+                    ledger=ledger,
+                    on_progress=_saying_why(on_progress, report, ledger),
                 )
                 try:
                     async with run:
                         async for result in run:
                             report.add(result)
                             results.add(result)
-                except VoucherError as exc:
+                except OutputError as exc:
                     report.unwritten = exc
+                except VoucherError as exc:
+                    report.stopped = exc
                 finally:
                     report.summary = run.summary
                     for result in run.undelivered:
@@ -138,6 +158,27 @@ def run_issue(
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
+
+
+def _saying_why(
+    on_progress: Callable[[BulkSummary], None], report: Report, ledger: Ledger | None
+) -> Callable[[BulkSummary], None]:
+    """Return a function that also says what a run waits for at its end."""
+    said = False
+
+    def progressed(summary: BulkSummary) -> None:
+        nonlocal said
+        on_progress(summary)
+        if ledger is None or summary.asked < report.total or summary.in_flight > summary.held:
+            return
+        if summary.held and not said:
+            said = True
+            say(
+                f"{summary.held:,} outcomes are unknown: waiting {ledger.settle_s:,.0f} s, so that "
+                "what the calls did can be seen in the batch's listing."
+            )
+
+    return progressed
 
 
 def run_until_interrupted(main: Coroutine[Any, Any, None], *, say_once: str = "") -> None:

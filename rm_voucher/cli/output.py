@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import fcntl
 import io
 import os
 import sys
@@ -57,7 +58,10 @@ class Results(ABC):
 
         Raises `OutputError` at the first failure; that row and all later ones go to the rescue.
         """
-        line = self._line(result)
+        self.add_line(self._line(result))
+
+    def add_line(self, line: str) -> None:
+        """Write a line that is whole already, likewise."""
         if self._broken:
             self._save(line)
             return
@@ -128,21 +132,26 @@ class ResultFile(Results):
 
     Rows go to ``NAME.partial``, which takes the file's name at the end. What a killed run leaves
     is the partial file, and the next run refuses to overwrite it. A file that is already there
-    holds codes too, so it is kept beside the new one under the next free number.
+    holds codes too, so it is kept beside the new one under the next free number. With ``is_kept``
+    all rows are in a ledger as well, so both are overwritten, unless another run writes them.
     Raises `ConfigurationError` when it can't be begun.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, *, columns: tuple[str, ...] = COLUMNS, is_kept: bool = False
+    ) -> None:
         super().__init__(write_out, write_err)
         self.path = path
+        self._columns = columns
+        self._is_kept = is_kept
         self._whole_bytes = 0
         try:
             if path.exists() and not path.is_file():
                 kind = "a folder" if path.is_dir() else "no plain file"
                 raise ConfigurationError(f"{path} is {kind}: name a file.")
             self.partial = path.with_name(path.name + ".partial")
-            descriptor = os.open(self.partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        except FileExistsError:
+            descriptor = _create(self.partial, again=is_kept)
+        except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "
                 "left codes in it; recipients without a row may have vouchers, too. Move it away "
@@ -154,7 +163,7 @@ class ResultFile(Results):
 
     def __enter__(self) -> Self:
         try:
-            self._write(csv_line(COLUMNS))
+            self._write(csv_line(self._columns))
         except OSError as exc:
             self._file.close()
             self.partial.unlink()
@@ -167,13 +176,17 @@ class ResultFile(Results):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._is_kept and exc_type is not None:  # no row of this run is worth more than those
+            self._file.close()
+            self.partial.unlink(missing_ok=True)
+            return
         if self._broken:
             self._file.close()
             return
         try:
             os.fsync(self._file.fileno())
             self._file.close()
-            if self.path.exists():
+            if self.path.exists() and not self._is_kept:
                 os.link(self.path, self._free_name())
             self.partial.replace(self.path)
         except OSError as error:
@@ -201,6 +214,20 @@ class ResultFile(Results):
         while (name := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         return name
+
+
+def _create(path: Path, *, again: bool) -> int:
+    """Create a file for its owner alone, ``again`` also one that nobody is writing to."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
+    descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o600)
+    if again:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(descriptor, 0)
+        except OSError:
+            os.close(descriptor)
+            raise
+    return descriptor
 
 
 def write_out(text: str) -> None:

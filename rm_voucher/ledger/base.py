@@ -7,12 +7,10 @@ durable before its call is sent, and its code before the caller sees it.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import math
 import secrets
 import time
-import unicodedata
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
@@ -22,17 +20,17 @@ from typing import Any, Self, TypeVar
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     ConfigurationError,
-    InvalidRequestError,
     LedgerError,
 )
 from rm_voucher.frames import bare
 from rm_voucher.ledger import reconcile
-from rm_voucher.ledger.commands import Found, Held, Recover, Resolve
+from rm_voucher.ledger.commands import Found, Held, Recover, Resolve, check_id, digest
 from rm_voucher.ledger.finishing import issue_waiting
 from rm_voucher.ledger.reconcile import Reconciliation
 from rm_voucher.ledger.records import (
     Attempt,
     AttemptState,
+    Batch,
     Code,
     Counts,
     Mode,
@@ -45,7 +43,7 @@ from rm_voucher.ledger.unit import Unit
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.settings import Timeout
 
-__all__ = ["Ledger", "Reading", "Transition", "check_id"]
+__all__ = ["Ledger", "Reading", "Transition"]
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -56,7 +54,6 @@ Reading = Callable[[Unit], R]
 
 _log = logging.getLogger("rm_voucher.ledger")
 _PAGE = 500
-_MAX_ID_CHARS = 1000
 _ROUNDS = 20
 
 
@@ -122,6 +119,8 @@ class Ledger(ABC):
         self.listeners: set[Callable[[Sequence[Code]], None]] = set()
         """Told of the codes that were given to requests, after that is durable."""
 
+    read_only = False
+
     @staticmethod
     def open(url: str, **settings: Any) -> Ledger:
         """Return a ledger that is kept in a database; enter it with ``async with``.
@@ -157,7 +156,8 @@ class Ledger(ABC):
     async def __aenter__(self) -> Self:
         await self._open()
         self._opened = True
-        await self.recover()
+        if not self.read_only:
+            await self.recover()
         for attempt in await self.read(
             lambda unit: unit.find_attempts(None, [AttemptState.AMBIGUOUS])
         ):
@@ -203,7 +203,7 @@ class Ledger(ABC):
         ask again later, with the same id, after `reconcile`. Raises `IdempotencyConflictError`,
         `BatchStoppedError`, `LedgerError`, and what `VoucherClient.issue` raises.
         """
-        what = (batch_key, _digest(content))
+        what = (batch_key, digest(content))
         running = self._running.get(check_id(request_id))
         if running is not None and running[0] == what:
             return await asyncio.shield(running[1])
@@ -224,7 +224,7 @@ class Ledger(ABC):
         acknowledged: `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
         answer = await self.sender.ask(
-            batch_key, _digest(content), check_id(request_id), may_start=False
+            batch_key, digest(content), check_id(request_id), may_start=False
         )
         if isinstance(answer, IssuedVoucher):
             return answer
@@ -330,6 +330,10 @@ class Ledger(ABC):
         wanted = tuple(states)
         return await self.read(lambda unit: unit.find_attempts(batch_key, wanted))
 
+    async def batches(self) -> list[Batch]:
+        """Return the batches that the ledger knows, with the reason of those that are stopped."""
+        return await self.read(lambda unit: unit.find_batches())
+
     async def requests(
         self, batch_key: str | None = None
     ) -> AsyncIterator[tuple[Request, IssuedVoucher | None]]:
@@ -393,18 +397,3 @@ class Ledger(ABC):
         if codes:
             for listener in tuple(self.listeners):
                 listener(codes)
-
-
-def _digest(content: str) -> str:
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
-
-
-def check_id(request_id: str) -> str:
-    """Return a request's id. Raises `InvalidRequestError` for what can be none."""
-    if not isinstance(request_id, str) or not 0 < len(request_id) <= _MAX_ID_CHARS:
-        raise InvalidRequestError.refused(
-            f"A request id is text of 1 to {_MAX_ID_CHARS:,} characters."
-        )
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in request_id):
-        raise InvalidRequestError.refused("A request id has no control characters.")
-    return request_id

@@ -5,8 +5,12 @@ Times are seconds since 1970, UTC.
 
 from __future__ import annotations
 
+import hashlib
+import unicodedata
+
 import attrs
 
+from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.ledger.records import Attempt, AttemptState, RequestState
 from rm_voucher.models import mask
 
@@ -21,7 +25,11 @@ __all__ = [
     "Resolve",
     "Settlement",
     "Started",
+    "check_id",
+    "digest",
 ]
+
+_MAX_ID_CHARS = 1000
 
 
 @attrs.frozen(kw_only=True)
@@ -133,3 +141,19 @@ class Resolve:
     state: AttemptState
     at: float
     code: Found | None = None
+
+
+def digest(content: str) -> str:
+    """Return what is kept of a request's content."""
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
+
+
+def check_id(request_id: str) -> str:
+    """Return a request's id. Raises `InvalidRequestError` for what can be none."""
+    if not isinstance(request_id, str) or not 0 < len(request_id) <= _MAX_ID_CHARS:
+        raise InvalidRequestError.refused(
+            f"A request id is text of 1 to {_MAX_ID_CHARS:,} characters."
+        )
+    if any(unicodedata.category(char) in ("Cc", "Cs") for char in request_id):
+        raise InvalidRequestError.refused("A request id has no control characters.")
+    return request_id

@@ -1,0 +1,249 @@
+"""``rm-voucher ledger``: look at a ledger, settle what is unknown, take its codes out."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+import typer
+
+from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher.cli.connect import is_memory, make_client
+from rm_voucher.cli.issue import run_until_interrupted
+from rm_voucher.cli.options import (
+    EnvironmentOption,
+    ExclusiveOption,
+    JsonOption,
+    SettleOption,
+    open_ledger,
+)
+from rm_voucher.cli.output import ResultFile, csv_line, json_line, say, write_out
+from rm_voucher.converters import format_time
+from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
+
+__all__ = ["ledger_app"]
+
+_UNKNOWN = 4
+_COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")
+
+ledger_app = typer.Typer(
+    name="ledger",
+    no_args_is_help=True,
+    help="Look at a ledger, settle what is unknown, take its codes out.",
+)
+
+UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")]
+BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's key.")]
+BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
+
+
+@ledger_app.command()
+def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = False) -> None:
+    """Show how a ledger stands, also while it is in use.
+
+    The exit code is 4 if an outcome is unknown.
+    """
+
+    async def show(ledger: Ledger) -> None:
+        counts = await ledger.counts(batch)
+        attempts = await ledger.attempts(batch)
+        stopped = {
+            row.key: row.alarm
+            for row in await ledger.batches()
+            if row.alarm is not None and batch in (None, row.key)
+        }
+        figures = attrs.asdict(counts)
+        if as_json:
+            unknown = [
+                {
+                    "attempt": attempt.id,
+                    "batch": attempt.batch,
+                    "state": attempt.state.value,
+                    "sent_at": _time(attempt.sent_at),
+                }
+                for attempt in attempts
+            ]
+            write_out(json_line({**figures, "attempts": unknown, "stopped": stopped}))
+        else:
+            for name, number in figures.items():
+                write_out(f"{name}: {number:,}\n")
+            for attempt in attempts:
+                write_out(
+                    f"attempt {attempt.id}: {attempt.state}, sent {_time(attempt.sent_at)}, "
+                    f"batch {attempt.batch}\n"
+                )
+            for key, alarm in stopped.items():
+                write_out(f"batch {key} is stopped: {alarm}\n")
+        if counts.unresolved or counts.ambiguous or attempts:
+            raise typer.Exit(_UNKNOWN)
+
+    _run(open_ledger(url, read_only=True), show)
+
+
+@ledger_app.command()
+def reconcile(
+    url: UrlArgument,
+    batch: BatchArgument,
+    exclusive: ExclusiveOption = False,
+    settle: SettleOption = 300.0,
+    environment: EnvironmentOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Wait, read a batch's listing, and settle what it proves.
+
+    What it can't settle is shown with the codes that it may have issued, for 'ledger resolve'.
+    """
+
+    async def settle_unknown(ledger: Ledger, client: VoucherClient) -> None:
+        if not as_json and await ledger.attempts(batch, (AttemptState.AMBIGUOUS,)):
+            say(f"Outcomes are unknown: waiting {settle:,.0f} s, so that the listing is complete.")
+        report = await ledger.reconcile(client, batch, wait=True)
+        _show(report, as_json=as_json)
+        if report.held or report.open or report.alarm:
+            raise typer.Exit(_UNKNOWN)
+
+    _run_with_client(
+        open_ledger(url, exclusive=exclusive, settle_s=settle), environment, settle_unknown
+    )
+
+
+@ledger_app.command()
+def resolve(
+    url: UrlArgument,
+    attempt: Annotated[str, typer.Argument(help="The attempt, as 'ledger status' shows it.")],
+    adopt: Annotated[
+        str | None,
+        typer.Option(metavar="CODE", help="It issued this code: give it to its request."),
+    ] = None,
+    reissue: Annotated[
+        bool, typer.Option("--reissue", help="It issued nothing: its request waits again.")
+    ] = False,
+    write_off: Annotated[
+        bool, typer.Option("--write-off", help="Give its request up; nothing is issued for it.")
+    ] = False,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Decide about an attempt whose outcome is unknown: exactly one of the three options.
+
+    A code is looked up first: it must be an issued one of the attempt's batch.
+    """
+
+    async def decide(ledger: Ledger) -> None:
+        await ledger.resolve(attempt, adopt=adopt, reissue=reissue, write_off=write_off)
+
+    async def adopt_code(ledger: Ledger, client: VoucherClient) -> None:
+        voucher = await client.get(adopt or "")
+        of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
+        if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
+            raise ConfigurationError("This code is of another batch than the attempt.")
+        await decide(ledger)
+
+    if adopt is None:
+        _run(open_ledger(url), decide)
+    else:
+        _run_with_client(open_ledger(url), environment, adopt_code)
+
+
+@ledger_app.command()
+def baseline(url: UrlArgument, batch: BatchArgument, environment: EnvironmentOption = None) -> None:
+    """Begin anew with a batch that was stopped: take the codes that are listed as they are.
+
+    Codes that the ledger does not know are given to nobody from then on, and unknown outcomes are
+    held for 'ledger resolve'.
+    """
+
+    async def begin(ledger: Ledger, client: VoucherClient) -> None:
+        await ledger.baseline(client, batch)
+        counts = await ledger.counts(batch)
+        say(
+            f"A new baseline: {counts.foreign:,} code(s) of others, {counts.unresolved:,} "
+            "request(s) to resolve."
+        )
+
+    _run_with_client(open_ledger(url), environment, begin)
+
+
+@ledger_app.command()
+def export(
+    url: UrlArgument,
+    batch: BatchOption = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Write to this CSV file, which only you can read.")
+    ] = None,
+) -> None:
+    """Write all requests with their codes as CSV, also while the ledger is in use."""
+
+    async def write(ledger: Ledger) -> None:
+        if output is None:
+            write_out(csv_line(_COLUMNS))
+            async for line in _lines(ledger, batch):
+                write_out(line)
+            return
+        with ResultFile(output, columns=_COLUMNS, is_kept=True) as file:
+            async for line in _lines(ledger, batch):
+                file.add_line(line)
+
+    _run(open_ledger(url, read_only=True), write)
+
+
+async def _lines(ledger: Ledger, batch: str | None) -> AsyncIterator[str]:
+    async for request, voucher in ledger.requests(batch):
+        yield csv_line(
+            (
+                request.id,
+                request.batch,
+                request.state.value,
+                voucher.code if voucher else "",
+                (voucher.qr_url or "") if voucher else "",
+                request.error or "",
+            )
+        )
+
+
+def _show(report: Reconciliation, *, as_json: bool) -> None:
+    if as_json:
+        write_out(json_line(attrs.asdict(report)))
+        return
+    write_out(
+        f"{report.listed:,} listed: {report.adopted:,} adopted, {report.not_issued:,} not issued, "
+        f"{report.open:,} open, {len(report.held):,} held\n"
+    )
+    for held in report.held:
+        codes = ", ".join(held.candidates) or "no code"
+        write_out(f"attempt {held.attempt_id}, sent {_time(held.sent_at)}: {codes}\n")
+    if report.alarm:
+        write_out(f"The batch is stopped: {report.alarm}\n")
+
+
+def _time(seconds: float) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))
+
+
+def _run(ledger: Ledger, work: Callable[[Ledger], Coroutine[Any, Any, None]]) -> None:
+    async def main() -> None:
+        async with ledger:
+            await work(ledger)
+
+    run_until_interrupted(main())
+
+
+def _run_with_client(
+    ledger: Ledger,
+    environment: str | None,
+    work: Callable[[Ledger, VoucherClient], Coroutine[Any, Any, None]],
+) -> None:
+    if is_memory(environment):
+        raise ConfigurationError(
+            "This asks the server, and the environment is 'memory', which knows nothing of the "
+            "ledger: set the RM_… variables."
+        )
+    client = make_client(environment)
+
+    async def main() -> None:
+        async with client, ledger:
+            await work(ledger, client)
+
+    run_until_interrupted(main())

@@ -1,0 +1,59 @@
+"""Options that several commands have, and what they name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from rm_voucher import ConfigurationError
+from rm_voucher.ledger import Ledger
+
+__all__ = [
+    "EnvironmentOption",
+    "ExclusiveOption",
+    "JsonOption",
+    "SettleOption",
+    "open_ledger",
+]
+
+EnvironmentOption = Annotated[
+    str | None,
+    typer.Option(
+        "--environment",
+        "-e",
+        help="memory, sandbox, production or a URL. By default RM_ENVIRONMENT; without that "
+        "sandbox, or memory where no credentials are set.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
+ExclusiveOption = Annotated[
+    bool,
+    typer.Option(
+        "--exclusive",
+        help="Nothing but this ledger issues from the batch: a code that nobody received is taken "
+        "for the answer that was lost. If that is not true, vouchers of others are given away.",
+    ),
+]
+SettleOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        help="How many seconds after a call its voucher may still come into being, or into the "
+        "listing. RM does not say; too short a time issues too much.",
+    ),
+]
+
+
+def open_ledger(
+    url: str, *, exclusive: bool = False, settle_s: float = 300.0, read_only: bool = False
+) -> Ledger:
+    """Return the ledger that a command names. It is opened when it is entered."""
+    mode = "exclusive" if exclusive else "shared"
+    try:
+        return Ledger.open(url, mode=mode, settle_s=settle_s, read_only=read_only)
+    except ImportError as exc:
+        extra = "postgres" if url.startswith("postgresql") else "sql"
+        raise ConfigurationError(
+            f"A ledger needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
+        ) from exc
