@@ -92,7 +92,7 @@ class Report:
         if self.first_error is not None:
             say(f"The first error: {self.first_error}")
         if self.stopped is not None:
-            say(f"Error: {self.stopped}")
+            say(str(self.stopped))
         if self.ledger is not None and (self.exit_code or self.summary.asked < self.total):
             say(
                 "Run it again with the same ledger: it issues only what is missing. "

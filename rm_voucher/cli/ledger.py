@@ -27,6 +27,7 @@ from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 __all__ = ["ledger_app"]
 
 _UNKNOWN = 4
+_MANY = 20  # attempts, on a screen
 _COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")
 
 ledger_app = typer.Typer(
@@ -70,11 +71,14 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
         else:
             for name, number in figures.items():
                 write_out(f"{name}: {number:,}\n")
-            for attempt in attempts:
+            held = [attempt for attempt in attempts if attempt.state is AttemptState.UNRESOLVED]
+            for attempt in held[:_MANY]:
                 write_out(
-                    f"attempt {attempt.id}: {attempt.state}, sent {_time(attempt.sent_at)}, "
+                    f"to resolve: attempt {attempt.id}, sent {_time(attempt.sent_at)}, "
                     f"batch {attempt.batch}\n"
                 )
+            if len(held) > _MANY:
+                write_out(f"to resolve: {len(held) - _MANY:,} more; --json shows all\n")
             for key, alarm in stopped.items():
                 write_out(f"batch {key} is stopped: {alarm}\n")
         if counts.unresolved or counts.ambiguous or attempts:
