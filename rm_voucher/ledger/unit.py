@@ -22,6 +22,8 @@ class Unit(ABC):
 
     def __init__(self) -> None:
         self._loaded: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
+        # Who looks for what is not there looks again, for each item of a transition.
+        self._absent: dict[type[Row], set[str]] = {kind: set() for kind in _KEY}
         self._new: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
         self._changed: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
         self.assigned: list[Code] = []
@@ -108,10 +110,11 @@ class Unit(ABC):
 
     def _get(self, kind: type[Any], keys: Iterable[str], load: Any) -> dict[str, Any]:
         wanted = list(dict.fromkeys(keys))
-        loaded = self._loaded[kind]
-        missing = [key for key in wanted if key not in loaded]
+        loaded, absent = self._loaded[kind], self._absent[kind]
+        missing = [key for key in wanted if key not in loaded and key not in absent]
         if missing:
             self._keep(load(missing))
+            absent.update(missing)
         return {key: loaded[key] for key in wanted if key in loaded}
 
     def _keep(self, rows: Iterable[Any]) -> list[Any]:
