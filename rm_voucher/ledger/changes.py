@@ -44,7 +44,7 @@ def relying(unit: Unit, attempt: Attempt) -> Request | None:
     """Return the request that relies on an attempt, if one does."""
     if attempt.request_id is None:
         return None
-    request = unit.requests([attempt.request_id])[attempt.request_id]
+    request = unit.request(attempt.request_id)
     return request if request.attempt_id == attempt.id else None
 
 
@@ -95,7 +95,7 @@ def take(
 
     It goes to the request that relies on the attempt, or becomes a spare. It is new, or FOREIGN.
     """
-    code = unit.codes([found.code]).get(found.code)
+    code = unit.code(found.code)
     if code is None:
         code = Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
         code.qr_url, code.assigned_at = found.qr_url, found.assigned_at
@@ -112,7 +112,7 @@ def take(
 def give(unit: Unit, code: Code, request: Request) -> None:
     """Give a code to a request. An attempt that it relied on and that is still open gets loose."""
     if request.attempt_id is not None:
-        attempt = unit.attempts([request.attempt_id])[request.attempt_id]
+        attempt = unit.attempt(request.attempt_id)
         if attempt.state in OPEN:
             attempt.request_id = None
             unit.save(attempt)

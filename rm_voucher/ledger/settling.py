@@ -111,11 +111,11 @@ def resolve(unit: Unit, items: Sequence[Resolve]) -> list[LedgerError | None]:
 
 def _resolve(unit: Unit, item: Resolve) -> LedgerError | None:
     unit.batch(item.batch)
-    attempt = unit.attempts([item.attempt_id])[item.attempt_id]
+    attempt = unit.attempt(item.attempt_id)
     if attempt.state not in (AttemptState.UNRESOLVED, AttemptState.AMBIGUOUS):
         return LedgerError(f"Nothing is to be resolved: this attempt is {attempt.state}.")
     if item.code is not None:
-        known = unit.codes([item.code.code]).get(item.code.code)
+        known = unit.code(item.code.code)
         if known is not None and known.state is not CodeState.FOREIGN:
             return LedgerError(f"The ledger has this code already, as {known.state}.")
         take(

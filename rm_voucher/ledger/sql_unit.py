@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import zlib
 from collections.abc import Collection, Sequence
@@ -16,13 +17,10 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
-    bindparam,
     case,
     func,
-    insert,
     literal,
     select,
-    update,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -48,6 +46,7 @@ from rm_voucher.ledger.schema import (
     is_in,
     requests,
 )
+from rm_voucher.ledger.statements import Statement
 from rm_voucher.ledger.unit import Row, Unit
 
 __all__ = ["OWNER_LOCK", "SqlUnit", "owner_key"]
@@ -64,22 +63,29 @@ _TABLES: dict[type[Row], tuple[Table, str]] = {
     Code: (codes, "code"),
 }
 _NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
-_ENUMS: dict[type[Row], dict[str, Any]] = {
+_MEMBERS: dict[type[Row], dict[str, type[enum.StrEnum]]] = {
     Batch: {},
     Request: {"state": RequestState},
     Attempt: {"state": AttemptState},
     Code: {"state": CodeState, "origin": CodeOrigin},
 }
+# Where a kind's enums stand among its fields, and how their members are written.
+_ENUMS = {
+    kind: [
+        (_NAMES[kind].index(name), {member.value: member for member in members})
+        for name, members in enums.items()
+    ]
+    for kind, enums in _MEMBERS.items()
+}
 _SELECTS = {
     kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
 }
-_INSERTS = {kind: insert(table) for kind, (table, _) in _TABLES.items()}
+_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, (table, _) in _TABLES.items()}
 _UPDATES = {
-    kind: update(table)
-    .where(table.c[key] == bindparam("the_key"))
-    .values({name: bindparam(name) for name in _NAMES[kind] if name != key})
-    for kind, (table, key) in _TABLES.items()
+    kind: Statement.update(table, _NAMES[kind], key) for kind, (table, key) in _TABLES.items()
 }
+# Another process may be adding it.
+_ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
 
 
 class SqlUnit(Unit):
@@ -95,15 +101,7 @@ class SqlUnit(Unit):
         found = self._load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
-            for key in sorted(missing):
-                self._connection.execute(
-                    batches.insert().from_select(
-                        ["key"],
-                        select(literal(key)).where(
-                            ~select(batches.c.key).where(batches.c.key == key).exists()
-                        ),
-                    )
-                )
+            self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
             found = self._load(Batch, keys)
         return found
 
@@ -143,14 +141,18 @@ class SqlUnit(Unit):
         return needy
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
-        self._connection.execute(_INSERTS[kind], [_values(kind, row) for row in rows])
+        self._write(_INSERTS[kind], rows)
 
     def update(self, kind: type[Row], rows: Sequence[Any]) -> None:
-        key = _TABLES[kind][1]
-        values = [_values(kind, row) for row in rows]
-        for each in values:
-            each["the_key"] = each.pop(key)
-        self._connection.execute(_UPDATES[kind], values)
+        self._write(_UPDATES[kind], rows)
+
+    def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
+        values = [statement.values_of(row) for row in rows]
+        if self._is_sqlite:
+            self._connection.exec_driver_sql(statement.sqlite, values)
+        else:
+            columns = tuple(map(list, zip(*values, strict=True)))
+            self._connection.exec_driver_sql(statement.postgresql, columns)
 
     def dead_owners(self, owners: Collection[str]) -> set[str]:
         if self._is_sqlite:  # the file's lock is ours, so nobody else's is
@@ -250,12 +252,8 @@ def owner_key(owner: str) -> int:
     return zlib.crc32(owner.encode()) - 2**31
 
 
-def _values(kind: type[Row], row: Any) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _NAMES[kind]}
-
-
-def _made(kind: type[R], values: Sequence[Any]) -> R:
-    fields = dict(zip(_NAMES[kind], values, strict=True))
-    for name, enum in _ENUMS[kind].items():
-        fields[name] = enum(fields[name])
-    return kind(**fields)
+def _made(kind: type[R], row: Sequence[Any]) -> R:
+    values = list(row)
+    for at, members in _ENUMS[kind]:
+        values[at] = members[values[at]]
+    return kind(*values)

@@ -135,7 +135,7 @@ def confirm(unit: Unit, items: Sequence[Confirm]) -> list[IssuedVoucher | Held |
     results: list[IssuedVoucher | Held | LedgerError] = []
     for item in items:
         attempt = attempts[item.attempt_id]
-        code = unit.codes([item.code]).get(item.code)
+        code = unit.code(item.code)
         if code is None or code.state is CodeState.FOREIGN:  # which this answer proves to be ours
             code = _keep(unit, attempt, item, is_new=code is None)
         elif code.attempt_id == attempt.id:
@@ -170,7 +170,7 @@ def _trade(unit: Unit, code: Code, attempt: Attempt, at: float) -> None:
 
     So the other one is open again, for the request that relied on this one.
     """
-    other = unit.attempts([code.attempt_id or ""])[code.attempt_id or ""]
+    other = unit.attempt(code.attempt_id or "")
     request = relying(unit, attempt)
     code.attempt_id, code.origin = attempt.id, CodeOrigin.RESPONSE
     unit.save(code)

@@ -55,6 +55,21 @@ class Unit(ABC):
         """Return those of these codes that are there."""
         return self._get(Code, codes, self.load_codes)
 
+    def request(self, request_id: str) -> Request:
+        """Return a request that is there."""
+        found: Request | None = self._loaded[Request].get(request_id)
+        return found or self.requests([request_id])[request_id]
+
+    def attempt(self, attempt_id: str) -> Attempt:
+        """Return an attempt that is there."""
+        found: Attempt | None = self._loaded[Attempt].get(attempt_id)
+        return found or self.attempts([attempt_id])[attempt_id]
+
+    def code(self, code: str) -> Code | None:
+        """Return a code, if it is there."""
+        found: Code | None = self._loaded[Code].get(code)
+        return found or self.codes([code]).get(code)
+
     def codes_of(self, request_ids: Collection[str]) -> dict[str, Code]:
         """Return the code of each of these requests that has one."""
         if not request_ids:
@@ -109,7 +124,7 @@ class Unit(ABC):
                 self._changed[kind].clear()
 
     def _get(self, kind: type[Any], keys: Iterable[str], load: Any) -> dict[str, Any]:
-        wanted = list(dict.fromkeys(keys))
+        wanted = dict.fromkeys(keys)
         loaded, absent = self._loaded[kind], self._absent[kind]
         missing = [key for key in wanted if key not in loaded and key not in absent]
         if missing:
