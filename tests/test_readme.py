@@ -85,6 +85,6 @@ def test_files_that_the_docs_name_are_there():
     """The map names files that exist."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     table = text.partition("## Where to change what")[2].partition("## Rules")[0]
-    for name in re.findall(r"`((?:tests/|emulator/|transport/|cli/)?\w+\.py)`", table):
+    for name in re.findall(r"`((?:tests/|emulator/|ledger/|transport/|cli/)?\w+\.py)`", table):
         found = ROOT / name if name.startswith("tests/") else ROOT / "rm_voucher" / name
         assert found.exists(), name
