@@ -190,9 +190,9 @@ class SqlUnit(Unit):
                 count(requests, requests.c.state, relies)
             )
         }
-        by_code: dict[str, int] = dict(
-            self._connection.execute(count(codes, codes.c.state)).tuples().all()
-        )
+        by_code: dict[str, int] = {
+            state: number for state, number in self._connection.execute(count(codes, codes.c.state))
+        }
         written_off = count(attempts, attempts.c.state).where(
             IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
         )
