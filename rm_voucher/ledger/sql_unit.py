@@ -191,7 +191,7 @@ class SqlUnit(Unit):
             )
         }
         by_code: dict[str, int] = {
-            state: number for state, number in self._connection.execute(count(codes, codes.c.state))
+            row[0]: row[1] for row in self._connection.execute(count(codes, codes.c.state))
         }
         written_off = count(attempts, attempts.c.state).where(
             IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
