@@ -6,6 +6,7 @@ An orphan is an issued code of the listing that the ledger does not know.
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -20,14 +21,19 @@ _LATE = 12
 its own."""
 
 
+_A_PERSONS = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
+"""The states in which a code of an attempt is for a person to use, or for nobody: it is left where
+it is, and no sign of another issuer."""
+
+
 @attrs.frozen(kw_only=True)
 class Evidence:
     """All that is known when a reconciliation concludes.
 
     Attributes:
         orphans: the codes that are listed as issued and not in the ledger.
-        attempts: those that are AMBIGUOUS or NOT_ISSUED.
-        ripe: the ids of those that ended ``settle_s`` or more before the listing began.
+        attempts: those that are AMBIGUOUS, NOT_ISSUED, UNRESOLVED or WRITTEN_OFF.
+        ripe: the ids of those AMBIGUOUS that ended ``settle_s`` or more before the listing began.
         complete: whether nothing says that the listing lacks something.
         balanced: whether the batch's balance says that the listing is all there is.
     """
@@ -50,22 +56,25 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     timed = [found for found in evidence.orphans if found.assigned_at is not None]
     untimed = [found for found in evidence.orphans if found.assigned_at is None]
     settled = [a for a in evidence.attempts if a.state is AttemptState.NOT_ISSUED]
+    decided = [a for a in evidence.attempts if a.state in _A_PERSONS]
     pairs, left = _match(timed, ambiguous, evidence, evidence.settle_s)
-    late, foreign = _match(left, settled, evidence, _LATE * evidence.settle_s)
+    late, left = _match(left, settled, evidence, _LATE * evidence.settle_s)
+    theirs, foreign = _match(left, decided, evidence, _LATE * evidence.settle_s)
     taken = {attempt.id for attempt, _ in pairs}
     rest = [attempt for attempt in ambiguous if attempt.id not in taken]
-    if foreign or len(untimed) > len(rest):
+    if foreign or len(untimed) > len(rest) + len(decided) - len(theirs):
         alarm = (
             f"{len(foreign) or len(untimed)} code(s) were issued by somebody else, or while the "
             "clock was wrong, or the ledger was restored from an old copy: this ledger is not the "
             "batch's only issuer"
         )
-        held = _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
-        return attrs.evolve(held, foreign=tuple(foreign), alarm=alarm)
+        # If the clock was wrong, each of the codes may be any attempt's.
+        hold = tuple(attempt.id for attempt in ambiguous)
+        return Settlement(batch=batch, at=at, hold=hold, foreign=tuple(foreign), alarm=alarm)
     if untimed and evidence.balanced:
-        pairs += list(zip(rest, untimed, strict=False))
-        rest = rest[len(untimed) :]
-        untimed = []
+        counted = list(zip(rest, untimed, strict=False))
+        pairs += counted
+        rest, untimed = rest[len(counted) :], untimed[len(counted) :]
     nothing = _settle_without(batch, evidence, rest, untimed, at)
     adopt = tuple((attempt.id, found) for attempt, found in (*pairs, *late))
     return attrs.evolve(nothing, adopt=adopt)
@@ -125,6 +134,8 @@ def _match(
 
 def _window(attempt: Attempt, evidence: Evidence, after_s: float) -> tuple[float, float]:
     ended_at = attempt.sent_at if attempt.ended_at is None else attempt.ended_at
+    if ended_at < attempt.sent_at:  # the clock was set back meanwhile, so its time is not known
+        return -math.inf, math.inf
     return attempt.sent_at - evidence.skew_s, ended_at + after_s + evidence.skew_s
 
 

@@ -24,6 +24,13 @@ __all__ = ["HeldAttempt", "Reconciliation", "prepare", "read_baseline", "reconci
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1
 _AT_ONCE = 200
+_WITHOUT_CODE = (
+    AttemptState.AMBIGUOUS,
+    AttemptState.NOT_ISSUED,
+    AttemptState.UNRESOLVED,
+    AttemptState.WRITTEN_OFF,
+)
+"""The states of attempts whose code may be among the orphans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -121,7 +128,7 @@ async def reconcile(
         for begin in range(0, len(orphans), _AT_ONCE)
         for found in await _unknown(ledger, list(orphans.values())[begin : begin + _AT_ONCE])
     ]
-    attempts = await ledger.attempts(batch_key, (AttemptState.AMBIGUOUS, AttemptState.NOT_ISSUED))
+    attempts = await ledger.attempts(batch_key, _WITHOUT_CODE)
     issued_before = _issued_count(batch)
     evidence = Evidence(
         mode=ledger.mode,

@@ -13,6 +13,7 @@ from rm_voucher.ledger.matching import Evidence, candidates, conclude
 from rm_voucher.ledger.records import Attempt
 
 AMBIGUOUS, NOT_ISSUED = AttemptState.AMBIGUOUS, AttemptState.NOT_ISSUED
+DECIDED = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
 SETTLE_S, SKEW_S = 10.0, 2.0
 LATE_S = 12 * SETTLE_S
 
@@ -53,7 +54,9 @@ def adopted(settlement):
 
 TIMES = st.integers(0, 60).map(float)
 CALLS = st.lists(
-    st.tuples(TIMES, st.integers(0, 30), st.sampled_from([AMBIGUOUS, AMBIGUOUS, NOT_ISSUED])),
+    st.tuples(
+        TIMES, st.integers(0, 30), st.sampled_from([AMBIGUOUS, AMBIGUOUS, NOT_ISSUED, *DECIDED])
+    ),
     max_size=7,
 ).map(lambda rows: [attempt(f"a{n}", t, t + d, s) for n, (t, d, s) in enumerate(rows)])
 ORPHANS = st.lists(st.one_of(TIMES, st.none()), max_size=7).map(
@@ -157,11 +160,12 @@ def test_shared_batch_settles_all_that_is_ripe(what):
 
 @given(situations(mode=Mode.EXCLUSIVE))
 def test_foreign_codes_stop_adoption(what):
-    """With an alarm nothing is adopted, and nothing is taken for not issued; a foreign code comes
-    with an alarm, always."""
+    """With an alarm nothing is adopted or taken for not issued, but all is held: if the clock was
+    wrong, a foreign code may be any attempt's. It always comes with an alarm."""
     done = conclude("B", what, 0.0)
     if done.alarm is not None:
         assert (done.adopt, done.not_issued) == ((), ())
+        assert set(done.hold) == {one.id for one in what.attempts if one.state is AMBIGUOUS}
     else:
         assert done.foreign == ()
 
@@ -171,15 +175,17 @@ def test_matching_is_the_largest(what):
     """No other way to match codes with open attempts has more pairs, and the rest is matched as
     well as can be with what was settled; only what then is left over is foreign."""
     ambiguous = [one for one in what.attempts if one.state is AMBIGUOUS]
+    decided = [one for one in what.attempts if one.state in DECIDED]
     done = conclude("B", what, 0.0)
+    most = most_pairs(ambiguous, what.orphans)
     if done.alarm is None:
         pairs = [name for name, _ in done.adopt if name in {one.id for one in ambiguous}]
-        assert len(pairs) == most_pairs(ambiguous, what.orphans)
-        assert len(done.adopt) == len(what.orphans)
+        assert len(pairs) == most
+        adopted = {found.code for _, found in done.adopt}
+        left = [found for found in what.orphans if found.code not in adopted]
+        assert most_pairs(decided, left, LATE_S) == len(left)
     else:
-        assert len(done.foreign) > 0
-        some = most_pairs(ambiguous, what.orphans)
-        assert len(done.foreign) <= len(what.orphans) - some
+        assert 0 < len(done.foreign) <= len(what.orphans) - most
 
 
 @given(st.lists(TIMES, min_size=1, max_size=6))
@@ -250,6 +256,38 @@ def test_codes_without_time_are_adopted_by_count_and_balance():
     assert done.adopt == done.foreign == done.not_issued == ()
     assert done.hold == ("a", "b", "c")
     assert "4 code(s)" in done.alarm
+
+
+@pytest.mark.parametrize("state", DECIDED)
+def test_codes_of_what_a_person_decides_are_left_alone(state):
+    """The code of an attempt that is held, or was written off, is neither adopted nor foreign."""
+    decided = attempt("a", 100.0, 101.0, state)
+    for orphans in ([at(101.0)], untimed("x")):
+        for balanced in (True, False):
+            done = concluded([decided], orphans, balanced=balanced)
+            assert (done.adopt, done.foreign, done.alarm) == ((), (), None)
+    assert concluded([decided], [at(101.0, "c"), at(101.0, "d")]).alarm
+    assert concluded([decided], untimed("x", "y")).alarm
+    assert concluded([decided], [at(101.0), *untimed("x")]).alarm
+
+
+def test_open_attempt_comes_before_what_a_person_decides():
+    """Codes are alike: who waits gets one, and the rest is left for the held attempt."""
+    attempts = [attempt("held", 100.0, 101.0, DECIDED[0]), attempt("open", 100.0, 101.0)]
+    assert adopted(concluded(attempts, [at(101.0, "c")])) == {"open": "c"}
+    assert adopted(concluded(attempts, untimed("x"))) == {"open": "x"}
+    assert adopted(concluded(attempts, untimed("x", "y"))) == {"open": "x"}
+    assert concluded(attempts, untimed("x", "y"), balanced=False).hold == ("open",)
+
+
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
+def test_clock_that_was_set_during_an_attempt(mode, step_s):
+    """An attempt's code is found whichever way the clock was set between its times."""
+    done = concluded([attempt("a", 10_000.0, 10_005.0 + step_s)], [at(10_001.0)], mode=mode)
+    assert (done.not_issued, done.alarm) == ((), None)
+    assert len(done.adopt) == (mode is Mode.EXCLUSIVE)
+    assert len(done.hold) == (mode is Mode.SHARED)
 
 
 def test_codes_with_a_time_come_first():
