@@ -50,13 +50,18 @@ class IssueServer(asyncio.Protocol):
         )
         if not self._verifier.verify(text.encode(), headers[b"x-signature"]):
             return _REFUSED
+        if method == "GET":  # the listings that a ledger reads before it begins
+            return _found('{"items":[],"code":"SUCCESS"}')
         number = next(self._numbers)
         item = f'{{"code":"CODE{number:08}","qrUrl":"https://qr.invalid/{number}"}}'
-        answer = f'{{"item":{item},"code":"SUCCESS"}}'
-        return (
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(answer)}\r\n\r\n{answer}"
-        ).encode()
+        return _found(f'{{"item":{item},"code":"SUCCESS"}}')
+
+
+def _found(answer: str) -> bytes:
+    return (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(answer)}\r\n\r\n{answer}"
+    ).encode()
 
 
 async def serve(verifier: RsaVerifier) -> None:
