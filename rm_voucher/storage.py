@@ -1,5 +1,8 @@
 """An SQL database as this library uses it: one writer that commits many operations at once.
 
+All of a transaction runs in one turn of a thread. A driver for asyncio would come back to the event
+loop for each statement; on a loop that is busy signing, that takes ten times as long.
+
 Needs the extra ``sql`` (SQLite) or ``postgres``. It knows no table of anybody's but the one in
 which the versions of schemas stand.
 """
@@ -9,15 +12,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import attrs
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, event, select
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    create_engine,
+    event,
+    select,
+)
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 
@@ -29,14 +44,16 @@ T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher.storage")
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+asyncpg"}
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _MAX_OPERATIONS = 512
 _LINGER_S = 0.002
 _PATIENCE_S = 30.0
 _BUSY_S = 5
 _SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
-# Of SQLSTATE: connection lost, serialization failure and deadlock, too many connections, shutdown.
-_PASSING = ("08", "40", "53300", "57P")
+# Of SQLSTATE: connection lost, and shutdown.
+_LOST = ("08", "57P")
+# Serialization failure and deadlock, and too many connections.
+_PASSING = ("40", "53300")
 
 _versions = Table(
     "rm_schema_versions",
@@ -44,6 +61,10 @@ _versions = Table(
     Column("component", Text, primary_key=True),
     Column("version", Integer, nullable=False),
 )
+
+
+class UnavailableError(Exception):
+    """The cause of an error that no operation is to blame for: the database was out of reach."""
 
 
 @attrs.frozen
@@ -61,7 +82,7 @@ class Schema:
 
 
 def parse_url(url: str) -> URL:
-    """Return a URL with its asyncio driver. Raises `ConfigurationError`."""
+    """Return a URL with its driver. Raises `ConfigurationError`."""
     try:
         parsed = make_url(url)
     except ArgumentError:
@@ -77,7 +98,7 @@ def parse_url(url: str) -> URL:
 
 
 class Database:
-    """An engine, a connection that alone writes, and others that read.
+    """An engine, a connection that alone writes, and another that reads, each in a thread.
 
     ``error`` is what is raised for all that the database or its driver raises. ``on_connect`` is
     run on each connection that is to write, for instance to take a lock that lives with it.
@@ -101,8 +122,13 @@ class Database:
         self._monotonic = monotonic
         self._patience_s = patience_s
         self.is_sqlite = url.get_backend_name() == "sqlite"
-        self._writer: AsyncConnection | None = None
+        self._writer: Connection | None = None
+        self._writing = ThreadPoolExecutor(1, "rm-voucher writer")
+        self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
         self._engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        self._reading = self._engine
+        if not self.is_sqlite:  # where each statement would see what was committed before it
+            self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
 
     async def open(self) -> None:
         """Connect, and make the tables or bring them up to date."""
@@ -113,55 +139,77 @@ class Database:
         await self.read(self._check_version)
 
     async def close(self) -> None:
-        """Close all connections. A transaction that is going on is lost."""
-        await self._drop_writer()
-        await self._engine.dispose()
+        """Wait for what is going on, and close all connections. It may be called again."""
+        for thread in (self._writing, self._reader):
+            # Waited for even when the loop is ending.
+            await asyncio.shield(asyncio.to_thread(thread.shutdown))
+        self._drop_writer()
+        self._engine.dispose()
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that sees one state and writes nothing."""
-        return await self._patiently(lambda: self._read(work))
+        """Run ``work`` in a transaction that sees one state and writes nothing.
+
+        It runs in another thread, and so must what it uses.
+        """
+        return await self._patiently(self._reader, lambda: self._read(work))
 
     async def write(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction; return when it is durable.
+        """Run ``work``, in another thread, in a transaction; return when it is durable.
 
-        Not for two tasks at once: see `GroupCommit`. When the connection is lost, it is run
-        again, even if it had been committed.
+        When the connection is lost, it is run again, even if it had been committed. Cancelling
+        this does not take it back.
         """
-        return await self._patiently(lambda: self._write(work))
+        return await self._patiently(self._writing, lambda: self._write(work))
 
-    async def _read(self, work: Callable[[Connection], T]) -> T:
-        async with self._engine.connect() as connection, connection.begin():
-            return await connection.run_sync(work)
+    def _read(self, work: Callable[[Connection], T]) -> T:
+        with self._reading.connect() as connection, connection.begin():
+            return work(connection)
 
-    async def _write(self, work: Callable[[Connection], T]) -> T:
+    def _write(self, work: Callable[[Connection], T]) -> T:
         if self._writer is None:
-            writer = self._engine.execution_options(writes=True).connect()
-            self._writer = await writer.start()
-            async with self._writer.begin():
-                await self._writer.run_sync(self._on_connect)
-        async with self._writer.begin():
-            return await self._writer.run_sync(work)
+            self._writer = self._connect_writer()
+        try:
+            with self._writer.begin():
+                return work(self._writer)
+        except BaseException as exc:
+            # What lives with the connection, say a lock, must not end with each refused row.
+            if _is_lost(exc):
+                self._drop_writer()
+            raise
 
-    async def _patiently(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    def _connect_writer(self) -> Connection:
+        writer = self._engine.execution_options(writes=True).connect()
+        try:
+            with writer.begin():
+                self._on_connect(writer)
+        except BaseException:
+            _discard(writer)
+            raise
+        return writer
+
+    async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
         deadline = self._monotonic() + self._patience_s
         wait_s = 0.05
         while True:
             try:
-                return await attempt()
+                return await asyncio.get_running_loop().run_in_executor(thread, attempt)
             except (SQLAlchemyError, OSError) as exc:
-                await self._drop_writer()
-                if not _passes(exc) or self._monotonic() + wait_s > deadline:
-                    raise self._error(_sentence(exc)) from None
-                _log.warning("the database can't be used (%s): tried again", type(exc).__name__)
+                passes = _passes(exc)
+                error = self._error(_sentence(exc))
+                kind = type(exc).__name__
+            # From here on, nothing is raised in the context of what holds parameters.
+            if not passes:
+                raise error
+            if self._monotonic() + wait_s > deadline:
+                raise error from UnavailableError(kind)
+            _log.warning("the database can't be used (%s): tried again", kind)
             await self._sleep(wait_s)
             wait_s = min(2 * wait_s, 2.0)
 
-    async def _drop_writer(self) -> None:
+    def _drop_writer(self) -> None:
         if self._writer is not None:
             writer, self._writer = self._writer, None
-            with contextlib.suppress(SQLAlchemyError, OSError):  # it is gone anyway
-                await writer.invalidate()
-                await writer.close()
+            _discard(writer)
 
     def _migrate(self, connection: Connection) -> None:
         if not self.is_sqlite:
@@ -204,8 +252,9 @@ class GroupCommit(Generic[O, R]):
     """Commits what many tasks want to write in few transactions.
 
     ``commit`` takes operations and returns their results when they are durable. If it fails for
-    several, each is tried alone, so that one bad operation fails alone. Where operations come in
-    quickly, a transaction waits a moment for more.
+    several, each is tried alone, so that one bad operation fails alone; but not if the database
+    was out of reach, which would be waited for again and again. Where operations come in quickly,
+    a transaction waits a moment for more.
     """
 
     def __init__(self, commit: Callable[[Sequence[O]], Awaitable[Sequence[R]]]) -> None:
@@ -218,8 +267,11 @@ class GroupCommit(Generic[O, R]):
     async def run(self, operation: O) -> R:
         """Return the operation's result when it is durable.
 
-        Cancelling this does not take the operation back.
+        Cancelling this does not take the operation back. Is itself cancelled when the writer was,
+        as at the end of a loop.
         """
+        if self._task.done():
+            raise asyncio.CancelledError
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((operation, future))
         self._wake.set()
@@ -233,27 +285,32 @@ class GroupCommit(Generic[O, R]):
 
     async def _run(self) -> None:
         crowded = False
-        while self._waiting or not self._closing:
-            self._wake.clear()
-            if not self._waiting:
-                await self._wake.wait()
-                continue
-            if crowded and len(self._waiting) < _MAX_OPERATIONS:
-                await asyncio.sleep(_LINGER_S)
-            group = self._waiting[:_MAX_OPERATIONS]
-            del self._waiting[: len(group)]
-            crowded = len(group) > 1
-            await self._commit_group(group)
+        try:
+            while self._waiting or not self._closing:
+                self._wake.clear()
+                if not self._waiting:
+                    await self._wake.wait()
+                    continue
+                if crowded and len(self._waiting) < _MAX_OPERATIONS:
+                    await asyncio.sleep(_LINGER_S)
+                group = self._waiting[:_MAX_OPERATIONS]
+                crowded = len(group) > 1
+                await self._commit_group(group)
+                del self._waiting[: len(group)]
+        finally:
+            for _, future in self._waiting:  # none, unless this was cancelled
+                future.cancel()
 
     async def _commit_group(self, group: list[tuple[O, asyncio.Future[R]]]) -> None:
         try:
             results = await self._commit([operation for operation, _ in group])
         except Exception as exc:  # noqa: BLE001 - whoever asked gets it
-            if len(group) > 1:
+            if len(group) > 1 and not isinstance(exc.__cause__, UnavailableError):
                 for one in group:
                     await self._commit_group([one])
                 return
-            _resolve(group[0][1], exc)
+            for _, future in group:
+                _resolve(future, exc)
             return
         for (_, future), result in zip(group, results, strict=True):
             _resolve(future, result)
@@ -268,10 +325,16 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         future.set_result(result)
 
 
-def _sqlite(url: URL) -> AsyncEngine:
-    engine = create_async_engine(url, connect_args={"timeout": _BUSY_S})
+def _discard(connection: Connection) -> None:
+    with contextlib.suppress(SQLAlchemyError, OSError):  # it is gone anyway
+        connection.invalidate()
+        connection.close()
 
-    @event.listens_for(engine.sync_engine, "connect")
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _BUSY_S})
+
+    @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin below, not in the driver
         cursor = connection.cursor()
@@ -279,7 +342,7 @@ def _sqlite(url: URL) -> AsyncEngine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    @event.listens_for(engine.sync_engine, "begin")
+    @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -287,7 +350,7 @@ def _sqlite(url: URL) -> AsyncEngine:
     return engine
 
 
-def _postgresql(url: URL) -> AsyncEngine:
+def _postgresql(url: URL) -> Engine:
     # A host that vanishes must let go of its locks. A plan that was made while a table was empty
     # reads all of it ever after.
     settings = {
@@ -296,7 +359,8 @@ def _postgresql(url: URL) -> AsyncEngine:
         "tcp_keepalives_count": "3",
         "plan_cache_mode": "force_custom_plan",
     }
-    return create_async_engine(url, connect_args={"server_settings": settings})
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+    return create_engine(url, connect_args={"options": options})
 
 
 def _passes(error: Exception) -> bool:
@@ -305,18 +369,39 @@ def _passes(error: Exception) -> bool:
         return isinstance(error, ConnectionError | TimeoutError)
     if not isinstance(error, DBAPIError):
         return False
-    state = str(getattr(error.orig, "sqlstate", None) or "")
     return (
-        error.connection_invalidated
-        or state.startswith(_PASSING)
+        _is_lost(error)
+        or _sqlstate(error).startswith(_PASSING)
         or "database is locked" in str(error.orig)
     )
 
 
+def _is_lost(error: BaseException) -> bool:
+    """Return whether the connection went with it."""
+    if isinstance(error, OSError):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or _sqlstate(error).startswith(_LOST)
+    )
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
 def _sentence(error: Exception) -> str:
-    # Not the statement, whose parameters hold codes.
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return f"The database can't be used: {cause}."
+    return f"The database can't be used: {_reason(error)}."
+
+
+def _reason(error: Exception) -> str:
+    """Return why, without what holds codes: the statement, its parameters, PostgreSQL's details."""
+    if isinstance(error, OSError):
+        return str(error)
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    if isinstance(cause, sqlite3.Error):
+        return str(cause)
+    said = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return str(said or type(cause or error).__name__)
 
 
 def database_file(url: URL) -> Path:

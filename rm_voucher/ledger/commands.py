@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable
 
 import attrs
 
@@ -16,6 +17,7 @@ from rm_voucher.models import mask
 
 __all__ = [
     "Ask",
+    "Command",
     "Confirm",
     "End",
     "Found",
@@ -32,8 +34,20 @@ __all__ = [
 _MAX_ID_CHARS = 1000
 
 
+class Command:
+    """What concerns one batch. A transaction locks the batches of all its commands first."""
+
+    __slots__ = ()
+    batch: str
+
+    @property
+    def batches(self) -> Iterable[str]:
+        """The keys of its batches."""
+        return (self.batch,)
+
+
 @attrs.frozen(kw_only=True)
-class Ask:
+class Ask(Command):
     """A request is to have a code. ``attempt_id`` is for the attempt, if one is started."""
 
     batch: str
@@ -62,7 +76,7 @@ class Held:
 
 
 @attrs.frozen(kw_only=True)
-class Confirm:
+class Confirm(Command):
     """An attempt's answer brought a code."""
 
     batch: str
@@ -74,7 +88,7 @@ class Confirm:
 
 
 @attrs.frozen(kw_only=True)
-class End:
+class End(Command):
     """An attempt ended without a code: REJECTED or AMBIGUOUS.
 
     ``failure`` says why the server refused the request for good.
@@ -95,6 +109,11 @@ class Recover:
     own: str
     at: float
 
+    @property
+    def batches(self) -> Iterable[str]:
+        """The keys of their batches."""
+        return {attempt.batch for attempt in self.attempts}
+
 
 @attrs.frozen(kw_only=True)
 class Found:
@@ -106,7 +125,7 @@ class Found:
 
 
 @attrs.frozen(kw_only=True)
-class Settlement:
+class Settlement(Command):
     """What a reconciliation concluded. Pairs in ``adopt`` are an attempt's id and its code."""
 
     batch: str
@@ -119,7 +138,7 @@ class Settlement:
 
 
 @attrs.frozen(kw_only=True)
-class Listed:
+class Listed(Command):
     """A part of the listing that a baseline reads; the last part ends it.
 
     ``anew`` begins another baseline: what the ledger does not know by then is FOREIGN.
@@ -133,7 +152,7 @@ class Listed:
 
 
 @attrs.frozen(kw_only=True)
-class Resolve:
+class Resolve(Command):
     """A person's word on an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
 
     batch: str

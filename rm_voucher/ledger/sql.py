@@ -77,12 +77,14 @@ class SqlLedger(Ledger):
         self._writer = GroupCommit(self._commit_all)
 
     async def _close(self) -> None:
-        if self._writer is not None:
-            await self._writer.close()
-            self._writer = None
-        await self._database.close()
-        if self._guard is not None:
-            self._guard.release()
+        writer, self._writer = self._writer, None  # nothing new meanwhile
+        try:
+            if writer is not None:
+                await writer.close()
+        finally:
+            await self._database.close()
+            if self._guard is not None:
+                self._guard.release()
 
     async def _commit_all(
         self, operations: Sequence[tuple[Transition[Any, Any], Any]]
@@ -95,6 +97,9 @@ class SqlLedger(Ledger):
 
         def work(connection: Connection) -> tuple[list[Any], list[Code]]:
             unit = SqlUnit(connection, self.owner)
+            # First, and in one order: two workers could wait for each other, or decide by what
+            # was read before a lock.
+            unit.batches(key for _, item in operations for key in item.batches)
             results: list[Any] = [None] * len(operations)
             for transition, numbers in kinds.items():
                 answers = transition(unit, [operations[number][1] for number in numbers])

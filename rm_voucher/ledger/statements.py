@@ -56,8 +56,7 @@ class Statement:
 
 def _arrays(table: Table, names: Sequence[str]) -> str:
     return ", ".join(
-        f"${number}::{'float8' if isinstance(table.c[name].type, Double) else 'text'}[]"
-        for number, name in enumerate(names, 1)
+        f"%s::{'float8' if isinstance(table.c[name].type, Double) else 'text'}[]" for name in names
     )
 
 
