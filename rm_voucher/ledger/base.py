@@ -92,7 +92,7 @@ class Ledger(ABC):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        make_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        make_id: Callable[[], str] = lambda: secrets.token_hex(6),
     ) -> None:
         if mode not in tuple(Mode):
             raise ConfigurationError('mode is "shared" or "exclusive".')
@@ -105,7 +105,6 @@ class Ledger(ABC):
         self.owner = make_id()
         self.monotonic = monotonic
         self.sleep = sleep
-        self.make_id = make_id
         # The clock is read once: one that is set while we run must not move what was before.
         self._epoch = clock() - monotonic()
         self._opened = False

@@ -72,6 +72,7 @@ attempts = Table(
     Column("state", Text, nullable=False),
     Column("sent_at", Double, nullable=False),
     Column("ended_at", Double),
+    sqlite_with_rowid=False,
 )
 
 codes = Table(
@@ -89,6 +90,7 @@ codes = Table(
     CheckConstraint(
         f"(state = '{CodeState.ASSIGNED}') = (request_id IS NOT NULL)", name="assigned_has_request"
     ),
+    sqlite_with_rowid=False,
 )
 
 

@@ -133,11 +133,14 @@ def confirm(unit: Unit, items: Sequence[Confirm]) -> list[IssuedVoucher | Held |
     attempts = load_attempts(unit, (item.attempt_id for item in items))
     unit.codes(item.code for item in items)
     results: list[IssuedVoucher | Held | LedgerError] = []
+    spare_in: set[str] = set()
     for item in items:
         attempt = attempts[item.attempt_id]
         code = unit.code(item.code)
         if code is None or code.state is CodeState.FOREIGN:  # which this answer proves to be ours
             code = _keep(unit, attempt, item, is_new=code is None)
+            if code.state is CodeState.SPARE:
+                spare_in.add(item.batch)
         elif code.attempt_id == attempt.id:
             pass  # the answer to the commit was lost, or the listing was quicker than the answer
         elif code.origin is CodeOrigin.ADOPTED and attempt.state in OPEN:
@@ -147,7 +150,7 @@ def confirm(unit: Unit, items: Sequence[Confirm]) -> list[IssuedVoucher | Held |
             continue
         mine = code.request_id == item.request_id
         results.append(code.voucher if mine else Held(RequestState.WAITING, None))
-    for key in batches:
+    for key in sorted(spare_in):
         assign_spares(unit, key)
     return results
 

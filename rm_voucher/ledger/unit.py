@@ -68,7 +68,9 @@ class Unit(ABC):
     def code(self, code: str) -> Code | None:
         """Return a code, if it is there."""
         found: Code | None = self._loaded[Code].get(code)
-        return found or self.codes([code]).get(code)
+        if found is None and code not in self._absent[Code]:
+            found = self.codes([code]).get(code)
+        return found
 
     def codes_of(self, request_ids: Collection[str]) -> dict[str, Code]:
         """Return the code of each of these requests that has one."""

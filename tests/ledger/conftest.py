@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import asyncpg
+import psycopg
 import pytest
 from conftest import FakeTime
 from sqlalchemy.engine import make_url
@@ -21,19 +19,11 @@ POSTGRES_URL = os.environ.get("RM_TEST_POSTGRES_URL", "postgresql://root@127.0.0
 STORES = ("memory", "sqlite", "postgresql")
 
 
-async def _execute(url: str, *statements: str) -> None:
-    connection = await asyncpg.connect(url, timeout=5)
-    try:
-        for statement in statements:
-            await connection.execute(statement)
-    finally:
-        await connection.close()
-
-
 def execute(url: str, *statements: str) -> None:
-    """Run statements, each in a transaction of its own; also where an event loop runs already."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, _execute(url, *statements)).result()
+    """Run statements, each in a transaction of its own."""
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        for statement in statements:
+            connection.execute(statement)
 
 
 @pytest.fixture(scope="session")
@@ -47,9 +37,9 @@ def postgres_database() -> Iterator[str]:
             f"CREATE DATABASE {name}",
             f"ALTER DATABASE {name} SET synchronous_commit = off",
         )
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
-        is_silent = isinstance(exc, OSError)
-        if os.environ.get("CI") == "true" and not is_silent:
+    except psycopg.Error as exc:
+        answers = exc.sqlstate is not None
+        if os.environ.get("CI") == "true" and answers:
             pytest.fail(f"PostgreSQL answers, but can't be used: {exc}")
         pytest.skip(f"PostgreSQL at {make_url(POSTGRES_URL)!r}: {exc}")
     url = make_url(POSTGRES_URL).set(database=name)
