@@ -1,4 +1,4 @@
-"""An SQL database as this library uses it: one writer that commits many operations at once.
+"""An SQL database as this library uses it: one connection that writes, and one that reads.
 
 All of a transaction runs in one turn of a thread. A driver for asyncio would come back to the event
 loop for each statement; on a loop that is busy signing, that takes ten times as long.
@@ -16,7 +16,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from sqlalchemy import (
@@ -35,18 +35,15 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 
 from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.group_commit import UnavailableError
 
-__all__ = ["Database", "GroupCommit", "Schema", "database_file", "parse_url"]
+__all__ = ["Database", "Schema", "database_file", "parse_url"]
 
-O = TypeVar("O")  # noqa: E741 - an operation
-R = TypeVar("R")
 T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher.storage")
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
-_MAX_OPERATIONS = 512
-_LINGER_S = 0.002
 _PATIENCE_S = 30.0
 _BUSY_S = 5
 _SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
@@ -61,10 +58,6 @@ _versions = Table(
     Column("component", Text, primary_key=True),
     Column("version", Integer, nullable=False),
 )
-
-
-class UnavailableError(Exception):
-    """The cause of an error that no operation is to blame for: the database was out of reach."""
 
 
 @attrs.frozen
@@ -246,83 +239,6 @@ class Database:
                 f"The {self._schema.component} was written by a newer version of rm_voucher "
                 f"(schema {found}; this one knows {self._schema.version}): update rm_voucher."
             )
-
-
-class GroupCommit(Generic[O, R]):
-    """Commits what many tasks want to write in few transactions.
-
-    ``commit`` takes operations and returns their results when they are durable. If it fails for
-    several, each is tried alone, so that one bad operation fails alone; but not if the database
-    was out of reach, which would be waited for again and again. Where operations come in quickly,
-    a transaction waits a moment for more.
-    """
-
-    def __init__(self, commit: Callable[[Sequence[O]], Awaitable[Sequence[R]]]) -> None:
-        self._commit = commit
-        self._waiting: list[tuple[O, asyncio.Future[R]]] = []
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._task = asyncio.create_task(self._run(), name="rm-voucher group commit")
-
-    async def run(self, operation: O) -> R:
-        """Return the operation's result when it is durable.
-
-        Cancelling this does not take the operation back. Is itself cancelled when the writer was,
-        as at the end of a loop.
-        """
-        if self._task.done():
-            raise asyncio.CancelledError
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._waiting.append((operation, future))
-        self._wake.set()
-        return await future
-
-    async def close(self) -> None:
-        """Commit what waits, and end."""
-        self._closing = True
-        self._wake.set()
-        await self._task
-
-    async def _run(self) -> None:
-        crowded = False
-        try:
-            while self._waiting or not self._closing:
-                self._wake.clear()
-                if not self._waiting:
-                    await self._wake.wait()
-                    continue
-                if crowded and len(self._waiting) < _MAX_OPERATIONS:
-                    await asyncio.sleep(_LINGER_S)
-                group = self._waiting[:_MAX_OPERATIONS]
-                crowded = len(group) > 1
-                await self._commit_group(group)
-                del self._waiting[: len(group)]
-        finally:
-            for _, future in self._waiting:  # none, unless this was cancelled
-                future.cancel()
-
-    async def _commit_group(self, group: list[tuple[O, asyncio.Future[R]]]) -> None:
-        try:
-            results = await self._commit([operation for operation, _ in group])
-        except Exception as exc:  # noqa: BLE001 - whoever asked gets it
-            if len(group) > 1 and not isinstance(exc.__cause__, UnavailableError):
-                for one in group:
-                    await self._commit_group([one])
-                return
-            for _, future in group:
-                _resolve(future, exc)
-            return
-        for (_, future), result in zip(group, results, strict=True):
-            _resolve(future, result)
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():
-        return  # cancelled
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
 
 
 def _discard(connection: Connection) -> None:

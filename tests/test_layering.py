@@ -13,13 +13,23 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version`, `exceptions` and then `frames` stand below the others; within L2, `protocol`
+# L0, `_version`, `exceptions` and then `frames` stand below the others; within L1, `storage`
+# above; within L2, `protocol`
 # above; within L4, `caller` below and `client` above; within L6, `bulk_run` and `bulk` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
     {"error_codes", "models", "settings"},
-    {"converters", "signing", "retry", "storage", "token_store", "transport.base", "transport"},
+    {
+        "converters",
+        "group_commit",
+        "signing",
+        "retry",
+        "token_store",
+        "transport.base",
+        "transport",
+    },
+    {"storage"},
     {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
     {"protocol"},
     {"auth", "pager", "recovery"},
@@ -59,6 +69,7 @@ LAYERS = [
         "ledger.settling",
         "ledger.sql",
         "ledger.sql_unit",
+        "ledger.statements",
         "ledger.transitions",
         "ledger.unit",
         "otel",
@@ -81,7 +92,24 @@ LAYERS = [
         "cli.serve",
     },
 ]
-NAMES = ["L0", "L0", "L0", "L1", "L2", "L2", "L3", "L4", "L4", "L4", "L5", "L6", "L6", "L6", "L7"]
+NAMES = [
+    "L0",
+    "L0",
+    "L0",
+    "L1",
+    "L1",
+    "L2",
+    "L2",
+    "L3",
+    "L4",
+    "L4",
+    "L4",
+    "L5",
+    "L6",
+    "L6",
+    "L6",
+    "L7",
+]
 # Who may import what from outside; all else comes from the standard library.
 EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {
@@ -96,6 +124,7 @@ ELSEWHERE = {
     "ledger.schema": {"sqlalchemy"},
     "ledger.sql": {"sqlalchemy"},
     "ledger.sql_unit": {"sqlalchemy"},
+    "ledger.statements": {"sqlalchemy"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.app": {"typer"},

@@ -8,12 +8,13 @@ from typing import Any, TypeVar, cast
 from sqlalchemy import Connection, func, select, update
 
 from rm_voucher.exceptions import LedgerError
+from rm_voucher.group_commit import GroupCommit
 from rm_voucher.ledger.base import Ledger, Reading, Transition
 from rm_voucher.ledger.guard import FileGuard
 from rm_voucher.ledger.records import Code
 from rm_voucher.ledger.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql_unit import OWNER_LOCK, SqlUnit, owner_key
-from rm_voucher.storage import Database, GroupCommit, database_file, parse_url
+from rm_voucher.storage import Database, database_file, parse_url
 
 __all__ = ["SqlLedger"]
 
