@@ -42,7 +42,8 @@ class MemoryStore:
         self.attempts: dict[str, Attempt] = {}
         self.codes: dict[str, Code] = {}
         self.code_of: dict[str, str] = {}
-        # Rows by what is asked for, so that no transaction looks at all of them.
+        # Rows by what is asked for, so that no transaction looks at all of them. States of
+        # different kinds are equal if they are the same text, so the kind is part of the group.
         self.groups: dict[tuple[object, ...], dict[str, Any]] = defaultdict(dict)
 
     def put(self, row: Row) -> None:
@@ -69,15 +70,15 @@ class MemoryStore:
 
 
 def _group_of_request(row: Request) -> tuple[object, ...]:
-    return row.batch, row.state, row.attempt_id is None
+    return Request, row.batch, row.state, row.attempt_id is None
 
 
 def _group_of_attempt(row: Attempt) -> tuple[object, ...]:
-    return row.batch, row.state, row.request_id is None
+    return Attempt, row.batch, row.state, row.request_id is None
 
 
 def _group_of_code(row: Code) -> tuple[object, ...]:
-    return row.batch, row.state
+    return Code, row.batch, row.state
 
 
 class MemoryUnit(Unit):
@@ -106,21 +107,21 @@ class MemoryUnit(Unit):
         )
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
-        spares = self._group(batch, CodeState.SPARE)
+        spares = self._group(Code, batch, CodeState.SPARE)
         return sorted(spares, key=attrgetter("added_at"))[:limit]
 
     def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        return [row for state in OPEN for row in self._group(batch, state, _ALONE)][:limit]
+        return [row for state in OPEN for row in self._group(Attempt, batch, state, _ALONE)][:limit]
 
     def find_needy(self, batch: str, limit: int) -> list[Request]:
         asked_at = attrgetter("asked_at")
-        needy = sorted(self._group(batch, _WAITING, _ALONE), key=asked_at)
+        needy = sorted(self._group(Request, batch, _WAITING, _ALONE), key=asked_at)
         if len(needy) < limit:
             attempts = self._store.attempts
             needy += sorted(
                 (
                     row
-                    for row in self._group(batch, _WAITING, not _ALONE)
+                    for row in self._group(Request, batch, _WAITING, not _ALONE)
                     if attempts[row.attempt_id].state is AttemptState.AMBIGUOUS
                 ),
                 key=asked_at,
@@ -146,7 +147,7 @@ class MemoryUnit(Unit):
             for key in keys
             for state in states
             for is_loose in (True, False)
-            for row in self._group(key, state, is_loose)
+            for row in self._group(Attempt, key, state, is_loose)
         ]
         return sorted(rows, key=attrgetter("sent_at"))
 

@@ -110,6 +110,7 @@ async def test_held_requests_start_nothing(act):
     assert await act.ask("amb", "x") == held("amb")
     assert await act.ask("unr", "x") == held("unr", RequestState.UNRESOLVED)
     assert await act.ask("can", "x") == held("", RequestState.CANCELLED)
+    assert [one.id for one in await act.attempts(AttemptState.UNRESOLVED)] == ["a-unr"]
     assert await act.counts() == {
         "asked": 3,
         "ambiguous": 1,
