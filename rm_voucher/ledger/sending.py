@@ -126,7 +126,9 @@ class Sender:
             await self._doubt(client, batch_key, attempt_id)
             raise
         except VoucherError as exc:  # of an issue, all others prove that nothing was done
-            await self._end(batch_key, attempt_id, AttemptState.REJECTED, _failure(exc))
+            # Without an attempt it is about the token, and not about the request.
+            failure = _failure(exc) if call.attempts else None
+            await self._end(batch_key, attempt_id, AttemptState.REJECTED, failure)
             raise
         except asyncio.CancelledError:
             if call.pausing:  # nothing of it is in flight
