@@ -203,10 +203,11 @@ class Ledger(ABC):
         `BatchStoppedError`, `LedgerError`, and what `VoucherClient.issue` raises.
         """
         what = (batch_key, digest(content))
-        running = self._running.get(check_id(request_id))
+        check_id(request_id)
+        await self.prepare(client, batch_key)
+        running = self._running.get(request_id)
         if running is not None and running[0] == what:
             return await asyncio.shield(running[1])
-        await self.prepare(client, batch_key)
         task = self.start(self.sender.issue(client, *what, request_id, timeout=timeout))
         if running is None:
             self._running[request_id] = (what, task)
