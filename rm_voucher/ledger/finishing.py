@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
+from rm_voucher.frames import bare
 from rm_voucher.ledger.records import Request, RequestState
 from rm_voucher.ledger.unit import Unit
 
@@ -20,6 +21,7 @@ __all__ = ["issue_waiting"]
 _BLOCK = 500
 
 
+@bare
 async def issue_waiting(
     ledger: Ledger,
     client: VoucherClient,

@@ -10,6 +10,7 @@ import attrs
 
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.frames import bare
 from rm_voucher.ledger.commands import Found, Listed, Settlement
 from rm_voucher.ledger.matching import Evidence, candidates, conclude
 from rm_voucher.ledger.records import Attempt, AttemptState, Batch
@@ -85,6 +86,7 @@ async def prepare(ledger: Ledger, client: VoucherClient, batch_key: str) -> None
         await read_baseline(ledger, client, batch_key)
 
 
+@bare
 async def read_baseline(
     ledger: Ledger, client: VoucherClient, batch_key: str, *, anew: bool = False
 ) -> None:
@@ -105,6 +107,7 @@ async def read_baseline(
     await keep(last=True)
 
 
+@bare
 async def reconcile(
     ledger: Ledger, client: VoucherClient, batch_key: str, *, wait: bool
 ) -> Reconciliation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 from collections import defaultdict
@@ -200,7 +201,8 @@ class Sender:
         many = max(_MANY_DOUBTS, _MANY_DOUBTS_SHARE * self._sent)
         if ledger.mode is Mode.EXCLUSIVE and self.doubts[batch_key] > many:
             self.doubts[batch_key] = 0
-            ledger.start(ledger.reconcile(client, batch_key))
+            with contextlib.suppress(LedgerError):  # it is being closed: left to the next process
+                ledger.start(ledger.reconcile(client, batch_key))
 
     @staticmethod
     def _unknown(batch_key: str, attempt_id: str | None, what: str) -> OutcomeUnknownError:
