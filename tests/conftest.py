@@ -4,6 +4,7 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import signal
 import subprocess
@@ -33,6 +34,9 @@ from rm_voucher import (
 )
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
+
+# How this run was called is not for the runs of pytest that tests start.
+os.environ.pop("PYTEST_ADDOPTS", None)
 
 # Speed is measured in benchmarks/, not here.
 settings.register_profile(
