@@ -62,7 +62,8 @@ async def soak(requests: int, url: str) -> None:
     stall_ms = late_ms[int(len(late_ms) * 0.999)]
     print(
         f"grown by {grown_mib:.1f} MiB since {WARM:,} (limit {SPREAD_MIB}); "
-        f"late by {stall_ms:.1f} ms at p99.9 (limit {STALL_MS}); status in {status_s:.2f} s (limit {STATUS_S})"
+        f"late by {stall_ms:.1f} ms at p99.9 (limit {STALL_MS}); "
+        f"status in {status_s:.2f} s (limit {STATUS_S})"
     )
     if counts.asked != requests or counts.assigned != requests:
         sys.exit(f"not all assigned: {counts}")

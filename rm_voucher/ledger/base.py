@@ -25,7 +25,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.frames import bare
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger.commands import Found, Held, Recover, Resolve, check_id, digest
-from rm_voucher.ledger.finishing import issue_waiting
+from rm_voucher.ledger.finishing import anybody_waits, issue_waiting
 from rm_voucher.ledger.reconcile import Reconciliation
 from rm_voucher.ledger.records import (
     Attempt,
@@ -54,7 +54,7 @@ Reading = Callable[[Unit], R]
 
 _log = logging.getLogger("rm_voucher.ledger")
 _PAGE = 500
-_ROUNDS = 20
+_IDLE_ROUNDS = 3  # that settle nothing, before waiting on is given up
 
 
 class Ledger(ABC):
@@ -241,17 +241,17 @@ class Ledger(ABC):
         """Issue to all requests of a batch that wait, and settle what is unknown.
 
         It takes at least ``settle_s`` where an outcome is unknown, and as long again for what
-        gets lost meanwhile. Returns how the batch stands then. Cancelling is safe.
-        ``request_ids``: only these. Raises what stops a batch: `BatchStoppedError`,
+        gets lost meanwhile; it ends when nothing waits, or waiting settles nothing. Returns how
+        the batch stands then. Cancelling is safe. ``request_ids``: only these. Raises what stops a batch: `BatchStoppedError`,
         `OutOfStockError`, `AuthenticationError` and the like.
         """
         await self.prepare(client, batch_key)
         only = None if request_ids is None else list(request_ids)
         await issue_waiting(self, client, batch_key, only, concurrency)
-        for _ in range(_ROUNDS):
-            if not (await self.counts(batch_key)).ambiguous:
-                break
-            await self.reconcile(client, batch_key, wait=True)
+        idle = 0
+        while idle < _IDLE_ROUNDS and await anybody_waits(self, batch_key, only):
+            report = await self.reconcile(client, batch_key, wait=True)
+            idle = 0 if report.adopted or report.not_issued else idle + 1
             await issue_waiting(self, client, batch_key, only, concurrency)
         return await self.counts(batch_key)
 

@@ -1,4 +1,4 @@
-"""Issuing to the requests that wait and rely on no attempt, until there are none."""
+"""Issuing to the requests that wait: to all that rely on no attempt, until there are none."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rm_voucher.ledger.unit import Unit
 if TYPE_CHECKING:
     from rm_voucher.ledger.base import Ledger
 
-__all__ = ["issue_waiting"]
+__all__ = ["anybody_waits", "issue_waiting"]
 
 _BLOCK = 500
 
@@ -49,6 +49,17 @@ async def issue_waiting(
         await asyncio.gather(*map(issue, block))
         if stopped:
             raise stopped[0]
+
+
+async def anybody_waits(ledger: Ledger, batch_key: str, only: Sequence[str] | None) -> bool:
+    """Return whether a request waits for what its attempt did."""
+    if only is None:
+        return (await ledger.counts(batch_key)).ambiguous > 0
+    for begin in range(0, len(only), _BLOCK):
+        rows = await ledger.read(functools.partial(_load, only[begin : begin + _BLOCK]))
+        if any(row.state is RequestState.WAITING for row in rows):
+            return True
+    return False
 
 
 async def _waiting(
