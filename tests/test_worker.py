@@ -115,13 +115,12 @@ class Run:
             await self.news.wait_for(is_met)
         assert condition(), "".join(self.lines[-40:])
 
-    async def listen(self):
+    async def listen(self, *names):
         """Take what comes out of the worker."""
-        await (await self._queue("vouchers")).consume(self._take, no_ack=True)
-        await (await self._queue("requests.parked")).consume(self._take_parked, no_ack=True)
-
-    async def _queue(self, name):
-        return await self.channel.declare_queue(self.prefix + name, passive=True)
+        takers = {"vouchers": self._take, "requests.parked": self._take_parked}
+        for name in names or takers:
+            queue = await self.channel.declare_queue(self.prefix + name, passive=True)
+            await queue.consume(takers[name], no_ack=True)
 
     async def _take(self, message):
         def change():
@@ -219,3 +218,17 @@ async def test_worker_parks_what_is_no_request(run):
     assert sorted(run.parked) == sorted([*bad, body_of("order 1", "another")])
     assert await run.end(signal.SIGTERM) == 0
     assert not any("Traceback" in line for line in run.lines)
+
+
+async def test_worker_keeps_a_message_whose_voucher_no_queue_takes(run):
+    """A voucher that can't be handed on: its message is parked, its code kept and in no log."""
+    await run.start()
+    await run.listen("requests.parked")
+    await run.channel.queue_delete(run.prefix + "vouchers")
+    await run.publish(body_of("order 1", "42"))
+    await run.until(lambda: run.parked)
+    assert run.parked == [body_of("order 1", "42")]
+    assert await run.end(signal.SIGTERM) == 0
+    async with Ledger.open(run.ledger_url, read_only=True) as ledger:
+        ((_, voucher),) = [each async for each in ledger.requests()]
+    assert not any(voucher.code in line for line in run.lines)
