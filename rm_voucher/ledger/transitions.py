@@ -44,6 +44,14 @@ from rm_voucher.models import IssuedVoucher
 
 __all__ = ["ask", "confirm", "end"]
 
+_WITHOUT_CODE = (
+    *OPEN,
+    AttemptState.NOT_ISSUED,
+    AttemptState.UNRESOLVED,
+    AttemptState.WRITTEN_OFF,
+)
+"""The states of attempts that no code is known of: open ones, and those settled without."""
+
 
 def ask(unit: Unit, asks: Sequence[Ask]) -> list[IssuedVoucher | Started | Held | LedgerError]:
     """Insert or find each request; give it its code or a spare, or start an attempt for it."""
@@ -143,7 +151,7 @@ def confirm(unit: Unit, items: Sequence[Confirm]) -> list[IssuedVoucher | Held |
                 spare_in.add(item.batch)
         elif code.attempt_id == attempt.id:
             pass  # the answer to the commit was lost, or the listing was quicker than the answer
-        elif code.origin is CodeOrigin.ADOPTED and attempt.state in OPEN:
+        elif code.origin is CodeOrigin.ADOPTED and attempt.state in _WITHOUT_CODE:
             _trade(unit, code, attempt, item.at)
         else:
             results.append(_stop(unit, batches[item.batch], attempt, item.at))
@@ -181,6 +189,7 @@ def _trade(unit: Unit, code: Code, attempt: Attempt, at: float) -> None:
     other.state, other.request_id = AttemptState.AMBIGUOUS, None
     unit.save(other)
     if request is not None:
+        request.state = RequestState.WAITING
         rely(unit, request, other)
 
 

@@ -72,6 +72,29 @@ async def test_code_adopted_for_another_is_traded_by_a_loose_attempt(act):
     assert await act.ask("r3", "x") == held("r2")
 
 
+@pytest.mark.parametrize("settled", [NOT_ISSUED, WRITTEN_OFF, AttemptState.UNRESOLVED])
+async def test_code_adopted_for_another_is_traded_by_a_settled_attempt(act, settled):
+    """A process that was taken for dead may bring its answer after all: that is no alarm."""
+    await act.start("r1", "r2")
+    await act.lose("r1", "r2")
+    if settled is AttemptState.UNRESOLVED:
+        await act.settle(hold=("a-r2",))
+    else:
+        await act.resolve("r2", settled)
+    await act.adopt("r1", "c2")
+    assert await act.confirm("r2", "c2") == Held(RequestState.WAITING, None)
+    states = [await act.state_of(name) for name in ("r1", "r2")]
+    assert states == [AMBIGUOUS, AttemptState.CONFIRMED]
+    assert await act.ask("r3", "x") == (
+        Started("x") if settled is AttemptState.UNRESOLVED else held("r1")
+    )
+    await act.confirm("r1", "c1")
+    await act.counts()
+    who = await act.who()
+    assert who["r1"] == "c2"
+    assert who["r2" if settled is AttemptState.UNRESOLVED else "r3"] == "c1"
+
+
 async def test_foreign_code_that_an_answer_brings_is_ours(act):
     """What was taken for somebody else's is ours, if it is the answer to a call of ours."""
     await act.start("r")

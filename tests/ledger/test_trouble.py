@@ -5,6 +5,7 @@ import asyncio
 import traceback
 
 import pytest
+from faultstage import until
 from issuing import SETTLE_S, B, client_of, place, reported
 
 from rm_voucher import (
@@ -118,8 +119,7 @@ async def test_listing_waits_for_calls_in_flight(there):
         task = asyncio.create_task(ledger.issue(client, B, "r"))
         await gate.arrived.wait()
         reconciling = asyncio.create_task(ledger.reconcile(there.client, B))
-        while 0.1 not in there.time.slept:
-            await asyncio.sleep(0)
+        await until(lambda: 0.1 in there.time.slept)
         assert not reconciling.done()
         gate.opened.set()
         report = await reconciling
