@@ -273,9 +273,8 @@ class Ledger(ABC):
         """Begin anew with a batch that was stopped: take what is listed as it is.
 
         Codes that the ledger does not know are FOREIGN from now on, and given to nobody; unknown
-        outcomes are held for `resolve`. Requests that were issued to after the copy of a ledger
-        was made that is now used have a voucher that the ledger does not know: they would get a
-        second one. Raises `LedgerError` while calls are in flight.
+        outcomes are held for `resolve`. If the ledger is an old copy, requests issued to since
+        would get a second voucher. Raises `LedgerError` while calls are in flight.
         """
         await self.recover(batch_key)
         async with self._locks[f"prepare {batch_key}"]:

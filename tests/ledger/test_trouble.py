@@ -17,6 +17,8 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger import AttemptState, Ledger, MemoryLedger
+from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger.records import Code, CodeOrigin, CodeState
 from rm_voucher.ledger.transitions import confirm, end
 
 DONE = Fault.DROP_AFTER_COMMIT
@@ -243,4 +245,17 @@ async def test_ledger_in_a_file_is_opened_by_its_url(there, tmp_path):
         voucher = await ledger.issue(there.client, B, "r")
     async with Ledger.open(url, mode="exclusive") as ledger:
         assert await ledger.issue(there.client, B, "r") == voucher
-        assert await reported(ledger) == {"r": voucher.code}
+        async with Ledger.open(url, read_only=True) as onlooker:
+            assert await reported(onlooker) == {"r": voucher.code}
+            assert [(one.key, one.alarm) for one in await onlooker.batches()] == [(B, None)]
+            with pytest.raises(LedgerError, match="not open for writing"):
+                await onlooker.submit(B, "r2")
+
+
+def test_memory_refuses_a_second_code_for_a_request():
+    """As the UNIQUE constraint does in a database."""
+    store = MemoryStore()
+    store.put(Code("c1", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
+    with pytest.raises(LedgerError, match="second code"):
+        store.put(Code("c2", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
+    assert "c1" not in repr(store.codes["c1"])
