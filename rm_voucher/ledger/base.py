@@ -105,7 +105,7 @@ class Ledger(ABC):
         self.owner = make_id()
         self.monotonic = monotonic
         self.sleep = sleep
-        # The clock is read once: one that is set while we run must not move what was before.
+        self._clock = clock
         self._epoch = clock() - monotonic()
         self._opened = False
         self._running: dict[str, tuple[object, asyncio.Task[IssuedVoucher]]] = {}
@@ -242,8 +242,8 @@ class Ledger(ABC):
 
         It takes at least ``settle_s`` where an outcome is unknown, and as long again for what
         gets lost meanwhile; it ends when nothing waits, or waiting settles nothing. Returns how
-        the batch stands then. Cancelling is safe. ``request_ids``: only these. Raises what stops a batch: `BatchStoppedError`,
-        `OutOfStockError`, `AuthenticationError` and the like.
+        the batch stands then. Cancelling is safe. ``request_ids``: only these. Raises what stops
+        a batch: `BatchStoppedError`, `OutOfStockError`, `AuthenticationError` and the like.
         """
         await self.prepare(client, batch_key)
         only = None if request_ids is None else list(request_ids)
@@ -372,8 +372,15 @@ class Ledger(ABC):
                 self._prepared.add(batch_key)
 
     def now(self) -> float:
-        """Return the time, in seconds since 1970. It goes on evenly even if the clock is set."""
-        return self._epoch + self.monotonic()
+        """Return the time, in seconds since 1970: the later one, if the clock was set back."""
+        return max(self._epoch + self.monotonic(), self._clock())
+
+    def begun(self) -> float:
+        """Return the time likewise, but the earlier one, if the clock was set.
+
+        So an attempt's time, which begins here and ends by `now`, holds by whichever is right.
+        """
+        return min(self._epoch + self.monotonic(), self._clock())
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run what must not end with its caller; `aclose` waits for it."""

@@ -68,7 +68,7 @@ class Sender:
                     content=content,
                     attempt_id=attempt_id,
                     owner=ledger.owner,
-                    at=ledger.now(),
+                    at=ledger.begun(),
                     may_start=may_start,
                 ),
             )
