@@ -51,6 +51,7 @@ T = TypeVar("T")
 
 Transition = Callable[[Unit, Sequence[I]], Sequence[R]]
 Reading = Callable[[Unit], R]
+Page = list[tuple[int, Request, Code | None]]
 
 _log = logging.getLogger("rm_voucher.ledger")
 _PAGE = 500
@@ -343,9 +344,7 @@ class Ledger(ABC):
                 after = number
                 yield request, None if code is None else code.voucher
 
-    async def _page(
-        self, batch_key: str | None, after: int
-    ) -> list[tuple[int, Request, Code | None]]:
+    async def _page(self, batch_key: str | None, after: int) -> Page:
         return await self.read(lambda unit: unit.page(batch_key, after, _PAGE))
 
     async def recover(self, batch_key: str | None = None) -> None:
@@ -376,10 +375,7 @@ class Ledger(ABC):
         return max(self._epoch + self.monotonic(), self._clock())
 
     def begun(self) -> float:
-        """Return the time likewise, but the earlier one, if the clock was set.
-
-        So an attempt's time, which begins here and ends by `now`, holds by whichever is right.
-        """
+        """Return the earlier one: so an attempt's time holds by whichever is right."""
         return min(self._epoch + self.monotonic(), self._clock())
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
