@@ -134,8 +134,6 @@ class Ledger(ABC):
 
         return SqlLedger(url, **settings)
 
-    # What a store implements
-
     @abstractmethod
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """Run one item of a transition; return its result when that is durable.
@@ -179,8 +177,6 @@ class Ledger(ABC):
             while self._tasks:
                 await asyncio.wait(self._tasks)
             await self._close()
-
-    # What callers use
 
     @bare
     async def issue(
@@ -358,8 +354,6 @@ class Ledger(ABC):
             item = Recover(attempts=part, own=self.owner, at=self.now())
             for attempt_id in await self.commit(recover, item):
                 self.ambiguous_since[attempt_id] = self.monotonic()
-
-    # What the parts of the ledger, and bulk issue, use
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Before the first call to a batch: refuse a static one, and read the baseline."""
