@@ -1,4 +1,4 @@
-"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak, fuzz).
+"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak, fuzz, kills).
 
 ``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
@@ -92,3 +92,10 @@ def fuzz(session: nox.Session) -> None:
     """Try 200,000 spoilt answers on the parsers; FUZZ_SEED=… tries others."""
     session.install("-e", ".[dev]")
     session.run("pytest", "-s", "tests/test_mutations.py", env={"FUZZ_CASES": "200000"})
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill campaigns of 1,000 with SIGKILL at all points; the normal run takes a small share."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-n", "auto", "tests/kills", *session.posargs, env={"KILLS": "all"})

@@ -1,0 +1,140 @@
+"""Runs ``rm-voucher`` in a process that kills itself at the n-th pass of a named point.
+
+``launcher.py POINT:N ARGUMENT…``. SIGKILL lets it put nothing in order, as the loss of power would.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from rm_voucher.caller import Caller
+from rm_voucher.cli import main
+from rm_voucher.cli.output import ResultFile
+from rm_voucher.ledger import reconcile
+from rm_voucher.ledger.records import AttemptState
+from rm_voucher.ledger.sending import Sender
+from rm_voucher.ledger.sql import SqlLedger
+from rm_voucher.storage import Database
+from rm_voucher.transport.aiohttp import AiohttpTransport
+
+_TURNS = 5  # of the event loop, for what was written to have left
+
+
+class Killer:
+    """Counts how often its point is passed."""
+
+    def __init__(self, spec: str) -> None:
+        self.point, _, number = spec.partition(":")
+        self._left = int(number)
+
+    def passing(self, point: str) -> None:
+        if point == self.point:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kinds_of(operations: Any) -> set[str]:
+    """Name the kinds of operation in a transaction."""
+    kinds = set()
+    for transition, item in operations:
+        is_doubt = getattr(item, "state", None) is AttemptState.AMBIGUOUS
+        kinds.add("ambiguous" if is_doubt else transition.__name__)
+    return kinds
+
+
+def watch_commits(killer: Killer) -> None:
+    """Points: ``KIND uncommitted`` and ``KIND committed``, for each kind of transaction."""
+    kinds: set[str] = set()
+    commit_all, write = SqlLedger._commit_all, Database.write
+
+    async def watched_commit_all(self: SqlLedger, operations: Any) -> Any:
+        kinds.update(kinds_of(operations))
+        try:
+            return await commit_all(self, operations)
+        finally:
+            kinds.clear()
+
+    async def watched_write(self: Database, work: Callable[[Any], Any]) -> Any:
+        def then_pass(connection: Any) -> Any:
+            result = work(connection)
+            for kind in sorted(kinds):
+                killer.passing(f"{kind} uncommitted")
+            return result
+
+        result = await write(self, then_pass)
+        for kind in sorted(kinds):
+            killer.passing(f"{kind} committed")
+        return result
+
+    SqlLedger._commit_all, Database.write = watched_commit_all, watched_write
+
+
+def watch_calls(killer: Killer) -> None:
+    """Points: ``before post``, ``posted`` (and not answered), ``answered`` (and not kept)."""
+    send, start, finish = AiohttpTransport.send, aiohttp.ClientResponse.start, Caller.finish
+
+    async def watched_send(self: AiohttpTransport, request: Any) -> Any:
+        if request.operation == "issue":
+            killer.passing("before post")
+        return await send(self, request)
+
+    async def watched_start(self: aiohttp.ClientResponse, connection: Any) -> Any:
+        if killer.point == "posted" and self.url.path.endswith("/issue"):
+            for _ in range(_TURNS):
+                await asyncio.sleep(0)
+            killer.passing("posted")
+        return await start(self, connection)
+
+    async def watched_finish(self: Caller, call: Any) -> Any:
+        answer = await finish(self, call)
+        if call.request.operation == "issue":
+            killer.passing("answered")
+        return answer
+
+    AiohttpTransport.send, Caller.finish = watched_send, watched_finish
+    aiohttp.ClientResponse.start = watched_start
+
+
+def watch(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """Call functions before and after a function that does not wait."""
+    wrapped = getattr(owner, name)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        before()
+        result = wrapped(*args, **kwargs)
+        after()
+        return result
+
+    setattr(owner, name, watched)
+
+
+def watch_the_rest(killer: Killer) -> None:
+    """Points of telling the caller, of reconciling, of finishing, and of the output file."""
+
+    def at(point: str) -> Callable[[], None]:
+        return lambda: killer.passing(point)
+
+    watch(SqlLedger, "tell", at("untold"), at("told"))
+    watch(reconcile, "conclude", at("listed"), at("concluded"))
+    watch(Sender, "issue", at("reissue"), lambda: None)
+    watch(ResultFile, "_write", at("before row"), at("row"))
+    watch(Path, "replace", at("before replace"), at("replaced"))
+
+
+if __name__ == "__main__":
+    spec, *arguments = sys.argv[1:]
+    killer = Killer(spec)
+    watch_commits(killer)
+    watch_calls(killer)
+    watch_the_rest(killer)
+    sys.argv = ["rm-voucher", *arguments]
+    main()
