@@ -1,4 +1,4 @@
-"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak, fuzz, kills).
+"""What is run on a change (tests, lint, typing, coverage, docs), and on purpose (the others).
 
 ``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
