@@ -1,0 +1,81 @@
+"""A voucher server in memory whose issues a test may play faults on, and a clock both share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from conftest import FakeTime, NoSigner
+
+from rm_voucher import Credentials, Request, Response, ResponseLostError, VoucherClient
+from rm_voucher.emulator import Emulator, Rule
+from rm_voucher.transport.memory import MemoryTransport
+
+SETTLE_S = 300.0
+Issue = Callable[[], Response]
+
+
+class Shop:
+    """``on_issue`` answers an issue; it is given what does the work."""
+
+    def __init__(self, credentials: Credentials, time: FakeTime, quantity: int = 1000) -> None:
+        self.time = time
+        self.emulator = Emulator(
+            seed=1,
+            credentials=credentials,
+            batches={"B": quantity, "C": 1000},
+            relax=[Rule.SIGNATURE],
+            clock=time.clock,
+        )
+        self.on_issue: Callable[[Issue], Any] = lambda issue: issue()
+        self.posts = 0
+
+    @property
+    def issued(self) -> Sequence[str]:
+        return self.emulator.issued("B")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a ledger of this world is made with."""
+        now, sleep = self.time.clock, self.time.sleep
+        return {"clock": now, "monotonic": now, "sleep": sleep, "settle_s": SETTLE_S}
+
+    def client(self) -> VoucherClient:
+        return self.emulator.client(
+            transport=MemoryTransport(self._answer),
+            signer=NoSigner(),
+            monotonic=self.time.clock,
+            sleep=self.time.sleep,
+            random=lambda: 0.0,
+        )
+
+    def top_up(self, quantity: int) -> None:
+        self.emulator.state.stock.batch("B").quantity += quantity
+
+    def _answer(self, request: Request) -> Any:
+        if request.operation != "issue":
+            return self.emulator.handle(request)
+        self.posts += 1
+        return self.on_issue(lambda: self.emulator.handle(request))
+
+
+def lost(issue: Issue) -> Response:
+    """Do the work, and lose the answer."""
+    issue()
+    raise ResponseLostError("issue: lost")
+
+
+def lost_before(issue: Issue) -> Response:
+    """Lose the request, which looks the same."""
+    raise ResponseLostError("issue: lost")
+
+
+def in_turn(*plays: Callable[[Issue], Any] | None) -> Callable[[Issue], Any]:
+    """Play one after the other, None for no fault; then none."""
+    rest = list(plays)
+
+    def play(issue: Issue) -> Any:
+        fault = rest.pop(0) if rest else None
+        return issue() if fault is None else fault(issue)
+
+    return play
