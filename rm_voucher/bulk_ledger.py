@@ -60,6 +60,7 @@ class LedgerRun(Generic[R]):
         self.held = 0
         self.spare = 0
         self.is_broken = False  # the ledger, which can't even be asked
+        self._broken_by: LedgerError | None = None
 
     async def begin(self) -> None:
         """Make the batch ready, and listen for what is given to requests."""
@@ -74,10 +75,10 @@ class LedgerRun(Generic[R]):
         A ``hopeless`` run looks up what was issued before, and else raises that error. Raises
         what the call raises.
         """
-        sender, name = self._ledger.sender, check_id(self._request_id(recipient))
+        name = check_id(self._request_id(recipient))
         answer: IssuedVoucher | Held = _AGAIN
         while answer == _AGAIN:
-            asked = await sender.ask(self._batch_key, "", name, may_start=hopeless is None)
+            asked = await self._ask(name, may_start=hopeless is None)
             if isinstance(asked, Started):
                 answer = await self._send(call, name, asked.attempt_id)
             else:
@@ -87,7 +88,7 @@ class LedgerRun(Generic[R]):
         if isinstance(answer, IssuedVoucher):
             return answer
         if answer.state is not RequestState.WAITING:
-            raise sender.held(self._batch_key, answer)
+            raise self._ledger.sender.held(self._batch_key, answer)
         self._held[name].append((recipient, call.attempts))
         self.held += 1
         return None
@@ -95,7 +96,7 @@ class LedgerRun(Generic[R]):
     def stopped_by(self, error: VoucherError) -> VoucherError | None:
         """Return what ends the run for all, if it is that."""
         cause = error.__cause__ if isinstance(error, OutcomeUnknownError) else error
-        if type(cause) is LedgerError:
+        if type(cause) is LedgerError and (cause is not error or cause is self._broken_by):
             self.is_broken = True
             return cause
         if isinstance(cause, BatchStoppedError):
@@ -139,7 +140,10 @@ class LedgerRun(Generic[R]):
     ) -> AsyncIterator[tuple[R, VoucherError, int]]:
         """Look up those who are held after all; iterate over those who have nothing, and why."""
         for name in list(self._held):
-            answer = await self._look_up(name)
+            try:
+                answer = await self._look_up(name)
+            except LedgerError:
+                return  # `end` speaks for the rest
             for recipient, attempts in self._pop(name):
                 if isinstance(answer, IssuedVoucher):
                     self._on_issued(recipient, answer, attempts)
@@ -149,8 +153,17 @@ class LedgerRun(Generic[R]):
                     yield recipient, self._ledger.sender.held(self._batch_key, answer), attempts
 
     async def _look_up(self, name: str) -> IssuedVoucher | Held:
-        answer = await self._ledger.sender.ask(self._batch_key, "", name, may_start=False)
+        answer = await self._ask(name, may_start=False)
         return _AGAIN if isinstance(answer, Started) else answer
+
+    async def _ask(self, name: str, *, may_start: bool) -> IssuedVoucher | Started | Held:
+        sender = self._ledger.sender
+        try:
+            return await sender.ask(self._batch_key, "", name, may_start=may_start)
+        except LedgerError as exc:
+            if type(exc) is LedgerError:  # not about this request
+                self._broken_by = exc
+            raise
 
     def end(self) -> Iterator[tuple[R, VoucherError, int]]:
         """Stop listening; iterate over those who were not even looked up."""

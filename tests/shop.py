@@ -23,6 +23,7 @@ class Shop:
         self.emulator = Emulator(
             seed=1,
             credentials=credentials,
+            callback_key=credentials.private_key_pem(),
             batches={"B": quantity, "C": 1000},
             relax=[Rule.SIGNATURE],
             clock=time.clock,
