@@ -350,16 +350,16 @@ class SlowLedger(MemoryLedger):
         return result
 
 
-async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
+async def test_bulk_ledger_cancelled_at_each_await(shop):
     """Cancelled at whatever await, the run has a result for each that it took, and another run
     gives to each one voucher: the same, if there was one."""
     for turns in each_turn():
-        shop = Shop(credentials, time)
+        shop.emulator.reset()
         shop.on_issue = in_turn(None, lost, None, lost_before, lost)
         store = MemoryStore()
         runs: list[tuple[BulkIssue[Any], list[BulkResult[Any]]]] = []
 
-        async def campaign(shop=shop, store=store, runs=runs):
+        async def campaign(store=store, runs=runs):
             async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
                 run = bulk_issue(shop.client(), "B", range(12), ledger=ledger, concurrency=2)
                 runs.append((run, []))

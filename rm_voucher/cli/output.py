@@ -133,7 +133,8 @@ class ResultFile(Results):
     Rows go to ``NAME.partial``, which takes the file's name at the end. What a killed run leaves
     is the partial file, and the next run refuses to overwrite it. A file that is already there
     holds codes too, so it is kept beside the new one under the next free number. With ``is_kept``
-    all rows are in a ledger as well, so both are overwritten, unless another run writes them.
+    all rows are in a ledger as well: they go to ``NAME.ledger.partial``, which is overwritten
+    unless another run writes it, and a file whose codes are all in the new one is replaced.
     Raises `ConfigurationError` when it can't be begun.
     """
 
@@ -149,7 +150,9 @@ class ResultFile(Results):
             if path.exists() and not path.is_file():
                 kind = "a folder" if path.is_dir() else "no plain file"
                 raise ConfigurationError(f"{path} is {kind}: name a file.")
-            self.partial = path.with_name(path.name + ".partial")
+            # Not the other's name: what a run without a ledger left is in no ledger.
+            suffix = ".ledger.partial" if is_kept else ".partial"
+            self.partial = path.with_name(path.name + suffix)
             descriptor = _create(self.partial, again=is_kept)
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
@@ -186,7 +189,7 @@ class ResultFile(Results):
         try:
             os.fsync(self._file.fileno())
             self._file.close()
-            if self.path.exists() and not self._is_kept:
+            if self.path.exists() and not (self._is_kept and self._has_all_of(self.path)):
                 os.link(self.path, self._free_name())
             self.partial.replace(self.path)
         except OSError as error:
@@ -209,11 +212,32 @@ class ResultFile(Results):
             f"{self.partial}, the rows after it on standard output."
         )
 
+    def _has_all_of(self, path: Path) -> bool:
+        """Return whether the codes of a file, which may be anything, are in this one as well.
+
+        They are not if it is of another campaign, or this run was broken off earlier.
+        """
+        old, new = _codes_in(path, self._columns), _codes_in(self.partial, self._columns)
+        return old is not None and new is not None and old <= new
+
     def _free_name(self) -> Path:
         number = 1
         while (name := self.path.with_name(f"{self.path.name}.{number}")).exists():
             number += 1
         return name
+
+
+def _codes_in(path: Path, columns: tuple[str, ...]) -> set[str] | None:
+    """Return the codes of a file of results, or None: it is none."""
+    code = columns.index("code")
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = csv.reader(file)
+        try:
+            if next(rows, None) != list(columns):
+                return None
+            return {row[code] for row in rows if row[code]}
+        except (csv.Error, IndexError):
+            return None
 
 
 def _create(path: Path, *, again: bool) -> int:
