@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
 from collections.abc import Iterator
 
-import asyncpg
+import psycopg
 import pytest
 
 SERVICE = os.environ.get("RM_TEST_POSTGRES_URL", "postgresql://root@127.0.0.1/test")
 
 
-async def _execute(statement: str) -> None:
-    connection = await asyncpg.connect(SERVICE, timeout=5)
-    try:
-        await connection.execute(statement)
-    finally:
-        await connection.close()
+def _execute(statement: str) -> None:
+    with psycopg.connect(SERVICE, autocommit=True, connect_timeout=5) as connection:
+        connection.execute(statement)
 
 
 @pytest.fixture
@@ -26,8 +22,8 @@ def postgres_url() -> Iterator[str]:
     """The URL of an empty database."""
     name = f"rm_kills_{uuid.uuid4().hex}"
     try:
-        asyncio.run(_execute(f"CREATE DATABASE {name}"))
-    except (OSError, asyncpg.PostgresError) as exc:
+        _execute(f"CREATE DATABASE {name}")
+    except psycopg.Error as exc:
         pytest.skip(f"PostgreSQL can't be used: {type(exc).__name__}")
     yield f"{SERVICE.rpartition('/')[0]}/{name}"
-    asyncio.run(_execute(f"DROP DATABASE {name} WITH (FORCE)"))
+    _execute(f"DROP DATABASE {name} WITH (FORCE)")
