@@ -58,9 +58,12 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     settled = [a for a in evidence.attempts if a.state is AttemptState.NOT_ISSUED]
     decided = [a for a in evidence.attempts if a.state in _A_PERSONS]
     pairs, left = _match(timed, ambiguous, evidence, evidence.settle_s)
+    taken = {attempt.id for attempt, _ in pairs}
+    # One that is not settled yet may be late as well.
+    settled += [attempt for attempt in ambiguous if attempt.id not in taken]
     late, left = _match(left, settled, evidence, _LATE * evidence.settle_s)
     theirs, foreign = _match(left, decided, evidence, _LATE * evidence.settle_s)
-    taken = {attempt.id for attempt, _ in pairs}
+    taken.update(attempt.id for attempt, _ in late)
     rest = [attempt for attempt in ambiguous if attempt.id not in taken]
     if foreign or len(untimed) > len(rest) + len(decided) - len(theirs):
         alarm = (
