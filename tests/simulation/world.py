@@ -23,7 +23,7 @@ from rm_voucher import (
     TransportError,
     VoucherClient,
 )
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule, Window
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
 from rm_voucher.emulator.reply import Reply
 
 T = TypeVar("T")
@@ -47,6 +47,9 @@ class World:
         kinds: the faults they meet. With a rate, nothing listens at some times besides.
         latency_s: the longest time that a request, or an answer, is on its way.
         batches: quantities by key.
+        late_s: the longest time after which late work is done.
+        lag_s: how far a lagging listing is behind.
+        guesses: what the server does that is not documented.
     """
 
     def __init__(
@@ -57,6 +60,9 @@ class World:
         kinds: tuple[Fault, ...] = KINDS,
         latency_s: float = 0.2,
         batches: dict[str, int] | None = None,
+        late_s: float = 2.0,
+        lag_s: float = 5.0,
+        guesses: Guesses | None = None,
     ) -> None:
         self.seed = seed
         self.clock = VirtualClock()
@@ -72,8 +78,13 @@ class World:
             public_key=_public_key(),
             batches={"B": 100_000} if batches is None else batches,
             relax=_RELAXED,
+            guesses=guesses,
             faults=FaultPlan(
-                rate=fault_rate, kinds=kinds, windows=self._closed_times() if fault_rate else ()
+                rate=fault_rate,
+                kinds=kinds,
+                windows=self._closed_times() if fault_rate else (),
+                late_s=late_s,
+                lag_s=lag_s,
             ),
             clock=self.clock.true_wall,
         )
@@ -106,7 +117,7 @@ class World:
         nonces = self.random("nonce")
         options = {
             "environment": self.emulator.environment,
-            "transport": _Network(self, self.loop),
+            "transport": Network(self, self.loop),
             "signer": NoSigner(),
             "retry": _RETRY,
             "clock": self.clock.wall,
@@ -117,6 +128,10 @@ class World:
             **options,
         }
         return VoucherClient(_CREDENTIALS, **options)
+
+    def answer(self, request: Request) -> Reply:
+        """Let the server answer a request that has arrived. For tests that look on here."""
+        return self.emulator.reply(request)
 
     def event(self, *what: str | float | None) -> None:
         """Log what the process did. From a dead one nothing is taken.
@@ -147,7 +162,7 @@ class World:
         )
 
 
-class _Network(Transport):
+class Network(Transport):
     """Between a process and the server. What was sent arrives, whatever becomes of the process."""
 
     def __init__(self, world: World, loop: VirtualLoop) -> None:
@@ -168,7 +183,7 @@ class _Network(Transport):
         return await future
 
     def _arrive(self, request: Request, future: asyncio.Future[Response], until: float) -> None:
-        reply = self._world.emulator.reply(request)
+        reply = self._world.answer(request)
         self._world.log(request.operation, reply.ending.name, reply.response.status, reply.fault)
         at = self._clock.now + reply.lasts_s + self._latency_s()
         self._clock.at(min(at, until), self._end, request, future, reply, at > until)

@@ -1,0 +1,163 @@
+"""What a ledger keeps, watched: after each transaction its promises must hold."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger.records import (
+    OPEN,
+    Attempt,
+    AttemptState,
+    Batch,
+    Code,
+    CodeOrigin,
+    CodeState,
+    Request,
+    RequestState,
+)
+
+_OURS = (CodeState.SPARE, CodeState.ASSIGNED)
+_FINAL = (AttemptState.CONFIRMED, AttemptState.REJECTED, AttemptState.WRITTEN_OFF)
+
+
+class BrokenPromiseError(Exception):
+    """The ledger did what it must never do."""
+
+
+class Books(MemoryStore):
+    """A store that outlives processes, and what is known of the server besides.
+
+    `check` looks at the rows that a transaction touched, and at sums that cost nothing.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.issued: dict[str, str] = {}
+        """The batch of each code that the server issued, to whomever."""
+        self.not_ours: set[str] = set()
+        """The codes that were issued before the ledger began, or to somebody else."""
+        self.may_have_issued: Counter[str] = Counter()
+        """How many requests of each attempt the server executed, or is going to."""
+        self.surplus: Counter[str] = Counter()
+        """How many codes came to each batch's ledger after their request had gone on without them.
+
+        By so many may the codes that are there and that can come outnumber those who wait.
+        """
+        self.seen: dict[str, str] = {}
+        """The code that a caller got for each request."""
+        self.broken: list[str] = []
+        self._before: dict[tuple[type, str], Request | Attempt | Code | None] = {}
+        self._rows = {Request: self.requests, Attempt: self.attempts, Code: self.codes}
+
+    def put(self, row: Batch | Request | Attempt | Code) -> None:
+        kind = type(row)
+        if kind is not Batch:
+            key = row.code if kind is Code else row.id
+            self._before.setdefault((kind, key), self._rows[kind].get(key))
+        super().put(row)
+
+    def check(self) -> None:
+        """Look at what changed since the last time."""
+        before, self._before = self._before, {}
+        batches = {}
+        for (kind, key), old in before.items():
+            row = self._rows[kind][key]
+            batches[row.batch] = None
+            if kind is Request:
+                self._check_request(old, row)
+            elif kind is Attempt:
+                self._check_attempt(old, row)
+            else:
+                self._check_code(old, row, before)
+        for batch in batches:
+            self._check_sums(batch)
+
+    def saw(self, request_id: str, code: str) -> None:
+        """Note what a caller got."""
+        self.must(self.code_of.get(request_id) == code, "a caller saw a code that is not durable")
+        self.must(self.seen.setdefault(request_id, code) == code, "a caller saw two codes")
+
+    def must(self, is_so: bool, otherwise: str) -> None:
+        if not is_so:
+            self.broken.append(otherwise)
+
+    def raise_broken(self) -> None:
+        if self.broken:
+            raise BrokenPromiseError("; ".join(dict.fromkeys(self.broken)))
+
+    def open_attempts(self, batch: str) -> int:
+        return sum(
+            len(self.groups[Attempt, batch, s, alone]) for s in OPEN for alone in (True, False)
+        )
+
+    def waiting(self, batch: str) -> int:
+        return sum(
+            len(self.groups[Request, batch, RequestState.WAITING, alone]) for alone in (True, False)
+        )
+
+    def spare(self, batch: str) -> int:
+        return len(self.groups[Code, batch, CodeState.SPARE])
+
+    def _check_request(self, old: Request | None, row: Request) -> None:
+        code = self.codes.get(self.code_of.get(row.id, ""))
+        if row.state is RequestState.ASSIGNED:
+            self.must(
+                code is not None and code.request_id == row.id and row.attempt_id is None,
+                "a request is assigned, and has no code",
+            )
+        else:
+            self.must(code is None, "a request has a code, and is not assigned")
+        if old is not None and old.state is RequestState.ASSIGNED:
+            self.must(row.state is RequestState.ASSIGNED, "an assigned request is so no more")
+        if row.attempt_id is not None:
+            attempt = self.attempts[row.attempt_id]
+            self.must(attempt.request_id == row.id, "two requests rely on one attempt")
+            held = row.state is RequestState.UNRESOLVED
+            wanted = (AttemptState.UNRESOLVED,) if held else OPEN
+            self.must(attempt.state in wanted, "a request relies on an attempt that has ended")
+
+    def _check_attempt(self, old: Attempt | None, row: Attempt) -> None:
+        if old is not None and old.state in _FINAL and old.state is not row.state:
+            late = old.state is AttemptState.WRITTEN_OFF and row.state is AttemptState.CONFIRMED
+            self.must(late, "an attempt that had ended came to another end")
+        if row.state is AttemptState.REJECTED:
+            self.must(not self.may_have_issued[row.id], "what may have issued counts as refused")
+        if row.state in OPEN and row.request_id is not None:
+            request = self.requests[row.request_id]
+            self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not loose")
+
+    def _check_code(
+        self,
+        old: Code | None,
+        row: Code,
+        before: dict[tuple[type, str], Request | Attempt | Code | None],
+    ) -> None:
+        ours = row.state in _OURS
+        if ours:
+            self.must(self.issued.get(row.code) == row.batch, "a code was not issued by the server")
+            self.must(row.code not in self.not_ours, "a code of somebody else's was taken")
+        if row.state is CodeState.ASSIGNED:
+            self.must(self.code_of.get(row.request_id) == row.code, "a request has two codes")
+            request = self.requests[row.request_id]
+            self.must(request.state is RequestState.ASSIGNED, "a code is assigned to who waits")
+            self.must(request.batch == row.batch, "a code is of another batch than asked for")
+        if old is not None and old.state is CodeState.ASSIGNED:
+            same = (row.state, row.request_id) == (old.state, old.request_id)
+            self.must(same, "an assigned code was taken away")
+        if old is not None and old.state is CodeState.BASELINE:
+            self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
+        if ours and (old is None or old.state not in _OURS):
+            attempt = before.get((Attempt, row.attempt_id))
+            unawaited = attempt is not None and attempt.state is AttemptState.UNRESOLVED
+            if unawaited and attempt.request_id is not None:
+                request = before.get((Request, attempt.request_id))
+                unawaited = request is None or request.attempt_id != attempt.id
+            self.surplus[row.batch] += unawaited or row.origin is CodeOrigin.LATE
+
+    def _check_sums(self, batch: str) -> None:
+        coming = self.open_attempts(batch) + self.spare(batch)
+        self.must(
+            coming <= self.waiting(batch) + self.surplus[batch],
+            "more codes are there or can come than requests wait for",
+        )

@@ -1,0 +1,345 @@
+"""A campaign: many requests issued through a ledger, whatever fails and crashes meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+from simulation.books import Books, BrokenPromiseError
+from simulation.disk import ATTEMPT, Disk, SimulatedLedger
+from simulation.loop import CrashError, VirtualLoop
+from simulation.person import decide
+from simulation.world import Network, World
+
+from rm_voucher import Request, Response, Transport, VoucherError
+from rm_voucher.bulk import bulk_issue
+from rm_voucher.bulk_results import BulkStatus
+from rm_voucher.emulator import Fault, Guesses, RefusedError
+from rm_voucher.emulator.reply import Reply
+from rm_voucher.ledger.records import AttemptState, CodeState, RequestState
+
+_MOST_PROCESSES = 60
+
+
+@attrs.define(kw_only=True)
+class Campaign:
+    """What is to happen, all of it by the seed; `run` lets it happen, and raises what is broken.
+
+    Attributes:
+        crashes: so many processes crash, at an instant or at a commit; the next ones end.
+        duplicates: how many requests are asked for again at once, as a share.
+        cancels: how many callers lose patience, as a share.
+        foreign: so many vouchers are issued by somebody else meanwhile.
+        baseline: so many were issued before.
+        batches: so many there are, each with ``quantity``.
+        wall_step_s: by so much the machine's clock is set ahead while a process lives.
+        anew: how many processes read a new baseline, as a share.
+        person: whether somebody resolves what is held.
+    """
+
+    seed: int
+    requests: int = 500
+    fault_rate: float = 0.3
+    crashes: int = 4
+    workers: int = 32
+    mode: str = "exclusive"
+    settle_s: float = 45.0
+    late_s: float = 30.0
+    lag_s: float = 5.0
+    quantity: int = 100_000
+    batches: int = 1
+    duplicates: float = 0.1
+    cancels: float = 0.05
+    foreign: int = 0
+    baseline: int = 5
+    bulk: bool = False
+    wall_step_s: float = 0.0
+    anew: float = 0.0
+    person: bool = True
+    lost_rate: float = 0.02
+    failed_rate: float = 0.003
+    shows_assigned_at: bool = True
+
+    books: Books = attrs.field(init=False, factory=Books, repr=False)
+    world: WatchedWorld = attrs.field(init=False, repr=False)
+    disk: Disk = attrs.field(init=False, repr=False)
+    alarms: list[str] = attrs.field(init=False, factory=list)
+    finished: bool = attrs.field(init=False, default=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.world = WatchedWorld(
+            self.books,
+            self.seed,
+            fault_rate=self.fault_rate,
+            late_s=self.late_s,
+            lag_s=self.lag_s,
+            batches={key: self.quantity for key in self.keys},
+            guesses=Guesses(listing_lag_s=self.lag_s, shows_assigned_at=self.shows_assigned_at),
+        )
+        self.disk = Disk(
+            self.world, self.books, lost_rate=self.lost_rate, failed_rate=self.failed_rate
+        )
+
+    @property
+    def keys(self) -> list[str]:
+        return [f"B{number}" for number in range(self.batches)]
+
+    def run(self) -> Campaign:
+        """Let it happen; raises `BrokenPromiseError`."""
+        world, chance = self.world, self.world.random("campaign")
+        for key in self.keys:
+            for _ in range(self.baseline):
+                world.issue_to_somebody_else(key)
+        world.clock.run_for(2 * self.lag_s + 1)
+        for _ in range(self.foreign):
+            world.clock.after(
+                chance.uniform(0.5, 60), world.issue_to_somebody_else, chance.choice(self.keys)
+            )
+        for number in range(_MOST_PROCESSES):
+            crash_after_s = self.disk.crash_in = None
+            if number < self.crashes:
+                if chance.random() < 0.5:
+                    crash_after_s = chance.choice((2.0, 10.0, 100.0)) * chance.random()
+                else:
+                    self.disk.crash_in = chance.randrange(1, 400)
+            try:
+                world.run(self._process, crash_after_s=crash_after_s)
+            except CrashError:
+                world.clock.run_for(chance.choice((0, 1, 20)) * chance.random())
+            self.books.raise_broken()
+            if number >= self.crashes and self.finished:
+                break
+        else:
+            raise BrokenPromiseError(f"it never ends: {self._state()}")
+        world.settle(self.late_s + self.lag_s + 70)
+        self.finished = False
+        while not self.finished:
+            world.run(self._last_look)
+        self.books.raise_broken()
+        return self
+
+    def _state(self) -> dict[str, int]:
+        states = [request.state for request in self.books.requests.values()]
+        return {state: states.count(state) for state in RequestState}
+
+    async def _process(self) -> None:
+        world, chance = self.world, self.world.random("process")
+        if self.wall_step_s:
+            world.clock.step_wall(world.clock.true_wall() - world.clock.wall())
+            world.clock.after(chance.uniform(0.5, 20), world.clock.step_wall, self.wall_step_s)
+        try:
+            async with self._ledger() as ledger:
+                client = self._client()
+                if chance.random() < self.anew:
+                    await ledger.baseline(client, chance.choice(self.keys))
+                await (self._issue_in_bulk if self.bulk else self._issue_all)(ledger, client)
+                for key in self.keys:
+                    await self._finish(ledger, client, key)
+                self.finished = self._is_done() or bool(self.alarms)
+        except VoucherError as exc:
+            world.event("process", type(exc).__name__)
+
+    def _ledger(self) -> SimulatedLedger:
+        return SimulatedLedger(self.disk, mode=self.mode, settle_s=self.settle_s)
+
+    def _client(self) -> Any:
+        return self.world.client(transport=WatchedWire(self.world, self.world.loop))
+
+    def _key(self, number: int) -> str:
+        return self.keys[number % self.batches]
+
+    def _is_done(self) -> bool:
+        return len(self.books.requests) == self.requests and all(
+            request.state is RequestState.FAILED or request.id in self.books.seen
+            for request in self.books.requests.values()
+        )
+
+    def _jobs(self) -> list[int]:
+        """Return whom to issue to: who saw no code, and besides some of all, for a second time."""
+        chance = self.world.random("jobs")
+        done = self.books.seen.keys() | {
+            request.id
+            for request in self.books.requests.values()
+            if request.state is RequestState.FAILED
+        }
+        jobs = [n for n in range(self.requests) if f"r{n}" not in done]
+        if jobs:
+            jobs += [n for n in range(self.requests) if chance.random() < self.duplicates]
+        chance.shuffle(jobs)
+        return jobs
+
+    async def _issue_all(self, ledger: SimulatedLedger, client: Any) -> None:
+        jobs = self._jobs()
+
+        async def work() -> None:
+            while jobs:
+                await self._issue(ledger, client, jobs.pop())
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(self.workers):
+                workers.create_task(work())
+
+    async def _issue(self, ledger: SimulatedLedger, client: Any, number: int) -> None:
+        chance, name = self.world.random("worker"), f"r{number}"
+        patience_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
+        try:
+            async with asyncio.timeout(patience_s):
+                voucher = await ledger.issue(client, self._key(number), name)
+        except (VoucherError, TimeoutError) as exc:
+            self.world.event("not yet", number, type(exc).__name__)
+        else:
+            self._saw(name, voucher.code)
+
+    def _saw(self, name: str, code: str) -> None:
+        self.books.saw(name, code)
+        self.world.event("saw", name, code)
+
+    async def _issue_in_bulk(self, ledger: SimulatedLedger, client: Any) -> None:
+        chance = self.world.random("bulk")
+        for key in self.keys:
+            jobs = [number for number in self._jobs() if self._key(number) == key]
+            left, leaves_after = len(jobs), None
+            if chance.random() < self.cancels:
+                leaves_after = chance.randrange(self.requests)
+            async with bulk_issue(
+                client, key, jobs, concurrency=self.workers, ledger=ledger, request_id="r{}".format
+            ) as run:
+                async for result in run:
+                    left -= 1
+                    self._take(result)
+                    if leaves_after == left:
+                        break
+            for result in run.undelivered:
+                self._take(result)
+            if leaves_after is None:
+                self.books.must(left == 0, "a recipient has no result, or two")
+
+    def _take(self, result: Any) -> None:
+        if result.status is BulkStatus.ISSUED:
+            self._saw(f"r{result.recipient}", result.voucher.code)
+        else:
+            self.world.event("bulk", result.recipient, result.status.value)
+
+    async def _finish(self, ledger: SimulatedLedger, client: Any, key: str) -> None:
+        try:
+            counts = await ledger.finish(client, key, concurrency=self.workers)
+            if counts.unresolved and self.person:
+                await decide(self, ledger, await ledger.reconcile(client, key, wait=True))
+        except VoucherError as exc:
+            self.world.event("finish", key, type(exc).__name__)
+        self._note_alarm(key)
+
+    def _note_alarm(self, key: str) -> None:
+        alarm = self.books.batches[key].alarm if key in self.books.batches else None
+        if alarm is not None and not alarm.startswith("its new baseline"):
+            self.alarms.append(alarm)
+
+    async def _last_look(self) -> None:
+        try:
+            async with self._ledger() as ledger:
+                for key in self.keys:
+                    await ledger.reconcile(self._client(), key, wait=True)
+                    self._note_alarm(key)
+                counts = await ledger.counts()
+        except VoucherError as exc:
+            self.world.event("last look", type(exc).__name__)
+            return
+        self.finished = True
+        self._check_counts(counts)
+
+    def _check_counts(self, counts: Any) -> None:
+        state, must = self._state(), self.books.must
+        codes = [code.state for code in self.books.codes.values()]
+        attempts = [attempt.state for attempt in self.books.attempts.values()]
+        must(counts.asked == len(self.books.requests), "the counts forget a request")
+        must(counts.assigned == state["assigned"], "the counts forget a code")
+        must(counts.waiting + counts.ambiguous == state["waiting"], "the counts don't add up")
+        must(counts.unresolved == state["unresolved"], "the counts don't add up")
+        must(counts.spare == codes.count(CodeState.SPARE), "the counts forget a spare")
+        must(counts.foreign == codes.count(CodeState.FOREIGN), "the counts forget a foreign code")
+        must(
+            counts.written_off == attempts.count(AttemptState.WRITTEN_OFF),
+            "the counts forget what was written off",
+        )
+        for name, code in self.books.seen.items():
+            must(self.books.code_of.get(name) == code, "what a caller saw is there no more")
+
+    # What is held against the server when all is over.
+
+    def over_issued(self) -> int:
+        """Return how many vouchers were issued for nobody."""
+        books = self.books
+        issued = sum(len(self.world.emulator.issued(key)) for key in self.keys)
+        return issued - len(books.not_ours) - len(books.code_of)
+
+    def spare(self) -> int:
+        return sum(self.books.spare(key) for key in self.keys)
+
+    def settled(self) -> bool:
+        """Return whether each request has its code, or was refused."""
+        return self._is_done() and not any(self.books.open_attempts(key) for key in self.keys)
+
+
+class WatchedWorld(World):
+    """Notes what the server does, for whom."""
+
+    def __init__(self, books: Books, seed: int, **options: Any) -> None:
+        super().__init__(seed, **options)
+        self.books = books
+        self.attempt_of: dict[int, tuple[Request, str, bool]] = {}
+        self._noted: dict[str, int] = {}
+
+    def answer(self, request: Request) -> Reply:
+        self.note_issued()
+        before = len(self.books.issued)
+        reply = super().answer(request)
+        self.note_issued()
+        if request.operation == "issue":
+            _, attempt_id, _ = self.attempt_of.pop(id(request))
+            executed = len(self.books.issued) > before or reply.fault is Fault.LATE_COMMIT
+            self.books.may_have_issued[attempt_id] += executed
+        return reply
+
+    def note_issued(self) -> None:
+        stock = self.emulator.state.stock  # after late work was done
+        for batch in stock.ours():
+            listed, noted = batch.listed, self._noted.get(batch.key, 0)
+            for record in listed[noted:]:
+                self.books.issued[record.code] = batch.key
+            self._noted[batch.key] = len(listed)
+
+    def issue_to_somebody_else(self, key: str) -> None:
+        try:
+            code, _ = self.emulator.state.issue(key)
+        except RefusedError:
+            return
+        self.books.not_ours.add(code)
+        self.note_issued()
+
+
+class WatchedWire(Transport):
+    """Holds that what is sent to issue is durable before, and not sent again in doubt."""
+
+    def __init__(self, world: WatchedWorld, loop: VirtualLoop) -> None:
+        self._world = world
+        self._loop = loop
+        self._wire = Network(world, loop)
+
+    async def send(self, request: Request) -> Response:
+        if request.operation != "issue":
+            return await self._wire.send(request)
+        books, attempt_id = self._world.books, ATTEMPT.get() or ""
+        attempt = books.attempts.get(attempt_id)
+        books.must(
+            attempt is not None and attempt.state is AttemptState.SENDING,
+            "a request was sent, and that it is, is not durable",
+        )
+        books.must(not books.may_have_issued[attempt_id], "a request was sent again in doubt")
+        self._world.attempt_of[id(request)] = (request, attempt_id, True)
+        try:
+            return await self._wire.send(request)
+        except asyncio.CancelledError:
+            if not self._loop.dead:
+                books.must(False, "a cancelled caller took a request with it")
+            raise

@@ -1,0 +1,61 @@
+"""What campaigns once found, as small as it gets."""
+
+import asyncio
+
+from simulation.campaign import Campaign
+
+from rm_voucher.ledger import MemoryLedger
+from rm_voucher.ledger.commands import Found
+from rm_voucher.ledger.matching import Evidence, conclude
+from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger.records import Attempt, AttemptState, Mode, Request, RequestState
+
+
+def test_request_asked_twice_before_the_baseline_is_read(world):
+    """Who asks for one request twice while the batch is made ready gets one voucher, and no
+    callback fails."""
+    complaints = []
+
+    async def main():
+        world.loop.set_exception_handler(lambda _, context: complaints.append(context))
+        client = world.client()
+        async with MemoryLedger(clock=world.clock.wall, monotonic=world.clock.monotonic) as ledger:
+            asked = [ledger.issue(client, "B", "r") for _ in range(3)]
+            return {voucher.code for voucher in await asyncio.gather(*asked)}
+
+    assert tuple(world.run(main)) == world.emulator.issued("B")
+    assert complaints == []
+
+
+async def test_request_and_attempt_in_states_of_one_name():
+    """A request that is unresolved is not found among the attempts that are."""
+    store = MemoryStore()
+    store.put(Request("r", "B", "", RequestState.UNRESOLVED, 0.0, "a"))
+    store.put(Attempt("a", "B", "r", "owner", AttemptState.UNRESOLVED, 0.0))
+    async with MemoryLedger(store) as ledger:
+        assert [attempt.id for attempt in await ledger.attempts("B")] == ["a"]
+
+
+def test_late_code_of_an_attempt_that_is_not_settled():
+    """A code that came into being later than expected is no foreign one while its attempt is in
+    doubt: it is adopted."""
+    attempt = Attempt("a", "B", None, "owner", AttemptState.AMBIGUOUS, 1000.0, 1001.0)
+    code = Found(code="c", assigned_at=1030.0)
+    evidence = Evidence(
+        mode=Mode.EXCLUSIVE,
+        orphans=[code],
+        attempts=[attempt],
+        ripe=frozenset(["a"]),
+        complete=True,
+        balanced=True,
+        settle_s=8,
+        skew_s=10,
+    )
+    settlement = conclude("B", evidence, 1040.0)
+    assert settlement.adopt == (("a", code),)
+    assert (settlement.alarm, settlement.not_issued, settlement.hold) == (None, (), ())
+
+
+def test_short_settling_time_is_no_foreign_issuer():
+    """Where the server is later than expected, too much is issued, and no batch is stopped."""
+    assert Campaign(seed=7, settle_s=8).run().alarms == []
