@@ -74,7 +74,7 @@ class Campaign:
             fault_rate=self.fault_rate,
             late_s=self.late_s,
             lag_s=self.lag_s,
-            batches={key: self.quantity for key in self.keys},
+            batches=dict.fromkeys(self.keys, self.quantity),
             guesses=Guesses(listing_lag_s=self.lag_s, shows_assigned_at=self.shows_assigned_at),
         )
         self.disk = Disk(
