@@ -16,7 +16,7 @@ from rm_voucher.ledger.records import Attempt, AttemptState, Mode
 
 __all__ = ["Evidence", "candidates", "conclude"]
 
-_LATE = 12
+_LATE = 2
 """How many times ``settle_s`` after its end an attempt's code may show up and still be known as
 its own."""
 
@@ -85,7 +85,7 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
 
 def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
     """Return the orphans that may be an attempt's."""
-    begin, end = _window(attempt, evidence, evidence.settle_s)
+    begin, end = _window(attempt, evidence, _LATE * evidence.settle_s)
     return [
         found for found in orphans if found.assigned_at is None or begin <= found.assigned_at <= end
     ]

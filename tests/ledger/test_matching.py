@@ -15,7 +15,7 @@ from rm_voucher.ledger.records import Attempt
 AMBIGUOUS, NOT_ISSUED = AttemptState.AMBIGUOUS, AttemptState.NOT_ISSUED
 DECIDED = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
 SETTLE_S, SKEW_S = 10.0, 2.0
-LATE_S = 12 * SETTLE_S
+LATE_S = 2 * SETTLE_S
 
 
 def attempt(name, sent_at, ended_at=None, state=AMBIGUOUS):
@@ -122,7 +122,7 @@ def test_nothing_is_adopted_outside_its_time(what):
     for name, found in conclude("B", what, 0.0).adopt:
         one = attempts[name]
         if found.assigned_at is not None:
-            assert fits(one, found, LATE_S if one.state is NOT_ISSUED else SETTLE_S)
+            assert fits(one, found, LATE_S)
         else:
             assert one.state is AMBIGUOUS
 
@@ -172,15 +172,15 @@ def test_foreign_codes_stop_adoption(what):
 
 @given(situations(orphans=TIMED, mode=Mode.EXCLUSIVE))
 def test_matching_is_the_largest(what):
-    """No other way to match codes with open attempts has more pairs, and the rest is matched as
-    well as can be with what was settled; only what then is left over is foreign."""
+    """No other way to match codes in time with open attempts has more pairs, and late codes are
+    matched as well as can be with what is left; only what then is left over is foreign."""
     ambiguous = [one for one in what.attempts if one.state is AMBIGUOUS]
     decided = [one for one in what.attempts if one.state in DECIDED]
     done = conclude("B", what, 0.0)
     most = most_pairs(ambiguous, what.orphans)
     if done.alarm is None:
         pairs = [name for name, _ in done.adopt if name in {one.id for one in ambiguous}]
-        assert len(pairs) == most
+        assert len(pairs) >= most
         adopted = {found.code for _, found in done.adopt}
         left = [found for found in what.orphans if found.code not in adopted]
         assert most_pairs(decided, left, LATE_S) == len(left)
@@ -200,11 +200,11 @@ def test_codes_of_one_attempt_each_are_all_adopted(times):
 
 @pytest.mark.parametrize(
     ("assigned_at", "is_mine"),
-    [(97.9, False), (98.0, True), (105.0, True), (117.0, True), (117.1, False)],
+    [(97.9, False), (98.0, True), (105.0, True), (127.0, True), (127.1, False)],
 )
 def test_window_of_an_attempt(assigned_at, is_mine):
-    """Its time begins before it was sent, by the skew, and ends after its end by settling and
-    skew."""
+    """Its time begins before it was sent, by the skew, and ends after its end by twice the settle
+    time, because a code may be late, and the skew."""
     done = concluded([attempt("a", 100.0, 105.0)], [at(assigned_at)])
     assert bool(done.adopt) is is_mine
     assert bool(done.foreign) is not is_mine
@@ -212,8 +212,8 @@ def test_window_of_an_attempt(assigned_at, is_mine):
 
 def test_window_of_an_attempt_without_an_end():
     """One whose end nobody noted counts as ended when it was sent."""
-    assert concluded([attempt("a", 100.0)], [at(112.0)]).adopt
-    assert concluded([attempt("a", 100.0)], [at(112.1)]).foreign
+    assert concluded([attempt("a", 100.0)], [at(122.0)]).adopt
+    assert concluded([attempt("a", 100.0)], [at(122.1)]).foreign
 
 
 def test_late_code_of_a_settled_attempt():

@@ -180,7 +180,7 @@ async def test_foreign_code_in_an_exclusive_batch_stops_it_until_a_new_baseline(
     """A code from nowhere is an alarm: nothing more is issued, and it is never given to anybody."""
     async with there.ledger() as ledger:
         attempt_id = await lose(there, ledger, "lost", NOT_DONE)
-        there.time.now += 2 * SETTLE_S
+        there.time.now += 3 * SETTLE_S
         foreign, _ = there.emulator.state.issue(B)
         report = await ledger.reconcile(there.client, B)
         assert (report.foreign, report.adopted, report.not_issued) == (1, 0, 0)
