@@ -60,7 +60,7 @@ def test_settling_too_early_issues_too_much_and_says_so():
     request has two codes."""
     spare = 0
     for seed in range(10 * OTHERS):
-        campaign = Campaign(seed=seed, settle_s=4.0, requests=200).run()
+        campaign = Campaign(seed=seed, settle_s=12.0, requests=200).run()
         assert campaign.alarms == []
         assert campaign.settled()
         assert campaign.over_issued() == campaign.spare()

@@ -48,7 +48,7 @@ def test_late_code_of_an_attempt_that_is_not_settled():
         ripe=frozenset(["a"]),
         complete=True,
         balanced=True,
-        settle_s=8,
+        settle_s=12,
         skew_s=10,
     )
     settlement = conclude("B", evidence, 1040.0)
@@ -58,4 +58,4 @@ def test_late_code_of_an_attempt_that_is_not_settled():
 
 def test_short_settling_time_is_no_foreign_issuer():
     """Where the server is later than expected, too much is issued, and no batch is stopped."""
-    assert Campaign(seed=7, settle_s=8).run().alarms == []
+    assert Campaign(seed=7, settle_s=12).run().alarms == []
