@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import attrs
 import typer
 
-from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher import ConfigurationError, VoucherClient, VoucherStatus
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.options import (
@@ -134,6 +134,8 @@ def resolve(
 
     A code is looked up first: it must be an issued one of the attempt's batch.
     """
+    if (adopt is not None) + reissue + write_off != 1:
+        raise ConfigurationError("Give one of --adopt, --reissue and --write-off.")
 
     async def decide(ledger: Ledger) -> None:
         await ledger.resolve(attempt, adopt=adopt, reissue=reissue, write_off=write_off)
@@ -143,6 +145,8 @@ def resolve(
         of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
         if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
             raise ConfigurationError("This code is of another batch than the attempt.")
+        if voucher.status is VoucherStatus.VALID:  # it is somebody's yet to come
+            raise ConfigurationError("This code has not been issued.")
         await decide(ledger)
 
     if adopt is None:
