@@ -49,9 +49,13 @@ def open_ledger(
     url: str, *, exclusive: bool = False, settle_s: float = 300.0, read_only: bool = False
 ) -> Ledger:
     """Return the ledger that a command names. It is opened when it is entered."""
-    mode = "exclusive" if exclusive else "shared"
     try:
-        return Ledger.open(url, mode=mode, settle_s=settle_s, read_only=read_only)
+        return Ledger.open(
+            url,
+            mode="exclusive" if exclusive else "shared",
+            settle_s=settle_s,
+            read_only=read_only,
+        )
     except ImportError as exc:
         extra = "postgres" if url.startswith("postgresql") else "sql"
         raise ConfigurationError(

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
@@ -36,6 +36,7 @@ from rm_voucher.ledger.records import (
     Mode,
     Request,
     RequestState,
+    Settings,
 )
 from rm_voucher.ledger.sending import Sender
 from rm_voucher.ledger.settling import recover, resolve
@@ -86,7 +87,7 @@ class Ledger(ABC):
     def __init__(
         self,
         *,
-        mode: str = "shared",
+        mode: Literal["shared", "exclusive"] = "shared",
         settle_s: float = 300.0,
         skew_s: float = 10.0,
         check_balance: bool = True,
@@ -122,7 +123,7 @@ class Ledger(ABC):
     read_only = False
 
     @staticmethod
-    def open(url: str, **settings: Any) -> Ledger:
+    def open(url: str, *, read_only: bool = False, **settings: Unpack[Settings]) -> Ledger:
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
@@ -132,7 +133,7 @@ class Ledger(ABC):
         """
         from rm_voucher.ledger.sql import SqlLedger  # an extra, and slow to import
 
-        return SqlLedger(url, **settings)
+        return SqlLedger(url, read_only=read_only, **settings)
 
     @abstractmethod
     async def commit(self, transition: Transition[I, R], item: I) -> R:

@@ -6,7 +6,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.base import Ledger, Reading, Transition
@@ -20,6 +20,7 @@ from rm_voucher.ledger.records import (
     Counts,
     Request,
     RequestState,
+    Settings,
 )
 from rm_voucher.ledger.unit import Row, Unit
 
@@ -209,7 +210,7 @@ class MemoryLedger(Ledger):
     Takes the settings of `Ledger`, and a ``store`` to go on with what another one left.
     """
 
-    def __init__(self, store: MemoryStore | None = None, **settings: Any) -> None:
+    def __init__(self, store: MemoryStore | None = None, **settings: Unpack[Settings]) -> None:
         super().__init__(**settings)
         self.store = store or MemoryStore()
 

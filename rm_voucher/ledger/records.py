@@ -6,6 +6,8 @@ Times are seconds since 1970, UTC. Nothing here is stored or sent: see `unit` an
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable
+from typing import Literal, TypedDict
 
 import attrs
 
@@ -24,6 +26,7 @@ __all__ = [
     "Mode",
     "Request",
     "RequestState",
+    "Settings",
 ]
 
 
@@ -98,6 +101,19 @@ class CodeOrigin(enum.StrEnum):
     """After its attempt had been settled without it."""
     LISTED = "listed"
     """By a baseline, or as foreign."""
+
+
+class Settings(TypedDict, total=False):
+    """What a `Ledger` takes; it says what each means."""
+
+    mode: Literal["shared", "exclusive"]
+    settle_s: float
+    skew_s: float
+    check_balance: bool
+    clock: Callable[[], float]
+    monotonic: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    make_id: Callable[[], str]
 
 
 @attrs.define(eq=False)

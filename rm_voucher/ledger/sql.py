@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from sqlalchemy import Connection, func, select, update
 
@@ -11,7 +11,7 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.group_commit import GroupCommit
 from rm_voucher.ledger.base import Ledger, Reading, Transition
 from rm_voucher.ledger.guard import FileGuard
-from rm_voucher.ledger.records import Code
+from rm_voucher.ledger.records import Code, Settings
 from rm_voucher.ledger.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql_unit import OWNER_LOCK, SqlUnit, owner_key
 from rm_voucher.storage import Database, database_file, parse_url
@@ -33,7 +33,7 @@ class SqlLedger(Ledger):
     ``read_only`` looks at a ledger that another process may be using, and changes nothing.
     """
 
-    def __init__(self, url: str, *, read_only: bool = False, **settings: Any) -> None:
+    def __init__(self, url: str, *, read_only: bool = False, **settings: Unpack[Settings]) -> None:
         super().__init__(**settings)
         parsed = parse_url(url)
         self.read_only = read_only

@@ -15,6 +15,7 @@ from rm_voucher import (
     APIError,
     Attempt,
     AttemptResult,
+    BulkIssue,
     BulkResult,
     BulkStatus,
     BulkSummary,
@@ -44,6 +45,14 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.ledger import (
+    Counts,
+    HeldAttempt,
+    Ledger,
+    MemoryLedger,
+    Reconciliation,
+    RequestState,
+)
 from rm_voucher.otel import OpenTelemetryHook
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
@@ -154,6 +163,29 @@ async def in_bulk(client: VoucherClient) -> None:
     async with bulk_issue(client, "KEY", members(), on_progress=print) as other:
         async for member in other:
             assert_type(member.recipient, int)
+
+
+async def ledgers(client: VoucherClient) -> None:
+    Ledger.open("sqlite:///x.db", settle=5)  # pyright: ignore[reportCallIssue]
+    Ledger.open("sqlite:///x.db", mode="own")  # pyright: ignore[reportArgumentType]
+    async with Ledger.open("sqlite:///x.db", mode="exclusive", settle_s=60) as ledger:
+        assert_type(ledger, Ledger)
+        assert_type(await ledger.issue(client, "KEY", "id", content="x"), IssuedVoucher)
+        assert_type(await ledger.submit("KEY", "id"), IssuedVoucher | RequestState)
+        assert_type(await ledger.finish(client, "KEY"), Counts)
+        report = await ledger.reconcile(client, "KEY", wait=True)
+        assert_type(report, Reconciliation)
+        for held in report.held:
+            assert_type(held, HeldAttempt)
+            assert_type(held.candidates, tuple[str, ...])
+            await ledger.resolve(held.attempt_id, reissue=True)
+        assert_type((await ledger.counts()).spare, int)
+        async for request, voucher in ledger.requests():
+            assert_type(request.state, RequestState)
+            assert_type(voucher, IssuedVoucher | None)
+        async with bulk_issue(client, "KEY", [b"a"], ledger=ledger, request_id=bytes.hex) as run:
+            assert_type(run, BulkIssue[bytes])
+    MemoryLedger(mode="shared")
 
 
 async def errors(client: VoucherClient) -> None:
