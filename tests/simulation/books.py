@@ -57,8 +57,8 @@ class Books(MemoryStore):
             self._before.setdefault((kind, key), self._rows[kind].get(key))
         super().put(row)
 
-    def check(self) -> None:
-        """Look at what changed since the last time."""
+    def check(self, *, only_asked: bool = False) -> None:
+        """Look at what a transaction changed; ``only_asked`` when it did nothing but ask."""
         before, self._before = self._before, {}
         batches = {}
         for (kind, key), old in before.items():
@@ -68,6 +68,8 @@ class Books(MemoryStore):
                 self._check_request(old, row)
             elif kind is Attempt:
                 self._check_attempt(old, row)
+                if old is None and only_asked:
+                    self._check_start(row.batch)
             else:
                 self._check_code(old, row, before)
         for batch in batches:
@@ -126,6 +128,11 @@ class Books(MemoryStore):
         if row.state in OPEN and row.request_id is not None:
             request = self.requests[row.request_id]
             self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not loose")
+
+    def _check_start(self, batch: str) -> None:
+        loose = any(self.groups[Attempt, batch, state, True] for state in OPEN)
+        self.must(not loose, "an attempt was started, though a loose one was there")
+        self.must(not self.spare(batch), "an attempt was started, though a spare was there")
 
     def _check_code(
         self,

@@ -35,6 +35,10 @@ class Campaign:
         batches: so many there are, each with ``quantity``.
         wall_step_s: by so much the machine's clock is set ahead while a process lives.
         anew: how many processes read a new baseline, as a share.
+        pace_s: the longest time that a worker waits before the next request.
+        looks_s: so often the listing is read while requests come in; 0 for when the ledger likes.
+        conflicts: how often an id is asked for again with another content, as a share.
+        ledger: settings of the ledger besides.
         person: whether somebody resolves what is held.
     """
 
@@ -56,6 +60,10 @@ class Campaign:
     bulk: bool = False
     wall_step_s: float = 0.0
     anew: float = 0.0
+    pace_s: float = 0.0
+    looks_s: float = 0.0
+    conflicts: float = 0.02
+    ledger: dict[str, Any] = attrs.field(factory=dict)
     person: bool = True
     lost_rate: float = 0.02
     failed_rate: float = 0.003
@@ -141,7 +149,9 @@ class Campaign:
             world.event("process", type(exc).__name__)
 
     def _ledger(self) -> SimulatedLedger:
-        return SimulatedLedger(self.disk, mode=self.mode, settle_s=self.settle_s)
+        return SimulatedLedger(
+            self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger
+        )
 
     def _client(self) -> Any:
         return self.world.client(transport=WatchedWire(self.world, self.world.loop))
@@ -174,14 +184,33 @@ class Campaign:
 
         async def work() -> None:
             while jobs:
-                await self._issue(ledger, client, jobs.pop())
+                number = jobs.pop()
+                if self.pace_s:
+                    await asyncio.sleep(self.world.random("pace").uniform(0, self.pace_s))
+                await self._issue(ledger, client, number)
 
         async with asyncio.TaskGroup() as workers:
+            if self.looks_s:
+                workers.create_task(self._look(ledger, client, jobs))
             for _ in range(self.workers):
                 workers.create_task(work())
 
+    async def _look(self, ledger: SimulatedLedger, client: Any, jobs: list[int]) -> None:
+        while jobs:
+            await asyncio.sleep(self.looks_s)
+            for key in self.keys:
+                try:
+                    await ledger.reconcile(client, key)
+                except VoucherError as exc:
+                    self.world.event("look", type(exc).__name__)
+
     async def _issue(self, ledger: SimulatedLedger, client: Any, number: int) -> None:
         chance, name = self.world.random("worker"), f"r{number}"
+        request = self.books.requests.get(name)
+        known = request is not None and request.state is not RequestState.FAILED
+        if chance.random() < self.conflicts and known:
+            await self._ask_for_another(ledger, client, number)
+            return
         patience_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
         try:
             async with asyncio.timeout(patience_s):
@@ -190,6 +219,14 @@ class Campaign:
             self.world.event("not yet", number, type(exc).__name__)
         else:
             self._saw(name, voucher.code)
+
+    async def _ask_for_another(self, ledger: SimulatedLedger, client: Any, number: int) -> None:
+        try:
+            await ledger.issue(client, self._key(number), f"r{number}", content="another")
+        except VoucherError as exc:
+            self.world.event("refused", number, type(exc).__name__)
+        else:
+            self.books.must(False, "one id was taken for two contents")
 
     def _saw(self, name: str, code: str) -> None:
         self.books.saw(name, code)

@@ -1,0 +1,105 @@
+"""The simulation notices what is wrong: each mutant breaks a promise within a few seeds, and
+without it the same seeds pass."""
+
+import functools
+
+import pytest
+from simulation import mutants
+from simulation.books import BrokenPromiseError
+from simulation.campaign import Campaign
+from simulation.test_campaigns import hold_end
+
+SEEDS = range(12)
+QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
+PACED = {**QUICK, "pace_s": 10.0, "looks_s": 3.0, "requests": 150, "crashes": 1}
+LATE = {  # so that spares and loose attempts are there
+    **PACED,
+    "fault_rate": 0.5,
+    "workers": 6,
+    "late_s": 40.0,
+    "lag_s": 0.0,
+    "settle_s": 2.0,
+    "ledger": {"skew_s": 0.1},
+}
+LAGGING = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
+
+CAUGHT = {
+    mutants.repeat_the_unknown: QUICK,
+    mutants.server_error_proves_nothing_was_done: QUICK,
+    mutants.unknown_is_refused: QUICK,
+    mutants.adopt_what_is_in_flight: {**PACED, "lag_s": 0.0},
+    mutants.send_before_it_is_durable: QUICK,
+    mutants.tell_before_it_is_durable: QUICK,
+    mutants.skip_the_baseline: QUICK,
+    mutants.drop_the_shield: {**QUICK, "cancels": 0.5},
+    mutants.ignore_spares: LATE,
+    mutants.ignore_loose_attempts: LATE,
+    mutants.forget_what_relied: LATE,
+    mutants.recover_as_not_sent: QUICK,
+    mutants.conclude_at_once: PACED,
+    mutants.believe_an_incomplete_listing: LAGGING,
+    mutants.measure_by_the_wall_clock: {**QUICK, "wall_step_s": 3600.0},
+    mutants.give_to_nobody: QUICK,
+    mutants.give_and_keep: QUICK,
+    mutants.give_a_second_code: LATE,
+    mutants.adopt_unseen: {**QUICK, "lost_rate": 0.3},
+    mutants.ignore_the_content: {**QUICK, "conflicts": 0.2},
+    mutants.give_spares_to_who_is_sent_for: LATE,
+}
+
+
+def run(seed, settings):
+    """Run one; raise what it broke."""
+    campaign = Campaign(seed=seed, **settings).run()
+    if campaign.settle_s >= 2 * campaign.lag_s + campaign.late_s or settings is LAGGING:
+        hold_end(campaign)
+    else:
+        assert campaign.over_issued() == campaign.spare()
+
+
+def broken_by(seed, settings):
+    """Return what one broke, or None."""
+    try:
+        run(seed, settings)
+    except (BrokenPromiseError, AssertionError) as exc:
+        return str(exc) or "an end that must not be"
+    return None
+
+
+@functools.cache
+def must_pass(seed, name):
+    run(seed, next(settings for mutant, settings in CAUGHT.items() if mutant.__name__ == name))
+
+
+@pytest.mark.parametrize("mutant", CAUGHT, ids=lambda mutant: mutant.__name__)
+def test_mutant_breaks_a_promise(mutant, monkeypatch):
+    """Each mutant is caught, and the seed that caught it passes without it."""
+    for seed in SEEDS:
+        with monkeypatch.context() as patch:
+            mutant(patch)
+            broken = broken_by(seed, CAUGHT[mutant])
+        if broken is not None:
+            must_pass(seed, mutant.__name__)
+            return
+    pytest.fail("nothing noticed it")
+
+
+def test_settling_shorter_than_the_servers_delay_is_noticed():
+    """A settling time that is too short issues too much, which the end shows."""
+    assert any(Campaign(seed=seed, **LATE).run().over_issued() > 0 for seed in SEEDS)
+
+
+def test_foreign_issuer_in_an_exclusive_batch_is_an_alarm():
+    """Where no call is in doubt, a code of somebody else's stops the batch and is given to nobody."""
+    for seed in range(3):
+        calm = {**QUICK, "fault_rate": 0.0, "crashes": 0, "failed_rate": 0.0}
+        campaign = Campaign(seed=seed, foreign=20, **calm).run()
+        assert "issued by somebody else" in campaign.alarms[0]
+        assert campaign.over_issued() == 0
+
+
+def test_foreign_issuer_in_an_exclusive_batch_is_robbed():
+    """Where calls are in doubt, their codes are taken for ours: the mode is the caller's word, and
+    the simulation shows what it is worth where it is not kept."""
+    broken = [broken_by(seed, {**PACED, "foreign": 2}) for seed in SEEDS]
+    assert any("somebody else's was taken" in (each or "") for each in broken)
