@@ -112,6 +112,10 @@ class Books(MemoryStore):
             self.must(code is None, "a request has a code, and is not assigned")
         if old is not None and old.state is RequestState.ASSIGNED:
             self.must(row.state is RequestState.ASSIGNED, "an assigned request is so no more")
+        if old is not None and old.attempt_id not in (None, row.attempt_id):
+            attempt = self.attempts[old.attempt_id]
+            still = attempt.state in OPEN and attempt.request_id == row.id
+            self.must(not still, "an open attempt is nobody's, and not loose")
         if row.attempt_id is not None:
             attempt = self.attempts[row.attempt_id]
             self.must(attempt.request_id == row.id, "two requests rely on one attempt")

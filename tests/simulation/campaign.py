@@ -10,7 +10,7 @@ from simulation.books import Books, BrokenPromiseError
 from simulation.disk import ATTEMPT, Disk, SimulatedLedger
 from simulation.loop import CrashError, VirtualLoop
 from simulation.person import decide
-from simulation.world import Network, World
+from simulation.world import KINDS, Network, World
 
 from rm_voucher import Request, Response, Transport, VoucherError
 from rm_voucher.bulk import bulk_issue
@@ -60,6 +60,7 @@ class Campaign:
     bulk: bool = False
     wall_step_s: float = 0.0
     anew: float = 0.0
+    kinds: tuple[Fault, ...] = KINDS
     pace_s: float = 0.0
     looks_s: float = 0.0
     conflicts: float = 0.02
@@ -80,6 +81,7 @@ class Campaign:
             self.books,
             self.seed,
             fault_rate=self.fault_rate,
+            kinds=self.kinds,
             late_s=self.late_s,
             lag_s=self.lag_s,
             batches=dict.fromkeys(self.keys, self.quantity),
@@ -149,9 +151,7 @@ class Campaign:
             world.event("process", type(exc).__name__)
 
     def _ledger(self) -> SimulatedLedger:
-        return SimulatedLedger(
-            self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger
-        )
+        return SimulatedLedger(self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger)
 
     def _client(self) -> Any:
         return self.world.client(transport=WatchedWire(self.world, self.world.loop))

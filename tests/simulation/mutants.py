@@ -8,7 +8,6 @@ from rm_voucher.ledger.commands import Listed, Started
 from rm_voucher.ledger.memory import MemoryStore
 from rm_voucher.ledger.records import AttemptState, CodeOrigin, CodeState
 from rm_voucher.ledger.transitions import ask, confirm
-from rm_voucher.ledger.unit import Unit
 
 
 def repeat_the_unknown(patch):
@@ -238,14 +237,3 @@ def adopt_unseen(patch):
 
 def ignore_the_content(patch):
     patch.setattr(base, "_digest", lambda content: "")
-
-
-def give_spares_to_who_is_sent_for(patch):
-    """A spare goes to a request whose call is in flight, instead of one that has none."""
-
-    def needy(unit, batch, limit):
-        unit.flush()
-        rows = [*unit._store.groups[changes.Request, batch, "waiting", False].values()]
-        return list(unit.requests(row.id for row in rows).values())[:limit]
-
-    patch.setattr(Unit, "needy", needy)

@@ -93,8 +93,9 @@ def test_shared_batch_without_a_person_leaves_what_it_holds():
     assert state["assigned"] + state["unresolved"] == campaign.requests
 
 
-def test_same_seed_same_campaign():
+@pytest.mark.parametrize("first", range(0, REPLAYS, CHUNK))
+def test_same_seed_same_campaign(first):
     """Each seed replays to its last event."""
-    for seed in range(REPLAYS):
+    for seed in range(first, min(first + CHUNK, REPLAYS)):
         digests = {Campaign(seed=seed).run().world.digest() for _ in range(2)}
         assert len(digests) == 1

@@ -9,18 +9,22 @@ from simulation.books import BrokenPromiseError
 from simulation.campaign import Campaign
 from simulation.test_campaigns import hold_end
 
+from rm_voucher.emulator import Fault
+
 SEEDS = range(12)
 QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
 PACED = {**QUICK, "pace_s": 10.0, "looks_s": 3.0, "requests": 150, "crashes": 1}
 LATE = {  # so that spares and loose attempts are there
     **PACED,
     "fault_rate": 0.5,
+    "kinds": (Fault.LATE_COMMIT, Fault.HTML_PAGE),
     "workers": 6,
     "late_s": 40.0,
     "lag_s": 0.0,
-    "settle_s": 2.0,
+    "settle_s": 4.0,
     "ledger": {"skew_s": 0.1},
 }
+LOOSE = {**LATE, "workers": 20, "kinds": (Fault.LATE_COMMIT, Fault.TIMEOUT_BEFORE_COMMIT)}
 LAGGING = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
 
 CAUGHT = {
@@ -33,7 +37,7 @@ CAUGHT = {
     mutants.skip_the_baseline: QUICK,
     mutants.drop_the_shield: {**QUICK, "cancels": 0.5},
     mutants.ignore_spares: LATE,
-    mutants.ignore_loose_attempts: LATE,
+    mutants.ignore_loose_attempts: LOOSE,
     mutants.forget_what_relied: LATE,
     mutants.recover_as_not_sent: QUICK,
     mutants.conclude_at_once: PACED,
@@ -44,7 +48,6 @@ CAUGHT = {
     mutants.give_a_second_code: LATE,
     mutants.adopt_unseen: {**QUICK, "lost_rate": 0.3},
     mutants.ignore_the_content: {**QUICK, "conflicts": 0.2},
-    mutants.give_spares_to_who_is_sent_for: LATE,
 }
 
 
