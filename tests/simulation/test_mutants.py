@@ -5,11 +5,15 @@ import functools
 
 import pytest
 from simulation import mutants
-from simulation.books import BrokenPromiseError
+from simulation.books import Books, BrokenPromiseError
 from simulation.campaign import Campaign
 from simulation.test_campaigns import hold_end
 
 from rm_voucher.emulator import Fault
+from rm_voucher.ledger import transitions
+from rm_voucher.ledger.commands import Ask
+from rm_voucher.ledger.memory import MemoryUnit
+from rm_voucher.ledger.records import Attempt, AttemptState, Batch
 
 SEEDS = range(12)
 QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
@@ -19,12 +23,11 @@ LATE = {  # so that spares and loose attempts are there
     "fault_rate": 0.5,
     "kinds": (Fault.LATE_COMMIT, Fault.HTML_PAGE),
     "workers": 6,
-    "late_s": 40.0,
+    "late_s": 20.0,
     "lag_s": 0.0,
     "settle_s": 4.0,
     "ledger": {"skew_s": 0.1},
 }
-LOOSE = {**LATE, "workers": 20, "kinds": (Fault.LATE_COMMIT, Fault.TIMEOUT_BEFORE_COMMIT)}
 LAGGING = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
 
 CAUGHT = {
@@ -37,7 +40,6 @@ CAUGHT = {
     mutants.skip_the_baseline: QUICK,
     mutants.drop_the_shield: {**QUICK, "cancels": 0.5},
     mutants.ignore_spares: LATE,
-    mutants.ignore_loose_attempts: LOOSE,
     mutants.forget_what_relied: LATE,
     mutants.recover_as_not_sent: QUICK,
     mutants.conclude_at_once: PACED,
@@ -87,13 +89,33 @@ def test_mutant_breaks_a_promise(mutant, monkeypatch):
     pytest.fail("nothing noticed it")
 
 
+def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
+    """Who starts an attempt where a loose one is there breaks a promise. Campaigns have loose ones
+    for moments only, so this is a single transaction."""
+
+    def ask_beside_a_loose_one():
+        books = Books()
+        books.put(Batch("B", baseline_at=0.0))
+        books.put(Attempt("loose", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
+        unit = MemoryUnit(books)
+        item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
+        transitions.ask(unit, [item])
+        unit.flush()
+        books.check(only_asked=True)
+        return books.broken
+
+    assert ask_beside_a_loose_one() == []
+    mutants.ignore_loose_attempts(monkeypatch)
+    assert "an attempt was started, though a loose one was there" in ask_beside_a_loose_one()
+
+
 def test_settling_shorter_than_the_servers_delay_is_noticed():
     """A settling time that is too short issues too much, which the end shows."""
     assert any(Campaign(seed=seed, **LATE).run().over_issued() > 0 for seed in SEEDS)
 
 
 def test_foreign_issuer_in_an_exclusive_batch_is_an_alarm():
-    """Where no call is in doubt, a code of somebody else's stops the batch and is given to nobody."""
+    """Where no call is in doubt, a code of somebody else's stops the batch and is kept from all."""
     for seed in range(3):
         calm = {**QUICK, "fault_rate": 0.0, "crashes": 0, "failed_rate": 0.0}
         campaign = Campaign(seed=seed, foreign=20, **calm).run()
