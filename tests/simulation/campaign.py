@@ -168,14 +168,15 @@ class Campaign:
     def _jobs(self) -> list[int]:
         """Return whom to issue to: who saw no code, and besides some of all, for a second time."""
         chance = self.world.random("jobs")
-        done = self.books.seen.keys() | {
+        refused = {
             request.id
             for request in self.books.requests.values()
             if request.state is RequestState.FAILED
         }
-        jobs = [n for n in range(self.requests) if f"r{n}" not in done]
+        wanted = [n for n in range(self.requests) if f"r{n}" not in refused]
+        jobs = [n for n in wanted if f"r{n}" not in self.books.seen]
         if jobs:
-            jobs += [n for n in range(self.requests) if chance.random() < self.duplicates]
+            jobs += [n for n in wanted if chance.random() < self.duplicates]
         chance.shuffle(jobs)
         return jobs
 
