@@ -1,5 +1,4 @@
-"""What is run on a change (tests, lint, typing, coverage, docs) and on purpose (bench, soak,
-simulation, fuzz).
+"""What is run on a change (tests, lint, typing, coverage, docs), and on purpose (the others).
 
 ``nox -l`` lists the sessions. ``.ci/run`` does the same as the first five, without nox.
 """
@@ -12,7 +11,9 @@ nox.options.sessions = ["tests", "lint", "typing", "coverage", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 # Everything up to the client, and bulk issue, has no line that no test runs.
-COMPLETE = "rm_voucher/*.py,rm_voucher/transport/*.py,rm_voucher/emulator/*.py"
+COMPLETE = (
+    "rm_voucher/*.py,rm_voucher/transport/*.py,rm_voucher/emulator/*.py,rm_voucher/ledger/*.py"
+)
 
 
 @nox.session(python=PYTHONS)
@@ -74,13 +75,16 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/decode.py")
     session.run("python", "benchmarks/bulk_http.py")
     session.run("python", "benchmarks/emulator.py")
+    session.run("python", "benchmarks/ledger.py")
+    session.run("python", "benchmarks/bulk_ledger.py")
 
 
 @nox.session
 def soak(session: nox.Session) -> None:
-    """Hold that a bulk run's memory and tasks don't grow with the number of recipients."""
-    session.install("-e", ".")
+    """Hold that memory does not grow with the number of recipients, nor of a ledger's requests."""
+    session.install("-e", ".[postgres]")
     session.run("python", "benchmarks/soak.py")
+    session.run("python", "benchmarks/ledger_soak.py")
 
 
 @nox.session
@@ -96,3 +100,10 @@ def fuzz(session: nox.Session) -> None:
     """Try 200,000 spoilt answers on the parsers; FUZZ_SEED=… tries others."""
     session.install("-e", ".[dev]")
     session.run("pytest", "-s", "tests/test_mutations.py", env={"FUZZ_CASES": "200000"})
+
+
+@nox.session
+def kills(session: nox.Session) -> None:
+    """Kill campaigns of 1,000 with SIGKILL at all points; the normal run takes a small share."""
+    session.install("-e", ".[dev]")
+    session.run("pytest", "-n", "auto", "tests/kills", *session.posargs, env={"KILLS": "all"})

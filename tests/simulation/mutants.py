@@ -46,7 +46,8 @@ def send_before_it_is_durable(patch):
     async def ask_later(sender, batch_key, content, request_id, *, may_start=True):
         if not may_start or request_id in sender._ledger.store.requests:
             return await right(sender, batch_key, content, request_id, may_start=may_start)
-        ledger, attempt_id = sender._ledger, sender._ledger.make_id()
+        ledger = sender._ledger
+        attempt_id = f"{ledger.owner}-{next(sender._numbers):07}"
         sender.live.add(attempt_id)
         item = sending.Ask(
             batch=batch_key,
@@ -236,4 +237,4 @@ def adopt_unseen(patch):
 
 
 def ignore_the_content(patch):
-    patch.setattr(base, "_digest", lambda content: "")
+    patch.setattr(base, "digest", lambda content: "")

@@ -23,9 +23,9 @@ LATE = {  # so that spares and loose attempts are there
     "fault_rate": 0.5,
     "kinds": (Fault.LATE_COMMIT, Fault.HTML_PAGE),
     "workers": 6,
-    "late_s": 20.0,
+    "late_s": 16.0,
     "lag_s": 0.0,
-    "settle_s": 4.0,
+    "settle_s": 10.0,
     "ledger": {"skew_s": 0.1},
 }
 LAGGING = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
