@@ -80,6 +80,9 @@ def must_pass(seed, name):
 def test_mutant_breaks_a_promise(mutant, monkeypatch):
     """Each mutant is caught, and the seed that caught it passes without it."""
     for seed in SEEDS:
+        # Where the server is later than twice the settling time, an alarm is right: another seed.
+        if CAUGHT[mutant] is LATE and broken_by(seed, LATE) is not None:
+            continue
         with monkeypatch.context() as patch:
             mutant(patch)
             broken = broken_by(seed, CAUGHT[mutant])
