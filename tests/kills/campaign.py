@@ -123,6 +123,7 @@ class Campaign:
         assert batch["issued"] == len(listed)
         assert status["assigned"] == status["asked"] == self.scale.recipients
         assert batch["issued"] - BEFORE == status["assigned"] + status["spare"]
+        assert status["spare"] == 0  # nothing was late, so nobody was issued to twice
         assert (status["attempts"], status["stopped"], status["foreign"]) == ([], {}, 0)
         assert dict(self.export()) == {row["recipient"]: row["code"] for row in rows}
         left = {path.name for path in self.folder.iterdir()}
