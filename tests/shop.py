@@ -1,14 +1,27 @@
-"""A voucher server in memory whose issues a test may play faults on, and a clock both share."""
+"""A voucher server in memory whose issues a test may play faults on, and runs through a ledger."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import attrs
 from conftest import FakeTime, NoSigner
 
-from rm_voucher import Credentials, Request, Response, ResponseLostError, VoucherClient
+from rm_voucher import (
+    BulkResult,
+    BulkStatus,
+    BulkSummary,
+    Credentials,
+    Request,
+    Response,
+    ResponseLostError,
+    VoucherClient,
+    bulk_issue,
+)
+from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.emulator import Emulator, Rule
+from rm_voucher.ledger import Ledger
 from rm_voucher.transport.memory import MemoryTransport
 
 SETTLE_S = 300.0
@@ -80,3 +93,48 @@ def in_turn(*plays: Callable[[Issue], Any] | None) -> Callable[[Issue], Any]:
         return issue() if fault is None else fault(issue)
 
     return play
+
+
+@attrs.frozen
+class Ran:
+    """What came of a run: results by recipient, each once, and the summary."""
+
+    results: list[BulkResult[Any]]
+    summary: BulkSummary
+
+    @property
+    def codes(self) -> dict[Any, str]:
+        return {r.recipient: r.voucher.code for r in self.results if r.voucher is not None}
+
+    @property
+    def statuses(self) -> list[tuple[Any, BulkStatus]]:
+        return sorted((str(r.recipient), r.status) for r in self.results)
+
+
+def summed_up(run: BulkIssue[Any], results: list[BulkResult[Any]]) -> Ran:
+    """Hold that the summary says what the results say."""
+    summary = run.summary
+    counts = [sum(r.status is status for r in results) for status in BulkStatus]
+    assert counts == [summary.issued, summary.failed, summary.unresolved]
+    assert (summary.asked, summary.in_flight, summary.held) == (len(results), 0, 0)
+    return Ran(results, summary)
+
+
+async def issue(
+    shop: Shop, ledger: Ledger, recipients: Iterable[Any], batch: str = "B", **options: Any
+) -> Ran:
+    """Run to the end."""
+    async with shop.client() as client:
+        run = bulk_issue(client, batch, recipients, ledger=ledger, **options)
+        async with run:
+            results = [result async for result in run]
+    assert run.undelivered == []
+    return summed_up(run, results)
+
+
+async def assert_sound(shop: Shop, ledger: Ledger, codes: dict[Any, str]) -> None:
+    """Hold that each has a code of the server's, its own, and that none is unaccounted for."""
+    counts = await ledger.counts("B")
+    assert len(set(codes.values())) == len(codes)
+    assert set(codes.values()) <= set(shop.issued)
+    assert len(shop.issued) == counts.assigned + counts.spare

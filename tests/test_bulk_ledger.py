@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from typing import Any
 
-import attrs
 import pytest
 from conftest import rm_error
-from shop import SETTLE_S, Shop, in_turn, lost, lost_before
-from stepping import each_turn, is_cancelled_after, tasks_left, turn
+from shop import SETTLE_S, Shop, assert_sound, in_turn, issue, lost, lost_before, summed_up
+from stepping import turn
 
 from rm_voucher import (
     BatchStoppedError,
-    BulkResult,
     BulkStatus,
     BulkSummary,
     ConfigurationError,
@@ -25,7 +23,6 @@ from rm_voucher import (
     OutOfStockError,
     bulk_issue,
 )
-from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.ledger import AttemptState, Ledger, MemoryLedger
 from rm_voucher.ledger.memory import MemoryStore
 
@@ -41,51 +38,6 @@ def shop(credentials, time) -> Shop:
 async def ledger(shop) -> AsyncIterator[Ledger]:
     async with MemoryLedger(mode="exclusive", **shop.settings) as ledger:
         yield ledger
-
-
-@attrs.frozen
-class Ran:
-    """What came of a run: results by recipient, each once, and the summary."""
-
-    results: list[BulkResult[Any]]
-    summary: BulkSummary
-
-    @property
-    def codes(self) -> dict[Any, str]:
-        return {r.recipient: r.voucher.code for r in self.results if r.voucher is not None}
-
-    @property
-    def statuses(self) -> list[tuple[Any, BulkStatus]]:
-        return sorted((str(r.recipient), r.status) for r in self.results)
-
-
-def summed_up(run: BulkIssue[Any], results: list[BulkResult[Any]]) -> Ran:
-    """Hold that the summary says what the results say."""
-    summary = run.summary
-    counts = [sum(r.status is status for r in results) for status in BulkStatus]
-    assert counts == [summary.issued, summary.failed, summary.unresolved]
-    assert (summary.asked, summary.in_flight, summary.held) == (len(results), 0, 0)
-    return Ran(results, summary)
-
-
-async def issue(
-    shop: Shop, ledger: Ledger, recipients: Iterable[Any], batch: str = "B", **options: Any
-) -> Ran:
-    """Run to the end."""
-    async with shop.client() as client:
-        run = bulk_issue(client, batch, recipients, ledger=ledger, **options)
-        async with run:
-            results = [result async for result in run]
-    assert run.undelivered == []
-    return summed_up(run, results)
-
-
-async def assert_sound(shop: Shop, ledger: Ledger, codes: dict[Any, str]) -> None:
-    """Hold that each has a code of the server's, its own, and that none is unaccounted for."""
-    counts = await ledger.counts("B")
-    assert len(set(codes.values())) == len(codes)
-    assert set(codes.values()) <= set(shop.issued)
-    assert len(shop.issued) == counts.assigned + counts.spare
 
 
 async def test_bulk_ledger_again_returns_the_same(shop, ledger):
@@ -340,41 +292,31 @@ async def test_bulk_ledger_static_batch_is_refused(shop, ledger):
     assert run.summary == BulkSummary()
 
 
-class SlowLedger(MemoryLedger):
-    """Takes some turns before and after each commit, as a database does."""
+async def test_bulk_ledger_call_of_another_process(shop):
+    """Who is being issued to by another process is held, and has that voucher in the end."""
+    gate, held = asyncio.Event(), asyncio.Event()
 
-    async def commit(self, transition, item):
-        await turn(2)
-        result = await super().commit(transition, item)
-        await turn()
-        return result
+    async def slowly(issue):
+        await gate.wait()
+        return issue()
 
+    shop.on_issue = slowly
+    store = MemoryStore()
+    async with (
+        MemoryLedger(store, **shop.settings) as mine,
+        MemoryLedger(store, **shop.settings) as other,
+        shop.client() as client,
+    ):
+        theirs = asyncio.create_task(other.issue(client, "B", "a"))
+        while not shop.posts:
+            await turn()
 
-async def test_bulk_ledger_cancelled_at_each_await(shop):
-    """Cancelled at whatever await, the run has a result for each that it took, and another run
-    gives to each one voucher: the same, if there was one."""
-    for turns in each_turn():
-        shop.emulator.reset()
-        shop.on_issue = in_turn(None, lost, None, lost_before, lost)
-        store = MemoryStore()
-        runs: list[tuple[BulkIssue[Any], list[BulkResult[Any]]]] = []
+        def progressed(summary: BulkSummary) -> None:
+            if summary.held:
+                held.set()
+                gate.set()
 
-        async def campaign(store=store, runs=runs):
-            async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
-                run = bulk_issue(shop.client(), "B", range(12), ledger=ledger, concurrency=2)
-                runs.append((run, []))
-                async with run:
-                    async for result in run:
-                        runs[0][1].append(result)
-
-        was_cancelled = await is_cancelled_after(turns, campaign())
-        assert tasks_left() == set()
-        first = [summed_up(run, seen + run.undelivered) for run, seen in runs]
-        async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
-            last = await issue(shop, ledger, range(12), concurrency=2)
-            assert last.summary.issued == 12
-            await assert_sound(shop, ledger, last.codes)
-        assert all(ran.codes.items() <= last.codes.items() for ran in first)
-        if not was_cancelled:
-            assert turns > 50
-            return
+        ran = await issue(shop, mine, "a", on_progress=progressed)
+        assert held.is_set()
+        assert ran.codes == {"a": (await theirs).code}
+        assert shop.posts == 1

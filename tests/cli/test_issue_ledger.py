@@ -181,8 +181,11 @@ def test_issue_interrupted_keeps_the_rows_that_were_there(issue, shop, tmp_path:
 
 
 @pytest.mark.usefixtures("sigint")
-def test_issue_interrupted_while_it_waits(start, shop, url: str, tmp_path: Path) -> None:
-    """Ctrl-C ends the wait for what is unknown at once: exit 4, each has a row."""
+def test_issue_interrupted_while_it_waits(rm, start, shop, url: str, tmp_path: Path) -> None:
+    """Ctrl-C ends the wait for what is unknown at once: exit 4, each has a row.
+
+    It is settled by ``ledger reconcile`` as well as by another run.
+    """
     lose(shop, 1)
     path = tmp_path / "out.csv"
     options = ("--exclusive", "--settle", 3600, "--output", path)
@@ -196,6 +199,11 @@ def test_issue_interrupted_while_it_waits(start, shop, url: str, tmp_path: Path)
     assert process.returncode == 4
     assert "3 asked: 2 issued, 0 failed, 1 unknown" in err
     assert len(path.read_text().splitlines()) == 4
+    ended = rm("ledger", "reconcile", url, "B", *AT_ONCE)
+    assert (ended.code, ended.out) == (0, "3 listed: 1 adopted, 0 not issued, 0 open, 0 held\n")
+    assert ended.err.startswith("Outcomes are unknown: waiting 0 s, ")
+    again = rm("issue", "B", "--count", 3, "--ledger", url)
+    assert sorted(codes_of(again).values()) == sorted(shop.issued())
 
 
 def test_issue_ledger_in_use(issue, shop, url: str, tmp_path: Path) -> None:

@@ -1,0 +1,54 @@
+"""A bulk issue through a ledger, cancelled wherever it waits, and run again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shop import Shop, assert_sound, in_turn, issue, lost, lost_before, summed_up
+from stepping import each_turn, is_cancelled_after, tasks_left, turn
+
+from rm_voucher import BulkResult, bulk_issue
+from rm_voucher.bulk_run import BulkIssue
+from rm_voucher.ledger import MemoryLedger
+from rm_voucher.ledger.memory import MemoryStore
+
+
+class SlowLedger(MemoryLedger):
+    """Takes some turns before and after each commit, as a database does."""
+
+    async def commit(self, transition, item):
+        await turn(2)
+        result = await super().commit(transition, item)
+        await turn()
+        return result
+
+
+async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
+    """Cancelled at whatever await, the run has a result for each that it took, and another run
+    gives to each one voucher: the same, if there was one."""
+    shop = Shop(credentials, time)
+    for turns in each_turn():
+        shop.emulator.reset()
+        shop.on_issue = in_turn(None, lost, None, lost_before, lost)
+        store = MemoryStore()
+        runs: list[tuple[BulkIssue[Any], list[BulkResult[Any]]]] = []
+
+        async def campaign(store=store, runs=runs):
+            async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+                run = bulk_issue(shop.client(), "B", range(12), ledger=ledger, concurrency=2)
+                runs.append((run, []))
+                async with run:
+                    async for result in run:
+                        runs[0][1].append(result)
+
+        was_cancelled = await is_cancelled_after(turns, campaign())
+        assert tasks_left() == set()
+        first = [summed_up(run, seen + run.undelivered) for run, seen in runs]
+        async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+            last = await issue(shop, ledger, range(12), concurrency=2)
+            assert last.summary.issued == 12
+            await assert_sound(shop, ledger, last.codes)
+        assert all(ran.codes.items() <= last.codes.items() for ran in first)
+        if not was_cancelled:
+            assert turns > 50
+            return
