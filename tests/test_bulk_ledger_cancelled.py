@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from shop import Shop, assert_sound, in_turn, issue, lost, lost_before, summed_up
@@ -52,3 +53,63 @@ async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
         if not was_cancelled:
             assert turns > 50
             return
+
+
+async def test_bulk_ledger_left_while_a_listing_is_read(credentials, time):
+    """A listing that is read beside the calls does not hold up the end, and all is closed."""
+    shop = Shop(credentials, time)
+    shop.on_issue = in_turn(*[lost] * 60)
+    handle, listing = shop.emulator.handle, asyncio.Event()
+
+    async def never(request):
+        listing.set()
+        await asyncio.Event().wait()
+
+    async with (
+        shop.client() as client,
+        MemoryLedger(mode="exclusive", **shop.settings) as ledger,
+    ):
+        await ledger.prepare(client, "B")
+        shop.emulator.handle = lambda request: (
+            never(request) if request.operation == "vouchers" else handle(request)
+        )
+        async with bulk_issue(client, "B", range(500), ledger=ledger, concurrency=2) as run:
+            async for _ in run:
+                if listing.is_set():
+                    break
+    assert run.summary.unresolved > 50
+    assert tasks_left() == set()
+
+
+async def test_ledger_closed_by_a_cancelled_task(credentials, time):
+    """A cancellation while the ledger waits for its calls still closes its storage."""
+    shop, closed, issuing = Shop(credentials, time), [], []
+    answer = asyncio.Event()
+
+    async def slowly(issue):
+        await answer.wait()
+        return issue()
+
+    class Closing(MemoryLedger):
+        async def _close(self):
+            closed.append(self)
+
+    async def use(client):
+        async with Closing(mode="exclusive", **shop.settings) as ledger:
+            issuing.append(asyncio.ensure_future(ledger.issue(client, "B", "a")))
+            while not shop.posts:
+                await turn()
+
+    shop.on_issue = slowly
+    async with shop.client() as client:
+        task = asyncio.create_task(use(client))
+        while not shop.posts:
+            await turn()
+        await turn(5)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert len(closed) == 1
+        answer.set()
+        await asyncio.wait(issuing)
+    assert tasks_left() == set()

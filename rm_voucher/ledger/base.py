@@ -175,9 +175,12 @@ class Ledger(ABC):
         """Wait for the calls in flight, and close the database. It may be called again."""
         if self._opened:
             self._opened = False
-            while self._tasks:
-                await asyncio.wait(self._tasks)
-            await self._close()
+            self.sender.stop_reconciling()
+            try:
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
+            finally:
+                await self._close()
 
     @bare
     async def issue(

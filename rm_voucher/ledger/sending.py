@@ -26,6 +26,7 @@ from rm_voucher.settings import Timeout
 
 if TYPE_CHECKING:
     from rm_voucher.ledger.base import Ledger
+    from rm_voucher.ledger.reconcile import Reconciliation
 
 __all__ = ["Sender"]
 
@@ -47,6 +48,7 @@ class Sender:
         self.doubts: dict[str, int] = defaultdict(int)
         """How many outcomes of a batch became unknown since it was last reconciled."""
         self._sent = 0
+        self._reconciling: set[asyncio.Task[Reconciliation]] = set()
         self._numbers = itertools.count(1)
 
     async def ask(
@@ -202,7 +204,14 @@ class Sender:
         if ledger.mode is Mode.EXCLUSIVE and self.doubts[batch_key] > many:
             self.doubts[batch_key] = 0
             with contextlib.suppress(LedgerError):  # it is being closed: left to the next process
-                ledger.start(ledger.reconcile(client, batch_key))
+                task = ledger.start(ledger.reconcile(client, batch_key))
+                self._reconciling.add(task)
+                task.add_done_callback(self._reconciling.discard)
+
+    def stop_reconciling(self) -> None:
+        """Give up what reads a listing beside the calls: a long one would hold up the end."""
+        for task in self._reconciling:
+            task.cancel()
 
     @staticmethod
     def _unknown(batch_key: str, attempt_id: str | None, what: str) -> OutcomeUnknownError:
