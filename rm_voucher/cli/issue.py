@@ -123,6 +123,15 @@ def run_issue(
 ) -> None:
     """Issue to all, write each result, note how it went. Ctrl-C waits for the calls in flight."""
 
+    def written(result: BulkResult[str]) -> bool:
+        report.add(result)
+        try:
+            results.add(result)
+        except OutputError as exc:  # noted here: a cancellation may take its place
+            report.unwritten = exc
+            return False
+        return True
+
     async def issue() -> None:
         with show_progress(report.total, bar=not results.shares_terminal) as on_progress:
             async with client, ledger or contextlib.nullcontext():
@@ -137,20 +146,14 @@ def run_issue(
                 try:
                     async with run:
                         async for result in run:
-                            report.add(result)
-                            results.add(result)
-                except OutputError as exc:
-                    report.unwritten = exc
+                            if not written(result):
+                                break
                 except VoucherError as exc:
                     report.stopped = exc
                 finally:
                     report.summary = run.summary
                     for result in run.undelivered:
-                        report.add(result)
-                        try:
-                            results.add(result)
-                        except OutputError as exc:
-                            report.unwritten = exc
+                        written(result)
 
     try:
         run_until_interrupted(

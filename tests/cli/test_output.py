@@ -502,3 +502,19 @@ def test_stderr_missing(rm, embedded, monkeypatch: pytest.MonkeyPatch, as_json: 
 def test_output_error_is_ours() -> None:
     """Whoever catches the library's errors catches this one."""
     assert issubclass(output.OutputError, output.VoucherError)
+
+
+@pytest.mark.usefixtures("sigint")
+def test_disk_full_after_an_interruption(rm, embedded, out: Path, fail_writing) -> None:
+    """What was in flight when it was interrupted goes to standard output if the disk is full."""
+
+    def issue(answer: Callable[[], Response]) -> Response:
+        signal.raise_signal(signal.SIGINT)
+        return answer()
+
+    embedded.on_issue = issue
+    fail_writing(2)
+    ended = rm("issue", "B", "--count", 9, "--concurrency", 1, "--output", out)
+    assert ended.code == 130
+    assert codes(ended.out) == embedded.issued
+    assert "can't be written: No space left on device" in ended.err
