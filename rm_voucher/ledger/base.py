@@ -242,18 +242,20 @@ class Ledger(ABC):
         """Issue to all requests of a batch that wait, and settle what is unknown.
 
         It takes at least ``settle_s`` where an outcome is unknown, and as long again for what
-        gets lost meanwhile; it ends when nothing waits, or waiting settles nothing. Returns how
-        the batch stands then. Cancelling is safe. ``request_ids``: only these. Raises what stops
-        a batch: `BatchStoppedError`, `OutOfStockError`, `AuthenticationError` and the like.
+        gets lost meanwhile; it ends when waiting settles nothing more. Returns how the batch
+        stands then, or raises what stopped it, such as `OutOfStockError`. ``request_ids``: only
+        these. Cancelling is safe.
         """
         await self.prepare(client, batch_key)
         only = None if request_ids is None else list(request_ids)
-        await issue_waiting(self, client, batch_key, only, concurrency)
+        stopped = await issue_waiting(self, client, batch_key, only, concurrency)
         idle = 0
         while idle < _IDLE_ROUNDS and await anybody_waits(self, batch_key, only):
             report = await self.reconcile(client, batch_key, wait=True)
             idle = 0 if report.adopted or report.not_issued else idle + 1
-            await issue_waiting(self, client, batch_key, only, concurrency)
+            stopped = await issue_waiting(self, client, batch_key, only, concurrency)
+        if stopped is not None:
+            raise stopped
         return await self.counts(batch_key)
 
     async def reconcile(
@@ -349,9 +351,7 @@ class Ledger(ABC):
 
     async def recover(self, batch_key: str | None = None) -> None:
         """Make ambiguous what a process was sending that is gone. Entering the ledger does it."""
-        sending = await self.read(
-            lambda unit: unit.find_attempts(batch_key, [AttemptState.SENDING])
-        )
+        sending = await self.attempts(batch_key, (AttemptState.SENDING,))
         lost = tuple(attempt for attempt in sending if attempt.id not in self.sender.live)
         for begin in range(0, len(lost), _PAGE):
             part = lost[begin : begin + _PAGE]

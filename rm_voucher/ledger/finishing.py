@@ -28,8 +28,8 @@ async def issue_waiting(
     batch_key: str,
     only: Sequence[str] | None,
     concurrency: int,
-) -> None:
-    """Issue to all of a batch, or to those named; raise what stops them all."""
+) -> VoucherError | None:
+    """Issue to all of a batch, or to those named; return what stopped it for all."""
     limit = asyncio.Semaphore(concurrency)
     stopped: list[VoucherError] = []
 
@@ -48,7 +48,8 @@ async def issue_waiting(
     async for block in _waiting(ledger, batch_key, only):
         await asyncio.gather(*map(issue, block))
         if stopped:
-            raise stopped[0]
+            return stopped[0]
+    return None
 
 
 async def anybody_waits(ledger: Ledger, batch_key: str, only: Sequence[str] | None) -> bool:
@@ -57,7 +58,7 @@ async def anybody_waits(ledger: Ledger, batch_key: str, only: Sequence[str] | No
         return (await ledger.counts(batch_key)).ambiguous > 0
     for begin in range(0, len(only), _BLOCK):
         rows = await ledger.read(functools.partial(_load, only[begin : begin + _BLOCK]))
-        if any(row.state is RequestState.WAITING for row in rows):
+        if any(row.state is RequestState.WAITING and row.attempt_id for row in rows):
             return True
     return False
 

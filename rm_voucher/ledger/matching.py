@@ -14,7 +14,7 @@ import attrs
 from rm_voucher.ledger.commands import Found, Settlement
 from rm_voucher.ledger.records import Attempt, AttemptState, Mode
 
-__all__ = ["Evidence", "candidates", "conclude"]
+__all__ = ["Evidence", "candidates", "conclude", "time_of"]
 
 _LATE = 2
 """How many times ``settle_s`` after its end an attempt's code may show up and still be known as
@@ -83,9 +83,14 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     return attrs.evolve(nothing, adopt=adopt)
 
 
+def time_of(attempt: Attempt, evidence: Evidence) -> tuple[float, float]:
+    """Return from when until when an attempt's code may have been issued, as the server says."""
+    return _window(attempt, evidence, _LATE * evidence.settle_s)
+
+
 def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
     """Return the orphans that may be an attempt's."""
-    begin, end = _window(attempt, evidence, _LATE * evidence.settle_s)
+    begin, end = time_of(attempt, evidence)
     return [
         found for found in orphans if found.assigned_at is None or begin <= found.assigned_at <= end
     ]

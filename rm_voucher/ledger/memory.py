@@ -152,6 +152,13 @@ class MemoryUnit(Unit):
         ]
         return sorted(rows, key=attrgetter("sent_at"))
 
+    def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
+        return [
+            code
+            for code in self._group(batch, CodeState.FOREIGN)
+            if code.assigned_at is None or begin <= code.assigned_at <= end
+        ]
+
     def known(self, codes: Sequence[str]) -> set[str]:
         return set(codes) & self._store.codes.keys()
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from rm_voucher.client import VoucherClient
-from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.exceptions import InvalidRequestError, LedgerError
 from rm_voucher.frames import bare
 from rm_voucher.ledger.commands import Found, Listed, Settlement
-from rm_voucher.ledger.matching import Evidence, candidates, conclude
+from rm_voucher.ledger.matching import Evidence, candidates, conclude, time_of
 from rm_voucher.ledger.records import Attempt, AttemptState, Batch
 from rm_voucher.ledger.settling import list_codes, settle
 from rm_voucher.models import Voucher, VoucherBatch, VoucherStatus
@@ -25,6 +25,8 @@ __all__ = ["HeldAttempt", "Reconciliation", "prepare", "read_baseline", "reconci
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1
 _AT_ONCE = 200
+_BASELINE_TRIES = 3  # a listing may be a little behind
+_BASELINE_WAIT_S = 5.0
 _WITHOUT_CODE = (
     AttemptState.AMBIGUOUS,
     AttemptState.NOT_ISSUED,
@@ -100,11 +102,22 @@ async def read_baseline(
 
     if anew:
         await keep(anew=True)
-    async for page in client.vouchers(batch_key).pages():
-        issued = _issued(page.items)
-        for begin in range(0, len(issued), _AT_ONCE):
-            await keep(issued[begin : begin + _AT_ONCE])
-    await keep(last=True)
+    for _ in range(_BASELINE_TRIES):
+        issued_before = _issued_count(await _look_up(client, batch_key))
+        listed = 0
+        async for page in client.vouchers(batch_key).pages():
+            issued = _issued(page.items)
+            listed += len(issued)
+            for begin in range(0, len(issued), _AT_ONCE):
+                await keep(issued[begin : begin + _AT_ONCE])
+        if not ledger.check_balance or issued_before is None or listed >= issued_before:
+            await keep(last=True)
+            return
+        await ledger.sleep(_BASELINE_WAIT_S)
+    raise LedgerError(
+        f"The batch's listing has {listed:,} issued vouchers, and by its balance there are "
+        f"{issued_before:,}: a code that is not listed yet would pass for ours. Try again later."
+    )
 
 
 @bare
@@ -252,8 +265,13 @@ async def _report(
 ) -> Reconciliation:
     rows = await ledger.read(lambda unit: unit.find_batches())
     taken = {found.code for _, found in settlement.adopt}
-    left = [found for found in evidence.orphans if found.code not in taken]
+    left = {found.code: found for found in evidence.orphans if found.code not in taken}
     held = await ledger.attempts(batch_key, (AttemptState.UNRESOLVED,))
+    if held:  # it may be its code that was taken for foreign
+        times = [time_of(attempt, evidence) for attempt in held]
+        begin, end = min(time[0] for time in times), max(time[1] for time in times)
+        for code in await ledger.read(lambda unit: unit.find_foreign(batch_key, begin, end)):
+            left[code.code] = Found(code=code.code, assigned_at=code.assigned_at)
     still_open = await ledger.attempts(batch_key, (AttemptState.AMBIGUOUS,))
     return Reconciliation(
         listed=listed,
@@ -265,7 +283,9 @@ async def _report(
                 attempt_id=attempt.id,
                 sent_at=attempt.sent_at,
                 ended_at=attempt.ended_at,
-                candidates=tuple(found.code for found in candidates(attempt, left, evidence)),
+                candidates=tuple(
+                    found.code for found in candidates(attempt, left.values(), evidence)
+                ),
             )
             for attempt in held
         ),

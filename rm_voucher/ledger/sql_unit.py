@@ -174,6 +174,11 @@ class SqlUnit(Unit):
             wanted = wanted.where(attempts.c.batch == batch)
         return self._made(Attempt, wanted.order_by(attempts.c.sent_at))
 
+    def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
+        foreign = _SELECTS[Code].where(codes.c.batch == batch, codes.c.state == CodeState.FOREIGN)
+        in_time = codes.c.assigned_at.between(begin, end) | codes.c.assigned_at.is_(None)
+        return self._made(Code, foreign.where(in_time))
+
     def known(self, codes_: Sequence[str]) -> set[str]:
         wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
         return set(self._connection.scalars(wanted))

@@ -199,6 +199,10 @@ class Unit(ABC):
         """Return the attempts in these states, the first sent first."""
 
     @abstractmethod
+    def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
+        """Return the FOREIGN codes that the server issued in that time, or nobody knows when."""
+
+    @abstractmethod
     def known(self, codes: Sequence[str]) -> set[str]:
         """Return those of these codes that are in the ledger, in whatever state."""
 
