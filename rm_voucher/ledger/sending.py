@@ -26,7 +26,6 @@ from rm_voucher.settings import Timeout
 
 if TYPE_CHECKING:
     from rm_voucher.ledger.base import Ledger
-    from rm_voucher.ledger.reconcile import Reconciliation
 
 __all__ = ["Sender"]
 
@@ -48,7 +47,7 @@ class Sender:
         self.doubts: dict[str, int] = defaultdict(int)
         """How many outcomes of a batch became unknown since it was last reconciled."""
         self._sent = 0
-        self._reconciling: set[asyncio.Task[Reconciliation]] = set()
+        self._reconciling: set[asyncio.Task[object]] = set()
         self._numbers = itertools.count(1)
 
     async def ask(
