@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 __all__ = ["GroupCommit", "UnavailableError"]
 
@@ -81,16 +81,9 @@ class GroupCommit(Generic[O, R]):
                     await self._commit_group([one])
                 return
             for _, future in group:
-                _resolve(future, exc)
+                if not future.done():  # cancelled
+                    future.set_exception(exc)
             return
         for (_, future), result in zip(group, results, strict=True):
-            _resolve(future, result)
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if future.done():
-        return  # cancelled
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+            if not future.done():
+                future.set_result(result)
