@@ -18,6 +18,11 @@ import attrs
 import orjson
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import (  # noqa: F401 - fixtures
+    postgres_database,
+    postgres_ledger_url,
+    postgres_url,
+)
 
 from rm_voucher import (
     ConnectError,

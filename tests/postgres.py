@@ -1,0 +1,109 @@
+"""PostgreSQL for tests: a database for each process of tests, or a skip that says why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+import pytest
+
+SERVICE = os.environ.get("RM_TEST_POSTGRES_URL", "postgresql://root@127.0.0.1/test")
+
+
+def execute(url: str, statement: str, *values: object) -> list[Any]:
+    """Run a statement in a connection and transaction of its own; return its rows."""
+    import psycopg  # an extra, and slow to import
+
+    with psycopg.connect(url, autocommit=True, connect_timeout=5) as connection:
+        cursor = connection.execute(statement, values or None)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def run_sql(url: str, statement: str, *values: object) -> list[Any]:
+    """Run a statement beside whatever is tested."""
+    return await asyncio.to_thread(execute, url, statement, *values)
+
+
+async def end_connections(url: str) -> int:
+    """End all connections to a database, as a restart of the server does; return how many."""
+    ended = await run_sql(
+        url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    return len(ended)
+
+
+def give_up(url: str, reason: object) -> NoReturn:
+    """Skip a test that needs PostgreSQL; in CI, fail if there is something at its address."""
+    from sqlalchemy.engine import make_url  # an extra, and slow to import
+
+    at = make_url(url)
+    text = f"PostgreSQL at {at!r} can't be used: {reason}"
+    if os.environ.get("CI") == "true" and _listens(at.host or "127.0.0.1", at.port or 5432):
+        pytest.fail(text, pytrace=False)
+    pytest.skip(text)
+
+
+def _listens(host: str, port: int) -> bool:
+    with contextlib.suppress(OSError):
+        socket.create_connection((host, port), 1).close()
+        return True
+    return False
+
+
+@pytest.fixture(scope="session")
+def postgres_database() -> Iterator[str]:
+    """The URL of a database that this process of tests has for itself."""
+    import psycopg
+    from sqlalchemy.engine import make_url
+
+    name = f"rm_test_{secrets.token_hex(6)}"
+    try:
+        execute(SERVICE, f"CREATE DATABASE {name}")
+    except psycopg.Error as exc:
+        give_up(SERVICE, exc)
+    # Nothing here is about a crash of the server, so no commit need wait for its disk.
+    execute(SERVICE, f"ALTER DATABASE {name} SET synchronous_commit = off")
+    yield make_url(SERVICE).set(database=name).render_as_string(hide_password=False)
+    execute(SERVICE, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def postgres_url(postgres_database: str) -> str:
+    """The URL of a PostgreSQL database without tables."""
+    _clear(postgres_database, keep="")
+    return postgres_database
+
+
+@pytest.fixture
+def postgres_ledger_url(postgres_database: str) -> str:
+    """The URL of a PostgreSQL database that has at most the tables of a ledger, empty ones.
+
+    To make them costs more than most tests.
+    """
+    _clear(postgres_database, keep="rm_ledger_")
+    return postgres_database
+
+
+def _clear(url: str, *, keep: str) -> None:
+    execute(
+        url,
+        f"""DO $$ DECLARE name text; BEGIN
+            SET LOCAL lock_timeout = '5s';
+            SET LOCAL client_min_messages = warning;
+            FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+                IF '{keep}' <> '' AND to_regclass('rm_ledger_codes') IS NOT NULL
+                        AND (starts_with(name, '{keep}') OR name = 'rm_schema_versions') THEN
+                    IF starts_with(name, '{keep}') THEN EXECUTE 'DELETE FROM ' || name; END IF;
+                ELSE
+                    EXECUTE 'DROP TABLE ' || name || ' CASCADE';
+                END IF;
+            END LOOP;
+        END $$""",
+    )
