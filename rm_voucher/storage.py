@@ -32,7 +32,7 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.group_commit import UnavailableError
@@ -45,12 +45,20 @@ _log = logging.getLogger("rm_voucher.storage")
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _PATIENCE_S = 30.0
-_BUSY_S = 5
+_BUSY_S = 5.0
 _SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
 # Of SQLSTATE: connection lost, and shutdown.
 _LOST = ("08", "57P")
-# Serialization failure and deadlock, and too many connections.
-_PASSING = ("40", "53300")
+# Serialization failure and deadlock, too many connections, and a lock that is held for long.
+_PASSING = ("40", "53300", "55P03")
+# Of the server's refusals to connect, which come without SQLSTATE.
+_PASSING_REFUSALS = (
+    "too many",
+    "remaining connection slots",
+    "starting up",
+    "shutting down",
+    "recovery",
+)
 
 _versions = Table(
     "rm_schema_versions",
@@ -94,7 +102,8 @@ class Database:
     """An engine, a connection that alone writes, and another that reads, each in a thread.
 
     ``error`` is what is raised for all that the database or its driver raises. ``on_connect`` is
-    run on each connection that is to write, for instance to take a lock that lives with it.
+    run on each connection that is to write, for instance to take a lock that lives with it;
+    ``on_close`` when all connections are closed, in another thread.
     """
 
     def __init__(
@@ -104,6 +113,7 @@ class Database:
         *,
         error: type[VoucherError],
         on_connect: Callable[[Connection], None] = lambda _: None,
+        on_close: Callable[[], None] = lambda: None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         monotonic: Callable[[], float],
         patience_s: float = _PATIENCE_S,
@@ -111,6 +121,8 @@ class Database:
         self._schema = schema
         self._error = error
         self._on_connect = on_connect
+        self._on_close = on_close
+        self._closing: asyncio.Future[None] | None = None
         self._sleep = sleep
         self._monotonic = monotonic
         self._patience_s = patience_s
@@ -132,12 +144,13 @@ class Database:
         await self.read(self._check_version)
 
     async def close(self) -> None:
-        """Wait for what is going on, and close all connections. It may be called again."""
-        for thread in (self._writing, self._reader):
-            # Waited for even when the loop is ending.
-            await asyncio.shield(asyncio.to_thread(thread.shutdown))
-        self._drop_writer()
-        self._engine.dispose()
+        """Wait for what is going on, and close all connections. It may be called again.
+
+        Cancelling this does not stop it: it goes on in its thread.
+        """
+        if self._closing is None:
+            self._closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
+        await asyncio.shield(self._closing)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` in a transaction that sees one state and writes nothing.
@@ -153,6 +166,13 @@ class Database:
         this does not take it back.
         """
         return await self._patiently(self._writing, lambda: self._write(work))
+
+    def _shut(self) -> None:
+        for thread in (self._writing, self._reader):
+            thread.shutdown()
+        self._drop_writer()
+        self._engine.dispose()
+        self._on_close()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._reading.connect() as connection, connection.begin():
@@ -183,14 +203,21 @@ class Database:
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
         deadline = self._monotonic() + self._patience_s
         wait_s = 0.05
+        may_collide = True
         while True:
+            if self._closing is not None:
+                raise self._error("The database is closed.")
             try:
                 return await asyncio.get_running_loop().run_in_executor(thread, attempt)
             except (SQLAlchemyError, OSError) as exc:
                 passes = _passes(exc)
+                collides = may_collide and isinstance(exc, IntegrityError)
                 error = self._error(_sentence(exc))
                 kind = type(exc).__name__
             # From here on, nothing is raised in the context of what holds parameters.
+            if collides:  # Another process added the row after we looked; now it is to be seen.
+                may_collide = False
+                continue
             if not passes:
                 raise error
             if self._monotonic() + wait_s > deadline:
@@ -253,10 +280,12 @@ def _sqlite(url: URL) -> Engine:
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # transactions begin below, not in the driver
-        cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except BaseException:
+            connection.close()  # nobody else does
+            raise
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -267,16 +296,27 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    # A host that vanishes must let go of its locks. A plan that was made while a table was empty
-    # reads all of it ever after.
+    # A host that vanishes must let go of its locks, and so must a worker that stands still. A plan
+    # that was made while a table was empty reads all of it ever after.
     settings = {
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",
         "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+        "lock_timeout": f"{_BUSY_S * 1000:.0f}",
         "plan_cache_mode": "force_custom_plan",
     }
-    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
-    return create_engine(url, connect_args={"options": options})
+    options = [str(url.query.get("options", "")), *(f"-c {n}={v}" for n, v in settings.items())]
+    # A thread that waits for a server that vanished can't be cancelled, and the process not ended.
+    ours = {
+        "connect_timeout": "10",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+    }
+    given = {name: value for name, value in ours.items() if name not in url.query}
+    return create_engine(url, connect_args={**given, "options": " ".join(options).strip()})
 
 
 def _passes(error: Exception) -> bool:
@@ -289,7 +329,19 @@ def _passes(error: Exception) -> bool:
         _is_lost(error)
         or _sqlstate(error).startswith(_PASSING)
         or "database is locked" in str(error.orig)
+        or (_is_refusal(error) and _refusal_passes(str(error.orig)))
     )
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL could not be connected to."""
+    # Which comes without SQLSTATE, even where the server gave one.
+    return error.statement is None and getattr(error.orig, "sqlstate", "") is None
+
+
+def _refusal_passes(text: str) -> bool:
+    """Return whether nobody answered, or somebody who is busy. A wrong password stays wrong."""
+    return "FATAL:" not in text or any(reason in text for reason in _PASSING_REFUSALS)
 
 
 def _is_lost(error: BaseException) -> bool:
@@ -316,6 +368,8 @@ def _reason(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) else None
     if isinstance(cause, sqlite3.Error):
         return str(cause)
+    if isinstance(error, DBAPIError) and _is_refusal(error):
+        return str(cause).partition("\n")[0]
     said = getattr(getattr(cause, "diag", None), "message_primary", None)
     return str(said or type(cause or error).__name__)
 

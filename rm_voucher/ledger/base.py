@@ -18,10 +18,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, Unpack
 
 from rm_voucher.client import VoucherClient
-from rm_voucher.exceptions import (
-    ConfigurationError,
-    LedgerError,
-)
+from rm_voucher.exceptions import ConfigurationError, LedgerError
 from rm_voucher.frames import bare
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger.commands import Found, Held, Recover, Resolve, check_id, digest
@@ -155,12 +152,14 @@ class Ledger(ABC):
     async def __aenter__(self) -> Self:
         await self._open()
         self._opened = True
-        if not self.read_only:
-            await self.recover()
-        for attempt in await self.read(
-            lambda unit: unit.find_attempts(None, [AttemptState.AMBIGUOUS])
-        ):
-            self.ambiguous_since[attempt.id] = self.monotonic()
+        try:
+            if not self.read_only:
+                await self.recover()
+            for attempt in await self.attempts(states=[AttemptState.AMBIGUOUS]):
+                self.ambiguous_since[attempt.id] = self.monotonic()
+        except BaseException:
+            await self.aclose()  # nobody else will
+            raise
         return self
 
     async def __aexit__(

@@ -58,9 +58,15 @@ class FileGuard:
         return int(noted) if noted.strip() else None
 
     def note(self, commits: int) -> None:
-        """Note how many commits the file has now. A kill of the process does not lose it."""
+        """Note how many commits the file has now. A kill of the process does not lose it.
+
+        Raises `LedgerError`.
+        """
         if self._descriptor is not None:
-            os.pwrite(self._descriptor, b"%0*d" % (_DIGITS, commits), 0)
+            try:
+                os.pwrite(self._descriptor, b"%0*d" % (_DIGITS, commits), 0)
+            except OSError as exc:
+                raise LedgerError(f"{self._path} can't be written: {exc.strerror}.") from None
 
     def release(self) -> None:
         """Let go of the lock."""

@@ -37,16 +37,17 @@ class SqlLedger(Ledger):
         super().__init__(**settings)
         parsed = parse_url(url)
         self.read_only = read_only
+        self._file = database_file(parsed)
         self._database = Database(
             parsed,
             SCHEMA,
             error=LedgerError,
             on_connect=self._hold_owner,
+            on_close=self._let_go,
             sleep=self.sleep,
             monotonic=self.monotonic,
         )
-        self._guard = FileGuard(database_file(parsed)) if self._database.is_sqlite else None
-        self._file = database_file(parsed)
+        self._guard = FileGuard(self._file) if self._database.is_sqlite else None
         self._commits = 0
         self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
 
@@ -61,13 +62,11 @@ class SqlLedger(Ledger):
         return await self._database.read(lambda connection: reading(SqlUnit(connection)))
 
     async def _open(self) -> None:
-        if self.read_only:
-            if self._guard is not None and not self._file.exists():
-                raise LedgerError(f"There is no file {self._file}.")
-            await self._database.open_read_only()
-            return
-        noted = None if self._guard is None else self._guard.acquire()
         try:
+            if self.read_only:
+                await self._look()
+                return
+            noted = None if self._guard is None else self._guard.acquire()
             await self._database.open()
             if self._guard is not None:
                 self._commits = await self._database.write(lambda c: _check_age(c, noted))
@@ -77,6 +76,11 @@ class SqlLedger(Ledger):
             raise
         self._writer = GroupCommit(self._commit_all)
 
+    async def _look(self) -> None:
+        if self._guard is not None and not self._file.exists():
+            raise LedgerError(f"There is no file {self._file}.")
+        await self._database.open_read_only()
+
     async def _close(self) -> None:
         writer, self._writer = self._writer, None  # nothing new meanwhile
         try:
@@ -84,8 +88,10 @@ class SqlLedger(Ledger):
                 await writer.close()
         finally:
             await self._database.close()
-            if self._guard is not None:
-                self._guard.release()
+
+    def _let_go(self) -> None:
+        if self._guard is not None:
+            self._guard.release()
 
     async def _commit_all(
         self, operations: Sequence[tuple[Transition[Any, Any], Any]]
@@ -121,7 +127,9 @@ class SqlLedger(Ledger):
     def _hold_owner(self, connection: Connection) -> None:
         """Show that this process lives. In SQLite the file's lock does."""
         if not self._database.is_sqlite:
-            connection.execute(select(func.pg_advisory_lock(OWNER_LOCK, owner_key(self.owner))))
+            # Shared: the server may not know yet that our last connection is lost.
+            lock = func.pg_advisory_lock_shared(OWNER_LOCK, owner_key(self.owner))
+            connection.execute(select(lock))
 
 
 def _check_age(connection: Connection, noted: int | None) -> int:
