@@ -110,6 +110,21 @@ async def test_group_is_not_replayed_when_the_database_is_out_of_reach(writer, s
     assert await writer.run(7) == 70
 
 
+async def test_group_cancelled_waiter_of_a_failed_group(writer, store) -> None:
+    """It is left out when the others are told of the error."""
+    store.gate.clear()
+    asked = [asyncio.create_task(writer.run(number)) for number in (1, 2)]
+    await store.entered.wait()
+    asked[0].cancel()
+    store.down = RuntimeError("down")
+    store.down.__cause__ = UnavailableError()
+    store.gate.set()
+    with pytest.raises(RuntimeError, match="down"):
+        await asked[1]
+    assert asked[0].cancelled()
+    store.down = None
+
+
 async def test_group_cancelled_waiter_leaves_its_operation(writer, store) -> None:
     """The operation is committed, and the others of its group get their results."""
     store.gate.clear()

@@ -1,4 +1,4 @@
-"""A database's threads: what is cancelled, what a loop waits for at its end, and who blocks whom."""
+"""A database's threads: what is cancelled, what the end of a loop waits for, who blocks whom."""
 
 from __future__ import annotations
 

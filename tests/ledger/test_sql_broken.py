@@ -210,7 +210,7 @@ async def test_disk_is_full(open_ledger, file: Path) -> None:
 
         await ledger._database.write(allow(1))  # SQLite makes it as many as there are
         results = await asyncio.gather(
-            *(issue(ledger, f"request {number}") for number in range(300)), return_exceptions=True
+            *(issue(ledger, f"request {number}") for number in range(100)), return_exceptions=True
         )
         errors = [result for result in results if isinstance(result, BaseException)]
         assert errors
