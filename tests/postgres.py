@@ -92,6 +92,12 @@ def postgres_ledger_url(postgres_database: str) -> str:
 
 
 def _clear(url: str, *, keep: str) -> None:
+    # What a killed process left may still hold locks.
+    execute(
+        url,
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
     execute(
         url,
         f"""DO $$ DECLARE name text; BEGIN

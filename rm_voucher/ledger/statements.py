@@ -18,8 +18,8 @@ class Statement:
 
     Attributes:
         sqlite: for one row; it is run for each, by the driver.
-        postgresql: for all rows at once; it takes an array for each column, in binary, which psycopg
-            makes in a third of the time.
+        postgresql: for all rows at once; it takes an array for each column, in binary, which
+            psycopg makes in a third of the time.
         values_of: returns a row's values in the order of both.
     """
 
