@@ -155,7 +155,7 @@ class MemoryUnit(Unit):
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
         return [
             code
-            for code in self._group(batch, CodeState.FOREIGN)
+            for code in self._group(Code, batch, CodeState.FOREIGN)
             if code.assigned_at is None or begin <= code.assigned_at <= end
         ]
 

@@ -6,6 +6,7 @@ from acting import Acting, B, code_of, found, held
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import AttemptState, RequestState
 from rm_voucher.ledger.commands import Found, Held, Listed, Started
+from rm_voucher.ledger.records import CodeState
 from rm_voucher.ledger.settling import list_codes
 
 AMBIGUOUS, REJECTED = AttemptState.AMBIGUOUS, AttemptState.REJECTED
@@ -333,3 +334,17 @@ async def test_resolve_refuses_what_is_not_in_doubt(act):
         assert isinstance(await act.resolve(name, ADOPTED, "d"), LedgerError)
     assert await act.who() == {"sending": "waiting", "done": "c"}
     assert await act.ledger.read(lambda unit: unit.known(["c", "d"])) == {"c"}
+
+
+async def test_foreign_codes_are_found_by_batch_and_time(act):
+    """Between two times, both included, or without a time; codes that were given are not among."""
+    times = {"early": 10.0, "first": 20.0, "last": 30.0, "late": 31.0, "timeless": None}
+    listed = tuple(Found(code=code, assigned_at=at) for code, at in times.items())
+    for batch, part in ((B, listed), ("other", (Found(code="others", assigned_at=25.0),))):
+        item = Listed(batch=batch, at=act.at(), found=part, last=True, anew=True)
+        assert await act.commit(list_codes, item) is None
+    await act.start("r")
+    await act.confirm("r", "ours")
+    foreign = await act.ledger.read(lambda unit: unit.find_foreign(B, 20.0, 30.0))
+    assert {code.code for code in foreign} == {"first", "last", "timeless"}
+    assert {code.state for code in foreign} == {CodeState.FOREIGN}
