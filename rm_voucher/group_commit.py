@@ -39,11 +39,15 @@ class GroupCommit(Generic[O, R]):
         """Return the operation's result when it is durable.
 
         Cancelling this does not take the operation back. Is itself cancelled when the writer was,
-        as at the end of a loop.
+        as at the end of a loop. Raises `RuntimeError` in another loop than the writer's, where it
+        would wait for ever.
         """
+        loop = asyncio.get_running_loop()
+        if loop is not self._task.get_loop():
+            raise RuntimeError("This was opened in another event loop: open one in each.")
         if self._task.done():
             raise asyncio.CancelledError
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[R] = loop.create_future()
         self._waiting.append((operation, future))
         self._wake.set()
         return await future

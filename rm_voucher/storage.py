@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -123,6 +124,7 @@ class Database:
         self._on_connect = on_connect
         self._on_close = on_close
         self._closing: asyncio.Future[None] | None = None
+        self._process = os.getpid()
         self._sleep = sleep
         self._monotonic = monotonic
         self._patience_s = patience_s
@@ -207,6 +209,8 @@ class Database:
         while True:
             if self._closing is not None:
                 raise self._error("The database is closed.")
+            if self._process != os.getpid():  # where it would wait for a thread that is not there
+                raise self._error("The database was opened before a fork: open it in each process.")
             try:
                 return await asyncio.get_running_loop().run_in_executor(thread, attempt)
             except (SQLAlchemyError, OSError) as exc:

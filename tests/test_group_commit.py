@@ -172,3 +172,18 @@ async def test_cancelled_writer_leaves_nobody_waiting(store) -> None:
         await asked
     with pytest.raises(asyncio.CancelledError):
         await writer.run(2)
+
+
+def test_group_of_another_loop_is_refused(store) -> None:
+    """Nobody would be told there of what the writer does."""
+
+    async def open_writer() -> GroupCommit[int, int]:
+        return GroupCommit(store.commit)
+
+    with asyncio.Runner() as runner:
+        writer = runner.run(open_writer())
+        with asyncio.Runner() as other, pytest.raises(RuntimeError, match="another event loop"):
+            other.run(writer.run(1))
+        assert runner.run(writer.run(2)) == 20
+        runner.run(writer.close())
+    assert store.groups == [[2]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sqlite3
 import threading
 import time as real_time
@@ -177,6 +178,16 @@ async def test_lock_of_another_program_does_not_block_the_loop(
     await writing
     assert await made.read(codes) == ["A"]
     await made.close()
+
+
+async def test_fork_has_no_database(opened: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child process has none of the threads, so it is told instead of waiting for ever."""
+    child = os.getpid() + 1
+    for refused in (opened.write(add("A")), opened.read(codes)):
+        with monkeypatch.context() as patched, pytest.raises(LedgerError, match="before a fork"):
+            patched.setattr(os, "getpid", lambda: child)
+            await refused
+    assert await opened.read(codes) == []
 
 
 async def test_never_opened_database_leaves_nothing(sqlite_url: str, tmp_path: Path) -> None:
