@@ -13,6 +13,7 @@ R = TypeVar("R")
 
 _MAX_OPERATIONS = 512
 _LINGER_S = 0.002
+_MANY = 32  # operations that are worth a transaction without waiting for more
 
 
 class UnavailableError(Exception):
@@ -66,7 +67,7 @@ class GroupCommit(Generic[O, R]):
                 if not self._waiting:
                     await self._wake.wait()
                     continue
-                if crowded and len(self._waiting) < _MAX_OPERATIONS:
+                if crowded and len(self._waiting) < _MANY:
                     await asyncio.sleep(_LINGER_S)
                 group = self._waiting[:_MAX_OPERATIONS]
                 crowded = len(group) > 1

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import enum
-import json
 import zlib
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import attrs
+import orjson
 from sqlalchemy import (
     Column,
     ColumnElement,
@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.records import (
     Attempt,
     AttemptState,
@@ -46,7 +47,7 @@ from rm_voucher.ledger.schema import (
     is_in,
     requests,
 )
-from rm_voucher.ledger.statements import Statement
+from rm_voucher.ledger.statements import Lookup, Statement
 from rm_voucher.ledger.unit import Row, Unit
 
 __all__ = ["OWNER_LOCK", "SqlUnit", "owner_key"]
@@ -80,6 +81,8 @@ _ENUMS = {
 _SELECTS = {
     kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
 }
+_LOOKUPS = {kind: Lookup.by(table.c[key], _NAMES[kind]) for kind, (table, key) in _TABLES.items()}
+_CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
 _INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, (table, _) in _TABLES.items()}
 _UPDATES = {
     kind: Statement.update(table, _NAMES[kind], key) for kind, (table, key) in _TABLES.items()
@@ -115,7 +118,7 @@ class SqlUnit(Unit):
         return self._load(Code, codes)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
-        return self._rows(Code, self._among(codes.c.request_id, list(request_ids)))
+        return self._rows(Code, _CODES_OF, list(request_ids))
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
         spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
@@ -149,7 +152,10 @@ class SqlUnit(Unit):
     def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
         values = [statement.values_of(row) for row in rows]
         if self._is_sqlite:
-            self._connection.exec_driver_sql(statement.sqlite, values)
+            text = orjson.dumps(values).decode()
+            if "\\u0000" in text:  # where SQLite would end it; PostgreSQL refuses it by itself
+                raise LedgerError("What is to be kept has a NUL in it.")
+            self._connection.exec_driver_sql(statement.sqlite, (text,))
         else:
             columns = tuple(map(list, zip(*values, strict=True)))
             self._connection.exec_driver_sql(statement.postgresql, columns)
@@ -231,15 +237,17 @@ class SqlUnit(Unit):
         return [(number, request, code_of.get(request.id)) for number, request in rows]
 
     def _load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
-        table, key = _TABLES[kind]
-        return self._rows(kind, self._among(table.c[key], keys))
+        return self._rows(kind, _LOOKUPS[kind], keys)
 
-    def _rows(self, kind: type[R], where: ColumnElement[bool]) -> list[R]:
-        wanted = _SELECTS[kind].where(where)
-        if self._owner is not None:
-            # SQLite, which locks as a whole, leaves it out.
-            wanted = wanted.order_by(*wanted.selected_columns[:1]).with_for_update()
-        return self._made(kind, wanted)
+    def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
+        execute = self._connection.exec_driver_sql
+        if self._is_sqlite:
+            rows = execute(lookup.sqlite, (orjson.dumps(list(keys)).decode(),)).fetchall()
+        else:
+            locks = self._owner is not None
+            statement = lookup.postgresql_locking if locks else lookup.postgresql
+            rows = execute(statement, (list(keys),)).fetchall()
+        return [_made(kind, row) for row in rows]
 
     def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
         return [_made(kind, row) for row in self._connection.execute(wanted)]
@@ -247,7 +255,7 @@ class SqlUnit(Unit):
     def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
         """Return a condition whose text does not depend on the number of keys."""
         if self._is_sqlite:
-            each = func.json_each(json.dumps(list(keys))).table_valued("value")
+            each = func.json_each(orjson.dumps(list(keys)).decode()).table_valued("value")
             return column.in_(select(each.c.value))
         return column == any_(literal(list(keys), ARRAY(Text)))
 
