@@ -30,7 +30,7 @@ TASKS = 512
 POSTGRES_URL = os.environ.get("RM_TEST_POSTGRES_URL", "postgresql://root@127.0.0.1/test")
 
 
-async def issue_all(ledger: Ledger, names: Iterator[int]) -> None:
+async def issue_all(ledger: Ledger, names: Iterator[int], tasks: int = TASKS) -> None:
     async def work() -> None:
         for number in names:
             answer = await ledger.sender.ask("BENCH", "", f"member {number}")
@@ -46,7 +46,7 @@ async def issue_all(ledger: Ledger, names: Iterator[int]) -> None:
             await ledger.commit(confirm, item)
             ledger.sender.live.discard(answer.attempt_id)
 
-    await asyncio.gather(*(work() for _ in range(TASKS)))
+    await asyncio.gather(*(work() for _ in range(tasks)))
 
 
 async def records_a_second(url: str) -> list[float]:
