@@ -37,6 +37,7 @@ class Campaign:
         anew: how many processes read a new baseline, as a share.
         pace_s: the longest time that a worker waits before the next request.
         looks_s: so often the listing is read while requests come in; 0 for when the ledger likes.
+        finishes: whether who reads it then issues again to whom it was nothing.
         conflicts: how often an id is asked for again with another content, as a share.
         ledger: settings of the ledger besides.
         person: whether somebody resolves what is held.
@@ -63,6 +64,7 @@ class Campaign:
     kinds: tuple[Fault, ...] = KINDS
     pace_s: float = 0.0
     looks_s: float = 0.0
+    finishes: bool = False
     conflicts: float = 0.02
     ledger: dict[str, Any] = attrs.field(factory=dict)
     person: bool = True
@@ -201,7 +203,7 @@ class Campaign:
             await asyncio.sleep(self.looks_s)
             for key in self.keys:
                 try:
-                    await ledger.reconcile(client, key)
+                    await (ledger.finish if self.finishes else ledger.reconcile)(client, key)
                 except VoucherError as exc:
                     self.world.event("look", type(exc).__name__)
 

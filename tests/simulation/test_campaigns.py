@@ -9,7 +9,7 @@ import os
 import pytest
 from simulation.campaign import Campaign
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "40"))
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "50"))
 REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "3"))
 CHUNK = 25
 # So many of the seeds are run of each other kind of campaign, and never none.
