@@ -89,7 +89,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate 1,000 campaigns on the ledger, in two processes, and replay 100 of them."""
+    """Simulate 1,000 campaigns on the ledger, in two processes; replay 100, and one 100 times."""
     session.install("-e", ".[dev]")
     many = {"SIMULATION_SEEDS": "1000", "SIMULATION_REPLAYS": "100"}
     session.run("pytest", "-n", "2", "tests/simulation", *session.posargs, env=many)

@@ -152,6 +152,10 @@ def recover_as_not_sent(patch):
 
 
 def conclude_at_once(patch):
+    async def wait_for_nothing(ledger, batch_key):
+        pass
+
+    patch.setattr(reconcile, "_ripen", wait_for_nothing)
     patch.setattr(
         reconcile, "_ripe", lambda ledger, attempts, begun: frozenset(a.id for a in attempts)
     )

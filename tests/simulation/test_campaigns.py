@@ -1,7 +1,7 @@
 """Campaigns keep the ledger's promises, whatever their seeds bring.
 
-``SIMULATION_SEEDS`` seeds are run, and ``SIMULATION_REPLAYS`` of them again. What is held during a
-run is in `books`; here is what its end must be.
+``SIMULATION_SEEDS`` seeds are run; ``SIMULATION_REPLAYS`` of them again, and one of them so many
+times. What is held during a run is in `books`; here is what its end must be.
 """
 
 import os
@@ -10,7 +10,7 @@ import pytest
 from simulation.campaign import Campaign
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "50"))
-REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "3"))
+REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "2"))
 CHUNK = 25
 # So many of the seeds are run of each other kind of campaign, and never none.
 OTHERS = max(1, SEEDS // 50)
@@ -46,9 +46,13 @@ def hold_end(campaign):
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_campaigns_issue_exactly_once(first):
-    """Through 30 % faults and four crashes each request gets one code, and no code is too many."""
+    """Through 30 % faults and four crashes each request gets one code, and no code is too many;
+    and a seed replays to its last event."""
     for seed in range(first, min(first + CHUNK, SEEDS)):
-        hold_end(Campaign(seed=seed).run())
+        campaign = Campaign(seed=seed).run()
+        hold_end(campaign)
+        if seed < REPLAYS:
+            assert Campaign(seed=seed).run().world.digest() == campaign.world.digest()
 
 
 @pytest.mark.parametrize("kind", VARIED)
@@ -93,9 +97,7 @@ def test_shared_batch_without_a_person_leaves_what_it_holds():
     assert state["assigned"] + state["unresolved"] == campaign.requests
 
 
-@pytest.mark.parametrize("first", range(0, REPLAYS, CHUNK))
-def test_same_seed_same_campaign(first):
-    """Each seed replays to its last event."""
-    for seed in range(first, min(first + CHUNK, REPLAYS)):
-        digests = {Campaign(seed=seed).run().world.digest() for _ in range(2)}
-        assert len(digests) == 1
+def test_same_seed_same_campaign():
+    """One seed replays to the same digest each time."""
+    digests = [Campaign(seed=0).run().world.digest() for _ in range(1 + REPLAYS)]
+    assert digests == digests[:1] * len(digests)
