@@ -19,7 +19,7 @@ from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.ledger.records import AttemptState, CodeState, RequestState
 
-_MOST_PROCESSES = 60
+_MOST_PROCESSES = 40
 
 
 @attrs.define(kw_only=True)

@@ -10,7 +10,7 @@ import pytest
 from simulation.campaign import Campaign
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "50"))
-REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "2"))
+REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "1"))
 CHUNK = 25
 # So many of the seeds are run of each other kind of campaign, and never none.
 OTHERS = max(1, SEEDS // 50)
@@ -66,7 +66,7 @@ def test_settling_too_early_issues_too_much_and_says_so():
     """Where the server is later than expected, what was issued for nobody is all spare, and no
     request has two codes."""
     spare = 0
-    for seed in range(10 * OTHERS):
+    for seed in range(5 * OTHERS):
         campaign = Campaign(seed=seed, settle_s=12.0, requests=100).run()
         assert campaign.alarms == []
         assert campaign.settled()

@@ -21,7 +21,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault
 
-SEEDS = range(12)
+SEEDS = range(8)
 WORKERS, ISSUES, CRASHES = 32, 200, 2
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
