@@ -19,7 +19,7 @@ from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.ledger.records import AttemptState, CodeState, RequestState
 
-_MOST_PROCESSES = 40
+_MOST_UNCRASHED = 36
 
 
 @attrs.define(kw_only=True)
@@ -108,7 +108,7 @@ class Campaign:
             world.clock.after(
                 chance.uniform(0.5, 60), world.issue_to_somebody_else, chance.choice(self.keys)
             )
-        for number in range(_MOST_PROCESSES):
+        for number in range(self.crashes + _MOST_UNCRASHED):
             crash_after_s = self.disk.crash_in = None
             if number < self.crashes:
                 if chance.random() < 0.5:

@@ -30,6 +30,13 @@ VARIED = {
     "200 workers": {"workers": 200},
     "duplicates": {"duplicates": 1.0},
     "a listing often read": {"pace_s": 5.0, "looks_s": 2.0},
+    "finished beside": {
+        "mode": "shared",
+        "foreign": 25,
+        "pace_s": 2.0,
+        "looks_s": 1.0,
+        "finishes": True,
+    },
     "a bad disk": {"lost_rate": 0.3, "failed_rate": 0.05},
 }
 
@@ -59,7 +66,7 @@ def test_campaigns_issue_exactly_once(first):
 def test_campaigns_of_other_kinds_issue_exactly_once(kind):
     """So they do in other modes, through bulk issue, and where much goes wrong."""
     for seed in range(OTHERS):
-        hold_end(Campaign(seed=seed, **{"requests": 200, **VARIED[kind]}).run())
+        hold_end(Campaign(seed=seed, **{"requests": 150, **VARIED[kind]}).run())
 
 
 def test_settling_too_early_issues_too_much_and_says_so():
