@@ -138,13 +138,14 @@ async def reconcile(
             part = issued[begin : begin + _AT_ONCE]
             orphans.update({found.code: found for found in await _unknown(ledger, part)})
     await _until_ended(ledger, batch_key)
+    # Before the orphans are: what another process adopts meanwhile then lacks no attempt.
+    attempts = await ledger.attempts(batch_key, _WITHOUT_CODE)
     # Among the orphans were codes whose answers were on their way.
     left = [
         found
         for begin in range(0, len(orphans), _AT_ONCE)
         for found in await _unknown(ledger, list(orphans.values())[begin : begin + _AT_ONCE])
     ]
-    attempts = await ledger.attempts(batch_key, _WITHOUT_CODE)
     issued_before = _issued_count(batch)
     evidence = Evidence(
         mode=ledger.mode,

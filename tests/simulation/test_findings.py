@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
 from simulation.campaign import Campaign
 
+from rm_voucher import OutcomeUnknownError
+from rm_voucher.emulator import Fault
 from rm_voucher.ledger import MemoryLedger
 from rm_voucher.ledger.commands import Found
 from rm_voucher.ledger.matching import Evidence, conclude
@@ -59,3 +62,41 @@ def test_late_code_of_an_attempt_that_is_not_settled():
 def test_short_settling_time_is_no_foreign_issuer():
     """Where the server is later than expected, too much is issued, and no batch is stopped."""
     assert Campaign(seed=7, settle_s=12).run().alarms == []
+
+
+@pytest.mark.parametrize("is_before", [True, False])
+def test_two_processes_settle_at_once(world, is_before):
+    """What another process adopts while this one concludes is no foreign code: no batch is stopped,
+    and nothing is issued again."""
+
+    class Overtaken(MemoryLedger):
+        """Another one reconciles before, or after, this one looks at what is unknown."""
+
+        async def attempts(self, batch_key=None, states=(AttemptState.AMBIGUOUS,)):
+            overtakes = AttemptState.NOT_ISSUED in states
+            if overtakes and is_before:
+                await other.reconcile(client, "B")
+            rows = await super().attempts(batch_key, states)
+            if overtakes and not is_before:
+                await other.reconcile(client, "B")
+            return rows
+
+    store = MemoryStore()
+    settings = {"mode": "exclusive", "settle_s": 1, "clock": world.clock.wall}
+    settings["monotonic"] = world.clock.monotonic
+    other, ledger = MemoryLedger(store, **settings), Overtaken(store, **settings)
+
+    async def main():
+        nonlocal client
+        client = world.client()
+        async with other, ledger:
+            world.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
+            with pytest.raises(OutcomeUnknownError):
+                await other.issue(client, "B", "r")
+            report = await ledger.reconcile(client, "B", wait=True)
+            return report, (await other.issue(client, "B", "r")).code
+
+    client = None
+    report, code = world.run(main)
+    assert (report.alarm, report.held, report.open) == (None, (), 0)
+    assert world.emulator.issued("B") == (code,)
