@@ -73,7 +73,7 @@ def settle(unit: Unit, items: Sequence[Settlement]) -> list[None]:
             if attempts[attempt_id].state is AttemptState.AMBIGUOUS:
                 hold(unit, attempts[attempt_id], item.at)
         note_listed(unit, item.batch, item.foreign, CodeState.FOREIGN, item.at)
-        if item.alarm is not None:
+        if item.alarm is not None and batches[item.batch].alarm is None:  # the first one is why
             batches[item.batch].alarm = item.alarm
             unit.save(batches[item.batch])
         assign_spares(unit, item.batch)

@@ -8,10 +8,11 @@ from simulation.campaign import Campaign
 from rm_voucher import OutcomeUnknownError
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.commands import Found
+from rm_voucher.ledger.commands import Found, Settlement
 from rm_voucher.ledger.matching import Evidence, conclude
 from rm_voucher.ledger.memory import MemoryStore
-from rm_voucher.ledger.records import Attempt, AttemptState, Mode, Request, RequestState
+from rm_voucher.ledger.records import Attempt, AttemptState, Batch, Mode, Request, RequestState
+from rm_voucher.ledger.settling import settle
 
 
 def test_request_asked_twice_before_the_baseline_is_read(world):
@@ -100,3 +101,15 @@ def test_two_processes_settle_at_once(world, is_before):
     report, code = world.run(main)
     assert (report.alarm, report.held, report.open) == (None, (), 0)
     assert world.emulator.issued("B") == (code,)
+
+
+async def test_first_reason_why_a_batch_is_stopped_stays():
+    """What a listing seems to prove in a batch that is stopped does not take the reason's place."""
+    store = MemoryStore()
+    store.put(Batch("B", alarm="its new baseline was not read to its end"))
+    async with MemoryLedger(store, mode=Mode.EXCLUSIVE) as ledger:
+        found = Found(code="c", assigned_at=1.0)
+        item = Settlement(batch="B", at=2.0, foreign=(found,), alarm="somebody else issues")
+        await ledger.commit(settle, item)
+        (batch,) = await ledger.batches()
+    assert batch.alarm == "its new baseline was not read to its end"
