@@ -39,6 +39,7 @@ from rm_voucher.cli.options import (
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
+    NoBalanceCheckOption,
     SettleOption,
     open_ledger,
 )
@@ -132,6 +133,7 @@ def issue(
     ] = None,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = 300.0,
+    no_balance_check: NoBalanceCheckOption = False,
     environment: EnvironmentOption = None,
     as_json: Annotated[
         bool,
@@ -163,7 +165,13 @@ def issue(
         client = make_memory_client(batch=batch, quantity=total)
     else:
         client = make_client(environment, concurrency=concurrency)
-    kept = open_ledger(ledger, exclusive=exclusive, settle_s=settle) if ledger else None
+    kept = (
+        open_ledger(
+            ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check
+        )
+        if ledger
+        else None
+    )
     sink = ResultFile(output, is_kept=kept is not None) if output else ResultStream(as_json=as_json)
     report = Report(total, ledger=ledger)
     try:

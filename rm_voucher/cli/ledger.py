@@ -17,6 +17,7 @@ from rm_voucher.cli.options import (
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
+    NoBalanceCheckOption,
     SettleOption,
     open_ledger,
 )
@@ -93,6 +94,7 @@ def reconcile(
     batch: BatchArgument,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = 300.0,
+    no_balance_check: NoBalanceCheckOption = False,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -110,7 +112,9 @@ def reconcile(
             raise typer.Exit(_UNKNOWN)
 
     _run_with_client(
-        open_ledger(url, exclusive=exclusive, settle_s=settle), environment, settle_unknown
+        open_ledger(url, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check),
+        environment,
+        settle_unknown,
     )
 
 
@@ -156,7 +160,12 @@ def resolve(
 
 
 @ledger_app.command()
-def baseline(url: UrlArgument, batch: BatchArgument, environment: EnvironmentOption = None) -> None:
+def baseline(
+    url: UrlArgument,
+    batch: BatchArgument,
+    no_balance_check: NoBalanceCheckOption = False,
+    environment: EnvironmentOption = None,
+) -> None:
     """Begin anew with a batch that was stopped: take the codes that are listed as they are.
 
     Codes that the ledger does not know are given to nobody from then on, and unknown outcomes are
@@ -171,7 +180,7 @@ def baseline(url: UrlArgument, batch: BatchArgument, environment: EnvironmentOpt
             "request(s) to resolve."
         )
 
-    _run_with_client(open_ledger(url), environment, begin)
+    _run_with_client(open_ledger(url, check_balance=not no_balance_check), environment, begin)
 
 
 @ledger_app.command()

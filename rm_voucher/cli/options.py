@@ -13,6 +13,7 @@ __all__ = [
     "EnvironmentOption",
     "ExclusiveOption",
     "JsonOption",
+    "NoBalanceCheckOption",
     "SettleOption",
     "open_ledger",
 ]
@@ -44,9 +45,23 @@ SettleOption = Annotated[
     ),
 ]
 
+NoBalanceCheckOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-balance-check",
+        help="Take the batch's listing for complete even if its balance says that more were "
+        "issued. What the balance counts is not documented.",
+    ),
+]
+
 
 def open_ledger(
-    url: str, *, exclusive: bool = False, settle_s: float = 300.0, read_only: bool = False
+    url: str,
+    *,
+    exclusive: bool = False,
+    settle_s: float = 300.0,
+    check_balance: bool = True,
+    read_only: bool = False,
 ) -> Ledger:
     """Return the ledger that a command names. It is opened when it is entered."""
     try:
@@ -54,6 +69,7 @@ def open_ledger(
             url,
             mode="exclusive" if exclusive else "shared",
             settle_s=settle_s,
+            check_balance=check_balance,
             read_only=read_only,
         )
     except ImportError as exc:

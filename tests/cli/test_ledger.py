@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import ok
 
-from rm_voucher import Response
+from rm_voucher import LedgerError, Response
 from rm_voucher.cli import ledger as commands
+from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.guard import FileGuard
 
 SERVER_ERROR = ok({}, 500)
@@ -81,6 +82,24 @@ def attempt(issue, run) -> str:
 def lost_code(shop, codes: dict[str, str]) -> str:
     (code,) = set(shop.issued()) - set(codes.values())
     return code
+
+
+@pytest.mark.parametrize(
+    "command", [["issue", "B", "--ledger"], ["ledger", "reconcile"], ["ledger", "baseline"]]
+)
+@pytest.mark.parametrize("options", [[], ["--no-balance-check"]])
+def test_balance_check_can_be_left_out(rm, served, monkeypatch, command, options):
+    """What the balance counts is a guess, so who knows better can do without it."""
+    opened = []
+
+    def refuse(url, **settings):
+        opened.append(settings["check_balance"])
+        raise LedgerError("seen")
+
+    monkeypatch.setattr(Ledger, "open", refuse)
+    batch = [] if command[0] == "issue" else ["B"]
+    assert rm(*command, "sqlite:///x.db", *batch, *options).code == 1
+    assert opened == [not options]
 
 
 def test_status_of_a_ledger_without_doubt(issue, run) -> None:
