@@ -233,6 +233,13 @@ def test_reconcile_shows_candidates(attempt, run, shop, issue) -> None:
     assert shown["held"][0]["candidates"] == [code]
 
 
+def test_baseline_of_no_batch_keeps_nothing(issue, run) -> None:
+    """A misspelt batch is refused, and the ledger does not show it as stopped from then on."""
+    issue(1)
+    assert run("baseline", "NOPE").code == 1
+    assert "stopped" not in run("status").out
+
+
 def test_reconcile_static_batch(run, shop) -> None:
     """A static batch is a mistake: exit 2."""
     shop.emulator.add_batch("Static", key="S", quantity=10, static_code="SAME")
