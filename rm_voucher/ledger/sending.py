@@ -215,7 +215,7 @@ class Sender:
     @staticmethod
     def _unknown(batch_key: str, attempt_id: str | None, what: str) -> OutcomeUnknownError:
         return OutcomeUnknownError(
-            f"issue: {what} (attempt {attempt_id})",
+            f"issue: {what}" + (f" (attempt {attempt_id})" if attempt_id else ""),
             operation="issue",
             batch_key=batch_key,
             attempt_id=attempt_id,
