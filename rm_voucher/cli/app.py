@@ -36,6 +36,7 @@ from rm_voucher.cli.issue import (
 )
 from rm_voucher.cli.ledger import ledger_app
 from rm_voucher.cli.options import (
+    SETTLE_S,
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
@@ -132,7 +133,7 @@ def issue(
         ),
     ] = None,
     exclusive: ExclusiveOption = False,
-    settle: SettleOption = 300.0,
+    settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
     environment: EnvironmentOption = None,
     as_json: Annotated[
@@ -147,6 +148,10 @@ def issue(
     """Issue vouchers of a batch: one, --count of them, or one to each of --recipients."""
     if count is not None and recipients is not None:
         raise ConfigurationError("Give --count or --recipients, not both.")
+    if ledger is None and (exclusive or no_balance_check or settle != SETTLE_S):
+        raise ConfigurationError(
+            "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
+        )
     build_issue(Environment.SANDBOX, batch)  # refuses a key that no server would be sent
     names: Iterable[str]
     if recipients is not None:

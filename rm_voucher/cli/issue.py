@@ -14,15 +14,18 @@ import attrs
 
 from rm_voucher import (
     AuthenticationError,
+    BatchStoppedError,
     BulkResult,
     BulkStatus,
     BulkSummary,
+    IdempotencyConflictError,
     OutcomeUnknownError,
     SignatureError,
     VoucherClient,
     VoucherError,
     bulk_issue,
 )
+from rm_voucher.cli.options import without_password
 from rm_voucher.cli.output import OutputError, Results, json_line, say, write_out
 from rm_voucher.cli.progress import show_progress
 from rm_voucher.ledger import Ledger
@@ -74,6 +77,23 @@ class Report:
             return INTERRUPTED
         return 1 if self.summary.failed or self.unwritten or self.stopped else 0
 
+    def _advice(self, ledger: str) -> str:
+        """Return what to do next. To run it again helps neither a stopped batch nor a taken id."""
+        shows = f"'rm-voucher ledger status {without_password(ledger)}' shows what is open."
+        match self.stopped or self.first_error:
+            case BatchStoppedError():
+                return (
+                    "Don't read a new baseline before you know who has a code: whoever has none in "
+                    f"the ledger is issued to after that. {shows}"
+                )
+            case IdempotencyConflictError():
+                return (
+                    "A recipient's text is an id for one batch in the whole ledger: give each "
+                    "campaign a ledger of its own."
+                )
+            case _:
+                return f"Run it again with the same ledger: it issues only what is missing. {shows}"
+
     def write(self, output: Path | None, *, as_json: bool) -> None:
         """Say how it ended: a sentence on standard error, or a line of JSON on standard output."""
         counts = {
@@ -94,10 +114,7 @@ class Report:
         if self.stopped is not None:
             say(str(self.stopped))
         if self.ledger is not None and (self.exit_code or self.summary.asked < self.total):
-            say(
-                "Run it again with the same ledger: it issues only what is missing. "
-                f"'rm-voucher ledger status {self.ledger}' shows what is open."
-            )
+            say(self._advice(self.ledger))
         elif self.summary.unresolved:
             say(
                 "For the rows with status 'unresolved' a voucher may exist: compare the batch's "

@@ -14,11 +14,13 @@ from rm_voucher import ConfigurationError, VoucherClient, VoucherStatus
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.options import (
+    SETTLE_S,
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
     NoBalanceCheckOption,
     SettleOption,
+    open_existing_ledger,
     open_ledger,
 )
 from rm_voucher.cli.output import ResultFile, csv_line, json_line, say, write_out
@@ -93,7 +95,7 @@ def reconcile(
     url: UrlArgument,
     batch: BatchArgument,
     exclusive: ExclusiveOption = False,
-    settle: SettleOption = 300.0,
+    settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
@@ -112,9 +114,12 @@ def reconcile(
             raise typer.Exit(_UNKNOWN)
 
     _run_with_client(
-        open_ledger(url, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check),
+        url,
         environment,
         settle_unknown,
+        exclusive=exclusive,
+        settle_s=settle,
+        check_balance=not no_balance_check,
     )
 
 
@@ -154,9 +159,9 @@ def resolve(
         await decide(ledger)
 
     if adopt is None:
-        _run(open_ledger(url), decide)
+        _run(open_existing_ledger(url), decide)
     else:
-        _run_with_client(open_ledger(url), environment, adopt_code)
+        _run_with_client(url, environment, adopt_code)
 
 
 @ledger_app.command()
@@ -180,7 +185,7 @@ def baseline(
             "request(s) to resolve."
         )
 
-    _run_with_client(open_ledger(url, check_balance=not no_balance_check), environment, begin)
+    _run_with_client(url, environment, begin, check_balance=not no_balance_check)
 
 
 @ledger_app.command()
@@ -228,8 +233,12 @@ def _show(report: Reconciliation, *, as_json: bool) -> None:
         f"{report.listed:,} listed: {report.adopted:,} adopted, {report.not_issued:,} not issued, "
         f"{report.open:,} open, {len(report.held):,} held\n"
     )
+    before: tuple[str, ...] = ()
     for held in report.held:
         codes = ", ".join(held.candidates) or "no code"
+        if len(held.candidates) > 1 and held.candidates == before:
+            codes = f"the same {len(before):,} codes"
+        before = held.candidates
         write_out(f"attempt {held.attempt_id}, sent {_time(held.sent_at)}: {codes}\n")
     if report.alarm:
         write_out(f"The batch is stopped: {report.alarm}\n")
@@ -248,15 +257,22 @@ def _run(ledger: Ledger, work: Callable[[Ledger], Coroutine[Any, Any, None]]) ->
 
 
 def _run_with_client(
-    ledger: Ledger,
+    url: str,
     environment: str | None,
     work: Callable[[Ledger, VoucherClient], Coroutine[Any, Any, None]],
+    *,
+    exclusive: bool = False,
+    settle_s: float = SETTLE_S,
+    check_balance: bool = True,
 ) -> None:
     if is_memory(environment):
         raise ConfigurationError(
             "This asks the server, and the environment is 'memory', which knows nothing of the "
             "ledger: set the RM_… variables."
         )
+    ledger = open_existing_ledger(
+        url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance
+    )
     client = make_client(environment)
 
     async def main() -> None:

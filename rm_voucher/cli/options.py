@@ -6,17 +6,22 @@ from typing import Annotated
 
 import typer
 
-from rm_voucher import ConfigurationError
+from rm_voucher import ConfigurationError, LedgerError
 from rm_voucher.ledger import Ledger
 
 __all__ = [
+    "SETTLE_S",
     "EnvironmentOption",
     "ExclusiveOption",
     "JsonOption",
     "NoBalanceCheckOption",
     "SettleOption",
+    "open_existing_ledger",
     "open_ledger",
+    "without_password",
 ]
+
+SETTLE_S = 300.0
 
 EnvironmentOption = Annotated[
     str | None,
@@ -59,7 +64,7 @@ def open_ledger(
     url: str,
     *,
     exclusive: bool = False,
-    settle_s: float = 300.0,
+    settle_s: float = SETTLE_S,
     check_balance: bool = True,
     read_only: bool = False,
 ) -> Ledger:
@@ -77,3 +82,32 @@ def open_ledger(
         raise ConfigurationError(
             f"A ledger needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
         ) from exc
+
+
+def open_existing_ledger(
+    url: str,
+    *,
+    exclusive: bool = False,
+    settle_s: float = SETTLE_S,
+    check_balance: bool = True,
+) -> Ledger:
+    """Return the ledger that a command names, which must be there: an empty one settles nothing."""
+    ledger = open_ledger(url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance)
+    from rm_voucher.storage import database_file, parse_url  # an extra, and it is installed
+
+    if url.startswith("sqlite"):
+        file = database_file(parse_url(url))
+        # Where the .lock is left, opening says what that means.
+        if not file.exists() and not file.with_name(f"{file.name}.lock").exists():
+            raise LedgerError(f"There is no file {file}.")
+    return ledger
+
+
+def without_password(url: str) -> str:
+    """Return the URL of a database as it may be shown."""
+    scheme, _, rest = url.partition("://")
+    rest, question, query = rest.partition("?")
+    login, at, place = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    hidden = "***" if "password" in query else query
+    return f"{scheme}://{user}{colon and ':***'}{at}{place}{question}{hidden}"

@@ -23,7 +23,7 @@ R = TypeVar("R")
 
 _RESTORED = (
     "the ledger's file is an older copy of itself, or came without its .lock file, so it does not "
-    "know all that was issued: read a new baseline"
+    "know all that was issued: find out who got a code since, then read a new baseline"
 )
 
 

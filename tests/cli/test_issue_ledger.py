@@ -105,6 +105,23 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
     assert len(shop.issued()) == 4
 
 
+def test_issue_options_of_a_ledger_without_one(rm, shop) -> None:
+    """Who forgets --ledger issues nothing: exit 2."""
+    for options in (["--exclusive"], ["--settle", 3]):
+        ended = rm("issue", "B", *options)
+        assert (ended.code, shop.issued()) == (2, [])
+        assert "give --ledger too" in ended.err
+
+
+def test_issue_ids_of_another_batch(issue, rm, shop, url: str) -> None:
+    """The ids of another batch fail, and to run it again is not the advice."""
+    issue(2)
+    shop.emulator.add_batch("Lunch", key="C", quantity=10)
+    ended = rm("issue", "C", "--count", 2, "--ledger", url)
+    assert (ended.code, shop.issued("C")) == (1, [])
+    assert ended.err.splitlines()[-1].endswith("give each campaign a ledger of its own.")
+
+
 def test_issue_sold_out_then_topped_up(issue, shop, tmp_path: Path) -> None:
     """A batch that runs out: exit 1; topped up, another run issues to the rest."""
     shop.emulator.state.stock.batch("B").quantity = 3

@@ -233,6 +233,26 @@ def test_reconcile_shows_candidates(attempt, run, shop, issue) -> None:
     assert shown["held"][0]["candidates"] == [code]
 
 
+def test_reconcile_shows_the_same_codes_once(run, rm, url: str, shop) -> None:
+    """Attempts that may have issued the same codes have them listed once."""
+    shop.on_issue = lambda work: (work(), SERVER_ERROR)[1]
+    rm("issue", "B", "--count", 2, "--ledger", url, "--settle", 0, "--concurrency", 1)
+    _, first, second = run("reconcile", "B", "--settle", 0).out.splitlines()
+    assert set(first.partition("Z: ")[2].split(", ")) == set(shop.issued())
+    assert second.endswith("Z: the same 2 codes")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("reconcile", "B", "--settle", 0), ("baseline", "B"), ("resolve", "1", "--reissue")],
+)
+def test_no_file_is_made(run, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A misspelt file is not taken for a ledger in which nothing is open: exit 1."""
+    ended = run(*arguments)
+    assert (ended.code, ended.err) == (1, f"Error: There is no file {tmp_path}/ledger.db.\n")
+    assert not list(tmp_path.glob("ledger.db*"))
+
+
 def test_baseline_of_no_batch_keeps_nothing(issue, run) -> None:
     """A misspelt batch is refused, and the ledger does not show it as stopped from then on."""
     issue(1)
@@ -240,8 +260,9 @@ def test_baseline_of_no_batch_keeps_nothing(issue, run) -> None:
     assert "stopped" not in run("status").out
 
 
-def test_reconcile_static_batch(run, shop) -> None:
+def test_reconcile_static_batch(run, shop, issue) -> None:
     """A static batch is a mistake: exit 2."""
+    issue(1)
     shop.emulator.add_batch("Static", key="S", quantity=10, static_code="SAME")
     ended = run("reconcile", "S", "--settle", 0)
     assert ended.code == 2
@@ -261,6 +282,7 @@ def test_reconcile_stops_a_batch_that_is_not_exclusive(issue, run, shop, rm, url
     stopped = rm("issue", "B", "--count", 5, "--ledger", url)
     assert (stopped.code, len([row for row in stopped.rows if row["code"]])) == (1, 3)
     assert "Nothing is issued from this batch: " in stopped.err
+    assert "Don't read a new baseline before you know who has a code" in stopped.err
     begun = run("baseline", "B")
     assert begun.code == 0
     assert begun.err == "A new baseline: 2 code(s) of others, 0 request(s) to resolve.\n"
