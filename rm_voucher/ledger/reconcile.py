@@ -106,18 +106,18 @@ async def read_baseline(
         await keep(anew=True)
     for _ in range(_BASELINE_TRIES):
         issued_before = _issued_count(await _look_up(client, batch_key))
-        listed = 0
+        seen = set[str]()  # a listing that moves while it is read shows some twice, and others not
         async for page in client.vouchers(batch_key).pages():
             issued = _issued(page.items)
-            listed += len(issued)
+            seen.update(found.code for found in issued)
             for begin in range(0, len(issued), _AT_ONCE):
                 await keep(issued[begin : begin + _AT_ONCE])
-        if not ledger.check_balance or issued_before is None or listed >= issued_before:
+        if not ledger.check_balance or issued_before is None or len(seen) >= issued_before:
             await keep(last=True)
             return
         await ledger.sleep(_BASELINE_WAIT_S)
     raise LedgerError(
-        f"The batch's listing has {listed:,} issued vouchers, and by its balance there are "
+        f"The batch's listing has {len(seen):,} issued vouchers, and by its balance there are "
         f"{issued_before:,}: a code that is not listed yet would pass for ours. Try again later."
     )
 
@@ -132,13 +132,14 @@ async def reconcile(
         await _ripen(ledger, batch_key)
     begun = ledger.monotonic()
     batch = await _look_up(client, batch_key)
-    listed, orphans = 0, dict[str, Found]()
+    seen, orphans = set[str](), dict[str, Found]()
     async for page in client.vouchers(batch_key).pages():
         issued = _issued(page.items)
-        listed += len(issued)
+        seen.update(found.code for found in issued)
         for begin in range(0, len(issued), _AT_ONCE):
             part = issued[begin : begin + _AT_ONCE]
             orphans.update({found.code: found for found in await _unknown(ledger, part)})
+    listed = len(seen)
     await _until_ended(ledger, batch_key)
     # Before the orphans are: what another process adopts meanwhile then lacks no attempt.
     attempts = await ledger.attempts(batch_key, _WITHOUT_CODE)

@@ -253,6 +253,30 @@ async def test_listing_with_fewer_than_the_balance_decides_nothing(time):
         assert (await ledger.reconcile(there.client, B)).adopted == 1
 
 
+async def test_listing_that_shows_one_twice_and_another_not_decides_nothing(there):
+    """A listing that moves while it is read has as many rows as the balance says, and yet lacks a
+    code: what counts is how many different ones it has, for a baseline too."""
+
+    class Moving(Transport):
+        async def send(self, request):
+            answer = await behind.send(request)
+            if request.operation != "vouchers":
+                return answer
+            body = orjson.loads(answer.body)
+            body["items"] = [body["items"][0]] * len(body["items"])
+            return Response(status=200, body=orjson.dumps(body))
+
+    behind = there.emulator.transport()
+    moving = client_of(there.emulator, there.time, transport=Moving())
+    async with there.ledger() as ledger:
+        for name in ("r", "lost"):
+            await lose(there, ledger, name)
+        report = await ledger.reconcile(moving, B, wait=True)
+        assert (report.listed, report.not_issued) == (1, 0)
+        with pytest.raises(LedgerError, match="listing has 1 issued vouchers, and by its balance"):
+            await ledger.baseline(moving, B)
+
+
 async def test_listing_is_believed_without_the_balance_if_told_so(time):
     """Where the balance is not to be looked at, the listing alone decides; a code that comes into
     it after that is a spare."""
