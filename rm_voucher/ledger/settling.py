@@ -18,7 +18,14 @@ from rm_voucher.ledger.changes import (
     take,
 )
 from rm_voucher.ledger.commands import Listed, Recover, Resolve, Settlement
-from rm_voucher.ledger.records import AttemptState, CodeOrigin, CodeState, RequestState
+from rm_voucher.ledger.records import (
+    Attempt,
+    AttemptState,
+    Code,
+    CodeOrigin,
+    CodeState,
+    RequestState,
+)
 from rm_voucher.ledger.unit import Unit
 
 __all__ = ["list_codes", "recover", "resolve", "settle"]
@@ -112,10 +119,12 @@ def resolve(unit: Unit, items: Sequence[Resolve]) -> list[LedgerError | None]:
 def _resolve(unit: Unit, item: Resolve) -> LedgerError | None:
     unit.batch(item.batch)
     attempt = unit.attempt(item.attempt_id)
+    known = None if item.code is None else unit.code(item.code.code)
+    if attempt.state is item.state and (item.code is None or _is_of(known, attempt)):
+        return None  # the answer to the commit was lost
     if attempt.state not in (AttemptState.UNRESOLVED, AttemptState.AMBIGUOUS):
         return LedgerError(f"Nothing is to be resolved: this attempt is {attempt.state}.")
     if item.code is not None:
-        known = unit.code(item.code.code)
         if known is not None and known.state is not CodeState.FOREIGN:
             return LedgerError(f"The ledger has this code already, as {known.state}.")
         take(
@@ -133,3 +142,7 @@ def _resolve(unit: Unit, item: Resolve) -> LedgerError | None:
             request.state = RequestState.CANCELLED if gone else RequestState.WAITING
     assign_spares(unit, item.batch)
     return None
+
+
+def _is_of(code: Code | None, attempt: Attempt) -> bool:
+    return code is not None and code.attempt_id == attempt.id

@@ -324,6 +324,21 @@ async def test_resolve_of_a_loose_attempt_concerns_no_request(act):
     assert await act.who() == {"s": "cancelled", "r": "spare"}
 
 
+@pytest.mark.parametrize(
+    ("word", "code", "end"),
+    [(ADOPTED, "c", "c"), (NOT_ISSUED, None, "waiting"), (WRITTEN_OFF, None, "cancelled")],
+)
+async def test_resolve_may_be_repeated(act, word, code, end):
+    """The answer to its commit can be lost too: the same word again changes nothing, and is no
+    error."""
+    await act.start("r")
+    await act.lose("r")
+    for _ in range(2):
+        assert await act.resolve("r", word, code) is None
+        assert await act.who() == {"r": end}
+    assert isinstance(await act.resolve("r", ADOPTED, "other"), LedgerError)
+
+
 async def test_resolve_refuses_what_is_not_in_doubt(act):
     """Nothing is resolved that is in flight, or has its outcome."""
     await act.start("sending", "done")
