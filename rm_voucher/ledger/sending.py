@@ -124,9 +124,16 @@ class Sender:
         try:
             voucher = await client._caller.finish(call)  # noqa: SLF001 - to keep its outcome
         except OutcomeUnknownError as exc:
-            exc.attempt_id = attempt_id
             await self._doubt(client, batch_key, attempt_id)
-            raise
+            # Here it may be asked again, unlike without a ledger.
+            unknown = self._unknown(
+                batch_key,
+                attempt_id,
+                "whether a voucher was issued is unknown, and is to be settled; ask again later "
+                "with the same id",
+            )
+            unknown.nonce, unknown.sent_at = exc.nonce, exc.sent_at
+            raise unknown from exc.__cause__
         except VoucherError as exc:  # of an issue, all others prove that nothing was done
             # Without an attempt it is about the token, and not about the request.
             failure = _failure(exc) if call.attempts else None
