@@ -278,8 +278,21 @@ def _discard(connection: Connection) -> None:
         connection.close()
 
 
+def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
+    """Return an engine whose logs hold no codes, however much of SQLAlchemy's is logged."""
+    engine = create_engine(
+        url, connect_args=connect_args, hide_parameters=True, logging_name="rm_voucher"
+    )
+    engine.logger.addFilter(_is_no_row)  # that logger is ours: it has our name
+    return engine
+
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG  # at which rows are logged; nothing hides those
+
+
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, connect_args={"timeout": _BUSY_S})
+    engine = _engine(url, {"timeout": _BUSY_S})
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
@@ -320,7 +333,7 @@ def _postgresql(url: URL) -> Engine:
         "tcp_user_timeout": "60000",
     }
     given = {name: value for name, value in ours.items() if name not in url.query}
-    return create_engine(url, connect_args={**given, "options": " ".join(options).strip()})
+    return _engine(url, {**given, "options": " ".join(options).strip()})
 
 
 def _passes(error: Exception) -> bool:

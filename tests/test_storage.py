@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -362,3 +363,22 @@ async def test_collision_with_another_process_is_tried_once_more(
     assert await opened.write(add_if_missing) == "found"
     assert len(tries) == 2
     assert time.slept == []
+
+
+async def test_logs_hold_no_codes(
+    url: str, time: FakeTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who logs all that SQLAlchemy and the drivers say sees statements: no parameters, no rows."""
+    caplog.set_level(logging.DEBUG)
+    for name in ("sqlalchemy.engine", "sqlalchemy.pool"):
+        caplog.set_level(logging.DEBUG, name)
+    opened = database(url, time)
+    await opened.open()
+    await opened.write(add(CODE))
+    found = await opened.read(lambda c: c.execute(text("SELECT code FROM things")).fetchall())
+    assert [row[0] for row in found] == [CODE]
+    with pytest.raises(LedgerError):
+        await opened.write(add(CODE))
+    await opened.close()
+    assert "INSERT INTO things" in caplog.text
+    assert CODE not in caplog.text
