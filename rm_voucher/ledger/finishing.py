@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
 from rm_voucher.client import VoucherClient
-from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
+from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
 from rm_voucher.frames import bare
 from rm_voucher.ledger.records import Request, RequestState
 from rm_voucher.ledger.unit import Unit
@@ -30,6 +30,8 @@ async def issue_waiting(
     concurrency: int,
 ) -> VoucherError | None:
     """Issue to all of a batch, or to those named; return what stopped it for all."""
+    if concurrency < 1:  # with none, all would wait for ever
+        raise ConfigurationError("concurrency must be 1 or more.")
     limit = asyncio.Semaphore(concurrency)
     stopped: list[VoucherError] = []
 

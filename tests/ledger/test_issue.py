@@ -337,3 +337,10 @@ async def test_nothing_shows_a_code(there, caplog):
         shown = repr((report, ledger, rows, caught.value, refused.value)) + caplog.text
     assert len(there.issued) == 2
     assert not [code for code in there.issued if code in shown]
+
+
+async def test_finish_without_concurrency_is_refused(there):
+    """It would wait for ever."""
+    async with there.ledger() as ledger:
+        with pytest.raises(ConfigurationError, match="concurrency must be 1 or more"):
+            await ledger.finish(there.client, B, concurrency=0)
