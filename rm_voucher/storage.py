@@ -283,7 +283,7 @@ def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
     engine = create_engine(
         url, connect_args=connect_args, hide_parameters=True, logging_name="rm_voucher"
     )
-    engine.logger.addFilter(_is_no_row)  # that logger is ours: it has our name
+    logging.getLogger("sqlalchemy.engine.Engine.rm_voucher").addFilter(_is_no_row)
     return engine
 
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import PATIENCE_S, ok
 
 from rm_voucher import Response
+from rm_voucher.cli.issue import Report
 from rm_voucher.ledger.guard import FileGuard
 
 HEADER = "recipient,code,qr_url,status,error\n"
@@ -319,3 +320,12 @@ def test_issue_status_while_it_runs(issue, shop, start, url: str) -> None:
     ((out, err), code) = said[0]
     assert (err, code) == ("", 4)
     assert "asked: " in out
+
+
+def test_report_shows_no_password_of_a_ledger(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is shown of a ledger's URL may stand in a log, so only a file's is shown."""
+    report = Report(1, ledger="postgresql://me:hush@host/db?password=hush")
+    report.write(None, as_json=True)
+    shown = "".join(capsys.readouterr())
+    assert "'rm-voucher ledger status URL'" in shown
+    assert "hush" not in shown + repr(report)
