@@ -21,8 +21,8 @@ class FileGuard:
     """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
 
     def __init__(self, database: Path) -> None:
-        self._database = database
-        self._path = database.with_name(database.name + ".lock")
+        self._database = database.resolve()  # by another name it is the same file, with one lock
+        self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
 
     def acquire(self) -> int | None:
@@ -34,7 +34,8 @@ class FileGuard:
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                noted = os.pread(descriptor, _DIGITS, 0)
+                # A power failure may leave zeros, which say nothing.
+                noted = os.pread(descriptor, _DIGITS, 0).strip(b"\0")
                 if not noted.strip() or self._database.exists():
                     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
                     os.close(os.open(self._database, flags, 0o600))

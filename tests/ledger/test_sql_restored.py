@@ -87,3 +87,22 @@ async def test_lock_file_without_its_file_is_refused(open_ledger, file: Path, lo
     assert not file.exists()
     lock.unlink()
     await enter(open_ledger())
+
+
+async def test_second_owner_by_another_name_is_refused(open_ledger, file: Path) -> None:
+    """A link to the file is the same file: it has no lock of its own."""
+    link = file.with_name("link.db")
+    link.symlink_to(file)
+    async with open_ledger():
+        with pytest.raises(LedgerError, match=r"is used by another process"):
+            await enter(Ledger.open(f"sqlite:///{link}"))
+
+
+async def test_lock_file_that_was_torn_is_none(open_ledger, lock: Path) -> None:
+    """What a power failure left of it says nothing of the file's age."""
+    async with open_ledger() as ledger:
+        await begin(ledger)
+        await issue(ledger, "old")
+    lock.write_bytes(bytes(20))
+    async with open_ledger() as ledger:
+        assert isinstance(await start(ledger, "new"), BatchStoppedError)
