@@ -51,7 +51,7 @@ class Report:
     """How a run ended."""
 
     total: int
-    ledger: str | None = None
+    ledger: str | None = attrs.field(default=None, repr=False)
     """The URL of the ledger, if there is one."""
     summary: BulkSummary = attrs.field(factory=BulkSummary)
     first_error: VoucherError | None = None
