@@ -150,6 +150,8 @@ class Ledger(ABC):
     async def _close(self) -> None: ...
 
     async def __aenter__(self) -> Self:
+        if self._opened:
+            raise LedgerError("The ledger is open already.")
         await self._open()
         self._opened = True
         try:

@@ -58,14 +58,17 @@ class FileGuard:
             )
         return int(noted) if noted.strip() else None
 
-    def note(self, commits: int) -> None:
+    def note(self, commits: int, *, durable: bool = False) -> None:
         """Note how many commits the file has now. A kill of the process does not lose it.
 
-        Raises `LedgerError`.
+        A power cut may lose the last ones, unless it is ``durable``; an older number stops
+        nothing. Raises `LedgerError`.
         """
         if self._descriptor is not None:
             try:
                 os.pwrite(self._descriptor, b"%0*d" % (_DIGITS, commits), 0)
+                if durable:
+                    os.fsync(self._descriptor)
             except OSError as exc:
                 raise LedgerError(f"{self._path} can't be written: {exc.strerror}.") from None
 

@@ -24,6 +24,7 @@ __all__ = ["HeldAttempt", "Reconciliation", "prepare", "read_baseline", "reconci
 
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1
+_LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
 _AT_ONCE = 200
 _BASELINE_TRIES = 3  # a listing may be a little behind
 _BASELINE_WAIT_S = 5.0
@@ -234,7 +235,12 @@ async def _until_ended(ledger: Ledger, batch_key: str) -> None:
     """Wait for the calls that were in flight while the listing was read."""
     sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))
     waiting = {attempt.id for attempt in sending}
+    begun = ledger.monotonic()
     while waiting:
+        if ledger.monotonic() - begun > _LONG_CALL_S:
+            raise LedgerError(
+                "Calls of another process don't end, so nothing is concluded: end that process."
+            )
         await ledger.sleep(_POLL_S)
         await ledger.recover(batch_key)
         sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))

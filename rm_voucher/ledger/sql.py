@@ -70,7 +70,7 @@ class SqlLedger(Ledger):
             await self._database.open()
             if self._guard is not None:
                 self._commits = await self._database.write(lambda c: _check_age(c, noted))
-                self._guard.note(self._commits)
+                self._guard.note(self._commits, durable=True)
         except BaseException:
             await self._close()
             raise

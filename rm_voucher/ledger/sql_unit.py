@@ -153,7 +153,8 @@ class SqlUnit(Unit):
         values = [statement.values_of(row) for row in rows]
         if self._is_sqlite:
             text = orjson.dumps(values).decode()
-            if "\\u0000" in text:  # where SQLite would end it; PostgreSQL refuses it by itself
+            # SQLite would end the text there; PostgreSQL refuses it by itself.
+            if "\\u0000" in text and _has_nul(values):
                 raise LedgerError("What is to be kept has a NUL in it.")
             self._connection.exec_driver_sql(statement.sqlite, (text,))
         else:
@@ -258,6 +259,10 @@ class SqlUnit(Unit):
             each = func.json_each(orjson.dumps(list(keys)).decode()).table_valued("value")
             return column.in_(select(each.c.value))
         return column == any_(literal(list(keys), ARRAY(Text)))
+
+
+def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
+    return any("\0" in value for row in rows for value in row if isinstance(value, str))
 
 
 def owner_key(owner: str) -> int:

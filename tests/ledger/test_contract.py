@@ -274,3 +274,11 @@ async def test_refused_operation_does_not_spoil_those_beside_it(act):
     assert isinstance(results[0], LedgerError)
     assert results[1] == Started("a-r2")
     assert results[2] == held("r", in_flight=True)
+
+
+async def test_ledger_is_entered_once(make_ledger):
+    """One that is open already is left as it is."""
+    async with make_ledger() as ledger:
+        with pytest.raises(LedgerError, match="open already"):
+            await ledger.__aenter__()
+        assert (await ledger.counts()).asked == 0

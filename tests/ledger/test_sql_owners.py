@@ -17,6 +17,7 @@ from conftest import PATIENCE_S, FakeTime
 from keeping import BATCH, begin, bring, codes, issue, start
 from postgres import end_connections, run_sql
 
+from rm_voucher.emulator import Emulator
 from rm_voucher.exceptions import IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.commands import Started
@@ -242,3 +243,32 @@ async def test_server_that_restarts_in_a_bulk(cluster) -> None:
         assert not bulk.done()
         assert await bulk == [f"C {name}" for name in names]
         assert set((await codes(ledger)).values()) == {f"C {name}" for name in names}
+
+
+async def test_call_of_another_process_that_never_ends(open_ledger, time: FakeTime) -> None:
+    """A live worker that neither sends nor keeps what it sent must not hold up the others for
+    ever: they conclude nothing, and say so."""
+    emulator = Emulator(batches={BATCH: 5}, clock=time.clock)
+    async with emulator.client() as client, open_ledger() as stuck, open_ledger() as other:
+        await begin(stuck)
+        assert isinstance(await start(stuck, "r"), Started)
+        with pytest.raises(LedgerError, match="end that process"):
+            await other.reconcile(client, BATCH)
+        assert 900 <= sum(time.slept) < 1000
+        (attempt,) = await other.attempts(states=SENDING)
+        assert attempt.request_id == "r"
+
+
+@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+async def test_nul_is_refused_and_its_spelling_is_kept(store, make_ledger) -> None:
+    """Text with a NUL, which no database keeps whole, is refused; what only looks like one in JSON
+    is kept to the letter."""
+    async with make_ledger() as ledger:
+        await begin(ledger)
+        first, second = await start(ledger, "a"), await start(ledger, "b")
+        assert isinstance(first, Started)
+        assert isinstance(second, Started)
+        with pytest.raises(LedgerError):
+            await bring(ledger, "a", first.attempt_id, "CODE\0A")
+        await bring(ledger, "b", second.attempt_id, r"CODE\u0000B")
+        assert await codes(ledger) == {"a": None, "b": r"CODE\u0000B"}
