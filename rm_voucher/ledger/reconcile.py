@@ -102,8 +102,7 @@ async def read_baseline(
             raise error
 
     if anew:
-        async for _ in client.vouchers(batch_key).pages():
-            break  # a key that is misspelt is refused here, and is not kept as a stopped batch
+        await client.vouchers(batch_key)  # refuses a misspelt key, before it is a stopped batch
         await keep(anew=True)
     for _ in range(_BASELINE_TRIES):
         issued_before = _issued_count(await _look_up(client, batch_key))

@@ -211,6 +211,17 @@ async def test_new_baseline_is_refused_while_calls_are_in_flight(there):
         assert (await ledger.counts(B)).foreign == 0
 
 
+async def test_foreign_code_is_shown_for_what_is_held(there):
+    """A new baseline takes the code of a lost answer for foreign; a person may know better."""
+    async with there.ledger() as ledger:
+        attempt_id = await lose(there, ledger, "r")
+        await ledger.baseline(there.client, B)
+        (held,) = (await ledger.reconcile(there.client, B)).held
+        assert (held.attempt_id, list(held.candidates)) == (attempt_id, there.issued)
+        await ledger.resolve(attempt_id, adopt=there.issued[0])
+        assert await reported(ledger) == {"r": there.issued[0]}
+
+
 async def test_codes_from_before_are_the_baselines(there):
     """What was issued before the ledger began is neither adopted nor foreign."""
     before, _ = there.emulator.state.issue(B)
