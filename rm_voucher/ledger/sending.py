@@ -143,7 +143,7 @@ class Sender:
             if call.pausing:  # nothing of it is in flight
                 await self._end(batch_key, attempt_id, AttemptState.REJECTED)
             raise
-        except Exception:
+        except Exception:  # a defect, raised below: what it did is unknown
             await self._doubt(client, batch_key, attempt_id)
             raise
         item = Confirm(
