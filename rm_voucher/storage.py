@@ -13,10 +13,8 @@ import asyncio
 import contextlib
 import logging
 import os
-import sqlite3
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, TypeVar
 
 import attrs
@@ -24,42 +22,41 @@ from sqlalchemy import (
     Column,
     Connection,
     Engine,
+    Executable,
     Integer,
     MetaData,
+    RootTransaction,
+    Row,
     Table,
     Text,
-    create_engine,
-    event,
     select,
 )
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.exceptions import VoucherError
 from rm_voucher.group_commit import UnavailableError
+from rm_voucher.sql_engine import (
+    create_file,
+    database_file,
+    has_begun,
+    is_sqlite,
+    is_useless,
+    make_engine,
+    parse_url,
+    passes,
+    sentence,
+)
 
-__all__ = ["Database", "Schema", "database_file", "parse_url"]
+__all__ = ["Database", "Schema", "Transaction", "create_file", "database_file", "parse_url"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher.storage")
 
-_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _PATIENCE_S = 30.0
-_BUSY_S = 5.0
+_TRANSACTIONS = 8  # that coroutines make at once, of PostgreSQL; SQLite has one writer
 _SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
-# Of SQLSTATE: connection lost, and shutdown.
-_LOST = ("08", "57P")
-# Serialization failure and deadlock, too many connections, and a lock that is held for long.
-_PASSING = ("40", "53300", "55P03")
-# Of the server's refusals to connect, which come without SQLSTATE.
-_PASSING_REFUSALS = (
-    "too many",
-    "remaining connection slots",
-    "starting up",
-    "shutting down",
-    "recovery",
-)
 
 _versions = Table(
     "rm_schema_versions",
@@ -81,22 +78,6 @@ class Schema:
     def version(self) -> int:
         """The version that `tables` is."""
         return len(self.migrations) + 1
-
-
-def parse_url(url: str) -> URL:
-    """Return a URL with its driver. Raises `ConfigurationError`."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = URL.create("?")
-    driver = _DRIVERS.get(parsed.get_backend_name())
-    if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
-        raise ConfigurationError(
-            "The URL of a database is sqlite:///file.db or postgresql://user@host/database."
-        )
-    if driver == _DRIVERS["sqlite"] and (parsed.database or ":memory:") == ":memory:":
-        raise ConfigurationError("SQLite needs a file here: sqlite:///file.db.")
-    return parsed.set(drivername=driver)
 
 
 class Database:
@@ -128,14 +109,23 @@ class Database:
         self._sleep = sleep
         self._monotonic = monotonic
         self._patience_s = patience_s
-        self.is_sqlite = url.get_backend_name() == "sqlite"
+        self.is_sqlite = is_sqlite(url)
         self._writer: Connection | None = None
         self._writing = ThreadPoolExecutor(1, "rm-voucher writer")
         self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
-        self._engine = _sqlite(url) if self.is_sqlite else _postgresql(url)
+        self._engine = make_engine(url)
         self._reading = self._engine
         if not self.is_sqlite:  # where each statement would see what was committed before it
             self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
+        self._turn = asyncio.Lock()  # of a transaction, where there is one writer
+        self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
+        self._transacting = [
+            ThreadPoolExecutor(1, "rm-voucher transaction")
+            for _ in range(1 if self.is_sqlite else _TRANSACTIONS)
+        ]
+        for thread in self._transacting:
+            self._free.put_nowait(thread)
+        self._transactions: set[Transaction] = set()
 
     async def open(self) -> None:
         """Connect, and make the tables or bring them up to date."""
@@ -167,12 +157,51 @@ class Database:
         When the connection is lost, it is run again, even if it had been committed. Cancelling
         this does not take it back.
         """
-        return await self._patiently(self._writing, lambda: self._write(work))
+        async with self._turn if self._turn.locked() else contextlib.nullcontext():
+            return await self._patiently(self._writing, lambda: self._write(work))
+
+    @contextlib.asynccontextmanager
+    async def transaction(
+        self,
+        first: Callable[[Connection], T],
+        last: Callable[[Connection, T], None] = lambda _, __: None,
+    ) -> AsyncIterator[tuple[Transaction, T]]:
+        """Begin a transaction with ``first``; end it with ``last``, unless the block raises.
+
+        Yields the transaction and what ``first`` returned, which ``last`` is given, too. Until
+        ``first`` has run, it is tried again as in `write`; then no more, and the block must be run
+        again by who asks for it. With SQLite nobody else writes meanwhile, so in the block nothing
+        may be awaited that does.
+        """
+        async with self._turn if self.is_sqlite else contextlib.nullcontext():
+            thread = await self._free.get()
+            transaction = Transaction(self._engine, thread, self._error)
+            self._transactions.add(transaction)
+            try:
+                if self.is_sqlite:
+                    await self._patiently(self._writing, lambda: None)  # what is written meanwhile
+                found = await self._patiently(thread, lambda: transaction.begin(first))
+                yield transaction, found
+                await transaction.commit(lambda connection: last(connection, found))
+            except BaseException as exc:
+                try:  # after what runs there; nobody else is to wait for that
+                    ending = asyncio.wrap_future(thread.submit(transaction.roll_back))
+                    ending.add_done_callback(lambda _: self._free.put_nowait(thread))
+                    self._transactions.discard(transaction)
+                    if isinstance(exc, Exception):  # else a step may be going on, perhaps for long
+                        await asyncio.shield(ending)
+                except RuntimeError:  # closed: then `_shut` rolls it back
+                    self._free.put_nowait(thread)
+                raise
+            self._transactions.discard(transaction)
+            self._free.put_nowait(thread)
 
     def _shut(self) -> None:
-        for thread in (self._writing, self._reader):
+        for thread in (self._writing, self._reader, *self._transacting):
             thread.shutdown()
         self._drop_writer()
+        for transaction in list(self._transactions):
+            transaction.roll_back()
         self._engine.dispose()
         self._on_close()
 
@@ -188,7 +217,7 @@ class Database:
                 return work(self._writer)
         except BaseException as exc:
             # What lives with the connection, say a lock, must not end with each refused row.
-            if _is_lost(exc):
+            if is_useless(exc):
                 self._drop_writer()
             raise
 
@@ -214,15 +243,15 @@ class Database:
             try:
                 return await asyncio.get_running_loop().run_in_executor(thread, attempt)
             except (SQLAlchemyError, OSError) as exc:
-                passes = _passes(exc)
+                is_passing = passes(exc)
                 collides = may_collide and isinstance(exc, IntegrityError)
-                error = self._error(_sentence(exc))
+                error = self._error(sentence(exc))
                 kind = type(exc).__name__
             # From here on, nothing is raised in the context of what holds parameters.
             if collides:  # Another process added the row after we looked; now it is to be seen.
                 may_collide = False
                 continue
-            if not passes:
+            if not is_passing:
                 raise error
             if self._monotonic() + wait_s > deadline:
                 raise error from UnavailableError(kind)
@@ -272,125 +301,100 @@ class Database:
             )
 
 
+class Transaction:
+    """A transaction that a coroutine makes step by step; each step runs in another thread.
+
+    Do one step after the other. It is committed by whoever gave it, and by nobody else.
+    """
+
+    def __init__(
+        self, engine: Engine, thread: ThreadPoolExecutor, error: type[VoucherError]
+    ) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._error = error
+        self._connection: Connection | None = None
+        self._root: RootTransaction | None = None
+        self._has_begun = False
+
+    async def execute(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> Sequence[Row[Any]]:
+        """Execute a statement of SQLAlchemy's; return its rows, none if it returns none.
+
+        Raises what SQLAlchemy raises.
+        """
+
+        def work(connection: Connection) -> Sequence[Row[Any]]:
+            result = connection.execute(statement, parameters)
+            return result.all() if result.returns_rows else ()
+
+        return await self.run(work)
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` with the connection, in the thread. It must neither commit nor roll back."""
+        return await self._in_thread(lambda: work(self._open_connection()))
+
+    def begin(self, first: Callable[[Connection], T]) -> T:
+        """Connect and run the first step, in the thread. After an error nothing is left open."""
+        self._connection = self._engine.execution_options(writes=True).connect()
+        try:
+            self._root = self._connection.begin()
+            return first(self._connection)
+        except BaseException as exc:
+            self.roll_back(is_useless=is_useless(exc))
+            raise
+
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        """Run the last step, and commit; unknown is whether it was, if the connection is lost."""
+        try:
+            await self._in_thread(lambda: self._commit(last))
+        except (SQLAlchemyError, OSError) as exc:
+            error = self._error(sentence(exc))
+        else:
+            return
+        raise error
+
+    def roll_back(self, *, is_useless: bool = False) -> None:
+        """Take it back, in the thread, if it has not ended."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if is_useless:
+            _discard(connection)
+            return
+        try:
+            connection.close()
+        except (SQLAlchemyError, OSError):
+            _discard(connection)
+
+    def _commit(self, last: Callable[[Connection], None]) -> None:
+        connection = self._open_connection()
+        last(connection)
+        connection.commit()
+        self._connection = None
+        connection.close()
+
+    def _open_connection(self) -> Connection:
+        connection, root = self._connection, self._root
+        if connection is not None and root is not None and root.is_active:
+            # What had begun and is no more was ended in SQL, of which SQLAlchemy knows nothing.
+            had_begun, self._has_begun = self._has_begun, has_begun(connection)
+            if self._has_begun or not had_begun:
+                return connection
+        raise self._error("The transaction has ended: its user neither commits nor rolls back.")
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, step)
+        except RuntimeError:  # it is shut down
+            raise self._error("The database is closed.") from None
+        return await running
+
+
 def _discard(connection: Connection) -> None:
     with contextlib.suppress(SQLAlchemyError, OSError):  # it is gone anyway
         connection.invalidate()
         connection.close()
-
-
-def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
-    """Return an engine whose logs hold no codes, however much of SQLAlchemy's is logged."""
-    engine = create_engine(
-        url, connect_args=connect_args, hide_parameters=True, logging_name="rm_voucher"
-    )
-    logging.getLogger("sqlalchemy.engine.Engine.rm_voucher").addFilter(_is_no_row)
-    return engine
-
-
-def _is_no_row(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG  # at which rows are logged; nothing hides those
-
-
-def _sqlite(url: URL) -> Engine:
-    engine = _engine(url, {"timeout": _BUSY_S})
-
-    @event.listens_for(engine, "connect")
-    def set_up(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, not in the driver
-        try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                connection.execute(f"PRAGMA {pragma}").close()
-        except BaseException:
-            connection.close()  # nobody else does
-            raise
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        writes = connection.get_execution_options().get("writes")
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine
-
-
-def _postgresql(url: URL) -> Engine:
-    # A host that vanishes must let go of its locks, and so must a worker that stands still. A plan
-    # that was made while a table was empty reads all of it ever after.
-    settings = {
-        "tcp_keepalives_idle": "30",
-        "tcp_keepalives_interval": "10",
-        "tcp_keepalives_count": "3",
-        "tcp_user_timeout": "60000",
-        "lock_timeout": f"{_BUSY_S * 1000:.0f}",
-        "plan_cache_mode": "force_custom_plan",
-    }
-    options = [str(url.query.get("options", "")), *(f"-c {n}={v}" for n, v in settings.items())]
-    # A thread that waits for a server that vanished can't be cancelled, and the process not ended.
-    ours = {
-        "connect_timeout": "10",
-        "keepalives_idle": "30",
-        "keepalives_interval": "10",
-        "keepalives_count": "3",
-        "tcp_user_timeout": "60000",
-    }
-    given = {name: value for name, value in ours.items() if name not in url.query}
-    return _engine(url, {**given, "options": " ".join(options).strip()})
-
-
-def _passes(error: Exception) -> bool:
-    """Return whether another try may succeed."""
-    if isinstance(error, OSError):
-        return isinstance(error, ConnectionError | TimeoutError)
-    if not isinstance(error, DBAPIError):
-        return False
-    return (
-        _is_lost(error)
-        or _sqlstate(error).startswith(_PASSING)
-        or "database is locked" in str(error.orig)
-        or (_is_refusal(error) and _refusal_passes(str(error.orig)))
-    )
-
-
-def _is_refusal(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL could not be connected to."""
-    # Which comes without SQLSTATE, even where the server gave one.
-    return error.statement is None and getattr(error.orig, "sqlstate", "") is None
-
-
-def _refusal_passes(text: str) -> bool:
-    """Return whether nobody answered, or somebody who is busy. A wrong password stays wrong."""
-    return "FATAL:" not in text or any(reason in text for reason in _PASSING_REFUSALS)
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Return whether the connection went with it."""
-    if isinstance(error, OSError):
-        return True
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or _sqlstate(error).startswith(_LOST)
-    )
-
-
-def _sqlstate(error: DBAPIError) -> str:
-    return str(getattr(error.orig, "sqlstate", None) or "")
-
-
-def _sentence(error: Exception) -> str:
-    return f"The database can't be used: {_reason(error)}."
-
-
-def _reason(error: Exception) -> str:
-    """Return why, without what holds codes: the statement, its parameters, PostgreSQL's details."""
-    if isinstance(error, OSError):
-        return str(error)
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    if isinstance(cause, sqlite3.Error):
-        return str(cause)
-    if isinstance(error, DBAPIError) and _is_refusal(error):
-        return str(cause).partition("\n")[0]
-    said = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return str(said or type(cause or error).__name__)
-
-
-def database_file(url: URL) -> Path:
-    """Return the file of an SQLite database."""
-    return Path(url.database or "")

@@ -91,6 +91,13 @@ def postgres_ledger_url(postgres_database: str) -> str:
     return postgres_database
 
 
+@pytest.fixture
+def postgres_events_url(postgres_database: str) -> str:
+    """The URL of one that has at most the tables of a store of callbacks, empty ones."""
+    _clear(postgres_database, keep="rm_webhook_")
+    return postgres_database
+
+
 def _clear(url: str, *, keep: str) -> None:
     # What a killed process left may still hold locks.
     execute(
@@ -100,12 +107,13 @@ def _clear(url: str, *, keep: str) -> None:
     )
     execute(
         url,
-        f"""DO $$ DECLARE name text; BEGIN
+        f"""DO $$ DECLARE name text; has_them boolean; BEGIN
             SET LOCAL lock_timeout = '5s';
             SET LOCAL client_min_messages = warning;
+            has_them := '{keep}' <> '' AND EXISTS (SELECT FROM pg_tables
+                WHERE schemaname = 'public' AND starts_with(tablename, '{keep}'));
             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
-                IF '{keep}' <> '' AND to_regclass('rm_ledger_codes') IS NOT NULL
-                        AND (starts_with(name, '{keep}') OR name = 'rm_schema_versions') THEN
+                IF has_them AND (starts_with(name, '{keep}') OR name = 'rm_schema_versions') THEN
                     IF starts_with(name, '{keep}') THEN EXECUTE 'DELETE FROM ' || name; END IF;
                 ELSE
                     EXECUTE 'DROP TABLE ' || name || ' CASCADE';

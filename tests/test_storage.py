@@ -15,7 +15,7 @@ from postgres import end_connections
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, text
 from sqlalchemy.exc import StatementError
 
-from rm_voucher import storage
+from rm_voucher import sql_engine
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 from rm_voucher.group_commit import UnavailableError
 from rm_voucher.storage import Database, Schema, database_file, parse_url
@@ -228,7 +228,7 @@ async def test_passing_error_is_tried_again(
     sqlite_url: str, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that another process locks is waited for, longer each time, then it is given up."""
-    monkeypatch.setattr(storage, "_BUSY_S", 0)
+    monkeypatch.setattr(sql_engine, "_BUSY_S", 0)
     made = database(sqlite_url, time, patience_s=6)
     await made.open()
     other = sqlite3.connect(database_file(parse_url(sqlite_url)), isolation_level=None)

@@ -203,7 +203,7 @@ async def test_postgres_lock_that_is_held_for_long_is_an_error(
     postgres_url: str, time: FakeTime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that stands still in a transaction stops the others for a while, not for ever."""
-    monkeypatch.setattr("rm_voucher.storage._BUSY_S", 0.01)
+    monkeypatch.setattr("rm_voucher.sql_engine._BUSY_S", 0.01)
     first = database(postgres_url)
     await first.open()
     schema = Schema("thing", tables)

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from rm_voucher.exceptions import LedgerError
+from rm_voucher.storage import create_file
 
 __all__ = ["FileGuard"]
 
@@ -37,8 +38,7 @@ class FileGuard:
                 # A power failure may leave zeros, which say nothing.
                 noted = os.pread(descriptor, _DIGITS, 0).strip(b"\0")
                 if not noted.strip() or self._database.exists():
-                    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-                    os.close(os.open(self._database, flags, 0o600))
+                    create_file(self._database)
             except BaseException:
                 os.close(descriptor)
                 raise

@@ -18,7 +18,7 @@ from conftest import PATIENCE_S, FakeTime
 from keeping import BATCH, begin, bring, codes, issue, start
 from sqlalchemy.exc import DBAPIError
 
-from rm_voucher import storage
+from rm_voucher import sql_engine
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.sql import SqlLedger
@@ -281,7 +281,7 @@ async def test_lock_of_another_program_that_stays(
     open_ledger, file: Path, time: FakeTime, monkeypatch
 ) -> None:
     """After half a minute all that wait fail together; nothing of them is written."""
-    monkeypatch.setattr(storage, "_BUSY_S", 0)
+    monkeypatch.setattr(sql_engine, "_BUSY_S", 0)
     async with open_ledger() as ledger:
         await begin(ledger)
         other = sqlite3.connect(file, isolation_level=None)
