@@ -11,7 +11,7 @@ from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.settings import Environment
-from rm_voucher.signing import Signer, canonical_json, format_signature, string_to_sign
+from rm_voucher.signing import Signer, canonical_json, format_signature, is_too_deep, string_to_sign
 from rm_voucher.transport.base import Request
 
 __all__ = [
@@ -88,6 +88,8 @@ def build(
 
 def json_body(value: object) -> bytes:
     """Return the bytes to sign and to send for a JSON value."""
+    if is_too_deep(value):
+        raise InvalidRequestError.refused("The request is nested too deep for JSON.")
     try:
         return canonical_json(value)
     except TypeError as exc:

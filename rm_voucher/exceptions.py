@@ -14,6 +14,8 @@ The tree::
     ├── LedgerError                 the ledger can't keep, or does not allow, what was asked
     │   ├── IdempotencyConflictError
     │   └── BatchStoppedError
+    ├── CallbackError               a delivery that is not provably a callback of RM's
+    ├── EventStoreError             the store of callbacks can't be used
     ├── DecodeError                 an answer that is not what the API documents
     └── APIError                    the server's error, or input that the client refuses
         ├── AuthenticationError
@@ -41,11 +43,13 @@ __all__ = [
     "APIError",
     "AuthenticationError",
     "BatchStoppedError",
+    "CallbackError",
     "ClosedError",
     "ConfigurationError",
     "ConnectError",
     "ConnectTimeoutError",
     "DecodeError",
+    "EventStoreError",
     "ExpiredError",
     "IdempotencyConflictError",
     "InvalidRequestError",
@@ -129,6 +133,21 @@ class IdempotencyConflictError(LedgerError):
 
 class BatchStoppedError(LedgerError):
     """Nothing more is issued from this batch before somebody has looked. Nothing was sent."""
+
+
+class CallbackError(VoucherError):
+    """A delivery is refused: it is not, or not provably, a callback of RM's.
+
+    ``step`` is the check that failed, a `CallbackStep`. Don't tell the sender which.
+    """
+
+    def __init__(self, step: str, message: str) -> None:
+        super().__init__(message)
+        self.step = step
+
+
+class EventStoreError(VoucherError):
+    """The store of callbacks can't be opened, read or written."""
 
 
 class OutcomeUnknownError(VoucherError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING, Protocol, Self
 
 import orjson
@@ -24,7 +25,9 @@ __all__ = [
     "Signer",
     "canonical_json",
     "format_signature",
+    "is_too_deep",
     "parse_signature",
+    "parse_timestamp",
     "string_to_sign",
 ]
 
@@ -32,6 +35,9 @@ __all__ = [
 _EMPTY_BODIES = frozenset({b"", b"null", b"{}"})
 _SCHEME = "sha256 "
 _MIN_KEY_BITS = 2048
+_MAX_DEPTH = 32
+_CONTAINERS = (dict, list, tuple)
+_TIMESTAMP = re.compile(r"[0-9]{10}(\.[0-9]{1,9})?|[0-9]{13}")
 
 
 def canonical_json(value: object) -> bytes:
@@ -44,30 +50,48 @@ def canonical_json(value: object) -> bytes:
     """
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
     # These can only stand inside strings, so replacing them in the whole text is safe.
-    for raw, escape in _ESCAPES:
+    for raw, escape in _ESCAPES if text.isascii() else (*_ESCAPES, *_SEPARATORS):
         if raw in text:
             text = text.replace(raw, escape)
     return text
 
 
-_ESCAPES = (
-    (b"<", rb"\u003c"),
-    (b">", rb"\u003e"),
-    (b"&", rb"\u0026"),
-    ("\u2028".encode(), rb"\u2028"),
-    ("\u2029".encode(), rb"\u2029"),
-)
+_ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
+_SEPARATORS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
 
 
-def string_to_sign(*, method: str, url: str, nonce: str, timestamp: str, body: bytes = b"") -> str:
+def is_too_deep(value: object) -> bool:
+    """Return whether a JSON value is nested deeper than 32; RM's are four deep.
+
+    orjson reads 1,024 levels and writes 254, and where it writes more than 200 it overruns its
+    buffer (3.13.0): what strangers send must not get there.
+    """
+    level = {id(value): value} if isinstance(value, _CONTAINERS) else {}
+    for _ in range(_MAX_DEPTH):
+        if not level:
+            return False
+        level = {  # each once, or a value that holds itself twice would grow without end
+            id(inner): inner
+            for outer in level.values()
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, _CONTAINERS)
+        }
+    return bool(level)
+
+
+def string_to_sign(
+    *, method: str, url: str | None, nonce: str, timestamp: str, body: bytes = b""
+) -> str:
     """Return the text whose signature goes into ``X-Signature``.
 
-    ``url`` is the whole URL exactly as it goes on the wire, ``body`` the canonical JSON. A body
-    that is empty, ``null`` or ``{}`` has no part in it. Nothing is escaped.
+    ``url`` is the whole URL exactly as it goes on the wire, None where it has no part in it, as in
+    callbacks; ``body`` is the canonical JSON. A body that is empty, ``null`` or ``{}`` has no part
+    in it. Nothing is escaped.
     """
     data = "" if body in _EMPTY_BODIES else f"data={base64.b64encode(body).decode()}&"
+    named = "" if url is None else f"&requestUrl={url}"
     return (
-        f"{data}method={method.lower()}&nonceStr={nonce}&requestUrl={url}"
+        f"{data}method={method.lower()}&nonceStr={nonce}{named}"
         f"&signType=sha256&timestamp={timestamp}"
     )
 
@@ -85,6 +109,16 @@ def parse_signature(text: str) -> bytes | None:
         return base64.b64decode(text.removeprefix(_SCHEME), validate=True)
     except (binascii.Error, ValueError):
         return None
+
+
+def parse_timestamp(text: str) -> float | None:
+    """Return the unix seconds that an ``X-Timestamp`` says, None where it says none.
+
+    Documented are whole seconds; RM's SDKs write fractions and milliseconds too.
+    """
+    if not _TIMESTAMP.fullmatch(text):
+        return None
+    return float(text) / 1000 if len(text) == 13 and "." not in text else float(text)
 
 
 class Signer(Protocol):
@@ -158,38 +192,50 @@ class RsaVerifier:
     """Checks signatures with a public key that was parsed once."""
 
     def __init__(self, key: RSAPublicKey) -> None:
+        from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA256
 
         self._key = key
         self._padding = PKCS1v15()
         self._hash = SHA256()
+        self._refusals = (ValueError, InvalidSignature)
 
     @classmethod
-    def from_pem(cls, pem: bytes) -> Self:
+    @bare
+    def from_pem(cls, pem: bytes, *, min_bits: int = _MIN_KEY_BITS) -> Self:
         """Return the verifier for an RSA public key. Raises `ConfigurationError`."""
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
         from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+        if b"PRIVATE KEY-----" in pem:
+            raise ConfigurationError(
+                "This is a private key; checking a signature needs the public key of whoever signs."
+            )
         try:
             key = load_pem_public_key(pem)
         except (ValueError, UnsupportedAlgorithm):
-            raise ConfigurationError("The public key can't be parsed: is it PEM?") from None
+            raise ConfigurationError(
+                "The public key can't be parsed: is it PEM? If it is a file name, pass "
+                "pathlib.Path(name)."
+            ) from None
         if not isinstance(key, RSAPublicKey):
             raise ConfigurationError("The public key is not an RSA key.")
+        if key.key_size < min_bits:  # whose other half a stranger may find
+            raise ConfigurationError(
+                f"The public key has {key.key_size} bits; {min_bits} are the least."
+            )
         return cls(key)
 
     def verify(self, text: bytes, signature: str) -> bool:
         """Return whether ``signature``, an ``X-Signature`` value, is of ``text``. Never raises."""
-        from cryptography.exceptions import InvalidSignature
-
         raw = parse_signature(signature)
         if raw is None:
             return False
         try:
             self._key.verify(raw, text, self._padding, self._hash)
-        except (ValueError, InvalidSignature):
+        except self._refusals:
             return False
         return True
 
@@ -199,13 +245,11 @@ class RsaVerifier:
         It tells a wrong key from a wrong text, which is what a person wants to know of a signature
         that `verify` refuses.
         """
-        from cryptography.exceptions import InvalidSignature
-
         raw = parse_signature(signature)
         if raw is None:
             return False
         try:
             self._key.recover_data_from_signature(raw, self._padding, self._hash)
-        except (ValueError, InvalidSignature):
+        except self._refusals:
             return False
         return True

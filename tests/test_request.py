@@ -3,6 +3,7 @@
 import dataclasses
 import decimal
 import enum
+import functools
 import math
 import uuid
 from datetime import date, datetime
@@ -111,6 +112,8 @@ class Plain(enum.Enum):
 
 CYCLE = ["canary"]
 CYCLE.append(CYCLE)
+WIDE_CYCLE = ["canary"]
+WIDE_CYCLE.extend([WIDE_CYCLE, WIDE_CYCLE])
 DEEP = []
 for _ in range(400):
     DEEP = [DEEP]
@@ -126,7 +129,10 @@ JSON_REFUSED = {
     "beyond 2**64": 2**64,
     "a googol": 10**100,
     "a cycle": CYCLE,
+    "a wide cycle": WIDE_CYCLE,
     "400 levels": DEEP,
+    "33 levels": functools.reduce(lambda inner, _: [inner], range(32), ["canary"]),
+    "33 levels of tuples": functools.reduce(lambda inner, _: (inner,), range(32), ("canary",)),
     "bytes": b"canary",
     "a datetime": datetime(2026, 1, 1),
     "a date": date(2026, 1, 1),

@@ -7,6 +7,7 @@ import subprocess
 import orjson
 import pytest
 from conftest import HERE, KEY_FILE, PUBLIC_KEY_FILE
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 from independent import canonical, expected_text, public_numbers, verifies
@@ -178,13 +179,14 @@ def test_signer_unusable_key_gets_a_sentence(make, sentence):
     ("make", "sentence"),
     [
         (lambda: b"x", "can't be parsed"),
-        (KEY_FILE.read_bytes, "can't be parsed"),
+        (KEY_FILE.read_bytes, "This is a private key"),
         (
             lambda: openssl("pkey", "-pubout", "-in", str(HERE / "vectors" / "throwaway-ec.pem")),
             "not an RSA",
         ),
+        (lambda: RsaSigner(generate_private_key(65537, 1024)).public_key_pem(), "1024 bits"),
     ],
-    ids=["garbage", "private", "ec"],
+    ids=["garbage", "private", "ec", "1024"],
 )
 def test_verifier_unusable_key_gets_a_sentence(make, sentence):
     """A public key that can't be used is refused."""

@@ -185,13 +185,11 @@ class Callbacks:
         nonce, timestamp = secrets.token_hex(16), str(int(self._wire_clock()))
         text = string_to_sign(
             method="POST",
-            url=str(url),
+            url=str(url) if self._guesses.callback_signs_url else None,
             nonce=nonce,
             timestamp=timestamp,
             body=canonical_json(orjson.loads(body)),
         )
-        if not self._guesses.callback_signs_url:
-            text = text.replace(f"&requestUrl={url}", "", 1)
         return {
             "Content-Type": "application/json",
             "X-Nonce-Str": nonce,

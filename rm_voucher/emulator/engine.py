@@ -18,7 +18,7 @@ from rm_voucher.emulator.reply import Ending, Reply, gateway_page, refusal, spoi
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.timeline import Timeline
-from rm_voucher.signing import canonical_json
+from rm_voucher.signing import canonical_json, is_too_deep
 from rm_voucher.transport.base import Request, Response
 
 __all__ = ["Engine"]
@@ -152,9 +152,11 @@ class Engine:
         """Return the body of a request that may pass. Raises `RefusedError`."""
         try:
             body = orjson.loads(request.body) if request.body else None
-            canonical = canonical_json(body)
-        except (orjson.JSONDecodeError, TypeError):
+        except orjson.JSONDecodeError:
             raise RefusedError("INVALID_REQUEST", "The body is not JSON") from None
+        if is_too_deep(body):
+            raise RefusedError("INVALID_REQUEST", "The body is nested too deep")
+        canonical = canonical_json(body)
         if request.method not in route.methods and Rule.METHOD not in self._relaxed:
             raise RefusedError("METHOD_NOT_ALLOWED")
         if route.operation != TOKEN:

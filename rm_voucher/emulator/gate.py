@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
@@ -13,14 +12,13 @@ from rm_voucher.converters import unstructure
 from rm_voucher.emulator.guesses import Guesses, Rule
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
-from rm_voucher.signing import RsaVerifier, parse_signature, string_to_sign
+from rm_voucher.signing import RsaVerifier, parse_signature, parse_timestamp, string_to_sign
 from rm_voucher.transport.base import Request
 
 __all__ = ["Gate", "SignatureRefusedError", "bearer_of"]
 
 V = TypeVar("V")
 
-_TIMESTAMP = re.compile(r"[0-9]{10}(\.[0-9]{1,9})?|[0-9]{13}")
 _MAX_NONCE_CHARS = 128
 _MAX_TOKENS = 10_000
 _REFRESH_LIVES = 10  # how many lives of an access token a refresh token has
@@ -152,10 +150,9 @@ class Gate:
             raise RefusedError("TOKEN_EXPIRED")
 
     def _check_timestamp(self, timestamp: str) -> None:
-        if not _TIMESTAMP.fullmatch(timestamp):
+        at = parse_timestamp(timestamp)
+        if at is None:
             raise RefusedError("INVALID_TIMESTAMP", "X-Timestamp is not in unix seconds")
-        at = float(timestamp)
-        at = at / 1000 if len(timestamp) == 13 and "." not in timestamp else at
         off_s = at - self._wire_clock()
         if abs(off_s) > self._guesses.timestamp_tolerance_s:
             word = "ahead" if off_s > 0 else "behind"

@@ -17,6 +17,7 @@ BODIES = {
     "deep lists": b"[" * DEEP + b"]" * DEEP,
     "deep objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
     "as deep as can be read": b"[" * 1000 + b"]" * 1000,
+    "deeper than can be written": b"[" + b",".join([b"[" * 240 + b"]" * 240] * 8) + b"]",
     "open lists": b"[" * DEEP,
     "NaN": b'{"storeId": NaN}',
     "infinity": b'{"a": 1e999}',
