@@ -20,6 +20,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from postgres import (  # noqa: F401 - fixtures
     postgres_database,
+    postgres_events_url,
     postgres_ledger_url,
     postgres_url,
 )

@@ -13,8 +13,8 @@ PACKAGE = Path(rm_voucher.__file__).parent
 DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
-# L0, `_version`, `exceptions` and then `frames` stand below the others; within L1, `storage`
-# above; within L2, `protocol`
+# L0, `_version`, `exceptions` and then `frames` stand below the others; within L1, `sql_engine` and
+# then `storage` above; within L2, `protocol`
 # above; within L4, `caller` below and `client` above; within L6, `bulk_run` and `bulk` above.
 LAYERS = [
     {"_version", "exceptions"},
@@ -29,6 +29,7 @@ LAYERS = [
         "transport.base",
         "transport",
     },
+    {"sql_engine"},
     {"storage"},
     {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
     {"protocol"},
@@ -73,6 +74,18 @@ LAYERS = [
         "ledger.transitions",
         "ledger.unit",
         "otel",
+        "webhooks",
+        "webhooks.aiohttp",
+        "webhooks.asgi",
+        "webhooks.events",
+        "webhooks.memory",
+        "webhooks.poller",
+        "webhooks.router",
+        "webhooks.schema",
+        "webhooks.sql",
+        "webhooks.statements",
+        "webhooks.store",
+        "webhooks.verify",
     },
     {"bulk_ledger", "bulk_results"},
     {"bulk_run"},
@@ -90,12 +103,14 @@ LAYERS = [
         "cli.progress",
         "cli.recipients",
         "cli.serve",
+        "cli.webhook",
     },
 ]
 NAMES = [
     "L0",
     "L0",
     "L0",
+    "L1",
     "L1",
     "L1",
     "L2",
@@ -120,11 +135,16 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
+    "sql_engine": {"sqlalchemy"},
     "storage": {"sqlalchemy"},
     "ledger.schema": {"sqlalchemy"},
     "ledger.sql": {"sqlalchemy"},
     "ledger.sql_unit": {"sqlalchemy"},
     "ledger.statements": {"sqlalchemy"},
+    "webhooks.aiohttp": {"aiohttp"},
+    "webhooks.schema": {"sqlalchemy"},
+    "webhooks.sql": {"sqlalchemy"},
+    "webhooks.statements": {"sqlalchemy"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.app": {"typer"},
@@ -132,6 +152,7 @@ ELSEWHERE = {
     "cli.options": {"typer"},
     "cli.progress": {"rich"},
     "cli.serve": {"typer"},
+    "cli.webhook": {"aiohttp", "typer"},
 }
 
 
@@ -210,14 +231,19 @@ def test_map_in_the_docs_is_this_map():
         module.removesuffix(".__main__"): name
         for layer, name in zip(LAYERS, NAMES, strict=True)
         for module in layer
-        if not module.startswith(("cli.", "emulator.", "ledger.")) and module != "transport"
+        if not module.startswith(("cli.", "emulator.", "ledger.", "webhooks."))
+        and module != "transport"
     }
     assert found == expected
 
 
 @pytest.mark.parametrize(
-    ("first", "known_below"),  # as a type, or, by `Ledger.open`, once it runs
-    [("emulator.app", {"emulator.app"}), ("ledger.sql", {"ledger.base", "ledger.sql"})],
+    ("first", "known_below"),  # as a type, or, by `open`, once it runs
+    [
+        ("emulator.app", {"emulator.app"}),
+        ("ledger.sql", {"ledger.base", "ledger.sql"}),
+        ("webhooks.aiohttp", {"webhooks.sql"}),
+    ],
 )
 def test_files_of_a_room_in_the_docs_are_these(first, known_below):
     """docs/architecture.md lists each file of the room, below those that import it."""

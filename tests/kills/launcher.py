@@ -1,19 +1,18 @@
 """Runs ``rm-voucher`` in a process that kills itself at the n-th pass of a named point.
 
-``launcher.py POINT:N ARGUMENT…``. SIGKILL lets it put nothing in order, as the loss of power would.
+``launcher.py POINT:N ARGUMENT…``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+from killer import Killer
 
 from rm_voucher.caller import Caller
 from rm_voucher.cli import main
@@ -26,20 +25,6 @@ from rm_voucher.storage import Database
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
 _TURNS = 5  # of the event loop, for what was written to have left
-
-
-class Killer:
-    """Counts how often its point is passed."""
-
-    def __init__(self, spec: str) -> None:
-        self.point, _, number = spec.partition(":")
-        self._left = int(number)
-
-    def passing(self, point: str) -> None:
-        if point == self.point:
-            self._left -= 1
-            if not self._left:
-                os.kill(os.getpid(), signal.SIGKILL)
 
 
 def kinds_of(operations: Any) -> set[str]:

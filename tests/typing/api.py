@@ -54,8 +54,21 @@ from rm_voucher.ledger import (
     RequestState,
 )
 from rm_voucher.otel import OpenTelemetryHook
+from rm_voucher.storage import Transaction
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
+from rm_voucher.webhooks import (
+    CallbackPoller,
+    CallbackVerifier,
+    EventCounts,
+    EventStore,
+    MemoryEventStore,
+    VoucherEvent,
+    WebhookRouter,
+)
+from rm_voucher.webhooks import Outcome as EventOutcome
+from rm_voucher.webhooks.aiohttp import webhook_routes
+from rm_voucher.webhooks.asgi import WebhookApp
 
 
 class Recording(Transport):
@@ -196,6 +209,42 @@ async def errors(client: VoucherClient) -> None:
         assert_type(unknown.codes, tuple[str, ...])
     except APIError as error:
         assert_type(error.retry_after_s, float | None)
+
+
+async def callbacks(client: VoucherClient) -> None:
+    verifier = CallbackVerifier([b"old", Path("new.pem")], url="https://shop.example/rm")
+    event = verifier.verify({"X-Signature": "…"}, b"{}")
+    assert_type(event, VoucherEvent)
+    assert_type(event.code, str)
+    assert_type(event.status, VoucherStatus)
+    assert_type(event.voucher, Voucher)
+    assert_type(event.sent_at, datetime | None)
+    verifier.verify([("X-Signature", "…")], "{}")  # pyright: ignore[reportArgumentType]
+    router = WebhookRouter(verifier, store=EventStore.open("sqlite:///shop.db"), confirm=client)
+
+    @router.on(VoucherStatus.VOID)
+    async def used(event: VoucherEvent, tx: Transaction) -> int:
+        assert_type(await tx.run(lambda connection: connection.closed), bool)
+        return 1
+
+    @router.on("REDEEMED", VoucherStatus.ISSUED)
+    async def redeemed(event: VoucherEvent) -> None: ...
+
+    @router.on()  # pyright: ignore[reportArgumentType, reportUntypedFunctionDecorator]
+    def plain(event: VoucherEvent) -> None: ...
+
+    assert_type(await redeemed(event), None)
+    async with router:
+        assert_type(await used(event, Transaction), int)  # pyright: ignore[reportArgumentType]
+        assert_type(await router.receive({}, b""), int)
+        assert_type(await router.dispatch(event), EventOutcome)
+        assert_type(await router.store.counts(), EventCounts)
+        poller = CallbackPoller(client, router, rate_per_s=2)
+        await poller.expect("CODE", "OTHER")
+        assert_type(await poller.poll(), int)
+    WebhookRouter(verifier, store=MemoryEventStore())
+    webhook_routes(router, "/rm")
+    WebhookApp(router)
 
 
 async def doubles() -> None:

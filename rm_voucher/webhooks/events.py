@@ -1,0 +1,76 @@
+"""What a callback tells: a voucher that has a status, under an id that repeats share. No I/O."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime
+from typing import Self
+
+import attrs
+import orjson
+
+from rm_voucher.converters import format_time, structure, unstructure
+from rm_voucher.exceptions import DecodeError
+from rm_voucher.frames import bare
+from rm_voucher.models import Voucher, VoucherStatus, mask
+
+__all__ = ["VoucherEvent"]
+
+_MAX_CHARS = 512  # of a code, as in a path; databases keep neither longer keys nor NUL
+
+
+@attrs.frozen(kw_only=True)
+class VoucherEvent:
+    """A voucher that came to a status (RM's page "Voucher").
+
+    Attributes:
+        id: the same for every delivery of the event, and for a look-up that finds it: made of the
+            voucher's code, its status and its ``updatedAt``, to the microsecond. Where that is
+            missing, of the times of issue, redeeming and use.
+        code: the voucher's code. Bearer value; masked in the repr.
+        status: what the voucher came to.
+        voucher: as the callback shows it.
+        sent_at: when the delivery was signed, UTC; None for what was looked up.
+    """
+
+    id: str
+    code: str = attrs.field(repr=mask)
+    status: VoucherStatus
+    voucher: Voucher = attrs.field(repr=False)
+    sent_at: datetime | None = attrs.field(default=None, eq=False)
+
+    @classmethod
+    def of(cls, voucher: Voucher, *, sent_at: datetime | None = None) -> Self:
+        """Return the event that a voucher shows. Raises `DecodeError` without code or status."""
+        code, status = voucher.code, voucher.status
+        if not code:
+            raise DecodeError("missing @ $.item.code")
+        if not status:
+            raise DecodeError("missing @ $.item.status")
+        if any("\0" in text or len(text) > _MAX_CHARS for text in (code, status)):
+            raise DecodeError(f"expected {_MAX_CHARS} characters at most, and no NUL, @ $.item")
+        times = [voucher.updated_at]
+        if voucher.updated_at is None:
+            times = [voucher.assigned_at, voucher.redeemed_at, voucher.used_at]
+        parts = [code, status.value, *(at and format_time(at) for at in times)]
+        digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
+        return cls(id=digest, code=code, status=status, voucher=voucher, sent_at=sent_at)
+
+    @classmethod
+    @bare
+    def from_json(cls, text: bytes) -> Self:
+        """Return the event that `to_json` wrote. Raises `DecodeError`."""
+        try:
+            wire = orjson.loads(text)
+        except orjson.JSONDecodeError:
+            raise DecodeError("expected JSON @ $") from None
+        return cls.of(structure(wire, Voucher))
+
+    def to_json(self) -> bytes:
+        """Return the voucher as JSON. It holds the code."""
+        return orjson.dumps(unstructure(self.voucher))
+
+    @property
+    def updated_at(self) -> datetime | None:
+        """When the voucher changed, by RM's clock, UTC."""
+        return self.voucher.updated_at

@@ -1,0 +1,119 @@
+"""Finds what was never delivered: looks vouchers up that nothing came for (RM's page "Voucher").
+
+RM gives a callback up after five minutes; the page says to call *get by code* then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection
+from typing import NoReturn
+
+from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import ConfigurationError, EventStoreError, VoucherError
+from rm_voucher.models import VoucherStatus
+from rm_voucher.webhooks.events import VoucherEvent
+from rm_voucher.webhooks.router import WebhookRouter
+
+__all__ = ["CallbackPoller"]
+
+_log = logging.getLogger("rm_voucher.webhooks")
+
+_MANY = 100
+
+
+class CallbackPoller:
+    """Looks up the vouchers that the application waits for, when no event of theirs came in time.
+
+    What a look-up shows is an event with the same id as its callback has, and goes through the same
+    router: it is handled once, whichever comes first. A voucher is looked up when nothing came for
+    six minutes (RM's five deliveries and a margin), and then after waits that double up to a day.
+    An event that comes starts its six minutes anew; one of a ``final`` status ends the waiting.
+
+    A look-up shows the voucher as it is: of several changes whose callbacks were lost, it shows the
+    last one only. Which vouchers are waited for is in the router's store; so is what RM delivered
+    and no handler took, and a round runs that as well.
+
+    Args:
+        client: looks up. It is not closed.
+        router: gets the events. It must be open.
+        final: statuses after which no further event is waited for.
+        rate_per_s: how many vouchers are looked up in a second at most, one after the other.
+        interval_s: how long `run` waits when nothing is due.
+        sleep, monotonic: waiting, and the clock of the rate; replace them in tests.
+    """
+
+    def __init__(
+        self,
+        client: VoucherClient,
+        router: WebhookRouter,
+        *,
+        final: Collection[VoucherStatus] = (VoucherStatus.VOID, VoucherStatus.EXPIRED),
+        rate_per_s: float = 5.0,
+        interval_s: float = 30.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if not (rate_per_s > 0 and interval_s > 0):
+            raise ConfigurationError("rate_per_s and interval_s must be more than 0.")
+        self._client = client
+        self._router = router
+        self._final = frozenset(final)
+        self._rate_per_s = rate_per_s
+        self._interval_s = interval_s
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._next_at = monotonic()
+
+    async def expect(self, *codes: str) -> None:
+        """Wait for events of these vouchers from now on; durable if the store is.
+
+        It may be repeated: a voucher that is waited for stays so. Raises `EventStoreError`.
+        """
+        await self._router.store.expect(codes)
+
+    async def forget(self, *codes: str) -> None:
+        """Wait for these vouchers no more. It may be repeated. Raises `EventStoreError`."""
+        await self._router.store.forget(codes)
+
+    async def poll(self) -> int:
+        """Do what is due now; return how many vouchers were looked up, at most 100.
+
+        Cancelling it is safe: what was not looked up is due again later. Raises `EventStoreError`.
+        """
+        await self._router.run_due(_MANY)
+        codes = await self._router.store.take_missed(_MANY, final=self._final)
+        for code in codes:
+            await self._pace()
+            await self._look_up(code)
+        return len(codes)
+
+    async def run(self) -> NoReturn:
+        """Poll until cancelled, which is safe. Errors are logged, and tried again."""
+        while True:
+            try:
+                looked_up = await self.poll()
+            except EventStoreError as exc:
+                _log.error("missed callbacks can't be looked for: %s", exc)
+                looked_up = 0
+            if not looked_up:
+                await self._sleep(self._interval_s)
+
+    async def _pace(self) -> None:
+        now = self._monotonic()
+        at = max(now, self._next_at)
+        self._next_at = at + 1 / self._rate_per_s
+        if at > now:
+            await self._sleep(at - now)
+
+    async def _look_up(self, code: str) -> None:
+        try:
+            event = VoucherEvent.of(await self._client.get(code))
+        except VoucherError as exc:
+            _log.warning("a voucher that is waited for can't be looked up: %s", exc)
+            return
+        outcome = await self._router.dispatch(event)
+        if event.status in self._final and outcome.http_status == 200:
+            await self._router.store.forget([code])

@@ -1,0 +1,390 @@
+"""What becomes of a delivery: checked, recorded, handled once, answered.
+
+It knows no framework: an adapter gives it headers and raw bytes, and sends the status it returns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import inspect
+import logging
+import traceback
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import attrs
+
+from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
+from rm_voucher.models import VoucherStatus, mask
+from rm_voucher.webhooks.events import VoucherEvent
+from rm_voucher.webhooks.store import EventState, EventStore, Standing
+from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier, Headers
+
+__all__ = ["Outcome", "WebhookRouter"]
+
+H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+
+_log = logging.getLogger("rm_voucher.webhooks")
+
+_REFUSED = 400
+_TOO_SLOW = 408
+_TOO_LARGE = 413
+_LEASE_MARGIN_S = 10.0
+_DUE_AT_ONCE = 8
+
+
+class Outcome(enum.StrEnum):
+    """What became of an event. RM comes again unless the answer is 200."""
+
+    HANDLED = "handled"
+    """Its handler succeeded."""
+    REPEAT = "repeat"
+    """It was done before."""
+    OLDER = "older"
+    """A newer event of its voucher is done; it was not handled."""
+    IGNORED = "ignored"
+    """There is no handler for its status."""
+    FAILED = "failed"
+    """Its handler failed, or took too long."""
+    UNCONFIRMED = "unconfirmed"
+    """RM, asked for the voucher, did not show what the delivery tells, or could not be asked."""
+    BUSY = "busy"
+    """Another process handles an event of its voucher, or this one has its hands full."""
+    UNAVAILABLE = "unavailable"
+    """The store can't be used."""
+
+    @property
+    def http_status(self) -> int:
+        """The answer's HTTP status."""
+        return _HTTP_STATUS.get(self, 200)
+
+
+_HTTP_STATUS = {
+    Outcome.FAILED: 500,
+    Outcome.UNCONFIRMED: 503,
+    Outcome.BUSY: 503,
+    Outcome.UNAVAILABLE: 503,
+}
+
+
+@attrs.frozen
+class _Registered:
+    function: Callable[..., Awaitable[object]]
+    takes_transaction: bool
+
+
+@attrs.define
+class _Turn:
+    lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
+    wanted: int = 0
+
+
+class WebhookRouter:
+    """Hands each event to the handler of its status, once (RM's page "Voucher").
+
+    An event is recorded before its handler runs, and done after. Every other delivery of it then
+    gets a 200 and runs nothing; deliveries that come at once wait for the first. After a handler
+    that raises, or takes longer than ``handler_timeout_s``, RM delivers again, five times in all.
+    What RM no longer delivers stays recorded, for `run_due`.
+
+    How often it acts: a handler that takes the transaction, ``async def handler(event, tx)``, acts
+    *exactly once*, as far as it acts with ``tx``: its writes and "done" are committed together. One
+    without it acts *at least once*: the process may die between its last act and "done".
+
+    Use it as an async context manager, around the whole life of the application: that opens and
+    closes the store.
+
+    Args:
+        verifier: checks the deliveries.
+        store: where events are kept: `EventStore.open`, or a `MemoryEventStore` for tests.
+        confirm: a client that looks the voucher up before a handler runs, so that nothing rests on
+            the signature alone. The handler gets the voucher as it was read. An event whose voucher
+            has moved on since counts as older. The client is not closed.
+        dispatch_older: also handle events whose voucher has a newer one that is done.
+        handler_timeout_s: how long a handler may take, with looking up to confirm. How long RM
+            waits for an answer is not documented.
+        read_timeout_s: how long a delivery's body may take to arrive.
+        max_in_flight: how many events may be under way at once; more are answered with 503.
+
+    Raises `ConfigurationError` for settings that can't be used.
+    """
+
+    def __init__(
+        self,
+        verifier: CallbackVerifier,
+        *,
+        store: EventStore,
+        confirm: VoucherClient | None = None,
+        dispatch_older: bool = False,
+        handler_timeout_s: float = 20.0,
+        read_timeout_s: float = 10.0,
+        max_in_flight: int = 256,
+    ) -> None:
+        if not (handler_timeout_s > 0 and read_timeout_s > 0 and max_in_flight > 0):
+            raise ConfigurationError(
+                "handler_timeout_s, read_timeout_s and max_in_flight must be more than 0."
+            )
+        if not (isinstance(verifier, CallbackVerifier) and isinstance(store, EventStore)):
+            raise ConfigurationError(
+                "A router takes a CallbackVerifier, and as its store EventStore.open(url)."
+            )
+        self.verifier = verifier
+        self.store = store
+        self._confirm_with = confirm
+        self._dispatch_older = dispatch_older
+        self._handler_timeout_s = handler_timeout_s
+        self._read_timeout_s = read_timeout_s
+        self._max_in_flight = max_in_flight
+        self._handlers: dict[VoucherStatus | None, _Registered] = {}
+        self._tasks: set[asyncio.Task[Outcome]] = set()
+        self._turns: dict[str, _Turn] = {}
+        self._is_open = False
+
+    def on(self, *statuses: VoucherStatus | str) -> Callable[[H], H]:
+        """Register the handler of statuses; of all that have none, if no status is given.
+
+        It is ``async def handler(event)`` or, with a store in a database, ``async def
+        handler(event, tx)``, where ``tx`` is a `Transaction`; a second parameter that has a default
+        keeps it. What it returns does not matter; an exception means failure. It is cancelled at
+        its time-out only. Raises `ConfigurationError`.
+        """
+        if not all(isinstance(status, str) for status in statuses):
+            raise ConfigurationError("A status is text; the handler of all is @router.on().")
+
+        def register(function: H) -> H:
+            takes_transaction = _takes_transaction(function)
+            if takes_transaction and not self.store.has_transactions:
+                raise ConfigurationError(
+                    "A handler that takes the transaction needs a store in a database: "
+                    "EventStore.open(url)."
+                )
+            for status in map(VoucherStatus, statuses) if statuses else (None,):
+                if status and not status.is_known and status.upper() in VoucherStatus.__members__:
+                    raise ConfigurationError(f"{status.value!r}: write {status.upper()!r}.")
+                if status in self._handlers:
+                    raise ConfigurationError(
+                        f"There is a handler already for {status or 'others'}."
+                    )
+                self._handlers[status] = _Registered(function, takes_transaction)
+            return function
+
+        return register
+
+    async def __aenter__(self) -> Self:
+        await self.store.__aenter__()
+        self._is_open = True
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Wait for what is under way, take nothing new, and close the store."""
+        self._is_open = False
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        await self.store.aclose()
+
+    async def receive(self, headers: Headers, body: bytes | AsyncIterable[bytes]) -> int:
+        """Return the HTTP status that answers a delivery.
+
+        ``body`` is what came, byte for byte, whole or in pieces as they come; what reading them
+        raises is raised. What is wrong with a delivery stands in the log, and not in the answer.
+        Cancelling this does not stop a handler.
+        """
+        if not isinstance(body, bytes | AsyncIterable):
+            raise TypeError("The body must be bytes, or an async iterable of bytes, as it came.")
+        if not isinstance(body, bytes):
+            try:
+                async with asyncio.timeout(self._read_timeout_s):
+                    body = await _read(body, self.verifier.max_body_bytes)
+            except TimeoutError:
+                _log.warning("a delivery did not arrive whole in %g s", self._read_timeout_s)
+                return _TOO_SLOW
+        try:
+            event = self.verifier.verify(headers, body)
+        except CallbackError as exc:
+            _log.warning("a delivery was refused at the step '%s': %s", exc.step, exc)
+            return _TOO_LARGE if exc.step == CallbackStep.SIZE else _REFUSED
+        return (await self.dispatch(event)).http_status
+
+    async def dispatch(self, event: VoucherEvent) -> Outcome:
+        """Record an event and handle it, once. It is taken for genuine: verify it first.
+
+        It may be repeated. Cancelling this does not stop a handler. Raises nothing of its own: an
+        error is logged, and is an outcome.
+        """
+        if not self._is_open:
+            _log.error(
+                "event %s came while the router is not open: enter it with 'async with router' "
+                "when the application starts",
+                event.id,
+            )
+            return Outcome.UNAVAILABLE
+        if len(self._tasks) >= self._max_in_flight:
+            _log.warning("event %s came while %d are under way", event.id, len(self._tasks))
+            return Outcome.BUSY
+        task = asyncio.create_task(self._dispatch(event), name="rm-voucher event")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await asyncio.shield(task)
+
+    async def run_due(self, limit: int = 100) -> int:
+        """Handle events that were recorded, are not done, and that RM no longer delivers.
+
+        Return how many were tried, at most ``limit``. After each failure an event waits longer
+        before it is due again. Raises `EventStoreError`.
+        """
+        events = await self.store.due(limit)
+        for first in range(0, len(events), _DUE_AT_ONCE):
+            await asyncio.gather(*map(self.dispatch, events[first : first + _DUE_AT_ONCE]))
+        return len(events)
+
+    async def _dispatch(self, event: VoucherEvent) -> Outcome:
+        async with self._turn_of(event.code):
+            try:
+                outcome = await self._take(event)
+            except EventStoreError as exc:
+                _log.error("event %s was not handled: %s", event.id, exc)
+                return Outcome.UNAVAILABLE
+        _log.info("event %s, %s: %s", event.id, _plain(event.status), outcome)
+        return outcome
+
+    @contextlib.asynccontextmanager
+    async def _turn_of(self, code: str) -> AsyncIterator[None]:
+        """One event of a voucher after the other, in this process."""
+        turn = self._turns.setdefault(code, _Turn())
+        turn.wanted += 1
+        try:
+            async with turn.lock:
+                yield
+        finally:
+            turn.wanted -= 1
+            if not turn.wanted:
+                del self._turns[code]
+
+    async def _take(self, event: VoucherEvent) -> Outcome:
+        handler = self._handlers.get(event.status) or self._handlers.get(None)
+        takes_lease = handler is not None and not handler.takes_transaction
+        found = await self.store.record(
+            event,
+            lease_s=self._handler_timeout_s + _LEASE_MARGIN_S if takes_lease else None,
+            takes_older=self._dispatch_older,
+        )
+        if found is not Standing.READY:
+            return _OUTCOMES[found]
+        if handler is None:
+            await self.store.finish(event, EventState.DONE)
+            return Outcome.IGNORED
+        try:
+            async with asyncio.timeout(self._handler_timeout_s):
+                outcome = await self._handle(handler, event)
+        except EventStoreError as exc:
+            _log.error("event %s was not handled: %s\n%s", event.id, exc, _report(exc, event))
+            outcome = Outcome.UNAVAILABLE
+        except (Exception, asyncio.CancelledError) as exc:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # as at the end of a loop
+                raise
+            kind = type(exc).__name__
+            _log.error("event %s: its handler failed (%s)\n%s", event.id, kind, _report(exc, event))
+            outcome = Outcome.FAILED
+        ended = _STATES.get(outcome)
+        if ended is EventState.DONE and handler.takes_transaction:
+            return outcome  # it was committed with what the handler wrote
+        if ended is not None:
+            await self.store.finish(event, ended)
+        return outcome
+
+    async def _handle(self, handler: _Registered, event: VoucherEvent) -> Outcome:
+        shown = event  # the store knows the event as it was told
+        if self._confirm_with is not None:
+            shown, outcome = await self._confirm(self._confirm_with, event)
+            if outcome is not Outcome.HANDLED:
+                return outcome
+        if not handler.takes_transaction:
+            await handler.function(shown)
+            return Outcome.HANDLED
+        async with self.store.transaction(event, takes_older=self._dispatch_older) as (found, tx):
+            if found is Standing.READY:
+                await handler.function(shown, tx)
+        return _OUTCOMES[found]
+
+    async def _confirm(
+        self, client: VoucherClient, event: VoucherEvent
+    ) -> tuple[VoucherEvent, Outcome]:
+        """Return the event with the voucher as RM shows it now, and HANDLED if that confirms it."""
+        try:
+            voucher = await client.get(event.code)
+        except VoucherError as exc:
+            _log.warning("event %s can't be confirmed: %s", event.id, exc)
+            return event, Outcome.UNCONFIRMED
+        now, then = voucher.updated_at, event.updated_at
+        is_newer = is_older = False
+        if now is not None and then is not None:
+            # Whether a look-up shows as many digits of a second as a callback is not documented.
+            is_newer, is_older = now > then, now < then.replace(microsecond=0)
+        if voucher.status == event.status and not is_older:
+            return attrs.evolve(event, voucher=voucher), Outcome.HANDLED
+        if is_newer:  # it has moved on
+            return event, Outcome.HANDLED if self._dispatch_older else Outcome.OLDER
+        _log.warning("event %s is not confirmed: RM shows the voucher in another state", event.id)
+        return event, Outcome.UNCONFIRMED
+
+
+_OUTCOMES = {
+    Standing.READY: Outcome.HANDLED,
+    Standing.DONE: Outcome.REPEAT,
+    Standing.OLDER: Outcome.OLDER,
+    Standing.BUSY: Outcome.BUSY,
+}
+
+
+_STATES = {
+    Outcome.HANDLED: EventState.DONE,
+    Outcome.OLDER: EventState.OLDER,
+    Outcome.FAILED: EventState.RECORDED,
+    Outcome.UNCONFIRMED: EventState.RECORDED,
+    Outcome.UNAVAILABLE: EventState.RECORDED,
+}
+
+
+async def _read(pieces: AsyncIterable[bytes], most: int) -> bytes:
+    """Return a body, cut a byte behind what is allowed."""
+    body = b""
+    async for piece in pieces:
+        body += piece
+        if len(body) > most:
+            break
+    return body[: most + 1]
+
+
+def _takes_transaction(function: Callable[..., Any]) -> bool:
+    if inspect.iscoroutinefunction(function):
+        signature = inspect.signature(function)
+        for takes_transaction, arguments in ((False, [None]), (True, [None, None])):
+            with contextlib.suppress(TypeError):
+                signature.bind(*arguments)
+                return takes_transaction
+    raise ConfigurationError(
+        "A handler is a coroutine function: async def handler(event), or handler(event, tx)."
+    )
+
+
+def _report(error: BaseException, event: VoucherEvent) -> str:
+    """Return a traceback without the voucher's code, which a driver's message may quote."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return text.replace(event.voucher.key or event.code, "…").replace(event.code, mask(event.code))
+
+
+def _plain(status: VoucherStatus) -> str:
+    return status if status.is_known else "a status that nobody documented"
