@@ -43,6 +43,7 @@ from rm_voucher.cli.options import (
     NoBalanceCheckOption,
     SettleOption,
     open_ledger,
+    parse_instant,
 )
 from rm_voucher.cli.output import (
     OutputError,
@@ -50,12 +51,14 @@ from rm_voucher.cli.output import (
     ResultStream,
     csv_line,
     json_line,
+    printable,
     say,
     write_out,
 )
 from rm_voucher.cli.recipients import count_recipients, read_recipients
 from rm_voucher.cli.serve import emulator
-from rm_voucher.converters import format_time, parse_time, unstructure
+from rm_voucher.cli.webhook import webhook_app
+from rm_voucher.converters import format_time, unstructure
 from rm_voucher.protocol import build_issue
 
 __all__ = ["app", "run"]
@@ -221,7 +224,7 @@ def void(
     as_json: JsonOption = False,
 ) -> None:
     """Void a voucher, that is, use it up at a shop."""
-    instant = None if used_at is None else _time(used_at)
+    instant = None if used_at is None else parse_instant("--used-at", used_at)
     try:
         _show_one(
             environment,
@@ -255,6 +258,7 @@ def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) 
 
 app.command()(emulator)
 app.add_typer(ledger_app)
+app.add_typer(webhook_app)
 
 
 def _connect(environment: str | None) -> VoucherClient:
@@ -279,7 +283,7 @@ def _show_one(
         for field in attrs.fields(Voucher):
             value = getattr(voucher, field.name)
             if field.name != "extra" and value is not None:
-                write_out(f"{field.name}: {_shown(_text(value))}\n")
+                write_out(f"{field.name}: {printable(_text(value))}\n")
 
     client = _connect(environment)
     run_until_interrupted(show())
@@ -305,24 +309,9 @@ def _list(
     run_until_interrupted(show())
 
 
-def _shown(text: str) -> str:
-    """Return text of the server's without what a terminal would obey."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 def _text(value: object) -> str:
     if isinstance(value, datetime):
         return format_time(value)
     if attrs.has(type(value)):
         return json_line(unstructure(value)).strip()
     return "" if value is None else str(value)
-
-
-def _time(text: str) -> datetime:
-    try:
-        instant = parse_time(text)
-    except ValueError as exc:
-        raise ConfigurationError(f"--used-at {text!r} is not {exc}.") from exc
-    if instant is None:
-        raise ConfigurationError("--used-at is Go's zero time, which means 'not set'.")
-    return instant

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from rm_voucher import ConfigurationError, LedgerError
+from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
 
 __all__ = [
@@ -18,6 +20,7 @@ __all__ = [
     "SettleOption",
     "open_existing_ledger",
     "open_ledger",
+    "parse_instant",
     "without_password",
 ]
 
@@ -111,3 +114,14 @@ def without_password(url: str) -> str:
     user, colon, _ = login.partition(":")
     hidden = "***" if "password" in query else query
     return f"{scheme}://{user}{colon and ':***'}{at}{place}{question}{hidden}"
+
+
+def parse_instant(option: str, text: str) -> datetime:
+    """Return the instant that an option names."""
+    try:
+        instant = parse_time(text)
+    except ValueError as exc:
+        raise ConfigurationError(f"{option} {text!r} is not {exc}.") from exc
+    if instant is None:
+        raise ConfigurationError(f"{option} is Go's zero time, which means 'not set'.")
+    return instant

@@ -11,10 +11,12 @@ import csv
 import errno
 import fcntl
 import io
+import json
+import logging
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TextIO
@@ -31,6 +33,8 @@ __all__ = [
     "Results",
     "csv_line",
     "json_line",
+    "logged_to_person",
+    "printable",
     "say",
     "write_err",
     "write_out",
@@ -304,5 +308,33 @@ def csv_line(cells: tuple[str, ...]) -> str:
 
 
 def json_line(value: object) -> str:
-    """Return a line of JSON."""
-    return orjson.dumps(value).decode() + "\n"
+    """Return a line of JSON, with what a terminal would obey escaped."""
+    text = orjson.dumps(value).decode()
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+    return text + "\n"
+
+
+def printable(text: str) -> str:
+    """Return text of the server's without what a terminal would obey."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class _ToPerson(logging.Handler):
+    """Writes log lines to standard error, as the command's other words."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+@contextlib.contextmanager
+def logged_to_person(logger: logging.Logger, level: int) -> Iterator[None]:
+    """Show a person what a logger says from a level on."""
+    handler, before = _ToPerson(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)

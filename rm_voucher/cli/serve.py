@@ -7,7 +7,7 @@ import contextlib
 import logging
 import math
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +16,7 @@ import typer
 
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
 from rm_voucher.cli.issue import run_until_interrupted
-from rm_voucher.cli.output import say
+from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
 from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.protocol import build_issue
@@ -108,27 +108,8 @@ def emulator(
     serving = _serve(
         engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
     )
-    with contextlib.nullcontext() if quiet else _request_log():
+    with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
-
-
-class _ToPerson(logging.Handler):
-    """Writes log lines to standard error, as the command's other words."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
-
-
-@contextlib.contextmanager
-def _request_log() -> Iterator[None]:
-    handler, level = _ToPerson(), LOGGER.level
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        LOGGER.removeHandler(handler)
-        LOGGER.setLevel(level)
 
 
 async def _serve(

@@ -3,6 +3,8 @@
 import csv
 import errno
 import io
+import json
+import logging
 import os
 import resource
 import signal
@@ -113,6 +115,26 @@ def test_csv_line(cells: tuple[str, ...], line: str) -> None:
 def test_json_line() -> None:
     """A value is one line, whatever is in it."""
     assert json_line({"a": "x\ny"}) == '{"a":"x\\ny"}\n'
+
+
+def test_logged_to_person(capfd) -> None:
+    """A person sees what a logger says from a level on, for as long as was asked."""
+    logger = logging.getLogger("rm_voucher.test.person")
+    logger.setLevel(logging.ERROR)
+    with output.logged_to_person(logger, logging.INFO):
+        logger.info("seen")
+        logger.debug("not seen")
+    assert (logger.handlers, logger.level) == ([], logging.ERROR)
+    assert capfd.readouterr() == ("", "seen\n")
+
+
+def test_json_line_has_nothing_that_a_terminal_obeys() -> None:
+    """What is not to be shown is escaped, and still means the same; what is, stays."""
+    value = {"é🎫": "".join(map(chr, [*range(0xD800), *range(0xE000, 0x11000), 0xE0041]))}
+    line = json_line(value)
+    assert line[:-1].isprintable()
+    assert json.loads(line) == value
+    assert "é🎫" in line
 
 
 def test_file_is_private(rm, out: Path) -> None:
