@@ -164,8 +164,9 @@ LEFT_EARLY = """
 
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 60  # of a busy machine no word
-        emulator = Emulator(batches={"B": 100})
-        emulator.faults = FaultPlan(drip_s=60, hold_s=60, late_s=60)
+        emulator = Emulator(seed=1, batches={"B": 100})
+        # Late work is done at a random time within late_s: here none while the server is up.
+        emulator.faults = FaultPlan(drip_s=60, hold_s=60, late_s=1_000_000)
         kinds = ["slow-drip", "timeout-before-commit", "timeout-after-commit", "late-commit"]
         for kind in kinds * 5:
             emulator.fail_next("issue", kind)
