@@ -11,8 +11,8 @@ nox.options.sessions = ["tests", "lint", "typing", "coverage", "docs"]
 
 PYTHONS = ["3.11", "3.12", "3.13"]
 # Everything up to the client, and bulk issue, has no line that no test runs.
-COMPLETE = (
-    "rm_voucher/*.py,rm_voucher/transport/*.py,rm_voucher/emulator/*.py,rm_voucher/ledger/*.py"
+COMPLETE = ",".join(
+    f"rm_voucher/{room}*.py" for room in ("", "transport/", "emulator/", "ledger/", "webhooks/")
 )
 
 
@@ -77,6 +77,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks/emulator.py")
     session.run("python", "benchmarks/ledger.py")
     session.run("python", "benchmarks/bulk_ledger.py")
+    session.run("python", "benchmarks/webhooks.py")
 
 
 @nox.session
@@ -97,9 +98,10 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Try 200,000 spoilt answers on the parsers; FUZZ_SEED=… tries others."""
+    """Try 200,000 spoilt answers and forged deliveries; FUZZ_SEED=… tries others."""
     session.install("-e", ".[dev]")
-    session.run("pytest", "-s", "tests/test_mutations.py", env={"FUZZ_CASES": "200000"})
+    files = ("tests/test_mutations.py", "tests/webhooks/test_forgeries.py")
+    session.run("pytest", "-s", *files, env={"FUZZ_CASES": "200000"})
 
 
 @nox.session

@@ -59,6 +59,9 @@ REFERENCE = (DOCS / "reference.md").read_text()
         "rm_voucher.emulator",
         "rm_voucher.ledger",
         "rm_voucher.testing",
+        "rm_voucher.webhooks",
+        "rm_voucher.webhooks.aiohttp",
+        "rm_voucher.webhooks.asgi",
         "rm_voucher.signing",
         "rm_voucher.converters",
         "rm_voucher.error_codes",
@@ -88,6 +91,7 @@ def test_index_lists_every_page(page):
 
 README = (DOCS.parent / "README.md").read_text()
 USING = (DOCS / "test-your-code.md").read_text()
+CALLBACKS = (DOCS / "callbacks.md").read_text()
 EMULATOR = (DOCS / "emulator.md").read_text()
 
 
@@ -111,7 +115,7 @@ def table(title):
     return rows
 
 
-@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1)], ids=["page", "readme"])
+@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1), (CALLBACKS, 1)])
 def test_test_file_on_the_page_passes(page, tests, tmp_path):
     """The test file that is shown passes as it stands, without a conftest."""
     (tmp_path / "test_shown.py").write_text(block("python test", page))
