@@ -11,7 +11,7 @@ from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.settings import Environment
-from rm_voucher.signing import Signer, canonical_json, format_signature, is_too_deep, string_to_sign
+from rm_voucher.signing import canonical_json, format_signature, is_too_deep, string_to_sign
 from rm_voucher.transport.base import Request
 
 __all__ = [
@@ -22,27 +22,32 @@ __all__ = [
     "has_control",
     "json_body",
     "segment",
-    "sign_request",
+    "text_to_sign",
+    "with_signature",
 ]
 
 JSON = "application/json"
 _MAX_SEGMENT_CHARS = 512
 
 
-def sign_request(
-    request: Request, *, signer: Signer, token: str, nonce: str, timestamp: int
-) -> Request:
-    """Return the request with the headers of one attempt (RM's page "Signature Algorithm").
+def text_to_sign(request: Request, *, nonce: str, timestamp: int) -> bytes:
+    """Return what one attempt's signature is of (RM's page "Signature Algorithm").
 
     Each attempt needs a nonce and timestamp (unix seconds) of its own.
     """
-    text = string_to_sign(
+    return string_to_sign(
         method=request.method,
         url=str(request.url),
         nonce=nonce,
         timestamp=str(timestamp),
         body=request.body,
-    )
+    ).encode()
+
+
+def with_signature(
+    request: Request, *, token: str, nonce: str, timestamp: int, signature: bytes
+) -> Request:
+    """Return the request with the headers of one attempt."""
     return Request(  # as `attrs.evolve` would, in a third of the time
         operation=request.operation,
         method=request.method,
@@ -53,7 +58,7 @@ def sign_request(
             **request.headers,
             "Authorization": f"Bearer {token}",
             "X-Nonce-Str": nonce,
-            "X-Signature": format_signature(signer.sign(text.encode())),
+            "X-Signature": format_signature(signature),
             "X-Timestamp": str(timestamp),
         },
     )

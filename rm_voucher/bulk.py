@@ -26,6 +26,7 @@ def bulk_issue(
     ledger: Ledger | None = None,
     request_id: Callable[[R], str] | None = None,
     on_progress: Callable[[BulkSummary], None] | None = None,
+    signers: int | None = None,
 ) -> BulkIssue[R]:
     """Issue one voucher of a batch to each recipient (RM's page "Issue Voucher").
 
@@ -60,4 +61,5 @@ def bulk_issue(
         ledger=ledger,
         request_id=request_id,
         on_progress=on_progress,
+        signers=signers,
     )

@@ -32,6 +32,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.frames import forget_frames
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
+from rm_voucher.signers import SigningPool, signers_that_pay
 
 if TYPE_CHECKING:
     from rm_voucher.bulk_ledger import LedgerRun
@@ -64,9 +65,12 @@ class BulkIssue(Generic[R]):
         ledger: Ledger | None,
         request_id: Callable[[R], str] | None,
         on_progress: Callable[[BulkSummary], None] | None,
+        signers: int | None,
     ) -> None:
         if concurrency < 1:
             raise ConfigurationError("concurrency must be 1 or more.")
+        signers = signers_that_pay() if signers is None else signers
+        self._pool = SigningPool(client._caller.signer, processes=signers)  # noqa: SLF001
         self._ledgered: LedgerRun[R] | None = None
         if ledger is not None:
             from rm_voucher.bulk_ledger import LedgerRun  # only for who uses a ledger
@@ -152,6 +156,7 @@ class BulkIssue(Generic[R]):
         while (result := self._results.get_nowait()) is not None:
             self.undelivered.append(result)
         self._results.put_nowait(None)
+        await self._pool.aclose()
         if cancelled is not None:
             raise cancelled
         if exc is None:
@@ -389,6 +394,8 @@ class BulkIssue(Generic[R]):
         if self._template is None:
             self._template = self._client._issue_call(self._batch_key)  # noqa: SLF001
         same = self._template
-        return caller.call(
+        call = caller.call(
             same.request, same.parse, same.safety, same.timeout, batch_key=self._batch_key
         )
+        call.sign, call.is_bulk = self._pool.sign, True
+        return call

@@ -17,14 +17,17 @@ from typing import Any, Generic, TypeVar
 import attrs
 
 from rm_voucher.auth import TokenSource
-from rm_voucher.building import sign_request
+from rm_voucher.building import text_to_sign, with_signature
 from rm_voucher.exceptions import (
+    APIError,
+    ClosedError,
     ConfigurationError,
     ConnectTimeoutError,
     InvalidRequestError,
     OutcomeUnknownError,
     VoucherError,
 )
+from rm_voucher.flow import Flow
 from rm_voucher.hooks import Attempt, Hook, watch
 from rm_voucher.recovery import Verdict
 from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
@@ -37,6 +40,8 @@ __all__ = ["Call", "Caller"]
 T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher")
+
+_SERVER_FAILURES = (Outcome.NOT_SENT, Outcome.LOST, Outcome.SERVER_FAILED)
 
 
 @attrs.define(eq=False)
@@ -66,7 +71,11 @@ class Call(Generic[T]):
     # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
     # wait by an error or a cancellation leaves it True, so that who catches that can tell.
     pausing: bool = False
-    given_up: bool = False  # by who watches it: it shall not be sent again
+    given_up: bool = False  # by who watches it, or for want of a turn: it is not sent again
+    # How a bulk run signs: elsewhere than on the event loop.
+    sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
+    is_bulk: bool = False  # one of many, which lets single calls pass
+    counted_failure: int = -1  # see `Flow.failed`
 
     def may_repeat_after(self, error: VoucherError) -> bool:
         """Return whether the retry policy may attempt the call again after this error."""
@@ -87,6 +96,7 @@ class Caller:
     signer: Signer
     retry: RetryPolicy
     timeout: Timeout
+    flow: Flow
     hooks: tuple[Hook, ...]
     clock: Callable[[], float]
     monotonic: Callable[[], float]
@@ -219,35 +229,87 @@ class Caller:
         helpless = outcome is Outcome.REFUSED or (outcome.remedy == "token" and not renewed)
         return await self._settle(call, error, call.settle, helpless=helpless)
 
+    async def _turn(self, call: Call[T]) -> None:
+        """Wait until the attempt may be sent. Raises `ConnectTimeoutError`."""
+        deadline, operation = call.deadline, call.request.operation
+        latest = None if deadline is None else deadline - call.timeout.connect_s
+        call.pausing = True
+        try:
+            async with asyncio.timeout(None if latest is None else latest - self.monotonic()):
+                await self.flow.admit(operation, latest=latest, is_bulk=call.is_bulk)
+        except ConnectTimeoutError:
+            call.given_up = True
+            raise
+        except TimeoutError:
+            call.given_up = True
+            raise ConnectTimeoutError(
+                f"{operation}: not sent, because its turn did not come before its deadline"
+            ) from None
+        call.pausing = False
+
     async def _send(self, call: Call[T]) -> T:
-        operation = call.request.operation
+        if not self.flow.is_free:
+            await self._turn(call)
+        signed = await self._sign(call)
+        sent_at = self.monotonic()
+        try:
+            result = await watch(
+                functools.partial(self._exchange, signed, call.attempt_id),
+                call.parse,
+                hooks=self.hooks,
+                clock=self.monotonic,
+                describe=functools.partial(_describe, call),
+            )
+        except VoucherError as exc:
+            self._note(call, exc, sent_at)
+            raise
+        self.flow.answered(self.monotonic())
+        return result
+
+    def _note(self, call: Call[T], error: VoucherError, sent_at: float) -> None:
+        """Tell the flow how an attempt failed."""
+        outcome, now = classify(error), self.monotonic()
+        if isinstance(error, APIError) and error.retry_after_s and outcome.remedy == "wait":
+            self.flow.hold(now + min(error.retry_after_s, self.retry.max_retry_after_s))
+        if outcome is Outcome.THROTTLED:
+            self.flow.throttled(sent_at, now)
+        elif outcome in _SERVER_FAILURES:
+            call.counted_failure = self.flow.failed(call.counted_failure, now)
+        elif not isinstance(error, ClosedError):
+            self.flow.answered(now)
+
+    async def _sign(self, call: Call[T]) -> Request:
+        """Return the request of the next attempt, which is then about to be sent."""
+        now = self.clock()
+        nonce, timestamp = self.make_nonce(), int(now)
+        text = text_to_sign(call.request, nonce=nonce, timestamp=timestamp)
+        try:
+            if call.sign is None:
+                signature = self.signer.sign(text)
+            else:
+                call.pausing = True
+                signature = await call.sign(text)
+                call.pausing = False
+        except Exception as exc:  # a signer of the caller's own may raise anything
+            raise ConfigurationError(
+                f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
+            ) from exc
         attempt_s = self._time_left(call)
         if attempt_s is None:
-            raise ConnectTimeoutError(f"{operation}: not sent, because its deadline is too near")
-        now = self.clock()
+            raise ConnectTimeoutError(
+                f"{call.request.operation}: not sent, because its deadline is too near"
+            )
         call.attempts += 1
         call.attempt_id = secrets.token_hex(4)
-        call.nonce = self.make_nonce()
+        call.nonce = nonce
         call.sent_at = datetime.fromtimestamp(now, UTC)
         request = call.request
         if attempt_s < call.timeout.attempt_s:
             request = attrs.evolve(
                 request, timeout=Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
             )
-        try:
-            signed = sign_request(
-                request, signer=self.signer, token=call.token, nonce=call.nonce, timestamp=int(now)
-            )
-        except Exception as exc:  # a signer of the caller's own may raise anything
-            raise ConfigurationError(
-                f"{operation}: signing failed ({type(exc).__name__}); nothing was sent"
-            ) from exc
-        return await watch(
-            functools.partial(self._exchange, signed, call.attempt_id),
-            call.parse,
-            hooks=self.hooks,
-            clock=self.monotonic,
-            describe=functools.partial(_describe, call, call.sent_at),
+        return with_signature(
+            request, token=call.token, nonce=nonce, timestamp=timestamp, signature=signature
         )
 
     async def _exchange(self, request: Request, attempt_id: str) -> Response:
@@ -300,7 +362,8 @@ class Caller:
         raise self.unknown(call, error, found) from error
 
 
-def _describe(call: Call[Any], started_at: datetime) -> Attempt:
+def _describe(call: Call[Any]) -> Attempt:
+    assert call.sent_at is not None  # noqa: S101 - for the type checker
     return Attempt(
         operation=call.request.operation,
         method=call.request.method,
@@ -308,5 +371,5 @@ def _describe(call: Call[Any], started_at: datetime) -> Attempt:
         number=call.attempts,
         attempt_id=call.attempt_id,
         batch_key=call.batch_key,
-        started_at=started_at,
+        started_at=call.sent_at,
     )

@@ -19,6 +19,7 @@ from rm_voucher import protocol
 from rm_voucher.auth import ClientCredentialsToken, TokenSource
 from rm_voucher.caller import Call, Caller
 from rm_voucher.exceptions import APIError, InvalidRequestError
+from rm_voucher.flow import Flow, FlowPolicy, FlowState
 from rm_voucher.frames import bare
 from rm_voucher.hooks import Hook
 from rm_voucher.member import Member
@@ -56,6 +57,8 @@ class VoucherClient:
         retry: how often and how patiently a call is attempted.
         timeout: for each attempt, and for the whole of a call.
         limits: how much it takes on.
+        flow: how fast all calls together are sent, and how long they wait for a server that
+            fails. Token requests are not counted.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
         token_store: where processes share the token that the default source buys.
@@ -77,6 +80,7 @@ class VoucherClient:
         retry: RetryPolicy | None = None,
         timeout: Timeout | None = None,
         limits: Limits | None = None,
+        flow: FlowPolicy | None = None,
         token_source: TokenSource | None = None,
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
@@ -121,6 +125,7 @@ class VoucherClient:
             signer=signer,
             retry=retry,
             timeout=timeout,
+            flow=Flow(flow or FlowPolicy(), monotonic=monotonic, sleep=sleep, random=random),
             hooks=hooks,
             clock=clock,
             monotonic=monotonic,
@@ -153,6 +158,11 @@ class VoucherClient:
         """Close what the client made itself. It may be called more than once."""
         for owned in self._owned:
             await owned.aclose()
+
+    @property
+    def flow(self) -> FlowState:
+        """How fast the client sends at the moment, and what it waits for."""
+        return self._caller.flow.state
 
     @bare
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:

@@ -181,6 +181,21 @@ class RsaSigner:
         """Return the signature of ``text``."""
         return self._key.sign(text, self._padding, self._hash)
 
+    @property
+    def signature_bytes(self) -> int:
+        """How long a signature is."""
+        return (self._key.key_size + 7) // 8
+
+    def private_key_der(self) -> bytes:
+        """Return the key, unencrypted, for a process that signs."""
+        from cryptography.hazmat.primitives.serialization import (
+            Encoding,
+            NoEncryption,
+            PrivateFormat,
+        )
+
+        return self._key.private_bytes(Encoding.DER, PrivateFormat.PKCS8, NoEncryption())
+
     def public_key_pem(self) -> bytes:
         """Return the public half, as it is uploaded in the merchant portal."""
         from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat

@@ -1,0 +1,351 @@
+"""How fast to send: what the server takes, learned from its throttles; and a pause while it fails.
+
+One `Flow` is shared by all callers of a client, because the server counts all their requests. It
+makes no request and reads no answer: the caller tells it how each attempt ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from weakref import WeakKeyDictionary
+
+import attrs
+
+from rm_voucher.exceptions import ConnectTimeoutError
+from rm_voucher.settings import positive
+
+__all__ = ["Flow", "FlowPolicy", "FlowState"]
+
+# The rate after a throttle: CUT of what was accepted, back at it after _RETURN_S, past it slowly at
+# first and then ever faster. So a limit that stays is used nearly whole and seldom touched, and
+# one that was lifted is found in less than half a minute.
+_CUT = 0.93
+_RETURN_S = 7.0
+_CURVE = (1 - _CUT) / _RETURN_S**3
+# The first throttle says little about the rate: from there up by _SEARCH a second to the next one.
+_SEARCH = 1.5
+_LEAST_PER_S = 1.0
+_MOST_PER_S = 100_000.0  # which is none
+# A throttle after a cut as recent as this is still of the old rate, or the cut was too small.
+_RECENT_S = 0.25
+_CUT_AGAIN = 0.75
+_REST_S = 0.1  # after a cut, so that the server's bucket fills a little
+_LATE_S = 0.02  # of a turn, that the next ones may catch up
+_METER_S = 0.5
+_METER_ANSWERS = 10
+_IDLE_S = 1.0
+# After a failure of the server: not everybody at once.
+_RAMP_PER_S = 20.0
+_RAMP = 4.0
+_FIRST_PROBE_S = 1.0
+_SLICE_S = 0.25  # of a wait, to see what has changed
+
+
+@attrs.frozen(kw_only=True)
+class FlowPolicy:
+    """How fast a client may send, and what it does while the server fails.
+
+    Attributes:
+        rate_per_s: never more requests a second than that, give or take what 20 ms hold; None for
+            no limit until the server throttles. A throttle (HTTP 429, or an error code of class
+            *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
+        failing_calls: so many calls in a row that get no answer, or one that says that the server
+            failed, pause all callers; 20 or more.
+        probe_s: how often, at most, one call is sent to see whether the server is back.
+        patience_s: how long calls wait for it. After that they fail at once, provably unsent, until
+            a probe succeeds.
+    """
+
+    rate_per_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
+    )
+    failing_calls: int = attrs.field(default=20, validator=attrs.validators.ge(20))
+    probe_s: float = attrs.field(default=5.0, validator=positive)
+    patience_s: float = attrs.field(default=120.0, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
+class FlowState:
+    """How a client sends at the moment; see `VoucherClient.flow`.
+
+    Attributes:
+        rate_per_s: the requests a second that are allowed now, None for any number.
+        throttled: how many attempts the server has throttled so far.
+        waiting: how many calls wait for their turn.
+        held_s: for how much longer all wait, because the server asked for it (``Retry-After``).
+        failing_s: for how long all have been waiting for a server that fails, or None: it answers.
+    """
+
+    rate_per_s: float | None
+    throttled: int
+    waiting: int
+    held_s: float
+    failing_s: float | None
+
+
+class _Meter:
+    """How many attempts a second the server accepted of late."""
+
+    def __init__(self) -> None:
+        self.reset(float("-inf"))
+
+    def reset(self, now: float) -> None:
+        self._last = self._since = now
+        self._count = self._before = 0
+        self._before_s = 0.0
+
+    def add(self, now: float) -> None:
+        if now - self._last > _IDLE_S:
+            self.reset(now)
+        self._last = now
+        self._count += 1
+        span_s = now - self._since
+        if span_s >= _METER_S and self._count >= _METER_ANSWERS:
+            self._before_s, self._before = span_s, self._count
+            self._since, self._count = now, 0
+
+    def per_s(self, now: float) -> float:
+        span_s = now - self._since + self._before_s
+        return (self._count + self._before) / max(span_s, _METER_S)
+
+
+class _Pace:
+    """The rate, and when the next attempt may be sent."""
+
+    def __init__(self, most_per_s: float | None) -> None:
+        self._most_per_s = most_per_s
+        self._target: float | None = None  # what the server took, as far as it is known
+        self._is_searching = False
+        self._grown_s = 0.0  # how long the rate has been growing since the last cut
+        self._cut_at = float("-inf")
+        self._ramp_from: float | None = None
+        self._meter = _Meter()
+        self._next = self._taken_at = float("-inf")
+
+    def per_s(self, now: float) -> float | None:
+        """Return what is allowed now, None for any rate."""
+        rates = (self._most_per_s, self._learned())
+        if self._ramp_from is not None:
+            ramp = _RAMP_PER_S * float(_RAMP ** min(now - self._ramp_from, 10.0))
+            known = min((rate for rate in rates if rate is not None), default=_MOST_PER_S)
+            if ramp < known:
+                return ramp
+            self._ramp_from = None
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def _learned(self) -> float | None:
+        if self._target is None:
+            return None
+        if self._is_searching:
+            return self._target * float(_SEARCH**self._grown_s)
+        return self._target * (1 + _CURVE * (self._grown_s - _RETURN_S) ** 3)
+
+    def wait_s(self, now: float) -> float:
+        """Return how long the next attempt has to wait for its turn."""
+        return self._next - now
+
+    def take(self, now: float) -> None:
+        """Take the turn."""
+        rate = self.per_s(now)
+        if rate is None:
+            return
+        earliest = now - _LATE_S
+        if self._next >= earliest:  # the rate is used whole: it may be more
+            self._grow(now - self._taken_at, rate)
+        self._next = max(self._next, earliest) + 1 / rate
+        self._taken_at = now
+
+    def _grow(self, seconds: float, rate: float) -> None:
+        self._grown_s += min(seconds, max(1.0, 2 / rate))
+        learned = self._learned()
+        if learned is not None and learned > _MOST_PER_S:
+            self._target = None
+
+    def accepted(self, now: float) -> None:
+        """Take note that an attempt was not throttled."""
+        self._meter.add(now)
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        """Take note that an attempt was throttled; of those that were out together, of one."""
+        if sent_at < self._cut_at:
+            return
+        rate, accepted = self.per_s(now), self._meter.per_s(now)
+        if rate is None:
+            target = accepted
+        elif now - self._cut_at < _RECENT_S:
+            target = rate * _CUT_AGAIN
+        else:
+            target = min(rate, accepted)
+        self._is_searching = rate is None
+        self._target = max(target, _LEAST_PER_S)
+        self._ramp_from = None
+        self._grown_s = 0.0
+        self._cut_at = now
+        self._next = now + _REST_S
+        self._meter.reset(now)
+
+    def ramp(self, now: float) -> None:
+        """Begin slowly."""
+        self._ramp_from = self._next = now
+
+
+class _Circuit:
+    """Whether the server fails, and when it is tried again."""
+
+    def __init__(self, policy: FlowPolicy, random: Callable[[], float]) -> None:
+        self._policy = policy
+        self._random = random
+        self._failing_calls = 0
+        self._streak = 0
+        self._probe_at = 0.0
+        self._next_probe_s = 0.0
+        self.failing_since: float | None = None
+
+    def answered(self) -> bool:
+        """Take note that the server works; return whether that ends a pause."""
+        if self._failing_calls:
+            self._failing_calls = 0
+            self._streak += 1
+        ended = self.failing_since is not None
+        self.failing_since = None
+        return ended
+
+    def failed(self, counted: int, now: float) -> int:
+        """Take note that a call failed. ``counted`` is what this returned for it before, or -1."""
+        if counted != self._streak:
+            self._failing_calls += 1
+        if self._failing_calls >= self._policy.failing_calls and self.failing_since is None:
+            self.failing_since = now
+            self._next_probe_s = _FIRST_PROBE_S
+            self._await_probe(now)
+        return self._streak
+
+    def wait_s(self, now: float) -> float:
+        """Return how long until the next probe; 0 or less where calls may be sent."""
+        return 0.0 if self.failing_since is None else self._probe_at - now
+
+    def is_out_of_patience(self, now: float) -> bool:
+        """Return whether it has failed for so long that nobody waits for it."""
+        since = self.failing_since
+        return since is not None and now - since >= self._policy.patience_s
+
+    def take(self, now: float) -> None:
+        """Send the probe, if it is one. The next does not wait for its end, which may never be."""
+        if self.failing_since is not None:
+            self._await_probe(now)
+
+    def _await_probe(self, now: float) -> None:
+        wait_s = min(self._next_probe_s, self._policy.probe_s)
+        self._next_probe_s = 2 * wait_s
+        # Up to half earlier, so that many clients don't come at the same time.
+        self._probe_at = now + wait_s * (1 - self._random() / 2)
+
+
+class Flow:
+    """Lets attempts pass as fast as the server takes them, in the order in which they came.
+
+    Of bulk runs only one waits among the others, so that a single call waits for few.
+    """
+
+    def __init__(
+        self,
+        policy: FlowPolicy,
+        *,
+        monotonic: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
+    ) -> None:
+        self._policy = policy
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._pace = _Pace(policy.rate_per_s)
+        self._circuit = _Circuit(policy, random)
+        self._held_until = float("-inf")
+        self.is_free = policy.rate_per_s is None
+        """Whether attempts may be sent without asking."""
+        self._throttled = 0
+        self._waiting = 0
+        # Locks belong to an event loop; a client may be used in one after another.
+        self._queues: WeakKeyDictionary[
+            asyncio.AbstractEventLoop, tuple[asyncio.Lock, asyncio.Lock]
+        ] = WeakKeyDictionary()
+
+    @property
+    def state(self) -> FlowState:
+        """How it stands now."""
+        now, since = self._monotonic(), self._circuit.failing_since
+        return FlowState(
+            rate_per_s=self._pace.per_s(now),
+            throttled=self._throttled,
+            waiting=self._waiting,
+            held_s=max(0.0, self._held_until - now),
+            failing_s=None if since is None else now - since,
+        )
+
+    async def admit(self, operation: str, *, latest: float | None, is_bulk: bool) -> None:
+        """Wait for the turn to send an attempt. Cancelling is safe.
+
+        Raises `ConnectTimeoutError` when it would come later than ``latest`` by the monotonic
+        clock, or when the server has failed for too long.
+        """
+        queue, bulk_queue = self._queues.setdefault(
+            asyncio.get_running_loop(), (asyncio.Lock(), asyncio.Lock())
+        )
+        self._waiting += 1
+        try:
+            if is_bulk:
+                async with bulk_queue, queue:
+                    await self._turn(operation, latest)
+            else:
+                async with queue:
+                    await self._turn(operation, latest)
+        finally:
+            self._waiting -= 1
+
+    async def _turn(self, operation: str, latest: float | None) -> None:
+        while True:
+            now = self._monotonic()
+            wait_s = max(
+                self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now
+            )
+            if wait_s <= 0:
+                break
+            if self._circuit.is_out_of_patience(now):
+                raise ConnectTimeoutError(f"{operation}: not sent, because the server keeps failing")
+            if latest is not None and now + wait_s > latest:
+                raise ConnectTimeoutError(
+                    f"{operation}: not sent, because its turn would come after its deadline"
+                )
+            await self._sleep(min(wait_s, _SLICE_S))
+        self._circuit.take(now)
+        self._pace.take(now)
+        self.is_free = self._pace.per_s(now) is None and self._circuit.failing_since is None
+
+    def answered(self, now: float) -> None:
+        """Take note of an answer that is neither a throttle nor a failure of the server."""
+        self._pace.accepted(now)
+        if self._circuit.answered():
+            self._pace.ramp(now)
+
+    def throttled(self, sent_at: float, now: float) -> None:
+        """Take note of a throttle of an attempt that was sent at ``sent_at``."""
+        self._throttled += 1
+        self.is_free = False
+        self._pace.throttled(sent_at, now)
+        self._circuit.answered()
+
+    def hold(self, until: float) -> None:
+        """Let nobody pass before then: the server asked for it."""
+        self._held_until = max(self._held_until, until)
+        self.is_free = False
+
+    def failed(self, counted: int, now: float) -> int:
+        """Take note of an attempt without an answer, or with one that says the server failed.
+
+        ``counted`` is what this returned when the same call failed before, or -1.
+        """
+        streak = self._circuit.failed(counted, now)
+        if self._circuit.failing_since is not None:
+            self.is_free = False
+        return streak
