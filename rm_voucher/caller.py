@@ -123,8 +123,6 @@ class Caller:
             )
         if deadline is None and timeout.total_s is not None:
             deadline = self.monotonic() + timeout.total_s
-        if request.timeout is not timeout:
-            request = attrs.evolve(request, timeout=timeout)
         return Call(request, parse, safety, timeout, deadline, batch_key, code)
 
     async def finish(self, call: Call[T]) -> T:
@@ -133,7 +131,12 @@ class Caller:
         # answer to a token request says nothing about the call.
         call.token = await self._token(call)
         try:
-            return await self.retry.run(
+            try:
+                return await self._attempt(call)
+            except VoucherError as exc:
+                failed = exc
+            return await self.retry.run_on(
+                failed,
                 functools.partial(self._attempt, call),
                 repeat_after=call.may_repeat_after,
                 sleep=functools.partial(self._pause, call),
@@ -253,18 +256,36 @@ class Caller:
         signed = await self._sign(call)
         sent_at = self.monotonic()
         try:
-            result = await watch(
-                functools.partial(self._exchange, signed, call.attempt_id),
-                call.parse,
-                hooks=self.hooks,
-                clock=self.monotonic,
-                describe=functools.partial(_describe, call),
-            )
+            if self.hooks:
+                result = await watch(
+                    functools.partial(self._exchange, signed, call.attempt_id),
+                    call.parse,
+                    hooks=self.hooks,
+                    clock=self.monotonic,
+                    describe=functools.partial(_describe, call),
+                )
+            else:
+                result = call.parse(await self._exchange(signed, call.attempt_id))
         except VoucherError as exc:
             self._note(call, exc, sent_at)
             raise
         self.flow.answered(self.monotonic())
         return result
+
+    async def _exchange(self, request: Request, attempt_id: str) -> Response:
+        if not _log.isEnabledFor(logging.DEBUG):
+            return await self.transport.send(request)
+        begun = self.monotonic()
+        response = await self.transport.send(request)
+        _log.debug(
+            "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
+            request.operation,
+            attempt_id,
+            response.status,
+            len(response.body),
+            (self.monotonic() - begun) * 1000,
+        )
+        return response
 
     def _note(self, call: Call[T], error: VoucherError, sent_at: float) -> None:
         """Tell the flow how an attempt failed."""
@@ -303,27 +324,17 @@ class Caller:
         call.attempt_id = secrets.token_hex(4)
         call.nonce = nonce
         call.sent_at = datetime.fromtimestamp(now, UTC)
-        request = call.request
-        if attempt_s < call.timeout.attempt_s:
-            request = attrs.evolve(
-                request, timeout=Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
-            )
+        timeout = call.timeout
+        if attempt_s < timeout.attempt_s:
+            timeout = Timeout(connect_s=timeout.connect_s, attempt_s=attempt_s)
         return with_signature(
-            request, token=call.token, nonce=nonce, timestamp=timestamp, signature=signature
+            call.request,
+            token=call.token,
+            nonce=nonce,
+            timestamp=timestamp,
+            signature=signature,
+            timeout=timeout,
         )
-
-    async def _exchange(self, request: Request, attempt_id: str) -> Response:
-        begun = self.monotonic()
-        response = await self.transport.send(request)
-        _log.debug(
-            "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
-            request.operation,
-            attempt_id,
-            response.status,
-            len(response.body),
-            (self.monotonic() - begun) * 1000,
-        )
-        return response
 
     async def _renew_token(self, call: Call[T], repeatable: bool) -> bool:  # noqa: FBT001 - private
         """Get another token once a call, if it can use one; return whether there is one."""

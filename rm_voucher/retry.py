@@ -159,28 +159,46 @@ class RetryPolicy:
         repeat_after: Callable[[VoucherError], bool],
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
-        in_time: Callable[[float], bool] = lambda _: True,
     ) -> T:
         """Await ``attempt()`` until it succeeds, may not be repeated, or the attempts are spent.
 
-        ``attempt`` is a coroutine function. ``in_time`` says whether an attempt may still begin
-        after a wait of so many seconds. Raises the last attempt's error. ``random`` gives numbers
-        in [0, 1).
+        ``attempt`` is a coroutine function. Raises the last attempt's error. ``random`` gives
+        numbers in [0, 1).
         """
-        import tenacity
-
         try:
             return await attempt()
         except VoucherError as exc:
-            failed = [exc]
+            failed = exc
+        return await self.run_on(
+            failed, attempt, repeat_after=repeat_after, sleep=sleep, random=random
+        )
 
-        async def again() -> T:
-            if failed:
-                raise failed.pop()
-            return await attempt()
+    async def run_on(
+        self,
+        failed: VoucherError,
+        attempt: Callable[[], Coroutine[Any, Any, T]],
+        *,
+        repeat_after: Callable[[VoucherError], bool],
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
+        in_time: Callable[[float], bool] = lambda _: True,
+    ) -> T:
+        """Go on after a first attempt that ``failed``, as `run` does.
 
+        ``in_time`` says whether an attempt may still begin after a wait of so many seconds.
+        """
         # Only now: tenacity takes longer than all else of a call but its signature, and nearly no
         # call needs it. What it sees first is the attempt that failed.
+        import tenacity
+
+        first = [failed]
+        del failed  # it may hold this frame
+
+        async def again() -> T:
+            if first:
+                raise first.pop()
+            return await attempt()
+
         retrying = tenacity.AsyncRetrying(
             stop=lambda state: (
                 state.attempt_number >= self.max_attempts or not in_time(state.upcoming_sleep)

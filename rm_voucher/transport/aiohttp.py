@@ -19,12 +19,15 @@ from rm_voucher.exceptions import (
     ResponseTimeoutError,
     TransportError,
 )
-from rm_voucher.settings import Limits
+from rm_voucher.settings import Limits, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = ["AiohttpTransport"]
 
-_USER_AGENT = f"rm-voucher/{__version__} aiohttp/{aiohttp.__version__}"
+_HEADERS = {
+    "User-Agent": f"rm-voucher/{__version__} aiohttp/{aiohttp.__version__}",
+    "Accept-Encoding": "identity",  # nothing is decompressed, so nothing can expand
+}
 
 # Most specific first. What is not here, and may be raised by a request, is a lost answer.
 _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
@@ -61,6 +64,20 @@ def _mapped(operation: str, exc: Exception) -> TransportError:
     return ours(f"{operation}: {words} ({type(exc).__name__}{detail})")
 
 
+def _once(operation: str) -> aiohttp.ClientMiddlewareType:
+    async def send_once(
+        prepared: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        # An error that aiohttp does not know is an error that it does not re-send after.
+        try:
+            return await handler(prepared)
+        except _MAPPED as exc:
+            error = _mapped(operation, exc)
+        raise error
+
+    return send_once
+
+
 class AiohttpTransport(Transport):
     """Sends requests over a pool of kept-alive connections.
 
@@ -95,6 +112,8 @@ class AiohttpTransport(Transport):
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
+        self._timeout: Timeout | None = None
+        self._client_timeout = aiohttp.ClientTimeout()
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
@@ -115,57 +134,43 @@ class AiohttpTransport(Transport):
         raise error.with_traceback(None)
 
     async def _exchange(self, request: Request) -> Response:
-        async def send_once(
-            prepared: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-        ) -> aiohttp.ClientResponse:
-            # An error that aiohttp does not know is an error that it does not re-send after.
-            try:
-                return await handler(prepared)
-            except _MAPPED as exc:
-                error = _mapped(request.operation, exc)
-            raise error
-
-        session = await self._session()
+        session = None if self._closed else self._borrowed or await self._session()
         if session is None or session.closed:
             raise ClosedError(f"{request.operation}: the transport or its session is closed")
+        if request.timeout is not self._timeout:  # nearly all requests have the same
+            self._timeout = request.timeout
+            self._client_timeout = aiohttp.ClientTimeout(
+                total=request.timeout.attempt_s, connect=request.timeout.connect_s
+            )
         async with session.request(
             request.method,
             request.url,
             data=request.body or None,
-            headers={
-                "User-Agent": _USER_AGENT,
-                # Nothing is decompressed, so nothing can expand.
-                "Accept-Encoding": "identity",
-                **request.headers,
-            },
+            headers={**_HEADERS, **request.headers},
             allow_redirects=False,
             auto_decompress=False,
             raise_for_status=False,
             ssl=self._ssl,
-            timeout=aiohttp.ClientTimeout(
-                total=request.timeout.attempt_s, connect=request.timeout.connect_s
-            ),
+            timeout=self._client_timeout,
             # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
-            middlewares=() if request.method in ("POST", "PATCH") else (send_once,),
+            middlewares=() if request.method in ("POST", "PATCH") else (_once(request.operation),),
         ) as answer:
             body = await self._read(answer, request.operation)
             headers = {name.lower(): value for name, value in answer.headers.items()}
             return Response(status=answer.status, headers=headers, body=body)
 
     async def _read(self, answer: aiohttp.ClientResponse, operation: str) -> bytes:
-        body = bytearray()
-        while chunk := await answer.content.readany():
-            body += chunk
+        content = answer.content
+        body = bytearray(await content.readany())
+        while True:
             if len(body) > self._limits.max_response_bytes:
                 answer.close()
                 raise ResponseLostError(f"{operation}: the answer is larger than allowed")
-        return bytes(body)
+            if content.at_eof():
+                return bytes(body)
+            body += await content.readany()
 
-    async def _session(self) -> aiohttp.ClientSession | None:
-        if self._closed:
-            return None
-        if self._borrowed is not None:
-            return self._borrowed
+    async def _session(self) -> aiohttp.ClientSession:
         loop = asyncio.get_running_loop()
         if loop not in self._owned:
             for ended in [known for known in self._owned if known.is_closed()]:
