@@ -28,7 +28,7 @@ from rm_voucher.exceptions import (
     VoucherError,
 )
 from rm_voucher.flow import Flow
-from rm_voucher.hooks import Attempt, Hook, watch
+from rm_voucher.hooks import Attempt, Hook, Parse, watch
 from rm_voucher.recovery import Verdict
 from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
 from rm_voucher.settings import Environment, Timeout
@@ -49,7 +49,7 @@ class Call(Generic[T]):
     """One call, and what its attempts have shown so far."""
 
     request: Request
-    parse: Callable[[Response], T] = attrs.field(repr=False)
+    parse: Parse[T] = attrs.field(repr=False)
     safety: Safety
     timeout: Timeout
     deadline: float | None  # by the monotonic clock
@@ -107,7 +107,7 @@ class Caller:
     def call(
         self,
         request: Request,
-        parse: Callable[[Response], T],
+        parse: Parse[T],
         safety: Safety,
         timeout: Timeout | None,
         *,
@@ -256,16 +256,13 @@ class Caller:
         signed = await self._sign(call)
         sent_at = self.monotonic()
         try:
-            if self.hooks:
-                result = await watch(
-                    functools.partial(self._exchange, signed, call.attempt_id),
-                    call.parse,
-                    hooks=self.hooks,
-                    clock=self.monotonic,
-                    describe=functools.partial(_describe, call),
-                )
-            else:
-                result = call.parse(await self._exchange(signed, call.attempt_id))
+            result = await watch(
+                functools.partial(self._exchange, signed, call.attempt_id),
+                call.parse,
+                hooks=self.hooks,
+                clock=self.monotonic,
+                describe=functools.partial(_describe, call),
+            )
         except VoucherError as exc:
             self._note(call, exc, sent_at)
             raise

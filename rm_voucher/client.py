@@ -24,7 +24,7 @@ from rm_voucher.frames import bare
 from rm_voucher.hooks import Hook
 from rm_voucher.member import Member
 from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
-from rm_voucher.pager import Pager
+from rm_voucher.pager import Pager, in_turns
 from rm_voucher.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.redemption import Redemption
 from rm_voucher.retry import RetryPolicy, Safety
@@ -266,8 +266,9 @@ class VoucherClient:
         @bare
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = protocol.build_vouchers(self._caller.environment, batch_key, cursor=cursor)
+            parse = functools.partial(in_turns, protocol.vouchers_in_steps)
             return await self._caller.finish(
-                self._caller.call(request, protocol.parse_vouchers, Safety.READ, timeout)
+                self._caller.call(request, parse, Safety.READ, timeout)
             )
 
         return Pager(fetch, cursor)
@@ -287,8 +288,9 @@ class VoucherClient:
             request = protocol.build_batches(
                 self._caller.environment, status=status, is_static=is_static, cursor=cursor
             )
+            parse = functools.partial(in_turns, protocol.batches_in_steps)
             return await self._caller.finish(
-                self._caller.call(request, protocol.parse_batches, Safety.READ, timeout)
+                self._caller.call(request, parse, Safety.READ, timeout)
             )
 
         return Pager(fetch, cursor)

@@ -306,13 +306,13 @@ class Flow:
     async def _turn(self, operation: str, latest: float | None) -> None:
         while True:
             now = self._monotonic()
-            wait_s = max(
-                self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now
-            )
+            wait_s = max(self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now)
             if wait_s <= 0:
                 break
             if self._circuit.is_out_of_patience(now):
-                raise ConnectTimeoutError(f"{operation}: not sent, because the server keeps failing")
+                raise ConnectTimeoutError(
+                    f"{operation}: not sent, because the server keeps failing"
+                )
             if latest is not None and now + wait_s > latest:
                 raise ConnectTimeoutError(
                     f"{operation}: not sent, because its turn would come after its deadline"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import attrs
 
@@ -13,11 +14,14 @@ from rm_voucher.exceptions import APIError, VoucherError
 from rm_voucher.retry import Outcome, classify
 from rm_voucher.transport.base import Response
 
-__all__ = ["Attempt", "AttemptResult", "Hook", "watch"]
+__all__ = ["Attempt", "AttemptResult", "Hook", "Parse", "watch"]
 
 T = TypeVar("T")
 D = TypeVar("D")
 R = TypeVar("R")
+
+# Of an answer; a coroutine where the event loop is to have its turns meanwhile.
+Parse = Callable[[Response], T] | Callable[[Response], Coroutine[Any, Any, T]]
 
 _log = logging.getLogger("rm_voucher")
 
@@ -80,7 +84,7 @@ class Hook(Protocol):
 
 async def watch(
     send: Callable[[], Awaitable[Response]],
-    parse: Callable[[Response], T],
+    parse: Parse[T],
     *,
     hooks: tuple[Hook, ...],
     clock: Callable[[], float],
@@ -88,7 +92,7 @@ async def watch(
 ) -> T:
     """Send, parse, and tell the hooks. Without hooks, nothing is described."""
     if not hooks:
-        return parse(await send())
+        return await _parsed(parse, await send())
     attempt = describe()
     after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
     begun = clock()
@@ -97,7 +101,7 @@ async def watch(
     try:
         response = await send()
         status = response.status
-        parsed = parse(response)
+        parsed = await _parsed(parse, response)
     except BaseException as exc:  # noqa: BLE001 - raised below, when the hooks have been told
         error = exc
     result = AttemptResult(
@@ -116,6 +120,11 @@ async def watch(
         raise error
     finally:
         del error  # it holds this frame
+
+
+async def _parsed(parse: Parse[T], response: Response) -> T:
+    parsed = parse(response)
+    return cast("T", await parsed if inspect.iscoroutine(parsed) else parsed)
 
 
 def _told(hook: Callable[[D], R], details: D) -> R | None:

@@ -9,7 +9,7 @@ from rm_voucher import protocol
 from rm_voucher.caller import Caller
 from rm_voucher.frames import bare
 from rm_voucher.models import Page, Voucher
-from rm_voucher.pager import Pager
+from rm_voucher.pager import Pager, in_turns
 from rm_voucher.recovery import Verdict, judge_member_redeem
 from rm_voucher.retry import Safety
 from rm_voucher.settings import Environment, Timeout
@@ -45,8 +45,10 @@ class Member:
         @bare
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = protocol.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            call = self._caller.call(request, protocol.parse_vouchers, Safety.READ, timeout)
-            return await self._caller.finish(call)
+            parse = functools.partial(in_turns, protocol.vouchers_in_steps)
+            return await self._caller.finish(
+                self._caller.call(request, parse, Safety.READ, timeout)
+            )
 
         return Pager(fetch, cursor)
 

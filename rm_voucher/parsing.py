@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, TypeVar
 
 import orjson
 
-from rm_voucher.converters import structure
+from rm_voucher.converters import structure, structure_all
 from rm_voucher.error_codes import CODE_PATTERN, ERROR_CODES
 from rm_voucher.exceptions import (
     APIError,
@@ -21,13 +21,26 @@ from rm_voucher.exceptions import (
 from rm_voucher.models import ErrorBody, Page
 from rm_voucher.transport.base import Response
 
-__all__ = ["body_of", "page", "refuse_error", "success"]
+__all__ = ["body_of", "page", "page_in_steps", "refuse_error", "success"]
 
 T = TypeVar("T")
+
+_STEP = 100  # vouchers, about 2 ms
 
 
 def page(response: Response, cls: type[T]) -> Page[T]:
     """Return one page of a listing."""
+    steps = page_in_steps(response, cls)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Page[T] = end.value
+            return found
+
+
+def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
+    """Return one page of a listing, with a stop after some items, for others to have their turn."""
     body = success(response)
     items = body.get("items")
     if not isinstance(items, list):
@@ -38,12 +51,14 @@ def page(response: Response, cls: type[T]) -> Page[T]:
     cursor, count = meta.get("cursor"), meta.get("count")
     if not isinstance(cursor, str | None):
         raise DecodeError("expected text @ $.meta.cursor")
+    read: list[T] = []
+    for begin in range(0, len(items), _STEP):
+        if begin:
+            yield
+        part = items[begin : begin + _STEP]
+        read += structure_all(part, cls, path="$.items", first=begin)
     return Page(
-        items=tuple(
-            structure(item, cls, path=f"$.items[{index}]") for index, item in enumerate(items)
-        ),
-        cursor=cursor or None,
-        count=count if type(count) is int else None,
+        items=tuple(read), cursor=cursor or None, count=count if type(count) is int else None
     )
 
 

@@ -9,23 +9,24 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Generator, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import unquote
 
 from yarl import URL
 
 from rm_voucher.building import JSON, build, climbs, fold, has_control, json_body, segment
-from rm_voucher.converters import format_time, structure
+from rm_voucher.converters import format_time, structure, structure_all
 from rm_voucher.error_codes import ERROR_CODES
 from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
 from rm_voucher.models import IssuedVoucher, Page, Token, Voucher, VoucherBatch, VoucherStatus
-from rm_voucher.parsing import body_of, page, refuse_error, success
+from rm_voucher.parsing import body_of, page, page_in_steps, refuse_error, success
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing import canonical_json
 from rm_voucher.transport.base import Request, Response
 
 __all__ = [
+    "batches_in_steps",
     "build_any",
     "build_batches",
     "build_get",
@@ -52,6 +53,7 @@ __all__ = [
     "parse_token",
     "parse_void",
     "parse_vouchers",
+    "vouchers_in_steps",
 ]
 
 _WRONG_METHOD_CODES = frozenset(
@@ -308,9 +310,7 @@ def parse_redeem(response: Response) -> tuple[Voucher, ...]:
     items = success(response).get("item")
     if not isinstance(items, list):
         raise DecodeError("expected a list @ $.item")
-    return tuple(
-        structure(item, Voucher, path=f"$.item[{index}]") for index, item in enumerate(items)
-    )
+    return tuple(structure_all(items, Voucher, path="$.item"))
 
 
 def checked_code(voucher: Voucher, code: str) -> Voucher:
@@ -337,6 +337,16 @@ def parse_vouchers(response: Response) -> Page[Voucher]:
 def parse_batches(response: Response) -> Page[VoucherBatch]:
     """Read the answer to `build_batches`."""
     return page(response, VoucherBatch)
+
+
+def vouchers_in_steps(response: Response) -> Generator[None, None, Page[Voucher]]:
+    """Read the answer to `build_vouchers`, with stops in which others may have their turn."""
+    return page_in_steps(response, Voucher)
+
+
+def batches_in_steps(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
+    """Read the answer to `build_batches`, with stops in which others may have their turn."""
+    return page_in_steps(response, VoucherBatch)
 
 
 def parse_token(response: Response) -> Token:

@@ -8,6 +8,7 @@ each text, in their order. It ends when the socket does.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -67,7 +68,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with contextlib.suppress(ConnectionError, StopIteration):  # the program has gone
         main()
-    except (ConnectionError, StopIteration):
-        pass

@@ -230,7 +230,7 @@ def _run(connection: socket.socket) -> subprocess.Popen[bytes]:
     """Run the script that signs, and nothing of the program's own. Raises `OSError`."""
     if not _is_python():
         raise FileNotFoundError("no interpreter to run")
-    return subprocess.Popen(
+    return subprocess.Popen(  # noqa: S603 - the interpreter that runs, and a file of this package
         [sys.executable, "-I", _SCRIPT],
         stdin=connection.fileno(),
         stdout=subprocess.DEVNULL,
