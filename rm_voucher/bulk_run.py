@@ -320,7 +320,8 @@ class BulkIssue(Generic[R]):
         self._feeding.cancel()
         for task, call in self._in_flight.items():
             call.given_up = True
-            if call.pausing:  # what it waits to repeat was not done, so nothing is lost
+            # What it waits to repeat was not done, so nothing is lost.
+            if call.pausing and not call.is_signing:
                 task.cancel()
 
     def _raise_defect(self) -> None:

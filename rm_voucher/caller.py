@@ -71,6 +71,7 @@ class Call(Generic[T]):
     # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
     # wait by an error or a cancellation leaves it True, so that who catches that can tell.
     pausing: bool = False
+    is_signing: bool = False  # pausing, but for a moment
     given_up: bool = False  # by who watches it, or for want of a turn: it is not sent again
     # How a bulk run signs: elsewhere than on the event loop.
     sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
@@ -305,9 +306,9 @@ class Caller:
             if call.sign is None:
                 signature = self.signer.sign(text)
             else:
-                call.pausing = True
+                call.pausing = call.is_signing = True
                 signature = await call.sign(text)
-                call.pausing = False
+                call.pausing = call.is_signing = False
         except Exception as exc:  # a signer of the caller's own may raise anything
             raise ConfigurationError(
                 f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
