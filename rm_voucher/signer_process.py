@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import sys
@@ -61,7 +62,14 @@ def serve(connection: socket.socket) -> None:
 
 
 def main() -> None:
-    """Sign for whoever has the other end of standard input, after everything else that runs."""
+    """Sign for whoever has the other end of standard input, and end with it.
+
+    Not in a session of its own, where Linux would give it as much time as the whole program: so
+    the signals that go to all processes of a terminal or service come here too. They are the
+    program's own, which may need signatures to the end.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
     with socket.socket(fileno=sys.stdin.fileno()) as connection:
         serve(connection)

@@ -30,6 +30,7 @@ _STEP_S = 0.002  # of the event loop
 _WORTH_S = 0.1  # of signing on the loop within _WINDOW_S: then processes pay
 _WINDOW_S = 1.0
 _MOST_OUT = 32  # texts at a process, so that it never waits for the next
+_AT_ONCE = 4  # calls that go on in one turn of the event loop
 _MOST_PROCESSES = 3  # one event loop gives no more of them enough to do
 _READY_S = 30.0
 _END_S = 5.0
@@ -52,6 +53,7 @@ class SigningPool:
         # A subclass may sign otherwise.
         self._processes = processes if type(signer) is RsaSigner else 0
         self._waiting: deque[_Item] = deque()
+        self._made: deque[tuple[asyncio.Future[bytes], bytes]] = deque()
         self._is_due = False
         self._at_work: list[_Worker] = []
         self._workers: list[_Worker] = []
@@ -114,13 +116,31 @@ class SigningPool:
         assert isinstance(self._signer, RsaSigner)  # noqa: S101 - for the type checker
         key, size = self._signer.private_key_der(), self._signer.signature_bytes
         self._workers = [
-            _Worker(size, self._waiting, self._lost, self._at_work.append)
+            _Worker(size, self._waiting, self._signed, self._lost, self._at_work.append)
             for _ in range(self._processes)
         ]
         try:
             await asyncio.gather(*(worker.start(key) for worker in self._workers))
         except (OSError, RuntimeError, TimeoutError, NotImplementedError) as exc:
             _log.warning("signing: no process for it (%s)", type(exc).__name__)
+
+    def _signed(self, future: asyncio.Future[bytes], signature: bytes) -> None:
+        self._made.append((future, signature))
+        if len(self._made) == 1:
+            asyncio.get_running_loop().call_soon(self._deliver)
+
+    def _deliver(self) -> None:
+        """Let some calls go on, and in the loop's next turn some more.
+
+        Signatures come by the dozen while the loop is busy, and a call that goes on takes its time:
+        all of them at once would make the loop busy for as long again.
+        """
+        for _ in range(min(len(self._made), _AT_ONCE)):
+            future, signature = self._made.popleft()
+            if not future.done():
+                future.set_result(signature)
+        if self._made:
+            asyncio.get_running_loop().call_soon(self._deliver)
 
     def _lost(self, worker: _Worker, texts: Iterable[_Item]) -> None:
         """Take back what a process that ended has not signed."""
@@ -137,11 +157,13 @@ class _Worker(asyncio.Protocol):
         self,
         signature_bytes: int,
         waiting: deque[_Item],
+        on_signed: Callable[[asyncio.Future[bytes], bytes], None],
         on_lost: Callable[[_Worker, Iterable[_Item]], None],
         on_ready: Callable[[_Worker], None],
     ) -> None:
         self._size = signature_bytes
         self._waiting = waiting
+        self._on_signed = on_signed
         self._on_lost = on_lost
         self._on_ready = on_ready
         self._process: subprocess.Popen[bytes] | None = None
@@ -191,10 +213,9 @@ class _Worker(asyncio.Protocol):
         self._received += data
         count = len(self._received) // self._size
         for number in range(count):
-            _, future = self._out.popleft()
-            if not future.done():
-                begin = number * self._size
-                future.set_result(self._received[begin : begin + self._size])
+            begin = number * self._size
+            signature = self._received[begin : begin + self._size]
+            self._on_signed(self._out.popleft()[1], signature)
         self._received = self._received[count * self._size :]
         self.take()
 
@@ -235,7 +256,6 @@ def _run(connection: socket.socket) -> subprocess.Popen[bytes]:
         stdin=connection.fileno(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C is the program's own
     )
 
 
