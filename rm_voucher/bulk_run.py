@@ -32,7 +32,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.frames import forget_frames
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.retry import Outcome, classify
-from rm_voucher.signers import SigningPool, signers_that_pay
+from rm_voucher.signers import SigningPool
 
 if TYPE_CHECKING:
     from rm_voucher.bulk_ledger import LedgerRun
@@ -69,7 +69,6 @@ class BulkIssue(Generic[R]):
     ) -> None:
         if concurrency < 1:
             raise ConfigurationError("concurrency must be 1 or more.")
-        signers = signers_that_pay() if signers is None else signers
         self._pool = SigningPool(client._caller.signer, processes=signers)  # noqa: SLF001
         self._ledgered: LedgerRun[R] | None = None
         if ledger is not None:

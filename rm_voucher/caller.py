@@ -309,6 +309,14 @@ class Caller:
                 call.pausing = call.is_signing = True
                 signature = await call.sign(text)
                 call.pausing = call.is_signing = False
+            signed = with_signature(
+                call.request,
+                token=call.token,
+                nonce=nonce,
+                timestamp=timestamp,
+                signature=signature,
+                timeout=call.timeout,
+            )
         except Exception as exc:  # a signer of the caller's own may raise anything
             raise ConfigurationError(
                 f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
@@ -322,17 +330,10 @@ class Caller:
         call.attempt_id = secrets.token_hex(4)
         call.nonce = nonce
         call.sent_at = datetime.fromtimestamp(now, UTC)
-        timeout = call.timeout
-        if attempt_s < timeout.attempt_s:
-            timeout = Timeout(connect_s=timeout.connect_s, attempt_s=attempt_s)
-        return with_signature(
-            call.request,
-            token=call.token,
-            nonce=nonce,
-            timestamp=timestamp,
-            signature=signature,
-            timeout=timeout,
-        )
+        if attempt_s < call.timeout.attempt_s:
+            limit = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
+            signed = attrs.evolve(signed, timeout=limit)
+        return signed
 
     async def _renew_token(self, call: Call[T], repeatable: bool) -> bool:  # noqa: FBT001 - private
         """Get another token once a call, if it can use one; return whether there is one."""

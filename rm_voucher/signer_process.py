@@ -1,4 +1,4 @@
-"""Signs what comes over a socket, with the key that comes first. Run as a script, alone.
+"""Signs what comes over a socket, with the key that comes first. Run alone: ``python -I -S``.
 
 It imports nothing of this package, nor of the program that wants the signatures. Over the socket
 come frames, each a length (4 bytes, big-endian) and so many bytes: the places to import from,
@@ -40,9 +40,8 @@ def frames(connection: socket.socket) -> Iterator[tuple[bytes, bool]]:
 def serve(connection: socket.socket) -> None:
     """Sign until the other side closes."""
     incoming = frames(connection)
-    path = next(incoming)[0].decode()
-    sys.path[:] = path.split("\0")
-    # From where the program has it.
+    # From where the program has it; but nothing there takes the place of the standard library.
+    sys.path += os.fsdecode(next(incoming)[0]).split("\0")
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.hashes import SHA256
@@ -61,7 +60,10 @@ def serve(connection: socket.socket) -> None:
             made = b""
 
 
-def main() -> None:
+# The two below run in the process itself, where nothing is measured: it has no site packages.
+
+
+def main() -> None:  # pragma: no cover - see above
     """Sign for whoever has the other end of standard input, and end with it.
 
     Not in a session of its own, where Linux would give it as much time as the whole program: so
@@ -75,6 +77,6 @@ def main() -> None:
         serve(connection)
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # pragma: no cover - see above
     with contextlib.suppress(ConnectionError, StopIteration):  # the program has gone
         main()
