@@ -1,4 +1,4 @@
-"""Pools whose processes are ready, signatures that are checked, and bulk runs that wait for them."""
+"""Pools whose processes are ready, signatures that are checked, and a server for bulk runs."""
 
 from __future__ import annotations
 
