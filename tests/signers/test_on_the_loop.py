@@ -187,9 +187,6 @@ async def test_without_a_process_the_loop_signs(monkeypatch, tmp_path, signer, c
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert record.getMessage().startswith("signing: no process for it (")
-        "WARNING",
-        "signing: no process for it (",
-    )
     await pool.aclose()
     assert is_over(pool)
 

@@ -36,7 +36,7 @@ async def issuing(make_client, signer):
 
 async def codes_of(run):
     async with asyncio.timeout(2 * PATIENCE_S), run:
-        return {result.recipient: result.code async for result in run}
+        return {result.recipient: result.voucher.code async for result in run}
 
 
 async def test_each_recipient_has_a_voucher_whoever_signs(issuing):
