@@ -29,7 +29,7 @@ from aiohttp import web
 from http_load import Outcome, Signed, ask, load, signed_issues, token_request
 
 from rm_voucher import Environment
-from rm_voucher.building import sign_request
+from rm_voucher.building import text_to_sign, with_signature
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.routes import _cursor
@@ -247,12 +247,16 @@ def listing_ms() -> list[list[float]]:
     taken_ms: dict[tuple[int, int], list[float]] = {place: [] for place in starts}
     for number in range(PAGES):
         for size, start in starts:  # by turns, so that a busy machine troubles all alike
-            request = sign_request(
-                build_vouchers(environment, str(size), cursor=_cursor(start) if start else None),
-                signer=signer,
+            request = build_vouchers(
+                environment, str(size), cursor=_cursor(start) if start else None
+            )
+            nonce, timestamp = f"{number} {size} {start}", int(time.time())
+            request = with_signature(
+                request,
                 token=token.access_token,
-                nonce=f"{number} {size} {start}",
-                timestamp=int(time.time()),
+                nonce=nonce,
+                timestamp=timestamp,
+                signature=signer.sign(text_to_sign(request, nonce=nonce, timestamp=timestamp)),
             )
             begin = time.perf_counter()
             answer = emulator.handle(request)

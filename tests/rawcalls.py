@@ -8,11 +8,11 @@ from typing import Any
 
 import attrs
 import orjson
+from attempts import signed_attempt
 from conftest import KEY_FILE, PUBLIC_KEY_FILE, FakeTime
 from yarl import URL
 
 from rm_voucher import Credentials, Request
-from rm_voucher.building import sign_request
 from rm_voucher.emulator import Emulator
 from rm_voucher.signing import RsaSigner, Signer
 
@@ -100,7 +100,7 @@ def prepared(
     signer: Signer = SIGNER,
 ) -> Request:
     """Return a request that is signed as it stands, with a token of its own unless one is given."""
-    return sign_request(
+    return signed_attempt(
         request_to(method, target, body),
         signer=signer,
         token=access_token(emulator) if token is None else token,

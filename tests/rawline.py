@@ -5,11 +5,11 @@ import base64
 import contextlib
 
 import orjson
+from attempts import signed_attempt
 from conftest import KEY_FILE
 from yarl import URL
 
 from rm_voucher import Credentials, Request
-from rm_voucher.building import sign_request
 from rm_voucher.signing import RsaSigner, canonical_json
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
@@ -58,7 +58,7 @@ class Line:
         """Send a request whose token, nonce, time and signature are good."""
         self.nonce += 1
         url = URL(f"{self.url.origin()}{path}", encoded=True)
-        signed = sign_request(
+        signed = signed_attempt(
             Request(operation="x", method=method, url=url, body=canonical(body)),
             signer=SIGNER,
             token=self.token,

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from urllib.parse import unquote
 
 import pytest
+from attempts import signed_attempt
 from conftest import NoSigner, ok, payload, rm_error
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,16 +26,15 @@ from rm_voucher import (
     VoucherError,
 )
 from rm_voucher import protocol as p
-from rm_voucher.building import sign_request
 
 SANDBOX = Environment.SANDBOX
 BATCH = "EhQKCE1lcmNoYW50EJXVzd3wraqTORIYCgxWb3VjaGVyQmF0Y2gQ_4eJj7-n9MgW"
 
 
-def test_sign_request_adds_the_headers_of_an_attempt():
+def test_signing_adds_the_headers_of_an_attempt():
     """Signing adds the four headers and changes nothing else."""
     request = p.build_issue(SANDBOX, BATCH)
-    signed = sign_request(request, signer=NoSigner(), token="t", nonce="n", timestamp=7)
+    signed = signed_attempt(request, signer=NoSigner(), token="t", nonce="n", timestamp=7)
     assert signed.headers == {
         "Content-Type": "application/json",
         "Authorization": "Bearer t",
@@ -49,7 +49,7 @@ def test_sign_request_adds_the_headers_of_an_attempt():
 def test_request_repr_hides_code_and_headers():
     """A request in a log shows what was asked, not of which voucher or with which token."""
     request = p.build_get(SANDBOX, "NAklEfbVdV")
-    signed = sign_request(request, signer=NoSigner(), token="hush", nonce="n", timestamp=7)
+    signed = signed_attempt(request, signer=NoSigner(), token="hush", nonce="n", timestamp=7)
     assert repr(signed) == "Request(operation='get', method='POST')"
 
 

@@ -6,13 +6,13 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
 import pytest
+from attempts import signed_attempt
 from conftest import KEY_FILE, PUBLIC_KEY_FILE, payload
 from independent import canonical, expected_text, public_numbers, verifies
 from rawserver import http, raw_server
 from yarl import URL
 
 from rm_voucher import Credentials, Environment, Request, StaticToken, VoucherClient
-from rm_voucher.building import sign_request
 from rm_voucher.emulator import Emulator
 from rm_voucher.signing import canonical_json
 
@@ -93,7 +93,7 @@ async def send_body(client, target, value):
         headers={"Content-Type": "application/json"},
         body=canonical_json(value),
     )
-    signed = sign_request(
+    signed = signed_attempt(
         request,
         signer=client._caller.signer,
         token="t",

@@ -5,11 +5,11 @@ from urllib.parse import quote
 
 import orjson
 import pytest
+from attempts import signed_attempt
 from rawline import SIGNER, headers_of
 from yarl import URL
 
 from rm_voucher import Request
-from rm_voucher.building import sign_request
 
 DEEP = 100_000
 
@@ -171,6 +171,6 @@ async def test_doubled_headers(line, name):
     path = "/v3/voucher/X/void"
     request = Request(operation="x", method="POST", url=line.url.join(URL(path)), body=body)
     now = int(line.emulator.timeline.now())
-    good = sign_request(request, signer=SIGNER, token=line.token, nonce="n", timestamp=now)
+    good = signed_attempt(request, signer=SIGNER, token=line.token, nonce="n", timestamp=now)
     status, _ = await line.send("POST", path, body, f"{name}: bad".encode(), *headers_of(good))
     assert status in (400, 401)

@@ -1,0 +1,16 @@
+"""One attempt of a request, signed as the client signs it."""
+
+from __future__ import annotations
+
+from rm_voucher import Request
+from rm_voucher.building import text_to_sign, with_signature
+from rm_voucher.signing import Signer
+
+
+def signed_attempt(
+    request: Request, *, signer: Signer, token: str, nonce: str, timestamp: int
+) -> Request:
+    signature = signer.sign(text_to_sign(request, nonce=nonce, timestamp=timestamp))
+    return with_signature(
+        request, token=token, nonce=nonce, timestamp=timestamp, signature=signature
+    )
