@@ -170,14 +170,17 @@ class _Pace:
         """Take note that an attempt was throttled; of those that were out together, of one."""
         if sent_at < self._cut_at:
             return
-        rate, accepted = self.per_s(now), self._meter.per_s(now)
+        rate, accepted, known = self.per_s(now), self._meter.per_s(now), self._learned()
+        is_again = now - self._cut_at < _RECENT_S
         if rate is None:
             target = accepted
-        elif now - self._cut_at < _RECENT_S:
+        elif is_again:
             target = rate * _CUT_AGAIN
         else:
             target = min(rate, accepted)
-        self._is_searching = rate is None
+        if not is_again:
+            # Where little was sent, what was accepted says little about the rate as well.
+            self._is_searching = known is None or accepted < known / 2
         self._target = max(target, _LEAST_PER_S)
         self._ramp_from = None
         self._grown_s = 0.0
