@@ -7,12 +7,12 @@ makes no request and reads no answer: the caller tells it how each attempt ended
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
-from weakref import WeakKeyDictionary
 
 import attrs
 
-from rm_voucher.exceptions import ConnectTimeoutError
+from rm_voucher.exceptions import ConfigurationError, ConnectTimeoutError
 from rm_voucher.settings import positive
 
 __all__ = ["Flow", "FlowPolicy", "FlowState"]
@@ -35,11 +35,20 @@ _LATE_S = 0.02  # of a turn, that the next ones may catch up
 _METER_S = 0.5
 _METER_ANSWERS = 10
 _IDLE_S = 1.0
+_LEAST_FAILING_CALLS = 20
 # After a failure of the server: not everybody at once.
 _RAMP_PER_S = 20.0
 _RAMP = 4.0
 _FIRST_PROBE_S = 1.0
 _SLICE_S = 0.25  # of a wait, to see what has changed
+
+
+def _enough(instance: object, attribute: attrs.Attribute[int], value: float) -> None:
+    # Fewer may be the bad luck of calls that are out together.
+    if not _LEAST_FAILING_CALLS <= value < math.inf:
+        raise ConfigurationError(
+            f"{attribute.name} must be {_LEAST_FAILING_CALLS} or more, and finite."
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -60,7 +69,7 @@ class FlowPolicy:
     rate_per_s: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive)
     )
-    failing_calls: int = attrs.field(default=20, validator=attrs.validators.ge(20))
+    failing_calls: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough)
     probe_s: float = attrs.field(default=5.0, validator=positive)
     patience_s: float = attrs.field(default=120.0, validator=positive)
 
@@ -138,7 +147,7 @@ class _Pace:
         if self._target is None:
             return None
         if self._is_searching:
-            return self._target * float(_SEARCH**self._grown_s)
+            return self._target * float(_SEARCH ** min(self._grown_s, 60.0))
         return self._target * (1 + _CURVE * (self._grown_s - _RETURN_S) ** 3)
 
     def wait_s(self, now: float) -> float:
@@ -184,7 +193,7 @@ class _Pace:
         self._target = max(target, _LEAST_PER_S)
         self._ramp_from = None
         self._grown_s = 0.0
-        self._cut_at = now
+        self._cut_at = self._taken_at = now
         self._next = now + _REST_S
         self._meter.reset(now)
 
@@ -270,9 +279,7 @@ class Flow:
         self._throttled = 0
         self._waiting = 0
         # Locks belong to an event loop; a client may be used in one after another.
-        self._queues: WeakKeyDictionary[
-            asyncio.AbstractEventLoop, tuple[asyncio.Lock, asyncio.Lock]
-        ] = WeakKeyDictionary()
+        self._queues: dict[asyncio.AbstractEventLoop, tuple[asyncio.Lock, asyncio.Lock]] = {}
 
     @property
     def state(self) -> FlowState:
@@ -292,9 +299,7 @@ class Flow:
         Raises `ConnectTimeoutError` when it would come later than ``latest`` by the monotonic
         clock, or when the server has failed for too long.
         """
-        queue, bulk_queue = self._queues.setdefault(
-            asyncio.get_running_loop(), (asyncio.Lock(), asyncio.Lock())
-        )
+        queue, bulk_queue = self._queues_of(asyncio.get_running_loop())
         self._waiting += 1
         try:
             if is_bulk:
@@ -306,9 +311,17 @@ class Flow:
         finally:
             self._waiting -= 1
 
+    def _queues_of(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Lock, asyncio.Lock]:
+        if loop not in self._queues:
+            # A lock that somebody waited for holds its loop, so no weak key would let it go.
+            for ended in [other for other in self._queues if other.is_closed()]:
+                del self._queues[ended]
+            self._queues[loop] = asyncio.Lock(), asyncio.Lock()
+        return self._queues[loop]
+
     async def _turn(self, operation: str, latest: float | None) -> None:
+        now = self._monotonic()
         while True:
-            now = self._monotonic()
             wait_s = max(self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now)
             if wait_s <= 0:
                 break
@@ -320,7 +333,10 @@ class Flow:
                 raise ConnectTimeoutError(
                     f"{operation}: not sent, because its turn would come after its deadline"
                 )
-            await self._sleep(min(wait_s, _SLICE_S))
+            slept_s = min(wait_s, _SLICE_S)
+            await self._sleep(slept_s)
+            # Believed, because in tests a sleep may take no time, and a clock may stand still.
+            now = max(self._monotonic(), now + slept_s)
         self._circuit.take(now)
         self._pace.take(now)
         self.is_free = self._pace.per_s(now) is None and self._circuit.failing_since is None

@@ -19,9 +19,10 @@ DOCS = Path(__file__).parent.parent / "docs"
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
-    {"error_codes", "models", "settings"},
+    {"error_codes", "models", "settings", "signer_process"},
     {
         "converters",
+        "flow",
         "group_commit",
         "signing",
         "retry",
@@ -31,7 +32,7 @@ LAYERS = [
     },
     {"sql_engine"},
     {"storage"},
-    {"building", "parsing", "hooks", "transport.memory", "transport.aiohttp"},
+    {"building", "parsing", "hooks", "signers", "transport.memory", "transport.aiohttp"},
     {"protocol"},
     {"auth", "pager", "recovery"},
     {"caller"},
@@ -130,6 +131,7 @@ EVERYWHERE = {"attrs", "orjson", "yarl"}
 ELSEWHERE = {
     "converters": {"cattrs"},
     "retry": {"tenacity"},
+    "signer_process": {"cryptography"},
     "signing": {"cryptography"},
     "transport.aiohttp": {"aiohttp"},
     "otel": {"opentelemetry"},
