@@ -19,7 +19,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
-    {"error_codes", "models", "settings", "signer_process"},
+    {"error_codes", "models", "settings", "signer_process", "structuring"},
     {
         "converters",
         "flow",
