@@ -39,6 +39,7 @@ from rm_voucher.exceptions import (
     VoucherError,
     VoucherStateError,
 )
+from rm_voucher.flow import FlowPolicy, FlowState
 from rm_voucher.hooks import Attempt, AttemptResult, Hook
 from rm_voucher.member import Member
 from rm_voucher.models import (
@@ -85,6 +86,8 @@ __all__ = [
     "Expiry",
     "ExpiryType",
     "FileTokenStore",
+    "FlowPolicy",
+    "FlowState",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",

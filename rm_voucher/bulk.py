@@ -45,13 +45,18 @@ def bulk_issue(
     that takes at least the ledger's ``settle_s``. ``request_id`` gives a recipient's id in the
     ledger; text and numbers are their own. See `rm_voucher.ledger.Ledger`.
 
+    ``signers``: how many processes may sign at most; None for as many as pay on this machine, 0
+    for none. They are started only once a run has signed for a tenth of a second within one, and
+    never for a signer of your own. The client's `FlowPolicy` says how fast the run sends; single
+    calls of the same client pass before it.
+
     Leaving the block early, also by an exception or a cancellation, takes no further recipient,
     waits for the calls in flight, gives up those that wait to be sent again, and keeps their
     results in ``run.undelivered``. Without a ledger the run
     is not repeatable: run again with the recipients that FAILED.
 
-    Raises `ConfigurationError`, and what ``recipients`` or ``on_progress`` raise; with a ledger
-    also what makes a batch unfit for it, see `Ledger.issue`.
+    Raises `ConfigurationError` for settings that can't be used, and what ``recipients`` or
+    ``on_progress`` raise; with a ledger also what makes a batch unfit for it, see `Ledger.issue`.
     """
     return BulkIssue(
         client,

@@ -161,7 +161,10 @@ class VoucherClient:
 
     @property
     def flow(self) -> FlowState:
-        """How fast the client sends at the moment, and what it waits for."""
+        """How fast the client sends at the moment, and what it waits for.
+
+        It sends nothing, and may be read as often as you like, in the client's event loop.
+        """
         return self._caller.flow.state
 
     @bare

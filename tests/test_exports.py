@@ -32,6 +32,8 @@ EXPORTED = [
     "Expiry",
     "ExpiryType",
     "FileTokenStore",
+    "FlowPolicy",
+    "FlowState",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",

@@ -22,6 +22,8 @@ from rm_voucher import (
     Credentials,
     Environment,
     FileTokenStore,
+    FlowPolicy,
+    FlowState,
     Hook,
     IssuedVoucher,
     Limits,
@@ -131,7 +133,17 @@ def make() -> VoucherClient:
         retry=RetryPolicy(max_attempts=3),
         timeout=Timeout(connect_s=1, attempt_s=5),
         limits=Limits(max_connections=10),
+        flow=FlowPolicy(rate_per_s=50, patience_s=600),
     )
+
+
+def how_fast(client: VoucherClient) -> None:
+    state = assert_type(client.flow, FlowState)
+    assert_type(state.rate_per_s, float | None)
+    assert_type(state.failing_s, float | None)
+    assert_type(state.held_s, float)
+    assert_type(state.waiting + state.throttled, int)
+    FlowPolicy(50)  # pyright: ignore[reportCallIssue]
 
 
 async def operations(client: VoucherClient) -> None:
@@ -173,7 +185,7 @@ async def in_bulk(client: VoucherClient) -> None:
             assert_type(result.status, BulkStatus)
             assert_type(result.voucher, IssuedVoucher | None)
     assert_type(run.summary, BulkSummary)
-    async with bulk_issue(client, "KEY", members(), on_progress=print) as other:
+    async with bulk_issue(client, "KEY", members(), on_progress=print, signers=0) as other:
         async for member in other:
             assert_type(member.recipient, int)
 
