@@ -41,7 +41,9 @@ from rm_voucher.cli.options import (
     ExclusiveOption,
     JsonOption,
     NoBalanceCheckOption,
+    RateOption,
     SettleOption,
+    flow_policy,
     open_ledger,
     parse_instant,
 )
@@ -128,6 +130,7 @@ def issue(
     concurrency: Annotated[
         int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
     ] = 64,
+    rate: RateOption = None,
     ledger: Annotated[
         str | None,
         typer.Option(
@@ -155,6 +158,7 @@ def issue(
         raise ConfigurationError(
             "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
         )
+    flow = flow_policy(rate)
     build_issue(Environment.SANDBOX, batch)  # refuses a key that no server would be sent
     names: Iterable[str]
     if recipients is not None:
@@ -170,9 +174,9 @@ def issue(
                 "'memory': start one with 'rm-voucher emulator'."
             )
         say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
-        client = make_memory_client(batch=batch, quantity=total)
+        client = make_memory_client(batch=batch, quantity=total, flow=flow)
     else:
-        client = make_client(environment, concurrency=concurrency)
+        client = make_client(environment, concurrency=concurrency, flow=flow)
     kept = (
         open_ledger(
             ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check

@@ -6,7 +6,14 @@ import os
 
 import attrs
 
-from rm_voucher import ConfigurationError, Credentials, Environment, Limits, VoucherClient
+from rm_voucher import (
+    ConfigurationError,
+    Credentials,
+    Environment,
+    FlowPolicy,
+    Limits,
+    VoucherClient,
+)
 from rm_voucher.emulator import Emulator
 
 __all__ = ["is_memory", "make_client", "make_memory_client"]
@@ -32,7 +39,9 @@ def is_memory(environment: str | None) -> bool:
     return not any(os.environ.get(name, "").strip() for name in _CREDENTIAL_VARIABLES)
 
 
-def make_client(environment: str | None, *, concurrency: int = 1) -> VoucherClient:
+def make_client(
+    environment: str | None, *, concurrency: int = 1, flow: FlowPolicy | None = None
+) -> VoucherClient:
     """Return the client for a server, with the credentials of the ``RM_…`` variables."""
     try:
         credentials = Credentials.from_env()
@@ -44,12 +53,15 @@ def make_client(environment: str | None, *, concurrency: int = 1) -> VoucherClie
         credentials,
         environment=Environment.named(environment) if environment else Environment.from_env(),
         limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
+        flow=flow,
     )
 
 
-def make_memory_client(*, batch: str | None = None, quantity: int = 0) -> VoucherClient:
+def make_memory_client(
+    *, batch: str | None = None, quantity: int = 0, flow: FlowPolicy | None = None
+) -> VoucherClient:
     """Return a client of a new embedded emulator, with a batch of that key made on the fly."""
     emulator = Emulator()
     if batch is not None:
         emulator.add_batch(batch, key=batch, quantity=quantity)
-    return emulator.client()
+    return emulator.client(flow=flow)

@@ -150,27 +150,27 @@ def run_issue(
         return True
 
     async def issue() -> None:
-        with show_progress(report.total, bar=not results.shares_terminal) as on_progress:
-            async with client, ledger or contextlib.nullcontext():
-                run = bulk_issue(
-                    client,
-                    batch,
-                    recipients,
-                    concurrency=concurrency,
-                    ledger=ledger,
-                    on_progress=_saying_why(on_progress, report, ledger),
-                )
-                try:
-                    async with run:
-                        async for result in run:
-                            if not written(result):
-                                break
-                except VoucherError as exc:
-                    report.stopped = exc
-                finally:
-                    report.summary = run.summary
-                    for result in run.undelivered:
-                        written(result)
+        progress = show_progress(report.total, lambda: client.flow, bar=not results.shares_terminal)
+        async with progress as on_progress, client, ledger or contextlib.nullcontext():
+            run = bulk_issue(
+                client,
+                batch,
+                recipients,
+                concurrency=concurrency,
+                ledger=ledger,
+                on_progress=_saying_why(on_progress, report, ledger),
+            )
+            try:
+                async with run:
+                    async for result in run:
+                        if not written(result):
+                            break
+            except VoucherError as exc:
+                report.stopped = exc
+            finally:
+                report.summary = run.summary
+                for result in run.undelivered:
+                    written(result)
 
     try:
         run_until_interrupted(

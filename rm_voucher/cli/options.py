@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rm_voucher import ConfigurationError, LedgerError
+from rm_voucher import ConfigurationError, FlowPolicy, LedgerError
 from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
 
@@ -17,7 +17,9 @@ __all__ = [
     "ExclusiveOption",
     "JsonOption",
     "NoBalanceCheckOption",
+    "RateOption",
     "SettleOption",
+    "flow_policy",
     "open_existing_ledger",
     "open_ledger",
     "parse_instant",
@@ -61,6 +63,25 @@ NoBalanceCheckOption = Annotated[
         "issued. What the balance counts is not documented.",
     ),
 ]
+
+RateOption = Annotated[
+    float | None,
+    typer.Option(
+        help="Send at most this many requests a second, for example where others use the same "
+        "account. By default as many as the server takes, which is learned from its throttles."
+    ),
+]
+
+
+def flow_policy(rate_per_s: float | None) -> FlowPolicy:
+    """Return how fast a command may send."""
+    try:
+        return FlowPolicy(rate_per_s=rate_per_s)
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"--rate {rate_per_s:g} is no number of requests a second, which is more than 0 and "
+            "may be a fraction; leave it out for as many as the server takes."
+        ) from None
 
 
 def open_ledger(

@@ -1,61 +1,97 @@
-"""Showing how far a bulk issue is: a bar on a terminal, plain lines on any other standard error."""
+"""Showing how far a bulk issue is, and what it waits for.
+
+A bar on a terminal; on any other standard error plain lines, which a log can keep.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import asyncio
+import math
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rm_voucher import FlowState
 from rm_voucher.bulk_results import BulkSummary
 from rm_voucher.cli.output import say
 
 __all__ = ["show_progress"]
 
 _LINES = 10
+_LOOK_S = 0.25  # how often the flow is looked at: while all wait, nothing else tells of it
+_LONG_S = 5.0  # a shorter wait that the server asks for is no news for a log
 
 
-@contextmanager
-def show_progress(total: int, *, bar: bool = True) -> Iterator[Callable[[BulkSummary], None]]:
+@asynccontextmanager
+async def show_progress(
+    total: int, flow: Callable[[], FlowState], *, bar: bool = True
+) -> AsyncIterator[Callable[[BulkSummary], None]]:
     """Give the function that `bulk_issue` calls as ``on_progress``.
 
-    ``bar``: whether a bar may be drawn, if there is a terminal for it.
+    ``flow`` gives how the client sends now. ``bar``: whether one may be drawn, if there is a
+    terminal for it.
     """
     console = Console(stderr=True)
-    if not bar or not console.is_terminal:
-        yield _Lines(total)
-        return
-    columns = (
-        TextColumn("issuing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.description}"),
-    )
-    # rich would send what is written to standard output to the bar's console instead.
-    with Progress(*columns, console=console, redirect_stdout=False, redirect_stderr=False) as shown:
-        task = shown.add_task("", total=total)
+    shown = _Bar(total, console) if bar and console.is_terminal else _Lines(total)
+    watching = asyncio.create_task(_watch(flow, shown.flows))
+    try:
+        with shown.drawn:
+            yield shown.counts
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
 
-        def update(summary: BulkSummary) -> None:
-            troubles = f"{summary.failed} failed, {summary.unresolved} unknown"
-            shown.update(
-                task,
-                completed=summary.asked - summary.in_flight,
-                description=troubles if summary.failed or summary.unresolved else "",
-            )
 
-        yield update
+async def _watch(flow: Callable[[], FlowState], tell: Callable[[FlowState], None]) -> None:
+    while True:
+        tell(flow())
+        await asyncio.sleep(_LOOK_S)
+
+
+class _Bar:
+    def __init__(self, total: int, console: Console) -> None:
+        # rich would send what is written to standard output to the bar's console instead.
+        self.drawn = Progress(
+            TextColumn("issuing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.description}"),
+            console=console,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        self._task = self.drawn.add_task("", total=total)
+        self._troubles = self._flow = ""
+
+    def counts(self, summary: BulkSummary) -> None:
+        if summary.failed or summary.unresolved:
+            self._troubles = f"{summary.failed} failed, {summary.unresolved} unknown"
+        self.drawn.update(
+            self._task, completed=summary.asked - summary.in_flight, description=self._words
+        )
+
+    def flows(self, state: FlowState) -> None:
+        self._flow = _in_words(state)
+        self.drawn.update(self._task, description=self._words)
+
+    @property
+    def _words(self) -> str:
+        return "; ".join(words for words in (self._troubles, self._flow) if words)
 
 
 class _Lines:
-    """A line at each tenth."""
+    """A line at each tenth, and where a pause begins and ends."""
 
     def __init__(self, total: int) -> None:
+        self.drawn = nullcontext()
         self._total = total
         self._shown = 0
+        self._pause = ""
 
-    def __call__(self, summary: BulkSummary) -> None:
+    def counts(self, summary: BulkSummary) -> None:
         ended = summary.asked - summary.in_flight
         part = ended * _LINES // self._total
         if part > self._shown:
@@ -64,3 +100,32 @@ class _Lines:
                 f"{ended:,} of {self._total:,}: {summary.issued:,} issued, "
                 f"{summary.failed:,} failed, {summary.unresolved:,} unknown"
             )
+
+    def flows(self, state: FlowState) -> None:
+        before = self._pause
+        if state.failing_s is not None:
+            self._pause = "failing"
+        elif state.held_s >= (_LONG_S if not before else math.ulp(0)):
+            self._pause = "held"
+        else:
+            self._pause = ""
+        if self._pause == before:
+            return
+        if self._pause == "failing":
+            say("The server fails: all calls wait, and one is sent now and then to try it.")
+        elif self._pause == "held":
+            say(f"The server asks to wait: held back for {math.ceil(state.held_s):,} s.")
+        else:
+            say("The server answers again." if before == "failing" else "Going on.")
+
+
+def _in_words(state: FlowState) -> str:
+    """Return what stands beside the bar: what holds the calls back, if anything does."""
+    if state.failing_s is not None:
+        return f"the server fails; tried again ({state.failing_s:,.0f} s)"
+    if state.held_s > 0:
+        return f"held back for {math.ceil(state.held_s):,} s"
+    rate = state.rate_per_s
+    if rate is None:
+        return ""
+    return f"at most {rate:,.0f}/s" if rate >= 10 else f"at most {rate:.2g}/s"

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from conftest import HERE, KEY_FILE, PUBLIC_KEY_FILE
 
-from rm_voucher import Credentials, Environment, Limits
+from rm_voucher import Credentials, Environment, FlowPolicy, Limits
 from rm_voucher.cli import connect
 
 SOME = {"RM_CLIENT_ID": "id", "RM_CLIENT_SECRET": "hush", "RM_PRIVATE_KEY": "a key"}
@@ -73,11 +73,13 @@ def test_server_chosen(
 
     monkeypatch.setattr(connect, "VoucherClient", client)
     set_variables(monkeypatch, **SOME, **variables)
-    connect.make_client(option, concurrency=500)
+    flow = FlowPolicy(rate_per_s=5)
+    connect.make_client(option, concurrency=500, flow=flow)
     assert made == {
         "credentials": Credentials("id", "hush", "a key"),
         "environment": expected,
         "limits": Limits(max_connections=500),
+        "flow": flow,
     }
 
 

@@ -160,9 +160,9 @@ def test_file_appears_whole(rm, embedded, out: Path) -> None:
     embedded.on_issue = issue
     assert rm("issue", "B", "--count", 3, "--concurrency", 1, "--output", out).code == 0
     assert seen[0] == ("before", 0o600, HEADER)
-    # The next call is sent as the row of the last one is written.
+    # While the next call is being signed the row of the last one is written.
     assert [(old, codes(text)) for old, _, text in seen] == [
-        ("before", embedded.issued[: max(count - 1, 0)]) for count in range(3)
+        ("before", embedded.issued[:count]) for count in range(3)
     ]
     assert codes(out.read_text()) == embedded.issued
     kept = out.with_name("out.csv.1")

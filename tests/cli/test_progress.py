@@ -1,5 +1,6 @@
 """How far a run is: lines that a log can keep, or a bar on a terminal; both on standard error."""
 
+import asyncio
 import os
 import pty
 import re
@@ -7,12 +8,29 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
+import attrs
 import pytest
+from rich.progress import Progress
+from simulation.clock import VirtualClock
+from simulation.loop import VirtualLoop
 
-from rm_voucher import BulkSummary
+from rm_voucher import BulkSummary, FlowState
 from rm_voucher.cli.progress import show_progress
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+GOES_ON = "Going on."
+FREE = FlowState(rate_per_s=None, throttled=0, waiting=0, held_s=0.0, failing_s=None)
+
+
+def flow(**state: float) -> FlowState:
+    return attrs.evolve(FREE, **state)
+
+
+def drawn_last(err: str) -> str:
+    """What stands beside the bar in the end."""
+    last = ESCAPES.sub("", err).strip().rpartition("issuing ")[2]
+    words = [word for word in last.split() if not re.fullmatch(r"[━╸╺]+|[-\d]+:[-\d:]+", word)]
+    return " ".join(words)
 
 
 @pytest.fixture
@@ -31,9 +49,9 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         (20_000, range(2_000, 20_001, 2_000)),
     ],
 )
-def test_lines(capsys: pytest.CaptureFixture[str], total: int, ended: list[int]) -> None:
+async def test_lines(capsys: pytest.CaptureFixture[str], total: int, ended: list[int]) -> None:
     """Without a terminal it is a plain line at each tenth, the last one when all have ended."""
-    with show_progress(total) as on_progress:
+    async with show_progress(total, lambda: FREE) as on_progress:
         for number in range(1, total + 1):
             on_progress(BulkSummary(asked=min(number + 4, total), issued=number))
     out, err = capsys.readouterr()
@@ -43,9 +61,9 @@ def test_lines(capsys: pytest.CaptureFixture[str], total: int, ended: list[int])
     ]
 
 
-def test_lines_count_all_ends(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_lines_count_all_ends(capsys: pytest.CaptureFixture[str]) -> None:
     """Failed and unknown ones have ended; those in flight have not."""
-    with show_progress(10) as on_progress:
+    async with show_progress(10, lambda: FREE) as on_progress:
         on_progress(BulkSummary(asked=9, issued=3, failed=1, unresolved=2))
         on_progress(BulkSummary(asked=9, issued=3, failed=1, unresolved=2))
     assert capsys.readouterr().err == "6 of 10: 3 issued, 1 failed, 2 unknown\n"
@@ -60,14 +78,105 @@ def test_lines_count_all_ends(capsys: pytest.CaptureFixture[str]) -> None:
         (BulkSummary(asked=10, failed=10), "10/10 10 failed, 0 unknown"),
     ],
 )
-def test_bar(capsys: pytest.CaptureFixture[str], summary: BulkSummary, shown: str) -> None:
+async def test_bar(capsys: pytest.CaptureFixture[str], summary: BulkSummary, shown: str) -> None:
     """On a terminal it is a bar with the number that have ended, and troubles when there are."""
-    with show_progress(10) as on_progress:
+    async with show_progress(10, lambda: FREE) as on_progress:
         on_progress(summary)
     out, err = capsys.readouterr()
-    last = ESCAPES.sub("", err).strip().rpartition("issuing ")[2]
-    words = [word for word in last.split() if not re.fullmatch(r"[━╸╺]+|[-\d]+:[-\d:]+", word)]
-    assert (out, " ".join(words)) == ("", shown)
+    assert (out, drawn_last(err)) == ("", shown)
+
+
+FLOWS = [
+    (FREE, ""),
+    (flow(rate_per_s=46.6), "at most 47/s"),
+    (flow(rate_per_s=12_345.0), "at most 12,345/s"),
+    (flow(rate_per_s=2.5), "at most 2.5/s"),
+    (flow(rate_per_s=47.0, held_s=11.2), "held back for 12 s"),
+    (flow(rate_per_s=47.0, held_s=11.2, failing_s=34.8), "the server fails; tried again (35 s)"),
+    (flow(failing_s=0.0), "the server fails; tried again (0 s)"),
+]
+
+
+@pytest.mark.usefixtures("terminal")
+@pytest.mark.parametrize(("state", "shown"), FLOWS)
+async def test_bar_shows_what_holds_the_calls_back(
+    capsys: pytest.CaptureFixture[str], state: FlowState, shown: str
+) -> None:
+    """Beside the bar stands the rate, a wait that the server asks for, or that it fails, although
+    nothing has ended."""
+    async with show_progress(10, lambda: state):
+        await asyncio.sleep(0)
+    assert drawn_last(capsys.readouterr().err) == f"0/10 {shown}".strip()
+
+
+@pytest.mark.usefixtures("terminal")
+async def test_bar_shows_troubles_and_flow(capsys: pytest.CaptureFixture[str]) -> None:
+    """What failed so far is not hidden by how fast it goes, whichever was told last."""
+    async with show_progress(10, lambda: flow(rate_per_s=47.0)) as on_progress:
+        on_progress(BulkSummary(asked=9, issued=3, failed=1))
+        await asyncio.sleep(0)
+    assert drawn_last(capsys.readouterr().err) == "4/10 1 failed, 0 unknown; at most 47/s"
+
+
+@pytest.mark.usefixtures("terminal")
+def test_bar_keeps_up_while_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flow is looked at four times a second for as long as the run lasts, and not after it."""
+    looked_at: list[float] = []
+    clock = VirtualClock()
+    loop = VirtualLoop(clock)
+    monkeypatch.setattr(Progress, "start", lambda _: None)  # it would draw in a thread
+
+    def look() -> FlowState:
+        looked_at.append(clock.now)
+        return FREE
+
+    async def main() -> None:
+        async with show_progress(10, look):
+            await asyncio.sleep(1)
+        await asyncio.sleep(1)
+
+    begun = clock.now
+    loop.run(main)
+    assert looked_at == [begun, begun + 0.25, begun + 0.5, begun + 0.75]
+
+
+HELD = "The server asks to wait: held back for {} s."
+FAILS = "The server fails: all calls wait, and one is sent now and then to try it."
+ANSWERS = "The server answers again."
+
+
+@pytest.mark.parametrize(
+    ("states", "said"),
+    [
+        ([FREE, flow(rate_per_s=50.0), flow(rate_per_s=46.5), FREE], []),
+        ([flow(held_s=1.0), flow(held_s=0.75), FREE, flow(held_s=4.9), FREE], []),
+        (
+            [flow(held_s=11.2), flow(held_s=10.9), flow(held_s=0.1), FREE],
+            [HELD.format(12), GOES_ON],
+        ),
+        ([flow(failing_s=0.0), flow(failing_s=0.2), flow(rate_per_s=20.0)], [FAILS, ANSWERS]),
+        ([flow(failing_s=1.0), flow(failing_s=1.2, held_s=60.0), FREE], [FAILS, ANSWERS]),
+        ([flow(held_s=60.0), flow(failing_s=0.0), FREE], [HELD.format(60), FAILS, ANSWERS]),
+        (
+            [flow(failing_s=9.0), flow(held_s=60.0), flow(failing_s=0.0), FREE],
+            [FAILS, HELD.format(60), FAILS, ANSWERS],
+        ),
+        ([flow(held_s=1_200.0)], [HELD.format("1,200")]),
+    ],
+)
+def test_lines_say_when_a_pause_begins_and_ends(
+    capsys: pytest.CaptureFixture[str], states: list[FlowState], said: list[str]
+) -> None:
+    """A log gets a line at both ends of a pause; none for a rate that changes, nor for a short
+    wait of the kind that a campaign meets every few seconds."""
+    left = iter(states)
+
+    async def main() -> None:
+        async with show_progress(10, lambda: next(left, states[-1])):
+            await asyncio.sleep(len(states))
+
+    VirtualLoop(VirtualClock()).run(main)
+    assert capsys.readouterr().err.splitlines() == said
 
 
 @pytest.mark.usefixtures("terminal")
