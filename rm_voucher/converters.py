@@ -267,8 +267,13 @@ def _field(model: type, field: attrs.Attribute[Any], converter: Converter) -> Fi
     return Field(field.name, _wire_name(field.name), inner, hook, plain, is_required)
 
 
-def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, cls: None if value is None else hook(value, cls)
+def _hook_of(field: Field) -> Callable[[Any, Any], Any]:
+    # The field's own type goes to its hook: cattrs would pass on "… | None".
+    def read(value: Any, _: object) -> Any:
+        is_null = value is None and not field.is_required
+        return None if is_null else field.hook(value, field.type)
+
+    return read
 
 
 def _make_structure_hook(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
@@ -298,8 +303,7 @@ def _explaining_structure_fn(
     """Return what `write_structure_fn` does, by cattrs, which says what did not fit and where."""
     overrides: dict[str, Any] = {"extra": override(omit=True)}
     for field in fields:
-        hook = field.hook if field.is_required else _nullable(field.hook)
-        overrides[field.name] = override(rename=field.wire_name, struct_hook=hook)
+        overrides[field.name] = override(rename=field.wire_name, struct_hook=_hook_of(field))
     known = {field.wire_name for field in fields}
     read = make_dict_structure_fn(model, converter, **overrides)
 

@@ -315,6 +315,23 @@ def test_converter_of_ones_own_learns_the_models():
     assert converter.unstructure(order)["voucher"] == {"code": "X"}
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_converter_of_ones_own_reads_the_examples(name):
+    """With cattrs' detailed errors, which are its default, it reads the same as the library's."""
+    model = EXAMPLES[name][0]
+    converter = cattrs.Converter()
+    configure_converter(converter)
+    for wire in objects_in(name):
+        assert converter.structure(wire, model) == structure(wire, model)
+
+
+def test_misfit_is_named_alone():
+    """Fields that fit are not listed beside the one that does not."""
+    with pytest.raises(DecodeError) as caught:
+        structure({**objects_in("get-voucher")[0], "amount": -1}, Voucher)
+    assert str(caught.value) == "expected a whole number, not negative @ $.amount_sen"
+
+
 def test_make_converter_is_fresh():
     """Each call gives a converter of its own, which may be changed."""
     assert make_converter() is not make_converter()
