@@ -254,8 +254,10 @@ class Caller:
     async def _send(self, call: Call[T]) -> T:
         if not self.flow.is_free:
             await self._turn(call)
+        # Before it is signed, which takes its time in a bulk run: what passed before a throttle is
+        # of the rate before it, however much later it goes out.
+        passed_at = self.monotonic()
         signed = await self._sign(call)
-        sent_at = self.monotonic()
         try:
             result = await watch(
                 functools.partial(self._exchange, signed, call.attempt_id),
@@ -265,7 +267,7 @@ class Caller:
                 describe=functools.partial(_describe, call),
             )
         except VoucherError as exc:
-            self._note(call, exc, sent_at)
+            self._note(call, exc, passed_at)
             raise
         self.flow.answered(self.monotonic())
         return result
@@ -285,13 +287,13 @@ class Caller:
         )
         return response
 
-    def _note(self, call: Call[T], error: VoucherError, sent_at: float) -> None:
+    def _note(self, call: Call[T], error: VoucherError, passed_at: float) -> None:
         """Tell the flow how an attempt failed."""
         outcome, now = classify(error), self.monotonic()
         if isinstance(error, APIError) and error.retry_after_s and outcome.remedy == "wait":
             self.flow.hold(now + min(error.retry_after_s, self.retry.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
-            self.flow.throttled(sent_at, now)
+            self.flow.throttled(passed_at, now)
         elif outcome in _SERVER_FAILURES:
             call.counted_failure = self.flow.failed(call.counted_failure, now)
         elif not isinstance(error, ClosedError):

@@ -61,9 +61,12 @@ class FlowPolicy:
             *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
         failing_calls: so many calls in a row that get no answer, or one that says that the server
             failed, pause all callers; 20 or more.
-        probe_s: how often, at most, one call is sent to see whether the server is back.
-        patience_s: how long calls wait for it. After that they fail at once, provably unsent, until
-            a probe succeeds.
+        probe_s: how many seconds lie between two calls that are sent to see whether the server is
+            back. The first come sooner: after one second, then two.
+        patience_s: for how many seconds calls wait for it. After that they fail at once with
+            `ConnectTimeoutError`, provably unsent, so each may be repeated, until a probe succeeds.
+
+    Raises `ConfigurationError`.
     """
 
     rate_per_s: float | None = attrs.field(
@@ -82,8 +85,10 @@ class FlowState:
         rate_per_s: the requests a second that are allowed now, None for any number.
         throttled: how many attempts the server has throttled so far.
         waiting: how many calls wait for their turn.
-        held_s: for how much longer all wait, because the server asked for it (``Retry-After``).
-        failing_s: for how long all have been waiting for a server that fails, or None: it answers.
+        held_s: for how many more seconds all wait, because the server asked for it
+            (``Retry-After``); 0 when nobody does.
+        failing_s: for how many seconds all have been waiting for a server that fails, or None: it
+            answers.
     """
 
     rate_per_s: float | None
@@ -177,7 +182,7 @@ class _Pace:
 
     def throttled(self, sent_at: float, now: float) -> None:
         """Take note that an attempt was throttled; of those that were out together, of one."""
-        if sent_at < self._cut_at:
+        if sent_at <= self._cut_at:  # after a cut nothing is sent for _REST_S
             return
         rate, accepted, known = self.per_s(now), self._meter.per_s(now), self._learned()
         is_again = now - self._cut_at < _RECENT_S
@@ -348,7 +353,7 @@ class Flow:
             self._pace.ramp(now)
 
     def throttled(self, sent_at: float, now: float) -> None:
-        """Take note of a throttle of an attempt that was sent at ``sent_at``."""
+        """Take note of a throttle of an attempt that was let pass at ``sent_at``."""
         self._throttled += 1
         self.is_free = False
         self._pace.throttled(sent_at, now)
