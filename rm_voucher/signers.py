@@ -28,7 +28,7 @@ __all__ = ["SigningPool", "signers_that_pay"]
 
 _log = logging.getLogger("rm_voucher")
 
-_STEP_S = 0.002  # of the event loop
+_STEP_S = 0.001  # of the event loop
 _WORTH_S = 0.1  # of signing on the loop within _WINDOW_S: then processes pay
 _WINDOW_S = 1.0
 _MOST_OUT = 32  # texts at a process, so that it never waits for the next
