@@ -1,31 +1,29 @@
 """What the emulator bears: issues over HTTP, a million vouchers, listings of any length.
 
-Over HTTP it answers LIMIT_PER_S signed issues a second or more, with every rule kept; that needs
+Over HTTP it answers PER_S signed issues a second or more, with every rule kept; that needs
 a machine with two cores and nothing else to do. Beside it, by turns in the same run, stands what
 the machine allows: the same load on a bare `aiohttp.web.Server` whose answer is a constant (a),
 and `RsaVerifier.verify` in a loop (b). One core that does both for each request does
-1 / (1 / a + 1 / b) a second; the ratio to that is at least LIMIT_RATIO on any machine. The load
+1 / (1 / a + 1 / b) a second; the ratio to that is held to RATIO on any machine. The load
 comes from a process of its own, which may not be what is slowest: it is idle for a part of the
 time, and gets far more answers from the constant server.
 
-A million vouchers fit into LIMIT_MIB of a fresh process, whether they come into being when they
+A million vouchers fit into MIB of a fresh process, whether they come into being when they
 are issued or before. A page of a listing takes the same time at any place of a batch of any size.
 """
 
 import asyncio
 import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 
 import attrs
 import orjson
 from aiohttp import web
+from common import Row, at_least, at_most, compared, figure, in_fresh_process, main, say, serving
 from http_load import Outcome, Signed, ask, load, signed_issues, token_request
 
 from rm_voucher import Environment
@@ -36,19 +34,20 @@ from rm_voucher.emulator.routes import _cursor
 from rm_voucher.protocol import build_token, build_vouchers, parse_token
 from rm_voucher.signing import RsaSigner, RsaVerifier
 
-LIMIT_PER_S = 4_000
-LIMIT_RATIO = 0.3
+FORM = "{:,.0f} issues/s"
+PER_S = at_least(4_000, FORM)
+RATIO = at_least(0.3)
 ROUNDS = 5
 REQUESTS = 25_000  # a round
 VERIFIED = 5_000  # a round
-LIMIT_LOAD_SHARE = 0.6  # of a core
-LIMIT_LOAD_REACH = 1.5  # answers of the constant server for one of the emulator
+LOAD_SHARE = at_most(0.6, "{:.2f} of a core")
+LOAD_REACH = at_least(1.5, "{:.1f} times")  # answers of the constant server for one of the emulator
 
-LIMIT_MIB = 700.0
+MIB = at_most(700, "{:.0f} MiB")
 VOUCHERS = 1_000_000
 WAYS = {"with the issue": False, "up front": True}  # whether codes are there before
 
-LIMIT_SPREAD = 1.5
+SPREAD = at_most(1.5)
 SIZES = (1_000, 30_000, 1_000_000)
 PLACES = ("start", "middle", "end")
 PAGES = 60  # of each size and place
@@ -71,7 +70,7 @@ CONSTANT = json.dumps(
 # The servers, each run as a process of its own until its standard input ends.
 
 
-async def serve_emulator(public_key: str) -> None:
+async def serve_emulator(public_key: str, latency_s: float) -> None:
     emulator = Emulator(
         client_id=CLIENT,
         client_secret=CLIENT,
@@ -81,7 +80,7 @@ async def serve_emulator(public_key: str) -> None:
     # As after a long time: the memory of nonces is full, and each one pushes out another.
     for number in range(2 * Guesses().nonces_kept):
         emulator.gate._check_nonce(f"old {number}")
-    async with emulator.serve() as server:
+    async with emulator.serve(latency_s=latency_s) as server:
         await until_input_ends(int(server.url.rpartition(":")[2]))
     print(len(set(emulator.state.issued(KEY))))
 
@@ -95,32 +94,11 @@ async def serve_constant() -> None:
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     await until_input_ends(runner.addresses[0][1])
     await runner.cleanup()
-    print(0)
 
 
 async def until_input_ends(port: int) -> None:
     print(port, flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-
-
-@contextmanager
-def server(*arguments: str) -> Iterator[tuple[int, Callable[[], int]]]:
-    """Run a server; give its port, and what ends it and returns how many codes it issued."""
-    with subprocess.Popen(
-        [sys.executable, __file__, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        stdin, stdout = process.stdin, process.stdout
-
-        def end() -> int:
-            stdin.close()
-            return int(stdout.read())
-
-        yield int(process.stdout.readline()), end
 
 
 # Issues over HTTP.
@@ -142,7 +120,7 @@ class Round:
 
 
 def on_emulator(public_key: str, signed: Sequence[Signed]) -> Outcome:
-    with server("emulator", public_key) as (port, end):
+    with serving("emulator.py", "emulator", public_key) as (port, server):
         _, answer = ask(port, token_request(CLIENT, CLIENT))
         token = json.loads(answer)["accessToken"]
         requests = [one.with_token(token) for one in signed]
@@ -151,7 +129,7 @@ def on_emulator(public_key: str, signed: Sequence[Signed]) -> Outcome:
         again = requests[0]
         swapped = again.replace(signed[0].signature.encode(), signed[1].signature.encode())
         statuses = [ask(port, one)[0] for one in (swapped, again, signed[0].with_token("none"))]
-        issued = end()
+        issued = int(server.end())
     if statuses != [401, 400, 401]:
         sys.exit(f"a wrong signature, a repeat and a wrong token got {statuses}")
     if issued != len(signed):
@@ -160,10 +138,8 @@ def on_emulator(public_key: str, signed: Sequence[Signed]) -> Outcome:
 
 
 def on_constant(signed: Sequence[Signed]) -> Outcome:
-    with server("constant") as (port, end):
-        outcome = load(port, [one.with_token("A" * 43) for one in signed])
-        end()
-    return outcome
+    with serving("emulator.py", "constant") as (port, _):
+        return load(port, [one.with_token("A" * 43) for one in signed])
 
 
 def verified_per_s(public_key: str, signed: Sequence[Signed]) -> float:
@@ -174,44 +150,32 @@ def verified_per_s(public_key: str, signed: Sequence[Signed]) -> float:
     return len(signed) / (time.perf_counter() - begin)
 
 
-def measure_issues() -> list[str]:
-    """Measure, and return what is wrong."""
+def measure_issues() -> Iterator[Row]:
     pem = new_private_key()
     public_key = RsaSigner.from_pem(pem).public_key_pem().decode()
+    say(f"signs {REQUESTS:,} issues")
     signed = signed_issues(pem, KEY, REQUESTS)
-    print(f"{REQUESTS:,} signed issues over HTTP, {ROUNDS} rounds, each a second:")
-    print("  emulator  constant    verify    both  ratio  load's share of a core")
     rounds = []
-    for _ in range(ROUNDS):
+    for number in range(ROUNDS):
         one = Round(
             on_emulator(public_key, signed),
             on_constant(signed),
             verified_per_s(public_key, signed[:VERIFIED]),
         )
         rounds.append(one)
-        print(
-            f"{one.emulator.per_s:10,.0f}{one.constant.per_s:10,.0f}{one.verified_per_s:10,.0f}"
-            f"{one.limit_per_s:8,.0f}{one.ratio:7.2f}"
-            f"{one.emulator.cpu_share:7.2f}, constant {one.constant.cpu_share:.2f}",
-            flush=True,
+        say(
+            f"round {number + 1}: {one.emulator.per_s:,.0f} issues/s, "
+            f"constant {one.constant.per_s:,.0f}, verify {one.verified_per_s:,.0f}"
         )
-    per_s = statistics.median(one.emulator.per_s for one in rounds)
-    ratio = statistics.median(one.ratio for one in rounds)
+    per_s = [one.emulator.per_s for one in rounds]
     share = statistics.median(one.emulator.cpu_share for one in rounds)
     reach = statistics.median(one.constant.per_s / one.emulator.per_s for one in rounds)
-    print(f"median {per_s:,.0f} issues/s (limit {LIMIT_PER_S:,})")
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    print(f"ratio to both {ratio:.2f} (limit {LIMIT_RATIO})")
-    print(f"load's share of a core {share:.2f} (limit {LIMIT_LOAD_SHARE})")
-    print(f"load's reach {reach:.1f} times that rate (limit {LIMIT_LOAD_REACH})")
-    wrong = []
-    if per_s < LIMIT_PER_S:
-        wrong.append(f"fewer than {LIMIT_PER_S:,} issues a second: is the machine busy, or slow?")
-    if ratio < LIMIT_RATIO:
-        wrong.append("the emulator is too slow for what this machine allows")
-    if share > LIMIT_LOAD_SHARE or reach < LIMIT_LOAD_REACH:
-        wrong.append("the load may be what is slow")
-    return wrong
+    what = "Emulator over HTTP, every rule kept"
+    yield figure(what, statistics.median(per_s), FORM, PER_S)
+    limit = ("one core that answers and verifies", [one.limit_per_s for one in rounds])
+    yield compared(what, per_s, limit, FORM, RATIO)
+    yield figure("Emulator: the load's share of a core", share, "{:.2f}", LOAD_SHARE)
+    yield figure("Emulator: what else the load could do", reach, "{:.1f} times", LOAD_REACH)
 
 
 # A million vouchers, and listings.
@@ -269,51 +233,44 @@ def listing_ms() -> list[list[float]]:
     return [medians[index : index + len(PLACES)] for index in range(0, len(medians), len(PLACES))]
 
 
-def in_fresh_process(*arguments: str) -> object:
-    done = subprocess.run(
-        [sys.executable, __file__, *arguments], stdout=subprocess.PIPE, text=True, check=False
-    )
-    if done.returncode:
-        sys.exit(done.returncode)
-    return json.loads(done.stdout)
-
-
-def measure_memory() -> list[str]:
-    """Measure, and return what is wrong."""
-    wrong = []
+def measure_memory() -> Iterator[Row]:
     for way in WAYS:
-        mib = in_fresh_process("memory", way)
-        assert isinstance(mib, float)
-        print(f"{VOUCHERS:,} vouchers, {way}: peak {mib:.0f} MiB (limit {LIMIT_MIB:.0f})")
-        if mib >= LIMIT_MIB:
-            wrong.append(f"vouchers {way} take too much memory")
-    return wrong
+        mib = in_fresh_process("emulator.py", "memory", way)
+        what = f"Emulator's memory, {VOUCHERS:,} vouchers, codes {way}"
+        yield figure(what, mib, "{:.0f} MiB", MIB)
 
 
-def measure_listings() -> list[str]:
-    """Measure, and return what is wrong."""
-    table = in_fresh_process("listings")
-    assert isinstance(table, list)
-    print(f"a page of a listing, median of {PAGES}, in ms: " + ", ".join(PLACES))
+def measure_listings() -> Iterator[Row]:
+    table = in_fresh_process("emulator.py", "listings")
     for size, row in zip(SIZES, table, strict=True):
-        print(f"{size:10,}  " + "  ".join(f"{ms:.2f}" for ms in row))
+        places = ", ".join(f"{name} {ms:.2f} ms" for name, ms in zip(PLACES, row, strict=True))
+        say(f"a page of a listing of {size:,}: {places}")
     every = [ms for row in table for ms in row]
-    spread = max(every) / min(every)
-    print(f"slowest to fastest {spread:.2f} (limit {LIMIT_SPREAD})", flush=True)
-    return [] if spread <= LIMIT_SPREAD else ["a listing's time grows with the batch"]
+    what = "Emulator's listing, the slowest page to the fastest"
+    ratio = max(every) / min(every)
+    yield Row(
+        what,
+        f"{max(every):.2f} ms",
+        f"{min(every):.2f} ms",
+        f"{ratio:.2f}",
+        SPREAD.text,
+        SPREAD.is_met_by(ratio),
+    )
 
 
-def main() -> None:
+def measure() -> Iterator[Row]:
     # Memory first: a process begins with the peak of the one that started it.
-    wrong = [*measure_memory(), *measure_listings(), *measure_issues()]
-    if wrong:
-        sys.exit("; ".join(wrong))
+    yield from measure_memory()
+    yield from measure_listings()
+    yield from measure_issues()
 
 
 if __name__ == "__main__":
     match sys.argv[1:]:
         case ["emulator", public_key]:
-            asyncio.run(serve_emulator(public_key))
+            asyncio.run(serve_emulator(public_key, latency_s=0.0))
+        case ["emulator", public_key, latency_s]:
+            asyncio.run(serve_emulator(public_key, float(latency_s)))
         case ["constant"]:
             asyncio.run(serve_constant())
         case ["memory", way]:
@@ -321,4 +278,4 @@ if __name__ == "__main__":
         case ["listings"]:
             print(json.dumps(listing_ms()))
         case _:
-            main()
+            main(measure)

@@ -2,7 +2,6 @@
 
 No call is sent: each request is asked for and its answer confirmed, as `Ledger.issue` does before
 and after its call. Each of both is durable when it returns, so a voucher is two durable records.
-Fails when there are fewer records a second than the LIMIT, or when the requests don't add up.
 PostgreSQL is left out, with the reason, where it does not answer.
 """
 
@@ -16,6 +15,7 @@ import time
 from collections.abc import Iterator
 
 import psycopg
+from common import Row, at_least, figure, main, say
 from sqlalchemy.engine import make_url
 
 from rm_voucher.ledger import Ledger
@@ -23,7 +23,8 @@ from rm_voucher.ledger.commands import Confirm, Listed, Started
 from rm_voucher.ledger.settling import list_codes
 from rm_voucher.ledger.transitions import confirm
 
-LIMITS = {"sqlite": 15_000, "postgresql": 8_000}
+FORM = "{:,.0f} records/s"
+BARS = {"SQLite": at_least(15_000, FORM), "PostgreSQL": at_least(8_000, FORM)}
 ROUNDS = 5
 ISSUES = 20_000  # a round
 TASKS = 512
@@ -64,36 +65,35 @@ async def records_a_second(url: str) -> list[float]:
     return rates
 
 
-def report(store: str, url: str) -> bool:
+def row(store: str, url: str) -> Row:
     rates = asyncio.run(records_a_second(url))
-    rate = statistics.median(rates)
-    print(
-        f"{store}: {rate:,.0f} durable records a second, that is {rate / 2:,.0f} vouchers "
-        f"(rounds {min(rates):,.0f} to {max(rates):,.0f}; limit {LIMITS[store]:,} records)"
-    )
-    return rate >= LIMITS[store]
+    say(f"{store}: rounds {min(rates):,.0f} to {max(rates):,.0f} records/s")
+    return figure(_what(store), statistics.median(rates), FORM, BARS[store])
 
 
-def main() -> None:
+def _what(store: str) -> str:
+    return f"Ledger in {store}, two durable records a voucher"
+
+
+def measure() -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        good = report("sqlite", f"sqlite:///{folder}/ledger.db")
+        yield row("SQLite", f"sqlite:///{folder}/ledger.db")
     name = f"rm_ledger_bench_{os.getpid()}"
     try:
         server = psycopg.connect(POSTGRES_URL, autocommit=True, connect_timeout=5)
     except psycopg.Error as exc:
-        print(f"postgresql: left out, because it can't be reached: {exc}")
-    else:
-        with server:
-            server.execute(f"CREATE DATABASE {name}")
-            try:
-                url = make_url(POSTGRES_URL).set(database=name)
-                text = url.render_as_string(hide_password=False)
-                good = report("postgresql", text) and good
-            finally:
-                server.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    if not good:
-        sys.exit("the ledger is too slow")
+        say(f"PostgreSQL can't be reached: {exc}")
+        left_out = "left out, because it can't be reached"
+        yield Row(_what("PostgreSQL"), "", left_out, bar=BARS["PostgreSQL"].text)
+        return
+    with server:
+        server.execute(f"CREATE DATABASE {name}")
+        try:
+            url = make_url(POSTGRES_URL).set(database=name)
+            yield row("PostgreSQL", url.render_as_string(hide_password=False))
+        finally:
+            server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 if __name__ == "__main__":
-    main()
+    main(measure)

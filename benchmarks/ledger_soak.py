@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from ledger import issue_all
+from loops import percentile, watch
 
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.commands import Listed
@@ -30,14 +31,6 @@ TASKS = 128  # as a bulk issue with its default concurrency
 def resident_mib() -> float:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
-
-
-async def watch(late_ms: list[float]) -> None:
-    """Wake every millisecond; note how late it was."""
-    while True:
-        begin = time.perf_counter()
-        await asyncio.sleep(0.001)
-        late_ms.append((time.perf_counter() - begin) * 1000 - 1)
 
 
 async def soak(requests: int, url: str) -> None:
@@ -59,8 +52,7 @@ async def soak(requests: int, url: str) -> None:
         begin = time.perf_counter()
         counts = await ledger.counts()
         status_s = time.perf_counter() - begin
-    late_ms.sort()
-    stall_ms = late_ms[int(len(late_ms) * 0.999)]
+    stall_ms = percentile(late_ms, 0.999)
     print(
         f"grown by {grown_mib:.1f} MiB since {WARM:,} (limit {SPREAD_MIB}); "
         f"late by {stall_ms:.1f} ms at p99.9 (limit {STALL_MS}); "
