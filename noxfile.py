@@ -69,15 +69,9 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measure what the documentation claims: ratios within one run, and the emulator's limits."""
+    """Compare with peers and limits: one table, and benchmarks/RESULTS.md. About 15 minutes."""
     session.install("-e", ".[bench]")
-    session.run("python", "benchmarks/import_time.py")
-    session.run("python", "benchmarks/decode.py")
-    session.run("python", "benchmarks/bulk_http.py")
-    session.run("python", "benchmarks/emulator.py")
-    session.run("python", "benchmarks/ledger.py")
-    session.run("python", "benchmarks/bulk_ledger.py")
-    session.run("python", "benchmarks/webhooks.py")
+    session.run("python", "benchmarks/run.py", *session.posargs)
 
 
 @nox.session

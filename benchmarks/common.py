@@ -136,7 +136,7 @@ class Process:
         return json.loads(self.line())
 
     def end(self) -> str:
-        """End it; return what it printed at last."""
+        """End it, by closing its standard input; return what it printed at last."""
         assert self._popen.stdin is not None
         assert self._popen.stdout is not None
         self._popen.stdin.close()
@@ -149,8 +149,11 @@ def process(*command: str | Path) -> Iterator[Process]:
     with subprocess.Popen(
         list(map(str, command)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as popen:
-        yield Process(popen)
-        # Leaving closes its standard input, which ends it.
+        one = Process(popen)
+        try:
+            yield one
+        finally:
+            one.end()
 
 
 @contextmanager

@@ -211,16 +211,18 @@ def listing_ms() -> list[list[float]]:
     taken_ms: dict[tuple[int, int], list[float]] = {place: [] for place in starts}
     for number in range(PAGES):
         for size, start in starts:  # by turns, so that a busy machine troubles all alike
-            request = build_vouchers(
+            unsigned = build_vouchers(
                 environment, str(size), cursor=_cursor(start) if start else None
             )
-            nonce, timestamp = f"{number} {size} {start}", int(time.time())
+            nonce, now = f"{number} {size} {start}", int(time.time())
+            signature = signer.sign(text_to_sign(unsigned, nonce=nonce, timestamp=now))
             request = with_signature(
-                request,
+                unsigned,
                 token=token.access_token,
                 nonce=nonce,
-                timestamp=timestamp,
-                signature=signer.sign(text_to_sign(request, nonce=nonce, timestamp=timestamp)),
+                timestamp=now,
+                signature=signature,
+                timeout=unsigned.timeout,
             )
             begin = time.perf_counter()
             answer = emulator.handle(request)

@@ -25,7 +25,7 @@ from typing import Any
 
 import aiohttp
 import attrs
-from common import Process, Row, at_least, at_most, in_fresh_process, main, say, serving
+from common import Bar, Process, Row, at_least, at_most, in_fresh_process, main, say, serving
 from emulator import CLIENT, KEY
 from loops import CONCURRENCY, for_seconds, new_key, private_pem, public_pem
 
@@ -95,6 +95,11 @@ class Attempts:
                 return end - since
         return None
 
+    def best_per_s(self, since: float, *, for_s: float) -> float:
+        """Return the highest speed that was kept for a time."""
+        first = bisect.bisect_left(self.taken, since)
+        return max(count(self.taken, begin, for_s) for begin in self.taken[first:]) / for_s
+
 
 def count(times: list[float], begin: float, length_s: float) -> int:
     """Return how many of the times, which ascend, lie there."""
@@ -158,14 +163,17 @@ async def limited(per_s: float) -> dict[str, Any]:
         await asyncio.sleep(LEARN_S + LOOK_S)
         await at.control("rate-limit", per_s=2 * per_s)
         doubled = time.perf_counter()
+        say(f"{per_s:g}/s: learned, and doubled")
         await asyncio.sleep(FOUND_S.limit)
         await at.control("rate-limit", per_s=per_s)
         halved = time.perf_counter()
+        say(f"{per_s:g}/s: halved")
         await running
     attempts, look = at.attempts, (begin + LEARN_S, LOOK_S)
     return {
         "used": count(attempts.taken, *look) / LOOK_S / per_s,
         "throttled": attempts.throttled_share(*look),
+        "best_per_s": attempts.best_per_s(doubled, for_s=REACHED_FOR_S),
         "found_s": attempts.reached_s(2 * SHARE * per_s, doubled, for_s=REACHED_FOR_S),
         "throttled_after": attempts.throttled_share(halved + ADAPT_S, LOOK_S),
     }
@@ -180,6 +188,7 @@ async def outage() -> dict[str, Any]:
         window = {"fault": "closed", "start_s": 0.0, "length_s": DOWN_S}
         closed = time.perf_counter()
         await at.control("faults", windows=[window])
+        say("outage: closed")
         summary = await running
         undelivered = await at.undelivered()
         issued = int(at.server.end())
@@ -204,21 +213,22 @@ async def scenario(name: str) -> dict[str, Any]:
 # All of them.
 
 
-def _share(what: str, share: float, bar: Any) -> Row:
+def _share(what: str, share: float, bar: Bar) -> Row:
     return Row(what, f"{share:.1%}", "", "", bar.text, bar.is_met_by(share))
 
 
-def _time(what: str, seconds: float | None, bar: Any) -> Row:
+def _time(what: str, seconds: float | None, bar: Bar, peer: str = "") -> Row:
     if seconds is None:
-        return Row(what, "never", bar=bar.text, ok=False)
-    return Row(what, f"{seconds:.1f} s", bar=bar.text, ok=bar.is_met_by(seconds))
+        return Row(what, "never", peer, "", bar.text, ok=False)
+    return Row(what, f"{seconds:.1f} s", peer, "", bar.text, bar.is_met_by(seconds))
 
 
 def limit_rows(limit: int, found: dict[str, Any]) -> Iterator[Row]:
     what = f"Limit of {limit:,}/s, untold"
     yield _share(f"{what}: used after {LEARN_S:.0f} s", found["used"], USED)
     yield _share(f"{what}: throttled", found["throttled"], THROTTLED)
-    yield _time(f"{what}, doubled: {SHARE:.0%} used after", found["found_s"], FOUND_S)
+    best = f"{found['best_per_s']:,.0f}/s at best"
+    yield _time(f"{what}, doubled: {SHARE:.0%} used after", found["found_s"], FOUND_S, best)
     what = f"{what}, halved: throttled after {ADAPT_S:.0f} s"
     yield _share(what, found["throttled_after"], THROTTLED)
 
@@ -228,7 +238,9 @@ def outage_rows(found: dict[str, Any]) -> Iterator[Row]:
     say(f"outage: {found['per_s']:.0f}/s before; {summary}; {found['undelivered']} undelivered")
     what = f"Server down for {DOWN_S:.0f} s"
     yield _share(f"{what}: requests meanwhile, of normal", found["sent"], SENT_DOWN)
-    yield _time(f"{what}: {SHARE:.0%} of the speed after", found["recovered_s"], RECOVERED_S)
+    before = f"{found['per_s']:,.0f}/s before"
+    what_after = f"{what}: {SHARE:.0%} of the speed after"
+    yield _time(what_after, found["recovered_s"], RECOVERED_S, before)
     peer = f"{found['issued']:,} issued"
     lost = found["lost"]
     yield Row(f"{what}: lost", str(lost), peer, "", LOST.text, LOST.is_met_by(lost))
