@@ -13,6 +13,7 @@ count. Every code of a server must be another one.
 
 import asyncio
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -21,7 +22,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import attrs
-from common import HERE, Process, Row, at_least, compared, main, median_ratio, process, say
+from common import HERE, Process, Row, at_least, compared, main, process, say
 from loops import BATCH, CONCURRENCY, Tally, Target, by_hand, by_library, new_key, server
 
 BY_HAND, RMSDK, RM_API_SDK, TWO_CORES = (at_least(limit) for limit in (1.4, 40, 3.5, 0.58))
@@ -162,7 +163,8 @@ def measure() -> Iterator[Row]:
         2 / (1 / raw + 1 / sign)
         for raw, sign in zip(figures["unsigned"], figures["sign"], strict=True)
     ]
-    say(f"unsigned to ours {median_ratio(figures['unsigned'], ours):.2f}")
+    raw, sign = (statistics.median(figures[name]) for name in ("unsigned", "sign"))
+    say(f"a core: {raw:,.0f} unsigned issues/s, {sign:,.0f} signatures/s")
     yield compared(WHAT, ours, ("two cores' limit", limits), FORM, TWO_CORES)
 
 

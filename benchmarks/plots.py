@@ -17,7 +17,7 @@ FOLDER = HERE / "plots"
 CONCURRENCIES = (1, 4, 16, 64, 256)
 LATENCIES_MS = (10, 50, 200)
 AT_ONCE = (64, 256)
-RUN_S = 3.0
+RUN_S = 4.0
 PLOTS = {
     "concurrency": "Issues a second against calls at once",
     "latency": "Issues a second against the server's latency",
