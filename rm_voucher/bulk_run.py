@@ -319,8 +319,7 @@ class BulkIssue(Generic[R]):
         self._feeding.cancel()
         for task, call in self._in_flight.items():
             call.given_up = True
-            # What it waits to repeat was not done, so nothing is lost.
-            if call.pausing and not call.is_signing:
+            if call.pausing and not call.is_signing:  # what it waits to repeat was not done
                 task.cancel()
 
     def _raise_defect(self) -> None:

@@ -12,5 +12,10 @@ def signed_attempt(
 ) -> Request:
     signature = signer.sign(text_to_sign(request, nonce=nonce, timestamp=timestamp))
     return with_signature(
-        request, token=token, nonce=nonce, timestamp=timestamp, signature=signature
+        request,
+        token=token,
+        nonce=nonce,
+        timestamp=timestamp,
+        timeout=request.timeout,
+        signature=signature,
     )
