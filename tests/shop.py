@@ -54,13 +54,14 @@ class Shop:
         now, sleep = self.time.clock, self.time.sleep
         return {"clock": now, "monotonic": now, "sleep": sleep, "settle_s": SETTLE_S}
 
-    def client(self) -> VoucherClient:
+    def client(self, **options: Any) -> VoucherClient:
         return self.emulator.client(
             transport=MemoryTransport(self._answer),
             signer=NoSigner(),
             monotonic=self.time.clock,
             sleep=self.time.sleep,
             random=lambda: 0.0,
+            **options,
         )
 
     def top_up(self, quantity: int) -> None:

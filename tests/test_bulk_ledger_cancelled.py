@@ -8,7 +8,7 @@ from typing import Any
 from shop import Shop, assert_sound, in_turn, issue, lost, lost_before, summed_up
 from stepping import each_turn, is_cancelled_after, tasks_left, turn
 
-from rm_voucher import BulkResult, bulk_issue
+from rm_voucher import BulkResult, FlowPolicy, bulk_issue
 from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.ledger import MemoryLedger
 from rm_voucher.ledger.memory import MemoryStore
@@ -66,7 +66,7 @@ async def test_bulk_ledger_left_while_a_listing_is_read(credentials, time):
         await asyncio.Event().wait()
 
     async with (
-        shop.client() as client,
+        shop.client(flow=FlowPolicy(failing_calls=100)) as client,  # which would pause at 20
         MemoryLedger(mode="exclusive", **shop.settings) as ledger,
     ):
         await ledger.prepare(client, "B")
