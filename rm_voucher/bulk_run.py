@@ -361,9 +361,7 @@ class BulkIssue(Generic[R]):
         except Exception as exc:  # noqa: BLE001 - a defect, not an outcome: stop, then raise it
             self._stop(exc)
             return broken_off(recipient, exc, self._batch_key, call)
-        if voucher is None:
-            return None
-        return issued(recipient, voucher, call.attempts)
+        return None if voucher is None else issued(recipient, voucher, call.attempts)
 
     def _note_hopeless(self, error: VoucherError) -> None:
         # Every issue of a run is the same request: who refuses one refuses them all.
