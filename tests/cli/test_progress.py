@@ -188,6 +188,13 @@ def test_bar_leaves_stdout_alone(rm, embedded, as_json: bool) -> None:
     assert [ended.err.count(code) for code in embedded.issued] == [0] * 5
 
 
+@pytest.mark.usefixtures("embedded", "terminal")
+def test_bar_is_told_of_the_clients_own_flow(rm) -> None:
+    """What stands beside the bar is the flow of the very client that issues."""
+    ended = rm("issue", "B", "--count", 5, "--rate", 12_345)
+    assert drawn_last(ended.err.rpartition("5 asked")[0]) == "5/5 at most 12,345/s"
+
+
 def output_of(terminal: int) -> Iterator[bytes]:
     """Read what a terminal is sent, until the last process that has it open ends."""
     while True:
