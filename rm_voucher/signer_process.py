@@ -19,7 +19,7 @@ from collections.abc import Iterator
 READY = b"+"
 FRAME = struct.Struct(">I")
 _AT_ONCE = 8
-_NICE = 10
+_NICE = 15
 
 
 def frames(connection: socket.socket) -> Iterator[tuple[bytes, bool]]:
