@@ -214,7 +214,7 @@ def listing_ms() -> list[list[float]]:
             unsigned = build_vouchers(
                 environment, str(size), cursor=_cursor(start) if start else None
             )
-            nonce, now = f"{number} {size} {start}", int(time.time())
+            nonce, now = f"{number} {size} {start}", str(int(time.time()))
             signature = signer.sign(text_to_sign(unsigned, nonce=nonce, timestamp=now))
             request = with_signature(
                 unsigned,

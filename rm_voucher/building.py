@@ -31,16 +31,16 @@ _MAX_SEGMENT_CHARS = 512
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
 
 
-def text_to_sign(request: Request, *, nonce: str, timestamp: int) -> bytes:
+def text_to_sign(request: Request, *, nonce: str, timestamp: str) -> bytes:
     """Return what one attempt's signature is of (RM's page "Signature Algorithm").
 
-    Each attempt needs a nonce and timestamp (unix seconds) of its own.
+    Each attempt needs a nonce of its own; ``timestamp`` is in unix seconds.
     """
     return string_to_sign(
         method=request.method,
         url=str(request.url),
         nonce=nonce,
-        timestamp=str(timestamp),
+        timestamp=timestamp,
         body=request.body,
     ).encode()
 
@@ -50,7 +50,7 @@ def with_signature(
     *,
     token: str,
     nonce: str,
-    timestamp: int,
+    timestamp: str,
     signature: bytes,
     timeout: Timeout,
 ) -> Request:
@@ -66,7 +66,7 @@ def with_signature(
             "Authorization": f"Bearer {token}",
             "X-Nonce-Str": nonce,
             "X-Signature": format_signature(signature),
-            "X-Timestamp": str(timestamp),
+            "X-Timestamp": timestamp,
         },
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -28,7 +29,7 @@ from rm_voucher.exceptions import (
     VoucherError,
 )
 from rm_voucher.flow import Flow
-from rm_voucher.hooks import Attempt, Hook, Parse, watch
+from rm_voucher.hooks import Attempt, Hook, Parse, read_answer, watch
 from rm_voucher.recovery import Verdict
 from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
 from rm_voucher.settings import Environment, Timeout
@@ -41,6 +42,8 @@ T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher")
 
+# From a random one on, so that those of several processes can be told apart in one log.
+_attempt_numbers = itertools.count(secrets.randbits(32))
 _SERVER_FAILURES = (Outcome.NOT_SENT, Outcome.LOST, Outcome.SERVER_FAILED)
 
 
@@ -65,7 +68,7 @@ class Call(Generic[T]):
     attempts: int = 0
     attempt_id: str = ""
     nonce: str | None = None
-    sent_at: datetime | None = None
+    sent_unix_s: float | None = None
     doubt: VoucherError | None = None  # after which it may have been executed
     unchanged: bool = False
     # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
@@ -77,6 +80,11 @@ class Call(Generic[T]):
     sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
     is_bulk: bool = False  # one of many, which lets single calls pass
     counted_failure: int = -1  # see `Flow.failed`
+
+    @property
+    def sent_at(self) -> datetime | None:
+        """When it was sent last."""
+        return None if self.sent_unix_s is None else datetime.fromtimestamp(self.sent_unix_s, UTC)
 
     def may_repeat_after(self, error: VoucherError) -> bool:
         """Return whether the retry policy may attempt the call again after this error."""
@@ -259,13 +267,16 @@ class Caller:
         passed_at = self.monotonic()
         signed = await self._sign(call)
         try:
-            result = await watch(
-                functools.partial(self._exchange, signed, call.attempt_id),
-                call.parse,
-                hooks=self.hooks,
-                clock=self.monotonic,
-                describe=functools.partial(_describe, call),
-            )
+            if self.hooks or _log.isEnabledFor(logging.DEBUG):
+                result = await watch(
+                    functools.partial(self._exchange, signed, call.attempt_id),
+                    call.parse,
+                    hooks=self.hooks,
+                    clock=self.monotonic,
+                    describe=functools.partial(_describe, call),
+                )
+            else:
+                result = await read_answer(call.parse, await self.transport.send(signed))
         except VoucherError as exc:
             self._note(call, exc, passed_at)
             raise
@@ -273,8 +284,6 @@ class Caller:
         return result
 
     async def _exchange(self, request: Request, attempt_id: str) -> Response:
-        if not _log.isEnabledFor(logging.DEBUG):
-            return await self.transport.send(request)
         begun = self.monotonic()
         response = await self.transport.send(request)
         _log.debug(
@@ -302,7 +311,7 @@ class Caller:
     async def _sign(self, call: Call[T]) -> Request:
         """Return the request of the next attempt, which is then about to be sent."""
         now = self.clock()
-        nonce, timestamp = self.make_nonce(), int(now)
+        nonce, timestamp = self.make_nonce(), str(int(now))
         text = text_to_sign(call.request, nonce=nonce, timestamp=timestamp)
         try:
             if call.sign is None:
@@ -329,9 +338,9 @@ class Caller:
                 f"{call.request.operation}: not sent, because its deadline is too near"
             )
         call.attempts += 1
-        call.attempt_id = secrets.token_hex(4)
+        call.attempt_id = f"{next(_attempt_numbers) % 2**32:08x}"
         call.nonce = nonce
-        call.sent_at = datetime.fromtimestamp(now, UTC)
+        call.sent_unix_s = now
         if attempt_s < call.timeout.attempt_s:
             limit = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
             signed = attrs.evolve(signed, timeout=limit)
@@ -375,7 +384,8 @@ class Caller:
 
 
 def _describe(call: Call[Any]) -> Attempt:
-    assert call.sent_at is not None  # noqa: S101 - for the type checker
+    started_at = call.sent_at
+    assert started_at is not None  # noqa: S101 - for the type checker
     return Attempt(
         operation=call.request.operation,
         method=call.request.method,
@@ -383,5 +393,5 @@ def _describe(call: Call[Any]) -> Attempt:
         number=call.attempts,
         attempt_id=call.attempt_id,
         batch_key=call.batch_key,
-        started_at=call.sent_at,
+        started_at=started_at,
     )

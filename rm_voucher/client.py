@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
@@ -89,7 +89,7 @@ class VoucherClient:
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Callable[[], float] = random.random,
-        make_nonce: Callable[[], str] = lambda: secrets.token_hex(16),
+        make_nonce: Callable[[], str] = lambda: os.urandom(16).hex(),
     ) -> None:
         self._get_method = "POST"
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()

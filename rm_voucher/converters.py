@@ -124,17 +124,18 @@ def structure(obj: object, cls: type[T], *, path: str = "$") -> T:
     Raises `DecodeError` with the path of each misfit, but never a value: it might be a code.
     """
     try:
-        return _converter().structure(obj, cls)
+        model: T = _reader(cls)(obj, cls)
     except Exception:  # noqa: BLE001 - cattrs raises whatever its hooks do: see below
-        return _structure_explaining(obj, cls, path)
+        model = _structure_explaining(obj, cls, path)
+    return model
 
 
 def structure_all(
     items: Iterable[object], cls: type[T], *, path: str = "$", first: int = 0
 ) -> list[T]:
     """Return the models of a list's items, the first of which has the index ``first``."""
-    read: Callable[[object, type[T]], T] = _converter().get_structure_hook(cls)
-    models = []
+    read = _reader(cls)
+    models: list[T] = []
     for index, item in enumerate(items, first):
         try:
             model = read(item, cls)
@@ -167,6 +168,15 @@ def _describe(exc: BaseException, _type: type | None) -> str:
 @functools.cache
 def _converter() -> Converter:
     return make_converter()
+
+
+_readers: dict[type, Callable[[Any, Any], Any]] = {}
+
+
+def _reader(cls: type) -> Callable[[Any, Any], Any]:
+    if cls not in _readers:
+        _readers[cls] = _converter().get_structure_hook(cls)
+    return _readers[cls]
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from rm_voucher.exceptions import APIError, VoucherError
 from rm_voucher.retry import Outcome, classify
 from rm_voucher.transport.base import Response
 
-__all__ = ["Attempt", "AttemptResult", "Hook", "Parse", "watch"]
+__all__ = ["Attempt", "AttemptResult", "Hook", "Parse", "read_answer", "watch"]
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -92,7 +92,7 @@ async def watch(
 ) -> T:
     """Send, parse, and tell the hooks. Without hooks, nothing is described."""
     if not hooks:
-        return await _parsed(parse, await send())
+        return await read_answer(parse, await send())
     attempt = describe()
     after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
     begun = clock()
@@ -101,7 +101,7 @@ async def watch(
     try:
         response = await send()
         status = response.status
-        parsed = await _parsed(parse, response)
+        parsed = await read_answer(parse, response)
     except BaseException as exc:  # noqa: BLE001 - raised below, when the hooks have been told
         error = exc
     result = AttemptResult(
@@ -122,7 +122,8 @@ async def watch(
         del error  # it holds this frame
 
 
-async def _parsed(parse: Parse[T], response: Response) -> T:
+async def read_answer(parse: Parse[T], response: Response) -> T:
+    """Parse."""
     parsed = parse(response)
     return cast("T", await parsed if inspect.iscoroutine(parsed) else parsed)
 

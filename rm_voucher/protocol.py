@@ -8,6 +8,7 @@ a token or a socket.
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from collections.abc import Container, Generator, Mapping, Sequence
 from datetime import datetime
@@ -66,8 +67,12 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def build_issue(environment: Environment, batch_key: str) -> Request:
     """Build *Issue Voucher*."""
-    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/issue"
-    return build(environment, "issue", "POST", path, json={})
+    return _build_issue(environment, segment("batch_key", batch_key))
+
+
+@functools.lru_cache(maxsize=32)  # of a batch all issues are the same request
+def _build_issue(environment: Environment, key: str) -> Request:
+    return build(environment, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
 
 
 def build_get(environment: Environment, code: str, *, method: str = "POST") -> Request:

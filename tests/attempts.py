@@ -10,12 +10,13 @@ from rm_voucher.signing import Signer
 def signed_attempt(
     request: Request, *, signer: Signer, token: str, nonce: str, timestamp: int
 ) -> Request:
-    signature = signer.sign(text_to_sign(request, nonce=nonce, timestamp=timestamp))
+    now = str(timestamp)
+    signature = signer.sign(text_to_sign(request, nonce=nonce, timestamp=now))
     return with_signature(
         request,
         token=token,
         nonce=nonce,
-        timestamp=timestamp,
+        timestamp=now,
         timeout=request.timeout,
         signature=signature,
     )
