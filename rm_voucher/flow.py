@@ -43,9 +43,9 @@ _FIRST_PROBE_S = 1.0
 _SLICE_S = 0.25  # of a wait, to see what has changed
 
 
-def _enough(instance: object, attribute: attrs.Attribute[int], value: float) -> None:
+def _enough(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
     # Fewer may be the bad luck of calls that are out together.
-    if not _LEAST_FAILING_CALLS <= value < math.inf:
+    if not isinstance(value, int | float) or not _LEAST_FAILING_CALLS <= value < math.inf:
         raise ConfigurationError(
             f"{attribute.name} must be {_LEAST_FAILING_CALLS} or more, and finite."
         )

@@ -202,10 +202,11 @@ Environment.PRODUCTION = Environment(
 )
 
 
-def positive(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuse what is not a number more than 0, or has no end."""
-    if not 0 < value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be more than 0, and finite.")
+    # Text, as a variable of the environment has it, can't be compared.
+    if not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{attribute.name} must be a number more than 0, and finite.")
 
 
 @attrs.frozen(kw_only=True)

@@ -192,7 +192,7 @@ def test_environment_unknown_name():
         Environment.named("prod")
 
 
-@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
+@pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "5", [5]])
 @pytest.mark.parametrize(
     ("cls", "field"),
     [
@@ -207,7 +207,7 @@ def test_environment_unknown_name():
     ],
 )
 def test_numbers_must_be_positive(cls, field, value):
-    """Zero connections, seconds or attempts would hang or do nothing."""
+    """Zero connections, seconds or attempts would hang or do nothing, and text is no number."""
     with pytest.raises(ConfigurationError, match=field):
         cls(**{field: value})
 

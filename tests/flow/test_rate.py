@@ -94,14 +94,14 @@ def test_state_in_each_phase():
 
 
 @pytest.mark.parametrize("name", ["rate_per_s", "probe_s", "patience_s"])
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "50"])
 def test_policy_refuses_what_is_no_time_or_rate(name, value):
     """A rate or time that is not a finite number above 0 is refused."""
     with pytest.raises(ConfigurationError, match=name):
         FlowPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("value", [19, 0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [19, 0, -1, float("nan"), float("inf"), "50", None])
 def test_policy_refuses_few_failing_calls(value):
     """Fewer than 20 failing calls may be bad luck, which pauses nobody; never is no number."""
     with pytest.raises(ConfigurationError, match="failing_calls must be 20 or more"):
