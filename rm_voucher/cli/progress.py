@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from rm_voucher import FlowState
 from rm_voucher.bulk_results import BulkSummary
@@ -53,11 +54,12 @@ async def _watch(flow: Callable[[], FlowState], tell: Callable[[FlowState], None
 class _Bar:
     def __init__(self, total: int, console: Console) -> None:
         # rich would send what is written to standard output to the bar's console instead.
+        # On a narrow terminal the bar gives way to the words, and not the numbers.
         self.drawn = Progress(
             TextColumn("issuing"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            MofNCompleteColumn(table_column=Column(min_width=2 * len(str(total)) + 1)),
+            TimeRemainingColumn(table_column=Column(min_width=len("0:00:00"))),
             TextColumn("{task.description}"),
             console=console,
             redirect_stdout=False,

@@ -119,6 +119,18 @@ async def test_bar_shows_troubles_and_flow(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.usefixtures("terminal")
+async def test_bar_keeps_its_numbers_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where all that there is to say does not fit, how many have ended is still there whole."""
+    monkeypatch.setenv("COLUMNS", "80")
+    async with show_progress(6_000, lambda: flow(failing_s=11.0)) as on_progress:
+        on_progress(BulkSummary(asked=426, issued=362, failed=64))
+        await asyncio.sleep(0)
+    assert drawn_last(capsys.readouterr().err).startswith("426/6000 64 failed, 0 unknown; the")
+
+
+@pytest.mark.usefixtures("terminal")
 def test_bar_keeps_up_while_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The flow is looked at four times a second for as long as the run lasts, and not after it."""
     looked_at: list[float] = []
