@@ -25,6 +25,7 @@ _RETURN_S = 7.0
 _CURVE = (1 - _CUT) / _RETURN_S**3
 # The first throttle says little about the rate: from there up by _SEARCH a second to the next one.
 _SEARCH = 1.5
+_FIRST_PER_S = 10.0  # at least, where hardly anything was sent
 _LEAST_PER_S = 1.0
 _MOST_PER_S = 100_000.0  # which is none
 # A throttle after a cut as recent as this is still of the old rate, or the cut was too small.
@@ -187,7 +188,7 @@ class _Pace:
         rate, accepted, known = self.per_s(now), self._meter.per_s(now), self._learned()
         is_again = now - self._cut_at < _RECENT_S
         if rate is None:
-            target = accepted
+            target = max(accepted, _FIRST_PER_S)
         elif is_again:
             target = rate * _CUT_AGAIN
         else:
