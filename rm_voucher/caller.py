@@ -348,7 +348,9 @@ class Caller:
 
     async def _renew_token(self, call: Call[T], repeatable: bool) -> bool:  # noqa: FBT001 - private
         """Get another token once a call, if it can use one; return whether there is one."""
-        if call.token_renewed or not self.tokens.refuse(call.token) or not repeatable:
+        if call.token_renewed or not self.tokens.refuse(call.token):
+            return False
+        if call.given_up or not repeatable:
             return False
         call.token_renewed = True
         try:
