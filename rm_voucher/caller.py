@@ -31,7 +31,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.flow import Flow
 from rm_voucher.hooks import Attempt, Hook, Parse, read_answer, watch
 from rm_voucher.recovery import Verdict
-from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat
+from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat, server_fails
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.signing import Signer
 from rm_voucher.transport.base import Request, Response, Transport
@@ -44,7 +44,6 @@ _log = logging.getLogger("rm_voucher")
 
 # From a random one on, so that those of several processes can be told apart in one log.
 _attempt_numbers = itertools.count(secrets.randbits(32))
-_SERVER_FAILURES = (Outcome.NOT_SENT, Outcome.LOST, Outcome.SERVER_FAILED)
 
 
 @attrs.define(eq=False)
@@ -303,7 +302,7 @@ class Caller:
             self.flow.hold(now + min(error.retry_after_s, self.retry.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
             self.flow.throttled(passed_at, now)
-        elif outcome in _SERVER_FAILURES:
+        elif server_fails(error):
             call.counted_failure = self.flow.failed(call.counted_failure, now)
         elif not isinstance(error, ClosedError):
             self.flow.answered(now)

@@ -28,7 +28,7 @@ from rm_voucher.settings import positive
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-__all__ = ["Outcome", "RetryPolicy", "Safety", "classify", "may_repeat"]
+__all__ = ["Outcome", "RetryPolicy", "Safety", "classify", "may_repeat", "server_fails"]
 
 T = TypeVar("T")
 
@@ -131,6 +131,18 @@ def _classify_status(status: int, *, has_rm_body: bool) -> Outcome:
 def may_repeat(safety: Safety, outcome: Outcome) -> bool:
     """Return whether the request may be sent again after a wait, with nothing read back."""
     return outcome.remedy == "wait" and (outcome.nothing_done or safety is Safety.READ)
+
+
+def server_fails(error: VoucherError) -> bool:
+    """Return whether an attempt that ended in ``error`` met a server that fails, or none.
+
+    A conflict or a request that took too long (409, 408) may have been executed, but somebody was
+    there to say so, and it is about one request: no reason for others to wait.
+    """
+    outcome = classify(error)
+    if outcome is Outcome.SERVER_FAILED and isinstance(error, APIError):
+        return error.code in ERROR_CODES or (error.http_status or 0) >= 500
+    return outcome in (Outcome.NOT_SENT, Outcome.LOST)
 
 
 @attrs.frozen(kw_only=True)

@@ -131,6 +131,18 @@ def test_refusals_never_pause():
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize("answer", [rm_error("A_NEW_CODE", 409), Response(status=408)])
+def test_answer_about_one_request_never_pauses(answer):
+    """A conflict, or a request that took too long, is no failing server, however many say so."""
+
+    async def main(clock: VirtualClock) -> None:
+        async with client_at(clock, Server(clock, answer), retry=ONCE) as client:
+            await fail(client, 50)
+            assert client.flow.failing_s is None
+
+    in_virtual_time(main)
+
+
 def test_closed_transport_is_no_failing_server():
     """What the client itself refuses says nothing about the server."""
 
