@@ -279,7 +279,7 @@ class Caller:
         except VoucherError as exc:
             self._note(call, exc, passed_at)
             raise
-        self.flow.answered(self.monotonic())
+        self.flow.answered(passed_at, self.monotonic())
         return result
 
     async def _exchange(self, request: Request, attempt_id: str) -> Response:
@@ -303,9 +303,9 @@ class Caller:
         if outcome is Outcome.THROTTLED:
             self.flow.throttled(passed_at, now)
         elif server_fails(error):
-            call.counted_failure = self.flow.failed(call.counted_failure, now)
+            call.counted_failure = self.flow.failed(call.counted_failure, passed_at, now)
         elif not isinstance(error, ClosedError):
-            self.flow.answered(now)
+            self.flow.answered(passed_at, now)
 
     async def _sign(self, call: Call[T]) -> Request:
         """Return the request of the next attempt, which is then about to be sent."""

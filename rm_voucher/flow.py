@@ -218,10 +218,12 @@ class _Circuit:
         self._streak = 0
         self._probe_at = 0.0
         self._next_probe_s = 0.0
+        self._worked_at = float("-inf")  # when the last that was answered had been sent
         self.failing_since: float | None = None
 
-    def answered(self) -> bool:
+    def answered(self, sent_at: float) -> bool:
         """Take note that the server works; return whether that ends a pause."""
+        self._worked_at = max(self._worked_at, sent_at)
         if self._failing_calls:
             self._failing_calls = 0
             self._streak += 1
@@ -229,8 +231,10 @@ class _Circuit:
         self.failing_since = None
         return ended
 
-    def failed(self, counted: int, now: float) -> int:
+    def failed(self, counted: int, sent_at: float, now: float) -> int:
         """Take note that a call failed. ``counted`` is what this returned for it before, or -1."""
+        if sent_at < self._worked_at:  # what was sent later was answered: it is there again
+            return counted
         if counted != self._streak:
             self._failing_calls += 1
         if self._failing_calls >= self._policy.failing_calls and self.failing_since is None:
@@ -347,30 +351,33 @@ class Flow:
         self._pace.take(now)
         self.is_free = self._pace.per_s(now) is None and self._circuit.failing_since is None
 
-    def answered(self, now: float) -> None:
-        """Take note of an answer that is neither a throttle nor a failure of the server."""
+    def answered(self, sent_at: float, now: float) -> None:
+        """Take note of an answer that is neither a throttle nor a failure of the server.
+
+        ``sent_at``, here and below, is when the attempt was let pass.
+        """
         self._pace.accepted(now)
-        if self._circuit.answered():
+        if self._circuit.answered(sent_at):
             self._pace.ramp(now)
 
     def throttled(self, sent_at: float, now: float) -> None:
-        """Take note of a throttle of an attempt that was let pass at ``sent_at``."""
+        """Take note of a throttle."""
         self._throttled += 1
         self.is_free = False
         self._pace.throttled(sent_at, now)
-        self._circuit.answered()
+        self._circuit.answered(sent_at)
 
     def hold(self, until: float) -> None:
         """Let nobody pass before then: the server asked for it."""
         self._held_until = max(self._held_until, until)
         self.is_free = False
 
-    def failed(self, counted: int, now: float) -> int:
+    def failed(self, counted: int, sent_at: float, now: float) -> int:
         """Take note of an attempt without an answer, or with one that says the server failed.
 
         ``counted`` is what this returned when the same call failed before, or -1.
         """
-        streak = self._circuit.failed(counted, now)
+        streak = self._circuit.failed(counted, sent_at, now)
         if self._circuit.failing_since is not None:
             self.is_free = False
         return streak

@@ -88,18 +88,18 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
         now = clock.now
         match event:
             case "accepted":
-                flow.answered(now)
+                flow.answered(now, now)
             case "throttled":
                 flow.throttled(now, now)
             case "throttled late":
                 flow.throttled(now - 5, now)
             case "failed":
-                counted = flow.failed(counted, now)
+                counted = flow.failed(counted, now, now)
             case "hold":
                 flow.hold(now + min(seconds, 120.0))
             case "many":
                 for _ in range(30):
-                    flow.failed(-1, now)
+                    flow.failed(-1, now, now)
             case "turn":
                 try:
                     await flow.admit("x", latest=now + 0.2, is_bulk=bool(int(seconds) % 2))
@@ -118,7 +118,7 @@ def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
     flow = flow_on(clock)
     for _ in range(min(int(start_per_s), 2000)):
         clock.now += 1 / start_per_s
-        flow.answered(clock.now)
+        flow.answered(clock.now, clock.now)
     rate = float("inf")
     for _ in range(throttles):
         flow.throttled(clock.now, clock.now)
@@ -140,7 +140,7 @@ async def test_lifted_limit_is_forgotten():
     clock = Clock()
     flow = flow_on(clock)
     for _ in range(45_000):
-        flow.answered(clock.now)
+        flow.answered(clock.now, clock.now)
     flow.throttled(clock.now, clock.now)
     pace, begin = flow._pace, clock.now
     while pace.per_s(clock.now) is not None:
@@ -161,8 +161,8 @@ def test_nothing_is_kept_of_a_call():
     def some(events: int) -> None:
         for number in range(events):
             clock.now += 0.01
-            flow.answered(clock.now)
-            flow.failed(-1, clock.now)
+            flow.answered(clock.now, clock.now)
+            flow.failed(-1, clock.now, clock.now)
             if number % 50 == 0:
                 flow.throttled(clock.now, clock.now)
                 flow.hold(clock.now + 0.001)
