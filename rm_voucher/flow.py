@@ -218,6 +218,7 @@ class _Circuit:
         self._streak = 0
         self._probe_at = 0.0
         self._next_probe_s = 0.0
+        self._failed_at = 0.0
         self._worked_at = float("-inf")  # when the last that was answered had been sent
         self.failing_since: float | None = None
 
@@ -235,6 +236,7 @@ class _Circuit:
         """Take note that a call failed. ``counted`` is what this returned for it before, or -1."""
         if sent_at < self._worked_at:  # what was sent later was answered: it is there again
             return counted
+        self._failed_at = now
         if counted != self._streak:
             self._failing_calls += 1
         if self._failing_calls >= self._policy.failing_calls and self.failing_since is None:
@@ -248,9 +250,14 @@ class _Circuit:
         return 0.0 if self.failing_since is None else self._probe_at - now
 
     def is_out_of_patience(self, now: float) -> bool:
-        """Return whether it has failed for so long that nobody waits for it."""
-        since = self.failing_since
-        return since is not None and now - since >= self._policy.patience_s
+        """Return whether it has failed for so long that nobody waits for it.
+
+        Not where nobody has tried it for as long: the probe that is out now will tell.
+        """
+        since, policy = self.failing_since, self._policy
+        if since is None or now - since < policy.patience_s:
+            return False
+        return now - self._failed_at < max(policy.patience_s, 2 * policy.probe_s)
 
     def take(self, now: float) -> None:
         """Send the probe, if it is one. The next does not wait for its end, which may never be."""
