@@ -173,10 +173,10 @@ class Ledger(ABC):
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Wait for the calls in flight, and close the database. It may be called again."""
+        """Wait for what is in flight, give up what is not, and close. It may be called again."""
         if self._opened:
             self._opened = False
-            self.sender.stop_reconciling()
+            self.sender.stop()
             try:
                 while self._tasks:
                     await asyncio.wait(self._tasks)

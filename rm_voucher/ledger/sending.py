@@ -13,6 +13,7 @@ from rm_voucher.caller import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,
+    ConnectError,
     LedgerError,
     OutcomeUnknownError,
     VoucherError,
@@ -48,6 +49,7 @@ class Sender:
         """How many outcomes of a batch became unknown since it was last reconciled."""
         self._sent = 0
         self._reconciling: set[asyncio.Task[object]] = set()
+        self._alone: dict[asyncio.Task[object], Call[IssuedVoucher]] = {}
         self._numbers = itertools.count(1)
 
     async def ask(
@@ -94,7 +96,7 @@ class Sender:
             call = client._issue_call(batch_key, timeout)  # noqa: SLF001 - to see its attempts
             answer = await self.ask(batch_key, content, request_id)
             if isinstance(answer, Started):
-                answer = await self.send(client, call, request_id, answer.attempt_id)
+                answer = await self._send_alone(client, call, request_id, answer.attempt_id)
             if isinstance(answer, IssuedVoucher):
                 return answer
             held = answer
@@ -103,6 +105,26 @@ class Sender:
             elif held.attempt_id is not None or held.state is not RequestState.WAITING:
                 break
         raise self.held(batch_key, held)
+
+    async def _send_alone(
+        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
+    ) -> IssuedVoucher | Held:
+        """Make a call that the end of the ledger gives up while nothing of it is in flight."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker
+        if not self._ledger._opened:  # noqa: SLF001 - `stop` was here before the call
+            await self.release(call.batch_key or "", attempt_id)
+            raise ConnectError("issue: not sent, because the ledger is being closed")
+        self._alone[task] = call
+        try:
+            return await self.send(client, call, request_id, attempt_id)
+        except asyncio.CancelledError:
+            if call.given_up and call.pausing:
+                # Who waits for it was not cancelled.
+                raise ConnectError("issue: given up, because the ledger was closed") from None
+            raise
+        finally:
+            del self._alone[task]
 
     async def send(
         self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
@@ -214,10 +236,18 @@ class Sender:
                 self._reconciling.add(task)
                 task.add_done_callback(self._reconciling.discard)
 
-    def stop_reconciling(self) -> None:
-        """Give up what reads a listing beside the calls: a long one would hold up the end."""
+    def stop(self) -> None:
+        """Give up what would hold up the end for long.
+
+        That is what reads a listing beside the calls, and single calls of which nothing is in
+        flight, which may wait for a server that fails.
+        """
         for task in self._reconciling:
             task.cancel()
+        for task, call in self._alone.items():
+            call.given_up = True
+            if call.pausing:
+                task.cancel()
 
     @staticmethod
     def _unknown(batch_key: str, attempt_id: str | None, what: str) -> OutcomeUnknownError:

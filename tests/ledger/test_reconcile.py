@@ -360,12 +360,21 @@ async def test_many_doubts_are_settled_in_between(there, monkeypatch):
 async def test_many_doubts_while_closing_are_left_to_the_next_process(there, monkeypatch):
     """A ledger that is being closed begins no reconciliation; the caller is told of its doubt."""
     monkeypatch.setattr(sending, "_MANY_DOUBTS", 0)
-    gate, client = there.gate()
+    arrived, opened = asyncio.Event(), asyncio.Event()
+    behind = there.emulator.transport()
+
+    class Slow(Transport):
+        async def send(self, request):
+            if request.operation == "issue":
+                arrived.set()
+                await opened.wait()
+            return await behind.send(request)
+
+    client = client_of(there.emulator, there.time, transport=Slow())
     async with there.ledger() as ledger:
-        there.emulator.fail_next("issue", "TOO_MANY_REQUEST_PER_SECOND")
-        task = asyncio.create_task(ledger.issue(client, B, "r"))
-        await gate.arrived.wait()
         there.emulator.fail_next("issue", DONE)
-        asyncio.get_running_loop().call_soon(gate.opened.set)
+        task = asyncio.create_task(ledger.issue(client, B, "r"))
+        await arrived.wait()
+        asyncio.get_running_loop().call_soon(opened.set)
     with pytest.raises(OutcomeUnknownError):
         await task
