@@ -236,7 +236,11 @@ class _Worker(asyncio.Protocol):
             # In this thread: the fork holds the interpreter in any other too.
             self._process = _run(theirs)
         # Over the socket, where no other user of the machine can read it.
-        path = os.fsencode("\0".join(place for place in sys.path if isinstance(place, str)))
+        # A relative place may be another by now, and anybody's, who would get the key.
+        places = [
+            place for place in sys.path if isinstance(place, str) and Path(place).is_absolute()
+        ]
+        path = os.fsencode("\0".join(places))
         transport.writelines([_frame(path), _frame(key)])
         await self._ready
 

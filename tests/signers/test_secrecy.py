@@ -92,3 +92,17 @@ async def test_errors_of_a_start_hold_no_key(signer, monkeypatch, caplog):
         "signing: no process for it (ZeroDivisionError, ZeroDivisionError)"
     ]
     assert reported == []
+
+
+async def test_a_process_imports_nothing_from_a_relative_place(signer, monkeypatch, tmp_path):
+    """Where the program's path has the working directory and that has changed since, nothing in it
+    is run in a process, which has the key."""
+    package = tmp_path / "cryptography"
+    package.mkdir()
+    (package / "__init__.py").write_text("open('ran', 'w').close()")
+    monkeypatch.chdir(tmp_path)
+    for place in (".", ""):
+        monkeypatch.syspath_prepend(place)
+    async with at_work(signer) as pool:
+        await sign_all(pool, signer, 20)
+    assert not (tmp_path / "ran").exists()
