@@ -110,11 +110,17 @@ def make_converter(*, detailed_validation: bool = False) -> Converter:
 
 def configure_converter(converter: Converter) -> None:
     """Teach a converter of yours the models of this library. Its other hooks stay."""
+    _configure(converter, _structure_fn_of_cattrs)
+
+
+def _configure(converter: Converter, make_structure_fn: Callable[..., Any]) -> None:
     for enum_class in _ENUMS:
         converter.register_structure_hook(enum_class, _structure_enum)
         converter.register_unstructure_hook(enum_class, lambda member: member.value)
     for model in _MODELS:
-        converter.register_structure_hook(model, _make_structure_hook(model, converter))
+        converter.register_structure_hook(
+            model, _make_structure_hook(model, converter, make_structure_fn)
+        )
         converter.register_unstructure_hook(model, _make_unstructure_hook(model, converter))
 
 
@@ -167,7 +173,10 @@ def _describe(exc: BaseException, _type: type | None) -> str:
 
 @functools.cache
 def _converter() -> Converter:
-    return make_converter()
+    # Nobody else's: no other hook comes to it, which what is written would not ask.
+    converter = Converter(detailed_validation=False)
+    _configure(converter, _written_structure_fn)
+    return converter
 
 
 _readers: dict[type, Callable[[Any, Any], Any]] = {}
@@ -266,9 +275,12 @@ def _fields(model: Any) -> tuple[attrs.Attribute[Any], ...]:
     return fields
 
 
+def _own_hook(model: type, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any] | None:
+    return _NAMED_FIELD_HOOKS.get((model, field.name)) or _FIELD_HOOKS.get(field.type)
+
+
 def _field(model: type, field: attrs.Attribute[Any], converter: Converter) -> Field:
-    hook = _NAMED_FIELD_HOOKS.get((model, field.name)) or _FIELD_HOOKS.get(field.type)
-    inner = field.type
+    hook, inner = _own_hook(model, field), field.type
     if hook is None:
         inner = next((arg for arg in get_args(field.type) if arg is not NoneType), field.type)
         hook = converter.get_structure_hook(inner)
@@ -277,23 +289,15 @@ def _field(model: type, field: attrs.Attribute[Any], converter: Converter) -> Fi
     return Field(field.name, _wire_name(field.name), inner, hook, plain, is_required)
 
 
-def _hook_of(field: Field) -> Callable[[Any, Any], Any]:
-    # The field's own type goes to its hook: cattrs would pass on "… | None".
-    def read(value: Any, _: object) -> Any:
-        is_null = value is None and not field.is_required
-        return None if is_null else field.hook(value, field.type)
-
-    return read
+def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, cls: None if value is None else hook(value, cls)
 
 
-def _make_structure_hook(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
-    fields = [_field(model, field, converter) for field in _fields(model) if field.name != "extra"]
+def _make_structure_hook(
+    model: type[T], converter: Converter, make_structure_fn: Callable[..., Callable[[Any, Any], T]]
+) -> Callable[[Any, Any], T]:
     spellings = _OTHER_SPELLINGS.get(model, {})
-    read: Callable[[Any, Any], T]
-    if converter.detailed_validation:
-        read = _explaining_structure_fn(model, fields, converter)
-    else:
-        read = write_structure_fn(model, fields)
+    read = make_structure_fn(model, converter)
 
     def structure_model(wire: Any, cls: Any) -> T:
         if not isinstance(wire, dict):
@@ -307,14 +311,24 @@ def _make_structure_hook(model: type[T], converter: Converter) -> Callable[[Any,
     return structure_model
 
 
-def _explaining_structure_fn(
-    model: type[T], fields: Iterable[Field], converter: Converter
-) -> Callable[[Any, Any], T]:
-    """Return what `write_structure_fn` does, by cattrs, which says what did not fit and where."""
+def _written_structure_fn(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    fields = (_field(model, field, converter) for field in _fields(model) if field.name != "extra")
+    return write_structure_fn(model, fields)
+
+
+def _structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    """Return what `write_structure_fn` does, by cattrs, which says what did not fit and where.
+
+    It asks the converter's hooks, whenever they come, and heeds its other settings.
+    """
     overrides: dict[str, Any] = {"extra": override(omit=True)}
-    for field in fields:
-        overrides[field.name] = override(rename=field.wire_name, struct_hook=_hook_of(field))
-    known = {field.wire_name for field in fields}
+    for field in _fields(model):
+        if field.name != "extra":
+            hook = _own_hook(model, field)
+            if hook is not None and field.default is not attrs.NOTHING:
+                hook = _nullable(hook)
+            overrides[field.name] = override(rename=_wire_name(field.name), struct_hook=hook)
+    known = {one.rename for one in overrides.values() if one.rename}
     read = make_dict_structure_fn(model, converter, **overrides)
 
     def structure_model(wire: Any, cls: Any) -> T:

@@ -315,6 +315,30 @@ def test_converter_of_ones_own_learns_the_models():
     assert converter.unstructure(order)["voucher"] == {"code": "X"}
 
 
+@pytest.mark.parametrize("is_detailed", [True, False])
+@pytest.mark.parametrize("model", [VoucherStatus, Expiry])
+def test_hooks_that_come_later_are_asked(model, is_detailed):
+    """A hook of one's own for a type of a field is asked, although the models were learnt before,
+    by a converter of one's own and by one that `make_converter` gave."""
+    own = cattrs.Converter(detailed_validation=is_detailed)
+    configure_converter(own)
+    for converter in (own, make_converter(detailed_validation=is_detailed)):
+        converter.register_structure_hook(model, lambda value, _: f"mine: {value}")
+        name = "expiry" if model is Expiry else "status"
+        voucher = converter.structure({name: "soon"}, Voucher)
+        assert "mine: soon" in (voucher.status, voucher.expiry)
+
+
+@pytest.mark.parametrize("is_detailed", [True, False])
+def test_converter_that_forbids_unknown_fields_does(is_detailed):
+    """A converter's own setting holds for the models too, whether it explains misfits or not."""
+    converter = cattrs.Converter(forbid_extra_keys=True, detailed_validation=is_detailed)
+    configure_converter(converter)
+    assert converter.structure({"code": "X"}, Voucher) == Voucher(code="X")
+    with pytest.raises((cattrs.ForbiddenExtraKeysError, cattrs.ClassValidationError)):
+        converter.structure({"code": "X", "channel": 5}, Voucher)
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_converter_of_ones_own_reads_the_examples(name):
     """With cattrs' detailed errors, which are its default, it reads the same as the library's."""

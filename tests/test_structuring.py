@@ -19,11 +19,11 @@ from rm_voucher import (
     VoucherStatus,
     VoucherType,
 )
-from rm_voucher.converters import make_converter, structure, structure_all
+from rm_voucher.converters import _converter, make_converter, structure, structure_all
 from rm_voucher.models import ErrorBody
 from rm_voucher.structuring import Field, write_structure_fn
 
-WRITTEN = make_converter()
+WRITTEN = _converter()
 EXPLAINING = make_converter(detailed_validation=True)
 
 json_values = st.recursive(
