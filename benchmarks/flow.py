@@ -84,7 +84,8 @@ class Attempts:
 
     def throttled_share(self, begin: float, length_s: float) -> float:
         throttled = count(self.throttled, begin, length_s)
-        return throttled / max(1, throttled + count(self.taken, begin, length_s))
+        taken = count(self.taken, begin, length_s)
+        return throttled / (throttled + taken) if taken else 1.0  # who sends nothing has no merit
 
     def reached_s(self, per_s: float, since: float, *, for_s: float) -> float | None:
         """Return how long it took until that speed had been kept for a time, None for never."""
