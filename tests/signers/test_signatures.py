@@ -93,3 +93,20 @@ async def test_what_is_unsigned_at_the_end_is_signed_on_the_loop(signer):
             assert is_of(signer, b"%d" % number, await future)
         await sign_all(pool, signer, 3)
         assert pool.processes == 0
+
+
+async def test_the_loop_signs_for_processes_that_get_no_time(signer):
+    """On a machine that is busy with what is more urgent, or with a process that is stopped, a run
+    goes on as if it had none, long before that is taken for dead; and what such a process signs
+    after all is nobody's."""
+    async with at_work(signer, 1) as pool:
+        (number,) = processes_of(pool)
+        os.kill(number, signal.SIGSTOP)
+        await sign_all(pool, signer, 100)
+        assert pool.processes == 1
+        await sign_all(pool, signer, 5)
+        assert len(pool._waiting) == 0
+        os.kill(number, signal.SIGCONT)
+        while pool._workers[0]._out:
+            await asyncio.sleep(0)
+        await sign_all(pool, signer, 100)
