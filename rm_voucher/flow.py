@@ -60,8 +60,8 @@ class FlowPolicy:
         rate_per_s: never more requests a second than that, give or take what 20 ms hold; None for
             no limit until the server throttles. A throttle (HTTP 429, or an error code of class
             *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
-        failing_calls: so many calls in a row that get no answer, or one that says that the server
-            failed, pause all callers; 20 or more.
+        failing_calls: so many calls in a row that get no answer, one that says that the server
+            failed, or one that is not RM's, pause all callers; 20 or more.
         probe_s: how many seconds lie between two calls that are sent to see whether the server is
             back. The first come sooner: after one second, then two.
         patience_s: for how many seconds calls wait for it. After that they fail at once with

@@ -134,15 +134,16 @@ def may_repeat(safety: Safety, outcome: Outcome) -> bool:
 
 
 def server_fails(error: VoucherError) -> bool:
-    """Return whether an attempt that ended in ``error`` met a server that fails, or none.
+    """Return whether an attempt that ended in ``error`` met a server that fails, or none of RM's.
 
-    A conflict or a request that took too long (409, 408) may have been executed, but somebody was
-    there to say so, and it is about one request: no reason for others to wait.
+    What answers in its place, such as a page of a gateway, counts: behind it the outcome of each
+    issue would be unknown. A conflict or a request that took too long (409, 408) may have been
+    executed, but it is about one request: no reason for others to wait.
     """
     outcome = classify(error)
     if outcome is Outcome.SERVER_FAILED and isinstance(error, APIError):
         return error.code in ERROR_CODES or (error.http_status or 0) >= 500
-    return outcome in (Outcome.NOT_SENT, Outcome.LOST)
+    return not outcome.nothing_done or outcome is Outcome.NOT_SENT
 
 
 @attrs.frozen(kw_only=True)

@@ -139,17 +139,28 @@ async def test_a_run_may_end_while_its_processes_start(issuing, turns):
     assert ending.cancelled()
 
 
-async def test_a_call_that_waits_for_its_signature_is_given_up(issuing, signer):
-    """A run that is left while calls wait for their signatures gives these up as FAILED: nothing
-    of them was sent."""
+async def test_a_call_that_waits_for_its_signature_is_sent_after_all(issuing, signer):
+    """A run that is left while calls wait for their signatures makes these calls, and keeps what
+    they got: a signature is no wait worth giving up for."""
     run, server = issuing(20)
-    loop = asyncio.get_running_loop()
-    run._pool.sign = lambda text: loop.create_future()
+    signatures = []
+
+    def sign(text):
+        signatures.append((asyncio.get_running_loop().create_future(), text))
+        return signatures[-1][0]
+
+    run._pool.sign = sign
     async with run:
         await turn(5)
         assert [call.pausing for call in run._in_flight.values()] == [True] * 20
-    assert [result.status for result in run.undelivered] == [BulkStatus.FAILED] * 20
-    assert server.count == 0
+        leaving = asyncio.create_task(run.__aexit__(None, None, None))
+        await turn(5)
+        assert server.count == 0
+        for future, text in signatures:
+            future.set_result(signer.sign(text))
+        await leaving
+    assert [result.status for result in run.undelivered] == [BulkStatus.ISSUED] * 20
+    assert server.count == 20
 
 
 async def test_single_calls_are_cancelled_safely_while_they_wait(issuing):

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import logging
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -56,13 +57,20 @@ async def test_a_process_inherits_its_connection_only(signer, tmp_path):
                 assert {found[1], found[2]} == {os.devnull}
 
 
-async def test_a_process_has_its_own_session_and_waits_for_the_others(signer):
-    """Ctrl-C of the terminal doesn't reach a process, and it yields to what is more urgent."""
+async def test_a_process_ends_by_no_signal_of_the_program_and_waits_for_the_others(signer):
+    """Ctrl-C, and what a service manager sends to all, end no process whose signatures the
+    program's last calls may need; and it yields to what is more urgent, within one session, where
+    Linux shares out time by priority."""
     own = os.getpriority(os.PRIO_PROCESS, 0)
+    theirs = signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT
     async with at_work(signer) as pool:
         for number in processes_of(pool):
-            assert os.getsid(number) == number
-            assert os.getpriority(os.PRIO_PROCESS, number) == min(own + 10, 19)
+            assert os.getsid(number) == os.getsid(0)
+            assert os.getpriority(os.PRIO_PROCESS, number) == min(own + 15, 19)
+            for signal_number in theirs:
+                os.kill(number, signal_number)
+        await sign_all(pool, signer, 50)
+        assert pool.processes == 2
 
 
 async def test_reprs_and_logs_hold_no_key(signer, caplog):
