@@ -60,6 +60,8 @@ class FlowPolicy:
         rate_per_s: never more requests a second than that, give or take what 20 ms hold; None for
             no limit until the server throttles. A throttle (HTTP 429, or an error code of class
             *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
+        learns: whether a throttle lowers the rate for all. False where a server throttles by
+            chance, which would lower it to one a second; then each call waits by itself.
         failing_calls: so many calls in a row that get no answer, one that says that the server
             failed, or one that is not RM's, pause all callers; 20 or more.
         probe_s: how many seconds lie between two calls that are sent to see whether the server is
@@ -73,6 +75,7 @@ class FlowPolicy:
     rate_per_s: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive)
     )
+    learns: bool = True
     failing_calls: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough)
     probe_s: float = attrs.field(default=5.0, validator=positive)
     patience_s: float = attrs.field(default=120.0, validator=positive)
@@ -370,8 +373,9 @@ class Flow:
     def throttled(self, sent_at: float, now: float) -> None:
         """Take note of a throttle."""
         self._throttled += 1
-        self.is_free = False
-        self._pace.throttled(sent_at, now)
+        if self._policy.learns:
+            self.is_free = False
+            self._pace.throttled(sent_at, now)
         self._circuit.answered(sent_at)
 
     def hold(self, until: float) -> None:

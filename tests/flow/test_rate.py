@@ -6,7 +6,7 @@ import pytest
 from flow.limited import LimitedServer, bulk_for, client_at, in_virtual_time
 from simulation.clock import VirtualClock
 
-from rm_voucher import BulkStatus, ConfigurationError
+from rm_voucher import BulkStatus, ConfigurationError, RetryPolicy, bulk_issue
 from rm_voucher.flow import FlowPolicy, FlowState
 
 LATE_S = 0.02
@@ -120,5 +120,23 @@ def test_every_call_counts():
             results = await bulk
         assert {result.status for result in results} == {BulkStatus.ISSUED}
         assert server.count("taken", 1000, 1005) <= 10 * (5 + LATE_S) + 1
+
+    in_virtual_time(main)
+
+
+def test_throttles_by_chance_change_no_rate():
+    """Where a client shall not learn, a throttle makes its own call wait, and is counted."""
+
+    async def main(clock: VirtualClock) -> None:
+        server = LimitedServer(clock, per_s=20)
+        policy = FlowPolicy(learns=False)
+        retry = RetryPolicy(max_attempts=50)
+        async with client_at(clock, server, flow=policy, retry=retry) as client:
+            async with bulk_issue(client, "B", range(50), concurrency=50) as run:
+                async for result in run:
+                    assert result.status is BulkStatus.ISSUED
+            assert client.flow.throttled > 0
+            assert client.flow.rate_per_s is None
+            assert client._caller.flow.is_free
 
     in_virtual_time(main)
