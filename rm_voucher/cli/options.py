@@ -95,19 +95,13 @@ def open_ledger(
     read_only: bool = False,
 ) -> Ledger:
     """Return the ledger that a command names. It is opened when it is entered."""
-    try:
-        return Ledger.open(
-            url,
-            mode="exclusive" if exclusive else "shared",
-            settle_s=settle_s,
-            check_balance=check_balance,
-            read_only=read_only,
-        )
-    except ImportError as exc:
-        extra = "postgres" if url.startswith("postgresql") else "sql"
-        raise ConfigurationError(
-            f"A ledger needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
-        ) from exc
+    return Ledger.open(
+        url,
+        mode="exclusive" if exclusive else "shared",
+        settle_s=settle_s,
+        check_balance=check_balance,
+        read_only=read_only,
+    )
 
 
 def open_existing_ledger(

@@ -60,16 +60,14 @@ class Ledger(ABC):
     """Issues vouchers so that each request has exactly one, and no voucher is lost.
 
     Use it as an async context manager; `open` gives one that is kept in a database. A *request* is
-    what somebody asked for, under an id of the caller's: ask again with the same id, after a
-    crash or in another process, and the same voucher is returned. An id is for one batch and
-    one content.
+    what somebody asked for, under an id of the caller's: ask again with the same id, after a crash
+    or in another process, and the same voucher is returned. An id is for one batch and content.
 
     When the answer to a call is lost, the request waits until `reconcile` has settled it; that is,
     until the batch's listing shows what the call did. In the mode "exclusive" a code of the
     listing that nobody received is taken for the lost answer. That is right only if this ledger
-    is the batch's only issuer: nothing in RM's API tells such a code from one that a shop's
-    terminal issued. So by default, "shared", what the listing leaves in doubt is held for
-    `resolve`.
+    is the batch's only issuer: nothing in RM's API tells such a code from one that a terminal
+    issued. So by default, "shared", what the listing leaves in doubt is held for `resolve`.
 
     Args:
         mode: "shared", or "exclusive" if nothing but this ledger issues from its batches.
@@ -124,13 +122,15 @@ class Ledger(ABC):
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
-        ``postgresql://user@host/database``, for several. It takes the settings of `Ledger`.
-        Needs the extra ``sql`` or ``postgres``. Entering it raises `LedgerError` when the
-        database can't be used.
+        ``postgresql://user@host/database``, for several; the settings are those of `Ledger`. Needs
+        the extra ``sql`` or ``postgres``. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
-        from rm_voucher.ledger.sql import SqlLedger  # an extra, and slow to import
+        try:
+            from rm_voucher.ledger.sql import SqlLedger  # an extra, and slow to import
 
-        return SqlLedger(url, read_only=read_only, **settings)
+            return SqlLedger(url, read_only=read_only, **settings)
+        except ImportError as exc:
+            raise ConfigurationError.no_driver("A ledger", url) from exc
 
     @abstractmethod
     async def commit(self, transition: Transition[I, R], item: I) -> R:

@@ -194,11 +194,8 @@ class EventStore(ABC):
             from rm_voucher.webhooks.sql import SqlEventStore  # an extra, and slow to import
 
             return SqlEventStore(url, clock=clock)
-        except ModuleNotFoundError as exc:
-            extra = "postgres" if url.startswith("postgres") else "sql"
-            raise ConfigurationError(
-                f"This store needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
-            ) from exc
+        except ImportError as exc:
+            raise ConfigurationError.no_driver("A store", url) from exc
 
     async def __aenter__(self) -> Self:
         await self._open()

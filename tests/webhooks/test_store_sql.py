@@ -386,6 +386,5 @@ def test_missing_extra(url: str, missing: str, extra: str) -> None:
     )
     last = done.stderr.splitlines()[-1]
     assert last.endswith(
-        f"ConfigurationError: This store needs the extra '{extra}': "
-        f"pip install 'rm-voucher[{extra}]'."
+        f"ConfigurationError: A store needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
     )
