@@ -112,8 +112,7 @@ class AiohttpTransport(Transport):
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
-        self._timeout: Timeout | None = None
-        self._client_timeout = aiohttp.ClientTimeout()
+        self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
@@ -137,11 +136,12 @@ class AiohttpTransport(Transport):
         session = None if self._closed else self._borrowed or await self._session()
         if session is None or session.closed:
             raise ClosedError(f"{request.operation}: the transport or its session is closed")
-        if request.timeout is not self._timeout:  # nearly all requests have the same
-            self._timeout = request.timeout
-            self._client_timeout = aiohttp.ClientTimeout(
+        known, timeout = self._timeouts
+        if request.timeout is not known:  # nearly all requests have the same
+            timeout = aiohttp.ClientTimeout(
                 total=request.timeout.attempt_s, connect=request.timeout.connect_s
             )
+            self._timeouts = request.timeout, timeout
         async with session.request(
             request.method,
             request.url,
@@ -151,7 +151,7 @@ class AiohttpTransport(Transport):
             auto_decompress=False,
             raise_for_status=False,
             ssl=self._ssl,
-            timeout=self._client_timeout,
+            timeout=timeout,
             # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
             middlewares=() if request.method in ("POST", "PATCH") else (_once(request.operation),),
         ) as answer:
