@@ -67,8 +67,8 @@ class BulkIssue(Generic[R]):
         on_progress: Callable[[BulkSummary], None] | None,
         signers: int | None,
     ) -> None:
-        if concurrency < 1:
-            raise ConfigurationError("concurrency must be 1 or more.")
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ConfigurationError("concurrency must be a number of calls, 1 or more.")
         self._pool = SigningPool(client._caller.signer, processes=signers)  # noqa: SLF001
         self._ledgered: LedgerRun[R] | None = None
         if ledger is not None:

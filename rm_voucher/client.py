@@ -18,7 +18,7 @@ from typing import Self
 from rm_voucher import protocol
 from rm_voucher.auth import ClientCredentialsToken, TokenSource
 from rm_voucher.caller import Call, Caller
-from rm_voucher.exceptions import APIError, InvalidRequestError
+from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
 from rm_voucher.flow import Flow, FlowPolicy, FlowState
 from rm_voucher.frames import bare
 from rm_voucher.hooks import Hook
@@ -93,6 +93,16 @@ class VoucherClient:
     ) -> None:
         self._get_method = "POST"
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
+        flow = flow or FlowPolicy()
+        for name, given, kind in (
+            ("environment", environment, Environment),
+            ("retry", retry, RetryPolicy),
+            ("timeout", timeout, Timeout),
+            ("limits", limits, Limits),
+            ("flow", flow, FlowPolicy),
+        ):
+            if not isinstance(given, kind):
+                raise ConfigurationError(f"{name} must be of type {kind.__name__}.")
         hooks = tuple(hooks)
         self._max_redeem_codes = limits.max_redeem_codes
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
@@ -125,7 +135,7 @@ class VoucherClient:
             signer=signer,
             retry=retry,
             timeout=timeout,
-            flow=Flow(flow or FlowPolicy(), monotonic=monotonic, sleep=sleep, random=random),
+            flow=Flow(flow, monotonic=monotonic, sleep=sleep, random=random),
             hooks=hooks,
             clock=clock,
             monotonic=monotonic,

@@ -401,8 +401,8 @@ async def test_bulk_client_closed_fails_the_rest_at_once(credentials, time):
     assert time.slept == []
 
 
-@pytest.mark.parametrize("concurrency", [0, -1])
-async def test_bulk_concurrency_must_be_positive(make_client, concurrency):
+@pytest.mark.parametrize("concurrency", [0, -1, "8", 1.5])
+async def test_bulk_concurrency_must_be_a_positive_number(make_client, concurrency):
     """No place at all would wait for ever."""
     with pytest.raises(ConfigurationError, match="concurrency"):
         bulk_issue(make_client(Issuer()), "KEY", [], concurrency=concurrency)

@@ -319,6 +319,23 @@ def test_construction_parses_the_key_once(monkeypatch):
         VoucherClient(Credentials("id", "hush", "private.pem"))
 
 
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ({"environment": "production"}, "Environment"),
+        ({"retry": 3}, "RetryPolicy"),
+        ({"timeout": 5.0}, "Timeout"),
+        ({"limits": 10}, "Limits"),
+        ({"flow": 50}, "FlowPolicy"),
+    ],
+)
+def test_setting_of_another_type_is_refused(credentials, setting, kind):
+    """What is no setting of the kind is refused when the client is made, with its name."""
+    (name,) = setting
+    with pytest.raises(ConfigurationError, match=f"^{name} must be of type {kind}"):
+        VoucherClient(credentials, **setting)
+
+
 def test_from_env(monkeypatch, credentials):
     """A client can be made from the environment alone."""
     monkeypatch.setenv("RM_CLIENT_ID", "id")

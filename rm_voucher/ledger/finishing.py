@@ -30,8 +30,9 @@ async def issue_waiting(
     concurrency: int,
 ) -> VoucherError | None:
     """Issue to all of a batch, or to those named; return what stopped it for all."""
-    if concurrency < 1:  # with none, all would wait for ever
-        raise ConfigurationError("concurrency must be 1 or more.")
+    # With none, all would wait for ever.
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise ConfigurationError("concurrency must be a number of calls, 1 or more.")
     limit = asyncio.Semaphore(concurrency)
     stopped: list[VoucherError] = []
 

@@ -339,8 +339,9 @@ async def test_nothing_shows_a_code(there, caplog):
     assert not [code for code in there.issued if code in shown]
 
 
-async def test_finish_without_concurrency_is_refused(there):
+@pytest.mark.parametrize("concurrency", [0, "8"])
+async def test_finish_without_concurrency_is_refused(there, concurrency):
     """It would wait for ever."""
     async with there.ledger() as ledger:
-        with pytest.raises(ConfigurationError, match="concurrency must be 1 or more"):
-            await ledger.finish(there.client, B, concurrency=0)
+        with pytest.raises(ConfigurationError, match="concurrency must be a number of calls"):
+            await ledger.finish(there.client, B, concurrency=concurrency)
