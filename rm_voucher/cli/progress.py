@@ -85,13 +85,14 @@ class _Bar:
 
 
 class _Lines:
-    """A line at each tenth, and where a pause begins and ends."""
+    """A line at each tenth, at the first throttle, and where a pause begins and ends."""
 
     def __init__(self, total: int) -> None:
         self.drawn = nullcontext()
         self._total = total
         self._shown = 0
-        self._pause = ""
+        self._pause = self._flow = ""
+        self._was_throttled = False
 
     def counts(self, summary: BulkSummary) -> None:
         ended = summary.asked - summary.in_flight
@@ -101,9 +102,14 @@ class _Lines:
             say(
                 f"{ended:,} of {self._total:,}: {summary.issued:,} issued, "
                 f"{summary.failed:,} failed, {summary.unresolved:,} unknown"
+                f"{'; ' if self._flow else ''}{self._flow}"
             )
 
     def flows(self, state: FlowState) -> None:
+        self._flow = _in_words(state)
+        if state.throttled and not self._was_throttled:
+            self._was_throttled = True
+            say("The server throttles: sent as fast as it takes them from here on.")
         before = self._pause
         if state.failing_s is not None:
             self._pause = "failing"

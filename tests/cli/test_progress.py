@@ -69,6 +69,14 @@ async def test_lines_count_all_ends(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "6 of 10: 3 issued, 1 failed, 2 unknown\n"
 
 
+async def test_lines_tell_the_rate(capsys: pytest.CaptureFixture[str]) -> None:
+    """What holds the calls back stands in the line of a tenth, too."""
+    async with show_progress(10, lambda: flow(rate_per_s=47.0)) as on_progress:
+        await asyncio.sleep(0)
+        on_progress(BulkSummary(asked=9, issued=6))
+    assert capsys.readouterr().err == "6 of 10: 6 issued, 0 failed, 0 unknown; at most 47/s\n"
+
+
 @pytest.mark.usefixtures("terminal")
 @pytest.mark.parametrize(
     ("summary", "shown"),
@@ -155,6 +163,7 @@ def test_bar_keeps_up_while_nothing_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 HELD = "The server asks to wait: held back for {} s."
 FAILS = "The server fails: all calls wait, and one is sent now and then to try it."
 ANSWERS = "The server answers again."
+THROTTLES = "The server throttles: sent as fast as it takes them from here on."
 
 
 @pytest.mark.parametrize(
@@ -174,13 +183,17 @@ ANSWERS = "The server answers again."
             [FAILS, HELD.format(60), FAILS, ANSWERS],
         ),
         ([flow(held_s=1_200.0)], [HELD.format("1,200")]),
+        (
+            [FREE, flow(throttled=1, rate_per_s=46.5), flow(throttled=2, rate_per_s=43.2)],
+            [THROTTLES],
+        ),
     ],
 )
 def test_lines_say_when_a_pause_begins_and_ends(
     capsys: pytest.CaptureFixture[str], states: list[FlowState], said: list[str]
 ) -> None:
-    """A log gets a line at both ends of a pause; none for a rate that changes, nor for a short
-    wait of the kind that a campaign meets every few seconds."""
+    """A log gets a line at both ends of a pause, and at the first throttle; none for a rate that
+    changes, nor for a short wait of the kind that a campaign meets every few seconds."""
     left = iter(states)
 
     async def main() -> None:
