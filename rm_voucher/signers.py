@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
-import socket
-import subprocess
-import sys
 import time
 from collections import deque
-from collections.abc import Callable
 from pathlib import Path
-from typing import cast
 
-from rm_voucher import signer_process
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.signer_process import FRAME, READY
+from rm_voucher.signer_worker import LATE_S, Item, Worker
 from rm_voucher.signing import RsaSigner, Signer
 
 __all__ = ["SigningPool", "signers_that_pay"]
@@ -31,22 +26,27 @@ _log = logging.getLogger("rm_voucher")
 _STEP_S = 0.001  # of the event loop
 _WORTH_S = 0.1  # of signing on the loop within _WINDOW_S: then processes pay
 _WINDOW_S = 1.0
-_MOST_OUT = 32  # texts at a process, so that it never waits for the next
 _AT_ONCE = 3  # calls that go on in one turn of the event loop
-_MOST_PROCESSES = 3  # one event loop gives no more of them enough to do
-_READY_S = 30.0
-_LATE_S = 0.05  # after which the loop signs too what a process owes that gets no time
-_SILENT_S = 30.0  # after which a process that owes signatures is taken for dead
+_MOST_PROCESSES = 3  # that pay: one event loop gives no more of them enough to do
+_LIMIT = 32  # of what may be asked for
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds, or "max", and of how many
 _POLL_S = 0.001  # for the end of a process that was killed
-_SCRIPT = signer_process.__file__
-
-_Item = tuple[bytes, asyncio.Future[bytes]]
 
 
 def signers_that_pay() -> int:
-    """Return how many processes make a bulk run faster on this machine."""
+    """Return how many processes make a bulk run faster on this machine, or in this container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(count or 1, _MOST_PROCESSES) if (count or 1) > 1 else 0
+    cores = min(count or 1, _quota())
+    return min(int(cores), _MOST_PROCESSES) if cores >= 2 else 0
+
+
+def _quota() -> float:
+    """Return how many cores the container may use. Above that, all of it is stopped for a while."""
+    try:
+        quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # no Linux, the old hierarchy, or "max"
+        return math.inf
 
 
 class SigningPool:
@@ -58,18 +58,20 @@ class SigningPool:
     def __init__(self, signer: Signer, *, processes: int | None) -> None:
         if processes is None:
             processes = signers_that_pay()
-        if not isinstance(processes, int) or processes < 0:
-            raise ConfigurationError("signers must be a number of processes, 0 or more, or None.")
+        if not isinstance(processes, int) or not 0 <= processes <= _LIMIT:
+            raise ConfigurationError(
+                f"signers must be a number of processes, 0 to {_LIMIT}, or None."
+            )
         self._signer = signer
         # A subclass, or a method that was replaced, may sign otherwise.
         is_known = type(signer) is RsaSigner and "sign" not in vars(signer)
         self._processes = processes if is_known else 0
-        self._waiting: deque[_Item] = deque()
+        self._waiting: deque[Item] = deque()
         self._made: deque[tuple[asyncio.Future[bytes], bytes]] = deque()
         self._is_due = False
         self._is_closed = False
-        self._at_work: list[_Worker] = []
-        self._workers: list[_Worker] = []
+        self._at_work: list[Worker] = []
+        self._workers: list[Worker] = []
         self._starting: asyncio.Task[None] | None = None
         self._looking: asyncio.Handle | None = None
         self._window_from = 0.0
@@ -129,7 +131,7 @@ class SigningPool:
     def _look_later(self) -> None:
         self._looking = None
         if not self._is_closed and any(worker.is_busy for worker in self._at_work):
-            self._looking = asyncio.get_running_loop().call_later(_LATE_S, self._look)
+            self._looking = asyncio.get_running_loop().call_later(LATE_S, self._look)
 
     def _look(self) -> None:
         """Sign for processes that get no time: they yield to all else on a busy machine.
@@ -177,7 +179,7 @@ class SigningPool:
         try:
             key, size = self._signer.private_key_der(), self._signer.signature_bytes
             self._workers = [
-                _Worker(size, self._waiting, self._at_work.append, self._signed, self._ended)
+                Worker(size, self._waiting, self._at_work.append, self._signed, self._ended)
                 for _ in range(self._processes)
             ]
             ends = await asyncio.gather(
@@ -207,183 +209,10 @@ class SigningPool:
         if self._made:
             asyncio.get_running_loop().call_soon(self._deliver)
 
-    def _ended(self, worker: _Worker) -> None:
+    def _ended(self, worker: Worker) -> None:
         if worker in self._at_work:
             self._at_work.remove(worker)
             if not self._is_closed:
                 _log.warning("signing: a process ended; %d are left", len(self._at_work))
         if self._waiting:
             self._make_due()
-
-
-class _Worker(asyncio.Protocol):
-    """One process, and the connection to it."""
-
-    def __init__(
-        self,
-        signature_bytes: int,
-        waiting: deque[_Item],
-        on_ready: Callable[[_Worker], None],
-        on_signed: Callable[[asyncio.Future[bytes], bytes], None],
-        on_end: Callable[[_Worker], None],
-    ) -> None:
-        self._size = signature_bytes
-        self._waiting = waiting
-        self._on_ready = on_ready
-        self._on_signed = on_signed
-        self._on_end = on_end
-        self._process: subprocess.Popen[bytes] | None = None
-        self._transport: asyncio.Transport | None = None
-        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._out: deque[_Item] = deque()
-        self._received = b""
-        self._alarm: asyncio.TimerHandle | None = None
-        self._was_heard = False
-        self._quiet_since = 0.0  # by the loop's clock
-        self._is_closed = False
-
-    async def start(self, key: bytes) -> None:
-        """Start it, and wait until it can sign. Raises `OSError` and `TimeoutError`, and others."""
-        try:
-            async with asyncio.timeout(_READY_S):
-                await self._start(key)
-        except BaseException:
-            self.close()
-            raise
-
-    async def _start(self, key: bytes) -> None:
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                transport, _ = await loop.create_unix_connection(lambda: self, sock=ours)
-            except BaseException:
-                ours.close()
-                raise
-            # In this thread: the fork holds the interpreter in any other too.
-            self._process = _run(theirs)
-        # Over the socket, where no other user of the machine can read it.
-        # A relative place may be another by now, and anybody's, who would get the key.
-        places = [
-            place for place in sys.path if isinstance(place, str) and Path(place).is_absolute()
-        ]
-        path = os.fsencode("\0".join(places))
-        transport.writelines([_frame(path), _frame(key)])
-        await self._ready
-
-    def take(self) -> None:
-        """Send it texts, until it has enough to do."""
-        block = []
-        if not self._out:
-            self._quiet_since = asyncio.get_running_loop().time()
-        while self._waiting and len(self._out) < _MOST_OUT:
-            item = self._waiting.popleft()
-            if not item[1].done():
-                self._out.append(item)
-                block.append(_frame(item[0]))
-        if block:
-            assert self._transport is not None  # noqa: S101 - for the type checker
-            self._transport.write(b"".join(block))
-            self._watch()
-
-    def owed(self) -> list[_Item]:
-        """Return what it was sent, and somebody waits for."""
-        return [item for item in self._out if not item[1].done()]
-
-    @property
-    def is_busy(self) -> bool:
-        """Whether it has texts, though they may be signed elsewhere by now."""
-        return bool(self._out)
-
-    def is_late(self) -> bool:
-        """Return whether it is busy, and nothing has come of it for a while."""
-        return self.is_busy and asyncio.get_running_loop().time() - self._quiet_since >= _LATE_S
-
-    def _watch(self) -> None:
-        if self._alarm is None:
-            self._was_heard = False
-            self._alarm = asyncio.get_running_loop().call_later(_SILENT_S, self._check)
-
-    def _check(self) -> None:
-        self._alarm = None
-        if self._out and not self._was_heard:
-            self.close()
-        elif self._out:
-            self._watch()
-
-    # What asyncio calls.
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the connection."""
-        # Another event loop's is no `asyncio.Transport`, but has its methods.
-        self._transport = cast("asyncio.Transport", transport)
-
-    def data_received(self, data: bytes) -> None:
-        """Take the signatures."""
-        if self._ready.cancelled():  # its time is over
-            return
-        self._was_heard = True
-        self._quiet_since = asyncio.get_running_loop().time()
-        if not self._ready.done():
-            self._ready.set_result(None)
-            self._on_ready(self)
-            data = data.removeprefix(READY)
-        self._received += data
-        count = len(self._received) // self._size
-        for number in range(count):
-            begin = number * self._size
-            signature = self._received[begin : begin + self._size]
-            self._on_signed(self._out.popleft()[1], signature)
-        self._received = self._received[count * self._size :]
-        self.take()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Give back what it has not signed."""
-        self._transport = None
-        if not self._ready.done() and not self._is_closed:
-            self._ready.set_exception(ConnectionResetError("it ended before it was ready"))
-        self.close()
-
-    def close(self) -> None:
-        """End it, at once: it has nothing to lose. What it has not signed is given back."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
-        if self._transport is not None:
-            self._transport.abort()
-        if self._process is not None:
-            self._process.kill()
-        self._waiting.extend(self._out)
-        self._out.clear()
-        self._on_end(self)
-
-    def has_ended(self) -> bool:
-        """Return whether nothing is left of it. A process is one that ended only once asked."""
-        is_running = self._process is not None and self._process.poll() is None
-        return self._transport is None and not is_running
-
-
-def _frame(data: bytes) -> bytes:
-    return FRAME.pack(len(data)) + data
-
-
-def _run(connection: socket.socket) -> subprocess.Popen[bytes]:
-    """Run the script that signs, and nothing of the program's own. Raises `OSError`."""
-    if not _is_python():
-        raise FileNotFoundError("no interpreter to run")
-    return subprocess.Popen(  # noqa: S603 - nothing in it comes from outside
-        [sys.executable, "-I", "-S", _SCRIPT],
-        stdin=connection.fileno(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # Without the settings, which may hold the key.
-        env={name: value for name, value in os.environ.items() if not name.startswith("RM_")},
-    )
-
-
-def _is_python() -> bool:
-    """Return whether ``sys.executable`` is an interpreter, and not a program that has one in it."""
-    name = Path(sys.executable or "").name
-    return not getattr(sys, "frozen", False) and name.startswith(("python", "pypy"))

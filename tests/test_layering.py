@@ -19,11 +19,12 @@ DOCS = Path(__file__).parent.parent / "docs"
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
-    {"error_codes", "models", "settings", "signer_process", "structuring"},
+    {"error_codes", "models", "pace", "settings", "signer_process", "structuring"},
     {
         "converters",
         "flow",
         "group_commit",
+        "signer_worker",
         "signing",
         "retry",
         "token_store",

@@ -24,10 +24,18 @@ class LimitedServer:
     """Issues vouchers at up to so many a second, by a token bucket, and throttles the rest."""
 
     def __init__(
-        self, clock: VirtualClock, *, per_s: float = 1e9, latency_s: float = 0.05, seed: int = 1
+        self,
+        clock: VirtualClock,
+        *,
+        per_s: float = 1e9,
+        latency_s: float = 0.05,
+        seed: int = 1,
+        by_chance: float = 0.0,
     ) -> None:
         self.clock = clock
         self.per_s = per_s
+        self.by_chance = by_chance
+        """The share of the requests that it throttles whatever the rate."""
         self.fails: Callable[[Request], Awaitable[Response]] | None = None
         """What answers while it is down."""
         self.codes: list[str] = []
@@ -43,6 +51,8 @@ class LimitedServer:
         return max(1.0, self.per_s * BURST_S)
 
     def _takes_one(self) -> bool:
+        if self.by_chance and self._chance.random() < self.by_chance:
+            return False
         now = self.clock.now
         self._left = min(self._burst, self._left + (now - self._at) * self.per_s)
         self._at = now

@@ -7,7 +7,7 @@ from conftest import NoSigner
 from flow.limited import LimitedServer, bulk_for, client_at, in_virtual_time
 from simulation.clock import VirtualClock
 
-from rm_voucher import BulkStatus
+from rm_voucher import BulkStatus, RetryPolicy
 from rm_voucher.emulator import Emulator, Rule
 from rm_voucher.flow import FlowPolicy
 from rm_voucher.transport.memory import MemoryTransport
@@ -64,6 +64,14 @@ def test_high_limit_is_found():
     assert server.throttled_share(begin + 12, begin + 14) <= 0.02
     assert server.taken_per_s(begin + 19, begin + 20) >= 250
     assert server.throttled_share(begin + 19, begin + 20) < 0.02
+
+
+def test_throttles_by_chance_slow_a_run_little():
+    """Where one request in two hundred is throttled whatever the rate, it goes on nearly as fast as
+    where none is."""
+    server = run_bulk({"by_chance": 0.005}, 16, 40, [], retry=RetryPolicy(max_attempts=9))
+    assert server.throttled_share(1010, 1040) > 0.003
+    assert server.taken_per_s(1010, 1040) >= 0.8 * 16 / (0.05 * 1.1)
 
 
 def test_no_limit_no_wait():

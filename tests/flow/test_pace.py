@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from simulation.clock import VirtualClock
 
 from rm_voucher import ConnectTimeoutError
-from rm_voucher.flow import _CUT, _MOST_PER_S, Flow, FlowPolicy
+from rm_voucher.flow import Flow, FlowPolicy
+from rm_voucher.pace import _CUT, _MOST_BY_CHANCE, _MOST_PER_S
 
 DAYS_S = 86_400.0 * 30
 EVENTS = ["accepted", "throttled", "throttled late", "failed", "hold", "turn", "many"]
@@ -119,6 +120,8 @@ def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
     for _ in range(min(int(start_per_s), 2000)):
         clock.now += 1 / start_per_s
         flow.answered(clock.now, clock.now)
+    for _ in range(int(_MOST_BY_CHANCE)):
+        flow.throttled(clock.now, clock.now)
     rate = float("inf")
     for _ in range(throttles):
         flow.throttled(clock.now, clock.now)
@@ -134,6 +137,28 @@ def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
         rate = pace.per_s(clock.now)
 
 
+def test_throttles_by_chance_lower_no_rate():
+    """One throttle in a hundred attempts lowers no rate, however long it goes on; nor do three at
+    once after three hundred, but the fourth does."""
+    clock = Clock()
+    flow = flow_on(clock)
+    for number in range(1, 50_001):
+        clock.now += 0.001
+        flow.answered(clock.now, clock.now)
+        if number % 101 == 0:
+            flow.throttled(clock.now, clock.now)
+            assert flow.state.rate_per_s is None
+    assert flow.state.throttled == 495
+    for _ in range(301):
+        flow.answered(clock.now, clock.now)
+    rates = []
+    for _ in range(4):
+        flow.throttled(clock.now, clock.now)
+        rates.append(flow.state.rate_per_s)
+    assert rates[:3] == [None] * 3
+    assert rates[3] < 2000
+
+
 async def test_lifted_limit_is_forgotten():
     """Once a server throttles nobody any more, the rate grows until there is none, and calls are
     sent without asking."""
@@ -141,8 +166,10 @@ async def test_lifted_limit_is_forgotten():
     flow = flow_on(clock)
     for _ in range(45_000):
         flow.answered(clock.now, clock.now)
-    flow.throttled(clock.now, clock.now)
+    for _ in range(int(_MOST_BY_CHANCE) + 1):
+        flow.throttled(clock.now, clock.now)
     pace, begin = flow._pace, clock.now
+    assert pace.per_s(clock.now) is not None
     while pace.per_s(clock.now) is not None:
         assert clock.now < begin + 30
         clock.now += max(0.0, pace.wait_s(clock.now))

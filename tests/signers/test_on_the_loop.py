@@ -116,6 +116,13 @@ async def test_who_waits_gets_the_signers_error(error):
     await pool.aclose()
 
 
+@pytest.fixture
+def no_quota(monkeypatch, tmp_path):
+    """No share of the cores that this machine itself may have been given."""
+    monkeypatch.setattr("rm_voucher.signers._CPU_QUOTA", tmp_path / "missing")
+
+
+@pytest.mark.usefixtures("no_quota")
 @pytest.mark.parametrize(
     ("cores", "processes"), [({0}, 0), ({0, 5}, 2), ({1, 2, 3}, 3), (set(range(64)), 3)]
 )
@@ -127,6 +134,7 @@ async def test_processes_that_pay(monkeypatch, signer, cores, processes):
     assert SigningPool(signer, processes=None)._processes == processes
 
 
+@pytest.mark.usefixtures("no_quota")
 @pytest.mark.parametrize(("cores", "processes"), [(None, 0), (1, 0), (2, 2), (8, 3)])
 def test_processes_that_pay_where_cores_are_only_counted(monkeypatch, cores, processes):
     """Systems that don't tell which cores the program may use tell how many there are, or not."""
@@ -135,7 +143,26 @@ def test_processes_that_pay_where_cores_are_only_counted(monkeypatch, cores, pro
     assert signers_that_pay() == processes
 
 
-@pytest.mark.parametrize("signers", [-1, 1.5, "2"])
+@pytest.mark.parametrize(
+    ("quota", "processes"),
+    [
+        ("max 100000", 3),
+        ("100000 100000", 0),
+        ("150000 100000", 0),  # the loop alone would have half a core
+        ("250000 100000", 2),
+        ("900000 100000", 3),
+        ("?", 3),
+    ],
+)
+def test_processes_that_pay_in_a_container_with_a_quota(monkeypatch, tmp_path, quota, processes):
+    """A container is stopped for a while once it has used its share: no more than that sign."""
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr("rm_voucher.signers._CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert signers_that_pay() == processes
+
+
+@pytest.mark.parametrize("signers", [-1, 1.5, "2", 33])
 def test_a_number_of_signers_is_checked(make_client, signers):
     """What is no number of processes is refused when the run is made."""
     with pytest.raises(ConfigurationError, match="signers"):
@@ -153,6 +180,7 @@ def refuse(*_, **__):
     raise OSError("no more processes")
 
 
+WORKER = "rm_voucher.signer_worker"
 NOT_STARTED = {
     "no interpreter": lambda m, _: m.setattr(sys, "executable", ""),
     "none known": lambda m, _: m.setattr(sys, "executable", None),
@@ -162,14 +190,16 @@ NOT_STARTED = {
     "ends at once": lambda m, path: m.setattr(sys, "executable", script(path, "exit 0")),
     "never ready": lambda m, path: (
         m.setattr(sys, "executable", script(path, "exec sleep 600")),
-        m.setattr("rm_voucher.signers._READY_S", 0.2),
+        m.setattr(WORKER + "._READY_S", 0.2),
     ),
     "refused by the system": lambda m, _: m.setattr(subprocess, "Popen", refuse),
     "no connection": lambda m, _: m.setattr("socket.socketpair", refuse),
     "not taken by the event loop": lambda m, _: m.setattr(
         asyncio.get_running_loop(), "create_unix_connection", refuse, raising=False
     ),
-    "no script": lambda m, path: m.setattr("rm_voucher.signers._SCRIPT", str(path / "none.py")),
+    "no script": lambda m, path: m.setattr(
+        "rm_voucher.signer_worker._SCRIPT", str(path / "none.py")
+    ),
     "a key that stays where it is": lambda m, _: m.setattr(RsaSigner, "private_key_der", refuse),
 }
 

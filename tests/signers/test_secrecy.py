@@ -90,7 +90,7 @@ async def test_reprs_and_logs_hold_no_key(signer, caplog):
 async def test_errors_of_a_start_hold_no_key(signer, monkeypatch, caplog):
     """A start that fails after the key was read says what kind of error it was, and no more: no
     error is left over for the event loop to report with its frames."""
-    monkeypatch.setattr("rm_voucher.signers._frame", lambda data: 1 / 0)
+    monkeypatch.setattr("rm_voucher.signer_worker._frame", lambda data: 1 / 0)
     reported = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
     with pytest.raises(AssertionError):
