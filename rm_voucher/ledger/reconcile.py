@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["HeldAttempt", "Reconciliation", "prepare", "read_baseline", "reconcile"]
 
 _log = logging.getLogger("rm_voucher.ledger")
-_POLL_S = 0.1
+_POLL_S = 0.1  # at first, for calls to end; then ever more rarely
+_LONGEST_POLL_S = 5.0
 _LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
 _AT_ONCE = 200
 _BASELINE_TRIES = 3  # a listing may be a little behind
@@ -234,13 +235,14 @@ async def _until_ended(ledger: Ledger, batch_key: str) -> None:
     """Wait for the calls that were in flight while the listing was read."""
     sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))
     waiting = {attempt.id for attempt in sending}
-    begun = ledger.monotonic()
+    begun, poll_s = ledger.monotonic(), _POLL_S
     while waiting:
         if ledger.monotonic() - begun > _LONG_CALL_S:
             raise LedgerError(
                 "Calls of another process don't end, so nothing is concluded: end that process."
             )
-        await ledger.sleep(_POLL_S)
+        await ledger.sleep(poll_s)
+        poll_s = min(2 * poll_s, _LONGEST_POLL_S)
         await ledger.recover(batch_key)
         sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))
         waiting &= {attempt.id for attempt in sending}
