@@ -29,6 +29,7 @@ from rm_voucher import (
     ConnectError,
     Credentials,
     Environment,
+    FlowPolicy,
     Request,
     Response,
     ResponseLostError,
@@ -282,7 +283,7 @@ class Emulating:
         return VoucherClient(
             Credentials.from_env(self.variables),
             environment=Environment.from_env(self.variables),
-            **{"retry": RetryPolicy(max_attempts=1), **options},
+            **{"retry": RetryPolicy(max_attempts=1), "flow": FlowPolicy(learns=False), **options},
         )
 
     def control(self, path: str) -> Any:

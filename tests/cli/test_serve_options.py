@@ -37,7 +37,14 @@ async def test_seed(emulating):
     runs = []
     for seed in (5, 5, 6):
         emulator = emulating(
-            "--batch", "TEA=30", "--seed", seed, "--fault-rate", 0.5, "--fault-kinds", "throttle"
+            "--batch",
+            "TEA=30",
+            "--seed",
+            seed,
+            "--fault-rate",
+            0.5,
+            "--fault-kinds",
+            "throttle-bare",
         )
         async with emulator.client() as client:
             runs.append([await outcome(client.issue("TEA")) for _ in range(20)])
