@@ -26,6 +26,7 @@ SCRIPTS = (
     "decode",
     "import_time",
     "flow",
+    "soak",
     "bulk_ledger",
     "ledger",
     "webhooks",
