@@ -48,6 +48,8 @@ class LedgerRun(Generic[R]):
         request_id: Callable[[R], str] | None,
         on_issued: Callable[[R, IssuedVoucher, int], None],
     ) -> None:
+        if not isinstance(ledger, Ledger):  # its URL, say
+            raise ConfigurationError("ledger must be of type Ledger: see Ledger.open.")
         self._ledger = ledger
         self._client = client
         self._batch_key = batch_key
