@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rm_voucher.bulk_results import BulkSummary
 from rm_voucher.bulk_run import BulkIssue
 from rm_voucher.client import VoucherClient
+from rm_voucher.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from rm_voucher.ledger.base import Ledger
@@ -58,6 +59,16 @@ def bulk_issue(
     Raises `ConfigurationError` for settings that can't be used, and what ``recipients`` or
     ``on_progress`` raise; with a ledger also what makes a batch unfit for it, see `Ledger.issue`.
     """
+    if not isinstance(client, VoucherClient):
+        raise ConfigurationError("client must be of type VoucherClient.")
+    if isinstance(recipients, str | bytes | bytearray):
+        # The name of a file, say: each of its letters would be given a voucher.
+        raise ConfigurationError("recipients must be a list or the like, not one text.")
+    for name, function in (("request_id", request_id), ("on_progress", on_progress)):
+        if function is not None and not callable(function):
+            raise ConfigurationError(f"{name} must be a function.")
+    if request_id is not None and ledger is None:
+        raise ConfigurationError("request_id is for a ledger: give ledger too.")
     return BulkIssue(
         client,
         batch_key,

@@ -126,7 +126,7 @@ async def issue(
 ) -> Ran:
     """Run to the end."""
     async with shop.client() as client:
-        run = bulk_issue(client, batch, recipients, ledger=ledger, **options)
+        run = bulk_issue(client, batch, [*recipients], ledger=ledger, **options)
         async with run:
             results = [result async for result in run]
     assert run.undelivered == []

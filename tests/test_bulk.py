@@ -121,7 +121,7 @@ async def test_bulk_statuses(make_client):
     """Issued, definitely failed and unresolved are told apart; attempts are counted."""
     down = ConnectError("issue: no connection")
     server = ScriptedServer([ISSUED, down, ISSUED, LOST, *[down] * 6, ISSUED])
-    async with bulk_issue(make_client(server), "KEY", "abcde", concurrency=1) as run:
+    async with bulk_issue(make_client(server), "KEY", [*"abcde"], concurrency=1) as run:
         results = [result async for result in run]
     shown = [(r.recipient, r.status.value, r.attempts, type(r.error)) for r in results]
     assert shown == [

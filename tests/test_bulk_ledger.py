@@ -284,7 +284,7 @@ async def test_bulk_ledger_batch_is_stopped(shop, ledger):
 async def test_bulk_ledger_static_batch_is_refused(shop, ledger):
     """A batch with one code for everybody is a mistake: nobody is asked for."""
     shop.emulator.add_batch("static", key="S", static_code="SAME", quantity=10)
-    run = bulk_issue(shop.client(), "S", "abc", ledger=ledger)
+    run = bulk_issue(shop.client(), "S", [*"abc"], ledger=ledger)
     with pytest.raises(InvalidRequestError, match="static"):
         async with run:
             async for _ in run:
