@@ -31,6 +31,12 @@ def _enough(instance: object, attribute: attrs.Attribute[int], value: object) ->
         )
 
 
+def _yes_or_no(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    # "no" would be taken for a yes.
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} must be True or False.")
+
+
 @attrs.frozen(kw_only=True)
 class FlowPolicy:
     """How fast a client may send, and what it does while the server fails.
@@ -55,7 +61,7 @@ class FlowPolicy:
     rate_per_s: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive)
     )
-    learns: bool = True
+    learns: bool = attrs.field(default=True, validator=_yes_or_no)
     failing_calls: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough)
     probe_s: float = attrs.field(default=5.0, validator=positive)
     patience_s: float = attrs.field(default=120.0, validator=positive)

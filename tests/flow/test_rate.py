@@ -140,3 +140,10 @@ def test_throttles_by_chance_change_no_rate():
             assert client._caller.flow.is_free
 
     in_virtual_time(main)
+
+
+@pytest.mark.parametrize("value", ["no", "", 0, 1, None])
+def test_policy_learns_or_does_not(value):
+    """Text such as "no" would be taken for a yes."""
+    with pytest.raises(ConfigurationError, match="learns must be True or False"):
+        FlowPolicy(learns=value)
