@@ -18,6 +18,7 @@ from conftest import KEY_FILE
 import rm_voucher
 from rm_voucher import Credentials, OutcomeUnknownError, exceptions
 from rm_voucher.cli import serve
+from rm_voucher.cli.options import flow_policy
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.routes import OPERATIONS
@@ -44,6 +45,14 @@ def test_error_tree_is_that_of_the_module():
     assert [line.strip() for line in drawn[1].splitlines()] == tree[
         tree.index("VoucherError") : tree.index("└── ServerError") + 1
     ]
+
+
+def test_both_pages_say_how_long_the_command_waits():
+    """They told an hour and two minutes."""
+    assert flow_policy(None).patience_s == 3600
+    rate, bulk = ((DOCS / name).read_text() for name in ("rate-and-failures.md", "bulk-issue.md"))
+    assert "`FlowPolicy(patience_s=3600)`, which is what `rm-voucher issue` does" in rate
+    assert "It waits an hour for a server" in bulk
 
 
 REFERENCE = (DOCS / "reference.md").read_text()
