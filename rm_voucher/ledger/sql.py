@@ -59,6 +59,8 @@ class SqlLedger(Ledger):
 
     async def read(self, reading: Reading[R]) -> R:
         """See `Ledger.read`."""
+        if not self._opened:  # or a file would be made, and no table found in it
+            raise LedgerError("The ledger is not open: use it with 'async with'.")
         return await self._database.read(lambda connection: reading(SqlUnit(connection)))
 
     async def _open(self) -> None:

@@ -332,7 +332,7 @@ async def test_closing_twice(open_ledger) -> None:
     await ledger.aclose()
     with pytest.raises(LedgerError, match="is not open for writing"):
         await start(ledger, "a")
-    with pytest.raises(LedgerError, match=r"^The database is closed\.$"):
+    with pytest.raises(LedgerError, match=r"^The ledger is not open"):
         await ledger.counts()
 
 
@@ -389,3 +389,11 @@ async def test_count_of_commits_that_can_not_be_noted(open_ledger, monkeypatch) 
         assert await codes(ledger) == {"a": None}
         ledger._guard.release()
         ledger._guard.note(1)
+
+
+async def test_ledger_that_was_never_entered(tmp_path: Path) -> None:
+    """Who forgets ``async with`` is told of it, and no file is made."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path}/ledger.db")
+    with pytest.raises(LedgerError, match=r"^The ledger is not open: use it with"):
+        await ledger.counts()
+    assert list(tmp_path.iterdir()) == []
