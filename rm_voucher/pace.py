@@ -19,8 +19,8 @@ _MOST_PER_S = 100_000.0  # which is none
 _RECENT_S = 0.25
 _CUT_AGAIN = 0.75
 # One throttle in so many attempts may be chance, and up to so many of them at a time.
-_CHANCE = 0.01
-_MOST_BY_CHANCE = 3.0
+_CHANCE = 100
+_MOST_BY_CHANCE = 3
 _REST_S = 0.1  # after a cut, so that the server's bucket fills a little
 _LATE_S = 0.02  # of a turn, that the next ones may catch up
 _METER_S = 0.5
@@ -67,7 +67,7 @@ class Pace:
         self._grown_s = 0.0  # how long the rate has been growing since the last cut
         self._cut_at = float("-inf")
         self._ramp_from: float | None = None
-        self._by_chance = 0.0  # how many throttles may still be
+        self._credit = 0  # attempts, of which each _CHANCE allow a throttle
         self._meter = _Meter()
         self._next = self._taken_at = float("-inf")
 
@@ -113,14 +113,14 @@ class Pace:
     def accepted(self, now: float) -> None:
         """Take note that an attempt was not throttled."""
         self._meter.add(now)
-        self._by_chance = min(self._by_chance + _CHANCE, _MOST_BY_CHANCE)
+        self._credit = min(self._credit + 1, _CHANCE * _MOST_BY_CHANCE)
 
     def throttled(self, sent_at: float, now: float) -> None:
         """Take note that an attempt was throttled; of those that were out together, of one."""
         if sent_at <= self._cut_at:  # after a cut nothing is sent for _REST_S
             return
-        if self._by_chance >= 1:
-            self._by_chance -= 1
+        if self._credit >= _CHANCE:
+            self._credit -= _CHANCE
             return
         rate, accepted, known = self.per_s(now), self._meter.per_s(now), self._learned()
         is_again = now - self._cut_at < _RECENT_S
