@@ -253,7 +253,9 @@ class Flow:
         if self._policy.learns:
             self.is_free = False
             self._pace.throttled(sent_at, now)
-        self._circuit.answered(sent_at)
+        # Not by the throttle alone: it may pass for chance, and all that wait would go at once.
+        if self._circuit.answered(sent_at):
+            self._pace.ramp(now)
 
     def hold(self, until: float) -> None:
         """Let nobody pass before then: the server asked for it."""

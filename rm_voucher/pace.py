@@ -141,5 +141,5 @@ class Pace:
         self._meter.reset(now)
 
     def ramp(self, now: float) -> None:
-        """Begin slowly."""
-        self._ramp_from = self._next = now
+        """Begin slowly, but not before the next turn of a rate that is lower still."""
+        self._ramp_from = now

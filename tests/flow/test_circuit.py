@@ -261,6 +261,49 @@ def test_throttled_probe_ends_the_pause():
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize("learns", [True, False])
+def test_throttled_probe_lets_nobody_stampede(learns):
+    """Also where a throttle may be chance, after many answers, or lowers no rate at all, those that
+    wait are sent slowly after a pause that a throttle ended."""
+
+    async def main(clock: VirtualClock) -> None:
+        server = Server(clock, FOUND)
+        flow = FlowPolicy(learns=learns)
+        client = client_at(clock, server, flow=flow, retry=ONCE, random=lambda: 0.0)
+        for _ in range(300):
+            await client.get("X")
+        server.answer = NOT_SENT
+        await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
+        assert client.flow.failing_s == 0
+        server.answer = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
+        server.came.clear()
+        calls = [asyncio.create_task(client.get("X")) for _ in range(300)]
+        await asyncio.sleep(1.5)
+        assert client.flow.failing_s is None
+        assert 2 <= len(server.came) <= 25
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
+def test_end_of_a_pause_breaks_no_limit():
+    """A limit of one request in a hundred seconds is kept when a pause ends."""
+
+    async def main(clock: VirtualClock) -> None:
+        server = Server(clock)
+        flow = FlowPolicy(rate_per_s=0.01, patience_s=1e5)
+        client = client_at(clock, server, flow=flow, retry=ONCE)
+        await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
+        assert client.flow.failing_s == 0
+        server.answer = FOUND
+        await asyncio.gather(client.get("X"), client.get("X"))
+        assert all(later - before >= 99.9 for before, later in itertools.pairwise(server.came))
+
+    in_virtual_time(main)
+
+
 def test_probe_without_an_end_holds_up_no_other():
     """The next probe does not wait for one that hangs, is cancelled, or breaks a handler."""
 
