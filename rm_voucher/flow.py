@@ -196,6 +196,8 @@ class Flow:
         Raises `ConnectTimeoutError` when it would come later than ``latest`` by the monotonic
         clock, or when the server has failed for too long.
         """
+        # Before the queue too: whoever waits in front may have more time.
+        self._wait_s(operation, latest, self._monotonic())
         queue, bulk_queue = self._queues_of(asyncio.get_running_loop())
         self._waiting += 1
         try:
@@ -218,18 +220,7 @@ class Flow:
 
     async def _turn(self, operation: str, latest: float | None) -> None:
         now = self._monotonic()
-        while True:
-            wait_s = max(self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now)
-            if wait_s <= 0:
-                break
-            if self._circuit.is_out_of_patience(now):
-                raise ConnectTimeoutError(
-                    f"{operation}: not sent, because the server keeps failing"
-                )
-            if latest is not None and now + wait_s > latest:
-                raise ConnectTimeoutError(
-                    f"{operation}: not sent, because its turn would come after its deadline"
-                )
+        while (wait_s := self._wait_s(operation, latest, now)) > 0:
             slept_s = min(wait_s, _SLICE_S)
             await self._sleep(slept_s)
             # Believed, because in tests a sleep may take no time, and a clock may stand still.
@@ -237,6 +228,17 @@ class Flow:
         self._circuit.take(now)
         self._pace.take(now)
         self.is_free = self._pace.per_s(now) is None and self._circuit.failing_since is None
+
+    def _wait_s(self, operation: str, latest: float | None, now: float) -> float:
+        """Return for how long nobody may pass. Raises `ConnectTimeoutError` if that is too long."""
+        wait_s = max(self._pace.wait_s(now), self._circuit.wait_s(now), self._held_until - now)
+        if wait_s > 0 and self._circuit.is_out_of_patience(now):
+            raise ConnectTimeoutError(f"{operation}: not sent, because the server keeps failing")
+        if wait_s > 0 and latest is not None and now + wait_s > latest:
+            raise ConnectTimeoutError(
+                f"{operation}: not sent, because its turn would come after its deadline"
+            )
+        return wait_s
 
     def answered(self, sent_at: float, now: float) -> None:
         """Take note of an answer that is neither a throttle nor a failure of the server.

@@ -44,6 +44,25 @@ def test_turn_after_the_deadline_fails_at_once():
     in_virtual_time(main)
 
 
+def test_turn_after_the_deadline_fails_at_once_behind_others():
+    """So it does where those in front have the time: it does not wait behind them first."""
+
+    async def main(clock: VirtualClock) -> None:
+        answers = [ok({}, 503, retry_after="60")]
+        async with client_at(clock, lambda _: answers.pop() if answers else FOUND) as client:
+            patient = [asyncio.create_task(client.get("X"))]
+            await asyncio.sleep(1)
+            patient.append(asyncio.create_task(client.get("X")))
+            await asyncio.sleep(0.1)
+            assert client.flow.waiting == 1
+            with pytest.raises(ConnectTimeoutError, match="its turn would come after its deadline"):
+                await client.issue("B", timeout=SHORT)
+            assert clock.now == 1001.1
+            await asyncio.gather(*patient)
+
+    in_virtual_time(main)
+
+
 def test_deadline_while_others_are_in_front():
     """A call whose turn has not come fails at its deadline, less the time to connect, unsent; those
     in front and behind are not held up."""
