@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
-from rm_voucher.caller import Call
+from rm_voucher.call import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,

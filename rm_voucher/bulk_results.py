@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from rm_voucher.caller import Call
+from rm_voucher.call import Call
 from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
 from rm_voucher.models import IssuedVoucher
 

@@ -21,7 +21,7 @@ from rm_voucher.bulk_results import (
     issued,
     unresolved,
 )
-from rm_voucher.caller import Call
+from rm_voucher.call import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     ConfigurationError,
@@ -347,11 +347,11 @@ class BulkIssue(Generic[R]):
             voucher = await self._finish(call, recipient)
         except OutcomeUnknownError as exc:
             forget_frames(exc)
-            self._note_hopeless(exc)
+            self._note_hopeless(exc, call)
             return unresolved(recipient, exc, call.attempts)
         except VoucherError as exc:
             forget_frames(exc)
-            self._note_hopeless(exc)
+            self._note_hopeless(exc, call)
             return failed(recipient, exc, call.attempts)
         except asyncio.CancelledError as exc:  # by `_stop`, or by the end of the event loop
             if call.pausing:
@@ -363,7 +363,9 @@ class BulkIssue(Generic[R]):
             return broken_off(recipient, exc, self._batch_key, call)
         return None if voucher is None else issued(recipient, voucher, call.attempts)
 
-    def _note_hopeless(self, error: VoucherError) -> None:
+    def _note_hopeless(self, error: VoucherError, call: Call[IssuedVoucher]) -> None:
+        if call.lacks_token:  # for the moment: others may have one
+            return
         # Every issue of a run is the same request: who refuses one refuses them all.
         if self._ledgered is not None:
             self._hopeless = self._ledgered.stopped_by(error) or self._hopeless

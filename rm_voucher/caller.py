@@ -12,13 +12,13 @@ import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
 from rm_voucher.auth import TokenSource
 from rm_voucher.building import text_to_sign, with_signature
+from rm_voucher.call import Call
 from rm_voucher.exceptions import (
     APIError,
     ClosedError,
@@ -31,12 +31,12 @@ from rm_voucher.exceptions import (
 from rm_voucher.flow import Flow
 from rm_voucher.hooks import Attempt, Hook, Parse, read_answer, watch
 from rm_voucher.recovery import Verdict
-from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, may_repeat, server_fails
+from rm_voucher.retry import Outcome, RetryPolicy, Safety, classify, server_fails
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.signing import Signer
 from rm_voucher.transport.base import Request, Response, Transport
 
-__all__ = ["Call", "Caller"]
+__all__ = ["Caller"]
 
 T = TypeVar("T")
 
@@ -44,54 +44,6 @@ _log = logging.getLogger("rm_voucher")
 
 # From a random one on, so that those of several processes can be told apart in one log.
 _attempt_numbers = itertools.count(secrets.randbits(32))
-
-
-@attrs.define(eq=False)
-class Call(Generic[T]):
-    """One call, and what its attempts have shown so far."""
-
-    request: Request
-    parse: Parse[T] = attrs.field(repr=False)
-    safety: Safety
-    timeout: Timeout
-    deadline: float | None  # by the monotonic clock
-    batch_key: str | None = None
-    code: str | None = attrs.field(default=None, repr=False)
-    # Of a reconcilable operation: read the voucher back, and say what it means.
-    settle: Callable[[], Awaitable[tuple[Verdict, T]]] | None = attrs.field(
-        default=None, repr=False
-    )
-
-    token: str = attrs.field(default="", repr=False)
-    token_renewed: bool = False
-    attempts: int = 0
-    attempt_id: str = ""
-    nonce: str | None = None
-    sent_unix_s: float | None = None
-    doubt: VoucherError | None = None  # after which it may have been executed
-    unchanged: bool = False
-    # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
-    # wait by an error or a cancellation leaves it True, so that who catches that can tell.
-    pausing: bool = False
-    is_signing: bool = False  # pausing, but for a moment
-    given_up: bool = False  # by who watches it, or for want of a turn: it is not sent again
-    # How a bulk run signs: elsewhere than on the event loop.
-    sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
-    is_bulk: bool = False  # one of many, which lets single calls pass
-    counted_failure: int = -1  # see `Flow.failed`
-
-    @property
-    def sent_at(self) -> datetime | None:
-        """When it was sent last."""
-        return None if self.sent_unix_s is None else datetime.fromtimestamp(self.sent_unix_s, UTC)
-
-    def may_repeat_after(self, error: VoucherError) -> bool:
-        """Return whether the retry policy may attempt the call again after this error."""
-        if self.given_up:
-            return False
-        if isinstance(error, OutcomeUnknownError):
-            return self.unchanged
-        return may_repeat(self.safety, classify(error))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -184,22 +136,38 @@ class Caller:
         )
 
     async def _token(self, call: Call[T]) -> str:
-        call.pausing = True
-        if call.deadline is None:
-            token = await self.tokens.token()
-        else:
-            left_s = call.deadline - self.monotonic()
+        """Return a token. While the server that gives them fails, all wait, as for any other."""
+        has_failed = False
+        while True:
+            call.pausing, asked_at = True, self.monotonic()
             try:
-                async with asyncio.timeout(left_s) as limit:
-                    token = await self.tokens.token()
-            except TimeoutError:
-                if not limit.expired():
+                token = await self._token_in_time(call)
+            except VoucherError as exc:
+                if not server_fails(exc) or self._time_left(call) is None:
                     raise
-                raise ConnectTimeoutError(
-                    f"{call.request.operation}: not sent, because no token came in time"
-                ) from None
-        call.pausing = False
-        return token
+                has_failed, now = True, self.monotonic()
+                call.counted_failure = self.flow.failed(call.counted_failure, asked_at, now)
+                if not self.flow.is_failing:
+                    raise
+            else:
+                if has_failed:
+                    self.flow.answered(asked_at, self.monotonic())
+                call.pausing = False
+                return token
+            await self._turn(call)
+
+    async def _token_in_time(self, call: Call[T]) -> str:
+        if call.deadline is None:
+            return await self.tokens.token()
+        try:
+            async with asyncio.timeout(call.deadline - self.monotonic()) as limit:
+                return await self.tokens.token()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise ConnectTimeoutError(
+                f"{call.request.operation}: not sent, because no token came in time"
+            ) from None
 
     def _time_left(self, call: Call[T], wait_s: float = 0.0) -> float | None:
         """Return how long an attempt after that wait may take, or None if it must not begin."""
@@ -356,6 +324,7 @@ class Caller:
             call.token = await self._token(call)
         except Exception as exc:  # noqa: BLE001 - a source of the user's own may raise anything
             call.pausing = False
+            call.lacks_token = isinstance(exc, VoucherError) and classify(exc).remedy == "wait"
             reason = exc if isinstance(exc, VoucherError) else type(exc).__name__
             _log.warning("token: refused, and no new one can be had (%s)", reason)
             return False

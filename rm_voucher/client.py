@@ -17,7 +17,8 @@ from typing import Self
 
 from rm_voucher import protocol
 from rm_voucher.auth import ClientCredentialsToken, TokenSource
-from rm_voucher.caller import Call, Caller
+from rm_voucher.call import Call
+from rm_voucher.caller import Caller
 from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
 from rm_voucher.flow import Flow, FlowPolicy, FlowState
 from rm_voucher.frames import bare

@@ -190,6 +190,11 @@ class Flow:
             failing_s=None if since is None else now - since,
         )
 
+    @property
+    def is_failing(self) -> bool:
+        """Whether all wait for a server that fails."""
+        return self._circuit.failing_since is not None
+
     async def admit(self, operation: str, *, latest: float | None, is_bulk: bool) -> None:
         """Wait for the turn to send an attempt. Cancelling is safe.
 

@@ -10,7 +10,8 @@ import attrs
 
 from rm_voucher import protocol
 from rm_voucher.building import segment
-from rm_voucher.caller import Call, Caller
+from rm_voucher.call import Call
+from rm_voucher.caller import Caller
 from rm_voucher.exceptions import (
     DecodeError,
     InvalidRequestError,

@@ -36,7 +36,7 @@ from rm_voucher import (
     VoucherClient,
     protocol,
 )
-from rm_voucher.caller import Call
+from rm_voucher.call import Call
 from rm_voucher.retry import Safety
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport

@@ -14,8 +14,8 @@ DOCS = Path(__file__).parent.parent / "docs"
 
 # A module may import from layers below its own; within a layer only inside one subpackage. Within
 # L0, `_version`, `exceptions` and then `frames` stand below the others; within L1, `sql_engine` and
-# then `storage` above; within L2, `protocol`
-# above; within L4, `caller` below and `client` above; within L6, `bulk_run` and `bulk` above.
+# then `storage` above; within L2, `protocol` above; within L4, `call` and then `caller` below and
+# `client` above; within L6, `bulk_run` and `bulk` above.
 LAYERS = [
     {"_version", "exceptions"},
     {"frames"},
@@ -36,6 +36,7 @@ LAYERS = [
     {"building", "parsing", "hooks", "signers", "transport.memory", "transport.aiohttp"},
     {"protocol"},
     {"auth", "pager", "recovery"},
+    {"call"},
     {"caller"},
     {"member", "redemption"},
     {"client"},
@@ -118,6 +119,7 @@ NAMES = [
     "L2",
     "L2",
     "L3",
+    "L4",
     "L4",
     "L4",
     "L4",

@@ -9,7 +9,7 @@ import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from rm_voucher.caller import Call
+from rm_voucher.call import Call
 from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import (
     APIError,
