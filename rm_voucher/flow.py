@@ -46,8 +46,8 @@ class FlowPolicy:
             no limit until the server throttles. A throttle (HTTP 429, or an error code of class
             *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
         learns: whether throttles lower the rate for all. False where a server throttles more than
-            one request in a hundred whatever the rate, which would lower it to a few a second;
-            then each call waits by itself.
+            one request in two hundred whatever the rate, which would lower it, in the end to a few
+            a second; then each call waits by itself.
         failing_calls: so many calls in a row that get no answer, one that says that the server
             failed, or one that is not RM's, pause all callers; 20 or more.
         probe_s: how many seconds lie between two calls that are sent to see whether the server is

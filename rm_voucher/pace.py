@@ -18,9 +18,10 @@ _MOST_PER_S = 100_000.0  # which is none
 # A throttle after a cut as recent as this is still of the old rate, or the cut was too small.
 _RECENT_S = 0.25
 _CUT_AGAIN = 0.75
-# One throttle in so many attempts may be chance, and up to so many of them at a time.
+# One throttle in so many attempts may be chance, and up to so many of them at a time: also to begin
+# with, where a rate would be that of the few answers so far, and take a minute to grow.
 _CHANCE = 100
-_MOST_BY_CHANCE = 3
+_MOST_BY_CHANCE = 5
 _REST_S = 0.1  # after a cut, so that the server's bucket fills a little
 _LATE_S = 0.02  # of a turn, that the next ones may catch up
 _METER_S = 0.5
@@ -67,7 +68,7 @@ class Pace:
         self._grown_s = 0.0  # how long the rate has been growing since the last cut
         self._cut_at = float("-inf")
         self._ramp_from: float | None = None
-        self._credit = 0  # attempts, of which each _CHANCE allow a throttle
+        self._credit = _CHANCE * _MOST_BY_CHANCE  # attempts, of which each _CHANCE allow one
         self._meter = _Meter()
         self._next = self._taken_at = float("-inf")
 

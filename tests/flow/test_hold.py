@@ -136,13 +136,13 @@ def free(client: VoucherClient) -> bool:
 
 
 def test_free_again_after_a_hold():
-    """After a hold without a throttle, calls are sent without asking again; after a throttle, or
-    with a rate of the user's, they ask."""
+    """After a hold calls are sent without asking again, also after one throttle, which may be
+    chance; with a rate of the user's they ask."""
 
     async def main(clock: VirtualClock) -> None:
         for status, policy, is_free in (
             (503, None, True),
-            (429, None, False),
+            (429, None, True),
             (503, FlowPolicy(rate_per_s=1000), False),
         ):
             server = Asking(clock, answer(status, retry_after="5"))

@@ -2,6 +2,7 @@
 
 import tracemalloc
 
+import pytest
 from flow.limited import client_at
 from hypothesis import given
 from hypothesis import strategies as st
@@ -138,8 +139,7 @@ def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
 
 
 def test_throttles_by_chance_lower_no_rate():
-    """One throttle in a hundred attempts lowers no rate, however long it goes on; nor do three at
-    once after three hundred, but the fourth does."""
+    """One throttle in a hundred attempts lowers no rate, however long it goes on."""
     clock = Clock()
     flow = flow_on(clock)
     for number in range(1, 50_001):
@@ -149,15 +149,25 @@ def test_throttles_by_chance_lower_no_rate():
             flow.throttled(clock.now, clock.now)
             assert flow.state.rate_per_s is None
     assert flow.state.throttled == 500
+
+
+@pytest.mark.parametrize(
+    ("answers", "borne"), [(0, 0), (99, 0), (100, 1), (499, 4), (500, 5), (9999, 5)]
+)
+def test_throttles_at_once_lower_no_rate(answers, borne):
+    """Nor do five at once, to begin with and again after five hundred answers, but the sixth."""
+    clock = Clock()
     flow = flow_on(clock)
-    for _ in range(300):
+    for _ in range(5):
+        flow.throttled(clock.now, clock.now)
+    for _ in range(answers):
         flow.answered(clock.now, clock.now)
     rates = []
-    for _ in range(4):
+    for _ in range(borne + 1):
         flow.throttled(clock.now, clock.now)
         rates.append(flow.state.rate_per_s)
-    assert rates[:3] == [None] * 3
-    assert rates[3] < 2000
+    assert rates[:-1] == [None] * borne
+    assert 10 <= rates[-1] <= 20_000
 
 
 async def test_lifted_limit_is_forgotten():
