@@ -6,10 +6,11 @@ In real time, against the emulator over HTTP, in a process of its own; the clien
   share of the limit that is used, and the share of the attempts that are throttled. Then the limit
   is doubled: when 90 % of it was first used for 2 s. Then it is halved: the share throttled from
   the fifth second on, for 10 s.
-- A server that answers after 0.1 s is closed for a minute: the attempts meanwhile as a share of
-  those of a minute before, when 90 % of the former speed was first kept for 1 s afterwards, and
-  whether anything was lost: each recipient has a result, and each code that was issued was handed
-  out, or its answer never left the server.
+- A server that answers after 0.1 s is closed for a minute, which is the mildest outage: of what is
+  sent to it meanwhile nothing can be in doubt. The attempts meanwhile as a share of those of a
+  minute before, when 90 % of the former speed was first kept for 1 s afterwards, and whether
+  anything was lost: each recipient has a result, and each code that was issued was handed out, or
+  its answer never left the server. How many recipients failed or are in doubt stands beside it.
 """
 
 import asyncio
@@ -242,7 +243,9 @@ def outage_rows(found: dict[str, Any]) -> Iterator[Row]:
     before = f"{found['per_s']:,.0f}/s before"
     what_after = f"{what}: {SHARE:.0%} of the speed after"
     yield _time(what_after, found["recovered_s"], RECOVERED_S, before)
-    peer = f"{found['issued']:,} issued"
+    # Nobody of these is lost, but they have no voucher.
+    ends = found["summary"]
+    peer = f"{found['issued']:,} issued, {ends['failed']} failed, {ends['unresolved']} unknown"
     lost = found["lost"]
     yield Row(f"{what}: lost", str(lost), peer, "", LOST.text, LOST.is_met_by(lost))
 
