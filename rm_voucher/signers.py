@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import time
+import weakref
 from collections import deque
 from pathlib import Path
 
@@ -31,6 +32,7 @@ _MOST_PROCESSES = 3  # that pay: one event loop gives no more of them enough to 
 _LIMIT = 32  # of what may be asked for
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds, or "max", and of how many
 _POLL_S = 0.001  # for the end of a process that was killed
+_running: weakref.WeakSet[Worker] = weakref.WeakSet()  # of all runs of this program
 
 
 def signers_that_pay() -> int:
@@ -52,10 +54,12 @@ def _quota() -> float:
 class SigningPool:
     """Signs for one run, in one event loop. Start no process for a signer of the caller's own.
 
-    Without a number of ``processes`` it is what pays. Raises `ConfigurationError`.
+    Without a number of ``processes`` it is what pays, less those of other runs: many at once shall
+    not fill a machine with them. Raises `ConfigurationError`.
     """
 
     def __init__(self, signer: Signer, *, processes: int | None) -> None:
+        self._shares = processes is None
         if processes is None:
             processes = signers_that_pay()
         if not isinstance(processes, int) or not 0 <= processes <= _LIMIT:
@@ -159,8 +163,11 @@ class SigningPool:
             if now - self._window_from > _WINDOW_S:
                 self._window_from, self._signed_s = begun, 0.0
             self._signed_s += now - begun
-            if self._signed_s >= _WORTH_S:
-                self._starting = asyncio.create_task(self._start(), name="rm-voucher signers")
+            if self._signed_s >= _WORTH_S and (count := self._free()) > 0:
+                self._starting = asyncio.create_task(self._start(count), name="rm-voucher signers")
+
+    def _free(self) -> int:
+        return self._processes - (len(_running) if self._shares else 0)
 
     def _sign_here(self, text: bytes, future: asyncio.Future[bytes]) -> None:
         if future.done():
@@ -173,15 +180,16 @@ class SigningPool:
         except BaseException as exc:  # noqa: BLE001 - a signer of the caller's own
             future.set_exception(exc)
 
-    async def _start(self) -> None:
+    async def _start(self, count: int) -> None:
         assert isinstance(self._signer, RsaSigner)  # noqa: S101 - for the type checker
         # Nothing may get out of here: the event loop would report it, with the key in its frames.
         try:
             key, size = self._signer.private_key_der(), self._signer.signature_bytes
             self._workers = [
                 Worker(size, self._waiting, self._at_work.append, self._signed, self._ended)
-                for _ in range(self._processes)
+                for _ in range(count)
             ]
+            _running.update(self._workers)
             ends = await asyncio.gather(
                 *(worker.start(key) for worker in self._workers), return_exceptions=True
             )
@@ -210,6 +218,7 @@ class SigningPool:
             asyncio.get_running_loop().call_soon(self._deliver)
 
     def _ended(self, worker: Worker) -> None:
+        _running.discard(worker)
         if worker in self._at_work:
             self._at_work.remove(worker)
             if not self._is_closed:

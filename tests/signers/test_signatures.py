@@ -7,7 +7,9 @@ import signal
 
 import pytest
 from faultstage import until
-from signers.pools import at_work, is_of, processes_of, sign_all, signer_of
+from signers.pools import at_work, is_of, is_over, processes_of, sign_all, signer_of, started
+
+from rm_voucher.signers import SigningPool
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -112,3 +114,23 @@ async def test_the_loop_signs_for_processes_that_get_no_time(signer):
         while pool._workers[0]._out:
             await asyncio.sleep(0)
         await sign_all(pool, signer, 100)
+
+
+async def test_runs_share_the_processes_that_pay(monkeypatch, signer):
+    """Several runs of a program start no more processes than one; who comes later signs on the
+    loop until an earlier run has ended. Who asks for a number gets it."""
+    monkeypatch.setattr("rm_voucher.signers.signers_that_pay", lambda: 2)
+    first, second = (SigningPool(signer, processes=None) for _ in range(2))
+    await started(first)
+    await sign_all(second, signer, 50)
+    assert (first.processes, second.processes) == (2, 0)
+    assert second._starting is None
+    async with at_work(signer, processes=1):
+        pass
+    await first.aclose()
+    await started(second)
+    assert second.processes == 2
+    await sign_all(second, signer, 50)
+    await second.aclose()
+    assert is_over(first)
+    assert is_over(second)
