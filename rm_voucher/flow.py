@@ -20,6 +20,10 @@ __all__ = ["Flow", "FlowPolicy", "FlowState"]
 
 _LEAST_FAILING_CALLS = 20
 _FIRST_PROBE_S = 1.0
+# Of how long it has failed lies between two probes, up to a minute: each may be an issue whose
+# outcome nobody knows.
+_PROBE_SHARE = 1 / 12
+_LONGEST_PROBE_S = 60.0
 _SLICE_S = 0.25  # of a wait, to see what has changed
 
 
@@ -51,7 +55,8 @@ class FlowPolicy:
         failing_calls: so many calls in a row that get no answer, one that says that the server
             failed, or one that is not RM's, pause all callers; 20 or more.
         probe_s: how many seconds lie between two calls that are sent to see whether the server is
-            back. The first come sooner: after one second, then two.
+            back. The first come sooner: after one second, then two. In a long outage it is a
+            twelfth of the time so far, up to a minute: the outcome of each may be unknown.
         patience_s: for how many seconds calls wait for it. After that they fail at once with
             `ConnectTimeoutError`, provably unsent, so each may be repeated, until a probe succeeds.
 
@@ -97,7 +102,7 @@ class _Circuit:
         self._failing_calls = 0
         self._streak = 0
         self._probe_at = 0.0
-        self._next_probe_s = 0.0
+        self._next_probe_s = self._waited_s = 0.0
         self._failed_at = 0.0
         self._worked_at = float("-inf")  # when the last that was answered had been sent
         self.failing_since: float | None = None
@@ -137,7 +142,7 @@ class _Circuit:
         since, policy = self.failing_since, self._policy
         if since is None or now - since < policy.patience_s:
             return False
-        return now - self._failed_at < max(policy.patience_s, 2 * policy.probe_s)
+        return now - self._failed_at < max(policy.patience_s, 2 * self._waited_s)
 
     def take(self, now: float) -> None:
         """Send the probe, if it is one. The next does not wait for its end, which may never be."""
@@ -145,7 +150,9 @@ class _Circuit:
             self._await_probe(now)
 
     def _await_probe(self, now: float) -> None:
-        wait_s = min(self._next_probe_s, self._policy.probe_s)
+        assert self.failing_since is not None  # noqa: S101 - for the type checker
+        long_s = min((now - self.failing_since) * _PROBE_SHARE, _LONGEST_PROBE_S)
+        self._waited_s = wait_s = max(min(self._next_probe_s, self._policy.probe_s), long_s)
         self._next_probe_s = 2 * wait_s
         # Up to half earlier, so that many clients don't come at the same time.
         self._probe_at = now + wait_s * (1 - self._random() / 2)

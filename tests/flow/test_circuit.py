@@ -201,6 +201,28 @@ def test_probes_one_at_a_time(luck, share):
     in_virtual_time(main)
 
 
+@pytest.mark.parametrize(("luck", "most"), [(0.0, 95), (0.5, 125), (0.999, 190)])
+def test_long_outage_costs_few_probes(luck, most):
+    """Each may be an issue whose outcome nobody knows; so in an hour there are about a hundred, and
+    a minute at most lies between two, a twelfth of the outage before that."""
+
+    async def main(clock: VirtualClock) -> None:
+        server = Server(clock)
+        flow = FlowPolicy(patience_s=7200)
+        client = await begin_pause(clock, server, random=lambda: luck, flow=flow)
+        begin = clock.now
+        calls = [asyncio.create_task(client.get("X")) for _ in range(200)]
+        await asyncio.sleep(3600)
+        assert 10 <= sum(when < begin + 60 for when in server.came) <= 30
+        assert most - 20 <= len(server.came) <= most
+        for before, later in itertools.pairwise(server.came):
+            assert later - before <= max(5, min((before - begin) / 12, 60)) + 1
+        server.answer = FOUND
+        await asyncio.gather(*calls, return_exceptions=True)
+
+    in_virtual_time(main)
+
+
 def test_probe_that_succeeds_ends_the_pause_slowly():
     """Once a probe succeeds, all that wait are sent, but not at once: 20 a second, then faster."""
 
