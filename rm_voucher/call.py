@@ -54,6 +54,8 @@ class Call(Generic[T]):
     sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
     is_bulk: bool = False  # one of many, which lets single calls pass
     counted_failure: int = -1  # see `Flow.failed`
+    throttled_at: float | None = None  # first, by the monotonic clock
+    excused: int = 0  # attempts that were throttled, and don't count
 
     @property
     def sent_at(self) -> datetime | None:

@@ -42,6 +42,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher")
 
+_MOST_EXCUSED = 1_000  # attempts: in tests the clock may stand still
 # From a random one on, so that those of several processes can be told apart in one log.
 _attempt_numbers = itertools.count(secrets.randbits(32))
 
@@ -102,6 +103,7 @@ class Caller:
                 sleep=functools.partial(self._pause, call),
                 random=self.random,
                 in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
+                excused=lambda: call.excused,
             )
         except asyncio.CancelledError:
             if call.safety is not Safety.READ and (call.doubt is not None or not call.pausing):
@@ -270,10 +272,23 @@ class Caller:
             self.flow.hold(now + min(error.retry_after_s, self.retry.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
             self.flow.throttled(passed_at, now)
+            self._excuse(call, now)
         elif server_fails(error):
             call.counted_failure = self.flow.failed(call.counted_failure, passed_at, now)
         elif not isinstance(error, ClosedError):
             self.flow.answered(passed_at, now)
+
+    def _excuse(self, call: Call[T], now: float) -> None:
+        """Don't count a throttled attempt of a bulk run, for a while.
+
+        The flow slows the run down. Until it has, or a server's minute is over, each of its calls
+        may meet many throttles.
+        """
+        if call.throttled_at is None:
+            call.throttled_at = now
+        is_borne = call.is_bulk and self.flow.bears_throttles(now - call.throttled_at)
+        if is_borne and self.retry.max_attempts > 1 and call.excused < _MOST_EXCUSED:
+            call.excused += 1
 
     async def _sign(self, call: Call[T]) -> Request:
         """Return the request of the next attempt, which is then about to be sent."""

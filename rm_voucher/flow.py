@@ -59,6 +59,7 @@ class FlowPolicy:
             twelfth of the time so far, up to a minute: the outcome of each may be unknown.
         patience_s: for how many seconds calls wait for it. After that they fail at once with
             `ConnectTimeoutError`, provably unsent, so each may be repeated, until a probe succeeds.
+            For as long, a throttled attempt of a bulk run is none of the retry policy's attempts.
 
     Raises `ConfigurationError`.
     """
@@ -270,6 +271,10 @@ class Flow:
         # Not by the throttle alone: it may pass for chance, and all that wait would go at once.
         if self._circuit.answered(sent_at):
             self._pace.ramp(now)
+
+    def bears_throttles(self, seconds: float) -> bool:
+        """Return whether a call that waits for its end may be throttled for so long."""
+        return self._policy.learns and seconds < self._policy.patience_s
 
     def hold(self, until: float) -> None:
         """Let nobody pass before then: the server asked for it."""

@@ -195,10 +195,12 @@ class RetryPolicy:
         sleep: Callable[[float], Awaitable[None]],
         random: Callable[[], float],
         in_time: Callable[[float], bool] = lambda _: True,
+        excused: Callable[[], int] = lambda: 0,
     ) -> T:
         """Go on after a first attempt that ``failed``, as `run` does.
 
-        ``in_time`` says whether an attempt may still begin after a wait of so many seconds.
+        ``in_time`` says whether an attempt may still begin after a wait of so many seconds;
+        ``excused``, how many of the attempts so far don't count.
         """
         # Only now: tenacity takes longer than all else of a call but its signature, and nearly no
         # call needs it. What it sees first is the attempt that failed.
@@ -214,20 +216,22 @@ class RetryPolicy:
 
         retrying = tenacity.AsyncRetrying(
             stop=lambda state: (
-                state.attempt_number >= self.max_attempts or not in_time(state.upcoming_sleep)
+                state.attempt_number - excused() >= self.max_attempts
+                or not in_time(state.upcoming_sleep)
             ),
             retry=tenacity.retry_if_exception(
                 lambda exc: isinstance(exc, VoucherError) and repeat_after(exc)
             ),
-            wait=lambda state: self._wait_s(state, random()),
+            wait=lambda state: self._wait_s(state, excused(), random()),
             sleep=sleep,
             reraise=True,
         )
         return await retrying(again)
 
-    def _wait_s(self, state: RetryCallState, luck: float) -> float:
+    def _wait_s(self, state: RetryCallState, excused: int, luck: float) -> float:
         # 2**30 is beyond any wait; unbounded it would overflow a float after 1,000 attempts.
-        doubled: float = self.initial_wait_s * 2 ** min(state.attempt_number - 1, 30)
+        doublings = max(0, min(state.attempt_number - excused - 1, 30))
+        doubled: float = self.initial_wait_s * 2**doublings
         wait_s = min(doubled, self.max_wait_s) * (1 - luck / 2)
         error = state.outcome.exception() if state.outcome else None
         if isinstance(error, OutcomeUnknownError):
