@@ -26,6 +26,7 @@ from rm_voucher.exceptions import (
     ConnectTimeoutError,
     InvalidRequestError,
     OutcomeUnknownError,
+    PoolTimeoutError,
     VoucherError,
 )
 from rm_voucher.flow import Flow
@@ -275,7 +276,7 @@ class Caller:
             self._excuse(call, now)
         elif server_fails(error):
             call.counted_failure = self.flow.failed(call.counted_failure, passed_at, now)
-        elif not isinstance(error, ClosedError):
+        elif not isinstance(error, ClosedError | PoolTimeoutError):  # nothing was sent
             self.flow.answered(passed_at, now)
 
     def _excuse(self, call: Call[T], now: float) -> None:

@@ -7,6 +7,7 @@ The tree::
     ├── TransportError              no whole answer arrived
     │   ├── ConnectError            provably not sent
     │   │   ├── ConnectTimeoutError
+    │   │   │   └── PoolTimeoutError    too many calls were out at once
     │   │   └── ClosedError         by a client that was closed; not tried again
     │   └── ResponseLostError       may have been executed
     │       └── ResponseTimeoutError
@@ -58,6 +59,7 @@ __all__ = [
     "OutOfStockError",
     "OutcomeUnknownError",
     "PermissionDeniedError",
+    "PoolTimeoutError",
     "RateLimitError",
     "ResponseLostError",
     "ResponseTimeoutError",
@@ -107,7 +109,14 @@ class ConnectError(TransportError):
 
 
 class ConnectTimeoutError(ConnectError):
-    """No connection in time, or none free in the pool: provably not sent."""
+    """No connection in time, or no turn to send: provably not sent."""
+
+
+class PoolTimeoutError(ConnectTimeoutError):
+    """None of the client's connections became free in time: provably not sent.
+
+    More calls were out than `Limits.max_connections`, and the server was slow.
+    """
 
 
 class ClosedError(ConnectError):

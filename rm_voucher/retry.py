@@ -20,6 +20,7 @@ from rm_voucher.exceptions import (
     ConnectError,
     DecodeError,
     OutcomeUnknownError,
+    PoolTimeoutError,
     ResponseLostError,
     VoucherError,
 )
@@ -138,9 +139,12 @@ def server_fails(error: VoucherError) -> bool:
 
     What answers in its place, such as a page of a gateway, counts: behind it the outcome of each
     issue would be unknown. A conflict or a request that took too long (409, 408) may have been
-    executed, but it is about one request: no reason for others to wait.
+    executed, but it is about one request: no reason for others to wait. Nor is a pool of
+    connections that are all in use.
     """
     outcome = classify(error)
+    if isinstance(error, PoolTimeoutError):
+        return False
     if outcome is Outcome.SERVER_FAILED and isinstance(error, APIError):
         return error.code in ERROR_CODES or (error.http_status or 0) >= 500
     return not outcome.nothing_done or outcome is Outcome.NOT_SENT

@@ -12,6 +12,7 @@ from rm_voucher import (
     ConnectTimeoutError,
     InvalidRequestError,
     OutcomeUnknownError,
+    PoolTimeoutError,
     ResponseLostError,
     ResponseTimeoutError,
     TransportError,
@@ -36,6 +37,7 @@ def test_error_is_in_the_tree(error):
 def test_tree_of_transport_errors():
     """What was provably not sent and what may have been executed are told apart by class."""
     assert ConnectTimeoutError.__mro__[1:4] == (ConnectError, TransportError, VoucherError)
+    assert PoolTimeoutError.__mro__[1] is ConnectTimeoutError
     assert ResponseTimeoutError.__mro__[1:4] == (ResponseLostError, TransportError, VoucherError)
 
 

@@ -49,6 +49,7 @@ EXPORTED = [
     "Page",
     "Pager",
     "PermissionDeniedError",
+    "PoolTimeoutError",
     "RateLimitError",
     "Request",
     "Response",

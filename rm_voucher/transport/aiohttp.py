@@ -15,6 +15,7 @@ from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
+    PoolTimeoutError,
     ResponseLostError,
     ResponseTimeoutError,
     TransportError,
@@ -110,6 +111,7 @@ class AiohttpTransport(Transport):
             asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
         ] = {}  # connections belong to their event loop
         self._closed = False
+        self._out: dict[aiohttp.ClientSession, int] = {}  # how many requests, where there are any
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
         self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
@@ -136,6 +138,23 @@ class AiohttpTransport(Transport):
         session = None if self._closed else self._borrowed or await self._session()
         if session is None or session.closed:
             raise ClosedError(f"{request.operation}: the transport or its session is closed")
+        self._out[session] = self._out.get(session, 0) + 1
+        try:
+            return await self._exchange_over(session, request)
+        except (aiohttp.ConnectionTimeoutError, ConnectTimeoutError):
+            if not self._is_full(session):
+                raise
+        finally:
+            self._out[session] -= 1
+            if not self._out[session]:
+                del self._out[session]
+        raise PoolTimeoutError(f"{request.operation}: no connection became free in time")
+
+    def _is_full(self, session: aiohttp.ClientSession) -> bool:
+        limit = session.connector.limit if session.connector else 0  # 0: none
+        return 0 < limit < self._out[session]
+
+    async def _exchange_over(self, session: aiohttp.ClientSession, request: Request) -> Response:
         known, timeout = self._timeouts
         if request.timeout is not known:  # nearly all requests have the same
             timeout = aiohttp.ClientTimeout(

@@ -13,6 +13,7 @@ from rm_voucher import (
     ClosedError,
     ConnectTimeoutError,
     OutcomeUnknownError,
+    PoolTimeoutError,
     Response,
     RetryPolicy,
     VoucherClient,
@@ -162,6 +163,24 @@ def test_closed_transport_is_no_failing_server():
         async with client_at(clock, server, retry=ONCE) as client:
             await fail(client, 50)
             assert client.flow.failing_s is None
+
+    in_virtual_time(main)
+
+
+def test_full_pool_is_no_failing_server_and_no_sign_of_a_working_one():
+    """Calls that wait in vain for a connection pause nobody, and end no pause."""
+
+    async def main(clock: VirtualClock) -> None:
+        server = Server(clock, PoolTimeoutError("x: full"))
+        async with client_at(clock, server, retry=ONCE) as client:
+            await fail(client, 50)
+            assert client.flow.failing_s is None
+            server.answer = NOT_SENT
+            await fail(client, 20)
+            assert client.flow.failing_s is not None
+            server.answer = PoolTimeoutError("x: full")
+            await fail(client, 1)
+            assert client.flow.failing_s is not None
 
     in_virtual_time(main)
 

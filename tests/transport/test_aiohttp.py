@@ -192,26 +192,6 @@ async def test_connect_tls_to_a_plain_server_is_not_sent():
     assert received[0][0] == 0x16  # a TLS handshake record, and no request
 
 
-async def test_connect_pool_exhausted_is_not_sent():
-    """No connection free in time: the request that waited was not sent."""
-    arrived = asyncio.Event()
-
-    async def hang(reader, writer):
-        arrived.set()
-        await reader.read()
-
-    async with raw_server(hang) as server:
-        transport = AiohttpTransport(limits=Limits(max_connections=1))
-        first = asyncio.create_task(transport.send(to(server)))
-        await arrived.wait()
-        with pytest.raises(ConnectTimeoutError):
-            await transport.send(to(server, timeout=Timeout(connect_s=0.05, attempt_s=30)))
-        first.cancel()
-        await asyncio.wait([first])
-        await transport.aclose()
-        assert len(server.received) == 1
-
-
 async def cut(reader, writer):
     writer.close()
 

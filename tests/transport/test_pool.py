@@ -1,0 +1,57 @@
+"""What a pool of connections that are all in use says, and what it does not."""
+
+import asyncio
+from unittest import mock
+
+import aiohttp
+import attrs
+import pytest
+from rawserver import raw_server
+from yarl import URL
+
+from rm_voucher import ConnectTimeoutError, Limits, PoolTimeoutError, Request, Timeout
+from rm_voucher.transport.aiohttp import AiohttpTransport
+
+REQUEST = Request(operation="get", method="POST", url=URL("http://127.0.0.1:1/"), body=b"{}")
+
+
+def to(server, **changes):
+    return attrs.evolve(REQUEST, url=URL(server.url + "/"), **changes)
+
+
+async def test_connect_pool_exhausted_is_not_sent():
+    """No connection free in time: the request that waited was not sent."""
+    arrived = asyncio.Event()
+
+    async def hang(reader, writer):
+        arrived.set()
+        await reader.read()
+
+    async with raw_server(hang) as server:
+        transport = AiohttpTransport(limits=Limits(max_connections=1))
+        first = asyncio.create_task(transport.send(to(server)))
+        await arrived.wait()
+        with pytest.raises(PoolTimeoutError, match=r"^get: no connection became free in time$"):
+            await transport.send(to(server, timeout=Timeout(connect_s=0.05, attempt_s=30)))
+        first.cancel()
+        await asyncio.wait([first])
+        await transport.aclose()
+        assert len(server.received) == 1
+
+
+@pytest.mark.parametrize("limit", [0, 2])
+async def test_connect_timeout_with_few_out_is_the_servers(limit):
+    """Where a connection was free, or their number has no limit, it says that the server is not
+    there. Nothing is kept of what was out."""
+
+    async def late(*_, **__):
+        raise aiohttp.ConnectionTimeoutError
+
+    connector = aiohttp.TCPConnector(limit=limit)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        transport = AiohttpTransport(session)
+        with mock.patch.object(connector, "connect", late):
+            sending = (transport.send(attrs.evolve(REQUEST, method=m)) for m in ("POST", "GET"))
+            ends = await asyncio.gather(*sending, return_exceptions=True)
+        assert [type(end) for end in ends] == [ConnectTimeoutError] * 2
+        assert transport._out == {}
