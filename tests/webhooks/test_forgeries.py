@@ -19,7 +19,7 @@ from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.signing import RsaSigner, format_signature, parse_signature
 from rm_voucher.webhooks import CallbackStep, VoucherEvent
 
-CASES = int(os.environ.get("FUZZ_CASES", "30000"))
+CASES = int(os.environ.get("FUZZ_CASES", "20000"))
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 GOOD = deliver()
 OTHER_URL = "https://other.invalid/callback"

@@ -221,7 +221,7 @@ class Stores(RuleBasedStateMachine):
         assert memory == sql
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 30), ("postgresql", 15)])
+@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 20), ("postgresql", 10)])
 def test_stores_agree(kind: str, examples: int, request: pytest.FixtureRequest) -> None:
     """Memory and databases answer the same, whatever is asked, and after opening again."""
     url = "" if kind == "sqlite" else request.getfixturevalue("postgres_events_url")
