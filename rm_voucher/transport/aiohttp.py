@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import ssl
 from collections.abc import AsyncGenerator
@@ -111,7 +112,9 @@ class AiohttpTransport(Transport):
             asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
         ] = {}  # connections belong to their event loop
         self._closed = False
-        self._out: dict[aiohttp.ClientSession, int] = {}  # how many requests, where there are any
+        # The requests that are out, in their order, where there are any.
+        self._out: dict[aiohttp.ClientSession, dict[object, None]] = {}
+        self._answers = 0
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
         self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
@@ -138,21 +141,23 @@ class AiohttpTransport(Transport):
         session = None if self._closed else self._borrowed or await self._session()
         if session is None or session.closed:
             raise ClosedError(f"{request.operation}: the transport or its session is closed")
-        self._out[session] = self._out.get(session, 0) + 1
+        out, place = self._out.setdefault(session, {}), object()
+        out[place], before = None, self._answers
         try:
-            return await self._exchange_over(session, request)
+            response = await self._exchange_over(session, request)
+            self._answers += 1
+            return response
         except (aiohttp.ConnectionTimeoutError, ConnectTimeoutError):
-            if not self._is_full(session):
+            limit = session.connector.limit if session.connector else 0  # 0: none
+            # Where nothing was answered, the oldest had the connections, and met no server.
+            is_old = place in itertools.islice(out, limit) and self._answers == before
+            if not 0 < limit < len(out) or is_old:
                 raise
         finally:
-            self._out[session] -= 1
-            if not self._out[session]:
+            del out[place]
+            if not out:
                 del self._out[session]
         raise PoolTimeoutError(f"{request.operation}: no connection became free in time")
-
-    def _is_full(self, session: aiohttp.ClientSession) -> bool:
-        limit = session.connector.limit if session.connector else 0  # 0: none
-        return 0 < limit < self._out[session]
 
     async def _exchange_over(self, session: aiohttp.ClientSession, request: Request) -> Response:
         known, timeout = self._timeouts
