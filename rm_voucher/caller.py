@@ -218,7 +218,9 @@ class Caller:
         call.pausing = True
         try:
             async with asyncio.timeout(None if latest is None else latest - self.monotonic()):
-                await self.flow.admit(operation, latest=latest, is_bulk=call.is_bulk)
+                # A bulk run's calls wait for their ends: at once, they would end it in no time.
+                soonest = None if call.is_bulk else latest
+                await self.flow.admit(operation, latest=soonest, is_bulk=call.is_bulk)
         except ConnectTimeoutError:
             call.given_up = True
             raise

@@ -19,6 +19,7 @@ from rm_voucher.settings import positive
 __all__ = ["Flow", "FlowPolicy", "FlowState"]
 
 _LEAST_FAILING_CALLS = 20
+_MOST_BORNE_S = 120.0  # for which a call of a bulk run may be throttled: two of a server's minutes
 _FIRST_PROBE_S = 1.0
 # Of how long it has failed lies between two probes, up to a minute: each may be an issue whose
 # outcome nobody knows.
@@ -59,7 +60,8 @@ class FlowPolicy:
             twelfth of the time so far, up to a minute: the outcome of each may be unknown.
         patience_s: for how many seconds calls wait for it. After that they fail at once with
             `ConnectTimeoutError`, provably unsent, so each may be repeated, until a probe succeeds.
-            For as long, a throttled attempt of a bulk run is none of the retry policy's attempts.
+            For as long, but two minutes at most, a throttled attempt of a call of a bulk run is
+            none of the retry policy's attempts.
 
     Raises `ConfigurationError`.
     """
@@ -274,7 +276,7 @@ class Flow:
 
     def bears_throttles(self, seconds: float) -> bool:
         """Return whether a call that waits for its end may be throttled for so long."""
-        return self._policy.learns and seconds < self._policy.patience_s
+        return self._policy.learns and seconds < min(self._policy.patience_s, _MOST_BORNE_S)
 
     def hold(self, until: float) -> None:
         """Let nobody pass before then: the server asked for it."""

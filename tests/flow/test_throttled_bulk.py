@@ -8,9 +8,11 @@ from simulation.clock import VirtualClock
 from rm_voucher import (
     BulkResult,
     BulkStatus,
+    ConnectTimeoutError,
     FlowPolicy,
     RateLimitError,
     RetryPolicy,
+    Timeout,
     VoucherClient,
     bulk_issue,
 )
@@ -48,17 +50,19 @@ async def issue_all(client: VoucherClient, count: int) -> list[BulkResult[int]]:
         return [result async for result in run]
 
 
-def test_throttles_without_end_end_a_call():
-    """After `patience_s` they count as attempts: the recipient ends FAILED, with no voucher."""
+@pytest.mark.parametrize(("patience_s", "borne_s"), [(60, 60), (3600, 120)])
+def test_throttles_without_end_end_a_call(patience_s, borne_s):
+    """After `patience_s`, and after two minutes, they count as attempts: the recipient ends FAILED,
+    with no voucher."""
 
     async def main(clock: VirtualClock) -> None:
         server = LimitedServer(clock, by_chance=1.0)
-        flow = FlowPolicy(patience_s=60)
+        flow = FlowPolicy(patience_s=patience_s)
         results = await issue_all(client_at(clock, server, flow=flow), 4)
         assert {type(result.error) for result in results} == {RateLimitError}
         assert {result.status for result in results} == {BulkStatus.FAILED}
         assert all(result.attempts > 6 for result in results)
-        assert 60 < clock.now - 1000 < 120
+        assert borne_s < clock.now - 1000 < borne_s + 60
 
     in_virtual_time(main)
 
@@ -87,3 +91,19 @@ async def test_throttles_end_where_the_clock_stands_still(make_client):
     client = make_client(ScriptedServer([THROTTLED] * 2000), monotonic=lambda: 1000.0)
     (result,) = await issue_all(client, 1)
     assert result.attempts == 1006
+
+
+def test_deadlines_end_no_run_in_no_time():
+    """While all wait, a recipient's call waits until its own deadline: refused at once, thousands
+    would be FAILED in a second."""
+
+    async def main(clock: VirtualClock) -> None:
+        client = client_at(
+            clock, LimitedServer(clock), timeout=Timeout(connect_s=5, attempt_s=10, total_s=20)
+        )
+        client._caller.flow.hold(clock.now + 600)
+        results = await issue_all(client, 8)
+        assert {type(result.error) for result in results} == {ConnectTimeoutError}
+        assert clock.now == pytest.approx(1000 + 2 * 15, abs=1)
+
+    in_virtual_time(main)
