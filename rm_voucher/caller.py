@@ -218,9 +218,9 @@ class Caller:
         call.pausing = True
         try:
             async with asyncio.timeout(None if latest is None else latest - self.monotonic()):
-                # A bulk run's calls wait for their ends: at once, they would end it in no time.
-                soonest = None if call.is_bulk else latest
-                await self.flow.admit(operation, latest=soonest, is_bulk=call.is_bulk)
+                # Refused at once, all calls of a bulk run would fail in no time: each waits on.
+                refused_after = None if call.is_bulk else latest
+                await self.flow.admit(operation, latest=refused_after, is_bulk=call.is_bulk)
         except ConnectTimeoutError:
             call.given_up = True
             raise

@@ -131,7 +131,8 @@ def structure(obj: object, cls: type[T], *, path: str = "$") -> T:
     """
     try:
         model: T = _reader(cls)(obj, cls)
-    except Exception:  # noqa: BLE001 - cattrs raises whatever its hooks do: see below
+    # Whatever the hooks raise: nothing is hidden, because all of it is read again, and explained.
+    except Exception:  # noqa: BLE001 - hooks are any functions, also those of a later cattrs
         model = _structure_explaining(obj, cls, path)
     return model
 
@@ -145,7 +146,7 @@ def structure_all(
     for index, item in enumerate(items, first):
         try:
             model = read(item, cls)
-        except Exception:  # noqa: BLE001 - as in `structure`
+        except Exception:  # noqa: BLE001 - read again, and explained, as in `structure`
             model = _structure_explaining(item, cls, f"{path}[{index}]")
         models.append(model)
     return models

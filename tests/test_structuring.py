@@ -109,7 +109,7 @@ def read(converter, value, model):
     """Return what a converter makes of a value, with the type of each field; None: it refuses."""
     try:
         found = converter.structure(value, model)
-    except Exception:  # noqa: BLE001 - cattrs raises whatever its hooks do
+    except Exception:  # noqa: BLE001 - how a value is refused differs; that both refuse it is held
         return None
     assert type(found) is model
     return found, [type(getattr(found, field.name)) for field in attrs.fields(model)]

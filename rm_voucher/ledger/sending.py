@@ -165,7 +165,7 @@ class Sender:
             if call.pausing:  # nothing of it is in flight
                 await self._end(batch_key, attempt_id, AttemptState.REJECTED)
             raise
-        except Exception:  # a defect, raised below: what it did is unknown
+        except Exception:  # a defect of any kind, raised below: noted first, or a voucher is lost
             await self._doubt(client, batch_key, attempt_id)
             raise
         item = Confirm(
