@@ -427,23 +427,6 @@ async def test_closed_transport_sends_nothing():
         await transport.send(REQUEST)
 
 
-async def test_closing_under_a_waiting_call_is_an_error_not_a_cancellation():
-    """A call that waits for a connection when the transport closes ends in an error of ours."""
-    arrived = asyncio.Event()
-
-    async def hang(reader, writer):
-        arrived.set()
-        await reader.read()
-
-    async with raw_server(hang) as server:
-        transport = AiohttpTransport(limits=Limits(max_connections=1))
-        calls = [asyncio.create_task(transport.send(to(server))) for _ in range(2)]
-        await arrived.wait()
-        await transport.aclose()
-        ended = await asyncio.gather(*calls, return_exceptions=True)
-        assert [isinstance(error, TransportError) for error in ended] == [True, True]
-
-
 def test_one_transport_over_several_event_loops():
     """A transport made once serves event loops one after the other."""
     transport = AiohttpTransport()
