@@ -94,7 +94,7 @@ def simulation(session: nox.Session) -> None:
 def fuzz(session: nox.Session) -> None:
     """Try 200,000 spoilt answers and forged deliveries; FUZZ_SEED=… tries others."""
     session.install("-e", ".[dev]")
-    files = ("tests/test_mutations.py", "tests/webhooks/test_forgeries.py")
+    files = ("tests/wire/test_spoilt_answers.py", "tests/webhooks/test_forgeries.py")
     session.run("pytest", "-s", *files, env={"FUZZ_CASES": "200000"})
 
 

@@ -18,7 +18,7 @@ import pydantic_peer as peer
 from common import Row, at_most, compared, main, say
 
 from rm_voucher import Expiry, Response, Voucher, VoucherStatus
-from rm_voucher.protocol import parse_vouchers
+from rm_voucher.wire.operations import parse_vouchers
 
 PYDANTIC = at_most(1.4)
 ORJSON = at_most(5.5)

@@ -27,12 +27,12 @@ from common import Row, at_least, at_most, compared, figure, in_fresh_process, m
 from http_load import Outcome, Signed, ask, load, signed_issues, token_request
 
 from rm_voucher import Environment
-from rm_voucher.building import text_to_sign, with_signature
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.routes import _cursor
-from rm_voucher.protocol import build_token, build_vouchers, parse_token
 from rm_voucher.signing import RsaSigner, RsaVerifier
+from rm_voucher.wire.operations import build_token, build_vouchers, parse_token
+from rm_voucher.wire.requests import text_to_sign, with_signature
 
 FORM = "{:,.0f} issues/s"
 PER_S = at_least(4_000, FORM)

@@ -19,9 +19,9 @@ from common import Row, at_least, figure, main, say
 from sqlalchemy.engine import make_url
 
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.commands import Confirm, Listed, Started
-from rm_voucher.ledger.settling import list_codes
-from rm_voucher.ledger.transitions import confirm
+from rm_voucher.ledger.rules.commands import Claimed, Confirm, Listed
+from rm_voucher.ledger.rules.settling import list_codes
+from rm_voucher.ledger.rules.transitions import confirm
 
 FORM = "{:,.0f} records/s"
 BARS = {"SQLite": at_least(15_000, FORM), "PostgreSQL": at_least(8_000, FORM)}
@@ -35,7 +35,7 @@ async def issue_all(ledger: Ledger, names: Iterator[int], tasks: int = TASKS) ->
     async def work() -> None:
         for number in names:
             answer = await ledger.sender.ask("BENCH", "", f"member {number}")
-            assert isinstance(answer, Started)
+            assert isinstance(answer, Claimed)
             item = Confirm(
                 batch="BENCH",
                 request_id=f"member {number}",

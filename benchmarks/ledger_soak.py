@@ -17,8 +17,8 @@ from ledger import issue_all
 from loops import percentile, watch
 
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.commands import Listed
-from rm_voucher.ledger.settling import list_codes
+from rm_voucher.ledger.rules.commands import Listed
+from rm_voucher.ledger.rules.settling import list_codes
 
 SPREAD_MIB = 50
 STALL_MS = 20

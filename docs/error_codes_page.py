@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rm_voucher.error_codes import ERROR_CODES, CodeClass
+from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
 
 PAGE = Path(__file__).with_name("error-codes.md")
 HEAD = """\
 # Error codes
 
 What is known of each of Revenue Monster's error codes. The codes are those of RM's page *Appendix
-1: Error Codes*; classes and remedies are this library's. They stand in `rm_voucher.error_codes`,
+1: Error Codes*; classes and remedies are this library's. They stand in `rm_voucher.wire.error_codes`,
 from which `python docs/error_codes_page.py` writes this page. A code that is not listed raises
 `APIError` itself.
 

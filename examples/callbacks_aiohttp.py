@@ -14,7 +14,7 @@ from aiohttp import web
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, create_engine
 
 from rm_voucher import VoucherClient, VoucherStatus, webhooks
-from rm_voucher.storage import Transaction
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.webhooks.aiohttp import webhook_routes
 
 POLLER = web.AppKey("POLLER", webhooks.CallbackPoller)  # after an issue: await .expect(code)

@@ -17,7 +17,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, create_engine
 from starlette.routing import Route
 
 from rm_voucher import VoucherClient, VoucherStatus, webhooks
-from rm_voucher.storage import Transaction
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.webhooks.asgi import WebhookApp
 
 REDEMPTIONS = Table(

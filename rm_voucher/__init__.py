@@ -1,16 +1,21 @@
 """An asyncio client for Revenue Monster's voucher API.
 
 This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.memory`,
-`rm_voucher.emulator`, `rm_voucher.ledger`, `rm_voucher.converters`, `rm_voucher.signing` and
+`rm_voucher.emulator`, `rm_voucher.ledger`, `rm_voucher.converters`, `rm_voucher.signing.signature` and
 `rm_voucher.otel` are imported by name.
 """
 
 from rm_voucher._version import __version__
-from rm_voucher.auth import ClientCredentialsToken, StaticToken, TokenSource
-from rm_voucher.bulk import bulk_issue
-from rm_voucher.bulk_results import BulkResult, BulkStatus, BulkSummary
-from rm_voucher.bulk_run import BulkIssue
-from rm_voucher.client import VoucherClient
+from rm_voucher.auth.client_credentials import ClientCredentialsToken
+from rm_voucher.auth.store import FileTokenStore, TokenStore
+from rm_voucher.bulk.issue import bulk_issue
+from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
+from rm_voucher.bulk.run import BulkIssue
+from rm_voucher.calls.flow import FlowPolicy, FlowState
+from rm_voucher.calls.hooks import Attempt, AttemptResult, Hook
+from rm_voucher.calls.outcomes import Outcome, Safety
+from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.token_source import StaticToken, TokenSource
 from rm_voucher.exceptions import (
     APIError,
     AuthenticationError,
@@ -40,9 +45,6 @@ from rm_voucher.exceptions import (
     VoucherError,
     VoucherStateError,
 )
-from rm_voucher.flow import FlowPolicy, FlowState
-from rm_voucher.hooks import Attempt, AttemptResult, Hook
-from rm_voucher.member import Member
 from rm_voucher.models import (
     BatchStatus,
     Expiry,
@@ -56,10 +58,10 @@ from rm_voucher.models import (
     VoucherStatus,
     VoucherType,
 )
-from rm_voucher.pager import Pager
-from rm_voucher.retry import Outcome, RetryPolicy, Safety
+from rm_voucher.service.client import VoucherClient
+from rm_voucher.service.member import Member
+from rm_voucher.service.pager import Pager
 from rm_voucher.settings import Credentials, Environment, Limits, Timeout
-from rm_voucher.token_store import FileTokenStore, TokenStore
 from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = [

@@ -20,22 +20,6 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-__all__ = [
-    "BatchStatus",
-    "ErrorBody",
-    "Expiry",
-    "ExpiryType",
-    "IssuedVoucher",
-    "Origin",
-    "Page",
-    "Token",
-    "Voucher",
-    "VoucherBatch",
-    "VoucherStatus",
-    "VoucherType",
-    "mask",
-]
-
 T_co = TypeVar("T_co", covariant=True)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from opentelemetry.trace import SpanKind, Status, StatusCode, TracerProvider, get_tracer
 
 from rm_voucher._version import __version__
-from rm_voucher.hooks import Attempt, AttemptResult
+from rm_voucher.calls.hooks import Attempt, AttemptResult
 
 __all__ = ["OpenTelemetryHook"]
 

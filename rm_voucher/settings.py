@@ -21,9 +21,7 @@ import attrs
 from yarl import URL
 
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.frames import bare
-
-__all__ = ["Credentials", "Environment", "Limits", "Timeout"]
+from rm_voucher.redaction import hide_locals
 
 
 def _variable(env: Mapping[str, str], name: str) -> str:
@@ -55,7 +53,7 @@ class Credentials:
     private_key: str | bytes | Path = attrs.field(repr=False)
 
     @classmethod
-    @bare
+    @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Return the credentials that the ``RM_…`` variables give; see the module."""
         env = os.environ if env is None else env
@@ -71,7 +69,7 @@ class Credentials:
             raise ConfigurationError("Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set.")
         return cls(_variable(env, "RM_CLIENT_ID"), _variable(env, "RM_CLIENT_SECRET"), key)
 
-    @bare
+    @hide_locals
     def private_key_pem(self) -> bytes:
         """Return the key's PEM bytes, reading the file if it is one. Reads the disk at each call.
 
@@ -109,7 +107,7 @@ def _read_key_file(path: Path) -> bytes:
 
 
 _MAX_KEY_FILE_BYTES = 64 * 1024
-Credentials.__init__ = bare(Credentials.__init__)  # type: ignore[method-assign] # attrs made it
+Credentials.__init__ = hide_locals(Credentials.__init__)  # type: ignore[method-assign] # attrs made it
 
 
 @attrs.frozen
@@ -134,13 +132,13 @@ class Environment:
             object.__setattr__(self, name, text)  # frozen; still under construction
 
     @classmethod
-    @bare
+    @hide_locals
     def at(cls, url: str) -> Self:
         """Return an environment with both servers at one URL, as the emulator's are."""
         return cls(url, url)
 
     @classmethod
-    @bare
+    @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
         """Return the environment that the ``RM_…`` variables give; sandbox by default."""
         env = os.environ if env is None else env
@@ -151,7 +149,7 @@ class Environment:
         )
 
     @classmethod
-    @bare
+    @hide_locals
     def named(cls, name: str) -> Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
         known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
@@ -193,7 +191,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-Environment.__init__ = bare(Environment.__init__)  # type: ignore[method-assign] # attrs made it
+Environment.__init__ = hide_locals(Environment.__init__)  # type: ignore[method-assign] # attrs made it
 Environment.SANDBOX = Environment(
     "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"
 )

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 import attrs
 
-__all__ = ["Field", "write_structure_fn"]
-
 T = TypeVar("T")
 
 

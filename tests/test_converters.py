@@ -8,9 +8,9 @@ import attrs
 import cattrs
 import orjson
 import pytest
-from conftest import payload
 from hypothesis import given
 from hypothesis import strategies as st
+from support.answers import payload
 
 from rm_voucher import DecodeError, IssuedVoucher, Token, Voucher, VoucherBatch
 from rm_voucher.converters import (

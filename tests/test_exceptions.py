@@ -19,7 +19,7 @@ from rm_voucher import (
     Voucher,
     VoucherError,
 )
-from rm_voucher.frames import bare
+from rm_voucher.redaction import hide_locals
 
 ALL = [
     value
@@ -100,7 +100,7 @@ def test_outcome_unknown_hides_the_code():
 async def test_bare_leaves_what_the_caller_handles_alone():
     """An error that the user was handling keeps its traceback and its place as the context."""
 
-    @bare
+    @hide_locals
     async def fails():
         raise ConnectError("get: no connection")
 
@@ -117,7 +117,7 @@ async def test_bare_ends_with_an_error_that_is_its_own_context():
     """One instance raised again and again, while another is handled, makes a ring of contexts."""
     again = ConnectError("get: no connection")
 
-    @bare
+    @hide_locals
     async def fails():
         try:
             raise again

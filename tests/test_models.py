@@ -5,7 +5,7 @@ import pickle
 from decimal import Decimal
 
 import pytest
-from conftest import payload
+from support.answers import payload
 
 from rm_voucher import ExpiryType, IssuedVoucher, Origin, Voucher, VoucherBatch, VoucherStatus
 from rm_voucher.converters import structure

@@ -3,11 +3,12 @@
 import asyncio
 
 import pytest
-from conftest import ISSUED, ScriptedServer, ok, payload, rm_error
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, get_current_span
+from support.answers import ISSUED, ok, payload, rm_error
+from support.scripted_server import ScriptedServer
 
 from rm_voucher import (
     ConnectError,

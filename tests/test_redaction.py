@@ -5,8 +5,8 @@ import contextlib
 import logging
 
 import pytest
-from leaks import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans
-from trouble import (
+from support.canaries import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans
+from support.troubles import (
     CHANGING,
     MEETINGS,
     OPERATIONS,
@@ -86,7 +86,7 @@ async def test_error_of_a_renewed_token_shows_nothing(check, operation, server):
     ended = await outcome_of(OPERATIONS[operation](client))
     assert isinstance(ended, VoucherError)
     assert len(bought) > 1
-    check(world, ended, client, client._caller.tokens)
+    check(world, ended, client, client.caller.tokens)
 
 
 async def cancelled(operation, arrived):
@@ -191,7 +191,7 @@ async def test_store_that_fails_shows_nothing(check, caplog, failing, server):
     ended = await outcome_of(client.get(CODE))
     assert isinstance(ended, VoucherError) == (server != "success")
     assert "the store failed (RuntimeError)" in caplog.text
-    check(world, ended, client, client._caller.tokens)
+    check(world, ended, client, client.caller.tokens)
 
 
 @pytest.mark.parametrize("server", TOKEN_SERVERS)
@@ -294,9 +294,9 @@ async def test_values_show_nothing(check):
     client = world.client()
     values = [await operation(client) for operation in OPERATIONS.values()]
     assert len(values) == len(OPERATIONS)
-    member, source = client.member("60", PHONE), client._caller.tokens
+    member, source = client.member("60", PHONE), client.caller.tokens
     pagers = client.vouchers("KEY"), member.vouchers()
-    call = client._issue_call("KEY")
+    call = client.issue_call("KEY")
     call.code, call.token = CODE, await source.token()
     held = source._held
-    check(world, client, client._caller, member, source, held, held.token, call, *pagers, *values)
+    check(world, client, client.caller, member, source, held, held.token, call, *pagers, *values)

@@ -5,9 +5,9 @@ import contextlib
 import socket
 
 import pytest
-from leaks import CANARIES, ECHO, in_error, in_reprs
-from rawserver import http, raw_server
-from trouble import OPERATIONS, CanarySigner, outcome_of
+from support.canaries import CANARIES, ECHO, in_error, in_reprs
+from support.http_servers import http, raw_server
+from support.troubles import OPERATIONS, CanarySigner, outcome_of
 
 from rm_voucher import (
     Credentials,
@@ -61,7 +61,7 @@ async def client_of(url, **options):
 
 def check(client, ended):
     assert isinstance(ended, VoucherError)
-    assert in_error(ended) + in_reprs(client, client._caller, ended) == []
+    assert in_error(ended) + in_reprs(client, client.caller, ended) == []
 
 
 @pytest.mark.parametrize("server", SERVERS)

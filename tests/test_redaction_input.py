@@ -7,8 +7,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 import pytest
-from conftest import KEY_FILE
-from leaks import (
+from support.canaries import (
     CANARIES,
     CODE,
     ECHO,
@@ -21,7 +20,8 @@ from leaks import (
     in_spans,
     in_text,
 )
-from trouble import PHONE, PIN, World, outcome_of
+from support.files import KEY_FILE
+from support.troubles import PHONE, PIN, World, outcome_of
 
 from rm_voucher import (
     APIError,
@@ -251,6 +251,6 @@ def test_key_that_is_right_is_not_shown(monkeypatch):
     """A client that was made keeps its key to itself, with all that it made of it."""
     key = KEY_FILE.read_text()
     client = VoucherClient(Credentials("id", SECRET, key), environment=Environment.SANDBOX)
-    shown = repr(client) + repr(client._caller) + repr(client._caller.signer)
+    shown = repr(client) + repr(client.caller) + repr(client.caller.signer)
     assert not any(line in shown for line in key.splitlines()[1:-1])
     assert found_in(shown) == []

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from conftest import KEY_FILE
+from support.files import KEY_FILE
 
 from rm_voucher import ConfigurationError, Credentials, Environment, Limits, RetryPolicy, Timeout
 

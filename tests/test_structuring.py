@@ -2,9 +2,9 @@
 
 import attrs
 import pytest
-from conftest import payload
 from hypothesis import given
 from hypothesis import strategies as st
+from support.answers import payload
 
 from rm_voucher import (
     BatchStatus,

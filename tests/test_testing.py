@@ -9,7 +9,7 @@ import sys
 import textwrap
 
 import pytest
-from conftest import PUBLIC_KEY_FILE
+from support.files import PUBLIC_KEY_FILE
 
 # What is installed beside it and is not needed only takes time to load.
 ALONE = tuple(f"-pno:{name}" for name in ("anyio", "hypothesispytest", "pytest_cov", "socket"))

@@ -61,9 +61,7 @@ from rm_voucher.cli.recipients import count_recipients, read_recipients
 from rm_voucher.cli.serve import emulator
 from rm_voucher.cli.webhook import webhook_app
 from rm_voucher.converters import format_time, unstructure
-from rm_voucher.protocol import build_issue
-
-__all__ = ["app", "run"]
+from rm_voucher.wire.operations import build_issue
 
 _MISTAKE = 2
 

@@ -16,8 +16,6 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator
 
-__all__ = ["is_memory", "make_client", "make_memory_client"]
-
 _MEMORY = "memory"
 _CREDENTIAL_VARIABLES = (
     "RM_CLIENT_ID",

@@ -30,8 +30,6 @@ from rm_voucher.cli.output import OutputError, Results, json_line, say, write_ou
 from rm_voucher.cli.progress import show_progress
 from rm_voucher.ledger import Ledger
 
-__all__ = ["INTERRUPTED", "Report", "exit_code_of", "run_issue", "run_until_interrupted"]
-
 INTERRUPTED = 130
 
 

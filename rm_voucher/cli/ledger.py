@@ -27,8 +27,6 @@ from rm_voucher.cli.output import ResultFile, csv_line, json_line, say, write_ou
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 
-__all__ = ["ledger_app"]
-
 _UNKNOWN = 4
 _MANY = 20  # attempts, on a screen
 _COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")

@@ -11,21 +11,6 @@ from rm_voucher import ConfigurationError, FlowPolicy, LedgerError
 from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
 
-__all__ = [
-    "SETTLE_S",
-    "EnvironmentOption",
-    "ExclusiveOption",
-    "JsonOption",
-    "NoBalanceCheckOption",
-    "RateOption",
-    "SettleOption",
-    "flow_policy",
-    "open_existing_ledger",
-    "open_ledger",
-    "parse_instant",
-    "without_password",
-]
-
 SETTLE_S = 300.0
 
 EnvironmentOption = Annotated[
@@ -113,7 +98,7 @@ def open_existing_ledger(
 ) -> Ledger:
     """Return the ledger that a command names, which must be there: an empty one settles nothing."""
     ledger = open_ledger(url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance)
-    from rm_voucher.storage import database_file, parse_url  # an extra, and it is installed
+    from rm_voucher.database.engine import database_file, parse_url  # an extra, and it is installed
 
     if url.startswith("sqlite"):
         file = database_file(parse_url(url))

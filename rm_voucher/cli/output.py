@@ -23,22 +23,8 @@ from typing import IO, Self, TextIO
 
 import orjson
 
-from rm_voucher.bulk_results import BulkResult
+from rm_voucher.bulk.results import BulkResult
 from rm_voucher.exceptions import ConfigurationError, VoucherError
-
-__all__ = [
-    "OutputError",
-    "ResultFile",
-    "ResultStream",
-    "Results",
-    "csv_line",
-    "json_line",
-    "logged_to_person",
-    "printable",
-    "say",
-    "write_err",
-    "write_out",
-]
 
 COLUMNS = ("recipient", "code", "qr_url", "status", "error")
 

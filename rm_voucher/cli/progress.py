@@ -15,10 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column
 
 from rm_voucher import FlowState
-from rm_voucher.bulk_results import BulkSummary
+from rm_voucher.bulk.results import BulkSummary
 from rm_voucher.cli.output import say
-
-__all__ = ["show_progress"]
 
 _LINES = 10
 _LOOK_S = 0.25  # how often the flow is looked at: while all wait, nothing else tells of it

@@ -12,8 +12,6 @@ from typing import TextIO
 
 from rm_voucher.exceptions import ConfigurationError
 
-__all__ = ["count_recipients", "read_recipients"]
-
 COLUMN = "recipient"
 MAX_RECIPIENTS = 1_000_000
 MAX_CHARS = 1_000

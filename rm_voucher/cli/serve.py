@@ -19,9 +19,7 @@ from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
 from rm_voucher.emulator.request_log import LOGGER
-from rm_voucher.protocol import build_issue
-
-__all__ = ["emulator"]
+from rm_voucher.wire.operations import build_issue
 
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 

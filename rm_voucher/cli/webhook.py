@@ -27,8 +27,6 @@ from rm_voucher.webhooks import (
 )
 from rm_voucher.webhooks.aiohttp import webhook_routes
 
-__all__ = ["webhook_app"]
-
 _REFUSED = 1
 _MAX_FILE_BYTES = 1024 * 1024
 _LOGGER = logging.getLogger("rm_voucher.webhooks")

@@ -14,7 +14,6 @@ from contextlib import AbstractAsyncContextManager
 from random import Random
 from typing import TYPE_CHECKING, Any, Unpack
 
-from rm_voucher.client import VoucherClient
 from rm_voucher.converters import structure
 from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.engine import Engine
@@ -30,14 +29,13 @@ from rm_voucher.emulator.stock import BatchOptions
 from rm_voucher.emulator.timeline import Timeline
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
+from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Credentials, Environment
-from rm_voucher.signing import RsaSigner, RsaVerifier
+from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
 from rm_voucher.transport.base import Request, Response, Transport
 
 if TYPE_CHECKING:
     from rm_voucher.emulator.server import Server
-
-__all__ = ["Emulator"]
 
 _URL = "https://emulator.invalid"
 

@@ -23,10 +23,9 @@ from rm_voucher.emulator.timeline import Timeline
 from rm_voucher.exceptions import TransportError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.settings import Timeout
-from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
+from rm_voucher.signing.rsa import RsaSigner
+from rm_voucher.signing.signature import canonical_json, format_signature, string_to_sign
 from rm_voucher.transport.base import Request, Transport
-
-__all__ = ["Callbacks", "Delivery"]
 
 _ATTEMPTS = 5
 _INTERVAL_S = 60.0

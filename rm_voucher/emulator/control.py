@@ -26,8 +26,6 @@ from rm_voucher.transport.base import Response
 if TYPE_CHECKING:
     from rm_voucher.emulator.app import Emulator
 
-__all__ = ["HOST", "PREFIX", "control", "problem_response", "refuses"]
-
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 """What a Host header is: a name or an address, and a port."""
 PREFIX = "/_emulator"

@@ -18,10 +18,8 @@ from rm_voucher.emulator.reply import Ending, Reply, gateway_page, refusal, spoi
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.timeline import Timeline
-from rm_voucher.signing import canonical_json, is_too_deep
+from rm_voucher.signing.signature import canonical_json, is_too_deep
 from rm_voucher.transport.base import Request, Response
-
-__all__ = ["Engine"]
 
 
 class Engine:

@@ -14,9 +14,7 @@ from collections.abc import Collection
 
 import attrs
 
-from rm_voucher.error_codes import CODE_PATTERN
-
-__all__ = ["Fault", "FaultPlan", "Faults", "RateLimit", "Window"]
+from rm_voucher.wire.error_codes import CODE_PATTERN
 
 
 class Fault(enum.StrEnum):

@@ -12,10 +12,9 @@ from rm_voucher.converters import unstructure
 from rm_voucher.emulator.guesses import Guesses, Rule
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
-from rm_voucher.signing import RsaVerifier, parse_signature, parse_timestamp, string_to_sign
+from rm_voucher.signing.rsa import RsaVerifier
+from rm_voucher.signing.signature import parse_signature, parse_timestamp, string_to_sign
 from rm_voucher.transport.base import Request
-
-__all__ = ["Gate", "SignatureRefusedError", "bearer_of"]
 
 V = TypeVar("V")
 

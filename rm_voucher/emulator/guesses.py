@@ -10,8 +10,6 @@ import attrs
 
 from rm_voucher.models import VoucherStatus
 
-__all__ = ["Guesses", "Rule"]
-
 
 class Rule(enum.StrEnum):
     """A rule of the wire or of the domain that can be relaxed by itself."""

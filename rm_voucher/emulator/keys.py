@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["new_private_key"]
-
 
 def new_private_key() -> bytes:
     """Return a new RSA key as PEM. It takes about a tenth of a second."""

@@ -22,8 +22,6 @@ from rm_voucher.models import (
     VoucherType,
 )
 
-__all__ = ["Batch", "Member", "Record", "batch_wire", "voucher_wire"]
-
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
 # What RM's examples show where a DYNAMIC voucher has not been redeemed yet.

@@ -11,7 +11,6 @@ import orjson
 
 from rm_voucher.emulator.faults import Fault
 from rm_voucher.emulator.stock import RefusedError
-from rm_voucher.error_codes import ERROR_CODES
 from rm_voucher.exceptions import (
     APIError,
     AuthenticationError,
@@ -25,8 +24,7 @@ from rm_voucher.exceptions import (
     SignatureError,
 )
 from rm_voucher.transport.base import Request, Response
-
-__all__ = ["Ending", "Reply", "gateway_page", "refusal", "spoilt", "throttled"]
+from rm_voucher.wire.error_codes import ERROR_CODES
 
 _JSON = "application/json"
 _STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}

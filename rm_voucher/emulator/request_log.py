@@ -14,8 +14,6 @@ from rm_voucher.emulator.gate import SignatureRefusedError
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.models import mask
 
-__all__ = ["LOGGER", "log_bad_request", "log_reply"]
-
 LOGGER = logging.getLogger("rm_voucher.emulator")
 # After one of these, in a path, comes a code or one of the words.
 _CODE_FOLLOWS = frozenset({"voucher", "vouchers"})

@@ -18,8 +18,6 @@ from rm_voucher.emulator.records import Member
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
 
-__all__ = ["OPERATIONS", "TOKEN", "Route", "Routes"]
-
 TOKEN = "token"  # noqa: S105 - the operation's name
 OPERATIONS = (
     "issue",

@@ -24,8 +24,6 @@ from rm_voucher.transport.base import Request, Response
 if TYPE_CHECKING:
     from rm_voucher.emulator.app import Emulator
 
-__all__ = ["Server", "serve"]
-
 _PIECES = 20
 _MAX_DELIVERIES = 16
 _LONGEST_WAIT_S = 3600.0

@@ -19,8 +19,6 @@ from rm_voucher.emulator.records import Batch, Member, Record, batch_wire, vouch
 from rm_voucher.emulator.stock import RefusedError, Stock
 from rm_voucher.models import VoucherStatus
 
-__all__ = ["VoucherState"]
-
 _VALID, _ISSUED = VoucherStatus.VALID, VoucherStatus.ISSUED
 _REDEEMED, _VOID = VoucherStatus.REDEEMED, VoucherStatus.VOID
 _OPEN = (_ISSUED, _REDEEMED)

@@ -8,7 +8,6 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypedDict
 
-from rm_voucher.building import segment
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Record
 from rm_voucher.exceptions import InvalidRequestError
@@ -20,8 +19,7 @@ from rm_voucher.models import (
     VoucherStatus,
     VoucherType,
 )
-
-__all__ = ["BatchOptions", "RefusedError", "Stock"]
+from rm_voucher.wire.requests import segment
 
 _ALPHABET = string.ascii_letters + string.digits
 _CODE_CHARS = 10

@@ -8,8 +8,6 @@ import itertools
 import threading
 from collections.abc import Callable, Iterator
 
-__all__ = ["Timeline"]
-
 _YEAR_9000 = 221_845_392_000.0
 
 

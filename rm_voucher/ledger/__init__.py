@@ -1,9 +1,9 @@
 """Issuing that survives a crash, a lost answer and a duplicate message: see `Ledger`."""
 
-from rm_voucher.ledger.base import Ledger
+from rm_voucher.ledger.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedger
 from rm_voucher.ledger.reconcile import HeldAttempt, Reconciliation
-from rm_voucher.ledger.records import AttemptState, Counts, Mode, RequestState
+from rm_voucher.ledger.rules.records import AttemptState, Counts, Mode, RequestState
 
 __all__ = [
     "AttemptState",

@@ -7,21 +7,19 @@ import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import TYPE_CHECKING
 
-from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import ConfigurationError, OutcomeUnknownError, VoucherError
-from rm_voucher.frames import bare
-from rm_voucher.ledger.records import Request, RequestState
-from rm_voucher.ledger.unit import Unit
+from rm_voucher.ledger.rules.records import Request, RequestState
+from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.redaction import hide_locals
+from rm_voucher.service.client import VoucherClient
 
 if TYPE_CHECKING:
-    from rm_voucher.ledger.base import Ledger
-
-__all__ = ["anybody_waits", "issue_waiting"]
+    from rm_voucher.ledger.ledger import Ledger
 
 _BLOCK = 500
 
 
-@bare
+@hide_locals
 async def issue_waiting(
     ledger: Ledger,
     client: VoucherClient,
@@ -78,11 +76,11 @@ async def _waiting(
         yield await _read(ledger, functools.partial(_load, only[begin : begin + _BLOCK]))
 
 
-def _load(ids: Sequence[str], unit: Unit) -> list[Request]:
+def _load(ids: Sequence[str], unit: UnitOfWork) -> list[Request]:
     return unit.load_requests(ids)
 
 
-async def _read(ledger: Ledger, reading: Callable[[Unit], list[Request]]) -> list[Request]:
+async def _read(ledger: Ledger, reading: Callable[[UnitOfWork], list[Request]]) -> list[Request]:
     return [
         row
         for row in await ledger.read(reading)

@@ -9,8 +9,8 @@ from operator import attrgetter
 from typing import Any, TypeVar, Unpack
 
 from rm_voucher.exceptions import LedgerError
-from rm_voucher.ledger.base import Ledger, Reading, Transition
-from rm_voucher.ledger.records import (
+from rm_voucher.ledger.ledger import Ledger, Reading, Transition
+from rm_voucher.ledger.rules.records import (
     OPEN,
     Attempt,
     AttemptState,
@@ -22,9 +22,7 @@ from rm_voucher.ledger.records import (
     RequestState,
     Settings,
 )
-from rm_voucher.ledger.unit import Row, Unit
-
-__all__ = ["MemoryLedger", "MemoryStore"]
+from rm_voucher.ledger.rules.unit import Row, UnitOfWork
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -82,7 +80,7 @@ def _group_of_code(row: Code) -> tuple[object, ...]:
     return Code, row.batch, row.state
 
 
-class MemoryUnit(Unit):
+class MemoryUnitOfWork(UnitOfWork):
     """A transaction on a `MemoryStore`. It is written as it is flushed."""
 
     def __init__(self, store: MemoryStore, owner: str = "") -> None:
@@ -223,7 +221,7 @@ class MemoryLedger(Ledger):
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `Ledger.commit`."""
-        unit = MemoryUnit(self.store, self.owner)
+        unit = MemoryUnitOfWork(self.store, self.owner)
         (result,) = transition(unit, [item])
         unit.flush()
         self.tell(unit.assigned)
@@ -231,7 +229,7 @@ class MemoryLedger(Ledger):
 
     async def read(self, reading: Reading[R]) -> R:
         """See `Ledger.read`."""
-        return reading(MemoryUnit(self.store, self.owner))
+        return reading(MemoryUnitOfWork(self.store, self.owner))
 
     async def _open(self) -> None:
         pass

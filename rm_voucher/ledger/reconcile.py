@@ -8,19 +8,17 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
-from rm_voucher.frames import bare
-from rm_voucher.ledger.commands import Found, Listed, Settlement
-from rm_voucher.ledger.matching import Evidence, candidates, conclude, time_of
-from rm_voucher.ledger.records import Attempt, AttemptState, Batch
-from rm_voucher.ledger.settling import list_codes, settle
+from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
+from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude, time_of
+from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch
+from rm_voucher.ledger.rules.settling import list_codes, settle
 from rm_voucher.models import Voucher, VoucherBatch, VoucherStatus
+from rm_voucher.redaction import hide_locals
+from rm_voucher.service.client import VoucherClient
 
 if TYPE_CHECKING:
-    from rm_voucher.ledger.base import Ledger
-
-__all__ = ["HeldAttempt", "Reconciliation", "prepare", "read_baseline", "reconcile"]
+    from rm_voucher.ledger.ledger import Ledger
 
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1  # at first, for calls to end; then ever more rarely
@@ -90,7 +88,7 @@ async def prepare(ledger: Ledger, client: VoucherClient, batch_key: str) -> None
         await read_baseline(ledger, client, batch_key)
 
 
-@bare
+@hide_locals
 async def read_baseline(
     ledger: Ledger, client: VoucherClient, batch_key: str, *, anew: bool = False
 ) -> None:
@@ -123,7 +121,7 @@ async def read_baseline(
     )
 
 
-@bare
+@hide_locals
 async def reconcile(
     ledger: Ledger, client: VoucherClient, batch_key: str, *, wait: bool
 ) -> Reconciliation:

@@ -11,10 +11,8 @@ import orjson
 
 from rm_voucher.converters import format_time, structure, unstructure
 from rm_voucher.exceptions import DecodeError
-from rm_voucher.frames import bare
 from rm_voucher.models import Voucher, VoucherStatus, mask
-
-__all__ = ["VoucherEvent"]
+from rm_voucher.redaction import hide_locals
 
 _MAX_CHARS = 512  # of a code, as in a path; databases keep neither longer keys nor NUL
 
@@ -57,7 +55,7 @@ class VoucherEvent:
         return cls(id=digest, code=code, status=status, voucher=voucher, sent_at=sent_at)
 
     @classmethod
-    @bare
+    @hide_locals
     def from_json(cls, text: bytes) -> Self:
         """Return the event that `to_json` wrote. Raises `DecodeError`."""
         try:

@@ -25,8 +25,6 @@ from rm_voucher.webhooks.store import (
     standing,
 )
 
-__all__ = ["MemoryEventStore"]
-
 
 @attrs.define
 class _Kept:

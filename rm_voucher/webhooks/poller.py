@@ -11,13 +11,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import NoReturn
 
-from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus
+from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.router import WebhookRouter
-
-__all__ = ["CallbackPoller"]
 
 _log = logging.getLogger("rm_voucher.webhooks")
 

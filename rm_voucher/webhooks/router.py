@@ -17,14 +17,12 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
-from rm_voucher.client import VoucherClient
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus, mask
+from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.store import EventState, EventStore, Standing
 from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier, Headers
-
-__all__ = ["Outcome", "WebhookRouter"]
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
 

@@ -23,23 +23,7 @@ from rm_voucher.models import VoucherStatus, mask
 from rm_voucher.webhooks.events import VoucherEvent
 
 if TYPE_CHECKING:
-    from rm_voucher.storage import Transaction
-
-__all__ = [
-    "DELIVERY_S",
-    "Claim",
-    "EventCounts",
-    "EventState",
-    "EventStore",
-    "Expectation",
-    "Finish",
-    "Record",
-    "Standing",
-    "microseconds",
-    "retry_s",
-    "review",
-    "standing",
-]
+    from rm_voucher.database.transaction import Transaction
 
 DELIVERY_S = 360.0
 """How long RM itself may still deliver an event: five times, a minute apart, and a margin."""
@@ -191,7 +175,7 @@ class EventStore(ABC):
         `ConfigurationError`.
         """
         try:
-            from rm_voucher.webhooks.sql import SqlEventStore  # an extra, and slow to import
+            from rm_voucher.webhooks.sql.store import SqlEventStore  # an extra, and slow to import
 
             return SqlEventStore(url, clock=clock)
         except ImportError as exc:

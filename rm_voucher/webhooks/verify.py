@@ -19,10 +19,10 @@ import orjson
 
 from rm_voucher.converters import structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
-from rm_voucher.frames import bare
 from rm_voucher.models import Voucher
-from rm_voucher.signing import (
-    RsaVerifier,
+from rm_voucher.redaction import hide_locals
+from rm_voucher.signing.rsa import RsaVerifier
+from rm_voucher.signing.signature import (
     canonical_json,
     is_too_deep,
     parse_signature,
@@ -30,8 +30,6 @@ from rm_voucher.signing import (
     string_to_sign,
 )
 from rm_voucher.webhooks.events import VoucherEvent
-
-__all__ = ["CallbackStep", "CallbackVerifier", "Headers", "PublicKey"]
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """A delivery's headers. Pairs, or a multidict, keep one that came twice."""
@@ -94,7 +92,7 @@ class CallbackVerifier:
     Raises `ConfigurationError` for keys and settings that can't be used.
     """
 
-    @bare  # someone may have given the private key
+    @hide_locals  # someone may have given the private key
     def __init__(
         self,
         public_keys: PublicKey | Iterable[PublicKey],
@@ -138,7 +136,7 @@ class CallbackVerifier:
         self.max_body_bytes = max_body_bytes
         self._clock = clock
 
-    @bare
+    @hide_locals
     def verify(self, headers: Headers, body: bytes) -> VoucherEvent:
         """Return the event that a delivery tells, if it is RM's (RM's page "Voucher").
 
@@ -154,7 +152,7 @@ class CallbackVerifier:
         except DecodeError as exc:
             raise CallbackError(CallbackStep.EVENT, f"the body shows no voucher: {exc}") from None
 
-    @bare
+    @hide_locals
     def authenticate(self, headers: Headers, body: bytes) -> dict[str, Any]:
         """Return the JSON object that RM signed, whatever it tells. Raises `CallbackError`."""
         return self._authenticate(headers, body)[0]

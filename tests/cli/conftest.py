@@ -15,7 +15,8 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from conftest import KEY_FILE, PATIENCE_S
+from support.command import PATIENCE_S
+from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import main, serve

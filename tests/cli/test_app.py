@@ -7,7 +7,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import payload, rm_error
+from support.answers import payload, rm_error
 
 from rm_voucher import Response, __version__
 from rm_voucher.emulator import Fault

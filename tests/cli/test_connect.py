@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import HERE, KEY_FILE, PUBLIC_KEY_FILE
+from support.files import KEY_FILE, PUBLIC_KEY_FILE, TESTS
 
 from rm_voucher import Credentials, Environment, FlowPolicy, Limits
 from rm_voucher.cli import connect
@@ -119,7 +119,7 @@ def test_credentials_missing(
             ),
         ),
         (
-            HERE / "payloads" / "error.json",
+            TESTS / "payloads" / "error.json",
             "The private key is not PEM text. If it is a file name, pass pathlib.Path(name).",
         ),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import orjson
 import pytest
-from conftest import ok, rm_error
+from support.answers import ok, rm_error
 
 from rm_voucher import (
     AuthenticationError,

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE_S, ok
+from support.answers import ok
+from support.command import PATIENCE_S
 
 from rm_voucher import Response
 from rm_voucher.cli.issue import Report
-from rm_voucher.ledger.guard import FileGuard
+from rm_voucher.ledger.sql.guard import FileGuard
 
 HEADER = "recipient,code,qr_url,status,error\n"
 SERVER_ERROR = ok({}, 500)
@@ -295,7 +296,7 @@ def test_issue_missing_extra(
 ) -> None:
     """Without the extra it is said what to install: exit 2."""
     for name in list(sys.modules):
-        if name.startswith((missing, "rm_voucher.storage", "rm_voucher.ledger.s")):
+        if name.startswith((missing, "rm_voucher.database.database", "rm_voucher.ledger.s")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     ended = rm("issue", "B", "--ledger", bad)

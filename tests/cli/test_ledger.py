@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import ok
+from support.answers import ok
 
 from rm_voucher import LedgerError, Response
 from rm_voucher.cli import ledger as commands
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.guard import FileGuard
+from rm_voucher.ledger.sql.guard import FileGuard
 
 SERVER_ERROR = ok({}, 500)
 ALL_ISSUED = (

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ok
+from support.answers import ok
 
 from rm_voucher import Response
 from rm_voucher.cli import output

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import KEY_FILE, PUBLIC_KEY_FILE
+from support.files import KEY_FILE, PUBLIC_KEY_FILE
 
 from rm_voucher.emulator.request_log import LOGGER
 

@@ -6,7 +6,8 @@ import time
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import PATIENCE_S, NoSigner
+from support.command import PATIENCE_S
+from support.doubles import NoSigner
 
 from rm_voucher import NotFoundError, SignatureError, VoucherStateError
 

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import attrs
 import orjson
 import pytest
-from conftest import PATIENCE_S
+from support.command import PATIENCE_S
 
 from rm_voucher import (
     RateLimitError,

@@ -15,7 +15,9 @@ from typing import Any
 import attrs
 import orjson
 import pytest
-from conftest import COMMAND, PATIENCE_S, PUBLIC_KEY_FILE, payload
+from support.answers import payload
+from support.command import COMMAND, PATIENCE_S
+from support.files import PUBLIC_KEY_FILE
 
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
 

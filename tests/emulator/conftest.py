@@ -3,9 +3,9 @@
 import logging
 
 import pytest
-from conftest import FakeTime
-from rawcalls import known
-from rawline import ME, Line
+from support.doubles import FakeTime
+from support.raw_connection import ME, Line
+from support.raw_requests import known
 
 from rm_voucher.emulator import Emulator
 

@@ -5,8 +5,9 @@ import contextlib
 
 import orjson
 import pytest
-from conftest import PUBLIC_KEY_FILE, FakeTime, NoSigner
-from rawcalls import ME, signed
+from support.doubles import FakeTime, NoSigner
+from support.files import PUBLIC_KEY_FILE
+from support.raw_requests import ME, signed
 
 from rm_voucher import (
     ConfigurationError,
@@ -159,7 +160,7 @@ async def test_client_options_pass_through(emulator):
     """`client` takes what `VoucherClient` takes."""
     policy = RetryPolicy(max_attempts=1)
     async with emulator.client(retry=policy) as client:
-        assert client._caller.retry is policy
+        assert client.caller.retry is policy
         with pytest.raises(InvalidRequestError):
             await client.get("")
 
@@ -194,4 +195,4 @@ async def test_clients_clock_is_not_set_ahead(emulator, clock):
     """Setting the emulator ahead moves no client's clock: what it signs says the real time."""
     emulator.advance(1000)
     async with emulator.client() as client:
-        assert client._caller.clock() == clock.now
+        assert client.caller.clock() == clock.now

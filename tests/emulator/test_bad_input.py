@@ -5,8 +5,8 @@ from urllib.parse import quote
 
 import orjson
 import pytest
-from attempts import signed_attempt
-from rawline import SIGNER, headers_of
+from support.raw_connection import SIGNER, headers_of
+from support.signed_attempts import signed_attempt
 from yarl import URL
 
 from rm_voucher import Request

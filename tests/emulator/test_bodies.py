@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 
 import pytest
-from rawcalls import (
+from support.raw_requests import (
     BAD_PARAMETER,
     BAD_REQUEST,
     GOOD,

@@ -5,8 +5,10 @@ import json
 
 import orjson
 import pytest
-from conftest import KEY_FILE, FakeTime, payload
-from independent import expected_text, public_numbers, verifies
+from support.answers import payload
+from support.doubles import FakeTime
+from support.files import KEY_FILE
+from support.rm_signature import expected_text, public_numbers, verifies
 
 from rm_voucher import (
     ConfigurationError,
@@ -16,13 +18,13 @@ from rm_voucher import (
     ResponseLostError,
     VoucherStatus,
 )
-from rm_voucher.building import build
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.faults import Fault, FaultPlan
 from rm_voucher.emulator.guesses import Rule
 from rm_voucher.transport.memory import MemoryTransport
+from rm_voucher.wire.requests import build
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 URL = "https://shop.invalid/callback?shop=1%2B1"

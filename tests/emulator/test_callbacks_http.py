@@ -7,7 +7,7 @@ import logging
 import orjson
 import pytest
 from aiohttp import web
-from conftest import KEY_FILE
+from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Response
 from rm_voucher.emulator import Emulator, Guesses

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from faultstage import ME, WAYS
+from support.fault_stage import ME, WAYS
 
 from rm_voucher import (
     BulkStatus,

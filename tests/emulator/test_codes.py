@@ -7,8 +7,8 @@ from pathlib import Path
 
 import attrs
 import pytest
-from conftest import FakeTime, NoSigner
-from rawcalls import ME, SIGNER, known
+from support.doubles import FakeTime, NoSigner
+from support.raw_requests import ME, SIGNER, known
 
 import rm_voucher.emulator
 from rm_voucher import (
@@ -30,9 +30,9 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault, FaultPlan, Guesses
 from rm_voucher.emulator.guesses import Rule
-from rm_voucher.error_codes import ERROR_CODES, CodeClass
 from rm_voucher.models import BatchStatus, Expiry, ExpiryType
 from rm_voucher.transport.memory import MemoryTransport
+from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
 
 ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 SOON = Expiry(type=ExpiryType.FIXED, expires_at=datetime.fromtimestamp(FakeTime().now + 60, UTC))
@@ -92,7 +92,7 @@ async def void_at(shop, store_id):
 async def with_ended_token(shop):
     async with shop.client() as client:
         await client.batches()
-        token = await client._caller.tokens.token()
+        token = await client.caller.tokens.token()
     shop.emulator.advance(10**8)
     await shop.client(token_source=StaticToken(token)).batches()
 

@@ -5,7 +5,8 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 import pytest
-from conftest import KEY_FILE, FakeTime
+from support.doubles import FakeTime
+from support.files import KEY_FILE
 from yarl import URL
 
 from rm_voucher import Credentials, OutcomeUnknownError, OutOfStockError, RateLimitError

@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 from aiohttp import web
-from conftest import KEY_FILE
+from support.files import KEY_FILE
 
 from rm_voucher import Credentials
 from rm_voucher.emulator import Emulator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import attrs
 import pytest
-from conftest import FakeTime
-from domain import DAY_S, Domain, dynamic, fixed
+from support.doubles import FakeTime
+from support.emulated_domain import DAY_S, Domain, dynamic, fixed
 
 from rm_voucher.models import Expiry, ExpiryType
 

@@ -6,7 +6,7 @@ import contextlib
 from collections import Counter
 
 import pytest
-from faultstage import KINDS, OPERATIONS, SHORT, THROTTLED, WAYS, WRITES, stage, until
+from support.fault_stage import KINDS, OPERATIONS, SHORT, THROTTLED, WAYS, WRITES, stage, until
 
 from rm_voucher import (
     ConnectError,

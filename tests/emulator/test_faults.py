@@ -4,7 +4,7 @@ import math
 import random
 
 import pytest
-from conftest import FakeTime
+from support.doubles import FakeTime
 
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.faults import Faults, RateLimit

@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from rawcalls import (
+from support.raw_requests import (
     BATCHES,
     FIRST_TOKEN,
     GOOD,
@@ -128,13 +128,13 @@ async def test_client_renews_what_ended(make, clock):
     emulator = make(token_lifetime_s=100)
     async with emulator.client() as client:
         await client.batches()
-        first = await client._caller.tokens.token()
+        first = await client.caller.tokens.token()
         emulator.revoke_tokens()
         await client.batches()
-        second = await client._caller.tokens.token()
+        second = await client.caller.tokens.token()
         clock.now += 200
         await client.batches()
-        assert len({first, second, await client._caller.tokens.token()}) == 3
+        assert len({first, second, await client.caller.tokens.token()}) == 3
     assert emulator.requests["token"] == 3
 
 

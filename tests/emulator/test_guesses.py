@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 import pytest
-from domain import Domain, fixed
+from support.emulated_domain import Domain, fixed
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.stock import RefusedError

@@ -4,8 +4,8 @@ import contextlib
 import itertools
 
 import pytest
-from faultstage import ME, WAYS, stage, until
-from rawcalls import request_to
+from support.fault_stage import ME, WAYS, stage, until
+from support.raw_requests import request_to
 
 from rm_voucher import (
     AuthenticationError,

@@ -4,7 +4,17 @@ import base64
 
 import orjson
 import pytest
-from rawcalls import BAD_PARAMETER, GOOD, INCOMPLETE, ROUTES, WHO, known, prepared, signed, stocked
+from support.raw_requests import (
+    BAD_PARAMETER,
+    GOOD,
+    INCOMPLETE,
+    ROUTES,
+    WHO,
+    known,
+    prepared,
+    signed,
+    stocked,
+)
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.models import BatchStatus

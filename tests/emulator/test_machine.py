@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from domain import DAY_S, Domain, dynamic, fixed
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,7 +18,8 @@ from hypothesis.stateful import (
     multiple,
     rule,
 )
-from model import EXPIRED, LATER, VOID, Group, Model, RefusedByModelError
+from support.emulated_domain import DAY_S, Domain, dynamic, fixed
+from support.model_server import EXPIRED, LATER, VOID, Group, Model, RefusedByModelError
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.stock import RefusedError

@@ -4,10 +4,10 @@ import functools
 
 import orjson
 import pytest
-from conftest import FakeTime
 from hypothesis import given
 from hypothesis import strategies as st
-from rawline import ME
+from support.doubles import FakeTime
+from support.raw_connection import ME
 from yarl import URL
 
 from rm_voucher import Request, Response

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from conftest import payload
-from domain import DAY_S, Domain, at, dynamic, fixed
+from support.answers import payload
+from support.emulated_domain import DAY_S, Domain, at, dynamic, fixed
 
 from rm_voucher.converters import structure, unstructure
 from rm_voucher.emulator import Emulator

@@ -5,8 +5,9 @@ import logging
 
 import aiohttp
 import pytest
-from conftest import KEY_FILE, FakeTime
-from independent import expected_text
+from support.doubles import FakeTime
+from support.files import KEY_FILE
+from support.rm_signature import expected_text
 
 from rm_voucher import Credentials, VoucherClient
 from rm_voucher.emulator import Emulator

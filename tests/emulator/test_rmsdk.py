@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import payload
+from support.answers import payload
 
 from rm_voucher.emulator.keys import new_private_key
 

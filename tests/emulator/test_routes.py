@@ -2,7 +2,7 @@
 
 import orjson
 import pytest
-from rawcalls import ROUTES, WHO, known, prepared, request_to, send, signed, stocked
+from support.raw_requests import ROUTES, WHO, known, prepared, request_to, send, signed, stocked
 
 from rm_voucher import InvalidRequestError, NotFoundError
 from rm_voucher.emulator import Guesses

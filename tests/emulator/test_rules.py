@@ -3,8 +3,8 @@
 import itertools
 
 import pytest
-from conftest import FakeTime, NoSigner
-from rawcalls import (
+from support.doubles import FakeTime, NoSigner
+from support.raw_requests import (
     FIRST_TOKEN,
     access_token,
     known,

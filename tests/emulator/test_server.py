@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.http_exceptions import TransferEncodingError
-from conftest import KEY_FILE
+from support.files import KEY_FILE
 
 from rm_voucher import (
     ConnectError,

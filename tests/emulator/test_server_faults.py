@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from faultstage import ME, SHORT, listens, stage, until
+from support.fault_stage import ME, SHORT, listens, stage, until
 
 from rm_voucher import OutcomeUnknownError, RetryPolicy, StaticToken, VoucherClient
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window

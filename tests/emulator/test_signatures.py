@@ -4,8 +4,8 @@ import base64
 
 import attrs
 import pytest
-from conftest import NoSigner
-from rawcalls import (
+from support.doubles import NoSigner
+from support.raw_requests import (
     BATCHES,
     FIRST_TOKEN,
     GOOD,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conftest import FakeTime
-from domain import Domain, at
+from support.doubles import FakeTime
+from support.emulated_domain import Domain, at
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.stock import RefusedError

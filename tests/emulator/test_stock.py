@@ -7,8 +7,8 @@ import random
 from typing import Any
 
 import pytest
-from conftest import FakeTime
-from domain import DAY_S, Domain, dynamic, fixed
+from support.doubles import FakeTime
+from support.emulated_domain import DAY_S, Domain, dynamic, fixed
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.emulator.stock import BatchOptions, Stock

@@ -6,7 +6,7 @@ import math
 import threading
 
 import pytest
-from conftest import FakeTime
+from support.doubles import FakeTime
 
 from rm_voucher.emulator.timeline import Timeline
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 import orjson
-from conftest import COMMAND, PATIENCE_S, Emulating
+from support.command import COMMAND, PATIENCE_S, Emulating
 
 from rm_voucher import VoucherClient
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from conftest import PATIENCE_S
 from sqlalchemy import text
+from support.command import PATIENCE_S
 
 from rm_voucher import (
     Environment,
@@ -28,8 +28,8 @@ from rm_voucher import (
     VoucherClient,
     VoucherStatus,
 )
+from rm_voucher.database.engine import make_engine, parse_url
 from rm_voucher.emulator import Emulator
-from rm_voucher.sql_engine import make_engine, parse_url
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 

@@ -14,14 +14,14 @@ from typing import Any
 import aiohttp
 from killer import Killer
 
-from rm_voucher.caller import Caller
+from rm_voucher.calls.caller import Caller
 from rm_voucher.cli import main
 from rm_voucher.cli.output import ResultFile
+from rm_voucher.database.database import Database
 from rm_voucher.ledger import reconcile
-from rm_voucher.ledger.records import AttemptState
-from rm_voucher.ledger.sending import Sender
-from rm_voucher.ledger.sql import SqlLedger
-from rm_voucher.storage import Database
+from rm_voucher.ledger.rules.records import AttemptState
+from rm_voucher.ledger.sender import Sender
+from rm_voucher.ledger.sql.store import SqlLedger
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
 _TURNS = 5  # of the event loop, for what was written to have left

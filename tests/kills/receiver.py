@@ -21,10 +21,10 @@ from killer import Killer
 from sqlalchemy import Connection, text
 
 from rm_voucher import VoucherStatus
-from rm_voucher.storage import Transaction
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.webhooks import CallbackVerifier, EventStore, VoucherEvent, WebhookRouter
 from rm_voucher.webhooks.aiohttp import webhook_routes
-from rm_voucher.webhooks.sql import SqlEventStore
+from rm_voucher.webhooks.sql.store import SqlEventStore
 
 INSERT = text("INSERT INTO seen (event, code, status) VALUES (:event, :code, :status)")
 

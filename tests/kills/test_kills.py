@@ -9,8 +9,8 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from conftest import Emulating
 from kills.campaign import Campaign, Scale, run
+from support.command import Emulating
 
 ALL = os.environ.get("KILLS") == "all"
 SCALE = (

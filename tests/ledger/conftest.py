@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from conftest import FakeTime
+from support.doubles import FakeTime
 
 from rm_voucher.ledger import Ledger, MemoryLedger
 from rm_voucher.ledger.memory import MemoryStore

@@ -3,11 +3,11 @@
 import asyncio
 
 import pytest
-from acting import Acting, B, code_of, held
+from support.ledger_ops import Acting, B, code_of, held
 
 from rm_voucher.exceptions import BatchStoppedError, IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, RequestState
-from rm_voucher.ledger.commands import Held, Started
+from rm_voucher.ledger.rules.commands import Claimed, Pending
 
 AMBIGUOUS, REJECTED = AttemptState.AMBIGUOUS, AttemptState.REJECTED
 
@@ -22,7 +22,7 @@ async def act(ledger, time, request):
 
 async def test_ask_starts_then_gives_what_was_confirmed(act):
     """A request has an attempt, then a code, and that code for ever."""
-    assert await act.ask("r") == Started("a-r")
+    assert await act.ask("r") == Claimed("a-r")
     assert await act.ask("r", "other") == held("r", in_flight=True)
     assert await act.counts() == {"asked": 1, "ambiguous": 1}
     voucher = await act.confirm("r", "c")
@@ -36,9 +36,9 @@ async def test_ask_starts_then_gives_what_was_confirmed(act):
 async def test_ask_a_hundred_times_at_once(act):
     """Of a hundred who ask for one id at once, one is told to send."""
     answers = await asyncio.gather(*(act.ask("r", f"a{n}") for n in range(100)))
-    started = [answer for answer in answers if isinstance(answer, Started)]
+    started = [answer for answer in answers if isinstance(answer, Claimed)]
     assert len(started) == 1
-    assert len([answer for answer in answers if isinstance(answer, Held)]) == 99
+    assert len([answer for answer in answers if isinstance(answer, Pending)]) == 99
     attempts = await act.attempts(AttemptState.SENDING)
     assert [attempt.id for attempt in attempts] == [started[0].attempt_id]
 
@@ -79,7 +79,7 @@ async def test_failed_request_is_opened_again(act):
     ((request, _),) = [one async for one in act.ledger.requests(B)]
     assert (request.state, request.error) == (RequestState.FAILED, "SOLD_OUT")
     assert await act.counts() == {"asked": 1, "failed": 1}
-    assert await act.ask("r", "b", content="x") == Started("b")
+    assert await act.ask("r", "b", content="x") == Claimed("b")
     assert code_of(await act.confirm("r", "c", "b")) == "c"
     assert await act.counts() == {"asked": 1, "assigned": 1}
 
@@ -98,7 +98,7 @@ async def test_rejected_attempt_without_failure_leaves_the_request_waiting(act):
     await act.start("r")
     await act.end("r", REJECTED)
     assert await act.counts() == {"asked": 1, "waiting": 1}
-    assert await act.ask("r", "b") == Started("b")
+    assert await act.ask("r", "b") == Claimed("b")
 
 
 async def test_held_requests_start_nothing(act):
@@ -128,7 +128,7 @@ async def spares(act, *codes):
     for name in names:
         await act.resolve(name, AttemptState.WRITTEN_OFF)
     for name, code in zip(names, codes, strict=True):
-        assert isinstance(await act.confirm(name, code), Held)
+        assert isinstance(await act.confirm(name, code), Pending)
         assert (await act.code_row(code)).origin == "late"
 
 
@@ -182,7 +182,7 @@ async def test_loose_attempt_is_relied_on_by_the_next(act):
     assert (await act.who())["r"] == "spare"
     assert await act.ask("next", "x") == held("r")
     assert await act.attempts(AttemptState.SENDING) == []
-    assert await act.confirm("r", "c") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r", "c") == Pending(RequestState.WAITING, None)
     assert (await act.who())["next"] == "c"
 
 
@@ -272,7 +272,7 @@ async def test_refused_operation_does_not_spoil_those_beside_it(act):
         act.ask("r", "x", content="other"), act.ask("r2"), act.ask("r", "y")
     )
     assert isinstance(results[0], LedgerError)
-    assert results[1] == Started("a-r2")
+    assert results[1] == Claimed("a-r2")
     assert results[2] == held("r", in_flight=True)
 
 

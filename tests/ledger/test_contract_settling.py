@@ -1,13 +1,13 @@
 """What each store's ledger makes of recovery, reconciliation, baselines and a person's word."""
 
 import pytest
-from acting import Acting, B, code_of, found, held
+from support.ledger_ops import Acting, B, code_of, found, held
 
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import AttemptState, RequestState
-from rm_voucher.ledger.commands import Found, Held, Listed, Started
-from rm_voucher.ledger.records import CodeState
-from rm_voucher.ledger.settling import list_codes
+from rm_voucher.ledger.rules.commands import Claimed, Found, Listed, Pending
+from rm_voucher.ledger.rules.records import CodeState
+from rm_voucher.ledger.rules.settling import list_codes
 
 AMBIGUOUS, REJECTED = AttemptState.AMBIGUOUS, AttemptState.REJECTED
 NOT_ISSUED, WRITTEN_OFF = AttemptState.NOT_ISSUED, AttemptState.WRITTEN_OFF
@@ -38,7 +38,7 @@ async def test_answer_with_another_code_than_was_adopted_is_one_more(act):
     await act.start("r", "r2")
     await act.lose("r")
     await act.adopt("r", "c")
-    assert await act.confirm("r", "d") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r", "d") == Pending(RequestState.WAITING, None)
     assert (await act.counts())["spare"] == 1
     assert await act.state_of("r") is ADOPTED
     assert (await act.code_row("d")).origin == "late"
@@ -50,14 +50,14 @@ async def test_code_adopted_for_another_is_traded(act):
     await act.start("r1", "r2")
     await act.lose("r1", "r2")
     await act.adopt("r1", "c2")
-    assert await act.confirm("r2", "c2") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r2", "c2") == Pending(RequestState.WAITING, None)
     assert await act.who() == {"r1": "c2", "r2": "waiting"}
     assert await act.ask("r2", "x") == held("r1")
     assert (await act.state_of("r1"), await act.state_of("r2")) == (
         AMBIGUOUS,
         AttemptState.CONFIRMED,
     )
-    assert await act.confirm("r1", "c1") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r1", "c1") == Pending(RequestState.WAITING, None)
     assert await act.who() == {"r1": "c2", "r2": "c1"}
 
 
@@ -83,11 +83,11 @@ async def test_code_adopted_for_another_is_traded_by_a_settled_attempt(act, sett
     else:
         await act.resolve("r2", settled)
     await act.adopt("r1", "c2")
-    assert await act.confirm("r2", "c2") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r2", "c2") == Pending(RequestState.WAITING, None)
     states = [await act.state_of(name) for name in ("r1", "r2")]
     assert states == [AMBIGUOUS, AttemptState.CONFIRMED]
     assert await act.ask("r3", "x") == (
-        Started("x") if settled is AttemptState.UNRESOLVED else held("r1")
+        Claimed("x") if settled is AttemptState.UNRESOLVED else held("r1")
     )
     await act.confirm("r1", "c1")
     await act.counts()
@@ -153,7 +153,7 @@ async def test_not_issued_lets_the_request_be_tried_again(act):
     await act.lose("r")
     await act.settle(not_issued=("a-r",))
     assert await act.counts() == {"asked": 1, "waiting": 1}
-    assert await act.ask("r", "b") == Started("b")
+    assert await act.ask("r", "b") == Claimed("b")
 
 
 async def test_code_found_for_a_settled_attempt_is_a_late_spare(act):
@@ -174,8 +174,8 @@ async def test_late_answer_when_the_request_was_tried_again(act):
     await act.start("r")
     await act.lose("r")
     await act.settle(not_issued=("a-r",))
-    assert await act.ask("r", "b") == Started("b")
-    assert await act.confirm("r", "late") == Held(RequestState.WAITING, None)
+    assert await act.ask("r", "b") == Claimed("b")
+    assert await act.confirm("r", "late") == Pending(RequestState.WAITING, None)
     assert (await act.counts())["spare"] == 1
     await act.end("r", REJECTED)
     assert code_of(await act.confirm("r", "new", "b")) == "new"
@@ -262,7 +262,7 @@ async def test_baseline_anew(act):
     await act.commit(list_codes, Listed(batch=B, at=act.at(), found=found("c", "new", "old")))
     assert isinstance(await act.ask("sending", "x"), BatchStoppedError)
     await act.baseline()
-    assert await act.ask("sending", "x") == Started("x")
+    assert await act.ask("sending", "x") == Claimed("x")
     states = [(await act.code_row(code)).state for code in ("c", "new", "old")]
     assert states == ["assigned", "foreign", "baseline"]
     assert await act.who() == {"r": "c", "lost": "unresolved", "sending": "waiting"}
@@ -298,7 +298,7 @@ async def test_resolve_as_not_issued(act):
     await act.settle(hold=("a-r",))
     await act.resolve("r", NOT_ISSUED)
     assert await act.counts() == {"asked": 1, "waiting": 1}
-    assert await act.ask("r", "b") == Started("b")
+    assert await act.ask("r", "b") == Claimed("b")
 
 
 async def test_resolve_as_written_off(act):
@@ -308,7 +308,7 @@ async def test_resolve_as_written_off(act):
     await act.settle(hold=("a-r",))
     await act.resolve("r", WRITTEN_OFF)
     assert await act.counts() == {"asked": 1, "cancelled": 1, "written_off": 1}
-    assert await act.confirm("r", "late") == Held(RequestState.WAITING, None)
+    assert await act.confirm("r", "late") == Pending(RequestState.WAITING, None)
     assert await act.who() == {"r": "cancelled"}
 
 

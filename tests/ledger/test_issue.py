@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from issuing import B, place, reported
+from support.ledger_clients import B, place, reported
 
 from rm_voucher import (
     IdempotencyConflictError,
@@ -19,7 +19,7 @@ from rm_voucher import (
 from rm_voucher.emulator import Fault
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.ledger import AttemptState, MemoryLedger, RequestState
-from rm_voucher.ledger.commands import Started
+from rm_voucher.ledger.rules.commands import Claimed
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ async def test_request_in_flight_elsewhere_is_not_waited_for_without_end(there):
     """Who waits for another's call long enough is told that its outcome is unknown."""
     async with there.ledger() as ledger:
         await ledger.prepare(there.client, B)
-        assert isinstance(await ledger.sender.ask(B, "", "r"), Started)
+        assert isinstance(await ledger.sender.ask(B, "", "r"), Claimed)
         with pytest.raises(OutcomeUnknownError):
             await ledger.issue(there.client, B, "r")
         assert sum(there.time.slept) == pytest.approx(30)
@@ -265,7 +265,7 @@ async def test_token_that_can_not_be_had_leaves_the_request_waiting(there, code)
     """A refusal to give a token is about the client, not about the request."""
     async with there.ledger() as ledger:
         await ledger.prepare(there.client, B)
-        there.client._caller.tokens.refuse(await there.client._caller.tokens.token())
+        there.client.caller.tokens.refuse(await there.client.caller.tokens.token())
         there.emulator.fail_next("token", code, times=4)
         with pytest.raises(VoucherError):
             await ledger.issue(there.client, B, "r")
@@ -299,8 +299,8 @@ async def test_defect_in_a_call_is_an_unknown_outcome(there):
                 raise RuntimeError("defect")
             return await super().token()
 
-    tokens = Broken(await there.client._caller.tokens.token())
-    client = there.emulator.client(token_source=tokens, retry=there.client._caller.retry)
+    tokens = Broken(await there.client.caller.tokens.token())
+    client = there.emulator.client(token_source=tokens, retry=there.client.caller.retry)
     async with there.ledger() as ledger:
         with pytest.raises(RuntimeError):
             await ledger.issue(client, B, "r")

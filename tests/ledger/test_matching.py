@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rm_voucher.ledger import AttemptState, Mode
-from rm_voucher.ledger.commands import Found
-from rm_voucher.ledger.matching import Evidence, candidates, conclude
-from rm_voucher.ledger.records import Attempt
+from rm_voucher.ledger.rules.commands import Found
+from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude
+from rm_voucher.ledger.rules.records import Attempt
 
 AMBIGUOUS, NOT_ISSUED = AttemptState.AMBIGUOUS, AttemptState.NOT_ISSUED
 DECIDED = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)

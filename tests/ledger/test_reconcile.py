@@ -6,7 +6,7 @@ import traceback
 
 import orjson
 import pytest
-from issuing import SETTLE_S, B, client_of, place, reported
+from support.ledger_clients import SETTLE_S, B, client_of, place, reported
 
 from rm_voucher import (
     BatchStoppedError,
@@ -19,7 +19,8 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.ledger import AttemptState, Reconciliation, sending
+from rm_voucher.ledger import AttemptState, Reconciliation
+from rm_voucher.ledger import sender as sending
 
 DONE, NOT_DONE = Fault.DROP_AFTER_COMMIT, Fault.DROP_BEFORE_COMMIT
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import pytest
-from shop import Shop
+from support.voucher_shop import Shop
 
 from rm_voucher import ConnectError
 from rm_voucher.ledger import MemoryLedger, RequestState
-from rm_voucher.ledger.commands import Held
+from rm_voucher.ledger.rules.commands import Pending
 
 
 async def test_held_names_an_attempt_only_if_there_is_one() -> None:
     """A request that waits and relies on no attempt has an error without one."""
     sender = MemoryLedger().sender
-    without = sender.held("B", Held(state=RequestState.WAITING, attempt_id=None))
+    without = sender.held("B", Pending(state=RequestState.WAITING, attempt_id=None))
     assert "(attempt" not in str(without)
     assert "(attempt a1)" in str(
-        sender.held("B", Held(state=RequestState.WAITING, attempt_id="a1"))
+        sender.held("B", Pending(state=RequestState.WAITING, attempt_id="a1"))
     )
 
 
@@ -29,7 +29,7 @@ async def test_close_before_a_call_is_sent_gives_it_up(credentials, time):
         opened, ledger._opened = ledger._opened, False
         with pytest.raises(ConnectError, match="being closed"):
             await ledger.sender._send_alone(
-                client, client._issue_call("B"), "late", started.attempt_id
+                client, client.issue_call("B"), "late", started.attempt_id
             )
         ledger._opened = opened
         assert shop.emulator.requests["issue"] == 0

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
-from keeping import BATCH, begin, bring, codes, issue, start
 from sqlalchemy.exc import DBAPIError
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.ledger_rows import BATCH, begin, bring, codes, issue, start
 
-from rm_voucher import sql_engine
+from rm_voucher.database import engine as sql_engine
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.sql import SqlLedger
+from rm_voucher.ledger.sql.store import SqlLedger
 
 OTHER_PROCESS = """
 import asyncio, sys
-from keeping import begin, codes, issue
+from support.ledger_rows import begin, codes, issue
 from rm_voucher.ledger import Ledger
 
 async def main():

@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
-from keeping import BATCH, begin, bring, codes, issue, start
-from postgres import end_connections, run_sql
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.ledger_rows import BATCH, begin, bring, codes, issue, start
+from support.postgres import end_connections, run_sql
 
 from rm_voucher.emulator import Emulator
 from rm_voucher.exceptions import IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
-from rm_voucher.ledger.commands import Started
-from rm_voucher.ledger.sql import SqlLedger
+from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.ledger.sql.store import SqlLedger
 from rm_voucher.models import IssuedVoucher
 
 SENDING = [AttemptState.SENDING]
@@ -54,7 +55,7 @@ async def test_ids_of_two_workers_get_one_code_each(open_ledger) -> None:
         async def get(ledger: Ledger, name: str) -> str:
             for _ in range(1000):
                 answer = await start(ledger, name)
-                if isinstance(answer, Started):
+                if isinstance(answer, Claimed):
                     code = f"CODE-{secrets.token_hex(6)}"
                     answer = await bring(ledger, name, answer.attempt_id, code)
                 if isinstance(answer, IssuedVoucher):
@@ -81,7 +82,7 @@ async def test_workers_do_not_wait_for_each_other_in_a_ring(open_ledger, caplog)
             for number in range(8):
                 ids = [f"{ledger.owner} {batch} {number}" for batch in order]
                 started = await start(ledger, ids[0], order[0])
-                assert isinstance(started, Started)
+                assert isinstance(started, Claimed)
                 await asyncio.gather(
                     start(ledger, ids[1], order[1]),
                     bring(ledger, ids[0], started.attempt_id, ids[0], order[0]),
@@ -102,7 +103,7 @@ async def test_id_asked_by_two_workers_for_two_batches(open_ledger) -> None:
                 start(two, f"id {number}", "B"),
                 return_exceptions=True,
             )
-            assert sum(isinstance(answer, Started) for answer in answers) == 1
+            assert sum(isinstance(answer, Claimed) for answer in answers) == 1
             assert sum(isinstance(a, IdempotencyConflictError) for a in answers) == 1
 
 
@@ -111,7 +112,7 @@ async def test_attempts_of_a_worker_that_lives_are_its_own(open_ledger) -> None:
     dying = open_ledger()
     await dying.__aenter__()
     await begin(dying)
-    assert isinstance(await start(dying, "a"), Started)
+    assert isinstance(await start(dying, "a"), Claimed)
     async with open_ledger() as other:
         assert len(await other.attempts(states=SENDING)) == 1
         await other.recover()
@@ -157,10 +158,10 @@ async def test_owner_does_not_wait_for_its_own_last_session(open_ledger) -> None
     """The server may not know yet that it is lost, and holds its lock; it is nobody else's."""
     async with open_ledger() as ledger, open_ledger() as other:
         await begin(ledger)
-        assert isinstance(await start(ledger, "a"), Started)
+        assert isinstance(await start(ledger, "a"), Claimed)
         database = ledger._database
         last, database._writer = database._writer, None
-        assert isinstance(await start(ledger, "b"), Started)
+        assert isinstance(await start(ledger, "b"), Claimed)
         await asyncio.to_thread(last.close)
         await other.recover()
         assert len(await other.attempts(states=SENDING)) == 2
@@ -251,7 +252,7 @@ async def test_call_of_another_process_that_never_ends(open_ledger, time: FakeTi
     emulator = Emulator(batches={BATCH: 5}, clock=time.clock)
     async with emulator.client() as client, open_ledger() as stuck, open_ledger() as other:
         await begin(stuck)
-        assert isinstance(await start(stuck, "r"), Started)
+        assert isinstance(await start(stuck, "r"), Claimed)
         with pytest.raises(LedgerError, match="end that process"):
             await other.reconcile(client, BATCH)
         assert 900 <= sum(time.slept) < 1000
@@ -266,8 +267,8 @@ async def test_nul_is_refused_and_its_spelling_is_kept(store, make_ledger) -> No
     async with make_ledger() as ledger:
         await begin(ledger)
         first, second = await start(ledger, "a"), await start(ledger, "b")
-        assert isinstance(first, Started)
-        assert isinstance(second, Started)
+        assert isinstance(first, Claimed)
+        assert isinstance(second, Claimed)
         with pytest.raises(LedgerError):
             await bring(ledger, "a", first.attempt_id, "CODE\0A")
         await bring(ledger, "b", second.attempt_id, r"CODE\u0000B")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FakeTime
-from keeping import begin, issue, start
+from support.doubles import FakeTime
+from support.ledger_rows import begin, issue, start
 
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import Ledger

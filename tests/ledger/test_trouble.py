@@ -5,8 +5,8 @@ import asyncio
 import traceback
 
 import pytest
-from faultstage import until
-from issuing import SETTLE_S, B, client_of, place, reported
+from support.fault_stage import until
+from support.ledger_clients import SETTLE_S, B, client_of, place, reported
 
 from rm_voucher import (
     BatchStoppedError,
@@ -18,8 +18,8 @@ from rm_voucher import (
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger import AttemptState, Ledger, MemoryLedger
 from rm_voucher.ledger.memory import MemoryStore
-from rm_voucher.ledger.records import Code, CodeOrigin, CodeState
-from rm_voucher.ledger.transitions import confirm, end
+from rm_voucher.ledger.rules.records import Code, CodeOrigin, CodeState
+from rm_voucher.ledger.rules.transitions import confirm, end
 
 DONE = Fault.DROP_AFTER_COMMIT
 HOURS = [-3600.0, 3600.0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from rm_voucher.ledger.memory import MemoryStore
-from rm_voucher.ledger.records import (
+from rm_voucher.ledger.rules.records import (
     OPEN,
     Attempt,
     AttemptState,

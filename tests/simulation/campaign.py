@@ -13,11 +13,11 @@ from simulation.person import decide
 from simulation.world import KINDS, Network, World
 
 from rm_voucher import Request, Response, Transport, VoucherError
-from rm_voucher.bulk import bulk_issue
-from rm_voucher.bulk_results import BulkStatus
+from rm_voucher.bulk.issue import bulk_issue
+from rm_voucher.bulk.results import BulkStatus
 from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
-from rm_voucher.ledger.records import AttemptState, CodeState, RequestState
+from rm_voucher.ledger.rules.records import AttemptState, CodeState, RequestState
 
 _MOST_UNCRASHED = 36
 

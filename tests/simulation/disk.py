@@ -12,8 +12,8 @@ from simulation.world import World
 
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.memory import MemoryUnit
-from rm_voucher.ledger.sending import Sender
+from rm_voucher.ledger.memory import MemoryUnitOfWork
+from rm_voucher.ledger.sender import Sender
 
 ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
 """The attempt whose call is made."""
@@ -94,7 +94,7 @@ class SimulatedLedger(MemoryLedger):
 
     async def read(self, reading: Any) -> Any:
         await asyncio.sleep(self._disk.latency())
-        found = reading(MemoryUnit(self.store, self.owner))
+        found = reading(MemoryUnitOfWork(self.store, self.owner))
         await asyncio.sleep(self._disk.latency())
         return found
 
@@ -127,7 +127,7 @@ class SimulatedLedger(MemoryLedger):
 
     def _transact(self, group: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Run items in one transaction, those of one kind together; look at what came of it."""
-        books, unit = self._disk.books, MemoryUnit(self.store, self.owner)
+        books, unit = self._disk.books, MemoryUnitOfWork(self.store, self.owner)
         kinds: dict[Any, list[int]] = {}
         for number, (transition, _) in enumerate(group):
             kinds.setdefault(transition, []).append(number)

@@ -2,12 +2,16 @@
 
 import asyncio
 
-from rm_voucher import IssuedVoucher, caller, retry
-from rm_voucher.ledger import base, changes, reconcile, sending, settling, transitions
-from rm_voucher.ledger.commands import Listed, Started
+from rm_voucher import IssuedVoucher
+from rm_voucher.calls import caller, retry
+from rm_voucher.ledger import ledger as base
+from rm_voucher.ledger import reconcile
+from rm_voucher.ledger import sender as sending
 from rm_voucher.ledger.memory import MemoryStore
-from rm_voucher.ledger.records import AttemptState, CodeOrigin, CodeState
-from rm_voucher.ledger.transitions import ask, confirm
+from rm_voucher.ledger.rules import changes, settling, transitions
+from rm_voucher.ledger.rules.commands import Claimed, Listed
+from rm_voucher.ledger.rules.records import AttemptState, CodeOrigin, CodeState
+from rm_voucher.ledger.rules.transitions import ask, confirm
 
 
 def repeat_the_unknown(patch):
@@ -58,7 +62,7 @@ def send_before_it_is_durable(patch):
             at=ledger.now(),
         )
         ledger.start(ledger.commit(ask, item))
-        return Started(attempt_id)
+        return Claimed(attempt_id)
 
     patch.setattr(sending.Sender, "ask", ask_later)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rm_voucher import LedgerError
-from rm_voucher.ledger.records import CodeState
+from rm_voucher.ledger.rules.records import CodeState
 
 if TYPE_CHECKING:
     from simulation.campaign import Campaign

@@ -8,11 +8,18 @@ from simulation.campaign import Campaign
 from rm_voucher import OutcomeUnknownError
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.commands import Found, Settlement
-from rm_voucher.ledger.matching import Evidence, conclude
 from rm_voucher.ledger.memory import MemoryStore
-from rm_voucher.ledger.records import Attempt, AttemptState, Batch, Mode, Request, RequestState
-from rm_voucher.ledger.settling import settle
+from rm_voucher.ledger.rules.commands import Found, Settlement
+from rm_voucher.ledger.rules.matching import Evidence, conclude
+from rm_voucher.ledger.rules.records import (
+    Attempt,
+    AttemptState,
+    Batch,
+    Mode,
+    Request,
+    RequestState,
+)
+from rm_voucher.ledger.rules.settling import settle
 
 
 def test_request_asked_twice_before_the_baseline_is_read(world):

@@ -121,7 +121,7 @@ def test_answer_that_takes_too_long_is_a_timeout(world):
         world.emulator.fail_next("issue", Fault.TIMEOUT_AFTER_COMMIT)
         await issue(client)
         world.latency_s = 1e6
-        slow = world.client(retry=ONE_ATTEMPT, token_source=client._caller.tokens)
+        slow = world.client(retry=ONE_ATTEMPT, token_source=client.caller.tokens)
         await issue(slow)
 
     world.run(main)

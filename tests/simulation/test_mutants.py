@@ -8,10 +8,10 @@ from simulation.campaign import Campaign
 from simulation.test_campaigns import hold_end
 
 from rm_voucher.emulator import Fault
-from rm_voucher.ledger import transitions
-from rm_voucher.ledger.commands import Ask
-from rm_voucher.ledger.memory import MemoryUnit
-from rm_voucher.ledger.records import Attempt, AttemptState, Batch
+from rm_voucher.ledger.memory import MemoryUnitOfWork
+from rm_voucher.ledger.rules import transitions
+from rm_voucher.ledger.rules.commands import Ask
+from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch
 
 SEEDS = range(12)
 QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
@@ -102,7 +102,7 @@ def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
         books = Books()
         books.put(Batch("B", baseline_at=0.0))
         books.put(Attempt("loose", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
-        unit = MemoryUnit(books)
+        unit = MemoryUnitOfWork(books)
         item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
         transitions.ask(unit, [item])
         unit.flush()

@@ -9,9 +9,10 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
-from conftest import PUBLIC_KEY_FILE, NoSigner
 from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
+from support.doubles import NoSigner
+from support.files import PUBLIC_KEY_FILE
 
 from rm_voucher import (
     Credentials,

@@ -17,7 +17,7 @@ import aiohttp
 import aioresponses
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy
-from rawserver import http, raw_server
+from support.http_servers import http, raw_server
 from yarl import URL
 
 from rm_voucher import (

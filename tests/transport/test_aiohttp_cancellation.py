@@ -3,8 +3,8 @@
 import asyncio
 
 import pytest
-from rawserver import http, raw_server
-from stepping import each_turn, is_cancelled_after, tasks_left, turn
+from support.cancellation import each_turn, is_cancelled_after, tasks_left, turn
+from support.http_servers import http, raw_server
 
 from rm_voucher import Environment, Limits, bulk_issue
 from rm_voucher.transport.aiohttp import AiohttpTransport
@@ -40,7 +40,7 @@ async def make_narrow(make_client):
 async def taken(client):
     """Return the connections that calls hold, after the loop has done what it was asked."""
     await turn(3)
-    session = await client._caller.transport._session()
+    session = await client.caller.transport._session()
     return set(session.connector._acquired)
 
 

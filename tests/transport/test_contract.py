@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from rawserver import http, raw_server
+from support.http_servers import http, raw_server
 from yarl import URL
 
 from rm_voucher import (

@@ -6,7 +6,7 @@ from unittest import mock
 import aiohttp
 import attrs
 import pytest
-from rawserver import raw_server
+from support.http_servers import raw_server
 from yarl import URL
 
 from rm_voucher import (

@@ -46,6 +46,7 @@ from rm_voucher import (
     VoucherType,
     bulk_issue,
 )
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
 from rm_voucher.ledger import (
     Counts,
@@ -56,7 +57,6 @@ from rm_voucher.ledger import (
     RequestState,
 )
 from rm_voucher.otel import OpenTelemetryHook
-from rm_voucher.storage import Transaction
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.webhooks import (

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.test_utils import make_mocked_request
-from receiving import (
+from support.callback_receivers import (
     BODY,
     CLOSE,
     LENGTH,

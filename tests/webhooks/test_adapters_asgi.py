@@ -7,10 +7,21 @@ import socket
 import httpx
 import pytest
 import uvicorn
-from conftest import PATIENCE_S
 from fastapi import FastAPI
-from receiving import BODY, CLOSE, LENGTH, PATH, Router, head, in_uvicorn, serving, signed, statuses
 from starlette.routing import Mount, Route
+from support.callback_receivers import (
+    BODY,
+    CLOSE,
+    LENGTH,
+    PATH,
+    Router,
+    head,
+    in_uvicorn,
+    serving,
+    signed,
+    statuses,
+)
+from support.command import PATIENCE_S
 
 from rm_voucher import ConfigurationError, EventStoreError
 from rm_voucher.webhooks import EventStore, MemoryEventStore

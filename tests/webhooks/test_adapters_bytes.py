@@ -9,7 +9,7 @@ import tracemalloc
 import zlib
 
 import pytest
-from receiving import (
+from support.callback_receivers import (
     BODY,
     CLOSE,
     HEADERS,

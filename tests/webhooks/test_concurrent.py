@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     Shop,
     acted,
     connected,

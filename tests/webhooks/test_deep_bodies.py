@@ -4,7 +4,7 @@ import time
 
 import orjson
 import pytest
-from conftest import PUBLIC_KEY_FILE
+from support.files import PUBLIC_KEY_FILE
 
 from rm_voucher import CallbackError
 from rm_voucher.webhooks import (

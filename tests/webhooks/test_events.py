@@ -6,18 +6,18 @@ import pickle
 from datetime import UTC, datetime
 
 import attrs
-import leaks
 import orjson
 import pytest
-from conftest import payload
 from hypothesis import given
 from hypothesis import strategies as st
-from webhooks.deliveries import NOW, deliver, told, verifier
+from support import canaries as leaks
+from support.answers import payload
+from support.deliveries import NOW, deliver, told, verifier
 
 from rm_voucher import DecodeError, Response, Voucher, VoucherStatus
 from rm_voucher.converters import structure
-from rm_voucher.protocol import parse_get
 from rm_voucher.webhooks import VoucherEvent
+from rm_voucher.wire.operations import parse_get
 
 TIMES = {
     "updatedAt": "2018-09-28T17:19:44.686549Z",

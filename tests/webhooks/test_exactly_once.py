@@ -4,7 +4,7 @@ import asyncio
 import random
 
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     BrokenStore,
     Shop,
     acted,
@@ -20,7 +20,7 @@ from webhooks.routing import (
 )
 
 from rm_voucher import EventStoreError
-from rm_voucher.storage import Transaction
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.webhooks import EventStore, MemoryEventStore, Outcome
 
 DAY_S = 86_400

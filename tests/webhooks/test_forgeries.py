@@ -10,9 +10,9 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from independent import canonical, expected_text
-from webhooks.deliveries import NONCE, NOW, SIGNER, URL, deliver, told, verifier
-from webhooks.forging import NAMES, forge, write
+from support.deliveries import NONCE, NOW, SIGNER, URL, deliver, told, verifier
+from support.forgeries import NAMES, forge, write
+from support.rm_signature import canonical, expected_text
 
 from rm_voucher import CallbackError
 from rm_voucher.emulator.keys import new_private_key

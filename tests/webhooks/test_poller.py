@@ -1,7 +1,7 @@
 """Callbacks that never came, in the emulator's time: found, handled once, looked up ever less."""
 
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     CODE,
     BrokenStore,
     give_database,  # noqa: F401 - a fixture

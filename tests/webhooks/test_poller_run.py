@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
-from webhooks.routing import (
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.webhook_routers import (
     BrokenStore,
     give_make_world,  # noqa: F401 - a fixture
     give_quiet,  # noqa: F401 - a fixture

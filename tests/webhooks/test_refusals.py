@@ -7,10 +7,10 @@ import pickle
 import re
 
 import attrs
-import leaks
 import pytest
 from multidict import CIMultiDict
-from webhooks.deliveries import NONCE, NOW, URL, Delivery, deliver, told, verifier
+from support import canaries as leaks
+from support.deliveries import NONCE, NOW, URL, Delivery, deliver, told, verifier
 
 from rm_voucher import CallbackError
 from rm_voucher.emulator.keys import new_private_key

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     CODE,
     BrokenStore,
     Shop,

@@ -1,8 +1,9 @@
 """Looking the voucher up before its event is handled, so that nothing rests on a signature."""
 
 import pytest
-from conftest import LOST, ScriptedServer, ok, rm_error
-from webhooks.routing import (
+from support.answers import LOST, ok, rm_error
+from support.scripted_server import ScriptedServer
+from support.webhook_routers import (
     CODE,
     Shop,
     acted,

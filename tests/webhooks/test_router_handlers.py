@@ -4,7 +4,7 @@ import functools
 from unittest.mock import AsyncMock
 
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     Shop,
     event,
     give_quiet,  # noqa: F401 - a fixture

@@ -6,7 +6,7 @@ import logging
 
 import orjson
 import pytest
-from webhooks.routing import (
+from support.webhook_routers import (
     CODE,
     Shop,
     body,

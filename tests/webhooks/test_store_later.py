@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from conftest import FakeTime
-from storing import REDEEMED, VOID, do, event, store_maker, tally
+from support.doubles import FakeTime
+from support.event_stores import REDEEMED, VOID, do, event, store_maker, tally
 
 from rm_voucher.webhooks import EventState, EventStore
 from rm_voucher.webhooks.store import DELIVERY_S, Standing

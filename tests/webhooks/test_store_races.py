@@ -8,15 +8,16 @@ from collections import defaultdict
 from random import Random
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
-from postgres import run_sql
 from sqlalchemy import insert
-from storing import database_url, event, make_orders, ordered, orders
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.event_stores import database_url, event, make_orders, ordered, orders
+from support.postgres import run_sql
 
 from rm_voucher.models import VoucherStatus
 from rm_voucher.webhooks import EventState, VoucherEvent
-from rm_voucher.webhooks.schema import vouchers
-from rm_voucher.webhooks.sql import SqlEventStore
+from rm_voucher.webhooks.sql.schema import vouchers
+from rm_voucher.webhooks.sql.store import SqlEventStore
 from rm_voucher.webhooks.store import Standing, microseconds
 
 STATUSES = list(VoucherStatus)

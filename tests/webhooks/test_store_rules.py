@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from conftest import FakeTime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -20,12 +19,13 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from sqlalchemy import Connection
-from storing import ISSUED, REDEEMED, VOID, event
+from support.doubles import FakeTime
+from support.event_stores import ISSUED, REDEEMED, VOID, event
 
 from rm_voucher.models import VoucherStatus
 from rm_voucher.webhooks import EventState, EventStore, MemoryEventStore, VoucherEvent
-from rm_voucher.webhooks.schema import SCHEMA
-from rm_voucher.webhooks.sql import SqlEventStore
+from rm_voucher.webhooks.sql.schema import SCHEMA
+from rm_voucher.webhooks.sql.store import SqlEventStore
 from rm_voucher.webhooks.store import (
     DELIVERY_S,
     Claim,

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
 from sqlalchemy import Connection, select
-from storing import VOID, do, event, make_orders, store_maker, tally
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.event_stores import VOID, do, event, make_orders, store_maker, tally
 
 from rm_voucher.exceptions import ConfigurationError, EventStoreError
 from rm_voucher.webhooks import EventState, EventStore
-from rm_voucher.webhooks.schema import events, vouchers
-from rm_voucher.webhooks.sql import SqlEventStore
+from rm_voucher.webhooks.sql.schema import events, vouchers
+from rm_voucher.webhooks.sql.store import SqlEventStore
 from rm_voucher.webhooks.store import DELIVERY_S, Standing
 
 CODE = "NAklEfbVdV"
@@ -127,7 +128,7 @@ async def test_lease_begins_when_it_is_recorded(make, time: FakeTime, monkeypatc
 
 async def test_prune_in_short_transactions(make, time: FakeTime, monkeypatch) -> None:
     """Deliveries come between the parts of what is pruned, however much it is."""
-    monkeypatch.setattr("rm_voucher.webhooks.sql._PART", 3)
+    monkeypatch.setattr("rm_voucher.webhooks.sql.store._PART", 3)
     async with make() as store:
         await do(store, *(event(f"B{number}") for number in range(7)))
         time.now += 1

@@ -7,17 +7,29 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from conftest import PATIENCE_S, FakeTime
-from postgres import end_connections, execute, run_sql
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
-from storing import VOID, Held, do, event, make_orders, ordered, orders, store_maker, tally
+from support.command import PATIENCE_S
+from support.doubles import FakeTime
+from support.event_stores import (
+    VOID,
+    Held,
+    do,
+    event,
+    make_orders,
+    ordered,
+    orders,
+    store_maker,
+    tally,
+)
+from support.postgres import end_connections, execute, run_sql
 
-from rm_voucher import sql_engine
+from rm_voucher.database import engine as sql_engine
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
-from rm_voucher.storage import Transaction
-from rm_voucher.webhooks import EventState, sql
-from rm_voucher.webhooks.sql import SqlEventStore
+from rm_voucher.webhooks import EventState
+from rm_voucher.webhooks.sql import store as sql
+from rm_voucher.webhooks.sql.store import SqlEventStore
 from rm_voucher.webhooks.store import Standing
 
 DONE, RECORDED = EventState.DONE, EventState.RECORDED

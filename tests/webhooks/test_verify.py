@@ -7,9 +7,10 @@ import traceback
 
 import attrs
 import pytest
-from conftest import HERE, KEY_FILE, PUBLIC_KEY_FILE, FakeTime
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDict
-from webhooks.deliveries import NOW, PUBLIC_KEY, SIGNER, URL, deliver, told, verifier
+from support.deliveries import NOW, PUBLIC_KEY, SIGNER, URL, deliver, told, verifier
+from support.doubles import FakeTime
+from support.files import KEY_FILE, PUBLIC_KEY_FILE, TESTS
 
 from rm_voucher import CallbackError, ConfigurationError, VoucherStatus
 from rm_voucher.converters import parse_time
@@ -285,7 +286,7 @@ def test_clock_is_the_machines_by_default():
         CallbackVerifier(PUBLIC_KEY).verify(*deliver(url=None))
 
 
-EC_KEY = HERE / "vectors" / "throwaway-ec.pem"
+EC_KEY = TESTS / "vectors" / "throwaway-ec.pem"
 
 
 def ec_public():

@@ -1,0 +1,284 @@
+"""Buys access tokens with the client's credentials, and renews them."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import hashlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+
+import attrs
+import orjson
+
+from rm_voucher.auth.store import TokenStore
+from rm_voucher.calls.hooks import Attempt, Hook, watch
+from rm_voucher.calls.outcomes import Safety, classify, may_repeat
+from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.token_source import TokenSource
+from rm_voucher.converters import structure, unstructure
+from rm_voucher.exceptions import (
+    APIError,
+    ClosedError,
+    DecodeError,
+    VoucherError,
+)
+from rm_voucher.models import Token
+from rm_voucher.redaction import hide_locals
+from rm_voucher.settings import Credentials, Environment, Timeout
+from rm_voucher.transport.base import Request, Transport
+from rm_voucher.wire.operations import build_refresh, build_token, fits_header, parse_token
+
+_log = logging.getLogger("rm_voucher")
+
+# RM documents 30 days and always sends it; a token without a lifetime is renewed within the hour.
+_DEFAULT_LIFETIME_S = 3600
+_RENEW_AGAIN_AFTER_S = 60.0
+
+
+@attrs.define(eq=False)
+class _Held:
+    """A token, and instants in unix seconds."""
+
+    token: Token
+    obtained_at: float
+    renew_at: float
+    expires_at: float
+    refresh_until: float
+    refused: bool = False
+
+
+class ClientCredentialsToken(TokenSource):
+    """Buys tokens with client id and secret, and renews them early by refresh (RM's OAuth pages).
+
+    All callers share one request, which cancelling one of them does not abort: a refresh spends
+    the refresh token, so two at once must not happen. A refresh that is refused falls back to the
+    credentials. While the present token lives, nobody waits for its renewal, and one that fails
+    harms nobody: it is tried again a minute later.
+
+    With a ``store``, processes share the token too: only one at a time renews it, and the others
+    take what it saved. Whether a new token of RM's ends the earlier ones is not documented; if it
+    does, processes that don't share theirs end each other's.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        environment: Environment,
+        transport: Transport,
+        *,
+        retry: RetryPolicy,
+        timeout: Timeout,
+        clock: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]],
+        random: Callable[[], float],
+        hooks: tuple[Hook, ...] = (),
+        early_s: float = 3600.0,
+        store: TokenStore | None = None,
+    ) -> None:
+        self._credentials = credentials
+        self._environment = environment
+        self._transport = transport
+        self._retry = retry
+        self._timeout = timeout
+        self._clock = clock
+        self._monotonic = monotonic
+        self._sleep = sleep
+        self._random = random
+        self._hooks = hooks
+        self._early_s = early_s
+        self._store = store
+        self._held: _Held | None = None
+        self._renewal: asyncio.Task[Token] | None = None
+
+    @hide_locals
+    async def token(self) -> str:
+        """Return the present token, or a new one when it has ended or was refused.
+
+        Raises the errors of the token request. An hour before the end, or at half of a life
+        shorter than two hours, a renewal begins beside the calls.
+        """
+        held, now = self._held, self._clock()
+        if held is None or held.refused or now >= held.expires_at:
+            return (await self._renewed()).access_token
+        if now >= held.renew_at:
+            held.renew_at = now + _RENEW_AGAIN_AFTER_S
+            self._begin_renewal()
+        return held.token.access_token
+
+    def refuse(self, token: str) -> bool:
+        """Discard ``token`` if it is the present one; return True."""
+        held = self._held
+        if held is not None and held.token.access_token == token:
+            held.refused = True
+        return True
+
+    async def aclose(self) -> None:
+        """Abort a renewal in flight."""
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None and renewal.get_loop() is asyncio.get_running_loop():
+            renewal.cancel()
+            await asyncio.wait([renewal])
+
+    async def _renewed(self) -> Token:
+        renewal = self._begin_renewal()
+        error: VoucherError
+        try:
+            return await asyncio.shield(renewal)
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            error = ClosedError("token: the client was closed")
+        except VoucherError as exc:
+            error = copy.copy(exc)  # each who waits has one of its own, with its own context
+            error.__cause__ = exc.__cause__
+        raise error
+
+    def _begin_renewal(self) -> asyncio.Task[Token]:
+        renewal = self._renewal
+        # A task of an event loop that has ended never will.
+        if renewal is None or renewal.get_loop() is not asyncio.get_running_loop():
+            renewal = asyncio.create_task(self._renew(), name="rm-voucher token")
+            renewal.add_done_callback(self._renewal_done)
+            self._renewal = renewal
+        return renewal
+
+    def _renewal_done(self, task: asyncio.Task[Token]) -> None:
+        if self._renewal is task:
+            self._renewal = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            ours = isinstance(error, VoucherError)
+            _log.warning("token: the request failed (%s)", error if ours else type(error).__name__)
+
+    async def _renew(self) -> Token:
+        if self._store is None:
+            self._held = await self._obtain(self._held)
+            return self._held.token
+        held = failure = None
+        try:
+            async with self._store.lock():
+                shared = self._from_bytes(await self._store.load())
+                if shared is not None and self._is_news(shared):
+                    self._held = held = shared
+                else:
+                    try:
+                        self._held = held = await self._obtain(shared or self._held)
+                    except Exception as exc:  # noqa: BLE001 - raised below: not the store's
+                        failure = exc
+                    else:
+                        await self._store.save(self._to_bytes(held))
+        except (Exception, asyncio.CancelledError) as exc:  # a store may raise anything
+            if _is_cancelled():
+                raise
+            _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
+        if failure is not None:
+            raise failure
+        if held is None:
+            self._held = held = await self._obtain(self._held)
+        return held.token
+
+    async def _obtain(self, held: _Held | None) -> _Held:
+        now = self._clock()
+        token = None
+        if held and held.token.refresh_token and now < held.refresh_until:
+            request = build_refresh(self._environment, self._credentials, held.token.refresh_token)
+            try:
+                token = await self._ask(request)
+            except (APIError, DecodeError) as exc:
+                _log.info("token: refresh refused (%s); asking with the credentials", exc)
+        if token is None:
+            token = await self._ask(build_token(self._environment, self._credentials))
+        _log.debug("token: a new one, good for %s s", token.expires_in_s)
+        return self._hold(token, now)
+
+    def _hold(self, token: Token, obtained_at: float) -> _Held:
+        life_s = token.expires_in_s or _DEFAULT_LIFETIME_S
+        return _Held(
+            token,
+            obtained_at,
+            renew_at=obtained_at + max(life_s - self._early_s, life_s / 2),
+            expires_at=obtained_at + life_s,
+            refresh_until=obtained_at + (token.refresh_expires_in_s or life_s),
+        )
+
+    def _is_news(self, shared: _Held) -> bool:
+        """Return whether another process has renewed the token."""
+        held = self._held
+        return self._clock() < shared.expires_at and (
+            held is None
+            or (
+                shared.token.access_token != held.token.access_token
+                and shared.obtained_at >= held.obtained_at
+            )
+        )
+
+    def _to_bytes(self, held: _Held) -> bytes:
+        return orjson.dumps(
+            {
+                "application": self._fingerprint(),
+                "obtained_at": held.obtained_at,
+                "token": unstructure(held.token),
+            }
+        )
+
+    def _from_bytes(self, stored: bytes | None) -> _Held | None:
+        """Return the token of a store, unless it is damaged or another application's."""
+        try:
+            match orjson.loads(stored or b"null"):
+                case {"application": who, "obtained_at": int() | float() as when, "token": wire}:
+                    token = structure(wire, Token)
+                    if who == self._fingerprint() and fits_header(token.access_token):
+                        # Another process's clock may be ahead; it must not lengthen the life.
+                        return self._hold(token, min(when, self._clock()))
+        except (orjson.JSONDecodeError, DecodeError):
+            pass
+        return None
+
+    def _fingerprint(self) -> str:
+        text = f"{self._environment.oauth_url} {self._credentials.client_id}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    async def _ask(self, request: Request) -> Token:
+        request = attrs.evolve(request, timeout=self._timeout)
+        number = 0
+
+        async def attempt() -> Token:
+            nonlocal number
+            number += 1
+            return await watch(
+                functools.partial(self._transport.send, request),
+                parse_token,
+                hooks=self._hooks,
+                clock=self._monotonic,
+                describe=lambda: self._describe(request, number),
+            )
+
+        # Asking twice gives two tokens, which harms nobody.
+        return await self._retry.run(
+            attempt,
+            repeat_after=lambda error: may_repeat(Safety.READ, classify(error)),
+            sleep=self._sleep,
+            random=self._random,
+        )
+
+    def _describe(self, request: Request, number: int) -> Attempt:
+        return Attempt(
+            operation=request.operation,
+            method=request.method,
+            host=request.url.host or "",
+            number=number,
+            attempt_id=secrets.token_hex(4),
+            batch_key=None,
+            started_at=datetime.fromtimestamp(self._clock(), UTC),
+        )
+
+
+def _is_cancelled() -> bool:
+    """Return whether a `CancelledError` is meant for the task that runs."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

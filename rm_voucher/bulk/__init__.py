@@ -1,0 +1,1 @@
+"""Bulk issue: one voucher for each of many recipients."""

@@ -1,0 +1,44 @@
+"""Where a call gets its access token: the interface, and a token that is given."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.redaction import hide_locals
+from rm_voucher.wire.operations import fits_header
+
+
+class TokenSource(ABC):
+    """Gives the access token that a request is sent with."""
+
+    @abstractmethod
+    async def token(self) -> str:
+        """Return a token that should be accepted. Cancelling is safe."""
+
+    @abstractmethod
+    def refuse(self, token: str) -> bool:
+        """Take note that the server refused ``token``; return whether another can be had."""
+
+    async def aclose(self) -> None:  # noqa: B027 - many sources hold nothing
+        """Release what the source holds. It may be called more than once."""
+
+
+class StaticToken(TokenSource):
+    """A token that somebody else looks after. Raises `ConfigurationError` if it fits no header."""
+
+    @hide_locals
+    def __init__(self, token: str) -> None:
+        if not fits_header(token):
+            raise ConfigurationError(
+                "A token is ASCII text without spaces or line breaks, and not empty."
+            )
+        self._token = token
+
+    async def token(self) -> str:
+        """Return the token."""
+        return self._token
+
+    def refuse(self, token: str) -> bool:
+        """Return False: there is no other."""
+        return False

@@ -1,0 +1,202 @@
+"""The engines that `storage` works on, and what the errors of their drivers mean.
+
+Needs the extra ``sql`` (SQLite) or ``postgres``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+
+from rm_voucher.exceptions import ConfigurationError
+
+_DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
+_BUSY_S = 5.0
+_IDLE = 0  # of psycopg's `TransactionStatus`
+# Of SQLSTATE: connection lost, and shutdown.
+_LOST = ("08", "57P")
+# The server may only read, as one that was the primary: another connection may reach the new one.
+_READ_ONLY = "25006"
+# Serialization failure and deadlock, too many connections, and a lock that is held for long.
+_PASSING = ("40", "53300", "55P03")
+# Of the server's refusals to connect, which come without SQLSTATE.
+_PASSING_REFUSALS = (
+    "too many",
+    "remaining connection slots",
+    "starting up",
+    "shutting down",
+    "recovery",
+)
+
+
+def parse_url(url: str) -> URL:
+    """Return a URL with its driver. Raises `ConfigurationError`."""
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = URL.create("?")
+    driver = _DRIVERS.get(parsed.get_backend_name())
+    if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
+        raise ConfigurationError(
+            "The URL of a database is sqlite:///file.db or postgresql://user@host/database."
+        )
+    if driver == _DRIVERS["sqlite"] and (parsed.database or ":memory:") == ":memory:":
+        raise ConfigurationError("SQLite needs a file here: sqlite:///file.db.")
+    return parsed.set(drivername=driver)
+
+
+def create_file(path: Path) -> None:
+    """Create the file of an SQLite database, for its owner alone, if it is not there.
+
+    Raises `OSError`.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def is_sqlite(url: URL) -> bool:
+    """Return whether a database is an SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
+def make_engine(url: URL) -> Engine:
+    """Return an engine; its transactions are durable, and nothing waits without an end."""
+    return _sqlite(url) if is_sqlite(url) else _postgresql(url)
+
+
+def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
+    """Return an engine whose logs hold no codes, however much of SQLAlchemy's is logged."""
+    engine = create_engine(
+        url, connect_args=connect_args, hide_parameters=True, logging_name="rm_voucher"
+    )
+    logging.getLogger("sqlalchemy.engine.Engine.rm_voucher").addFilter(_is_no_row)
+    return engine
+
+
+def _is_no_row(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG  # at which rows are logged; nothing hides those
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = _engine(url, {"timeout": _BUSY_S})
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin below, not in the driver
+        try:
+            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+                connection.execute(f"PRAGMA {pragma}").close()
+        except BaseException:
+            connection.close()  # nobody else does
+            raise
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(url: URL) -> Engine:
+    # A host that vanishes must let go of its locks, and so must a worker that stands still. A plan
+    # that was made while a table was empty reads all of it ever after.
+    settings = {
+        "tcp_keepalives_idle": "30",
+        "tcp_keepalives_interval": "10",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+        "lock_timeout": f"{_BUSY_S * 1000:.0f}",
+        "plan_cache_mode": "force_custom_plan",
+    }
+    options = [str(url.query.get("options", "")), *(f"-c {n}={v}" for n, v in settings.items())]
+    # A thread that waits for a server that vanished can't be cancelled, and the process not ended.
+    ours = {
+        "connect_timeout": "10",
+        "keepalives_idle": "30",
+        "keepalives_interval": "10",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "60000",
+    }
+    given = {name: value for name, value in ours.items() if name not in url.query}
+    return _engine(url, {**given, "options": " ".join(options).strip()})
+
+
+def has_begun(connection: Connection) -> bool:
+    """Return whether the driver is in a transaction. psycopg begins it with a statement."""
+    driven: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return bool(driven.in_transaction)
+    return int(driven.info.transaction_status) != _IDLE
+
+
+def passes(error: Exception) -> bool:
+    """Return whether another try may succeed."""
+    if isinstance(error, OSError):
+        return isinstance(error, ConnectionError | TimeoutError)
+    if not isinstance(error, DBAPIError):
+        return False
+    return (
+        is_lost(error)
+        or _sqlstate(error).startswith(_PASSING)
+        or "database is locked" in str(error.orig)
+        or (_is_refusal(error) and _refusal_passes(str(error.orig)))
+    )
+
+
+def _is_refusal(error: DBAPIError) -> bool:
+    """Return whether PostgreSQL could not be connected to."""
+    # Which comes without SQLSTATE, even where the server gave one.
+    return error.statement is None and getattr(error.orig, "sqlstate", "") is None
+
+
+def _refusal_passes(text: str) -> bool:
+    """Return whether nobody answered, or somebody who is busy. A wrong password stays wrong."""
+    return "FATAL:" not in text or any(reason in text for reason in _PASSING_REFUSALS)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection went with it."""
+    if isinstance(error, OSError):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or _sqlstate(error).startswith(_LOST)
+    )
+
+
+def is_useless(error: BaseException) -> bool:
+    """Return whether the connection went with it, or is no longer one that can write."""
+    return is_lost(error) or (isinstance(error, DBAPIError) and _sqlstate(error) == _READ_ONLY)
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
+def sentence(error: Exception) -> str:
+    """Return what to tell a person of an error: its text without statements and values."""
+    return f"The database can't be used: {_reason(error)}."
+
+
+def _reason(error: Exception) -> str:
+    """Return why, without what holds codes: the statement, its parameters, PostgreSQL's details."""
+    if isinstance(error, OSError):
+        return str(error)
+    cause = error.orig if isinstance(error, DBAPIError) else None
+    if isinstance(cause, sqlite3.Error):
+        return str(cause)
+    if isinstance(error, DBAPIError) and _is_refusal(error):
+        return str(cause).partition("\n")[0]
+    said = getattr(getattr(cause, "diag", None), "message_primary", None)
+    return str(said or type(cause or error).__name__)
+
+
+def database_file(url: URL) -> Path:
+    """Return the file of an SQLite database."""
+    return Path(url.database or "")

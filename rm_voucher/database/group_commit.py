@@ -1,0 +1,92 @@
+"""Committing what many tasks want to write in few transactions. It knows no database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+O = TypeVar("O")  # noqa: E741 - an operation
+R = TypeVar("R")
+
+_MAX_OPERATIONS = 512
+_LINGER_S = 0.002
+_MANY = 32  # operations that are worth a transaction without waiting for more
+
+
+class UnavailableError(Exception):
+    """The cause of an error that no operation is to blame for: the database was out of reach."""
+
+
+class GroupCommit(Generic[O, R]):
+    """Commits what many tasks want to write in few transactions.
+
+    ``commit`` takes operations and returns their results when they are durable. If it fails for
+    several, each is tried alone, so that one bad operation fails alone; but not if the database
+    was out of reach, which would be waited for again and again. Where operations come in quickly,
+    a transaction waits a moment for more.
+    """
+
+    def __init__(self, commit: Callable[[Sequence[O]], Awaitable[Sequence[R]]]) -> None:
+        self._commit = commit
+        self._waiting: list[tuple[O, asyncio.Future[R]]] = []
+        self._wake = asyncio.Event()
+        self._closing = False
+        self._task = asyncio.create_task(self._run(), name="rm-voucher group commit")
+
+    async def run(self, operation: O) -> R:
+        """Return the operation's result when it is durable.
+
+        Cancelling this does not take the operation back. Is itself cancelled when the writer was,
+        as at the end of a loop. Raises `RuntimeError` in another loop than the writer's, where it
+        would wait for ever.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._task.get_loop():
+            raise RuntimeError("This was opened in another event loop: open one in each.")
+        if self._task.done():
+            raise asyncio.CancelledError
+        future: asyncio.Future[R] = loop.create_future()
+        self._waiting.append((operation, future))
+        self._wake.set()
+        return await future
+
+    async def close(self) -> None:
+        """Commit what waits, and end."""
+        self._closing = True
+        self._wake.set()
+        await self._task
+
+    async def _run(self) -> None:
+        crowded = False
+        try:
+            while self._waiting or not self._closing:
+                self._wake.clear()
+                if not self._waiting:
+                    await self._wake.wait()
+                    continue
+                if crowded and len(self._waiting) < _MANY:
+                    await asyncio.sleep(_LINGER_S)
+                group = self._waiting[:_MAX_OPERATIONS]
+                crowded = len(group) > 1
+                await self._commit_group(group)
+                del self._waiting[: len(group)]
+        finally:
+            for _, future in self._waiting:  # none, unless this was cancelled
+                future.cancel()
+
+    async def _commit_group(self, group: list[tuple[O, asyncio.Future[R]]]) -> None:
+        try:
+            results = await self._commit([operation for operation, _ in group])
+        except Exception as exc:  # noqa: BLE001 - whoever asked gets it
+            if len(group) > 1 and not isinstance(exc.__cause__, UnavailableError):
+                for one in group:
+                    await self._commit_group([one])
+                return
+            for _, future in group:
+                if not future.done():  # cancelled
+                    future.set_exception(exc)
+            return
+        for (_, future), result in zip(group, results, strict=True):
+            if not future.done():
+                future.set_result(result)

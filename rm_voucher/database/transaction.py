@@ -1,0 +1,117 @@
+"""A transaction that a coroutine makes step by step."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, Executable, RootTransaction, Row
+from sqlalchemy.exc import SQLAlchemyError
+
+from rm_voucher.database.engine import has_begun, is_useless, sentence
+from rm_voucher.exceptions import VoucherError
+
+T = TypeVar("T")
+
+
+class Transaction:
+    """A transaction that a coroutine makes step by step; each step runs in another thread.
+
+    Do one step after the other. It is committed by whoever gave it, and by nobody else.
+    """
+
+    def __init__(
+        self, engine: Engine, thread: ThreadPoolExecutor, error: type[VoucherError]
+    ) -> None:
+        self._engine = engine
+        self._thread = thread
+        self._error = error
+        self._connection: Connection | None = None
+        self._root: RootTransaction | None = None
+        self._has_begun = False
+
+    async def execute(
+        self,
+        statement: Executable,
+        parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+    ) -> Sequence[Row[Any]]:
+        """Execute a statement of SQLAlchemy's; return its rows, none if it returns none.
+
+        Raises what SQLAlchemy raises.
+        """
+
+        def work(connection: Connection) -> Sequence[Row[Any]]:
+            result = connection.execute(statement, parameters)
+            return result.all() if result.returns_rows else ()
+
+        return await self.run(work)
+
+    async def run(self, work: Callable[[Connection], T]) -> T:
+        """Run ``work`` with the connection, in the thread. It must neither commit nor roll back."""
+        return await self._in_thread(lambda: work(self._open_connection()))
+
+    def begin(self, first: Callable[[Connection], T]) -> T:
+        """Connect and run the first step, in the thread. After an error nothing is left open."""
+        self._connection = self._engine.execution_options(writes=True).connect()
+        try:
+            self._root = self._connection.begin()
+            return first(self._connection)
+        except BaseException as exc:
+            self.roll_back(is_useless=is_useless(exc))
+            raise
+
+    async def commit(self, last: Callable[[Connection], None]) -> None:
+        """Run the last step, and commit; unknown is whether it was, if the connection is lost."""
+        try:
+            await self._in_thread(lambda: self._commit(last))
+        except (SQLAlchemyError, OSError) as exc:
+            error = self._error(sentence(exc))
+        else:
+            return
+        raise error
+
+    def roll_back(self, *, is_useless: bool = False) -> None:
+        """Take it back, in the thread, if it has not ended."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        if is_useless:
+            discard(connection)
+            return
+        try:
+            connection.close()
+        except (SQLAlchemyError, OSError):
+            discard(connection)
+
+    def _commit(self, last: Callable[[Connection], None]) -> None:
+        connection = self._open_connection()
+        last(connection)
+        connection.commit()
+        self._connection = None
+        connection.close()
+
+    def _open_connection(self) -> Connection:
+        connection, root = self._connection, self._root
+        if connection is not None and root is not None and root.is_active:
+            # What had begun and is no more was ended in SQL, of which SQLAlchemy knows nothing.
+            had_begun, self._has_begun = self._has_begun, has_begun(connection)
+            if self._has_begun or not had_begun:
+                return connection
+        raise self._error("The transaction has ended: its user neither commits nor rolls back.")
+
+    async def _in_thread(self, step: Callable[[], T]) -> T:
+        try:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, step)
+        except RuntimeError:  # it is shut down
+            raise self._error("The database is closed.") from None
+        return await running
+
+
+def discard(connection: Connection) -> None:
+    """Close a connection, and its session with it."""
+    with contextlib.suppress(SQLAlchemyError, OSError):  # it is gone anyway
+        connection.invalidate()
+        connection.close()

@@ -1,0 +1,1 @@
+"""The ledger's rules: pure, without I/O or clock."""

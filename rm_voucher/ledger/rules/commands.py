@@ -1,0 +1,164 @@
+"""What a ledger is told to do, and what it answers: the items of `transitions` and `settling`.
+
+Times are seconds since 1970, UTC.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable
+
+import attrs
+
+from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.ledger.rules.records import Attempt, AttemptState, RequestState
+from rm_voucher.models import mask
+
+_MAX_ID_CHARS = 1000
+# Control characters, and halves of surrogate pairs, which no database takes.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+class Command:
+    """What concerns one batch. A transaction locks the batches of all its commands first."""
+
+    __slots__ = ()
+    batch: str
+
+    @property
+    def batches(self) -> Iterable[str]:
+        """The keys of its batches."""
+        return (self.batch,)
+
+
+@attrs.frozen(kw_only=True)
+class Ask(Command):
+    """A request is to have a code. ``attempt_id`` is for the attempt, if one is started."""
+
+    batch: str
+    request_id: str
+    content: str
+    attempt_id: str
+    owner: str
+    at: float
+    may_start: bool = True
+
+
+@attrs.frozen
+class Claimed:
+    """An attempt was written: send it."""
+
+    attempt_id: str
+
+
+@attrs.frozen
+class Pending:
+    """Nothing is to be sent: the request relies on an attempt, or on a person."""
+
+    state: RequestState
+    attempt_id: str | None
+    in_flight: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Confirm(Command):
+    """An attempt's answer brought a code."""
+
+    batch: str
+    request_id: str
+    attempt_id: str
+    code: str = attrs.field(repr=mask)
+    qr_url: str | None = attrs.field(repr=mask)
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class End(Command):
+    """An attempt ended without a code: REJECTED or AMBIGUOUS.
+
+    ``failure`` says why the server refused the request for good.
+    """
+
+    batch: str
+    attempt_id: str
+    state: AttemptState
+    at: float
+    failure: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Recover:
+    """Attempts that are SENDING, and maybe by nobody any more. ``own`` is who says so."""
+
+    attempts: tuple[Attempt, ...]
+    own: str
+    at: float
+
+    @property
+    def batches(self) -> Iterable[str]:
+        """The keys of their batches."""
+        return {attempt.batch for attempt in self.attempts}
+
+
+@attrs.frozen(kw_only=True)
+class Found:
+    """An issued voucher of a batch's listing."""
+
+    code: str = attrs.field(repr=mask)
+    qr_url: str | None = attrs.field(default=None, repr=mask)
+    assigned_at: float | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Settlement(Command):
+    """What a reconciliation concluded. Pairs in ``adopt`` are an attempt's id and its code."""
+
+    batch: str
+    at: float
+    adopt: tuple[tuple[str, Found], ...] = ()
+    not_issued: tuple[str, ...] = ()
+    hold: tuple[str, ...] = ()
+    foreign: tuple[Found, ...] = ()
+    alarm: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Listed(Command):
+    """A part of the listing that a baseline reads; the last part ends it.
+
+    ``anew`` begins another baseline: what the ledger does not know by then is FOREIGN.
+    """
+
+    batch: str
+    at: float
+    found: tuple[Found, ...] = ()
+    last: bool = False
+    anew: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Resolve(Command):
+    """A person's word on an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
+
+    batch: str
+    attempt_id: str
+    state: AttemptState
+    at: float
+    code: Found | None = None
+
+
+def digest(content: str) -> str:
+    """Return what is kept of a request's content."""
+    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
+
+
+def check_id(request_id: str) -> str:
+    """Return a request's id. Raises `InvalidRequestError` for what can be none."""
+    if not isinstance(request_id, str) or not 0 < len(request_id) <= _MAX_ID_CHARS:
+        raise InvalidRequestError.refused(
+            f"A request id is text of 1 to {_MAX_ID_CHARS:,} characters."
+        )
+    if _CONTROL.search(request_id):
+        raise InvalidRequestError.refused("A request id has no control characters.")
+    return request_id

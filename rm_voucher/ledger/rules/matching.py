@@ -1,0 +1,149 @@
+"""What a batch's listing proves about unknown outcomes. Pure; see docs/ledger.md for the reasons.
+
+An orphan is an issued code of the listing that the ledger does not know.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from rm_voucher.ledger.rules.commands import Found, Settlement
+from rm_voucher.ledger.rules.records import Attempt, AttemptState, Mode
+
+_LATE = 2
+"""How many times ``settle_s`` after its end an attempt's code may show up and still be known as
+its own."""
+
+
+_A_PERSONS = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
+"""The states in which a code of an attempt is for a person to use, or for nobody: it is left where
+it is, and no sign of another issuer."""
+
+
+@attrs.frozen(kw_only=True)
+class Evidence:
+    """All that is known when a reconciliation concludes.
+
+    Attributes:
+        orphans: the codes that are listed as issued and not in the ledger.
+        attempts: those that are AMBIGUOUS, NOT_ISSUED, UNRESOLVED or WRITTEN_OFF.
+        ripe: the ids of those AMBIGUOUS that ended ``settle_s`` or more before the listing began.
+        complete: whether nothing says that the listing lacks something.
+        balanced: whether the batch's balance says that the listing is all there is.
+    """
+
+    mode: Mode
+    orphans: Sequence[Found]
+    attempts: Sequence[Attempt]
+    ripe: frozenset[str]
+    complete: bool
+    balanced: bool
+    settle_s: float
+    skew_s: float
+
+
+def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
+    """Return what is to be done. What it does not name stays as it is."""
+    ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
+    if evidence.mode is Mode.SHARED:
+        return _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+    timed = [found for found in evidence.orphans if found.assigned_at is not None]
+    untimed = [found for found in evidence.orphans if found.assigned_at is None]
+    settled = [a for a in evidence.attempts if a.state is AttemptState.NOT_ISSUED]
+    decided = [a for a in evidence.attempts if a.state in _A_PERSONS]
+    pairs, left = _match(timed, ambiguous, evidence, evidence.settle_s)
+    taken = {attempt.id for attempt, _ in pairs}
+    # One that is not settled yet may be late as well.
+    settled += [attempt for attempt in ambiguous if attempt.id not in taken]
+    late, left = _match(left, settled, evidence, _LATE * evidence.settle_s)
+    theirs, foreign = _match(left, decided, evidence, _LATE * evidence.settle_s)
+    taken.update(attempt.id for attempt, _ in late)
+    rest = [attempt for attempt in ambiguous if attempt.id not in taken]
+    if foreign or len(untimed) > len(rest) + len(decided) - len(theirs):
+        alarm = (
+            f"{len(foreign) or len(untimed)} code(s) were issued by somebody else, or while the "
+            "clock was wrong, or the ledger was restored from an old copy: this ledger is not the "
+            "batch's only issuer"
+        )
+        # If the clock was wrong, each of the codes may be any attempt's.
+        hold = tuple(attempt.id for attempt in ambiguous)
+        return Settlement(batch=batch, at=at, hold=hold, foreign=tuple(foreign), alarm=alarm)
+    if untimed and evidence.balanced:
+        counted = list(zip(rest, untimed, strict=False))
+        pairs += counted
+        rest, untimed = rest[len(counted) :], untimed[len(counted) :]
+    nothing = _settle_without(batch, evidence, rest, untimed, at)
+    adopt = tuple((attempt.id, found) for attempt, found in (*pairs, *late))
+    return attrs.evolve(nothing, adopt=adopt)
+
+
+def time_of(attempt: Attempt, evidence: Evidence) -> tuple[float, float]:
+    """Return from when until when an attempt's code may have been issued, as the server says."""
+    return _window(attempt, evidence, _LATE * evidence.settle_s)
+
+
+def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
+    """Return the orphans that may be an attempt's."""
+    begin, end = time_of(attempt, evidence)
+    return [
+        found for found in orphans if found.assigned_at is None or begin <= found.assigned_at <= end
+    ]
+
+
+def _settle_without(
+    batch: str,
+    evidence: Evidence,
+    attempts: Iterable[Attempt],
+    orphans: Sequence[Found],
+    at: float,
+) -> Settlement:
+    """Adopt nothing: what has no candidate was not issued, and the rest is held."""
+    ripe = [attempt for attempt in attempts if attempt.id in evidence.ripe]
+    hold = [a.id for a in ripe if candidates(a, orphans, evidence)]
+    kept = set(hold)
+    not_issued = [a.id for a in ripe if a.id not in kept] if evidence.complete else []
+    return Settlement(batch=batch, at=at, not_issued=tuple(not_issued), hold=tuple(hold))
+
+
+def _match(
+    orphans: Iterable[Found], attempts: Iterable[Attempt], evidence: Evidence, after_s: float
+) -> tuple[list[tuple[Attempt, Found]], list[Found]]:
+    """Pair orphans with attempts in whose time they were issued; return the pairs and the rest.
+
+    Each orphan takes the attempt whose time ends first, so no other pairing has more pairs.
+    """
+    windows = sorted(
+        (*_window(attempt, evidence, after_s), number, attempt)
+        for number, attempt in enumerate(attempts)
+    )
+    windows.reverse()
+    fitting: list[tuple[float, int, Attempt]] = []
+    pairs: list[tuple[Attempt, Found]] = []
+    left: list[Found] = []
+    for found in sorted(orphans, key=_assigned_at):
+        time = _assigned_at(found)
+        while windows and windows[-1][0] <= time:
+            _, end, number, attempt = windows.pop()
+            heapq.heappush(fitting, (end, number, attempt))
+        while fitting and fitting[0][0] < time:
+            heapq.heappop(fitting)
+        if fitting:
+            pairs.append((heapq.heappop(fitting)[2], found))
+        else:
+            left.append(found)
+    return pairs, left
+
+
+def _window(attempt: Attempt, evidence: Evidence, after_s: float) -> tuple[float, float]:
+    ended_at = attempt.sent_at if attempt.ended_at is None else attempt.ended_at
+    if ended_at < attempt.sent_at:  # the clock was set back meanwhile, so its time is not known
+        return -math.inf, math.inf
+    return attempt.sent_at - evidence.skew_s, ended_at + after_s + evidence.skew_s
+
+
+def _assigned_at(found: Found) -> float:
+    return found.assigned_at or 0.0

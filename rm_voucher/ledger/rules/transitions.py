@@ -1,0 +1,228 @@
+"""What may happen in a ledger. Each function is one kind of transaction, for many items at once.
+
+They are pure: they load rows from a `UnitOfWork`, decide, and change them. Each may be repeated with the
+same items, because the answer to a commit can be lost. What is refused for one item is returned
+in its place as an error.
+
+The promise rests on these rules. An attempt is written before it is sent, and only for a request
+that waits, relies on no attempt, and for which no spare code and no loose attempt is there: so the
+codes that can come never outnumber the requests that wait for one. A code goes to the request
+that relies on its attempt, or becomes a spare. A code that is known already never comes again.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rm_voucher.exceptions import BatchStoppedError, IdempotencyConflictError, LedgerError
+from rm_voucher.ledger.rules.changes import (
+    assign_spares,
+    close,
+    give,
+    hold,
+    load_attempts,
+    release,
+    rely,
+    relying,
+    take,
+)
+from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm, End, Found, Pending
+from rm_voucher.ledger.rules.records import (
+    OPEN,
+    Attempt,
+    AttemptState,
+    Batch,
+    Code,
+    CodeOrigin,
+    CodeState,
+    Request,
+    RequestState,
+)
+from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.models import IssuedVoucher
+
+_WITHOUT_CODE = (
+    *OPEN,
+    AttemptState.NOT_ISSUED,
+    AttemptState.UNRESOLVED,
+    AttemptState.WRITTEN_OFF,
+)
+"""The states of attempts that no code is known of: open ones, and those settled without."""
+
+
+def ask(
+    unit: UnitOfWork, asks: Sequence[Ask]
+) -> list[IssuedVoucher | Claimed | Pending | LedgerError]:
+    """Insert or find each request; give it its code or a spare, or start an attempt for it."""
+    batches = {batch.key: batch for batch in unit.batches(item.batch for item in asks)}
+    requests = unit.requests(item.request_id for item in asks)
+    to_serve: dict[str, dict[str, Ask]] = defaultdict(dict)
+    refused: dict[int, LedgerError] = {}
+    for number, item in enumerate(asks):
+        request = requests.get(item.request_id)
+        if request is None:
+            request = Request(
+                item.request_id, item.batch, item.content, RequestState.WAITING, item.at
+            )
+            requests[item.request_id] = request
+            unit.add(request)
+        elif request.state is RequestState.FAILED:
+            request.batch, request.content = item.batch, item.content
+            request.state, request.error = RequestState.WAITING, None
+            unit.save(request)
+        elif (request.batch, request.content) != (item.batch, item.content):
+            refused[number] = IdempotencyConflictError(
+                "This request id was used with another batch or content: ask with an id of its own."
+            )
+            continue
+        if item.may_start and request.state is RequestState.WAITING and not request.attempt_id:
+            to_serve[item.batch].setdefault(request.id, item)
+    for key, items in to_serve.items():
+        _serve(unit, batches[key], [(requests[name], item) for name, item in items.items()])
+    codes = unit.codes_of(
+        [request.id for request in requests.values() if request.state is RequestState.ASSIGNED]
+    )
+    attempts = unit.attempts(r.attempt_id for r in requests.values() if r.attempt_id)
+    return [
+        refused.get(number)
+        or _answer(item, requests[item.request_id], codes, attempts, batches[item.batch])
+        for number, item in enumerate(asks)
+    ]
+
+
+def _serve(unit: UnitOfWork, batch: Batch, waiting: list[tuple[Request, Ask]]) -> None:
+    """Give each a spare, or let it rely on a loose attempt, or start an attempt for it."""
+    spares = iter(unit.spares(batch.key, len(waiting)))
+    loose = iter(unit.loose(batch.key, len(waiting)))
+    for request, item in waiting:
+        if (code := next(spares, None)) is not None:
+            give(unit, code, request)
+        elif (attempt := next(loose, None)) is not None:
+            rely(unit, request, attempt)
+        elif _is_open(batch):
+            attempt = Attempt(
+                item.attempt_id, batch.key, None, item.owner, AttemptState.SENDING, item.at
+            )
+            unit.add(attempt)
+            rely(unit, request, attempt)
+
+
+def _answer(
+    item: Ask,
+    request: Request,
+    codes: dict[str, Code],
+    attempts: dict[str, Attempt],
+    batch: Batch,
+) -> IssuedVoucher | Claimed | Pending | LedgerError:
+    if request.state is RequestState.ASSIGNED:
+        return codes[request.id].voucher
+    attempt = attempts.get(request.attempt_id or "")
+    in_flight = attempt is not None and attempt.state is AttemptState.SENDING
+    if in_flight and request.attempt_id == item.attempt_id:
+        return Claimed(item.attempt_id)
+    if item.may_start and request.state is RequestState.WAITING and attempt is None:
+        reason = batch.alarm or "its baseline has not been read"
+        return BatchStoppedError(f"Nothing is issued from this batch: {reason}.")
+    return Pending(request.state, request.attempt_id, in_flight)
+
+
+def _is_open(batch: Batch) -> bool:
+    return batch.baseline_at is not None and batch.alarm is None
+
+
+def confirm(
+    unit: UnitOfWork, items: Sequence[Confirm]
+) -> list[IssuedVoucher | Pending | LedgerError]:
+    """Keep each code, and give it to the request that relies on its attempt, or to another.
+
+    The result is Pending where the request that asked for the attempt relies on it no more: ask
+    again.
+    """
+    batches = {batch.key: batch for batch in unit.batches(item.batch for item in items)}
+    attempts = load_attempts(unit, (item.attempt_id for item in items))
+    unit.codes(item.code for item in items)
+    results: list[IssuedVoucher | Pending | LedgerError] = []
+    spare_in: set[str] = set()
+    for item in items:
+        attempt = attempts[item.attempt_id]
+        code = unit.code(item.code)
+        if code is None or code.state is CodeState.FOREIGN:  # which this answer proves to be ours
+            code = _keep(unit, attempt, item, is_new=code is None)
+            if code.state is CodeState.SPARE:
+                spare_in.add(item.batch)
+        elif code.attempt_id == attempt.id:
+            pass  # the answer to the commit was lost, or the listing was quicker than the answer
+        elif code.origin is CodeOrigin.ADOPTED and attempt.state in _WITHOUT_CODE:
+            _trade(unit, code, attempt, item.at)
+        else:
+            results.append(_stop(unit, batches[item.batch], attempt, item.at))
+            continue
+        mine = code.request_id == item.request_id
+        results.append(code.voucher if mine else Pending(RequestState.WAITING, None))
+    for key in sorted(spare_in):
+        assign_spares(unit, key)
+    return results
+
+
+def _keep(unit: UnitOfWork, attempt: Attempt, item: Confirm, *, is_new: bool) -> Code:
+    fresh = is_new and attempt.state in OPEN
+    adopted = attempt.state is AttemptState.ADOPTED  # with another code, so this one is one more
+    return take(
+        unit,
+        Found(code=item.code, qr_url=item.qr_url),
+        attempt,
+        origin=CodeOrigin.RESPONSE if fresh else CodeOrigin.LATE,
+        ended=AttemptState.ADOPTED if adopted else AttemptState.CONFIRMED,
+        at=item.at,
+    )
+
+
+def _trade(unit: UnitOfWork, code: Code, attempt: Attempt, at: float) -> None:
+    """Make right what the listing made wrong: this code was not the other attempt's.
+
+    So the other one is open again, for the request that relied on this one.
+    """
+    other = unit.attempt(code.attempt_id or "")
+    request = relying(unit, attempt)
+    code.attempt_id, code.origin = attempt.id, CodeOrigin.RESPONSE
+    unit.save(code)
+    close(unit, attempt, AttemptState.CONFIRMED, at)
+    other.state, other.request_id = AttemptState.AMBIGUOUS, None
+    unit.save(other)
+    if request is not None:
+        request.state = RequestState.WAITING
+        rely(unit, request, other)
+
+
+def _stop(unit: UnitOfWork, batch: Batch, attempt: Attempt, at: float) -> LedgerError:
+    """Stop a batch whose server gives a code that it gave before: whose it is can't be known."""
+    batch.alarm = (
+        "the server issued a code that the ledger had already, as a static batch does, which has "
+        "one code for everybody"
+    )
+    unit.save(batch)
+    if attempt.state in OPEN:
+        hold(unit, attempt, at)
+    return BatchStoppedError(f"Nothing is issued from this batch: {batch.alarm}.")
+
+
+def end(unit: UnitOfWork, items: Sequence[End]) -> list[None]:
+    """Note how each attempt ended that brought no code."""
+    unit.batches(item.batch for item in items)
+    attempts = load_attempts(unit, (item.attempt_id for item in items))
+    touched: set[str] = set()
+    for item in items:
+        attempt = attempts[item.attempt_id]
+        if attempt.state not in OPEN:
+            continue
+        touched.add(item.batch)
+        if item.state is AttemptState.AMBIGUOUS:
+            close(unit, attempt, item.state, item.at)
+            continue
+        request = release(unit, attempt, item.state, item.at)
+        if request is not None and item.failure is not None:
+            request.state, request.error = RequestState.FAILED, item.failure
+    for key in sorted(touched):
+        assign_spares(unit, key)
+    return [None] * len(items)

@@ -1,0 +1,1 @@
+"""The ledger's store in SQLite and PostgreSQL."""

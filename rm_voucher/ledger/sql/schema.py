@@ -1,0 +1,109 @@
+"""The ledger's tables, the same in SQLite and PostgreSQL.
+
+Two UNIQUE constraints carry the promise: a code stands in one row, and no two rows name the same
+request.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ColumnElement,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    literal_column,
+)
+
+from rm_voucher.database.database import Schema
+from rm_voucher.ledger.rules.records import NOTABLE, OPEN, CodeState, RequestState
+
+_tables = MetaData()
+
+meta = Table("rm_ledger_meta", _tables, Column("commits", BigInteger, nullable=False))
+
+batches = Table(
+    "rm_ledger_batches",
+    _tables,
+    Column("key", Text, primary_key=True),
+    Column("baseline_at", Double),
+    Column("alarm", Text),
+)
+
+requests = Table(
+    "rm_ledger_requests",
+    _tables,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("batch", Text, nullable=False),
+    Column("content", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("asked_at", Double, nullable=False),
+    Column("attempt_id", Text),
+    Column("error", Text),
+)
+
+attempts = Table(
+    "rm_ledger_attempts",
+    _tables,
+    Column("id", Text, primary_key=True),
+    Column("batch", Text, nullable=False),
+    Column("request_id", Text),
+    Column("owner", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("sent_at", Double, nullable=False),
+    Column("ended_at", Double),
+    sqlite_with_rowid=False,
+)
+
+codes = Table(
+    "rm_ledger_codes",
+    _tables,
+    Column("code", Text, primary_key=True),
+    Column("batch", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("added_at", Double, nullable=False),
+    Column("request_id", Text, unique=True),
+    Column("attempt_id", Text),
+    Column("qr_url", Text),
+    Column("assigned_at", Double),
+    CheckConstraint(
+        f"(state = '{CodeState.ASSIGNED}') = (request_id IS NOT NULL)", name="assigned_has_request"
+    ),
+    sqlite_with_rowid=False,
+)
+
+
+def is_in(column: Column[str], *states: str) -> ColumnElement[bool]:
+    """Return a condition with literals: SQLite uses a partial index only for those."""
+    return column.in_([literal_column(f"'{state}'") for state in states])
+
+
+# The rows that are looked for. Most are assigned or confirmed, and never looked for again.
+WAITS = is_in(requests.c.state, RequestState.WAITING)
+IS_LOOSE = is_in(attempts.c.state, *OPEN) & attempts.c.request_id.is_(None)
+IS_NOTABLE = is_in(attempts.c.state, *NOTABLE)
+IS_SPARE = is_in(codes.c.state, CodeState.SPARE)
+
+
+def _index(table: Table, name: str, where: ColumnElement[bool], *columns: str) -> None:
+    Index(
+        f"{table.name}_{name}",
+        *(table.c[column] for column in columns),
+        sqlite_where=where,
+        postgresql_where=where,
+    )
+
+
+_index(requests, "waiting", WAITS, "batch", "attempt_id")
+_index(attempts, "loose", IS_LOOSE, "batch")
+_index(attempts, "notable", IS_NOTABLE, "batch", "state")
+_index(codes, "spare", IS_SPARE, "batch")
+
+SCHEMA = Schema("ledger", _tables)

@@ -1,0 +1,144 @@
+"""A ledger in a database: an SQLite file for one process, or PostgreSQL for several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar, Unpack, cast
+
+from sqlalchemy import Connection, func, select, update
+
+from rm_voucher.database.database import Database
+from rm_voucher.database.engine import database_file, parse_url
+from rm_voucher.database.group_commit import GroupCommit
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger.ledger import Ledger, Reading, Transition
+from rm_voucher.ledger.rules.records import Code, Settings
+from rm_voucher.ledger.sql.guard import FileGuard
+from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
+from rm_voucher.ledger.sql.unit import OWNER_LOCK, SqlUnitOfWork, owner_key
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+
+_RESTORED = (
+    "the ledger's file is an older copy of itself, or came without its .lock file, so it does not "
+    "know all that was issued: find out who got a code since, then read a new baseline"
+)
+
+
+class SqlLedger(Ledger):
+    """See `Ledger.open`.
+
+    ``read_only`` looks at a ledger that another process may be using, and changes nothing.
+    """
+
+    def __init__(self, url: str, *, read_only: bool = False, **settings: Unpack[Settings]) -> None:
+        super().__init__(**settings)
+        parsed = parse_url(url)
+        self.read_only = read_only
+        self._file = database_file(parsed)
+        self._database = Database(
+            parsed,
+            SCHEMA,
+            error=LedgerError,
+            on_connect=self._hold_owner,
+            on_close=self._let_go,
+            sleep=self.sleep,
+            monotonic=self.monotonic,
+        )
+        self._guard = FileGuard(self._file) if self._database.is_sqlite else None
+        self._commits = 0
+        self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
+
+    async def commit(self, transition: Transition[I, R], item: I) -> R:
+        """See `Ledger.commit`."""
+        if self._writer is None:
+            raise LedgerError("The ledger is not open for writing.")
+        return cast("R", await self._writer.run((transition, item)))
+
+    async def read(self, reading: Reading[R]) -> R:
+        """See `Ledger.read`."""
+        if not self._opened:  # or a file would be made, and no table found in it
+            raise LedgerError("The ledger is not open: use it with 'async with'.")
+        return await self._database.read(lambda connection: reading(SqlUnitOfWork(connection)))
+
+    async def _open(self) -> None:
+        try:
+            if self.read_only:
+                await self._look()
+                return
+            noted = None if self._guard is None else self._guard.acquire()
+            await self._database.open()
+            if self._guard is not None:
+                self._commits = await self._database.write(lambda c: _check_age(c, noted))
+                self._guard.note(self._commits, durable=True)
+        except BaseException:
+            await self._close()
+            raise
+        self._writer = GroupCommit(self._commit_all)
+
+    async def _look(self) -> None:
+        if self._guard is not None and not self._file.exists():
+            raise LedgerError(f"There is no file {self._file}.")
+        await self._database.open_read_only()
+
+    async def _close(self) -> None:
+        writer, self._writer = self._writer, None  # nothing new meanwhile
+        try:
+            if writer is not None:
+                await writer.close()
+        finally:
+            await self._database.close()
+
+    def _let_go(self) -> None:
+        if self._guard is not None:
+            self._guard.release()
+
+    async def _commit_all(
+        self, operations: Sequence[tuple[Transition[Any, Any], Any]]
+    ) -> Sequence[Any]:
+        """Run operations in one transaction, those of one kind together."""
+        kinds: dict[Transition[Any, Any], list[int]] = {}
+        for number, (transition, _) in enumerate(operations):
+            kinds.setdefault(transition, []).append(number)
+        commits = self._commits + 1
+
+        def work(connection: Connection) -> tuple[list[Any], list[Code]]:
+            unit = SqlUnitOfWork(connection, self.owner)
+            # First, and in one order: two workers could wait for each other, or decide by what
+            # was read before a lock.
+            unit.batches(key for _, item in operations for key in item.batches)
+            results: list[Any] = [None] * len(operations)
+            for transition, numbers in kinds.items():
+                answers = transition(unit, [operations[number][1] for number in numbers])
+                for number, answer in zip(numbers, answers, strict=True):
+                    results[number] = answer
+            unit.flush()
+            if self._guard is not None:
+                connection.execute(update(meta).values(commits=commits))
+            return results, unit.assigned
+
+        results, assigned = await self._database.write(work)
+        self._commits = commits
+        if self._guard is not None:
+            self._guard.note(commits)
+        self.tell(assigned)
+        return results
+
+    def _hold_owner(self, connection: Connection) -> None:
+        """Show that this process lives. In SQLite the file's lock does."""
+        if not self._database.is_sqlite:
+            # Shared: the server may not know yet that our last connection is lost.
+            lock = func.pg_advisory_lock_shared(OWNER_LOCK, owner_key(self.owner))
+            connection.execute(select(lock))
+
+
+def _check_age(connection: Connection, noted: int | None) -> int:
+    """Return how many commits the file has; stop its batches if it had more, or none can say."""
+    commits = connection.scalar(select(meta.c.commits))
+    if commits is None:
+        connection.execute(meta.insert(), {"commits": 0})
+        commits = 0
+    if (noted is None and commits) or commits < (noted or 0):
+        connection.execute(update(batches).where(batches.c.alarm.is_(None)).values(alarm=_RESTORED))
+    return max(commits, noted or 0)

@@ -1,0 +1,275 @@
+"""A `UnitOfWork` on an SQL transaction."""
+
+from __future__ import annotations
+
+import enum
+import zlib
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
+
+import attrs
+import orjson
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Connection,
+    Select,
+    Table,
+    Text,
+    any_,
+    case,
+    func,
+    literal,
+    select,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger.rules.records import (
+    Attempt,
+    AttemptState,
+    Batch,
+    Code,
+    CodeOrigin,
+    CodeState,
+    Counts,
+    Request,
+    RequestState,
+)
+from rm_voucher.ledger.rules.unit import Row, UnitOfWork
+from rm_voucher.ledger.sql.schema import (
+    IS_LOOSE,
+    IS_NOTABLE,
+    IS_SPARE,
+    WAITS,
+    attempts,
+    batches,
+    codes,
+    is_in,
+    requests,
+)
+from rm_voucher.ledger.sql.statements import Lookup, Statement
+
+R = TypeVar("R", Batch, Request, Attempt, Code)
+
+OWNER_LOCK = 0x726D
+"""The class of PostgreSQL's advisory locks that say which processes live."""
+
+_TABLES: dict[type[Row], tuple[Table, str]] = {
+    Batch: (batches, "key"),
+    Request: (requests, "id"),
+    Attempt: (attempts, "id"),
+    Code: (codes, "code"),
+}
+_NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
+_MEMBERS: dict[type[Row], dict[str, type[enum.StrEnum]]] = {
+    Batch: {},
+    Request: {"state": RequestState},
+    Attempt: {"state": AttemptState},
+    Code: {"state": CodeState, "origin": CodeOrigin},
+}
+# Where a kind's enums stand among its fields, and how their members are written.
+_ENUMS = {
+    kind: [
+        (_NAMES[kind].index(name), {member.value: member for member in members})
+        for name, members in enums.items()
+    ]
+    for kind, enums in _MEMBERS.items()
+}
+_SELECTS = {
+    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
+}
+_LOOKUPS = {kind: Lookup.by(table.c[key], _NAMES[kind]) for kind, (table, key) in _TABLES.items()}
+_CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
+_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, (table, _) in _TABLES.items()}
+_UPDATES = {
+    kind: Statement.update(table, _NAMES[kind], key) for kind, (table, key) in _TABLES.items()
+}
+# Another process may be adding it.
+_ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
+
+
+class SqlUnitOfWork(UnitOfWork):
+    """Without an ``owner`` it only reads, and locks nothing."""
+
+    def __init__(self, connection: Connection, owner: str | None = None) -> None:
+        super().__init__()
+        self._connection = connection
+        self._owner = owner
+        self._is_sqlite = connection.dialect.name == "sqlite"
+
+    def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
+        found = self._load(Batch, keys)
+        missing = set(keys) - {batch.key for batch in found}
+        if missing:
+            self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
+            found = self._load(Batch, keys)
+        return found
+
+    def load_requests(self, ids: Sequence[str]) -> list[Request]:
+        return self._load(Request, ids)
+
+    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
+        return self._load(Attempt, ids)
+
+    def load_codes(self, codes: Sequence[str]) -> list[Code]:
+        return self._load(Code, codes)
+
+    def find_codes(self, request_ids: Collection[str]) -> list[Code]:
+        return self._rows(Code, _CODES_OF, list(request_ids))
+
+    def find_spares(self, batch: str, limit: int) -> list[Code]:
+        spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
+        return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
+
+    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
+        loose = _SELECTS[Attempt].where(IS_LOOSE, attempts.c.batch == batch)
+        return self._made(Attempt, loose.limit(limit))
+
+    def find_needy(self, batch: str, limit: int) -> list[Request]:
+        ambiguous = (
+            select(attempts.c.id)
+            .where(attempts.c.id == requests.c.attempt_id)
+            .where(attempts.c.state == AttemptState.AMBIGUOUS.value)
+        )
+        waiting = _SELECTS[Request].where(WAITS, requests.c.batch == batch)
+        first = waiting.where(requests.c.attempt_id.is_(None))
+        needy = self._made(Request, first.order_by(requests.c.seq).limit(limit))
+        if len(needy) < limit:
+            then = waiting.where(requests.c.attempt_id.is_not(None), ambiguous.exists())
+            then = then.order_by(requests.c.seq).limit(limit - len(needy))
+            needy += self._made(Request, then)
+        return needy
+
+    def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
+        self._write(_INSERTS[kind], rows)
+
+    def update(self, kind: type[Row], rows: Sequence[Any]) -> None:
+        self._write(_UPDATES[kind], rows)
+
+    def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
+        values = [statement.values_of(row) for row in rows]
+        if self._is_sqlite:
+            text = orjson.dumps(values).decode()
+            # SQLite would end the text there; PostgreSQL refuses it by itself.
+            if "\\u0000" in text and _has_nul(values):
+                raise LedgerError("What is to be kept has a NUL in it.")
+            self._connection.exec_driver_sql(statement.sqlite, (text,))
+        else:
+            columns = tuple(map(list, zip(*values, strict=True)))
+            self._connection.exec_driver_sql(statement.postgresql, columns)
+
+    def dead_owners(self, owners: Collection[str]) -> set[str]:
+        if self._is_sqlite:  # the file's lock is ours, so nobody else's is
+            return set(owners)
+        return {
+            owner
+            for owner in owners
+            if self._connection.scalar(
+                select(func.pg_try_advisory_xact_lock(OWNER_LOCK, owner_key(owner)))
+            )
+        }
+
+    def find_batches(self) -> list[Batch]:
+        return self._made(Batch, _SELECTS[Batch])
+
+    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
+        wanted = _SELECTS[Attempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
+        if batch is not None:
+            wanted = wanted.where(attempts.c.batch == batch)
+        return self._made(Attempt, wanted.order_by(attempts.c.sent_at))
+
+    def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
+        foreign = _SELECTS[Code].where(codes.c.batch == batch, codes.c.state == CodeState.FOREIGN)
+        in_time = codes.c.assigned_at.between(begin, end) | codes.c.assigned_at.is_(None)
+        return self._made(Code, foreign.where(in_time))
+
+    def known(self, codes_: Sequence[str]) -> set[str]:
+        wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
+        return set(self._connection.scalars(wanted))
+
+    def counts(self, batch: str | None) -> Counts:
+        def count(table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
+            counted = select(*columns, func.count()).group_by(*columns)
+            return counted if batch is None else counted.where(table.c.batch == batch)
+
+        relies = case((requests.c.attempt_id.is_(None), 0), else_=1)
+        by_request = {
+            (state, relying): number
+            for state, relying, number in self._connection.execute(
+                count(requests, requests.c.state, relies)
+            )
+        }
+        by_code: dict[str, int] = {
+            row[0]: row[1] for row in self._connection.execute(count(codes, codes.c.state))
+        }
+        written_off = count(attempts, attempts.c.state).where(
+            IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
+        )
+
+        def of(state: RequestState) -> int:
+            return sum(number for (name, _), number in by_request.items() if name == state)
+
+        return Counts(
+            asked=sum(by_request.values()),
+            assigned=of(RequestState.ASSIGNED),
+            waiting=by_request.get((RequestState.WAITING.value, 0), 0),
+            ambiguous=by_request.get((RequestState.WAITING.value, 1), 0),
+            unresolved=of(RequestState.UNRESOLVED),
+            failed=of(RequestState.FAILED),
+            cancelled=of(RequestState.CANCELLED),
+            spare=by_code.get(CodeState.SPARE.value, 0),
+            foreign=by_code.get(CodeState.FOREIGN.value, 0),
+            written_off=sum(row[1] for row in self._connection.execute(written_off)),
+        )
+
+    def page(
+        self, batch: str | None, after: int, limit: int
+    ) -> list[tuple[int, Request, Code | None]]:
+        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[Request]))
+        wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
+        if batch is not None:
+            wanted = wanted.where(requests.c.batch == batch)
+        rows = [(row[0], _made(Request, row[1:])) for row in self._connection.execute(wanted)]
+        found = self.find_codes([request.id for _, request in rows])
+        code_of = {code.request_id: code for code in found}
+        return [(number, request, code_of.get(request.id)) for number, request in rows]
+
+    def _load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
+        return self._rows(kind, _LOOKUPS[kind], keys)
+
+    def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
+        execute = self._connection.exec_driver_sql
+        if self._is_sqlite:
+            rows = execute(lookup.sqlite, (orjson.dumps(list(keys)).decode(),)).fetchall()
+        else:
+            locks = self._owner is not None
+            statement = lookup.postgresql_locking if locks else lookup.postgresql
+            rows = execute(statement, (list(keys),)).fetchall()
+        return [_made(kind, row) for row in rows]
+
+    def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
+        return [_made(kind, row) for row in self._connection.execute(wanted)]
+
+    def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
+        """Return a condition whose text does not depend on the number of keys."""
+        if self._is_sqlite:
+            each = func.json_each(orjson.dumps(list(keys)).decode()).table_valued("value")
+            return column.in_(select(each.c.value))
+        return column == any_(literal(list(keys), ARRAY(Text)))
+
+
+def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
+    return any("\0" in value for row in rows for value in row if isinstance(value, str))
+
+
+def owner_key(owner: str) -> int:
+    """Return the number that stands for a process in PostgreSQL's advisory locks."""
+    return zlib.crc32(owner.encode()) - 2**31
+
+
+def _made(kind: type[R], row: Sequence[Any]) -> R:
+    values = list(row)
+    for at, members in _ENUMS[kind]:
+        values[at] = members[values[at]]
+    return kind(*values)

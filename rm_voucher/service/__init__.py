@@ -1,0 +1,1 @@
+"""The thin async service layer: `VoucherClient`, one method an operation."""

@@ -1,0 +1,391 @@
+"""The client: one method an operation.
+
+`wire.operations` says what goes over the wire, `caller` makes the call of it, the transport moves it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Self
+
+from rm_voucher.auth.client_credentials import ClientCredentialsToken
+from rm_voucher.auth.store import TokenStore
+from rm_voucher.calls.call import Call
+from rm_voucher.calls.caller import Caller
+from rm_voucher.calls.flow import Flow, FlowPolicy, FlowState
+from rm_voucher.calls.hooks import Hook
+from rm_voucher.calls.outcomes import Safety
+from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
+from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.token_source import TokenSource
+from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
+from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
+from rm_voucher.redaction import hide_locals
+from rm_voucher.service.member import Member
+from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.service.redemption import Redemption
+from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.signing.rsa import RsaSigner, Signer
+from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.wire import operations
+
+
+class VoucherClient:
+    """Revenue Monster's voucher API for asyncio.
+
+    Make one per application and share it: it keeps connections, a token and the parsed key. Use
+    it as an async context manager or call `aclose`. Constructing it reads and parses the key and
+    loads the transport, which takes tens of milliseconds; no call does.
+
+    Every call raises `APIError` (what the server answered), `TransportError` (no answer, on reads
+    and on what was provably not sent), `DecodeError` (an answer that is not as documented) or
+    `OutcomeUnknownError` (a change that may or may not have happened) or `ConfigurationError` (it
+    could not be signed), all of them `VoucherError`. Each takes ``timeout``. Cancelling a read is
+    safe.
+
+    Args:
+        credentials: who calls. Only needed to sign and to buy tokens.
+        environment: where. The sandbox by default.
+        transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
+            not closed by the client.
+        retry: how often and how patiently a call is attempted.
+        timeout: for each attempt, and for the whole of a call.
+        limits: how much it takes on.
+        flow: how fast all calls together are sent, and how long they wait for a server that
+            fails. Token requests are not counted.
+        token_source: buys tokens with the credentials by default. One that is passed in is not
+            closed by the client.
+        token_store: where processes share the token that the default source buys.
+        signer: signs with the credentials' key by default.
+        hooks: each is called before and after every attempt; see `Hook`.
+        clock, monotonic, sleep, random, make_nonce: the time (unix seconds), the clock of
+            deadlines and durations, waiting, chance in [0, 1) and the 32 characters of
+            ``X-Nonce-Str``; replace them in tests.
+
+    Raises `ConfigurationError` for a key or setting that can't be used.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        environment: Environment = Environment.SANDBOX,
+        transport: Transport | None = None,
+        retry: RetryPolicy | None = None,
+        timeout: Timeout | None = None,
+        limits: Limits | None = None,
+        flow: FlowPolicy | None = None,
+        token_source: TokenSource | None = None,
+        token_store: TokenStore | None = None,
+        signer: Signer | None = None,
+        hooks: Iterable[Hook] = (),
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        random: Callable[[], float] = random.random,
+        make_nonce: Callable[[], str] = lambda: os.urandom(16).hex(),
+    ) -> None:
+        self._get_method = "POST"
+        retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
+        flow = flow or FlowPolicy()
+        for name, given, kind in (
+            ("environment", environment, Environment),
+            ("retry", retry, RetryPolicy),
+            ("timeout", timeout, Timeout),
+            ("limits", limits, Limits),
+            ("flow", flow, FlowPolicy),
+        ):
+            if not isinstance(given, kind):
+                raise ConfigurationError(f"{name} must be of type {kind.__name__}.")
+        hooks = tuple(hooks)
+        self._max_redeem_codes = limits.max_redeem_codes
+        signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
+        self._owned: list[TokenSource | Transport] = []
+        if transport is None:
+            # Imported here so that those who bring a transport never load aiohttp.
+            from rm_voucher.transport.aiohttp import AiohttpTransport
+
+            transport = AiohttpTransport(limits=limits)
+            self._owned.append(transport)
+        if token_source is None:
+            token_source = ClientCredentialsToken(
+                credentials,
+                environment,
+                transport,
+                retry=retry,
+                timeout=timeout,
+                hooks=hooks,
+                store=token_store,
+                clock=clock,
+                monotonic=monotonic,
+                sleep=sleep,
+                random=random,
+            )
+            self._owned.insert(0, token_source)  # closed first: it uses the transport
+        self.caller = Caller(
+            environment=environment,
+            transport=transport,
+            tokens=token_source,
+            signer=signer,
+            retry=retry,
+            timeout=timeout,
+            flow=Flow(flow, monotonic=monotonic, sleep=sleep, random=random),
+            hooks=hooks,
+            clock=clock,
+            monotonic=monotonic,
+            sleep=sleep,
+            random=random,
+            make_nonce=make_nonce,
+        )
+
+    @classmethod
+    @hide_locals
+    def from_env(cls, *, environment: Environment | None = None) -> Self:
+        """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`."""
+        return cls(
+            Credentials.from_env(),
+            environment=Environment.from_env() if environment is None else environment,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close what the client made itself. It may be called more than once."""
+        for owned in self._owned:
+            await owned.aclose()
+
+    @property
+    def flow(self) -> FlowState:
+        """How fast the client sends at the moment, and what it waits for.
+
+        It sends nothing, and may be read as often as you like, in the client's event loop.
+        """
+        return self.caller.flow.state
+
+    @hide_locals
+    async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
+        """Issue one voucher of a batch (RM's page "Issue Voucher").
+
+        The API has no idempotency key: each call that succeeds issues another voucher. It is
+        sent again only after an outcome that proves that nothing was done; otherwise it raises
+        `OutcomeUnknownError`, and must not simply be repeated. Cancelling it after it was sent
+        leaves its outcome unknown as well. When no access token can be had, it raises the token
+        request's error, whose text begins with ``token``: then nothing was issued.
+
+        Raises `OutOfStockError`, `ExpiredError` and `NotFoundError` for the batch.
+        """
+        return await self.caller.execute(issue_call(self.caller, batch_key, timeout))
+
+    @hide_locals
+    async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
+        """Look up a voucher (RM's page "Get Voucher By Code"). A read: it may be repeated.
+
+        The page says POST, RM's SDKs send GET: when the server refuses the one, the other is
+        tried, and what worked is kept for the life of the client. Raises `NotFoundError`.
+        """
+        return await self._get(code, timeout)
+
+    @hide_locals
+    async def void(
+        self,
+        code: str,
+        *,
+        store_id: str | None = None,
+        used_at: datetime | None = None,
+        timeout: Timeout | None = None,
+    ) -> Voucher:
+        """Void a voucher, that is, use it at a shop (RM's page "Void Voucher").
+
+        Pass ``used_at``, an aware datetime with microseconds, unique to this till: when the
+        answer is lost, the voucher is read back, and only this instant proves that it was this
+        call that voided it. A voucher that was voided without that proof raises
+        `OutcomeUnknownError` with the voucher attached: another till may have done it. ``usedAt``
+        is sent only when given; RM's Go SDK sends it, no page documents it.
+
+        Repeating it is harmless: a void voucher is refused with `VoucherStateError`. Cancelling
+        it after it was sent leaves its outcome unknown; `get` shows it. Raises `NotFoundError`,
+        `VoucherStateError` (with `ExpiredError`), `PermissionDeniedError` (another merchant's).
+        """
+        request = operations.build_void(
+            self.caller.environment, code, store_id=store_id, used_at=used_at
+        )
+        judge = functools.partial(judge_void, used_at=used_at)
+        return await self._change(code, request, operations.parse_void, judge, timeout)
+
+    @hide_locals
+    async def reinstate(
+        self,
+        code: str,
+        *,
+        pin: str,
+        reason: str | None = None,
+        timeout: Timeout | None = None,
+    ) -> Voucher:
+        """Make a void voucher usable again (RM's page "Reinstate Voucher").
+
+        ``pin`` is the merchant's. When the answer is lost, the voucher is read back: still void,
+        it is sent again; void no more, it raises `OutcomeUnknownError` with the voucher attached,
+        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
+        its outcome unknown; `get` shows it. Raises `InvalidRequestError` (also for a wrong PIN),
+        `NotFoundError`, `VoucherStateError`.
+        """
+        request = operations.build_reinstate(self.caller.environment, code, pin=pin, reason=reason)
+        return await self._change(
+            code, request, operations.parse_reinstate, judge_reinstate, timeout
+        )
+
+    @hide_locals
+    async def redeem(
+        self, codes: Iterable[str], *, timeout: Timeout | None = None
+    ) -> list[Voucher]:
+        """Redeem vouchers, all in one request (RM's page "Bulk Redeem Vouchers").
+
+        Returns them in the order of ``codes``, at most `Limits.max_redeem_codes`. When the answer
+        is lost, or does not show every voucher redeemed, the others are looked up; only those
+        that are unchanged are sent again. If in the end one is in doubt, it raises
+        `OutcomeUnknownError`: its ``codes`` are those in doubt, its ``vouchers`` as read back,
+        and ``redeemed`` has those that this call redeemed for certain.
+
+        Whether a refusal, say for one code that is unknown, is always of all codes is not
+        documented: look them up after one. Cancelling it after it was sent leaves its outcome
+        unknown. Raises `NotFoundError`, `VoucherStateError`, `InvalidRequestError`.
+        """
+        return await Redemption(
+            self.caller,
+            codes,
+            max_codes=self._max_redeem_codes,
+            look_up=self._get,
+            timeout=timeout,
+        ).run()
+
+    def vouchers(
+        self, batch_key: str, *, cursor: str | None = None, timeout: Timeout | None = None
+    ) -> Pager[Voucher]:
+        """List the vouchers of a batch (RM's page "Get Voucher Batch By Key"). A read."""
+
+        @hide_locals
+        async def fetch(cursor: str | None) -> Page[Voucher]:
+            request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
+            parse = functools.partial(parse_cooperatively, operations.parse_vouchers_in_steps)
+            return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
+
+        return Pager(fetch, cursor)
+
+    def batches(
+        self,
+        *,
+        status: str | None = None,
+        is_static: bool | None = None,
+        cursor: str | None = None,
+        timeout: Timeout | None = None,
+    ) -> Pager[VoucherBatch]:
+        """List the merchant's batches (RM's page "Get Voucher Batches"). A read."""
+
+        @hide_locals
+        async def fetch(cursor: str | None) -> Page[VoucherBatch]:
+            request = operations.build_batches(
+                self.caller.environment, status=status, is_static=is_static, cursor=cursor
+            )
+            parse = functools.partial(parse_cooperatively, operations.parse_batches_in_steps)
+            return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
+
+        return Pager(fetch, cursor)
+
+    def member(self, country_code: str, phone_number: str) -> Member:
+        """Return a loyalty member's vouchers. Digits only: ``client.member("60", "123456789")``."""
+        return Member(self.caller, country_code, phone_number)
+
+    @hide_locals
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        json: object | None = None,
+        safety: Safety = Safety.ONCE,
+        timeout: Timeout | None = None,
+    ) -> Response:
+        """Call what this client has no method for, signed, and return the answer as it is.
+
+        ``path``, such as ``/v3/stores``, is written as it goes on the wire: quote each part that is
+        data with ``urllib.parse.quote(part, safe="")``. ``json`` may have no fraction and no
+        integer beyond 2**53, because how RM signs those is not documented. An answer with RM's
+        error, or a status that is not 2xx, is raised as it is for every other operation.
+
+        ``safety`` says what repeating it can do: `Safety.ONCE` sends it again only after proof
+        that nothing was done and else raises `OutcomeUnknownError`; `Safety.READ` retries freely.
+        """
+        if safety not in (Safety.ONCE, Safety.READ):
+            raise InvalidRequestError.refused("safety must be Safety.ONCE or Safety.READ.")
+        request = operations.build_any(
+            self.caller.environment, method, path, query=query, json=json
+        )
+        call = self.caller.call(request, operations.parse_any, safety, timeout)
+        return await self.caller.execute(call)
+
+    async def _change(
+        self,
+        code: str,
+        request: Request,
+        parse: Callable[[Response, str], Voucher],
+        judge: Callable[[Voucher], Verdict],
+        timeout: Timeout | None,
+    ) -> Voucher:
+        """Make a call that changes one voucher, which is read back where that is needed."""
+        call = self.caller.call(
+            request, lambda response: parse(response, code), Safety.RECONCILABLE, timeout, code=code
+        )
+
+        async def settle() -> tuple[Verdict, Voucher]:
+            voucher = await self._get(code, call.timeout, call.deadline)
+            return judge(operations.checked_code(voucher, code)), voucher
+
+        call.read_back = settle
+        return await self.caller.execute(call)
+
+    async def _get(
+        self, code: str, timeout: Timeout | None, deadline: float | None = None
+    ) -> Voucher:
+        def call(method: str) -> Call[Voucher]:
+            request = operations.build_get(self.caller.environment, code, method=method)
+            return self.caller.call(
+                request, operations.parse_get, Safety.READ, timeout, deadline=deadline, code=code
+            )
+
+        method = self._get_method
+        other = "GET" if method == "POST" else "POST"
+        first = call(method)
+        try:
+            return await self.caller.execute(first)
+        except APIError as exc:
+            if not operations.is_wrong_method(exc):
+                raise
+        deadline = first.deadline  # of the whole call
+        voucher = await self.caller.execute(call(other))
+        self._get_method = other
+        return voucher
+
+
+def issue_call(
+    caller: Caller, batch_key: str, timeout: Timeout | None = None
+) -> Call[IssuedVoucher]:
+    """Return the call of an *issue*, for those who watch its attempts."""
+    request = operations.build_issue(caller.environment, batch_key)
+    return caller.call(request, operations.parse_issue, Safety.ONCE, timeout, batch_key=batch_key)

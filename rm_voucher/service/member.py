@@ -1,0 +1,92 @@
+"""The vouchers of one loyalty member, in a merchant's own app."""
+
+from __future__ import annotations
+
+import functools
+from datetime import UTC, datetime
+
+from rm_voucher.calls.caller import Caller
+from rm_voucher.calls.outcomes import Safety
+from rm_voucher.calls.recovery import Verdict, judge_member_redeem
+from rm_voucher.models import Page, Voucher
+from rm_voucher.redaction import hide_locals
+from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.settings import Environment, Timeout
+from rm_voucher.wire import operations
+
+
+class Member:
+    """A loyalty member, by phone number: the vouchers in the member's account.
+
+    Made by `VoucherClient.member`. The first call raises `InvalidRequestError` for a number that
+    is not made of digits; the server raises `NotFoundError` and `VoucherStateError` for a member
+    that is not the merchant's.
+    """
+
+    def __init__(self, caller: Caller, country_code: str, phone_number: str) -> None:
+        self._caller = caller
+        self._country_code = country_code
+        self._phone_number = phone_number
+
+    def vouchers(
+        self,
+        *,
+        limit: int | None = None,
+        cursor: str | None = None,
+        timeout: Timeout | None = None,
+    ) -> Pager[Voucher]:
+        """List the member's vouchers (RM's page "Get Loyalty Member Vouchers"). A read.
+
+        ``limit`` is the size of a page; what the server takes at most is not documented.
+        """
+
+        @hide_locals
+        async def fetch(cursor: str | None) -> Page[Voucher]:
+            request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
+            parse = functools.partial(parse_cooperatively, operations.parse_vouchers_in_steps)
+            return await self._caller.execute(
+                self._caller.call(request, parse, Safety.READ, timeout)
+            )
+
+        return Pager(fetch, cursor)
+
+    @hide_locals
+    async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
+        """Look up one (RM's page "Get Loyalty Member Voucher"). A read: it may be repeated.
+
+        Raises `NotFoundError`, and `VoucherStateError` when the member does not own it.
+        """
+        return await self._get(code, timeout, None)
+
+    @hide_locals
+    async def redeem(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
+        """Redeem one (RM's page "Redeem Loyalty Member Voucher").
+
+        In the page's example this turns a REDEEMED voucher VOID, that is, it uses it up. When
+        the answer is lost, the voucher is read back: unchanged, it is sent again; void, or
+        redeemed in the last minutes, it raises `OutcomeUnknownError` with the voucher attached,
+        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
+        its outcome unknown; `get` shows it.
+        """
+        begun_at = datetime.fromtimestamp(self._caller.clock(), UTC)
+        request = operations.build_member_redeem(*self._who(), code)
+        parse = functools.partial(operations.parse_member_redeem, code=code)
+        call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
+
+        async def settle() -> tuple[Verdict, Voucher]:
+            voucher = await self._get(code, timeout, call.deadline)
+            voucher = operations.checked_code(voucher, code)
+            return judge_member_redeem(voucher, begun_at=begun_at), voucher
+
+        call.read_back = settle
+        return await self._caller.execute(call)
+
+    async def _get(self, code: str, timeout: Timeout | None, deadline: float | None) -> Voucher:
+        request = operations.build_member_get(*self._who(), code)
+        call = self._caller.call(
+            request, operations.parse_get, Safety.READ, timeout, deadline=deadline, code=code
+        )
+        return await self._caller.execute(call)
+
+    def _who(self) -> tuple[Environment, str, str]:
+        return self._caller.environment, self._country_code, self._phone_number

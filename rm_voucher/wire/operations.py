@@ -1,0 +1,350 @@
+"""The API's operations without I/O: ``build_…`` gives a request, ``parse_…`` reads its answer.
+
+Facts about the API stand here and in `converters`, each with the page it comes from. What all
+requests share is in `building`, what all answers share in `parsing`. Nothing here knows a clock,
+a token or a socket.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import re
+from collections.abc import Container, Generator, Mapping, Sequence
+from datetime import datetime
+from urllib.parse import unquote
+
+from yarl import URL
+
+from rm_voucher.converters import format_time, structure, structure_all
+from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
+from rm_voucher.models import IssuedVoucher, Page, Token, Voucher, VoucherBatch, VoucherStatus
+from rm_voucher.settings import Credentials, Environment
+from rm_voucher.signing.signature import canonical_json
+from rm_voucher.transport.base import Request, Response
+from rm_voucher.wire.error_codes import ERROR_CODES
+from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
+from rm_voucher.wire.responses import body_of, page, page_in_steps, refuse_error, success
+
+_WRONG_METHOD_CODES = frozenset(
+    {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
+)
+# RFC 3986's characters of a path, percent-encoding included.
+_PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def build_issue(environment: Environment, batch_key: str) -> Request:
+    """Build *Issue Voucher*."""
+    return _build_issue(environment, segment("batch_key", batch_key))
+
+
+@functools.lru_cache(maxsize=32)  # of a batch all issues are the same request
+def _build_issue(environment: Environment, key: str) -> Request:
+    return build(environment, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
+
+
+def build_get(environment: Environment, code: str, *, method: str = "POST") -> Request:
+    """Build *Get Voucher By Code*.
+
+    The page says POST with ``{}``, every SDK of RM's sends GET without a body.
+    """
+    path = f"/v3/voucher/{segment('code', code)}"
+    return build(environment, "get", method, path, json=None if method == "GET" else {})
+
+
+def build_void(
+    environment: Environment,
+    code: str,
+    *,
+    store_id: str | None = None,
+    used_at: datetime | None = None,
+) -> Request:
+    """Build *Void Voucher*. ``usedAt`` is on no page; RM's Go SDK sends it."""
+    path = f"/v3/voucher/{segment('code', code)}/void"
+    body: dict[str, str] = {}
+    if store_id is not None:
+        if not isinstance(store_id, str) or not store_id:
+            raise InvalidRequestError.refused("store_id must be text, and not empty.")
+        body["storeId"] = store_id
+    if used_at is not None:
+        if not isinstance(used_at, datetime) or used_at.tzinfo is None:
+            raise InvalidRequestError.refused("used_at must be a datetime with a time zone.")
+        try:
+            body["usedAt"] = format_time(used_at)
+        except OverflowError:
+            raise InvalidRequestError.refused("used_at is in no year of UTC.") from None
+    return build(environment, "void", "POST", path, json=body)
+
+
+def build_vouchers(
+    environment: Environment, batch_key: str, *, cursor: str | None = None
+) -> Request:
+    """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
+    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/vouchers"
+    return build(environment, "vouchers", "GET", path, query={"cursor": cursor})
+
+
+def build_batches(
+    environment: Environment,
+    *,
+    status: str | None = None,
+    is_static: bool | None = None,
+    cursor: str | None = None,
+) -> Request:
+    """Build *Get Voucher Batches*. The filter is a JSON object in the query, as RM's SDKs send."""
+    if not isinstance(status, str | None) or not isinstance(is_static, bool | None):
+        raise InvalidRequestError.refused("status must be text, and is_static true or false.")
+    wanted = {"status": status, "isStatic": is_static}
+    chosen = {name: value for name, value in wanted.items() if value is not None}
+    return build(
+        environment,
+        "batches",
+        "GET",
+        "/v3/voucher-batches",
+        query={"filter": json_body(chosen).decode() if chosen else None, "cursor": cursor},
+    )
+
+
+def build_reinstate(
+    environment: Environment, code: str, *, pin: str, reason: str | None = None
+) -> Request:
+    """Build *Reinstate Voucher*. The PIN is the merchant's."""
+    if not isinstance(pin, str) or not pin:
+        raise InvalidRequestError.refused("pin must be text, and not empty.")
+    if not isinstance(reason, str | None):
+        raise InvalidRequestError.refused("reason must be text.")
+    path = f"/v3/voucher/{segment('code', code)}/reinstate"
+    body = {"pin": pin} if reason is None else {"pin": pin, "reason": reason}
+    return build(environment, "reinstate", "PATCH", path, json=body)
+
+
+def build_redeem(environment: Environment, codes: Sequence[str]) -> Request:
+    """Build *Bulk Redeem Vouchers*."""
+    return build(environment, "redeem", "POST", "/v3/vouchers/redeem", json={"codes": list(codes)})
+
+
+def build_member_vouchers(
+    environment: Environment,
+    country_code: str,
+    phone_number: str,
+    *,
+    limit: int | None = None,
+    cursor: str | None = None,
+) -> Request:
+    """Build *Get Loyalty Member Vouchers*, a page."""
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidRequestError.refused("limit must be a whole number, 1 or more.")
+    query = {
+        **_member(country_code, phone_number),
+        "limit": None if limit is None else str(limit),
+        "cursor": cursor,
+    }
+    return build(environment, "member vouchers", "GET", "/v3/loyalty/me/vouchers", query=query)
+
+
+def build_member_get(
+    environment: Environment, country_code: str, phone_number: str, code: str
+) -> Request:
+    """Build *Get Loyalty Member Voucher*."""
+    path = f"/v3/loyalty/me/voucher/{segment('code', code)}"
+    query = _member(country_code, phone_number)
+    return build(environment, "member get", "GET", path, query=query)
+
+
+def build_member_redeem(
+    environment: Environment, country_code: str, phone_number: str, code: str
+) -> Request:
+    """Build *Redeem Loyalty Member Voucher*. The page shows no body."""
+    path = f"/v3/loyalty/me/voucher/{segment('code', code)}/redeem"
+    query = _member(country_code, phone_number)
+    return build(environment, "member redeem", "POST", path, query=query)
+
+
+def _member(country_code: str, phone_number: str) -> dict[str, str | None]:
+    for name, text in (("country_code", country_code), ("phone_number", phone_number)):
+        if not isinstance(text, str) or not re.fullmatch("[0-9]{1,15}", text):
+            raise InvalidRequestError.refused(
+                f"{name} must be digits, without a plus sign or spaces."
+            )
+    return {"countryCode": country_code, "phoneNumber": phone_number}
+
+
+def build_any(
+    environment: Environment,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str] | None = None,
+    json: object | None = None,
+) -> Request:
+    """Build a request that no page documents. ``path`` is written as it goes on the wire."""
+    if method not in _METHODS:
+        raise InvalidRequestError.refused(f"method must be one of {', '.join(_METHODS)}.")
+    if not isinstance(path, str) or not _PATH.fullmatch(path) or _leaves_its_place(path):
+        raise InvalidRequestError.refused(
+            "path must be an absolute path without query, its parts percent-encoded "
+            "(urllib.parse.quote(part, safe='')), none of them empty, only dots, or with a slash."
+        )
+    if method == "GET" and json is not None:
+        raise InvalidRequestError.refused("A GET carries no body.")
+    if not isinstance(query, Mapping | None):
+        raise InvalidRequestError.refused("query must map names to text.")
+    request = build(environment, "request", method, path, query=query, json=json)
+    _check_json(json)  # after it was written, which refuses what has no end
+    return request
+
+
+def _leaves_its_place(path: str) -> bool:
+    # Decoded twice, because a gateway may decode once before the server does.
+    text = unquote(unquote(path))
+    return has_control(text) or any(climbs(part) for part in re.split(r"[/\\]", fold(text))[1:])
+
+
+def _check_json(json: object) -> None:
+    """Refuse, at any depth, what would be signed in a form that RM does not document."""
+    values = [json]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list | tuple):
+            values.extend(value)
+        elif isinstance(value, float) or (isinstance(value, int) and abs(value) > 2**53):
+            raise InvalidRequestError.refused(
+                "How RM signs fractions and integers beyond 2**53 is not documented: send text."
+            )
+        elif not isinstance(value, str | int | None):
+            raise InvalidRequestError.refused(f"json has a {type(value).__name__}; send text.")
+
+
+def build_token(environment: Environment, credentials: Credentials) -> Request:
+    """Build *Client Credentials*: the first token. It is not signed."""
+    return _build_token(environment, credentials, {"grantType": "client_credentials"})
+
+
+def build_refresh(
+    environment: Environment, credentials: Credentials, refresh_token: str
+) -> Request:
+    """Build *Refresh Token*. The answer has a new refresh token: the old one is spent."""
+    body = {"grantType": "refresh_token", "refreshToken": refresh_token}
+    return _build_token(environment, credentials, body)
+
+
+def _build_token(
+    environment: Environment, credentials: Credentials, body: Mapping[str, str]
+) -> Request:
+    identity = f"{credentials.client_id}:{credentials.client_secret}".encode()
+    return Request(
+        operation="token",
+        method="POST",
+        url=URL(environment.oauth_url + "/v1/token", encoded=True),
+        headers={
+            "Authorization": f"Basic {base64.b64encode(identity).decode()}",
+            "Content-Type": JSON,
+        },
+        body=canonical_json(body),
+    )
+
+
+def parse_issue(response: Response) -> IssuedVoucher:
+    """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do."""
+    return structure(success(response).get("item"), IssuedVoucher, path="$.item")
+
+
+def parse_get(response: Response) -> Voucher:
+    """Read the answer to `build_get`."""
+    return structure(success(response).get("item"), Voucher, path="$.item")
+
+
+def parse_void(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_void`: the voucher that was asked for, and it is void."""
+    return _shown(response, code, {VoucherStatus.VOID})
+
+
+def parse_reinstate(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_reinstate`: the voucher that was asked for, void no more.
+
+    The page shows it REDEEMED; what it is after a void that no redemption preceded is not
+    documented.
+    """
+    return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
+
+
+def parse_member_redeem(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_member_redeem`: the voucher that was asked for, redeemed or used.
+
+    The page's example turns it from REDEEMED to VOID.
+    """
+    return _shown(response, code, {VoucherStatus.REDEEMED, VoucherStatus.VOID})
+
+
+def parse_redeem(response: Response) -> tuple[Voucher, ...]:
+    """Read the answer to `build_redeem`: a list, under ``item``."""
+    items = success(response).get("item")
+    if not isinstance(items, list):
+        raise DecodeError("expected a list @ $.item")
+    return tuple(structure_all(items, Voucher, path="$.item"))
+
+
+def checked_code(voucher: Voucher, code: str) -> Voucher:
+    """Return the voucher, if it shows the code that was asked for."""
+    # Whether codes are case-sensitive is not documented.
+    if voucher.code is None or voucher.code.casefold() != code.casefold():
+        raise DecodeError("expected the code that was asked for @ $.item.code")
+    return voucher
+
+
+def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
+    """Return the voucher of a change's answer, which must itself show the change."""
+    voucher = parse_get(response)
+    if voucher.status not in statuses:
+        raise DecodeError("expected the status that the operation leads to @ $.item.status")
+    return checked_code(voucher, code)
+
+
+def parse_vouchers(response: Response) -> Page[Voucher]:
+    """Read the answer to `build_vouchers`."""
+    return page(response, Voucher)
+
+
+def parse_batches(response: Response) -> Page[VoucherBatch]:
+    """Read the answer to `build_batches`."""
+    return page(response, VoucherBatch)
+
+
+def parse_vouchers_in_steps(response: Response) -> Generator[None, None, Page[Voucher]]:
+    """Read the answer to `build_vouchers`, with stops in which others may have their turn."""
+    return page_in_steps(response, Voucher)
+
+
+def parse_batches_in_steps(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
+    """Read the answer to `build_batches`, with stops in which others may have their turn."""
+    return page_in_steps(response, VoucherBatch)
+
+
+def parse_token(response: Response) -> Token:
+    """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
+    token = structure(body_of(response), Token)
+    if not fits_header(token.access_token):
+        raise DecodeError("expected a token that fits a header @ $.accessToken")
+    return token
+
+
+def fits_header(token: str) -> bool:
+    """Return whether a token can stand in ``Authorization`` and nowhere else."""
+    return token.isascii() and token.isprintable() and token != "" and " " not in token
+
+
+def parse_any(response: Response) -> Response:
+    """Return the answer to `build_any` as it is, unless it is an error."""
+    refuse_error(response)
+    return response
+
+
+def is_wrong_method(error: APIError) -> bool:
+    """Return whether *get by code* was sent with the method that this server does not want."""
+    if error.code:
+        info = ERROR_CODES.get(error.code)
+        return info is not None and info.code in _WRONG_METHOD_CODES
+    return error.http_status in (404, 405)

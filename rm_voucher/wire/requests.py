@@ -1,0 +1,151 @@
+"""What all requests are made of: one URL, one body, and the headers of one attempt. No I/O."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from urllib.parse import quote, unquote, urlencode
+
+from yarl import URL
+
+from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.settings import Environment, Timeout
+from rm_voucher.signing.signature import (
+    canonical_json,
+    format_signature,
+    is_too_deep,
+    string_to_sign,
+)
+from rm_voucher.transport.base import Request
+
+JSON = "application/json"
+_MAX_SEGMENT_CHARS = 512
+_PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
+
+
+def text_to_sign(request: Request, *, nonce: str, timestamp: str) -> bytes:
+    """Return what one attempt's signature is of (RM's page "Signature Algorithm").
+
+    Each attempt needs a nonce of its own; ``timestamp`` is in unix seconds.
+    """
+    return string_to_sign(
+        method=request.method,
+        url=str(request.url),
+        nonce=nonce,
+        timestamp=timestamp,
+        body=request.body,
+    ).encode()
+
+
+def with_signature(
+    request: Request,
+    *,
+    token: str,
+    nonce: str,
+    timestamp: str,
+    signature: bytes,
+    timeout: Timeout,
+) -> Request:
+    """Return the request with the headers and the time of one attempt."""
+    return Request(  # as `attrs.evolve` would, in a third of the time
+        operation=request.operation,
+        method=request.method,
+        url=request.url,
+        body=request.body,
+        timeout=timeout,
+        headers={
+            **request.headers,
+            "Authorization": f"Bearer {token}",
+            "X-Nonce-Str": nonce,
+            "X-Signature": format_signature(signature),
+            "X-Timestamp": timestamp,
+        },
+    )
+
+
+def build(
+    environment: Environment,
+    operation: str,
+    method: str,
+    path: str,
+    *,
+    query: Mapping[str, str | None] | None = None,
+    json: object | None = None,
+) -> Request:
+    """Return the unsigned request to a path of the API. ``query`` leaves out what is None."""
+    chosen = {name: value for name, value in (query or {}).items() if value is not None}
+    if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
+        raise InvalidRequestError.refused("What goes into the query must be text.")
+    try:
+        text = urlencode(chosen, quote_via=quote, safe="")
+    except UnicodeEncodeError:
+        raise InvalidRequestError.refused("The query has half a surrogate pair.") from None
+    return Request(
+        operation=operation,
+        method=method,
+        # As it stands: yarl would turn %40 into @, and the signature would be of another URL.
+        url=URL(environment.api_url + path + (f"?{text}" if text else ""), encoded=True),
+        headers={"Content-Type": JSON},
+        body=b"" if json is None else json_body(json),
+    )
+
+
+def json_body(value: object) -> bytes:
+    """Return the bytes to sign and to send for a JSON value."""
+    if is_too_deep(value):
+        raise InvalidRequestError.refused("The request is nested too deep for JSON.")
+    try:
+        return canonical_json(value)
+    except TypeError as exc:
+        # orjson's own errors name types, not values.
+        raise InvalidRequestError.refused(f"The request can't be written as JSON: {exc}.") from None
+
+
+def segment(name: str, text: str) -> str:
+    """Return a code or key as one path segment that no server can read as another path."""
+
+    def refused(reason: str) -> InvalidRequestError:
+        return InvalidRequestError.refused(f"{name} {reason}.")
+
+    if not isinstance(text, str):
+        raise refused(f"must be text, not {type(text).__name__}")
+    if _PLAIN_SEGMENT.fullmatch(text):  # nothing below would find or change anything
+        return text
+    if not text:
+        raise refused("is empty")
+    if len(text) > _MAX_SEGMENT_CHARS:
+        raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
+    if text != text.strip():
+        raise refused("has white space at an end")
+    # Decoded, because a gateway may decode once more than the server that splits the path.
+    decoded = unquote(unquote(text))
+    if has_control(text) or has_control(decoded):
+        raise refused("has a control character or half a surrogate pair")
+    folded = fold(decoded)
+    if "/" in folded or "\\" in folded:
+        raise refused("has a slash")
+    if climbs(folded):
+        raise refused("is only dots")
+    return quote(text, safe="")
+
+
+def fold(text: str) -> str:
+    """Return the text with look-alikes folded, as a server may before it splits the path.
+
+    U+FF0E is a full stop to some.
+    """
+    return unicodedata.normalize("NFKC", text)
+
+
+def has_control(text: str) -> bool:
+    """Return whether there is a control character or half a surrogate pair."""
+    return any(unicodedata.category(char) in ("Cc", "Cs") for char in text)
+
+
+def climbs(part: str) -> bool:
+    """Return whether a server may take a part of a path for none, or for ``.`` or ``..``.
+
+    Some cut off what follows a semicolon.
+    """
+    return re.fullmatch(r"\.*(;.*)?", part) is not None

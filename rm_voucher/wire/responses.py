@@ -1,0 +1,152 @@
+"""What all answers have in common: success, a page of a listing, RM's error, or neither. No I/O."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, TypeVar
+
+import orjson
+
+from rm_voucher.converters import structure, structure_all
+from rm_voucher.exceptions import (
+    APIError,
+    AuthenticationError,
+    DecodeError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
+from rm_voucher.models import ErrorBody, Page
+from rm_voucher.transport.base import Response
+from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES
+
+T = TypeVar("T")
+
+_STEP = 100  # vouchers, about 2 ms
+
+
+def page(response: Response, cls: type[T]) -> Page[T]:
+    """Return one page of a listing."""
+    steps = page_in_steps(response, cls)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Page[T] = end.value
+            return found
+
+
+def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
+    """Return one page of a listing, with a stop after some items, for others to have their turn."""
+    body = success(response)
+    items = body.get("items")
+    if not isinstance(items, list):
+        raise DecodeError("expected a list @ $.items")
+    meta = body.get("meta") or {}
+    if not isinstance(meta, dict):
+        raise DecodeError("expected an object @ $.meta")
+    cursor, count = meta.get("cursor"), meta.get("count")
+    if not isinstance(cursor, str | None):
+        raise DecodeError("expected text @ $.meta.cursor")
+    read: list[T] = []
+    for begin in range(0, len(items), _STEP):
+        if begin:
+            yield
+        part = items[begin : begin + _STEP]
+        read += structure_all(part, cls, path="$.items", first=begin)
+    return Page(
+        items=tuple(read), cursor=cursor or None, count=count if type(count) is int else None
+    )
+
+
+def success(response: Response) -> dict[str, Any]:
+    """Return the JSON object of an answer that says SUCCESS."""
+    body = body_of(response)
+    if body.get("code") != "SUCCESS":
+        raise DecodeError("expected SUCCESS @ $.code")
+    return body
+
+
+def body_of(response: Response) -> dict[str, Any]:
+    """Return the answer's JSON object, or raise what it says went wrong."""
+    body = refuse_error(response)
+    if not body:
+        raise DecodeError("expected a JSON object @ $")
+    return body
+
+
+def refuse_error(response: Response) -> dict[str, Any]:
+    """Raise RM's error, or what the status says; else return the JSON object, empty for others."""
+    try:
+        body: dict[str, Any] = orjson.loads(response.body)
+    except orjson.JSONDecodeError:
+        body = {}
+    if not isinstance(body, dict):
+        body = {}
+    error = body.get("error")
+    # An answer that claims both is not RM's: which of the two to believe is unknown.
+    if isinstance(error, dict) and not body.get("item") and body.get("code") != "SUCCESS":
+        raise _api_error(response, error)
+    if not 200 <= response.status < 300:
+        raise _status_error(response)
+    if error is not None:
+        raise DecodeError("expected an answer without an error @ $.error")
+    return body
+
+
+def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeError:
+    try:
+        error = structure(wire, ErrorBody, path="$.error")
+    except DecodeError as exc:
+        return exc if 200 <= response.status < 300 else _status_error(response)
+    if not CODE_PATTERN.fullmatch(error.code):
+        return _status_error(response)
+    info = ERROR_CODES.get(error.code)
+    cls = info.error if info else _class_of_status(response.status)
+    return cls(
+        error.code,
+        error.message or "",
+        response.status,
+        info.hint if info else "RM's list of error codes does not have this one.",
+        retry_after_s=_retry_after_s(response.headers),
+    )
+
+
+def _status_error(response: Response) -> APIError:
+    return _class_of_status(response.status)(
+        http_status=response.status,
+        hint="A gateway or another server may have answered in RM's place.",
+        retry_after_s=_retry_after_s(response.headers),
+    )
+
+
+def _class_of_status(status: int) -> Callable[..., APIError]:
+    if status >= 500:
+        return ServerError
+    return _STATUS_ERRORS.get(status, APIError)
+
+
+_STATUS_ERRORS: dict[int, type[APIError]] = {
+    401: AuthenticationError,
+    403: PermissionDeniedError,
+    429: RateLimitError,
+}
+
+
+def _retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return the wait that ``Retry-After`` asks for: seconds, or a date by the server's clock."""
+    text = headers.get("retry-after")
+    if text is None:
+        return None
+    try:
+        seconds = float(text)
+    except ValueError:
+        from email.utils import parsedate_to_datetime  # rarely, and not for nothing
+
+        try:
+            until = parsedate_to_datetime(text)
+            seconds = (until - parsedate_to_datetime(headers["date"])).total_seconds()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return None
+    return max(seconds, 0.0) if math.isfinite(seconds) else None

@@ -1,0 +1,115 @@
+"""A bulk issue through a ledger, cancelled wherever it waits, and run again."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from support.cancellation import each_turn, is_cancelled_after, tasks_left, turn
+from support.voucher_shop import Shop, assert_sound, in_turn, issue, lost, lost_before, summed_up
+
+from rm_voucher import BulkResult, FlowPolicy, bulk_issue
+from rm_voucher.bulk.run import BulkIssue
+from rm_voucher.ledger import MemoryLedger
+from rm_voucher.ledger.memory import MemoryStore
+
+
+class SlowLedger(MemoryLedger):
+    """Takes some turns before and after each commit, as a database does."""
+
+    async def commit(self, transition, item):
+        await turn(2)
+        result = await super().commit(transition, item)
+        await turn()
+        return result
+
+
+async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
+    """Cancelled at whatever await, the run has a result for each that it took, and another run
+    gives to each one voucher: the same, if there was one."""
+    shop = Shop(credentials, time)
+    for turns in each_turn():
+        shop.emulator.reset()
+        shop.on_issue = in_turn(None, lost, None, lost_before, lost)
+        store = MemoryStore()
+        runs: list[tuple[BulkIssue[Any], list[BulkResult[Any]]]] = []
+
+        async def campaign(store=store, runs=runs):
+            async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+                run = bulk_issue(shop.client(), "B", range(12), ledger=ledger, concurrency=2)
+                runs.append((run, []))
+                async with run:
+                    async for result in run:
+                        runs[0][1].append(result)
+
+        was_cancelled = await is_cancelled_after(turns, campaign())
+        assert tasks_left() == set()
+        first = [summed_up(run, seen + run.undelivered) for run, seen in runs]
+        async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+            last = await issue(shop, ledger, range(12), concurrency=2)
+            assert last.summary.issued == 12
+            await assert_sound(shop, ledger, last.codes)
+        assert all(ran.codes.items() <= last.codes.items() for ran in first)
+        if not was_cancelled:
+            assert turns > 50
+            return
+
+
+async def test_bulk_ledger_left_while_a_listing_is_read(credentials, time):
+    """A listing that is read beside the calls does not hold up the end, and all is closed."""
+    shop = Shop(credentials, time)
+    shop.on_issue = in_turn(*[lost] * 60)
+    handle, listing = shop.emulator.handle, asyncio.Event()
+
+    async def never(request):
+        listing.set()
+        await asyncio.Event().wait()
+
+    async with (
+        shop.client(flow=FlowPolicy(failing_calls=100)) as client,  # which would pause at 20
+        MemoryLedger(mode="exclusive", **shop.settings) as ledger,
+    ):
+        await ledger.prepare(client, "B")
+        shop.emulator.handle = lambda request: (
+            never(request) if request.operation == "vouchers" else handle(request)
+        )
+        async with bulk_issue(client, "B", range(500), ledger=ledger, concurrency=2) as run:
+            async for _ in run:
+                if listing.is_set():
+                    break
+    assert run.summary.unresolved > 50
+    assert tasks_left() == set()
+
+
+async def test_ledger_closed_by_a_cancelled_task(credentials, time):
+    """A cancellation while the ledger waits for its calls still closes its storage."""
+    shop, closed, issuing = Shop(credentials, time), [], []
+    answer = asyncio.Event()
+
+    async def slowly(issue):
+        await answer.wait()
+        return issue()
+
+    class Closing(MemoryLedger):
+        async def _close(self):
+            closed.append(self)
+
+    async def use(client):
+        async with Closing(mode="exclusive", **shop.settings) as ledger:
+            issuing.append(asyncio.ensure_future(ledger.issue(client, "B", "a")))
+            while not shop.posts:
+                await turn()
+
+    shop.on_issue = slowly
+    async with shop.client() as client:
+        task = asyncio.create_task(use(client))
+        while not shop.posts:
+            await turn()
+        await turn(5)
+        task.cancel()
+        await asyncio.wait([task])
+        assert task.cancelled()
+        assert len(closed) == 1
+        answer.set()
+        await asyncio.wait(issuing)
+    assert tasks_left() == set()

@@ -1,0 +1,328 @@
+"""The pages that are made from the package keep up with it."""
+
+import inspect
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+
+import attrs
+import orjson
+import pytest
+from support.files import DOCS, KEY_FILE
+
+import rm_voucher
+from rm_voucher import Credentials, OutcomeUnknownError, exceptions
+from rm_voucher.cli import serve
+from rm_voucher.cli.options import flow_policy
+from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator.control import control
+from rm_voucher.emulator.routes import OPERATIONS
+from rm_voucher.transport import base
+from rm_voucher.transport.memory import MemoryTransport
+from rm_voucher.wire.error_codes import ERROR_CODES
+
+
+def test_error_codes_page_is_the_table():
+    """docs/error-codes.md is what `python docs/error_codes_page.py` writes today."""
+    page = runpy.run_path(str(DOCS / "error_codes_page.py"))["page"]()
+    assert (DOCS / "error-codes.md").read_text() == page
+    for code, info in ERROR_CODES.items():
+        row = f"| `{code}` | {info.code_class.value} | `{info.error.__name__}` | {info.hint} |"
+        assert row in page.splitlines()
+
+
+def test_error_tree_is_that_of_the_module():
+    """docs/handle-errors.md draws the tree that the exceptions' docstring draws."""
+    drawn = re.search(r"```\n(VoucherError\n.*?)```", (DOCS / "handle-errors.md").read_text(), re.S)
+    tree = [line.strip() for line in exceptions.__doc__.splitlines()]
+    assert [line.strip() for line in drawn[1].splitlines()] == tree[
+        tree.index("VoucherError") : tree.index("└── ServerError") + 1
+    ]
+
+
+def test_both_pages_say_how_long_the_command_waits():
+    """They told an hour and two minutes."""
+    assert flow_policy(None).patience_s == 3600
+    rate, bulk = ((DOCS / name).read_text() for name in ("rate-and-failures.md", "bulk-issue.md"))
+    assert "`FlowPolicy(patience_s=3600)`, which is what `rm-voucher issue` does" in rate
+    assert "It waits an hour for a server" in bulk
+
+
+REFERENCE = (DOCS / "reference.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "rm_voucher",
+        "rm_voucher.transport.aiohttp",
+        "rm_voucher.transport.memory",
+        "rm_voucher.transport.base",
+        "rm_voucher.emulator",
+        "rm_voucher.ledger",
+        "rm_voucher.testing",
+        "rm_voucher.webhooks",
+        "rm_voucher.webhooks.aiohttp",
+        "rm_voucher.webhooks.asgi",
+        "rm_voucher.signing",
+        "rm_voucher.converters",
+        "rm_voucher.wire.error_codes",
+    ],
+)
+def test_reference_takes_each_module_whole(module):
+    """Every name of `__all__` appears: the module is listed, and nothing of it is left out.
+
+    The build itself (`nox -s docs`) fails when a name is missing all the same.
+    """
+    (options,) = re.findall(rf"^\.\. automodule:: {module}\n((?:   :.*\n)*)", REFERENCE, re.M)
+    shown_above = "   :exclude-members: Request, Response, Transport\n"  # the root shows them
+    assert options == (shown_above if module == "rm_voucher.transport.base" else "")
+
+
+def test_names_of_the_base_transport_are_those_of_the_root():
+    """Why the reference may show them once, with the root."""
+    assert set(base.__all__) == {"Request", "Response", "Transport"} <= set(rm_voucher.__all__)
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+def test_index_lists_every_page(page):
+    """A page that nothing leads to is not read."""
+    index = (DOCS / "index.md").read_text()
+    assert page.stem == "index" or f"]({page.name})" in index
+
+
+README = (DOCS.parent / "README.md").read_text()
+USING = (DOCS / "test-your-code.md").read_text()
+CALLBACKS = (DOCS / "callbacks.md").read_text()
+EMULATOR = (DOCS / "emulator.md").read_text()
+
+
+def block(start, text=USING):
+    """Return the one fenced block whose info string and text begin like this."""
+    found = [one for one in re.findall(r"```(.*?)```", text, re.S) if one.startswith(start)]
+    assert len(found) == 1
+    return found[0].partition("\n")[2]
+
+
+def table(title):
+    """Return the cells of the first table under a heading."""
+    lines = EMULATOR.partition(f"# {title}\n")[2].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    rows = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    assert len(rows) > 1
+    return rows
+
+
+@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1), (CALLBACKS, 1)])
+def test_test_file_on_the_page_passes(page, tests, tmp_path):
+    """The test file that is shown passes as it stands, without a conftest."""
+    (tmp_path / "test_shown.py").write_text(block("python test", page))
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider"]
+    command += ["-o", "asyncio_default_fixture_loop_scope=function"]  # pytest-asyncio wants it
+    done = subprocess.run(
+        [*command, "--rootdir", tmp_path, "test_shown.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(rf"^{tests} passed in ", done.stdout, re.M)
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The page's own command is running in this directory. Its standard error."""
+    program, *arguments = shlex.split(block("sh\nrm-voucher emulator"))
+    assert program == "rm-voucher"
+    command = [sys.executable, "-m", "rm_voucher.cli", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr.readline().startswith("Emulator at http://127.0.0.1:")
+        yield process.stderr
+        process.kill()
+
+
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("openssl")), reason="curl or openssl is missing"
+)
+def test_walk_through_with_curl_and_openssl(served, tmp_path):
+    """The shell's client gets a token, signs with and without a body, and sees what it did."""
+    done = subprocess.run(
+        ["sh", "-euc", block("sh\n. ./emulator.env")],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "no_proxy": "*"},
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip() == block("text\nVOID").strip()
+    (redeemed,) = orjson.loads((tmp_path / "redeemed.json").read_bytes())["item"]
+    assert redeemed["status"] == "REDEEMED"
+    void = orjson.loads((tmp_path / "void.json").read_bytes())["item"]
+    assert (void["status"], void["usedAt"]) == ("VOID", "2026-11-20T10:00:00.123456Z")
+    assert [served.readline() for _ in range(2)] == [
+        "POST /v1/token 200\n",
+        "POST /v3/voucher-batch/TEA/issue 200\n",
+    ]
+
+
+async def what_an_issue_meets(fault):
+    """Return what the first request of an issue did, and what the client made of it."""
+    key = KEY_FILE.read_bytes()
+    emulator = Emulator(
+        seed=1, credentials=Credentials("id", "secret", key), batches={"TEA": 5}, clock=lambda: 1e9
+    )
+    done = []
+
+    def answer(request):
+        try:
+            return emulator.handle(request)
+        finally:
+            if request.operation == "issue":
+                done.append(len(emulator.issued("TEA")))
+
+    async def sleep(seconds):
+        emulator.advance(seconds)
+
+    client = emulator.client(transport=MemoryTransport(answer), sleep=sleep)
+    await client.batches()  # so that the token is there
+    if fault is Fault.CLOSED:
+        emulator.faults = FaultPlan(windows=[Window(fault=fault, start_s=0, length_s=1)])
+    else:
+        emulator.fail_next("issue", fault)
+    try:
+        voucher = await client.issue("TEA")
+    except OutcomeUnknownError:
+        word = "unknown"
+    else:
+        assert voucher.code in emulator.issued("TEA")
+        word = "as usual" if len(done) == 1 else "sent again"
+    work = "yes" if done[0] else "no"
+    before = len(emulator.issued("TEA"))
+    emulator.advance(emulator.faults.late_s)
+    return "later" if len(emulator.issued("TEA")) > before else work, word
+
+
+async def test_faults_on_the_page_do_what_it_says():
+    """Each fault is in the table, with what becomes of an issue that meets it."""
+    said = {row[0].strip("`"): (row[2], row[3]) for row in table("Faults")}
+    assert said == {str(fault): await what_an_issue_meets(fault) for fault in Fault}
+
+
+def test_plan_and_operations_on_the_page():
+    """The page has each field of a plan with its default, and each operation."""
+    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "drip_s": 1.0}
+    plain |= {"hold_s": 60.0, "lag_s": 5.0}
+    said = {row[0].strip("`"): row[2] for row in table("The plan")}
+    assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
+    assert {name: getattr(FaultPlan(), name) for name in plain} == plain
+    assert {name: float(said[name]) for name in plain} == plain
+    names = re.search(r"The operations are (.*?)\. ", EMULATOR, re.S)[1]
+    assert re.findall(r"`([\w\s]+)`", names.replace("\n", " ")) == list(OPERATIONS)
+
+
+def test_number_of_faults_in_the_readme():
+    """The README says how many kinds of faults there are."""
+    assert f"{len(Fault)} kinds of faults" in README
+
+
+def test_rules_on_the_page():
+    """The page has each rule that can be relaxed, and codes that exist."""
+    rows = table("Rules")
+    assert [row[0].strip("`") for row in rows] == list(Rule)
+    codes = {code for row in rows for code in re.findall(r"`(\w+)`", row[2])}
+    assert {code.upper().replace("_", "") for code in codes} <= {
+        code.upper().replace("_", "") for code in ERROR_CODES
+    }
+
+
+def test_guesses_on_the_page():
+    """The page has each field of Guesses, once, and no other."""
+    options = [option for row in table("Documented, and guessed") for option in row[2].split(", ")]
+    said = [option.strip("`").removeprefix("Guesses.") for option in options if "Guesses" in option]
+    assert sorted(said) == sorted(field.name for field in attrs.fields(Guesses))
+
+
+def test_options_on_the_page():
+    """The page has each option of `rm-voucher emulator`."""
+    said = [name for row in table("The command") for name in re.findall(r"`(--[a-z-]+)", row[0])]
+    options = inspect.signature(serve.emulator).parameters
+    assert sorted(said) == sorted(f"--{name.replace('_', '-')}" for name in options)
+
+
+CONTROL = [row[0].split(" ") + row[1:] for row in table("The control API")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "fields", "answer"), CONTROL, ids=lambda text: text[:24].replace("`", "")
+)
+def test_control_api_on_the_page(method, path, fields, answer):
+    """Each path answers its method with the fields that the page names, and takes its body's."""
+    emulator = Emulator(
+        credentials=Credentials("id", "secret", KEY_FILE.read_bytes()), batches={"TEA": 5}
+    )
+    emulator.add_member("60", "123456789")
+    code, _ = emulator.state.issue("TEA")
+    raw_path = "/_emulator" + path.strip("`").replace("{code}", code)
+    examples = {
+        "key": "B",
+        "label": "B",
+        "quantity": 1,
+        "type": "CASH",
+        "amount_sen": 1,
+        "discount_rate_bp": 1,
+        "minimum_spend_sen": 1,
+        "expiry": {"type": "DYNAMIC", "day": 30},
+        "codes": ["A"],
+        "static_code": "S",
+        "country_code": "60",
+        "phone_number": "123456789",
+        "name": "N",
+        "advance_s": 1.5,
+        "per_s": 20,
+        "operation": "issue",
+        "fault": "throttle",
+        "times": 1,
+        "url": "http://127.0.0.1:1/",
+        "interval_s": 1.0,
+    }
+    named = re.findall(r'"(\w+)"', fields.partition(";")[0])
+    if "fields of the plan" in fields:
+        assert set(re.findall(r'"(\w+)"', fields)) == {f.name for f in attrs.fields(Window)}
+        examples |= {row[0].strip("`"): None for row in table("The plan")}
+        examples |= {"rate": 0.5, "kinds": ["throttle"], "seed": 1, "operations": ["issue"]}
+        examples |= {"retry_after_s": 1, "late_s": 1, "drip_s": 1, "hold_s": 1, "lag_s": 1}
+        examples["windows"] = [{"fault": "closed", "start_s": 0, "length_s": 1}]
+        named = [row[0].strip("`") for row in table("The plan")]
+    body = {name: examples[name] for name in named}
+    if "codes" in body:  # a batch has either
+        del body["static_code"]
+    response = control(emulator, method, raw_path, orjson.dumps(body) if body else b"")
+    wire = orjson.loads(response.body)
+    assert response.status == 200, wire
+    shown = set(re.findall(r'"(\w+)"', answer))
+    if shown:
+        assert set(wire[0] if isinstance(wire, list) else wire) == shown
+    wrong = orjson.dumps({"no_such_field": 1})
+    assert control(emulator, method, raw_path, wrong).status == 400
+
+
+def test_control_api_is_whole_on_the_page():
+    """Each path of the control API is on the page, with each of its methods."""
+    from rm_voucher.emulator import control as module
+
+    source = inspect.getsource(module._actions)
+    cases = re.split(r"case \[", source)[1:]
+    known = [(path, method) for path in cases for method in re.findall(r'"([A-Z]+)": ', path)]
+    assert len(known) == len(CONTROL)
+    assert len(cases) == len({path for _, path, *_ in CONTROL})

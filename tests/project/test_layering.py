@@ -1,0 +1,192 @@
+"""The wings of docs/architecture.md, held against the imports."""
+
+import ast
+import graphlib
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from support.files import DOCS
+
+import rm_voucher
+
+PACKAGE = Path(rm_voucher.__file__).parent
+
+# Lowest first. A file imports from its own wing and from wings below it; a wing is a folder, or
+# the files at the root that stand on one level.
+WINGS = [
+    {"_version"},
+    {"exceptions"},
+    {"redaction"},
+    {"models", "settings", "structuring"},
+    {"converters"},
+    {"signing"},
+    {"transport"},
+    {"wire"},
+    {"calls"},
+    {"auth", "otel"},
+    {"service"},
+    {"database"},
+    {"ledger", "webhooks", "emulator"},
+    {"bulk"},
+    {""},  # the face of the package
+    {"testing", "cli"},
+]
+# Who may import what from outside; all else comes from the standard library.
+EVERYWHERE = {"attrs", "orjson", "yarl"}
+ELSEWHERE = {
+    "converters": {"cattrs"},
+    "calls.retry": {"tenacity"},
+    "signing.process": {"cryptography"},
+    "signing.rsa": {"cryptography"},
+    "transport.aiohttp": {"aiohttp"},
+    "otel": {"opentelemetry"},
+    "emulator.keys": {"cryptography"},
+    "emulator.server": {"aiohttp"},
+    "database.database": {"sqlalchemy"},
+    "database.engine": {"sqlalchemy"},
+    "database.transaction": {"sqlalchemy"},
+    "ledger.sql.schema": {"sqlalchemy"},
+    "ledger.sql.statements": {"sqlalchemy"},
+    "ledger.sql.store": {"sqlalchemy"},
+    "ledger.sql.unit": {"sqlalchemy"},
+    "webhooks.aiohttp": {"aiohttp"},
+    "webhooks.sql.schema": {"sqlalchemy"},
+    "webhooks.sql.statements": {"sqlalchemy"},
+    "webhooks.sql.store": {"sqlalchemy"},
+    "testing": {"pytest"},
+    "cli": {"rich", "typer"},
+    "cli.app": {"typer"},
+    "cli.ledger": {"typer"},
+    "cli.options": {"typer"},
+    "cli.progress": {"rich"},
+    "cli.serve": {"typer"},
+    "cli.webhook": {"aiohttp", "typer"},
+}
+
+
+def modules_in(package):
+    """Return the files of a package by their module's name, without the package's own."""
+    files = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package).with_suffix("").parts
+        files[".".join(part for part in parts if part != "__init__")] = path
+    return files
+
+
+def imported(path):
+    """Return each module or name that a file imports, in functions and under TYPE_CHECKING too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def ours(name, files):
+    """Return the module of ours that an imported name is, or is in; None for another's."""
+    top, _, inner = name.partition(".")
+    if top != "rm_voucher":
+        return None
+    while inner and inner not in files:
+        inner = inner.rpartition(".")[0]
+    return inner
+
+
+def graph_of(files):
+    """Return, for each module, the modules of ours that it imports."""
+    graph = {}
+    for module, path in files.items():
+        targets = {ours(name, files) for name in imported(path)}
+        graph[module] = targets - {None, module}
+    return graph
+
+
+def wing_of(module):
+    """Return the number of a module's wing, and the wing's name: a folder, or a file."""
+    name = module.partition(".")[0]
+    found = [number for number, wing in enumerate(WINGS) if name in wing]
+    assert found, f"{module} is in no wing: give {name!r} a place in WINGS"
+    return found[0], name
+
+
+def upward(graph):
+    """Return the imports that do not point to the own wing or to one below it."""
+    wrong = []
+    for module, targets in graph.items():
+        number, name = wing_of(module)
+        for target in targets:
+            below, other = wing_of(target)
+            if other != name and below >= number:
+                wrong.append(f"{module} imports {target}")
+    return wrong
+
+
+def circle(graph):
+    """Return the modules of a circle, or nothing. A package's face is a file like any other."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as exc:
+        return exc.args[1]
+    return []
+
+
+FILES = modules_in(PACKAGE)
+
+
+def test_every_wing_is_there():
+    """The list names what the package has, and nothing else."""
+    assert set().union(*WINGS) == {module.partition(".")[0] for module in FILES}
+
+
+def test_imports_point_downward():
+    """A file imports its own wing and wings below it, typing-only imports counted."""
+    assert upward(graph_of(FILES)) == []
+
+
+def test_no_file_is_in_a_circle():
+    """No file imports itself by way of others, typing-only imports counted."""
+    assert circle(graph_of(FILES)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "is_upward"),
+    [
+        ("wire.requests", "from rm_voucher.service.client import VoucherClient", True),
+        ("calls.retry", "def late():\n    import rm_voucher.auth.store", True),
+        ("database.engine", "if TYPE_CHECKING:\n    from rm_voucher import ledger", True),
+        ("signing.signature", "from rm_voucher import RetryPolicy", True),
+        ("ledger.memory", "from rm_voucher.webhooks.memory import MemoryEventStore", True),
+        ("calls.call", "if TYPE_CHECKING:\n    from rm_voucher.calls.caller import Caller", False),
+    ],
+)
+def test_an_import_upward_is_seen(module, line, is_upward, tmp_path):
+    """Each kind of import that is wrong fails one of the two tests above."""
+    added = tmp_path / "added.py"
+    added.write_text(FILES[module].read_text() + f"\n{line}\n")
+    graph = graph_of(FILES | {module: added})
+    assert bool(upward(graph)) is is_upward
+    assert is_upward or circle(graph)
+
+
+@pytest.mark.parametrize("module", sorted(FILES))
+def test_foreign_imports_stay_in_their_rooms(module):
+    """A dependency is known to the modules that exist for it, and to no other."""
+    allowed = EVERYWHERE | ELSEWHERE.get(module, set()) | {"rm_voucher"}
+    for name in imported(FILES[module]):
+        top = name.split(".")[0]
+        assert top in allowed or top in sys.stdlib_module_names, f"{module} imports {name}"
+
+
+def test_map_in_the_docs_is_this_map():
+    """docs/architecture.md draws the same wings in the same order, with each of their files."""
+    text = (DOCS / "architecture.md").read_text()
+    drawn = re.search(r"```\nrm_voucher/.*?```", text, re.DOTALL)[0]
+    listed = set(re.findall(r"([\w/]+\.py)\b", drawn))
+    assert {path.name for path in FILES.values() if path.name != "__init__.py"} <= {
+        name.rpartition("/")[2] for name in listed
+    }

@@ -1,0 +1,102 @@
+"""A ledger and its client on an emulator, at one injected time, and a way to stop them half-way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+from support.doubles import FakeTime
+from support.fault_stage import ME
+
+from rm_voucher import Request, Response, RetryPolicy, Transport, VoucherClient
+from rm_voucher.emulator import Emulator, Guesses
+from rm_voucher.ledger import MemoryLedger
+from rm_voucher.ledger.memory import MemoryStore
+
+B = "B"
+SETTLE_S = 300.0
+
+
+class Gate(Transport):
+    """Holds answers back, those of one operation, until it is opened; counts what has come."""
+
+    def __init__(self, behind: Transport, operation: str) -> None:
+        self._behind = behind
+        self._operation = operation
+        self.opened = asyncio.Event()
+        self.arrived = asyncio.Event()
+
+    async def send(self, request: Request) -> Response:
+        answer = await self._behind.send(request)
+        if request.operation == self._operation:
+            self.arrived.set()
+            await self.opened.wait()
+        return answer
+
+
+@attrs.define
+class Place:
+    """An emulator with a batch B, and what is needed to issue from it."""
+
+    time: FakeTime
+    emulator: Emulator
+    client: VoucherClient
+    store: MemoryStore = attrs.field(factory=MemoryStore)
+    wall_ahead_s: float = 0.0
+    """How far this machine's clock is ahead of the server's."""
+
+    def ledger(self, mode: str = "exclusive", **options: Any) -> MemoryLedger:
+        """Return a ledger on what the last one left, as after a restart."""
+        return MemoryLedger(
+            self.store,
+            mode=mode,
+            settle_s=SETTLE_S,
+            clock=lambda: self.time.now + self.wall_ahead_s,
+            monotonic=self.time.clock,
+            sleep=self.time.sleep,
+            **options,
+        )
+
+    def gate(self, operation: str = "issue") -> tuple[Gate, VoucherClient]:
+        """Return a client whose answers are held back."""
+        gate = Gate(self.emulator.transport(), operation)
+        return gate, client_of(self.emulator, self.time, transport=gate)
+
+    @property
+    def posts(self) -> int:
+        return self.emulator.requests["issue"]
+
+    @property
+    def issued(self) -> list[str]:
+        return list(self.emulator.issued(B))
+
+
+def client_of(emulator: Emulator, time: FakeTime, **options: Any) -> VoucherClient:
+    given: dict[str, Any] = {
+        "monotonic": time.clock,
+        "sleep": time.sleep,
+        "random": lambda: 0.0,
+        "retry": RetryPolicy(max_attempts=2),
+        **options,
+    }
+    return emulator.client(**given)
+
+
+def place(time: FakeTime, *, quantity: int = 100, **guesses: Any) -> Place:
+    emulator = Emulator(
+        seed=1,
+        credentials=ME,
+        clock=time.clock,
+        batches={B: quantity},
+        guesses=Guesses(**guesses),
+    )
+    return Place(time, emulator, client_of(emulator, time))
+
+
+async def reported(ledger: MemoryLedger) -> dict[str, str]:
+    """Return each request's code, or its state."""
+    return {
+        request.id: str(request.state) if voucher is None else voucher.code
+        async for request, voucher in ledger.requests(B)
+    }

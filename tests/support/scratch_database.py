@@ -1,0 +1,65 @@
+"""A database with one table, and transactions in it; nothing of them may be left open."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time as real_time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from sqlalchemy import Column, Connection, MetaData, Table, Text
+from support.doubles import FakeTime
+
+from rm_voucher.database.database import Database, Schema
+from rm_voucher.database.engine import parse_url
+from rm_voucher.exceptions import LedgerError
+
+tables = MetaData()
+things = Table("things", tables, Column("code", Text, primary_key=True))
+
+
+def database(url: str, time: FakeTime | None = None, **settings: Any) -> Database:
+    given: dict[str, Any] = {"monotonic": real_time.monotonic}
+    if time is not None:
+        given = {"monotonic": time.clock, "sleep": time.sleep}
+    return Database(
+        parse_url(url), Schema("thing", tables), error=LedgerError, **{**given, **settings}
+    )
+
+
+async def opening(
+    url: str, time: FakeTime | None = None, **settings: Any
+) -> AsyncIterator[Database]:
+    """Give an open database, and see that nothing of it stays open."""
+    made = database(url, time, **settings)
+    await made.open()
+    pool = made._engine.pool
+    yield made
+    assert made._closing or not made._transactions
+    await made.close()
+    assert pool.checkedout() == 0
+    gc.collect()  # what was left open warns, and warnings are errors
+
+
+def in_use(opened: Database) -> int:
+    """Return how many connections somebody has besides the writer."""
+    return opened._engine.pool.checkedout() - (opened._writer is not None)
+
+
+def codes(connection: Connection) -> list[str]:
+    return list(connection.scalars(things.select().order_by(things.c.code)))
+
+
+def add(code: str) -> Callable[..., None]:
+    return lambda connection, *_: connection.execute(things.insert(), {"code": code}) and None
+
+
+async def read(opened: Database) -> list[str]:
+    return await opened.read(codes)
+
+
+async def settle() -> None:
+    """Let every task come as far as it can without a thread."""
+    for _ in range(20):
+        await asyncio.sleep(0)
