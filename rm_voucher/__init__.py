@@ -1,8 +1,8 @@
 """An asyncio client for Revenue Monster's voucher API.
 
 This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.memory`,
-`rm_voucher.emulator`, `rm_voucher.ledger`, `rm_voucher.converters`, `rm_voucher.signing.signature` and
-`rm_voucher.otel` are imported by name.
+`rm_voucher.emulator`, `rm_voucher.ledger`, `rm_voucher.webhooks`, `rm_voucher.converters`,
+`rm_voucher.signing`, `rm_voucher.wire.error_codes` and `rm_voucher.otel` are imported by name.
 """
 
 from rm_voucher._version import __version__

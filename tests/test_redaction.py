@@ -23,6 +23,7 @@ from support.troubles import (
 )
 
 from rm_voucher import ConfigurationError, OutcomeUnknownError, Timeout, VoucherError, bulk_issue
+from rm_voucher.service.client import issue_call
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ async def test_values_show_nothing(check):
     assert len(values) == len(OPERATIONS)
     member, source = client.member("60", PHONE), client.caller.tokens
     pagers = client.vouchers("KEY"), member.vouchers()
-    call = client.issue_call("KEY")
+    call = issue_call(client.caller, "KEY")
     call.code, call.token = CODE, await source.token()
     held = source._held
     check(world, client, client.caller, member, source, held, held.token, call, *pagers, *values)

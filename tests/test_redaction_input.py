@@ -242,7 +242,7 @@ def test_search_finds_a_log_a_span_and_a_repr():
         "text of ConnectError",
     }
     world = World()
-    world.client()._caller.hooks[0]._tracer.start_span(f"x {CODE}").end()
+    world.client().caller.hooks[0]._tracer.start_span(f"x {CODE}").end()
     assert in_spans(world.exporter.get_finished_spans()) != []
     assert in_reprs([CODE]) != []
 

@@ -1,6 +1,7 @@
 """The client: one method an operation.
 
-`wire.operations` says what goes over the wire, `caller` makes the call of it, the transport moves it.
+`wire.operations` says what goes over the wire, `calls.caller` makes the call, the transport moves
+it.
 """
 
 from __future__ import annotations
@@ -282,7 +283,7 @@ class VoucherClient:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.parse_vouchers_in_steps)
+            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)
@@ -302,7 +303,7 @@ class VoucherClient:
             request = operations.build_batches(
                 self.caller.environment, status=status, is_static=is_static, cursor=cursor
             )
-            parse = functools.partial(parse_cooperatively, operations.parse_batches_in_steps)
+            parse = functools.partial(parse_cooperatively, operations.batches_step_by_step)
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)

@@ -43,7 +43,7 @@ class Member:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.parse_vouchers_in_steps)
+            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
             return await self._caller.execute(
                 self._caller.call(request, parse, Safety.READ, timeout)
             )

@@ -313,12 +313,12 @@ def parse_batches(response: Response) -> Page[VoucherBatch]:
     return page(response, VoucherBatch)
 
 
-def parse_vouchers_in_steps(response: Response) -> Generator[None, None, Page[Voucher]]:
+def vouchers_step_by_step(response: Response) -> Generator[None, None, Page[Voucher]]:
     """Read the answer to `build_vouchers`, with stops in which others may have their turn."""
     return page_in_steps(response, Voucher)
 
 
-def parse_batches_in_steps(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
+def batches_step_by_step(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
     """Read the answer to `build_batches`, with stops in which others may have their turn."""
     return page_in_steps(response, VoucherBatch)
 

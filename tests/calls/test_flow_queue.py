@@ -13,6 +13,7 @@ from support.limited_server import LimitedServer, bulk_for, client_at, in_virtua
 
 from rm_voucher import ConnectTimeoutError, OutcomeUnknownError, RetryPolicy, Timeout
 from rm_voucher.calls.flow import Flow, FlowPolicy
+from rm_voucher.service.client import issue_call
 
 FOUND = ok({"item": {"code": "X", "status": "ISSUED"}, "code": "SUCCESS"})
 SHORT = Timeout(connect_s=1, attempt_s=5, total_s=10)
@@ -184,7 +185,7 @@ async def test_call_cancelled_while_it_waits_was_not_sent(is_bulk):
             sleep=places.sleep,
         )
         await client.get("X")
-        call = client.issue_call("B")
+        call = issue_call(client.caller, "B")
         call.is_bulk = is_bulk
         if not await is_cancelled_after(turns, client.caller.execute(call)):
             break
@@ -266,7 +267,7 @@ def test_several_event_loops_in_a_row():
 
 async def test_two_loops_at_once_have_queues_of_their_own():
     """A loop that still runs keeps its queue when another one comes."""
-    flow = client_at(VirtualClock(), lambda request: FOUND)._caller.flow
+    flow = client_at(VirtualClock(), lambda request: FOUND).caller.flow
     await flow.admit("x", latest=None, is_bulk=False)
     mine = flow._queues[asyncio.get_running_loop()]
     await asyncio.to_thread(asyncio.run, flow.admit("x", latest=None, is_bulk=True))

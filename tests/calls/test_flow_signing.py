@@ -8,6 +8,7 @@ from simulation.loop import VirtualLoop
 from support.answers import ISSUED, THROTTLED
 
 from rm_voucher import IssuedVoucher, RateLimitError, RetryPolicy
+from rm_voucher.service.client import issue_call
 
 
 @pytest.mark.parametrize("signing_s", [0.0, 0.004, 0.03])
@@ -35,7 +36,7 @@ def test_calls_that_were_let_pass_before_a_throttle_cut_the_rate_once(make_clien
             await asyncio.sleep(number * signing_s)
             return b"signature"
 
-        call = client.issue_call("KEY")
+        call = issue_call(client.caller, "KEY")
         call.sign = sign
         return client.caller.execute(call)
 

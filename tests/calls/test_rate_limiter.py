@@ -225,7 +225,7 @@ async def test_nothing_is_kept_of_a_turn():
     async def sleep(seconds: float) -> None:
         clock.now += seconds
 
-    flow = client_at(clock, print, flow=FlowPolicy(rate_per_s=100), sleep=sleep)._caller.flow
+    flow = client_at(clock, print, flow=FlowPolicy(rate_per_s=100), sleep=sleep).caller.flow
 
     async def some(turns: int) -> None:
         for number in range(turns):

@@ -54,7 +54,7 @@ async def test_signature_is_verified_over_http(make_client):
 
     async with emulator.serve() as server:
         async with VoucherClient(ME, environment=server.environment) as good:
-            client_signer = good._caller.signer
+            client_signer = good.caller.signer
         async with VoucherClient(ME, environment=server.environment, signer=Elsewhere()) as client:
             with pytest.raises(SignatureError):
                 await client.issue("K")

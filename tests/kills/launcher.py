@@ -65,7 +65,7 @@ def watch_commits(killer: Killer) -> None:
 
 def watch_calls(killer: Killer) -> None:
     """Points: ``before post``, ``posted`` (and not answered), ``answered`` (and not kept)."""
-    send, start, finish = AiohttpTransport.send, aiohttp.ClientResponse.start, Caller.finish
+    send, start, execute = AiohttpTransport.send, aiohttp.ClientResponse.start, Caller.execute
 
     async def watched_send(self: AiohttpTransport, request: Any) -> Any:
         if request.operation == "issue":
@@ -79,13 +79,13 @@ def watch_calls(killer: Killer) -> None:
             killer.passing("posted")
         return await start(self, connection)
 
-    async def watched_finish(self: Caller, call: Any) -> Any:
-        answer = await finish(self, call)
+    async def watched_execute(self: Caller, call: Any) -> Any:
+        answer = await execute(self, call)
         if call.request.operation == "issue":
             killer.passing("answered")
         return answer
 
-    AiohttpTransport.send, Caller.finish = watched_send, watched_finish
+    AiohttpTransport.send, Caller.execute = watched_send, watched_execute
     aiohttp.ClientResponse.start = watched_start
 
 

@@ -8,6 +8,7 @@ from support.voucher_shop import Shop
 from rm_voucher import ConnectError
 from rm_voucher.ledger import MemoryLedger, RequestState
 from rm_voucher.ledger.rules.commands import Pending
+from rm_voucher.service.client import issue_call
 
 
 async def test_held_names_an_attempt_only_if_there_is_one() -> None:
@@ -29,7 +30,7 @@ async def test_close_before_a_call_is_sent_gives_it_up(credentials, time):
         opened, ledger._opened = ledger._opened, False
         with pytest.raises(ConnectError, match="being closed"):
             await ledger.sender._send_alone(
-                client, client.issue_call("B"), "late", started.attempt_id
+                client, issue_call(client.caller, "B"), "late", started.attempt_id
             )
         ledger._opened = opened
         assert shop.emulator.requests["issue"] == 0

@@ -230,7 +230,7 @@ async def test_system_refuses_to_let_the_file_grow(tmp_path: Path) -> None:
     """A limit of the system's on the size of files ends in errors, not in a lost code."""
     script = (
         "import asyncio, resource, signal, sys\n"
-        "from keeping import begin, codes, issue\n"
+        "from support.ledger_rows import begin, codes, issue\n"
         "from rm_voucher.exceptions import LedgerError\n"
         "from rm_voucher.ledger import Ledger\n"
         "async def main():\n"

@@ -333,8 +333,8 @@ def test_from_env(monkeypatch, credentials):
     monkeypatch.setenv("RM_CLIENT_SECRET", "hush")
     monkeypatch.setenv("RM_PRIVATE_KEY", credentials.private_key.decode())
     monkeypatch.setenv("RM_ENVIRONMENT", "production")
-    assert VoucherClient.from_env()._caller.environment == Environment.PRODUCTION
-    assert VoucherClient.from_env(environment=Environment.SANDBOX)._caller.environment == (
+    assert VoucherClient.from_env().caller.environment == Environment.PRODUCTION
+    assert VoucherClient.from_env(environment=Environment.SANDBOX).caller.environment == (
         Environment.SANDBOX
     )
 

@@ -50,5 +50,5 @@ def test_operation_hides_its_frames(name):
     method = METHODS[name]
     is_listing = name.endswith(("vouchers", "batches"))  # whose pages are fetched by bare functions
     assert is_listing or (
-        inspect.iscoroutinefunction(method) and method.__code__.co_filename.endswith("frames.py")
+        inspect.iscoroutinefunction(method) and method.__code__.co_filename.endswith("redaction.py")
     )

@@ -9,7 +9,7 @@ from support.scripted_server import ScriptedServer
 
 from rm_voucher import DecodeError, Response, Voucher
 from rm_voucher.service.pager import parse_cooperatively
-from rm_voucher.wire.operations import parse_vouchers, parse_vouchers_in_steps
+from rm_voucher.wire.operations import parse_vouchers, vouchers_step_by_step
 from rm_voucher.wire.responses import page, page_in_steps
 
 LONG = 2_000
@@ -69,7 +69,7 @@ async def test_long_page_leaves_the_loop_free(make_client, name):
 async def test_short_page_takes_no_turns(count, turns):
     """Nobody waits for others who has no more than a hundred to decode."""
     response = ok(listing("list-batch-vouchers", count))
-    found, had = await turns_during(parse_cooperatively(parse_vouchers_in_steps, response))
+    found, had = await turns_during(parse_cooperatively(vouchers_step_by_step, response))
     assert (len(found.items), had) == (count, turns)
 
 
@@ -77,7 +77,7 @@ async def test_short_page_takes_no_turns(count, turns):
 async def test_page_in_turns_is_the_page(count):
     """In steps or at once, a page is the same: items in order, cursor, count."""
     response = ok(listing("list-batch-vouchers", count))
-    found = await parse_cooperatively(parse_vouchers_in_steps, response)
+    found = await parse_cooperatively(vouchers_step_by_step, response)
     assert found == parse_vouchers(response)
     assert [voucher.amount_sen for voucher in found.items] == list(range(count))
     assert (found.cursor, found.count) == ("next", count)

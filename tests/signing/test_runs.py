@@ -170,7 +170,7 @@ async def test_single_calls_are_cancelled_safely_while_they_wait(issuing):
     loop = asyncio.get_running_loop()
     run._pool.sign = lambda text: loop.create_future()
     call = run._new_call()
-    calling = asyncio.create_task(run._client._caller.execute(call))
+    calling = asyncio.create_task(run._client.caller.execute(call))
     await turn(3)
     calling.cancel()
     await asyncio.wait([calling])

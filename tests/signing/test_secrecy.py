@@ -37,7 +37,7 @@ async def test_arguments_and_environment_hold_no_key(signer, monkeypatch):
                 (place / "cmdline").read_bytes(),
                 (place / "environ").read_bytes(),
             )
-            assert b"signer_process.py" in arguments
+            assert b"signing/process.py" in arguments
             assert b"PATH=" in variables
             assert b"RM_" not in variables
             assert not [t for t in traces(signer) if t in arguments or t in variables]

@@ -3,7 +3,7 @@
 import asyncio
 
 from rm_voucher import IssuedVoucher
-from rm_voucher.calls import caller, retry
+from rm_voucher.calls import caller, outcomes
 from rm_voucher.ledger import ledger as base
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger import sender as sending
@@ -20,8 +20,8 @@ def repeat_the_unknown(patch):
 
 def server_error_proves_nothing_was_done(patch):
     def classify(error):
-        outcome = retry.classify(error)
-        return retry.Outcome.THROTTLED if outcome is retry.Outcome.SERVER_FAILED else outcome
+        outcome = outcomes.classify(error)
+        return outcomes.Outcome.THROTTLED if outcome is outcomes.Outcome.SERVER_FAILED else outcome
 
     patch.setattr(caller, "classify", classify)
 

@@ -39,7 +39,7 @@ def test_both_forms_are_accepted(url):
 
 def test_example_is_accepted_as_it_stands():
     """RM's example payload, with the white space and order of its file, is the signed one."""
-    body = (HERE / "payloads" / "webhook-callback.json").read_bytes()
+    body = (TESTS / "payloads" / "webhook-callback.json").read_bytes()
     assert b"\n  " in body
     assert verifier().authenticate(*deliver(body=body)) == told()
 
@@ -308,9 +308,9 @@ def ec_public():
         (KEY_FILE.read_bytes, "This is a private key"),
         (lambda: KEY_FILE, "This is a private key"),
         (ec_public, "not an RSA key"),
-        (lambda: HERE / "no-such.pem", "no-such.pem can't be read: No such file"),
-        (lambda: HERE, "can't be read: Is a directory"),
-        (lambda: HERE / "a\0b", "can't be read: embedded null byte"),
+        (lambda: TESTS / "no-such.pem", "no-such.pem can't be read: No such file"),
+        (lambda: TESTS, "can't be read: Is a directory"),
+        (lambda: TESTS / "a\0b", "can't be read: embedded null byte"),
         (lambda: None, "PEM text, PEM bytes or a pathlib.Path"),
         (lambda: 5, "PEM text, PEM bytes or a pathlib.Path"),
         (lambda: [None], "PEM text, PEM bytes or a pathlib.Path"),

@@ -1,8 +1,8 @@
 """What may happen in a ledger. Each function is one kind of transaction, for many items at once.
 
-They are pure: they load rows from a `UnitOfWork`, decide, and change them. Each may be repeated with the
-same items, because the answer to a commit can be lost. What is refused for one item is returned
-in its place as an error.
+They are pure: they load rows from a `UnitOfWork`, decide, and change them. Each may be repeated
+with the same items, because the answer to a commit can be lost. What is refused for one item is
+returned in its place as an error.
 
 The promise rests on these rules. An attempt is written before it is sent, and only for a request
 that waits, relies on no attempt, and for which no spare code and no loose attempt is there: so the
