@@ -221,7 +221,7 @@ class Caller:
             async with asyncio.timeout(None if latest is None else latest - self.monotonic()):
                 # Refused at once, all calls of a bulk run would fail in no time: each waits on.
                 refused_after = None if call.is_bulk else latest
-                await self.flow.admit(operation, latest=refused_after, is_bulk=call.is_bulk)
+                await self.flow.acquire(operation, latest=refused_after, is_bulk=call.is_bulk)
         except ConnectTimeoutError:
             call.abandoned = True
             raise
@@ -233,7 +233,7 @@ class Caller:
         call.pausing = False
 
     async def _send(self, call: Call[T]) -> T:
-        if not self.flow.is_free:
+        if not self.flow.unlimited:
             await self._turn(call)
         # Before it is signed, which takes its time in a bulk run: what passed before a throttle is
         # of the rate before it, however much later it goes out.
@@ -273,7 +273,7 @@ class Caller:
         """Tell the flow how an attempt failed."""
         outcome, now = classify(error), self.monotonic()
         if isinstance(error, APIError) and error.retry_after_s and outcome.remedy == "wait":
-            self.flow.hold(now + min(error.retry_after_s, self.retry.max_retry_after_s))
+            self.flow.pause_until(now + min(error.retry_after_s, self.retry.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
             self.flow.throttled(passed_at, now)
             self._excuse(call, now)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from rm_voucher.calls.rate_limiter import Pace
+from rm_voucher.calls.rate_limiter import AdaptiveRate
 from rm_voucher.exceptions import ConfigurationError, ConnectTimeoutError
 from rm_voucher.settings import positive
 
@@ -48,15 +48,15 @@ class FlowPolicy:
         rate_per_s: never more requests a second than that, give or take what 20 ms hold; None for
             no limit until the server throttles. A throttle (HTTP 429, or an error code of class
             *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
-        learns: whether throttles lower the rate for all. False where a server throttles more than
+        adaptive: whether throttles lower the rate for all. False where a server throttles more than
             one request in two hundred whatever the rate, which would lower it, in the end to a few
             a second; then each call waits by itself.
-        failing_calls: so many calls in a row that get no answer, one that says that the server
+        failure_threshold: so many calls in a row that get no answer, one that says that the server
             failed, or one that is not RM's, pause all callers; 20 or more.
-        probe_s: how many seconds lie between two calls that are sent to see whether the server is
+        probe_interval_s: how many seconds lie between two calls that are sent to see whether the server is
             back. The first come sooner: after one second, then two. In a long outage it is a
             twelfth of the time so far, up to a minute: the outcome of each may be unknown.
-        patience_s: for how many seconds calls wait for it. After that they fail at once with
+        max_outage_wait_s: for how many seconds calls wait for it. After that they fail at once with
             `ConnectTimeoutError`, provably unsent, so each may be repeated, until a probe succeeds.
             For as long, but two minutes at most, a throttled attempt of a call of a bulk run is
             none of the retry policy's attempts.
@@ -67,10 +67,10 @@ class FlowPolicy:
     rate_per_s: float | None = attrs.field(
         default=None, validator=attrs.validators.optional(positive)
     )
-    learns: bool = attrs.field(default=True, validator=_yes_or_no)
-    failing_calls: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough)
-    probe_s: float = attrs.field(default=5.0, validator=positive)
-    patience_s: float = attrs.field(default=120.0, validator=positive)
+    adaptive: bool = attrs.field(default=True, validator=_yes_or_no)
+    failure_threshold: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough)
+    probe_interval_s: float = attrs.field(default=5.0, validator=positive)
+    max_outage_wait_s: float = attrs.field(default=120.0, validator=positive)
 
 
 @attrs.frozen(kw_only=True)
@@ -81,26 +81,26 @@ class FlowState:
         rate_per_s: the requests a second that are allowed now, None for any number.
         throttled: how many attempts the server has throttled so far.
         waiting: how many calls wait for their turn.
-        held_s: for how many more seconds all wait, because the server asked for it
+        retry_after_s: for how many more seconds all wait, because the server asked for it
             (``Retry-After``); 0 when nobody does.
-        failing_s: for how many seconds all have been waiting for a server that fails, or None: it
+        outage_s: for how many seconds all have been waiting for a server that fails, or None: it
             answers.
     """
 
     rate_per_s: float | None
     throttled: int
     waiting: int
-    held_s: float
-    failing_s: float | None
+    retry_after_s: float
+    outage_s: float | None
 
 
-class _Circuit:
+class CircuitBreaker:
     """Whether the server fails, and when it is tried again."""
 
     def __init__(self, policy: FlowPolicy, random: Callable[[], float]) -> None:
         self._policy = policy
         self._random = random
-        self._failing_calls = 0
+        self._failures = 0
         self._streak = 0
         self._probe_at = 0.0
         self._next_probe_s = self._waited_s = 0.0
@@ -111,8 +111,8 @@ class _Circuit:
     def answered(self, sent_at: float) -> bool:
         """Take note that the server works; return whether that ends a pause."""
         self._worked_at = max(self._worked_at, sent_at)
-        if self._failing_calls:
-            self._failing_calls = 0
+        if self._failures:
+            self._failures = 0
             self._streak += 1
         ended = self.failing_since is not None
         self.failing_since = None
@@ -124,8 +124,8 @@ class _Circuit:
             return counted
         self._failed_at = now
         if counted != self._streak:
-            self._failing_calls += 1
-        if self._failing_calls >= self._policy.failing_calls and self.failing_since is None:
+            self._failures += 1
+        if self._failures >= self._policy.failure_threshold and self.failing_since is None:
             self.failing_since = now
             self._next_probe_s = _FIRST_PROBE_S
             self._await_probe(now)
@@ -141,9 +141,9 @@ class _Circuit:
         Not where nobody has tried it for as long: the probe that is out now will tell.
         """
         since, policy = self.failing_since, self._policy
-        if since is None or now - since < policy.patience_s:
+        if since is None or now - since < policy.max_outage_wait_s:
             return False
-        return now - self._failed_at < max(policy.patience_s, 2 * self._waited_s)
+        return now - self._failed_at < max(policy.max_outage_wait_s, 2 * self._waited_s)
 
     def take(self, now: float) -> None:
         """Send the probe, if it is one. The next does not wait for its end, which may never be."""
@@ -153,7 +153,9 @@ class _Circuit:
     def _await_probe(self, now: float) -> None:
         assert self.failing_since is not None  # noqa: S101 - for the type checker
         long_s = min((now - self.failing_since) * _PROBE_SHARE, _LONGEST_PROBE_S)
-        self._waited_s = wait_s = max(min(self._next_probe_s, self._policy.probe_s), long_s)
+        self._waited_s = wait_s = max(
+            min(self._next_probe_s, self._policy.probe_interval_s), long_s
+        )
         self._next_probe_s = 2 * wait_s
         # Up to half earlier, so that many clients don't come at the same time.
         self._probe_at = now + wait_s * (1 - self._random() / 2)
@@ -176,10 +178,10 @@ class Flow:
         self._policy = policy
         self._monotonic = monotonic
         self._sleep = sleep
-        self._pace = Pace(policy.rate_per_s)
-        self._circuit = _Circuit(policy, random)
+        self._pace = AdaptiveRate(policy.rate_per_s)
+        self._circuit = CircuitBreaker(policy, random)
         self._held_until = float("-inf")
-        self.is_free = policy.rate_per_s is None
+        self.unlimited = policy.rate_per_s is None
         """Whether attempts may be sent without asking."""
         self._throttled = 0
         self._waiting = 0
@@ -194,8 +196,8 @@ class Flow:
             rate_per_s=self._pace.per_s(now),
             throttled=self._throttled,
             waiting=self._waiting,
-            held_s=max(0.0, self._held_until - now),
-            failing_s=None if since is None else now - since,
+            retry_after_s=max(0.0, self._held_until - now),
+            outage_s=None if since is None else now - since,
         )
 
     @property
@@ -203,7 +205,7 @@ class Flow:
         """Whether all wait for a server that fails."""
         return self._circuit.failing_since is not None
 
-    async def admit(self, operation: str, *, latest: float | None, is_bulk: bool) -> None:
+    async def acquire(self, operation: str, *, latest: float | None, is_bulk: bool) -> None:
         """Wait for the turn to send an attempt. Cancelling is safe.
 
         Raises `ConnectTimeoutError` when it would come later than ``latest`` by the monotonic
@@ -240,7 +242,7 @@ class Flow:
             now = max(self._monotonic(), now + slept_s)
         self._circuit.take(now)
         self._pace.take(now)
-        self.is_free = self._pace.per_s(now) is None and self._circuit.failing_since is None
+        self.unlimited = self._pace.per_s(now) is None and self._circuit.failing_since is None
 
     def _wait_s(self, operation: str, latest: float | None, now: float) -> float:
         """Return for how long nobody may pass. Raises `ConnectTimeoutError` if that is too long."""
@@ -265,8 +267,8 @@ class Flow:
     def throttled(self, sent_at: float, now: float) -> None:
         """Take note of a throttle."""
         self._throttled += 1
-        if self._policy.learns:
-            self.is_free = False
+        if self._policy.adaptive:
+            self.unlimited = False
             self._pace.throttled(sent_at, now)
         # Not by the throttle alone: it may pass for chance, and all that wait would go at once.
         if self._circuit.answered(sent_at):
@@ -274,12 +276,14 @@ class Flow:
 
     def bears_throttles(self, seconds: float) -> bool:
         """Return whether a call that waits for its end may be throttled for so long."""
-        return self._policy.learns and seconds < min(self._policy.patience_s, _MOST_BORNE_S)
+        return self._policy.adaptive and seconds < min(
+            self._policy.max_outage_wait_s, _MOST_BORNE_S
+        )
 
-    def hold(self, until: float) -> None:
+    def pause_until(self, until: float) -> None:
         """Let nobody pass before then: the server asked for it."""
         self._held_until = max(self._held_until, until)
-        self.is_free = False
+        self.unlimited = False
 
     def failed(self, counted: int, sent_at: float, now: float) -> int:
         """Take note of an attempt without an answer, or with one that says the server failed.
@@ -288,5 +292,5 @@ class Flow:
         """
         streak = self._circuit.failed(counted, sent_at, now)
         if self._circuit.failing_since is not None:
-            self.is_free = False
+            self.unlimited = False
         return streak

@@ -30,7 +30,7 @@ _RAMP_PER_S = 20.0
 _RAMP = 4.0
 
 
-class _Meter:
+class RateMeter:
     """How many attempts a second the server accepted of late."""
 
     def __init__(self) -> None:
@@ -56,7 +56,7 @@ class _Meter:
         return (self._count + self._before) / max(span_s, _METER_S)
 
 
-class Pace:
+class AdaptiveRate:
     """The rate, and when the next attempt may be sent."""
 
     def __init__(self, most_per_s: float | None) -> None:
@@ -67,7 +67,7 @@ class Pace:
         self._cut_at = float("-inf")
         self._ramp_from: float | None = None
         self._credit = _CHANCE * _MOST_BY_CHANCE  # attempts, of which each _CHANCE allow one
-        self._meter = _Meter()
+        self._meter = RateMeter()
         self._next = self._taken_at = float("-inf")
 
     def per_s(self, now: float) -> float | None:

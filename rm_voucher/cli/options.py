@@ -63,7 +63,7 @@ _PATIENCE_S = 3600.0
 def flow_policy(rate_per_s: float | None) -> FlowPolicy:
     """Return how fast a command may send, and how long it waits: who runs it can stop it."""
     try:
-        return FlowPolicy(rate_per_s=rate_per_s, patience_s=_PATIENCE_S)
+        return FlowPolicy(rate_per_s=rate_per_s, max_outage_wait_s=_PATIENCE_S)
     except ConfigurationError:
         raise ConfigurationError(
             f"--rate {rate_per_s:g} is no number of requests a second, which is more than 0 and "

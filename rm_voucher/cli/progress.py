@@ -109,9 +109,9 @@ class _Lines:
             self._was_throttled = True
             say("The server throttles: sent as fast as it takes them from here on.")
         before = self._pause
-        if state.failing_s is not None:
+        if state.outage_s is not None:
             self._pause = "failing"
-        elif state.held_s >= (_LONG_S if not before else math.ulp(0)):
+        elif state.retry_after_s >= (_LONG_S if not before else math.ulp(0)):
             self._pause = "held"
         else:
             self._pause = ""
@@ -120,17 +120,17 @@ class _Lines:
         if self._pause == "failing":
             say("The server fails: all calls wait, and one is sent now and then to try it.")
         elif self._pause == "held":
-            say(f"The server asks to wait: held back for {math.ceil(state.held_s):,} s.")
+            say(f"The server asks to wait: held back for {math.ceil(state.retry_after_s):,} s.")
         else:
             say("The server answers again." if before == "failing" else "Going on.")
 
 
 def _in_words(state: FlowState) -> str:
     """Return what stands beside the bar: what holds the calls back, if anything does."""
-    if state.failing_s is not None:
-        return f"the server fails; tried again ({state.failing_s:,.0f} s)"
-    if state.held_s > 0:
-        return f"held back for {math.ceil(state.held_s):,} s"
+    if state.outage_s is not None:
+        return f"the server fails; tried again ({state.outage_s:,.0f} s)"
+    if state.retry_after_s > 0:
+        return f"held back for {math.ceil(state.retry_after_s):,} s"
     rate = state.rate_per_s
     if rate is None:
         return ""

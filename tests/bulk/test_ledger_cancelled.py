@@ -66,7 +66,7 @@ async def test_bulk_ledger_left_while_a_listing_is_read(credentials, time):
         await asyncio.Event().wait()
 
     async with (
-        shop.client(flow=FlowPolicy(failing_calls=100)) as client,  # which would pause at 20
+        shop.client(flow=FlowPolicy(failure_threshold=100)) as client,  # which would pause at 20
         MemoryLedger(mode="exclusive", **shop.settings) as ledger,
     ):
         await ledger.prepare(client, "B")

@@ -63,11 +63,11 @@ def test_pause_begins_with_the_twentieth_failing_call(answer):
     async def main(clock: VirtualClock) -> None:
         async with client_at(clock, Server(clock, answer), retry=ONCE) as client:
             await fail(client, 19)
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
             await fail(client, 1)
-            assert client.flow.failing_s == 0
+            assert client.flow.outage_s == 0
             await asyncio.sleep(0.25)
-            assert client.flow.failing_s == 0.25
+            assert client.flow.outage_s == 0.25
 
     in_virtual_time(main)
 
@@ -81,7 +81,7 @@ def test_repeats_of_one_call_count_once():
         async with client_at(clock, server, retry=retry) as client:
             await fail(client, 19)
             assert len(server.came) == 1900
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
 
     in_virtual_time(main)
 
@@ -107,7 +107,7 @@ def test_answer_in_between_begins_the_count_anew(answer):
                 await fail(client, 19)
                 server.answer = answer
                 await asyncio.gather(client.get("X"), return_exceptions=True)
-                assert client.flow.failing_s is None
+                assert client.flow.outage_s is None
 
     in_virtual_time(main)
 
@@ -119,8 +119,8 @@ def test_refusals_never_pause():
         server = Server(clock, rm_error("VOUCHER_NOT_FOUND", 404))
         async with client_at(clock, server, retry=ONCE) as client:
             await fail(client, 50)
-            assert client.flow.failing_s is None
-            assert client.caller.flow.is_free
+            assert client.flow.outage_s is None
+            assert client.caller.flow.unlimited
 
     in_virtual_time(main)
 
@@ -150,7 +150,7 @@ def test_answer_about_one_request_never_pauses(answer):
     async def main(clock: VirtualClock) -> None:
         async with client_at(clock, Server(clock, answer), retry=ONCE) as client:
             await fail(client, 50)
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
 
     in_virtual_time(main)
 
@@ -162,7 +162,7 @@ def test_closed_transport_is_no_failing_server():
         server = Server(clock, ClosedError("x: closed"))
         async with client_at(clock, server, retry=ONCE) as client:
             await fail(client, 50)
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
 
     in_virtual_time(main)
 
@@ -174,13 +174,13 @@ def test_full_pool_is_no_failing_server_and_no_sign_of_a_working_one():
         server = Server(clock, PoolTimeoutError("x: full"))
         async with client_at(clock, server, retry=ONCE) as client:
             await fail(client, 50)
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
             server.answer = NOT_SENT
             await fail(client, 20)
-            assert client.flow.failing_s is not None
+            assert client.flow.outage_s is not None
             server.answer = PoolTimeoutError("x: full")
             await fail(client, 1)
-            assert client.flow.failing_s is not None
+            assert client.flow.outage_s is not None
 
     in_virtual_time(main)
 
@@ -192,14 +192,14 @@ async def begin_pause(
     options = {"retry": ONCE, "random": lambda: 0.0, **options}
     client = client_at(clock, handler or server, **options)
     await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
-    assert client.flow.failing_s == 0
+    assert client.flow.outage_s == 0
     server.came.clear()
     return client
 
 
 @pytest.mark.parametrize(("luck", "share"), [(0.0, 1.0), (0.999, 0.5)])
 def test_probes_one_at_a_time(luck, share):
-    """In a pause one call is sent after 1 s, the next after 2 s, then 4 s, then each `probe_s`, up
+    """In a pause one call is sent after 1 s, the next after 2 s, then 4 s, then each `probe_interval_s`, up
     to half of that earlier, by chance."""
 
     async def main(clock: VirtualClock) -> None:
@@ -227,7 +227,7 @@ def test_long_outage_costs_few_probes(luck, most):
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)
-        flow = FlowPolicy(patience_s=7200)
+        flow = FlowPolicy(max_outage_wait_s=7200)
         client = await begin_pause(clock, server, random=lambda: luck, flow=flow)
         begin = clock.now
         calls = [asyncio.create_task(client.get("X")) for _ in range(200)]
@@ -256,11 +256,11 @@ def test_probe_that_succeeds_ends_the_pause_slowly():
         assert sum(when < probe + 0.5 for when in others) <= 25
         assert 60 <= sum(when < probe + 1.5 for when in others) <= 120
         assert others[-1] < probe + 5
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         await asyncio.sleep(10)
         await client.get("X")
         assert client.flow.rate_per_s is None
-        assert client.caller.flow.is_free
+        assert client.caller.flow.unlimited
 
     in_virtual_time(main)
 
@@ -281,9 +281,9 @@ def test_answer_of_a_call_in_flight_ends_the_pause():
         slow = asyncio.create_task(client.get("SLOW"))
         await asyncio.sleep(0)
         await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
-        assert client.flow.failing_s == 0
+        assert client.flow.outage_s == 0
         await slow
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
 
     in_virtual_time(main)
 
@@ -296,31 +296,31 @@ def test_throttled_probe_ends_the_pause():
         client = await begin_pause(clock, server)
         server.answer = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
         await fail(client, 1)
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         assert client.flow.rate_per_s is not None
 
     in_virtual_time(main)
 
 
-@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("adaptive", [True, False])
 def test_throttled_probe_lets_nobody_stampede(learns):
     """Also where a throttle may be chance, after many answers, or lowers no rate at all, those that
     wait are sent slowly after a pause that a throttle ended."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock, FOUND)
-        flow = FlowPolicy(learns=learns)
+        flow = FlowPolicy(adaptive=learns)
         client = client_at(clock, server, flow=flow, retry=ONCE, random=lambda: 0.0)
         for _ in range(300):
             await client.get("X")
         server.answer = NOT_SENT
         await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
-        assert client.flow.failing_s == 0
+        assert client.flow.outage_s == 0
         server.answer = rm_error("TOO_MANY_REQUEST_PER_SECOND", 429)
         server.came.clear()
         calls = [asyncio.create_task(client.get("X")) for _ in range(300)]
         await asyncio.sleep(1.5)
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         assert 2 <= len(server.came) <= 25
         for call in calls:
             call.cancel()
@@ -334,10 +334,10 @@ def test_end_of_a_pause_breaks_no_limit():
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)
-        flow = FlowPolicy(rate_per_s=0.01, patience_s=1e5)
+        flow = FlowPolicy(rate_per_s=0.01, max_outage_wait_s=1e5)
         client = client_at(clock, server, flow=flow, retry=ONCE)
         await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
-        assert client.flow.failing_s == 0
+        assert client.flow.outage_s == 0
         server.answer = FOUND
         await asyncio.gather(client.get("X"), client.get("X"))
         assert all(later - before >= 99.9 for before, later in itertools.pairwise(server.came))
@@ -378,12 +378,12 @@ def test_probe_without_an_end_holds_up_no_other():
 
 
 def test_patience_ends():
-    """Who waits longer than `patience_s` fails, and who comes later fails at once, provably unsent
+    """Who waits longer than `max_outage_wait_s` fails, and who comes later fails at once, provably unsent
     and without a repeat; probes go on, and one that succeeds lets all pass."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)
-        client = client_at(clock, server, flow=FlowPolicy(patience_s=30))
+        client = client_at(clock, server, flow=FlowPolicy(max_outage_wait_s=30))
         calls = [asyncio.create_task(client.issue("B")) for _ in range(50)]
         results = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(result) for result in results} == {ConnectTimeoutError}
@@ -403,7 +403,7 @@ def test_patience_ends():
         server.answer = FOUND
         await client.issue("B")
         assert len(server.came) == asked + 1
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         results = await bulk_for(client, clock, 2, concurrency=10)
         assert {result.status for result in results} == {BulkStatus.ISSUED}
 
@@ -421,7 +421,7 @@ def test_lost_change_is_in_doubt_when_it_cannot_be_read_back():
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)
-        client = await begin_pause(clock, server, flow=FlowPolicy(patience_s=0.5))
+        client = await begin_pause(clock, server, flow=FlowPolicy(max_outage_wait_s=0.5))
         await asyncio.sleep(5)
         server.answer = LOST
         with pytest.raises(OutcomeUnknownError):

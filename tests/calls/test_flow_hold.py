@@ -40,7 +40,7 @@ def answer(status: int, **headers: str) -> Response:
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    ("headers", "held_s"),
+    ("headers", "retry_after_s"),
     [
         ({"retry_after": "30"}, 30),
         ({"retry_after": "2.5"}, 2.5),
@@ -54,7 +54,7 @@ def answer(status: int, **headers: str) -> Response:
         ({"retry_after": "9999"}, 60),
     ],
 )
-def test_every_caller_is_held_back(status, headers, held_s):
+def test_every_caller_is_held_back(status, headers, retry_after_s):
     """``Retry-After``, in seconds or as a date, at most `RetryPolicy.max_retry_after_s`, holds
     back callers that never saw it; then all are sent."""
 
@@ -67,15 +67,15 @@ def test_every_caller_is_held_back(status, headers, held_s):
             others = [asyncio.create_task(client.get("X")) for _ in range(4)]
             others.append(asyncio.create_task(client.issue("B")))
             await asyncio.sleep(0.25)
-            assert client.flow.held_s == pytest.approx(held_s - 0.75)
+            assert client.flow.retry_after_s == pytest.approx(retry_after_s - 0.75)
             assert client.flow.waiting == 5
             assert client.flow.throttled == (status == 429)
             await asyncio.gather(first, *others)
-            assert client.flow.held_s == 0
+            assert client.flow.retry_after_s == 0
             assert client.flow.waiting == 0
         assert len(server.came) == 7
-        assert min(server.came[1:]) >= 1001 + held_s
-        assert max(server.came) < 1001 + held_s + 10
+        assert min(server.came[1:]) >= 1001 + retry_after_s
+        assert max(server.came) < 1001 + retry_after_s + 10
 
     in_virtual_time(main)
 
@@ -89,7 +89,7 @@ def test_no_wait_that_is_none(text):
         async with client_at(clock, server, retry=RetryPolicy(max_attempts=1)) as client:
             with pytest.raises(ServerError):
                 await client.get("X")
-            assert client.flow.held_s == 0
+            assert client.flow.retry_after_s == 0
             await client.get("X")
         assert server.came == [1000, 1001]
 
@@ -132,7 +132,7 @@ def test_longest_wait_counts():
 
 
 def free(client: VoucherClient) -> bool:
-    return client.caller.flow.is_free
+    return client.caller.flow.unlimited
 
 
 def test_free_again_after_a_hold():
@@ -140,7 +140,7 @@ def test_free_again_after_a_hold():
     chance; with a rate of the user's they ask."""
 
     async def main(clock: VirtualClock) -> None:
-        for status, policy, is_free in (
+        for status, policy, unlimited in (
             (503, None, True),
             (429, None, True),
             (503, FlowPolicy(rate_per_s=1000), False),
@@ -149,7 +149,7 @@ def test_free_again_after_a_hold():
             async with client_at(clock, server, flow=policy) as client:
                 assert free(client) == (policy is None)
                 await client.get("X")
-                assert free(client) is is_free
+                assert free(client) is unlimited
 
     in_virtual_time(main)
 

@@ -40,7 +40,7 @@ def run_through_outage(fails, *, per_s, concurrency, latency_s=0.05, emptied=Fal
         async with client_at(clock, server, **options) as client:
             results = await bulk_for(client, clock, END - 1000, concurrency=concurrency)
             assert client.flow.waiting == 0
-            assert client.flow.failing_s is None
+            assert client.flow.outage_s is None
         return server, results
 
     return in_virtual_time(main)

@@ -152,7 +152,7 @@ async def test_waiting_cancelled_at_each_await(number):
             sleep=places.sleep,
             random=lambda: 0.0,
         )
-        calls = [flow.admit("x", latest=None, is_bulk=is_bulk) for is_bulk in WHO]
+        calls = [flow.acquire("x", latest=None, is_bulk=is_bulk) for is_bulk in WHO]
         tasks = [asyncio.ensure_future(call) for at, call in enumerate(calls) if at != number]
         was_cancelled = await is_cancelled_after(turns, calls[number])
         async with asyncio.timeout(30):
@@ -268,9 +268,9 @@ def test_several_event_loops_in_a_row():
 async def test_two_loops_at_once_have_queues_of_their_own():
     """A loop that still runs keeps its queue when another one comes."""
     flow = client_at(VirtualClock(), lambda request: FOUND).caller.flow
-    await flow.admit("x", latest=None, is_bulk=False)
+    await flow.acquire("x", latest=None, is_bulk=False)
     mine = flow._queues[asyncio.get_running_loop()]
-    await asyncio.to_thread(asyncio.run, flow.admit("x", latest=None, is_bulk=True))
+    await asyncio.to_thread(asyncio.run, flow.acquire("x", latest=None, is_bulk=True))
     await turn()
-    await flow.admit("x", latest=None, is_bulk=False)
+    await flow.acquire("x", latest=None, is_bulk=False)
     assert flow._queues[asyncio.get_running_loop()] is mine

@@ -80,7 +80,7 @@ def test_state_in_each_phase():
         server = LimitedServer(clock, per_s=5, latency_s=0.01)
         async with client_at(clock, server) as client:
             assert client.flow == FlowState(
-                rate_per_s=None, throttled=0, waiting=0, held_s=0.0, failing_s=None
+                rate_per_s=None, throttled=0, waiting=0, retry_after_s=0.0, outage_s=None
             )
             calls = [asyncio.create_task(client.issue("B")) for _ in range(12)]
             await asyncio.sleep(1)
@@ -93,7 +93,7 @@ def test_state_in_each_phase():
     in_virtual_time(main)
 
 
-@pytest.mark.parametrize("name", ["rate_per_s", "probe_s", "patience_s"])
+@pytest.mark.parametrize("name", ["rate_per_s", "probe_interval_s", "max_outage_wait_s"])
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "50"])
 def test_policy_refuses_what_is_no_time_or_rate(name, value):
     """A rate or time that is not a finite number above 0 is refused."""
@@ -104,8 +104,8 @@ def test_policy_refuses_what_is_no_time_or_rate(name, value):
 @pytest.mark.parametrize("value", [19, 0, -1, float("nan"), float("inf"), "50", None])
 def test_policy_refuses_few_failing_calls(value):
     """Fewer than 20 failing calls may be bad luck, which pauses nobody; never is no number."""
-    with pytest.raises(ConfigurationError, match="failing_calls must be 20 or more"):
-        FlowPolicy(failing_calls=value)
+    with pytest.raises(ConfigurationError, match="failure_threshold must be 20 or more"):
+        FlowPolicy(failure_threshold=value)
 
 
 def test_every_call_counts():
@@ -129,7 +129,7 @@ def test_throttles_by_chance_change_no_rate():
 
     async def main(clock: VirtualClock) -> None:
         server = LimitedServer(clock, per_s=20)
-        policy = FlowPolicy(learns=False)
+        policy = FlowPolicy(adaptive=False)
         retry = RetryPolicy(max_attempts=50)
         async with client_at(clock, server, flow=policy, retry=retry) as client:
             async with bulk_issue(client, "B", range(50), concurrency=50) as run:
@@ -137,7 +137,7 @@ def test_throttles_by_chance_change_no_rate():
                     assert result.status is BulkStatus.ISSUED
             assert client.flow.throttled > 0
             assert client.flow.rate_per_s is None
-            assert client.caller.flow.is_free
+            assert client.caller.flow.unlimited
 
     in_virtual_time(main)
 
@@ -146,4 +146,4 @@ def test_throttles_by_chance_change_no_rate():
 def test_policy_learns_or_does_not(value):
     """Text such as "no" would be taken for a yes."""
     with pytest.raises(ConfigurationError, match="learns must be True or False"):
-        FlowPolicy(learns=value)
+        FlowPolicy(adaptive=value)

@@ -31,7 +31,7 @@ def test_late_failures_are_no_failing_server():
         await client.get("X")
         results = await asyncio.gather(*hung, return_exceptions=True)
         assert {type(result) for result in results} == {ResponseTimeoutError}
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         begin = clock.now
         await client.get("X")
         assert clock.now - begin == pytest.approx(0.02)
@@ -55,7 +55,7 @@ def test_patience_is_not_out_for_want_of_probes(is_back):
 
         client = client_at(clock, serve, retry=ONCE)
         await asyncio.gather(*(client.get("X") for _ in range(20)), return_exceptions=True)
-        assert client.flow.failing_s == 0
+        assert client.flow.outage_s == 0
         await asyncio.sleep(8 * 3600)
         if is_back:
             down.clear()

@@ -51,14 +51,14 @@ async def issue_all(client: VoucherClient, count: int) -> list[BulkResult[int]]:
         return [result async for result in run]
 
 
-@pytest.mark.parametrize(("patience_s", "borne_s"), [(60, 60), (3600, 120)])
-def test_throttles_without_end_end_a_call(patience_s, borne_s):
-    """After `patience_s`, and after two minutes, they count as attempts: the recipient ends FAILED,
+@pytest.mark.parametrize(("max_outage_wait_s", "borne_s"), [(60, 60), (3600, 120)])
+def test_throttles_without_end_end_a_call(max_outage_wait_s, borne_s):
+    """After `max_outage_wait_s`, and after two minutes, they count as attempts: the recipient ends FAILED,
     with no voucher."""
 
     async def main(clock: VirtualClock) -> None:
         server = LimitedServer(clock, by_chance=1.0)
-        flow = FlowPolicy(patience_s=patience_s)
+        flow = FlowPolicy(max_outage_wait_s=max_outage_wait_s)
         results = await issue_all(client_at(clock, server, flow=flow), 4)
         assert {type(result.error) for result in results} == {RateLimitError}
         assert {result.status for result in results} == {BulkStatus.FAILED}
@@ -72,7 +72,7 @@ def test_throttles_without_end_end_a_call(patience_s, borne_s):
     ("settings", "attempts"),
     [
         ({"retry": RetryPolicy(max_attempts=1)}, 1),
-        ({"retry": RetryPolicy(max_attempts=3), "flow": FlowPolicy(learns=False)}, 3),
+        ({"retry": RetryPolicy(max_attempts=3), "flow": FlowPolicy(adaptive=False)}, 3),
     ],
 )
 def test_each_throttle_counts_where_nothing_slows_the_run(settings, attempts):
@@ -102,7 +102,7 @@ def test_deadlines_end_no_run_in_no_time():
         client = client_at(
             clock, LimitedServer(clock), timeout=Timeout(connect_s=5, attempt_s=10, total_s=20)
         )
-        client.caller.flow.hold(clock.now + 600)
+        client.caller.flow.pause_until(clock.now + 600)
         results = await issue_all(client, 8)
         assert {type(result.error) for result in results} == {ConnectTimeoutError}
         assert clock.now == pytest.approx(1000 + 2 * 15, abs=1)

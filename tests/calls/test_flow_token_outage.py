@@ -57,7 +57,7 @@ def run_through(begin_with_a_token):
         clock.after(40, setattr, server, "is_there", True)
         async with bulk_issue(client, "B", range(500), concurrency=64) as run:
             ended = Counter([result.status async for result in run])
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
         assert client.flow.waiting == 0
         assert 1040 < clock.now < 1060
         return ended, server
@@ -99,11 +99,11 @@ def test_ledger_run_waits_for_a_token():
 
 
 def test_patience_ends_for_a_token():
-    """Who waits for a token longer than `patience_s` fails, unsent."""
+    """Who waits for a token longer than `max_outage_wait_s` fails, unsent."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(is_there=False)
-        client = client_of(clock, server, flow=FlowPolicy(patience_s=30))
+        client = client_of(clock, server, flow=FlowPolicy(max_outage_wait_s=30))
         calls = [client.issue("B") for _ in range(64)]
         ends = Counter(map(type, await asyncio.gather(*calls, return_exceptions=True)))
         assert ends[ConnectError] >= 19
@@ -128,6 +128,6 @@ def test_deadline_of_a_token_is_no_failing_server():
         calls = [client.get("X", timeout=timeout) for _ in range(50)]
         ends = await asyncio.gather(*calls, return_exceptions=True)
         assert {type(end) for end in ends} == {ConnectTimeoutError}
-        assert client.flow.failing_s is None
+        assert client.flow.outage_s is None
 
     in_virtual_time(main)

@@ -31,8 +31,8 @@ steps = st.lists(
 policies = st.builds(
     FlowPolicy,
     rate_per_s=st.one_of(st.none(), st.floats(1e-3, 1e6)),
-    probe_s=st.floats(0.01, 1000),
-    patience_s=st.floats(0.01, 1000),
+    probe_interval_s=st.floats(0.01, 1000),
+    max_outage_wait_s=st.floats(0.01, 1000),
 )
 
 
@@ -64,17 +64,17 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
     if policy.rate_per_s is not None:
         assert rate is not None
         assert rate <= policy.rate_per_s
-    assert 0 <= state.held_s <= 120 + 1e-6
+    assert 0 <= state.retry_after_s <= 120 + 1e-6
     assert state.waiting == 0
-    assert state.failing_s is None or 0 <= state.failing_s < 1e12
+    assert state.outage_s is None or 0 <= state.outage_s < 1e12
     # A turn is at most one interval of the least rate away, or the rest after a cut.
     least = min(1.0, policy.rate_per_s or 1.0) * _CUT
     assert flow._pace.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
-    assert flow._circuit.wait_s(clock.now) <= max(policy.probe_s, 60) + 1e-6
-    if flow.is_free:
+    assert flow._circuit.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
+    if flow.unlimited:
         assert rate is None
-        assert state.held_s == 0
-        assert state.failing_s is None
+        assert state.retry_after_s == 0
+        assert state.outage_s is None
         assert flow._pace.wait_s(clock.now) <= 0
 
 
@@ -98,14 +98,14 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
             case "failed":
                 counted = flow.failed(counted, now, now)
             case "hold":
-                flow.hold(now + min(seconds, 120.0))
+                flow.pause_until(now + min(seconds, 120.0))
             case "many":
                 for _ in range(30):
                     flow.failed(-1, now, now)
             case "turn":
                 try:
-                    await flow.admit("x", latest=now + 0.2, is_bulk=bool(int(seconds) % 2))
-                    assert flow.state.held_s == 0
+                    await flow.acquire("x", latest=now + 0.2, is_bulk=bool(int(seconds) % 2))
+                    assert flow.state.retry_after_s == 0
                 except ConnectTimeoutError:
                     pass
                 assert clock.now <= now + 0.2 + 1e-6
@@ -185,10 +185,10 @@ async def test_lifted_limit_is_forgotten():
         assert clock.now < begin + 30
         clock.now += max(0.0, pace.wait_s(clock.now))
         pace.take(clock.now)
-    assert not flow.is_free
+    assert not flow.unlimited
     clock.now += 1
-    await flow.admit("x", latest=None, is_bulk=False)
-    assert flow.is_free
+    await flow.acquire("x", latest=None, is_bulk=False)
+    assert flow.unlimited
 
 
 def test_nothing_is_kept_of_a_call():
@@ -203,7 +203,7 @@ def test_nothing_is_kept_of_a_call():
             flow.failed(-1, clock.now, clock.now)
             if number % 50 == 0:
                 flow.throttled(clock.now, clock.now)
-                flow.hold(clock.now + 0.001)
+                flow.pause_until(clock.now + 0.001)
             if number % 7 == 0:
                 assert flow.state.waiting == 0
 
@@ -229,7 +229,7 @@ async def test_nothing_is_kept_of_a_turn():
 
     async def some(turns: int) -> None:
         for number in range(turns):
-            await flow.admit("x", latest=None, is_bulk=number % 2 == 0)
+            await flow.acquire("x", latest=None, is_bulk=number % 2 == 0)
 
     await some(100)
     tracemalloc.start()

@@ -19,7 +19,7 @@ from rm_voucher.cli.progress import show_progress
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 GOES_ON = "Going on."
-FREE = FlowState(rate_per_s=None, throttled=0, waiting=0, held_s=0.0, failing_s=None)
+FREE = FlowState(rate_per_s=None, throttled=0, waiting=0, retry_after_s=0.0, outage_s=None)
 
 
 def flow(**state: float) -> FlowState:
@@ -99,9 +99,12 @@ FLOWS = [
     (flow(rate_per_s=46.6), "at most 47/s"),
     (flow(rate_per_s=12_345.0), "at most 12,345/s"),
     (flow(rate_per_s=2.5), "at most 2.5/s"),
-    (flow(rate_per_s=47.0, held_s=11.2), "held back for 12 s"),
-    (flow(rate_per_s=47.0, held_s=11.2, failing_s=34.8), "the server fails; tried again (35 s)"),
-    (flow(failing_s=0.0), "the server fails; tried again (0 s)"),
+    (flow(rate_per_s=47.0, retry_after_s=11.2), "held back for 12 s"),
+    (
+        flow(rate_per_s=47.0, retry_after_s=11.2, outage_s=34.8),
+        "the server fails; tried again (35 s)",
+    ),
+    (flow(outage_s=0.0), "the server fails; tried again (0 s)"),
 ]
 
 
@@ -132,7 +135,7 @@ async def test_bar_keeps_its_numbers_on_a_narrow_terminal(
 ) -> None:
     """Where all that there is to say does not fit, how many have ended is still there whole."""
     monkeypatch.setenv("COLUMNS", "80")
-    async with show_progress(6_000, lambda: flow(failing_s=11.0)) as on_progress:
+    async with show_progress(6_000, lambda: flow(outage_s=11.0)) as on_progress:
         on_progress(BulkSummary(asked=426, issued=362, failed=64))
         await asyncio.sleep(0)
     assert drawn_last(capsys.readouterr().err).startswith("426/6000 64 failed, 0 unknown; the")
@@ -170,19 +173,28 @@ THROTTLES = "The server throttles: sent as fast as it takes them from here on."
     ("states", "said"),
     [
         ([FREE, flow(rate_per_s=50.0), flow(rate_per_s=46.5), FREE], []),
-        ([flow(held_s=1.0), flow(held_s=0.75), FREE, flow(held_s=4.9), FREE], []),
         (
-            [flow(held_s=11.2), flow(held_s=10.9), flow(held_s=0.1), FREE],
+            [
+                flow(retry_after_s=1.0),
+                flow(retry_after_s=0.75),
+                FREE,
+                flow(retry_after_s=4.9),
+                FREE,
+            ],
+            [],
+        ),
+        (
+            [flow(retry_after_s=11.2), flow(retry_after_s=10.9), flow(retry_after_s=0.1), FREE],
             [HELD.format(12), GOES_ON],
         ),
-        ([flow(failing_s=0.0), flow(failing_s=0.2), flow(rate_per_s=20.0)], [FAILS, ANSWERS]),
-        ([flow(failing_s=1.0), flow(failing_s=1.2, held_s=60.0), FREE], [FAILS, ANSWERS]),
-        ([flow(held_s=60.0), flow(failing_s=0.0), FREE], [HELD.format(60), FAILS, ANSWERS]),
+        ([flow(outage_s=0.0), flow(outage_s=0.2), flow(rate_per_s=20.0)], [FAILS, ANSWERS]),
+        ([flow(outage_s=1.0), flow(outage_s=1.2, retry_after_s=60.0), FREE], [FAILS, ANSWERS]),
+        ([flow(retry_after_s=60.0), flow(outage_s=0.0), FREE], [HELD.format(60), FAILS, ANSWERS]),
         (
-            [flow(failing_s=9.0), flow(held_s=60.0), flow(failing_s=0.0), FREE],
+            [flow(outage_s=9.0), flow(retry_after_s=60.0), flow(outage_s=0.0), FREE],
             [FAILS, HELD.format(60), FAILS, ANSWERS],
         ),
-        ([flow(held_s=1_200.0)], [HELD.format("1,200")]),
+        ([flow(retry_after_s=1_200.0)], [HELD.format("1,200")]),
         (
             [FREE, flow(throttled=1, rate_per_s=46.5), flow(throttled=2, rate_per_s=43.2)],
             [THROTTLES],

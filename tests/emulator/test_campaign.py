@@ -50,7 +50,9 @@ async def test_campaign(way):
     emulator = Emulator(seed=1, credentials=ME, batches={"B": ISSUES * 2})
     emulator.faults = FaultPlan(rate=0.2, seed=7, late_s=0.3, drip_s=0.05, retry_after_s=0)
     retry = RetryPolicy(max_attempts=9, initial_wait_s=0.01)
-    flow = FlowPolicy(learns=False)  # the throttles among the faults have nothing to do with a rate
+    flow = FlowPolicy(
+        adaptive=False
+    )  # the throttles among the faults have nothing to do with a rate
     if way == "memory":
         async with emulator.client(retry=retry, flow=flow) as client:
             codes, unresolved = await issue_to_all(client)

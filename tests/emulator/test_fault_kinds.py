@@ -237,7 +237,7 @@ async def test_unknown_path_while_closed(way):
 async def test_rate_limit(way):
     """Of many requests in a second as many get through as the limit says, the others are throttled
     with RM's error and nothing is done; the next second there is room again."""
-    eager = FlowPolicy(learns=False)  # or the client would not send what is to be throttled
+    eager = FlowPolicy(adaptive=False)  # or the client would not send what is to be throttled
     async with stage(way, retry=ONCE, flow=eager) as on:
         await on.has_token()
         on.emulator.rate_limit = 20  # of which 2 may come at once

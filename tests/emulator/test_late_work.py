@@ -67,7 +67,7 @@ async def test_state_looks_at_the_clock_itself(on):
 
 async def test_all_that_is_late_is_late_enough():
     """Lateness is spread over `late_s` and never beyond."""
-    patient = FlowPolicy(failing_calls=100)  # than the 40 that are late
+    patient = FlowPolicy(failure_threshold=100)  # than the 40 that are late
     async with stage("memory", retry=ONCE, flow=patient, plan=FaultPlan(late_s=8)) as on:
         on.emulator.add_batch("C", key="C", quantity=100)
         on.emulator.fail_next("issue", Fault.LATE_COMMIT, times=40)

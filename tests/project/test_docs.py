@@ -46,9 +46,9 @@ def test_error_tree_is_that_of_the_module():
 
 def test_both_pages_say_how_long_the_command_waits():
     """They told an hour and two minutes."""
-    assert flow_policy(None).patience_s == 3600
+    assert flow_policy(None).max_outage_wait_s == 3600
     rate, bulk = ((DOCS / name).read_text() for name in ("rate-and-failures.md", "bulk-issue.md"))
-    assert "`FlowPolicy(patience_s=3600)`, which is what `rm-voucher issue` does" in rate
+    assert "`FlowPolicy(max_outage_wait_s=3600)`, which is what `rm-voucher issue` does" in rate
     assert "It waits an hour for a server" in bulk
 
 

@@ -19,7 +19,7 @@ WINGS = [
     {"_version"},
     {"exceptions"},
     {"redaction"},
-    {"models", "settings", "structuring"},
+    {"models", "runtime", "settings", "structuring"},
     {"converters"},
     {"signing"},
     {"transport"},

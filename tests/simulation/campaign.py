@@ -214,9 +214,9 @@ class Campaign:
         if chance.random() < self.conflicts and known:
             await self._ask_for_another(ledger, client, number)
             return
-        patience_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
+        max_outage_wait_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
         try:
-            async with asyncio.timeout(patience_s):
+            async with asyncio.timeout(max_outage_wait_s):
                 voucher = await ledger.issue(client, self._key(number), name)
         except (VoucherError, TimeoutError) as exc:
             self.world.event("not yet", number, type(exc).__name__)

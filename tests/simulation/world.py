@@ -176,10 +176,12 @@ class Network(Transport):
         if self._loop.dead:
             self._loop.crash()
         future: asyncio.Future[Response] = self._loop.create_future()
-        latency_s, patience_s = self._latency_s(), request.timeout.attempt_s
-        until = self._clock.now + patience_s
+        latency_s, max_outage_wait_s = self._latency_s(), request.timeout.attempt_s
+        until = self._clock.now + max_outage_wait_s
         self._clock.after(latency_s, self._arrive, request, future, until)
-        if latency_s > patience_s:  # else it is known on arrival whether the answer is in time
+        if (
+            latency_s > max_outage_wait_s
+        ):  # else it is known on arrival whether the answer is in time
             self._clock.at(until, self._give_up, request, future)
         return await future
 

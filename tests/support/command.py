@@ -33,7 +33,7 @@ class Emulating:
         return VoucherClient(
             Credentials.from_env(self.variables),
             environment=Environment.from_env(self.variables),
-            **{"retry": RetryPolicy(max_attempts=1), "flow": FlowPolicy(learns=False), **options},
+            **{"retry": RetryPolicy(max_attempts=1), "flow": FlowPolicy(adaptive=False), **options},
         )
 
     def control(self, path: str) -> Any:

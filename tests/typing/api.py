@@ -133,15 +133,15 @@ def make() -> VoucherClient:
         retry=RetryPolicy(max_attempts=3),
         timeout=Timeout(connect_s=1, attempt_s=5),
         limits=Limits(max_connections=10),
-        flow=FlowPolicy(rate_per_s=50, patience_s=600),
+        flow=FlowPolicy(rate_per_s=50, max_outage_wait_s=600),
     )
 
 
 def how_fast(client: VoucherClient) -> None:
     state = assert_type(client.flow, FlowState)
     assert_type(state.rate_per_s, float | None)
-    assert_type(state.failing_s, float | None)
-    assert_type(state.held_s, float)
+    assert_type(state.outage_s, float | None)
+    assert_type(state.retry_after_s, float)
     assert_type(state.waiting + state.throttled, int)
     FlowPolicy(50)  # pyright: ignore[reportCallIssue]
 

@@ -1,0 +1,34 @@
+"""Time and chance, as everything here is given them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+__all__ = ["Runtime"]
+
+
+@attrs.frozen(kw_only=True)
+class Runtime:
+    """The clocks, the waiting and the chance of a client, a ledger or a router.
+
+    Replace what a test must not wait for: ``VoucherClient(…, runtime=Runtime(sleep=…))``.
+
+    Attributes:
+        clock: the time, in seconds since 1970.
+        monotonic: the clock of deadlines and durations, in seconds.
+        sleep: waits for so many seconds.
+        random: gives numbers in [0, 1).
+        make_nonce: gives the 32 characters of ``X-Nonce-Str``.
+    """
+
+    clock: Callable[[], float] = time.time
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    random: Callable[[], float] = random.random
+    make_nonce: Callable[[], str] = lambda: os.urandom(16).hex()
