@@ -25,6 +25,7 @@ import os
 from faststream import AckPolicy, FastStream
 from faststream.exceptions import RejectMessage
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
+from faststream.rabbit.schemas.queue import QuorumQueueArgs
 
 from rm_voucher import (
     IdempotencyConflictError,
@@ -41,7 +42,7 @@ RETRY_S = float(os.environ.get("RETRY_S", "60"))
 
 def queue(name: str, dead_letters_to: str | None = None) -> RabbitQueue:
     prefix = os.environ.get("QUEUE_PREFIX", "")
-    arguments: dict[str, object] = {}
+    arguments: QuorumQueueArgs = {}
     if dead_letters_to is not None:
         arguments = {
             "x-dead-letter-exchange": "",
