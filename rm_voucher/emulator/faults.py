@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import attrs
 
@@ -106,10 +106,6 @@ def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
     return tuple(fault for fault in Fault if fault in chosen)
 
 
-def _windows(windows: Iterable[Window]) -> tuple[Window, ...]:
-    return tuple(windows)
-
-
 @attrs.frozen(kw_only=True)
 class FaultPlan:
     """Which requests meet which faults.
@@ -128,7 +124,7 @@ class FaultPlan:
     operations: Collection[str] | None = None
     windows: tuple[Window, ...] = attrs.field(
         default=(),
-        converter=_windows,
+        converter=tuple,
         validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Window)),
     )
     retry_after_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
