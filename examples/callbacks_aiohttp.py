@@ -34,7 +34,7 @@ def create_app() -> web.Application:
 
     @router.on(VoucherStatus.VOID)
     async def keep(event: webhooks.VoucherEvent, tx: Transaction) -> None:
-        # One commit writes this row and that the event is done. Never log the code.
+        # One commit writes this row and "done". Never log the code.
         row = {"event_id": event.id, "code": event.code, "used_at": event.voucher.used_at}
         await tx.execute(REDEMPTIONS.insert(), row)
 

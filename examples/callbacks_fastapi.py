@@ -36,7 +36,7 @@ def create_app() -> FastAPI:
 
     @router.on(VoucherStatus.VOID)
     async def keep(event: webhooks.VoucherEvent, tx: Transaction) -> None:
-        # One commit writes this row and that the event is done. Never log the code.
+        # One commit writes this row and "done". Never log the code.
         row = {"event_id": event.id, "code": event.code, "used_at": event.voucher.used_at}
         await tx.execute(REDEMPTIONS.insert(), row)
 
@@ -46,7 +46,7 @@ def create_app() -> FastAPI:
         await asyncio.to_thread(REDEMPTIONS.metadata.create_all, engine)
         engine.dispose()
         async with VoucherClient.from_env() as client, router:
-            # Whoever issues a voucher awaits poller.expect(code): a lost callback is found.
+            # After an issue, await poller.expect(code): a lost callback is found then.
             app.state.poller = webhooks.CallbackPoller(client, router)
             polling = asyncio.create_task(app.state.poller.run())
             yield
