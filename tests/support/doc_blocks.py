@@ -55,7 +55,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 
 
 def write_files(folder: Path) -> list[Path]:
-    """Write each block that a type checker can read to a file; its lines have the page's numbers."""
+    """Write each block to a file of its own, where its lines have the page's numbers."""
     files = []
     for block in BLOCKS:
         if block.kind != SIGNATURE:
