@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,6 +37,13 @@ from rm_voucher import (
 )
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
+
+# A run in the background, such as `nohup pytest &`, ignores these, and so would the processes that
+# tests start. What is handled here they don't inherit; a hang-up still ends no such run.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
