@@ -57,6 +57,13 @@ settings.register_profile(
 settings.load_profile("any-machine")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Let `-n auto` start one more than there are cores: tests wait for processes and disks."""
+    is_given = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return None if is_given else (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cheap_keys() -> Iterator[None]:
     """Check each key once, and make only a few: either takes up to a tenth of a second of CPU."""
