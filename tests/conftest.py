@@ -3,14 +3,19 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
+import signal
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, settings
 from support.command import COMMAND, Emulating
 from support.doubles import FakeTime, NoSigner
@@ -33,14 +38,57 @@ from rm_voucher import (
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
 
+# A run in the background, such as `nohup pytest &`, ignores these, and so would the processes that
+# tests start. What is handled here they don't inherit; a hang-up still ends no such run.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
+
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
+
+KEYS = 8  # so many are different
 
 # Speed is measured in benchmarks/, not here.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Let `-n auto` start one more than there are cores: tests wait for processes and disks."""
+    is_given = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return None if is_given else (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cheap_keys() -> Iterator[None]:
+    """Check each key once, and make only a few: either takes up to a tenth of a second of CPU."""
+    parse, make = serialization.load_pem_private_key, rsa.generate_private_key
+    made = deque[rsa.RSAPrivateKey]()
+
+    @functools.cache
+    def parse_once(data: bytes) -> object:
+        return parse(data, None)
+
+    def look_up(data: object, password: bytes | None) -> object:
+        # What is no key, and is refused for it, is none of the cache's.
+        is_plain = isinstance(data, bytes) and password is None
+        return parse_once(data) if is_plain else parse(data, password)
+
+    def take_turns(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        if (public_exponent, key_size) != (65537, 2048):
+            return make(public_exponent, key_size)
+        made.append(make(public_exponent, key_size) if len(made) < KEYS else made.popleft())
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serialization, "load_pem_private_key", look_up)
+        patch.setattr(rsa, "generate_private_key", take_turns)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -35,7 +35,7 @@ def run_bulk(server_options, concurrency, seconds, changes, **client_options):
         (50, 0.004, 64, 1),
         (50, 0.05, 64, 2),
         (50, 0.2, 256, 3),
-        (200, 0.05, 64, 4),
+        pytest.param(200, 0.05, 64, 4, marks=pytest.mark.long),
     ],
 )
 def test_limit_is_found_and_followed(per_s, latency_s, concurrency, seed):
@@ -56,6 +56,7 @@ def test_limit_is_found_and_followed(per_s, latency_s, concurrency, seed):
     assert server.throttled_share(begin + 69, begin + 74) < 0.02
 
 
+@pytest.mark.long
 def test_high_limit_is_found():
     """A limit of 1,000 a second is found within 30 s (here: 12), and its half within 5 s."""
     server = run_bulk({"per_s": 1000}, 128, 20, [(14, 500)])
@@ -66,7 +67,7 @@ def test_high_limit_is_found():
     assert server.throttled_share(begin + 19, begin + 20) < 0.02
 
 
-@pytest.mark.parametrize("seed", [1, 7])
+@pytest.mark.parametrize("seed", [1, pytest.param(7, marks=pytest.mark.long)])
 def test_throttles_by_chance_slow_a_run_little(seed):
     """Where one request in two hundred is throttled whatever the rate, it goes on nearly as fast as
     where none is, also where the first comes soon, or some of them together."""

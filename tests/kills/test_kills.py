@@ -12,6 +12,8 @@ import pytest
 from kills.campaign import Campaign, Scale, run
 from support.command import Emulating
 
+pytestmark = pytest.mark.long
+
 ALL = os.environ.get("KILLS") == "all"
 SCALE = (
     Scale(1000, 3, {"late_s": 2, "lag_s": 5})

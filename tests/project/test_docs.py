@@ -88,11 +88,14 @@ def test_names_of_the_base_transport_are_those_of_the_root():
     assert set(base.__all__) == {"Request", "Response", "Transport"} <= set(rm_voucher.__all__)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "page", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS))
+)
 def test_index_lists_every_page(page):
     """A page that nothing leads to is not read."""
-    index = (DOCS / "index.md").read_text()
+    index = (page.parent / "index.md").read_text()
     assert page.stem == "index" or f"]({page.name})" in index
+    assert "](decisions/index.md)" in (DOCS / "index.md").read_text()
 
 
 README = (DOCS.parent / "README.md").read_text()
@@ -121,7 +124,14 @@ def table(title):
     return rows
 
 
-@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1), (CALLBACKS, 1)])
+@pytest.mark.parametrize(
+    ("page", "tests"),
+    [
+        pytest.param(README, 1, id="README.md"),
+        pytest.param(USING, 4, id="test-your-code.md", marks=pytest.mark.long),
+        pytest.param(CALLBACKS, 1, id="callbacks.md", marks=pytest.mark.long),
+    ],
+)
 def test_test_file_on_the_page_passes(page, tests, tmp_path):
     """The test file that is shown passes as it stands, without a conftest."""
     (tmp_path / "test_shown.py").write_text(block("python test", page))

@@ -198,6 +198,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", [SERVE_FASTAPI, SERVE_AIOHTTP], ids=RUNNERS)
 async def test_app_starts_serves_and_leaves_nothing_open(script, emulator):
     """With the client of the RM_ variables, in a process of its own: no warning of any kind."""

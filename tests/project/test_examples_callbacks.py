@@ -250,6 +250,7 @@ uvicorn.run("callbacks_fastapi:create_app", factory=True, fd=int(sys.argv[1]), l
 }
 
 
+@pytest.mark.long
 async def test_process_serves_and_ends(shop):
     """In a process of its own, ended by SIGTERM: the row is there, no warning of any kind."""
     descriptor = shop.listening.fileno()

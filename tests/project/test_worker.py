@@ -19,6 +19,8 @@ from support.files import EXAMPLES
 from rm_voucher import RetryPolicy
 from rm_voucher.ledger import Ledger
 
+pytestmark = pytest.mark.long
+
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672/"
 MESSAGES = int(os.environ.get("WORKER_MESSAGES", "300"))
 KILLS = int(os.environ.get("WORKER_KILLS", "2"))

@@ -123,7 +123,16 @@ async def test_a_run_that_never_begins_starts_nothing(issuing):
     assert run._pool._workers == []
 
 
-@pytest.mark.parametrize("turns", [*range(1, 14), 30, 60])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        *(1, 5, 60),  # before any process, while they start, when they are there
+        *(
+            pytest.param(turns, marks=pytest.mark.long)
+            for turns in (*range(2, 5), *range(6, 14), 30)
+        ),
+    ],
+)
 async def test_a_run_may_end_while_its_processes_start(issuing, turns):
     """A run that is left, and cancelled, at any step of the start leaves no process either."""
     run, _ = issuing()

@@ -170,6 +170,7 @@ def test_same_seed_same_run():
     assert len(set(digests)) == len(SEEDS)
 
 
+@pytest.mark.long
 def test_same_seed_same_run_in_another_interpreter():
     """A run does not depend on the order of sets, which is another one in each interpreter."""
     code = "from simulation.test_harness import campaign; print(campaign(1)[0].digest())"

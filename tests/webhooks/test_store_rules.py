@@ -221,7 +221,15 @@ class Stores(RuleBasedStateMachine):
         assert memory == sql
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("sqlite", 20), ("postgresql", 10)])
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        ("sqlite", 4),
+        ("postgresql", 2),
+        pytest.param("sqlite", 20, marks=pytest.mark.long),
+        pytest.param("postgresql", 10, marks=pytest.mark.long),
+    ],
+)
 def test_stores_agree(kind: str, examples: int, request: pytest.FixtureRequest) -> None:
     """Memory and databases answer the same, whatever is asked, and after opening again."""
     url = "" if kind == "sqlite" else request.getfixturevalue("postgres_events_url")
