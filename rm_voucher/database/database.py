@@ -148,9 +148,8 @@ class Database:
         When the connection is lost, ``work`` runs again, even if it had been committed. Cancelling
         this does not take it back.
         """
-        async with (
-            self._transaction_lock if self._transaction_lock.locked() else contextlib.nullcontext()
-        ):
+        lock = self._transaction_lock
+        async with lock if lock.locked() else contextlib.nullcontext():
             return await self._patiently(self._writing, lambda: self._write(work))
 
     @contextlib.asynccontextmanager
@@ -171,10 +170,8 @@ class Database:
             transaction = Transaction(self.engine, thread, self._error)
             self._transactions.add(transaction)
             try:
-                if self.is_sqlite:
-                    await self._patiently(
-                        self._writing, lambda: None
-                    )  # after what is being written
+                if self.is_sqlite:  # behind what the writer is writing
+                    await self._patiently(self._writing, lambda: None)
                 found = await self._patiently(thread, lambda: transaction.begin(first))
                 yield transaction, found
                 await transaction.commit(lambda connection: last(connection, found))
@@ -227,6 +224,7 @@ class Database:
         return writer
 
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
+        """Run ``attempt`` in the thread, again and again while its error may pass."""
         deadline = self.runtime.monotonic() + self._patience_s
         wait_s = 0.05
         may_collide = True

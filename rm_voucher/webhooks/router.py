@@ -12,7 +12,6 @@ import inspect
 import logging
 import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -191,12 +190,7 @@ class WebhookRouter:
         self._is_open = True
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -341,11 +335,11 @@ class WebhookRouter:
             _log.warning("event %s can't be confirmed: %s", event.id, exc)
             return event, EventOutcome.UNCONFIRMED
         now, then = voucher.updated_at, event.updated_at
-        is_newer = is_stale = False
+        is_newer = is_older = False
         if now is not None and then is not None:
             # RM does not document whether a look-up shows a second's fraction as a callback does.
-            is_newer, is_stale = now > then, now < then.replace(microsecond=0)
-        if voucher.status == event.status and not is_stale:
+            is_newer, is_older = now > then, now < then.replace(microsecond=0)
+        if voucher.status == event.status and not is_older:
             return attrs.evolve(event, voucher=voucher), EventOutcome.HANDLED
         if is_newer:  # it has moved on
             return event, EventOutcome.HANDLED if self._dispatch_stale else EventOutcome.STALE

@@ -127,8 +127,7 @@ class CallbackVerifier:
                 "tolerance_s and delivery_s are seconds, 0 or more; max_body_bytes is more than 0, "
                 "and whole."
             )
-        self._url = url
-        self._requires_url = requires_url
+        self._urls = [url] if requires_url or url is None else [url, None]
         self._tolerance_s = tolerance_s
         self._delivery_s = delivery_s
         self.max_body_bytes = max_body_bytes
@@ -193,8 +192,7 @@ class CallbackVerifier:
         return told, at
 
     def _check_signature(self, body: bytes, signature: str, nonce: str, timestamp: str) -> None:
-        urls = [] if self._url is None else [self._url]
-        for url in urls if self._requires_url else [*urls, None]:
+        for url in self._urls:
             text = string_to_sign(
                 method="POST", url=url, nonce=nonce, timestamp=timestamp, body=body
             ).encode()
@@ -216,9 +214,9 @@ class CallbackVerifier:
         return "X-Signature is by none of the public keys"
 
     def _other_url(self) -> str:
-        if self._url is None:
+        if self._urls == [None]:
             return "it names a URL, and none is set here"
-        other = "no URL or another one" if self._requires_url else "another URL"
+        other = "another URL" if None in self._urls else "no URL or another one"
         return f"it names {other} than is set here"
 
     def _check_clock(self, at: float) -> None:
