@@ -17,7 +17,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, create_engine
 from starlette.routing import Route
 
 from rm_voucher import VoucherClient, VoucherStatus, webhooks
-from rm_voucher.database.transaction import Transaction
+from rm_voucher.database import Transaction
 from rm_voucher.webhooks.asgi import WebhookApp
 
 REDEMPTIONS = Table(
@@ -31,7 +31,7 @@ REDEMPTIONS = Table(
 
 def create_app() -> FastAPI:
     key, url = Path(os.environ["RM_CALLBACK_PUBLIC_KEY_FILE"]), os.environ["RM_CALLBACK_URL"]
-    store = webhooks.EventStore.open(os.environ["DATABASE_URL"])  # the application's own
+    store = webhooks.open_event_store(os.environ["DATABASE_URL"])  # the application's own
     router = webhooks.WebhookRouter(webhooks.CallbackVerifier(key, url=url), store=store)
 
     @router.on(VoucherStatus.VOID)

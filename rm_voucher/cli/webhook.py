@@ -18,6 +18,7 @@ from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, printable, say, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.models import mask
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import (
     CallbackStep,
     CallbackVerifier,
@@ -144,9 +145,8 @@ async def _listen(router: WebhookRouter, host: str, port: int) -> None:
 def _verifier(
     public_keys: list[Path], url: str | None, at: datetime | None = None
 ) -> CallbackVerifier:
-    if at is None:
-        return CallbackVerifier(public_keys, url=url)
-    return CallbackVerifier(public_keys, url=url, clock=at.timestamp)
+    runtime = None if at is None else Runtime(clock=at.timestamp)
+    return CallbackVerifier(public_keys, url=url, runtime=runtime)
 
 
 def _show(event: VoucherEvent, *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,12 @@ class Deliveries:
         self._process: asyncio.subprocess.Process | None = None
 
     @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The receiver that runs."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def ended(self) -> int:
         """How many events RM has done with."""
         return self.callbacks.delivered + self.callbacks.given_up
@@ -127,7 +134,7 @@ class Deliveries:
         """Let it kill itself at each point, one after the other; then start one that lives."""
         for point in points:
             await self._start(point)
-            await self._until(lambda: self._process.returncode is not None)
+            await self._until(lambda: self.process.returncode is not None)
             await self._end(None, expected=KILLED)
         await self._start()
 
@@ -135,11 +142,14 @@ class Deliveries:
         """Kill it when RM has done with so many events. The first time it is down for a minute."""
         await self._start()
         for number in ended:
-            await self._until(lambda number=number: self.ended >= number)
+            await self._until(partial(self._has_ended, number))
             await self._end(signal.SIGKILL, expected=KILLED)
             if self.kills == 1:
                 self.emulator.advance(MINUTE_S)
             await self._start()
+
+    def _has_ended(self, number: int) -> bool:
+        return self.ended >= number
 
     async def run_due(self) -> None:
         """Handle what is recorded, a day later."""
@@ -177,6 +187,7 @@ class Deliveries:
     async def _use_up(self, url: str) -> None:
         """Issue, redeem and void all vouchers, no faster than callbacks are delivered."""
         credentials, environment = self.emulator.credentials, Environment.at(url)
+        assert credentials is not None
         async with VoucherClient(credentials, environment=environment) as client:
             await self._until(lambda: self.line.is_up)
             left = self.vouchers
@@ -222,6 +233,7 @@ class Deliveries:
                 stderr=log,
             )
         async with asyncio.timeout(PATIENCE_S):
+            assert self._process.stdout is not None
             if await self._process.stdout.readline() == b"listening\n":
                 self.line.connect()
         self._waiting = asyncio.create_task(self._wait(self._process))
@@ -235,10 +247,10 @@ class Deliveries:
     async def _end(self, number: signal.Signals | None, *, expected: int) -> None:
         """End the receiver by a signal, or wait for its own end."""
         if number is not None:
-            self._process.send_signal(number)
+            self.process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):
             await self._waiting
-        code, self._process = self._process.returncode, None
+        code, self._process = self.process.returncode, None
         assert code == expected, f"{code}: {self._log.read_text()[-2000:]}"
         self.kills += code == KILLED
 

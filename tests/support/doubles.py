@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from rm_voucher import TokenSource
+from rm_voucher.runtime import Runtime
 
 
 class Tokens(TokenSource):
@@ -40,6 +41,11 @@ class FakeTime:
         self.slept.append(seconds)
         self.now += seconds
         await asyncio.sleep(0)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What runs by this clock."""
+        return Runtime(clock=self.clock, monotonic=self.clock, sleep=self.sleep)
 
 
 class NoSigner:

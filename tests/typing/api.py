@@ -46,7 +46,7 @@ from rm_voucher import (
     VoucherType,
     bulk_issue,
 )
-from rm_voucher.database.transaction import Transaction
+from rm_voucher.database import Transaction
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
 from rm_voucher.ledger import (
     Counts,
@@ -63,12 +63,12 @@ from rm_voucher.webhooks import (
     CallbackPoller,
     CallbackVerifier,
     EventCounts,
-    EventStore,
+    EventOutcome,
     MemoryEventStore,
     VoucherEvent,
     WebhookRouter,
+    open_event_store,
 )
-from rm_voucher.webhooks import Outcome as EventOutcome
 from rm_voucher.webhooks.aiohttp import webhook_routes
 from rm_voucher.webhooks.asgi import WebhookApp
 
@@ -232,7 +232,7 @@ async def callbacks(client: VoucherClient) -> None:
     assert_type(event.voucher, Voucher)
     assert_type(event.sent_at, datetime | None)
     verifier.verify([("X-Signature", "…")], "{}")  # pyright: ignore[reportArgumentType]
-    router = WebhookRouter(verifier, store=EventStore.open("sqlite:///shop.db"), confirm=client)
+    router = WebhookRouter(verifier, store=open_event_store("sqlite:///shop.db"), confirm=client)
 
     @router.on(VoucherStatus.VOID)
     async def used(event: VoucherEvent, tx: Transaction) -> int:

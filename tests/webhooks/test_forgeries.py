@@ -68,7 +68,7 @@ def test_mutated_deliveries(cases):
     """Of many changed deliveries none is accepted whose object, nonce or timestamp are not the
     signed ones, nor does any raise anything but a refusal."""
     rng = random.Random(SEED)
-    ends = Counter()
+    ends: Counter[str] = Counter()
     for number in range(cases):
         real = rng.choice(REAL)
         pairs, body = forge(rng, real, [*REAL, *STRANGE, *FORGED])

@@ -16,6 +16,7 @@ from rm_voucher.ledger.rules.records import Code, Settings
 from rm_voucher.ledger.sql.guard import FileGuard
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql.unit import OWNER_LOCK, SqlUnitOfWork, owner_key
+from rm_voucher.runtime import Runtime
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -43,8 +44,7 @@ class SqlLedger(Ledger):
             error=LedgerError,
             on_connect=self._hold_owner,
             on_close=self._let_go,
-            sleep=self.sleep,
-            monotonic=self.monotonic,
+            runtime=Runtime(sleep=self.sleep, monotonic=self.monotonic),
         )
         self._guard = FileGuard(self._file) if self._database.is_sqlite else None
         self._commits = 0
