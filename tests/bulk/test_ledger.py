@@ -32,8 +32,8 @@ from rm_voucher import (
     OutOfStockError,
     bulk_issue,
 )
-from rm_voucher.ledger import AttemptState, Ledger, MemoryLedger
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 
 ISSUED, FAILED, UNRESOLVED = BulkStatus.ISSUED, BulkStatus.FAILED, BulkStatus.UNRESOLVED
 
@@ -45,7 +45,7 @@ def shop(credentials, time) -> Shop:
 
 @pytest.fixture
 async def ledger(shop) -> AsyncIterator[Ledger]:
-    async with MemoryLedger(mode="exclusive", **shop.settings) as ledger:
+    async with Ledger.in_memory(mode="exclusive", **shop.settings) as ledger:
         yield ledger
 
 
@@ -117,7 +117,7 @@ async def test_bulk_ledger_many_unknown_outcomes_are_settled_midway(shop, ledger
 async def test_bulk_ledger_shared_batch_holds_for_a_person(shop):
     """In a shared batch a lost answer is left to a person; what was not issued is issued again."""
     shop.on_issue = in_turn(lost, None, None, None)
-    async with MemoryLedger(**shop.settings) as ledger:
+    async with Ledger.in_memory(**shop.settings) as ledger:
         ran = await issue(shop, ledger, "abcd", concurrency=1)
         assert ran.statuses == [("a", UNRESOLVED), *((name, ISSUED) for name in "bcd")]
         (held,) = await ledger.attempts("B")
@@ -140,7 +140,7 @@ async def test_bulk_ledger_shared_batch_holds_for_a_person(shop):
 async def test_bulk_ledger_sold_out_then_topped_up(credentials, time, concurrency):
     """A batch that is sold out fails the rest; who had a voucher still has it; later it goes on."""
     shop = Shop(credentials, time, quantity=3)
-    async with MemoryLedger(mode="exclusive", **shop.settings) as ledger:
+    async with Ledger.in_memory(mode="exclusive", **shop.settings) as ledger:
         first = await issue(shop, ledger, "cde", concurrency=concurrency)
         ran = await issue(shop, ledger, "abcdef", concurrency=concurrency)
         assert ran.codes == first.codes
@@ -161,7 +161,7 @@ async def test_bulk_ledger_sold_out_while_settling(credentials, time):
     """
     shop = Shop(credentials, time, quantity=3)
     shop.on_issue = in_turn(lost_before, lost)
-    async with MemoryLedger(mode="exclusive", **shop.settings) as ledger:
+    async with Ledger.in_memory(mode="exclusive", **shop.settings) as ledger:
         ran = await issue(shop, ledger, "abcd", concurrency=1)
         assert ran.summary == BulkSummary(asked=4, issued=3, failed=1)
         assert [type(r.error) for r in ran.results if r.error] == [OutOfStockError]
@@ -188,11 +188,11 @@ async def test_bulk_ledger_listing_fails_while_settling(shop, ledger):
     assert last.summary.issued == 4
 
 
-class BreakingLedger(MemoryLedger):
-    """Its storage breaks after so many commits of a kind."""
+class BreakingStore(MemoryLedgerStore):
+    """Breaks after so many commits of a kind."""
 
-    def __init__(self, kind: str, commits: int, store: MemoryStore, **settings: Any) -> None:
-        super().__init__(store, **settings)
+    def __init__(self, kind: str, commits: int, tables: MemoryTables) -> None:
+        super().__init__(tables)
         self._kind = kind
         self._left = commits
 
@@ -210,14 +210,15 @@ async def test_bulk_ledger_storage_breaks(shop, kind, unknown):
     """A storage that breaks ends the run: unresolved is at most what was in flight, or lost its
     answer. Another run, with a storage that is well, gives to each what is theirs."""
     shop.on_issue = in_turn(*[None, None, None, None, None, lost] * 3)
-    store = MemoryStore()
-    async with BreakingLedger(kind, 2, store, mode="exclusive", **shop.settings) as broken:
+    tables = MemoryTables()
+    store = BreakingStore(kind, 2, tables)
+    async with Ledger(store, mode="exclusive", **shop.settings) as broken:
         ran = await issue(shop, broken, range(200), concurrency=4)
     assert ran.summary.unresolved <= unknown
     assert {type(r.error) for r in ran.results if r.status is FAILED} == {LedgerError}
     assert shop.posts < 30
     shop.on_issue = lambda issue: issue()
-    async with MemoryLedger(store, mode="exclusive", **shop.settings) as ledger:
+    async with Ledger(MemoryLedgerStore(tables), mode="exclusive", **shop.settings) as ledger:
         last = await issue(shop, ledger, range(200))
         assert last.summary.issued == 200
         assert ran.codes.items() <= last.codes.items()
@@ -310,10 +311,10 @@ async def test_bulk_ledger_call_of_another_process(shop):
         return issue()
 
     shop.on_issue = slowly
-    store = MemoryStore()
+    tables = MemoryTables()
     async with (
-        MemoryLedger(store, **shop.settings) as mine,
-        MemoryLedger(store, **shop.settings) as other,
+        Ledger(MemoryLedgerStore(tables), **shop.settings) as mine,
+        Ledger(MemoryLedgerStore(tables), **shop.settings) as other,
         shop.client() as client,
     ):
         theirs = asyncio.create_task(other.issue(client, "B", "a"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from support.doubles import FakeTime
-from support.ledger_rows import begin, issue, start
+from support.ledger_rows import begin, issue, runtime_at, start
 
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import Ledger
@@ -28,13 +28,7 @@ def lock(file: Path) -> Path:
 @pytest.fixture
 def open_ledger(file: Path, time: FakeTime) -> Callable[..., Ledger]:
     def make(**settings: Any) -> Ledger:
-        return Ledger.open(
-            f"sqlite:///{file}",
-            clock=time.clock,
-            monotonic=time.clock,
-            sleep=time.sleep,
-            **settings,
-        )
+        return Ledger.open(f"sqlite:///{file}", runtime=runtime_at(time), **settings)
 
     return make
 
@@ -60,7 +54,7 @@ async def test_older_copy_is_refused(open_ledger, file: Path, tmp_path: Path) ->
             assert "older copy of itself" in str(refused)
             assert await issue(ledger, "old") == "OLD"
     async with open_ledger() as ledger:
-        await begin(ledger, anew=True)
+        await begin(ledger, reset=True)
         await issue(ledger, "new")
     async with open_ledger() as ledger:
         await issue(ledger, "newer")

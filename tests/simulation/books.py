@@ -7,13 +7,13 @@ from collections import Counter
 from rm_voucher.ledger.memory import MemoryStore
 from rm_voucher.ledger.rules.records import (
     OPEN,
-    Attempt,
+    IssueAttempt,
     AttemptState,
     Batch,
     Code,
     CodeOrigin,
     CodeState,
-    Request,
+    IssueRequest,
     RequestState,
 )
 
@@ -47,10 +47,10 @@ class Books(MemoryStore):
         self.seen: dict[str, str] = {}
         """The code that a caller got for each request."""
         self.broken: list[str] = []
-        self._before: dict[tuple[type, str], Request | Attempt | Code | None] = {}
-        self._rows = {Request: self.requests, Attempt: self.attempts, Code: self.codes}
+        self._before: dict[tuple[type, str], IssueRequest | IssueAttempt | Code | None] = {}
+        self._rows = {IssueRequest: self.requests, IssueAttempt: self.attempts, Code: self.codes}
 
-    def put(self, row: Batch | Request | Attempt | Code) -> None:
+    def put(self, row: Batch | IssueRequest | IssueAttempt | Code) -> None:
         kind = type(row)
         if kind is not Batch:
             key = row.code if kind is Code else row.id
@@ -64,9 +64,9 @@ class Books(MemoryStore):
         for (kind, key), old in before.items():
             row = self._rows[kind][key]
             batches[row.batch] = None
-            if kind is Request:
+            if kind is IssueRequest:
                 self._check_request(old, row)
-            elif kind is Attempt:
+            elif kind is IssueAttempt:
                 self._check_attempt(old, row)
                 if old is None and only_asked:
                     self._check_start(row.batch)
@@ -90,18 +90,18 @@ class Books(MemoryStore):
 
     def open_attempts(self, batch: str) -> int:
         return sum(
-            len(self.groups[Attempt, batch, s, alone]) for s in OPEN for alone in (True, False)
+            len(self.groups[IssueAttempt, batch, s, alone]) for s in OPEN for alone in (True, False)
         )
 
     def waiting(self, batch: str) -> int:
         return sum(
-            len(self.groups[Request, batch, RequestState.WAITING, alone]) for alone in (True, False)
+            len(self.groups[IssueRequest, batch, RequestState.WAITING, alone]) for alone in (True, False)
         )
 
     def spare(self, batch: str) -> int:
         return len(self.groups[Code, batch, CodeState.SPARE])
 
-    def _check_request(self, old: Request | None, row: Request) -> None:
+    def _check_request(self, old: IssueRequest | None, row: IssueRequest) -> None:
         code = self.codes.get(self.code_of.get(row.id, ""))
         if row.state is RequestState.ASSIGNED:
             self.must(
@@ -115,7 +115,7 @@ class Books(MemoryStore):
         if old is not None and old.attempt_id not in (None, row.attempt_id):
             attempt = self.attempts[old.attempt_id]
             still = attempt.state in OPEN and attempt.request_id == row.id
-            self.must(not still, "an open attempt is nobody's, and not loose")
+            self.must(not still, "an open attempt is nobody's, and not detached")
         if row.attempt_id is not None:
             attempt = self.attempts[row.attempt_id]
             self.must(attempt.request_id == row.id, "two requests rely on one attempt")
@@ -123,7 +123,7 @@ class Books(MemoryStore):
             wanted = (AttemptState.UNRESOLVED,) if held else OPEN
             self.must(attempt.state in wanted, "a request relies on an attempt that has ended")
 
-    def _check_attempt(self, old: Attempt | None, row: Attempt) -> None:
+    def _check_attempt(self, old: IssueAttempt | None, row: IssueAttempt) -> None:
         if old is not None and old.state in _FINAL and old.state is not row.state:
             late = old.state is AttemptState.WRITTEN_OFF and row.state is AttemptState.CONFIRMED
             self.must(late, "an attempt that had ended came to another end")
@@ -131,18 +131,18 @@ class Books(MemoryStore):
             self.must(not self.may_have_issued[row.id], "what may have issued counts as refused")
         if row.state in OPEN and row.request_id is not None:
             request = self.requests[row.request_id]
-            self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not loose")
+            self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not detached")
 
     def _check_start(self, batch: str) -> None:
-        loose = any(self.groups[Attempt, batch, state, True] for state in OPEN)
-        self.must(not loose, "an attempt was started, though a loose one was there")
+        detached = any(self.groups[IssueAttempt, batch, state, True] for state in OPEN)
+        self.must(not detached, "an attempt was started, though a detached one was there")
         self.must(not self.spare(batch), "an attempt was started, though a spare was there")
 
     def _check_code(
         self,
         old: Code | None,
         row: Code,
-        before: dict[tuple[type, str], Request | Attempt | Code | None],
+        before: dict[tuple[type, str], IssueRequest | IssueAttempt | Code | None],
     ) -> None:
         ours = row.state in _OURS
         if ours:
@@ -159,10 +159,10 @@ class Books(MemoryStore):
         if old is not None and old.state is CodeState.BASELINE:
             self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
         if ours and (old is None or old.state not in _OURS):
-            attempt = before.get((Attempt, row.attempt_id))
+            attempt = before.get((IssueAttempt, row.attempt_id))
             unawaited = attempt is not None and attempt.state is AttemptState.UNRESOLVED
             if unawaited and attempt.request_id is not None:
-                request = before.get((Request, attempt.request_id))
+                request = before.get((IssueRequest, attempt.request_id))
                 unawaited = request is None or request.attempt_id != attempt.id
             self.surplus[row.batch] += unawaited or row.origin is CodeOrigin.LATE
 

@@ -271,7 +271,7 @@ class Campaign:
         self._note_alarm(key)
 
     def _note_alarm(self, key: str) -> None:
-        alarm = self.books.batches[key].alarm if key in self.books.batches else None
+        alarm = self.books.batches[key].stop_reason if key in self.books.batches else None
         if alarm is not None and not alarm.startswith("its new baseline"):
             self.alarms.append(alarm)
 

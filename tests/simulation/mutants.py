@@ -86,7 +86,7 @@ def tell_before_it_is_durable(patch):
 
 
 def skip_the_baseline(patch):
-    async def read_nothing(ledger, client, batch_key, *, anew=False):
+    async def read_nothing(ledger, client, batch_key, *, reset=False):
         item = Listed(batch=batch_key, at=ledger.now(), last=True)
         await ledger.commit(settling.list_codes, item)
 
@@ -130,7 +130,7 @@ def ignore_spares(patch):
 
 
 def ignore_loose_attempts(patch):
-    _serve_without(patch, "loose")
+    _serve_without(patch, "detached")
 
 
 def forget_what_relied(patch):

@@ -12,11 +12,11 @@ from rm_voucher.ledger.memory import MemoryStore
 from rm_voucher.ledger.rules.commands import Found, Settlement
 from rm_voucher.ledger.rules.matching import Evidence, conclude
 from rm_voucher.ledger.rules.records import (
-    Attempt,
+    IssueAttempt,
     AttemptState,
     Batch,
     Mode,
-    Request,
+    IssueRequest,
     RequestState,
 )
 from rm_voucher.ledger.rules.settling import settle
@@ -41,8 +41,8 @@ def test_request_asked_twice_before_the_baseline_is_read(world):
 async def test_request_and_attempt_in_states_of_one_name():
     """A request that is unresolved is not found among the attempts that are."""
     store = MemoryStore()
-    store.put(Request("r", "B", "", RequestState.UNRESOLVED, 0.0, "a"))
-    store.put(Attempt("a", "B", "r", "owner", AttemptState.UNRESOLVED, 0.0))
+    store.put(IssueRequest("r", "B", "", RequestState.UNRESOLVED, 0.0, "a"))
+    store.put(IssueAttempt("a", "B", "r", "owner", AttemptState.UNRESOLVED, 0.0))
     async with MemoryLedger(store) as ledger:
         assert [attempt.id for attempt in await ledger.attempts("B")] == ["a"]
 
@@ -50,7 +50,7 @@ async def test_request_and_attempt_in_states_of_one_name():
 def test_late_code_of_an_attempt_that_is_not_settled():
     """A code that came into being later than expected is no foreign one while its attempt is in
     doubt: it is adopted."""
-    attempt = Attempt("a", "B", None, "owner", AttemptState.AMBIGUOUS, 1000.0, 1001.0)
+    attempt = IssueAttempt("a", "B", None, "owner", AttemptState.AMBIGUOUS, 1000.0, 1001.0)
     code = Found(code="c", assigned_at=1030.0)
     evidence = Evidence(
         mode=Mode.EXCLUSIVE,
@@ -64,7 +64,7 @@ def test_late_code_of_an_attempt_that_is_not_settled():
     )
     settlement = conclude("B", evidence, 1040.0)
     assert settlement.adopt == (("a", code),)
-    assert (settlement.alarm, settlement.not_issued, settlement.hold) == (None, (), ())
+    assert (settlement.stop_reason, settlement.not_issued, settlement.hold) == (None, (), ())
 
 
 def test_short_settling_time_is_no_foreign_issuer():
@@ -106,17 +106,17 @@ def test_two_processes_settle_at_once(world, is_before):
 
     client = None
     report, code = world.run(main)
-    assert (report.alarm, report.held, report.open) == (None, (), 0)
+    assert (report.stop_reason, report.held, report.open) == (None, (), 0)
     assert world.emulator.issued("B") == (code,)
 
 
 async def test_first_reason_why_a_batch_is_stopped_stays():
     """What a listing seems to prove in a batch that is stopped does not take the reason's place."""
     store = MemoryStore()
-    store.put(Batch("B", alarm="its new baseline was not read to its end"))
+    store.put(Batch("B", stop_reason="its new baseline was not read to its end"))
     async with MemoryLedger(store, mode=Mode.EXCLUSIVE) as ledger:
         found = Found(code="c", assigned_at=1.0)
-        item = Settlement(batch="B", at=2.0, foreign=(found,), alarm="somebody else issues")
+        item = Settlement(batch="B", at=2.0, foreign=(found,), stop_reason="somebody else issues")
         await ledger.commit(settle, item)
         (batch,) = await ledger.batches()
-    assert batch.alarm == "its new baseline was not read to its end"
+    assert batch.stop_reason == "its new baseline was not read to its end"

@@ -11,12 +11,12 @@ from rm_voucher.emulator import Fault
 from rm_voucher.ledger.memory import MemoryUnitOfWork
 from rm_voucher.ledger.rules import transitions
 from rm_voucher.ledger.rules.commands import Ask
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch
+from rm_voucher.ledger.rules.records import IssueAttempt, AttemptState, Batch
 
 SEEDS = range(12)
 QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
 PACED = {**QUICK, "pace_s": 10.0, "looks_s": 3.0, "requests": 150, "crashes": 1}
-LATE = {  # so that spares and loose attempts are there while requests come in
+LATE = {  # so that spares and detached attempts are there while requests come in
     **PACED,
     "requests": 80,
     "crashes": 0,
@@ -95,13 +95,13 @@ def test_mutant_breaks_a_promise(mutant, monkeypatch):
 
 
 def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
-    """Who starts an attempt where a loose one is there breaks a promise, in a single transaction
-    too: campaigns have loose ones for moments only."""
+    """Who starts an attempt where a detached one is there breaks a promise, in a single transaction
+    too: campaigns have detached ones for moments only."""
 
     def ask_beside_a_loose_one():
         books = Books()
         books.put(Batch("B", baseline_at=0.0))
-        books.put(Attempt("loose", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
+        books.put(IssueAttempt("detached", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
         unit = MemoryUnitOfWork(books)
         item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
         transitions.ask(unit, [item])
@@ -111,7 +111,7 @@ def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
 
     assert ask_beside_a_loose_one() == []
     mutants.ignore_loose_attempts(monkeypatch)
-    assert "an attempt was started, though a loose one was there" in ask_beside_a_loose_one()
+    assert "an attempt was started, though a detached one was there" in ask_beside_a_loose_one()
 
 
 def test_settling_shorter_than_the_servers_delay_is_noticed():

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 from support.doubles import FakeTime, NoSigner
+from support.ledger_rows import runtime_at
 
 from rm_voucher import (
     BulkResult,
@@ -51,8 +52,7 @@ class Shop:
     @property
     def settings(self) -> dict[str, Any]:
         """What a ledger of this world is made with."""
-        now, sleep = self.time.clock, self.time.sleep
-        return {"clock": now, "monotonic": now, "sleep": sleep, "settle_s": SETTLE_S}
+        return {"runtime": runtime_at(self.time), "settle_s": SETTLE_S}
 
     def client(self, **options: Any) -> VoucherClient:
         return self.emulator.client(

@@ -6,21 +6,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch, Code, Counts, Request
+from rm_voucher.ledger.rules.records import (
+    AttemptState,
+    Batch,
+    Code,
+    Counts,
+    IssueAttempt,
+    IssueRequest,
+)
 
-Row = Batch | Request | Attempt | Code
-_KEY = {Batch: "key", Request: "id", Attempt: "id", Code: "code"}
+Row = Batch | IssueRequest | IssueAttempt | Code
+_KEY = {Batch: "key", IssueRequest: "id", IssueAttempt: "id", Code: "code"}
 
 
 class UnitOfWork(ABC):
-    """Loads each row once, so that all steps of a transaction see the changes of the others.
+    """Loads each row once, so that all steps of a transaction see each other's changes.
 
-    A store implements what loads and what writes. `transitions` decide; nothing here does.
+    A store implements the loading and the writing. Nothing here decides: `transitions` do.
     """
 
     def __init__(self) -> None:
         self._loaded: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
-        # Who looks for what is not there looks again, for each item of a transition.
+        # Looked for and not found: each item of a transition would look again.
         self._absent: dict[type[Row], set[str]] = {kind: set() for kind in _KEY}
         self._new: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
         self._changed: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
@@ -28,12 +35,12 @@ class UnitOfWork(ABC):
         """The codes that this transaction gave to requests."""
 
     def batch(self, key: str) -> Batch:
-        """Return a batch; one that is not there yet is added."""
+        """Return a batch; if it is missing, it is added."""
         (found,) = self.batches([key])
         return found
 
     def batches(self, keys: Iterable[str]) -> list[Batch]:
-        """Return batches, locked for this transaction; what is not there yet is added."""
+        """Return batches, locked for this transaction; those that are missing are added."""
         wanted = sorted(set(keys))  # one order for all, or two workers could wait for each other
         loaded = self._loaded[Batch]
         missing = [key for key in wanted if key not in loaded]
@@ -41,30 +48,30 @@ class UnitOfWork(ABC):
             self._keep(self.lock_batches(missing))
         return [loaded[key] for key in wanted]
 
-    def requests(self, ids: Iterable[str]) -> dict[str, Request]:
-        """Return those of these requests that are there."""
-        return self._get(Request, ids, self.load_requests)
+    def requests(self, ids: Iterable[str]) -> dict[str, IssueRequest]:
+        """Return the requests among these ids that exist."""
+        return self._get(IssueRequest, ids, self.load_requests)
 
-    def attempts(self, ids: Iterable[str]) -> dict[str, Attempt]:
-        """Return those of these attempts that are there."""
-        return self._get(Attempt, ids, self.load_attempts)
+    def attempts(self, ids: Iterable[str]) -> dict[str, IssueAttempt]:
+        """Return the attempts among these ids that exist."""
+        return self._get(IssueAttempt, ids, self.load_attempts)
 
     def codes(self, codes: Iterable[str]) -> dict[str, Code]:
-        """Return those of these codes that are there."""
+        """Return the rows of the codes that exist."""
         return self._get(Code, codes, self.load_codes)
 
-    def request(self, request_id: str) -> Request:
-        """Return a request that is there."""
-        found: Request | None = self._loaded[Request].get(request_id)
+    def request(self, request_id: str) -> IssueRequest:
+        """Return a request that exists."""
+        found: IssueRequest | None = self._loaded[IssueRequest].get(request_id)
         return found or self.requests([request_id])[request_id]
 
-    def attempt(self, attempt_id: str) -> Attempt:
-        """Return an attempt that is there."""
-        found: Attempt | None = self._loaded[Attempt].get(attempt_id)
+    def attempt(self, attempt_id: str) -> IssueAttempt:
+        """Return an attempt that exists."""
+        found: IssueAttempt | None = self._loaded[IssueAttempt].get(attempt_id)
         return found or self.attempts([attempt_id])[attempt_id]
 
     def code(self, code: str) -> Code | None:
-        """Return a code, if it is there."""
+        """Return a code's row, if it exists."""
         found: Code | None = self._loaded[Code].get(code)
         if found is None and code not in self._absent[Code]:
             found = self.codes([code]).get(code)
@@ -82,20 +89,20 @@ class UnitOfWork(ABC):
         self.flush()
         return self._keep(self.find_spares(batch, limit))
 
-    def loose(self, batch: str, limit: int) -> list[Attempt]:
-        """Return open attempts that no request relies on."""
+    def detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        """Return open attempts that no request claims."""
         self.flush()
-        return self._keep(self.find_loose(batch, limit))
+        return self._keep(self.find_detached(batch, limit))
 
-    def needy(self, batch: str, limit: int) -> list[Request]:
+    def unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         """Return waiting requests whose code is not on its way.
 
-        The oldest that rely on no attempt are first, then the oldest with an ambiguous one.
+        First come the oldest that claim no attempt, then the oldest with an ambiguous one.
         """
         self.flush()
-        return self._keep(self.find_needy(batch, limit))
+        return self._keep(self.find_unserved(batch, limit))
 
-    def attempts_in(self, batch: str, states: Collection[AttemptState]) -> list[Attempt]:
+    def attempts_in(self, batch: str, states: Collection[AttemptState]) -> list[IssueAttempt]:
         """Return the attempts of a batch in these states, the first sent first."""
         self.flush()
         return self._keep(self.find_attempts(batch, states))
@@ -106,14 +113,14 @@ class UnitOfWork(ABC):
         self._loaded[type(row)][key] = self._new[type(row)][key] = row
 
     def save(self, row: Row) -> None:
-        """Keep the changes of a row that was loaded or added here."""
+        """Keep the changes of a row that this transaction loaded or added."""
         kind = type(row)
         key = getattr(row, _KEY[kind])
         if key not in self._new[kind]:
             self._changed[kind][key] = row
 
     def flush(self) -> None:
-        """Write what is new and changed so far into the transaction."""
+        """Write the new and changed rows into the transaction."""
         for kind in _KEY:
             if self._new[kind]:
                 self.insert(kind, list(self._new[kind].values()))
@@ -133,25 +140,25 @@ class UnitOfWork(ABC):
         return {key: loaded[key] for key in wanted if key in loaded}
 
     def _keep(self, rows: Iterable[Any]) -> list[Any]:
-        """Return the rows, each as the one object that stands for it in this transaction."""
+        """Return the rows, each as the one object that this transaction has for it."""
         kept = []
         for row in rows:
             kind = type(row)
             kept.append(self._loaded[kind].setdefault(getattr(row, _KEY[kind]), row))
         return kept
 
-    # What a store implements. What it returns is new objects. It need not know of unflushed rows.
+    # A store implements these. They return new objects, and need not know of unflushed rows.
 
     @abstractmethod
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
         """Lock these batches until the end of the transaction; insert those that are missing."""
 
     @abstractmethod
-    def load_requests(self, ids: Sequence[str]) -> list[Request]:
+    def load_requests(self, ids: Sequence[str]) -> list[IssueRequest]:
         """See `requests`."""
 
     @abstractmethod
-    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
+    def load_attempts(self, ids: Sequence[str]) -> list[IssueAttempt]:
         """See `attempts`."""
 
     @abstractmethod
@@ -167,12 +174,12 @@ class UnitOfWork(ABC):
         """See `spares`."""
 
     @abstractmethod
-    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        """See `loose`."""
+    def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        """See `detached`."""
 
     @abstractmethod
-    def find_needy(self, batch: str, limit: int) -> list[Request]:
-        """See `needy`."""
+    def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
+        """See `unserved`."""
 
     @abstractmethod
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
@@ -184,25 +191,27 @@ class UnitOfWork(ABC):
 
     @abstractmethod
     def dead_owners(self, owners: Collection[str]) -> set[str]:
-        """Return those of these owners of attempts whose process is gone."""
+        """Return the owners among these whose process is gone."""
 
-    # Reading alone
+    # For reading only
 
     @abstractmethod
     def find_batches(self) -> list[Batch]:
         """Return all batches."""
 
     @abstractmethod
-    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
+    def find_attempts(
+        self, batch: str | None, states: Collection[AttemptState]
+    ) -> list[IssueAttempt]:
         """Return the attempts in these states, the first sent first."""
 
     @abstractmethod
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
-        """Return the FOREIGN codes that the server issued in that time, or nobody knows when."""
+        """Return the FOREIGN codes that were issued in that time, or at an unknown time."""
 
     @abstractmethod
     def known(self, codes: Sequence[str]) -> set[str]:
-        """Return those of these codes that are in the ledger, in whatever state."""
+        """Return the codes among these that the ledger has, in whatever state."""
 
     @abstractmethod
     def counts(self, batch: str | None) -> Counts:
@@ -211,5 +220,5 @@ class UnitOfWork(ABC):
     @abstractmethod
     def page(
         self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, Request, Code | None]]:
-        """Return requests in the order they were asked, after a number, with number and code."""
+    ) -> list[tuple[int, IssueRequest, Code | None]]:
+        """Return requests after a number, in order, each with its number and its code."""

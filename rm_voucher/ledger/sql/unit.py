@@ -26,19 +26,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import (
-    Attempt,
     AttemptState,
     Batch,
     Code,
     CodeOrigin,
     CodeState,
     Counts,
-    Request,
+    IssueAttempt,
+    IssueRequest,
     RequestState,
 )
 from rm_voucher.ledger.rules.unit import Row, UnitOfWork
 from rm_voucher.ledger.sql.schema import (
-    IS_LOOSE,
+    IS_DETACHED,
     IS_NOTABLE,
     IS_SPARE,
     WAITS,
@@ -50,25 +50,25 @@ from rm_voucher.ledger.sql.schema import (
 )
 from rm_voucher.ledger.sql.statements import Lookup, Statement
 
-R = TypeVar("R", Batch, Request, Attempt, Code)
+R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 
 OWNER_LOCK = 0x726D
-"""The class of PostgreSQL's advisory locks that say which processes live."""
+"""The class of PostgreSQL's advisory locks by which processes show that they live."""
 
 _TABLES: dict[type[Row], tuple[Table, str]] = {
     Batch: (batches, "key"),
-    Request: (requests, "id"),
-    Attempt: (attempts, "id"),
+    IssueRequest: (requests, "id"),
+    IssueAttempt: (attempts, "id"),
     Code: (codes, "code"),
 }
 _NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
 _MEMBERS: dict[type[Row], dict[str, type[enum.StrEnum]]] = {
     Batch: {},
-    Request: {"state": RequestState},
-    Attempt: {"state": AttemptState},
+    IssueRequest: {"state": RequestState},
+    IssueAttempt: {"state": AttemptState},
     Code: {"state": CodeState, "origin": CodeOrigin},
 }
-# Where a kind's enums stand among its fields, and how their members are written.
+# The positions of a kind's enums among its fields, and their members by value.
 _ENUMS = {
     kind: [
         (_NAMES[kind].index(name), {member.value: member for member in members})
@@ -90,7 +90,7 @@ _ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
-    """Without an ``owner`` it only reads, and locks nothing."""
+    """A transaction on the database. Without an ``owner`` it only reads, and locks nothing."""
 
     def __init__(self, connection: Connection, owner: str | None = None) -> None:
         super().__init__()
@@ -106,11 +106,11 @@ class SqlUnitOfWork(UnitOfWork):
             found = self._load(Batch, keys)
         return found
 
-    def load_requests(self, ids: Sequence[str]) -> list[Request]:
-        return self._load(Request, ids)
+    def load_requests(self, ids: Sequence[str]) -> list[IssueRequest]:
+        return self._load(IssueRequest, ids)
 
-    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
-        return self._load(Attempt, ids)
+    def load_attempts(self, ids: Sequence[str]) -> list[IssueAttempt]:
+        return self._load(IssueAttempt, ids)
 
     def load_codes(self, codes: Sequence[str]) -> list[Code]:
         return self._load(Code, codes)
@@ -122,24 +122,24 @@ class SqlUnitOfWork(UnitOfWork):
         spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
         return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
 
-    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        loose = _SELECTS[Attempt].where(IS_LOOSE, attempts.c.batch == batch)
-        return self._made(Attempt, loose.limit(limit))
+    def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        detached = _SELECTS[IssueAttempt].where(IS_DETACHED, attempts.c.batch == batch)
+        return self._made(IssueAttempt, detached.limit(limit))
 
-    def find_needy(self, batch: str, limit: int) -> list[Request]:
+    def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         ambiguous = (
             select(attempts.c.id)
             .where(attempts.c.id == requests.c.attempt_id)
             .where(attempts.c.state == AttemptState.AMBIGUOUS.value)
         )
-        waiting = _SELECTS[Request].where(WAITS, requests.c.batch == batch)
+        waiting = _SELECTS[IssueRequest].where(WAITS, requests.c.batch == batch)
         first = waiting.where(requests.c.attempt_id.is_(None))
-        needy = self._made(Request, first.order_by(requests.c.seq).limit(limit))
-        if len(needy) < limit:
+        unserved = self._made(IssueRequest, first.order_by(requests.c.seq).limit(limit))
+        if len(unserved) < limit:
             then = waiting.where(requests.c.attempt_id.is_not(None), ambiguous.exists())
-            then = then.order_by(requests.c.seq).limit(limit - len(needy))
-            needy += self._made(Request, then)
-        return needy
+            then = then.order_by(requests.c.seq).limit(limit - len(unserved))
+            unserved += self._made(IssueRequest, then)
+        return unserved
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         self._write(_INSERTS[kind], rows)
@@ -173,11 +173,13 @@ class SqlUnitOfWork(UnitOfWork):
     def find_batches(self) -> list[Batch]:
         return self._made(Batch, _SELECTS[Batch])
 
-    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
-        wanted = _SELECTS[Attempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
+    def find_attempts(
+        self, batch: str | None, states: Collection[AttemptState]
+    ) -> list[IssueAttempt]:
+        wanted = _SELECTS[IssueAttempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
         if batch is not None:
             wanted = wanted.where(attempts.c.batch == batch)
-        return self._made(Attempt, wanted.order_by(attempts.c.sent_at))
+        return self._made(IssueAttempt, wanted.order_by(attempts.c.sent_at))
 
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
         foreign = _SELECTS[Code].where(codes.c.batch == batch, codes.c.state == CodeState.FOREIGN)
@@ -193,11 +195,11 @@ class SqlUnitOfWork(UnitOfWork):
             counted = select(*columns, func.count()).group_by(*columns)
             return counted if batch is None else counted.where(table.c.batch == batch)
 
-        relies = case((requests.c.attempt_id.is_(None), 0), else_=1)
+        has_claim = case((requests.c.attempt_id.is_(None), 0), else_=1)
         by_request = {
-            (state, relying): number
-            for state, relying, number in self._connection.execute(
-                count(requests, requests.c.state, relies)
+            (state, claims): number
+            for state, claims, number in self._connection.execute(
+                count(requests, requests.c.state, has_claim)
             )
         }
         by_code: dict[str, int] = {
@@ -225,12 +227,12 @@ class SqlUnitOfWork(UnitOfWork):
 
     def page(
         self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, Request, Code | None]]:
-        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[Request]))
+    ) -> list[tuple[int, IssueRequest, Code | None]]:
+        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[IssueRequest]))
         wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
         if batch is not None:
             wanted = wanted.where(requests.c.batch == batch)
-        rows = [(row[0], _made(Request, row[1:])) for row in self._connection.execute(wanted)]
+        rows = [(row[0], _made(IssueRequest, row[1:])) for row in self._connection.execute(wanted)]
         found = self.find_codes([request.id for _, request in rows])
         code_of = {code.request_id: code for code in found}
         return [(number, request, code_of.get(request.id)) for number, request in rows]
@@ -264,7 +266,7 @@ def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def owner_key(owner: str) -> int:
-    """Return the number that stands for a process in PostgreSQL's advisory locks."""
+    """Return the number of a process in PostgreSQL's advisory locks."""
     return zlib.crc32(owner.encode()) - 2**31
 
 
