@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
+import os
 import signal
 import socket
 import sys
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from kills.killer import ENVIRONMENT
 from sqlalchemy import text
 from support.command import PATIENCE_S
 
@@ -127,7 +130,7 @@ class Deliveries:
         """Let it kill itself at each point, one after the other; then start one that lives."""
         for point in points:
             await self._start(point)
-            await self._until(lambda: self._process.returncode is not None)
+            await self._until(self._has_ended)
             await self._end(None, expected=KILLED)
         await self._start()
 
@@ -135,11 +138,17 @@ class Deliveries:
         """Kill it when RM has done with so many events. The first time it is down for a minute."""
         await self._start()
         for number in ended:
-            await self._until(lambda number=number: self.ended >= number)
+            await self._until(functools.partial(self._has_done_with, number))
             await self._end(signal.SIGKILL, expected=KILLED)
             if self.kills == 1:
                 self.emulator.advance(MINUTE_S)
             await self._start()
+
+    def _has_done_with(self, number: int) -> bool:
+        return self.ended >= number
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
 
     async def run_due(self) -> None:
         """Handle what is recorded, a day later."""
@@ -177,6 +186,7 @@ class Deliveries:
     async def _use_up(self, url: str) -> None:
         """Issue, redeem and void all vouchers, no faster than callbacks are delivered."""
         credentials, environment = self.emulator.credentials, Environment.at(url)
+        assert credentials is not None
         async with VoucherClient(credentials, environment=environment) as client:
             await self._until(lambda: self.line.is_up)
             left = self.vouchers
@@ -220,7 +230,9 @@ class Deliveries:
                 *(sys.executable, "-W", "error", str(RECEIVER), orjson.dumps(options).decode()),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, **ENVIRONMENT},
             )
+        assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             if await self._process.stdout.readline() == b"listening\n":
                 self.line.connect()
@@ -234,6 +246,7 @@ class Deliveries:
 
     async def _end(self, number: signal.Signals | None, *, expected: int) -> None:
         """End the receiver by a signal, or wait for its own end."""
+        assert self._process is not None
         if number is not None:
             self._process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):

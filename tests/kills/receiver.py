@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from killer import Killer
+from kills.killer import Killer
 from sqlalchemy import Connection, text
 
 from rm_voucher import VoucherStatus
@@ -70,7 +70,8 @@ def watch(killer: Killer) -> None:
         await commit(self, watched_last)
         killer.passing("committed")
 
-    SqlEventStore.record, Transaction.commit = watched_record, watched_commit
+    SqlEventStore.record = watched_record  # type: ignore[method-assign]
+    Transaction.commit = watched_commit  # type: ignore[method-assign]
 
 
 def serve(router: WebhookRouter, port: int) -> None:
@@ -80,10 +81,13 @@ def serve(router: WebhookRouter, port: int) -> None:
         async with router:
             yield
 
+    def say_so(_: object) -> None:
+        os.write(1, b"listening\n")
+
     app = web.Application()
     app.cleanup_ctx.append(run)
     app.add_routes(webhook_routes(router, "/callbacks"))
-    web.run_app(app, host="127.0.0.1", port=port, print=lambda _: os.write(1, b"listening\n"))
+    web.run_app(app, host="127.0.0.1", port=port, print=say_so)
 
 
 async def run_due(router: WebhookRouter) -> None:

@@ -253,7 +253,7 @@ async def test_requests_page_in_order(ledger, time):
 async def test_listeners_hear_what_is_durable(ledger, time):
     """Who listens is told of each code that a request got, once that can be read."""
     act = Acting(ledger, time)
-    told = []
+    told: list[tuple[str | None, str]] = []
     ledger.subscribe(lambda codes: told.extend((c.request_id, c.code) for c in codes))
     await act.baseline("old")
     await act.start("r1", "r2")

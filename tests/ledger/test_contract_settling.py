@@ -244,7 +244,9 @@ async def test_baseline_is_read_once(ledger, time):
     await act.commit(list_codes, Listed(batch=B, at=act.at(), last=True))
     await act.start("r")
     await act.baseline("ours, of which another process heard late")
-    rows = await ledger.store.read(lambda unit: unit.known(["ours, of which another process heard late"]))
+    rows = await ledger.store.read(
+        lambda unit: unit.known(["ours, of which another process heard late"])
+    )
     assert rows == set()
 
 

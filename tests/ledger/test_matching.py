@@ -68,7 +68,7 @@ TIMED = st.lists(TIMES, max_size=7).map(
 
 
 @st.composite
-def situations(draw, orphans=ORPHANS, **fixed):
+def situations(draw, /, orphans=ORPHANS, **fixed):
     attempts = draw(CALLS)
     ripe = [one.id for one in attempts if one.state is AMBIGUOUS and draw(st.booleans())]
     free = {
@@ -86,7 +86,7 @@ def fits(one, found, after_s=SETTLE_S):
 
 def most_pairs(attempts, orphans, after_s=SETTLE_S):
     """Return how many pairs the largest matching has, by augmenting paths."""
-    mate = {}
+    mate: dict[str, Found] = {}
 
     def augment(found, seen):
         for one in attempts:

@@ -22,6 +22,7 @@ from support.ledger_rows import BATCH, begin, bring, codes, issue, runtime_at, s
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.rules.commands import Claimed
 from rm_voucher.ledger.tracker import AttemptTracker
 
 OTHER_PROCESS = """
@@ -187,6 +188,7 @@ async def test_database_that_may_not_be_written(open_ledger, file: Path) -> None
         await begin(ledger)
         await issue(ledger, "before", "BEFORE")
         started = await start(ledger, "sent")
+        assert isinstance(started, Claimed)
         await ledger.store._database.write(
             lambda c: c.exec_driver_sql("PRAGMA query_only = ON") and None
         )

@@ -172,7 +172,7 @@ async def test_answer_to_a_call_that_another_process_gave_up(there, done):
 class FailingStore(MemoryLedgerStore):
     """Can't keep how calls end."""
 
-    fails = ()
+    fails: tuple[object, ...] = ()
 
     async def commit(self, transition, item):
         if transition in self.fails:

@@ -70,5 +70,6 @@ async def issue(ledger: Ledger, request_id: str, code: str = "", batch: str = BA
 async def codes(ledger: Ledger, batch: str = BATCH) -> dict[str, str | None]:
     """Return each request's code."""
     return {
-        request.id: voucher and voucher.code async for request, voucher in ledger.requests(batch)
+        request.id: None if voucher is None else voucher.code
+        async for request, voucher in ledger.requests(batch)
     }

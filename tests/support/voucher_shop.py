@@ -30,7 +30,7 @@ Issue = Callable[[], Response]
 
 
 class Shop:
-    """``on_issue`` answers an issue; it is given what does the work."""
+    """``on_issue`` and ``on_listing`` answer those; they are given what does the work."""
 
     def __init__(self, credentials: Credentials, time: FakeTime, quantity: int = 1000) -> None:
         self.time = time
@@ -43,6 +43,7 @@ class Shop:
             clock=time.clock,
         )
         self.on_issue: Callable[[Issue], Any] = lambda issue: issue()
+        self.on_listing: Callable[[Issue], Any] = lambda read: read()
         self.posts = 0
 
     @property
@@ -68,6 +69,8 @@ class Shop:
         self.emulator.state.stock.batch("B").quantity += quantity
 
     def _answer(self, request: Request) -> Any:
+        if request.operation == "vouchers":
+            return self.on_listing(lambda: self.emulator.handle(request))
         if request.operation != "issue":
             return self.emulator.handle(request)
         self.posts += 1
