@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from rm_voucher.bulk.results import BulkResult, issued, not_issued
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
@@ -45,7 +46,7 @@ class LedgerRun(Generic[R]):
         *,
         concurrency: int,
         request_id: Callable[[R], str] | None,
-        on_issued: Callable[[R, IssuedVoucher, int], None],
+        on_result: Callable[[BulkResult[R]], None],
     ) -> None:
         if not isinstance(ledger, Ledger):  # its URL, say
             raise ConfigurationError("ledger must be of type Ledger: see Ledger.open.")
@@ -56,7 +57,7 @@ class LedgerRun(Generic[R]):
         self._batch_key = batch_key
         self._concurrency = concurrency
         self._request_id = request_id or _own_id
-        self._on_issued = on_issued
+        self._on_result = on_result
         self._calls = asyncio.Semaphore(concurrency)
         # By request, the recipients that wait for it, each with the number of attempts so far.
         self._held: dict[str, list[tuple[R, int]]] = defaultdict(list)
@@ -138,24 +139,20 @@ class LedgerRun(Generic[R]):
             )
         self.spare = (await self._ledger.counts(self._batch_key)).spare
 
-    async def left(self, fatal: VoucherError | None) -> AsyncIterator[tuple[R, VoucherError, int]]:
-        """Look up those who are still held; iterate over those without a voucher, with errors."""
+    async def look_up_held(self, fatal: VoucherError | None) -> None:
+        """Give those who are still held a result, by looking each up once more."""
         for name in list(self._held):
             try:
-                answer = await self._look_up(name)
+                answer = await self._ask(name, may_start=False)
             except LedgerError:
                 return  # `end` speaks for the rest
-            for recipient, attempts in self._pop(name):
-                if isinstance(answer, IssuedVoucher):
-                    self._on_issued(recipient, answer, attempts)
-                elif fatal is not None and answer == _AGAIN:
-                    yield recipient, fatal, attempts
-                else:
-                    yield recipient, pending_error(self._batch_key, answer), attempts
-
-    async def _look_up(self, name: str) -> IssuedVoucher | Pending:
-        answer = await self._ask(name, may_start=False)
-        return _AGAIN if isinstance(answer, Claimed) else answer
+            if isinstance(answer, IssuedVoucher):
+                self._end_held(name, answer)
+            elif fatal is not None and answer == _AGAIN:
+                self._end_held(name, fatal)
+            else:
+                pending = answer if isinstance(answer, Pending) else _AGAIN
+                self._end_held(name, pending_error(self._batch_key, pending))
 
     async def _ask(self, name: str, *, may_start: bool) -> IssuedVoucher | Claimed | Pending:
         try:
@@ -165,23 +162,24 @@ class LedgerRun(Generic[R]):
                 self._broken_by = exc
             raise
 
-    def end(self) -> Iterator[tuple[R, VoucherError, int]]:
-        """Stop listening; iterate over those who were not even looked up."""
+    def end(self) -> None:
+        """Stop listening; give those who could not be looked up a result."""
         self._unsubscribe()
         for name in list(self._held):
-            for recipient, attempts in self._pop(name):
-                error = pending_error(self._batch_key, _AGAIN)
-                yield recipient, error, attempts
+            self._end_held(name, pending_error(self._batch_key, _AGAIN))
 
     def _assigned(self, codes: Sequence[Code]) -> None:
         for code in codes:
-            for recipient, attempts in self._pop(code.request_id or ""):
-                self._on_issued(recipient, code.voucher, attempts)
+            self._end_held(code.request_id or "", code.voucher)
 
-    def _pop(self, name: str) -> list[tuple[R, int]]:
+    def _end_held(self, name: str, end: IssuedVoucher | VoucherError) -> None:
         recipients = self._held.pop(name, [])
         self.held -= len(recipients)
-        return recipients
+        for recipient, attempts in recipients:
+            if isinstance(end, IssuedVoucher):
+                self._on_result(issued(recipient, end, attempts))
+            else:
+                self._on_result(not_issued(recipient, end, attempts))
 
 
 def _own_id(recipient: object) -> str:

@@ -75,7 +75,7 @@ class BulkIssue(Generic[R]):
                 batch_key,
                 concurrency=concurrency,
                 request_id=request_id,
-                on_issued=self._settled,
+                on_result=self._settled,
             )
             concurrency *= 2  # one half's calls while the other's commits
         self._client = client
@@ -184,8 +184,7 @@ class BulkIssue(Generic[R]):
             await self._ledger_run.settle()
         except VoucherError as exc:
             self._fatal = self._fatal or exc
-        async for recipient, error, attempts in self._ledger_run.left(self._fatal):
-            self._unsettled(recipient, error, attempts)
+        await self._ledger_run.look_up_held(self._fatal)
 
     async def _feed_all(self) -> None:
         while True:
@@ -310,15 +309,10 @@ class BulkIssue(Generic[R]):
 
     # Results
 
-    def _settled(self, recipient: R, voucher: IssuedVoucher, attempts: int) -> None:
-        """Deliver the voucher of a recipient that was held."""
+    def _settled(self, result: BulkResult[R]) -> None:
+        """Deliver the result of a recipient that was held."""
         self._backlog -= 1
-        self._deliver(issued(recipient, voucher, attempts))
-
-    def _unsettled(self, recipient: R, error: VoucherError, attempts: int) -> None:
-        """Deliver the error of a recipient that was held."""
-        self._backlog -= 1
-        self._deliver(not_issued(recipient, error, attempts))
+        self._deliver(result)
 
     def _deliver(self, result: BulkResult[R]) -> None:
         self._counts[result.status] += 1
@@ -348,8 +342,7 @@ class BulkIssue(Generic[R]):
     def _finish_if_all_ended(self) -> None:
         if self._feeding.done() and not self._workers and not self._finished.is_set():
             if self._ledger_run is not None:
-                for recipient, error, attempts in self._ledger_run.end():
-                    self._unsettled(recipient, error, attempts)
+                self._ledger_run.end()
             self._finished.set()
             self._results.put_nowait(None)
 

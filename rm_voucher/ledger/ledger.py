@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Self, Unpack
 
 from rm_voucher.exceptions import (
@@ -18,14 +17,13 @@ from rm_voucher.exceptions import (
     OutcomeUnknownError,
     VoucherError,
 )
-from rm_voucher.ledger.clock import LedgerClock
 from rm_voucher.ledger.memory import MemoryLedgerStore
+from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
 from rm_voucher.ledger.reconcile import Reconciler, Reconciliation
 from rm_voucher.ledger.rules.commands import Found, Pending, Resolve, check_id, digest
 from rm_voucher.ledger.rules.records import (
     AttemptState,
     Batch,
-    Code,
     Counts,
     IssueAttempt,
     IssueRequest,
@@ -33,11 +31,10 @@ from rm_voucher.ledger.rules.records import (
     RequestState,
 )
 from rm_voucher.ledger.rules.settling import resolve
+from rm_voucher.ledger.rules.unit import Page
 from rm_voucher.ledger.sender import Sender
 from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, Listener, blocks
-from rm_voucher.ledger.tasks import LedgerTasks
-from rm_voucher.ledger.tracker import AttemptTracker
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
@@ -90,9 +87,7 @@ class Ledger:
         self._tasks = LedgerTasks()
         self._tracker = AttemptTracker(store, self.clock)
         self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker)
-        self.sender = Sender(
-            store, self.clock, self._tracker, self._tasks, on_unknown=self._outcome_unknown
-        )
+        self.sender = Sender(store, self.clock, self._tracker, self._tasks, self._outcome_unknown)
         """Issues to one request step by step, for a bulk run; everybody else calls `issue`."""
         self._issuing: dict[str, tuple[object, asyncio.Task[IssuedVoucher]]] = {}
         self._prepared: set[str] = set()
@@ -146,12 +141,7 @@ class Ledger:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -288,7 +278,7 @@ class Ledger:
         """
         if (adopt is not None) + reissue + write_off != 1:
             raise ConfigurationError("resolve takes one of adopt, reissue and write_off.")
-        found = await self.store.read(lambda unit: unit.load_attempts([attempt_id]))
+        found = await self.store.read(lambda unit: unit.load(IssueAttempt, [attempt_id]))
         if not found:
             raise LedgerError("The ledger has no such attempt.")
         state = AttemptState.WRITTEN_OFF if write_off else AttemptState.NOT_ISSUED
@@ -413,13 +403,11 @@ class Ledger:
                 return True
         return False
 
-    async def _page(
-        self, batch_key: str | None, after: int
-    ) -> list[tuple[int, IssueRequest, Code | None]]:
+    async def _page(self, batch_key: str | None, after: int) -> Page:
         return await self.store.read(lambda unit: unit.page(batch_key, after, _PAGE))
 
     async def _load(self, ids: Sequence[str]) -> list[IssueRequest]:
-        return await self.store.read(lambda unit: unit.load_requests(ids))
+        return await self.store.read(lambda unit: unit.load(IssueRequest, ids))
 
 
 def _unclaimed(requests: Iterable[IssueRequest]) -> list[IssueRequest]:

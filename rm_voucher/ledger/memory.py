@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from operator import attrgetter
@@ -15,19 +16,18 @@ from rm_voucher.ledger.rules.records import (
     Batch,
     Code,
     CodeState,
-    Counts,
     IssueAttempt,
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import Row, UnitOfWork
+from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
 from rm_voucher.ledger.store import LedgerStore, Reading, Transition
 
 I = TypeVar("I")  # noqa: E741 - an item
+Kind = TypeVar("Kind", Batch, IssueRequest, IssueAttempt, Code)
 R = TypeVar("R")
 
 _WAITING = RequestState.WAITING
-_ALONE = True  # of a request or an attempt without the other
 
 
 class MemoryTables:
@@ -38,38 +38,37 @@ class MemoryTables:
         self.requests: dict[str, IssueRequest] = {}
         self.attempts: dict[str, IssueAttempt] = {}
         self.codes: dict[str, Code] = {}
+        self.of_kind: dict[type[Row], dict[str, Any]] = {
+            Batch: self.batches,
+            IssueRequest: self.requests,
+            IssueAttempt: self.attempts,
+            Code: self.codes,
+        }
         self.code_of: dict[str, str] = {}
         # Rows by the conditions of queries, so that no transaction looks at all of them.
-        self.groups: dict[tuple[object, ...], dict[str, Any]] = defaultdict(dict)
+        self.groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
 
     def put(self, row: Row) -> None:
         """Keep a copy of a row, new or changed."""
-        row = copy.copy(row)
-        if isinstance(row, Batch):
-            self.batches[row.key] = row
-        elif isinstance(row, IssueRequest):
-            self._put(self.requests, row.id, row)
-        elif isinstance(row, IssueAttempt):
-            self._put(self.attempts, row.id, row)
-        else:
-            if row.request_id and self.code_of.setdefault(row.request_id, row.code) != row.code:
-                raise LedgerError("A request would get a second code.")
-            self._put(self.codes, row.code, row)
-
-    def _put(self, table: dict[str, Any], key: str, row: Any) -> None:
+        row, kind = copy.copy(row), type(row)
+        key, table = getattr(row, KEYS[kind]), self.of_kind[kind]
+        owner = row.request_id if isinstance(row, Code) else None
+        if owner is not None and self.code_of.setdefault(owner, key) != key:
+            raise LedgerError("A request would get a second code.")
         if (old := table.get(key)) is not None:
-            del self.groups[_group_of(old)][key]
-        table[key] = row
-        self.groups[_group_of(row)][key] = row
+            self.groups[_group_of(old)].pop(key, None)
+        table[key] = self.groups[_group_of(row)][key] = row
 
 
-def _group_of(row: IssueRequest | IssueAttempt | Code) -> tuple[object, ...]:
-    """Return a row's group. States of different kinds are equal if their texts are."""
+def _group_of(row: Row) -> tuple[object, ...]:
+    """Return a row's group. It has the kind, because states of different kinds may be equal."""
     if isinstance(row, IssueRequest):
-        return IssueRequest, row.batch, row.state, row.attempt_id is None
+        return IssueRequest, row.batch, row.state, row.attempt_id is not None
     if isinstance(row, IssueAttempt):
-        return IssueAttempt, row.batch, row.state, row.request_id is None
-    return Code, row.batch, row.state
+        return IssueAttempt, row.batch, row.state, row.request_id is not None
+    if isinstance(row, Code):
+        return Code, row.batch, row.state, False
+    return (Batch,)
 
 
 class MemoryUnitOfWork(UnitOfWork):
@@ -83,14 +82,8 @@ class MemoryUnitOfWork(UnitOfWork):
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
         return [copy.copy(self._tables.batches.setdefault(key, Batch(key))) for key in keys]
 
-    def load_requests(self, ids: Sequence[str]) -> list[IssueRequest]:
-        return _copies(self._tables.requests, ids)
-
-    def load_attempts(self, ids: Sequence[str]) -> list[IssueAttempt]:
-        return _copies(self._tables.attempts, ids)
-
-    def load_codes(self, codes: Sequence[str]) -> list[Code]:
-        return _copies(self._tables.codes, codes)
+    def load(self, kind: type[Kind], keys: Sequence[str]) -> list[Kind]:
+        return _copies(self._tables.of_kind[kind], keys)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
         return _copies(
@@ -102,20 +95,19 @@ class MemoryUnitOfWork(UnitOfWork):
         return sorted(spares, key=attrgetter("added_at"))[:limit]
 
     def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
-        return [row for state in OPEN for row in self._group(IssueAttempt, batch, state, _ALONE)][
-            :limit
-        ]
+        groups = [self._group(IssueAttempt, batch, state) for state in OPEN]
+        return list(itertools.chain.from_iterable(groups))[:limit]
 
     def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         asked_at = attrgetter("asked_at")
-        unserved = sorted(self._group(IssueRequest, batch, _WAITING, _ALONE), key=asked_at)
+        unserved = sorted(self._group(IssueRequest, batch, _WAITING), key=asked_at)
         if len(unserved) < limit:
             attempts = self._tables.attempts
             unserved += sorted(
                 (
                     row
-                    for row in self._group(IssueRequest, batch, _WAITING, not _ALONE)
-                    if attempts[row.attempt_id].state is AttemptState.AMBIGUOUS
+                    for row in self._group(IssueRequest, batch, _WAITING, has_claim=True)
+                    if attempts[row.attempt_id or ""].state is AttemptState.AMBIGUOUS
                 ),
                 key=asked_at,
             )
@@ -141,8 +133,8 @@ class MemoryUnitOfWork(UnitOfWork):
             row
             for key in keys
             for state in states
-            for is_detached in (True, False)
-            for row in self._group(IssueAttempt, key, state, is_detached)
+            for has_claim in (False, True)
+            for row in self._group(IssueAttempt, key, state, has_claim=has_claim)
         ]
         return sorted(rows, key=attrgetter("sent_at"))
 
@@ -156,48 +148,27 @@ class MemoryUnitOfWork(UnitOfWork):
     def known(self, codes: Sequence[str]) -> set[str]:
         return set(codes) & self._tables.codes.keys()
 
-    def counts(self, batch: str | None) -> Counts:
-        def count(rows: dict[str, Any], state: object, **fields: object) -> int:
-            return sum(
-                row.state is state
-                and batch in (None, row.batch)
-                and all((getattr(row, name) is None) is value for name, value in fields.items())
-                for row in rows.values()
-            )
+    def tally(self, batch: str | None) -> Tally:
+        tally = Tally()
+        for group, rows in self._tables.groups.items():
+            if group[0] is not Batch and batch in (None, group[1]):
+                kind, _, state, has_claim = group
+                tally[kind, state, has_claim] += len(rows)
+        return tally
 
+    def page(self, batch: str | None, after: int, limit: int) -> Page:
         tables = self._tables
-        states = {
-            "assigned": count(tables.requests, RequestState.ASSIGNED),
-            "waiting": count(tables.requests, _WAITING, attempt_id=True),
-            "ambiguous": count(tables.requests, _WAITING, attempt_id=False),
-            "unresolved": count(tables.requests, RequestState.UNRESOLVED),
-            "failed": count(tables.requests, RequestState.FAILED),
-            "cancelled": count(tables.requests, RequestState.CANCELLED),
-        }
-        return Counts(
-            asked=sum(states.values()),
-            **states,
-            spare=count(tables.codes, CodeState.SPARE),
-            foreign=count(tables.codes, CodeState.FOREIGN),
-            written_off=count(tables.attempts, AttemptState.WRITTEN_OFF),
-        )
-
-    def page(
-        self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, IssueRequest, Code | None]]:
-        tables = self._tables
-        rows = [
-            (number, copy.copy(row))
+        rows = (
+            (number, copy.copy(row), tables.codes.get(tables.code_of.get(row.id, "")))
             for number, row in enumerate(tables.requests.values(), 1)
             if number > after and batch in (None, row.batch)
-        ]
-        return [
-            (number, row, tables.codes.get(tables.code_of.get(row.id, "")))
-            for number, row in rows[:limit]
-        ]
+        )
+        return list(itertools.islice(rows, limit))
 
-    def _group(self, *group: object) -> list[Any]:
-        rows = self._tables.groups.get(group)
+    def _group(
+        self, kind: type[Kind], batch: str, state: str, *, has_claim: bool = False
+    ) -> list[Kind]:
+        rows = self._tables.groups.get((kind, batch, state, has_claim))
         return list(map(copy.copy, rows.values())) if rows else []
 
 

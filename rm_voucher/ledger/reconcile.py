@@ -8,14 +8,13 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
-from rm_voucher.ledger.clock import LedgerClock
+from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
 from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude, time_of
 from rm_voucher.ledger.rules.records import AttemptState, Batch, IssueAttempt
 from rm_voucher.ledger.rules.settling import list_codes, settle
 from rm_voucher.ledger.settings import LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, blocks
-from rm_voucher.ledger.tracker import AttemptTracker
 from rm_voucher.models import Voucher, VoucherBatch, VoucherStatus
 from rm_voucher.redaction import hide_locals
 from rm_voucher.service.client import VoucherClient
@@ -73,20 +72,14 @@ class Reconciliation:
     stop_reason: str | None
 
 
+@attrs.frozen(eq=False)
 class Reconciler:
     """Reads listings, and tells the ledger's store what they prove."""
 
-    def __init__(
-        self,
-        store: LedgerStore,
-        settings: LedgerSettings,
-        clock: LedgerClock,
-        tracker: AttemptTracker,
-    ) -> None:
-        self._store = store
-        self._settings = settings
-        self._clock = clock
-        self._tracker = tracker
+    _store: LedgerStore
+    _settings: LedgerSettings
+    _clock: LedgerClock
+    _tracker: AttemptTracker
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Refuse a static batch; read the baseline of one that has none."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import attrs
 
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Outcome, classify
@@ -16,13 +18,11 @@ from rm_voucher.exceptions import (
     OutcomeUnknownError,
     VoucherError,
 )
-from rm_voucher.ledger.clock import LedgerClock
+from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
 from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm, End, Pending
 from rm_voucher.ledger.rules.records import AttemptState, RequestState
 from rm_voucher.ledger.rules.transitions import ask, confirm, end
 from rm_voucher.ledger.store import LedgerStore
-from rm_voucher.ledger.tasks import LedgerTasks
-from rm_voucher.ledger.tracker import AttemptTracker
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.settings import Timeout
@@ -32,6 +32,7 @@ _POLL_S = 0.1
 _POLLS = 300  # for a call of another process
 
 
+@attrs.define(eq=False)
 class Sender:
     """Sends the attempts of one process.
 
@@ -39,24 +40,15 @@ class Sender:
     `Claimed`, either `send` or `release`. ``on_unknown`` is told of each unknown outcome.
     """
 
-    def __init__(
-        self,
-        store: LedgerStore,
-        clock: LedgerClock,
-        tracker: AttemptTracker,
-        tasks: LedgerTasks,
-        *,
-        on_unknown: Callable[[VoucherClient, str], None],
-    ) -> None:
-        self._store = store
-        self._clock = clock
-        self._tracker = tracker
-        self._tasks = tasks
-        self._on_unknown = on_unknown
-        self.sent = 0
-        """The number of attempts sent so far."""
-        self._single: dict[asyncio.Task[object], Call[IssuedVoucher]] = {}
-        self._numbers = itertools.count(1)
+    _store: LedgerStore
+    _clock: LedgerClock
+    _tracker: AttemptTracker
+    _tasks: LedgerTasks
+    _on_unknown: Callable[[VoucherClient, str], None]
+    sent: int = attrs.field(init=False, default=0)
+    """The number of attempts sent so far."""
+    _single: dict[asyncio.Task[object], Call[IssuedVoucher]] = attrs.field(init=False, factory=dict)
+    _numbers: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.count(1))
 
     async def ask(
         self, batch_key: str, content: str, request_id: str, *, may_start: bool = True

@@ -22,8 +22,8 @@ from support.ledger_rows import BATCH, begin, bring, codes, issue, runtime_at, s
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.process import AttemptTracker
 from rm_voucher.ledger.rules.commands import Claimed
-from rm_voucher.ledger.tracker import AttemptTracker
 
 OTHER_PROCESS = """
 import asyncio, sys

@@ -22,6 +22,7 @@ from rm_voucher.emulator import Emulator
 from rm_voucher.exceptions import IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.ledger.rules.records import IssueRequest
 from rm_voucher.models import IssuedVoucher
 
 SENDING = [AttemptState.SENDING]
@@ -133,7 +134,7 @@ async def test_owner_lock_survives_a_refused_row_and_a_failed_reading(
         with pytest.raises(LedgerError):
             await start(ledger, "nul \0")
         with pytest.raises(LedgerError):
-            await ledger.store.read(lambda unit: unit.load_requests(["nul \0"]))
+            await ledger.store.read(lambda unit: unit.load(IssueRequest, ["nul \0"]))
         await issue(ledger, "a")
         assert await owner_session(postgres_ledger_url) == before
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,14 +62,18 @@ async def test_older_copy_is_refused(open_ledger, file: Path, tmp_path: Path) ->
         await issue(ledger, "newer")
 
 
-async def test_file_without_its_lock_file_is_refused(open_ledger, lock: Path) -> None:
-    """Nothing can say then that it is not an older copy."""
+async def test_file_without_its_lock_file_is_refused(open_ledger, file: Path, lock: Path) -> None:
+    """It may be an older copy: nothing says otherwise. The column "alarm" has the reason."""
     async with open_ledger() as ledger:
         await begin(ledger)
         await issue(ledger, "old")
     lock.unlink()
     async with open_ledger() as ledger:
         assert isinstance(await start(ledger, "new"), BatchStoppedError)
+        (batch,) = await ledger.batches()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT key, alarm FROM rm_ledger_batches").fetchall()
+    assert rows == [(batch.key, batch.stop_reason)]
 
 
 async def test_lock_file_without_its_file_is_refused(open_ledger, file: Path, lock: Path) -> None:

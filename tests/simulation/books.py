@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 from rm_voucher.ledger.memory import MemoryTables
@@ -98,18 +99,15 @@ class Books(MemoryTables):
             raise BrokenPromiseError("; ".join(dict.fromkeys(self.broken)))
 
     def open_attempts(self, batch: str) -> int:
-        return sum(
-            len(self.groups[IssueAttempt, batch, s, alone]) for s in OPEN for alone in (True, False)
-        )
+        groups = itertools.product(OPEN, (True, False))
+        return sum(len(self.groups[IssueAttempt, batch, *group]) for group in groups)
 
     def waiting(self, batch: str) -> int:
-        return sum(
-            len(self.groups[IssueRequest, batch, RequestState.WAITING, alone])
-            for alone in (True, False)
-        )
+        group = IssueRequest, batch, RequestState.WAITING
+        return sum(len(self.groups[*group, has_claim]) for has_claim in (True, False))
 
     def spare(self, batch: str) -> int:
-        return len(self.groups[Code, batch, CodeState.SPARE])
+        return len(self.groups[Code, batch, CodeState.SPARE, False])
 
     def _check_request(self, old: IssueRequest | None, row: IssueRequest) -> None:
         code = self.codes.get(self.code_of.get(row.id, ""))
@@ -144,7 +142,7 @@ class Books(MemoryTables):
             self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not detached")
 
     def _check_start(self, batch: str) -> None:
-        detached = any(self.groups[IssueAttempt, batch, state, True] for state in OPEN)
+        detached = any(self.groups[IssueAttempt, batch, state, False] for state in OPEN)
         self.must(not detached, "an attempt was started, though a detached one was there")
         self.must(not self.spare(batch), "an attempt was started, though a spare was there")
 

@@ -11,13 +11,20 @@ from rm_voucher.calls import caller, outcomes
 from rm_voucher.calls.call import Call
 from rm_voucher.ledger import ledger as ledger_module
 from rm_voucher.ledger import reconcile
-from rm_voucher.ledger.clock import LedgerClock
 from rm_voucher.ledger.memory import MemoryTables
+from rm_voucher.ledger.process import LedgerClock
 from rm_voucher.ledger.reconcile import Reconciler
 from rm_voucher.ledger.rules import changes, settling, transitions
 from rm_voucher.ledger.rules.commands import Ask, Claimed, Listed
 from rm_voucher.ledger.rules.matching import Evidence
-from rm_voucher.ledger.rules.records import AttemptState, Code, CodeOrigin, CodeState, RequestState
+from rm_voucher.ledger.rules.records import (
+    AttemptState,
+    Code,
+    CodeOrigin,
+    CodeState,
+    IssueRequest,
+    RequestState,
+)
 from rm_voucher.ledger.rules.transitions import ask, confirm
 from rm_voucher.ledger.rules.unit import UnitOfWork
 from rm_voucher.ledger.sender import Sender
@@ -133,11 +140,11 @@ def _serve_without(patch, name):
 
 
 def ignore_spares(patch):
-    _serve_without(patch, "spares")
+    _serve_without(patch, "find_spares")
 
 
 def ignore_detached_attempts(patch):
-    _serve_without(patch, "detached")
+    _serve_without(patch, "find_detached")
 
 
 def forget_the_claim(patch):
@@ -191,7 +198,7 @@ def measure_by_the_wall_clock(patch):
 
 def give_to_nobody(patch):
     def take(unit, found, attempt, *, origin, ended, at):
-        code = unit.codes([found.code]).get(found.code)
+        code = unit.get(Code, [found.code]).get(found.code)
         if code is None:
             code = Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
             unit.add(code)
@@ -217,7 +224,7 @@ def give_a_second_code(patch):
     patch.setattr(
         changes,
         "claimant",
-        lambda unit, attempt: unit.requests([attempt.request_id]).get(attempt.request_id),
+        lambda unit, attempt: unit.get(IssueRequest, [attempt.request_id]).get(attempt.request_id),
     )
     right = MemoryTables.put
 

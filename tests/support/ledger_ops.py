@@ -21,6 +21,7 @@ from rm_voucher.ledger.rules.commands import (
     Resolve,
     Settlement,
 )
+from rm_voucher.ledger.rules.records import Code, IssueAttempt
 from rm_voucher.ledger.rules.settling import list_codes, recover, resolve, settle
 from rm_voucher.ledger.rules.transitions import ask, confirm, end
 
@@ -100,18 +101,19 @@ class Acting:
         return await self.commit(resolve, item)
 
     async def recover(self, *, own: str) -> Any:
-        sending = await self.attempts(AttemptState.SENDING)
-        return await self.commit(recover, Recover(attempts=tuple(sending), own=own, at=self.at()))
+        ids = tuple(attempt.id for attempt in await self.attempts(AttemptState.SENDING))
+        item = Recover(batch=B, attempt_ids=ids, own=own, at=self.at())
+        return await self.commit(recover, item)
 
     async def attempts(self, *states: AttemptState) -> list[Any]:
         return await self.ledger.attempts(B, states)
 
     async def state_of(self, name: str) -> AttemptState:
-        found = await self.ledger.store.read(lambda unit: unit.load_attempts([f"a-{name}"]))
+        found = await self.ledger.store.read(lambda unit: unit.load(IssueAttempt, [f"a-{name}"]))
         return found[0].state
 
     async def code_row(self, code: str) -> Any:
-        (row,) = await self.ledger.store.read(lambda unit: unit.load_codes([code]))
+        (row,) = await self.ledger.store.read(lambda unit: unit.load(Code, [code]))
         return row
 
     async def who(self) -> dict[str, str]:

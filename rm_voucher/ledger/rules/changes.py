@@ -22,8 +22,8 @@ _BLOCK = 256  # spare codes that are read at once
 
 def load_attempts(unit: UnitOfWork, ids: Iterable[str]) -> dict[str, IssueAttempt]:
     """Load attempts, and the requests that may have claimed them."""
-    attempts = unit.attempts(ids)
-    unit.requests(a.request_id for a in attempts.values() if a.request_id is not None)
+    attempts = unit.get(IssueAttempt, ids)
+    unit.get(IssueRequest, [a.request_id for a in attempts.values() if a.request_id is not None])
     return attempts
 
 
@@ -114,8 +114,8 @@ def give(unit: UnitOfWork, code: Code, request: IssueRequest) -> None:
 
 def assign_spares(unit: UnitOfWork, batch: str) -> None:
     """Give spare codes to requests whose code is not on its way, until either run out."""
-    while spares := unit.spares(batch, _BLOCK):
-        unserved = unit.unserved(batch, len(spares))
+    while spares := unit.query(unit.find_spares, batch, _BLOCK):
+        unserved = unit.query(unit.find_unserved, batch, len(spares))
         for code, request in zip(spares, unserved, strict=False):
             give(unit, code, request)
         if len(unserved) < len(spares):
@@ -126,7 +126,7 @@ def note_listed(
     unit: UnitOfWork, batch: str, listed: Sequence[Found], state: CodeState, at: float
 ) -> None:
     """Keep the listed codes that are not known yet; they are no request's."""
-    known = unit.codes(found.code for found in listed)
+    known = unit.get(Code, [found.code for found in listed])
     for found in listed:
         if found.code not in known:
             code = Code(

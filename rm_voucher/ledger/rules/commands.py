@@ -1,18 +1,17 @@
 """The commands of a ledger and its answers: the items of `transitions` and `settling`.
 
-Times are seconds since 1970, UTC.
+Each command is about one batch. Times are seconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError
-from rm_voucher.ledger.rules.records import AttemptState, IssueAttempt, RequestState
+from rm_voucher.ledger.rules.records import AttemptState, RequestState
 from rm_voucher.models import mask
 
 _MAX_ID_CHARS = 1000
@@ -20,20 +19,8 @@ _MAX_ID_CHARS = 1000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class Command:
-    """A command about one batch. A transaction first locks the batches of all its commands."""
-
-    __slots__ = ()
-    batch: str
-
-    @property
-    def batches(self) -> Iterable[str]:
-        """The keys of its batches."""
-        return (self.batch,)
-
-
 @attrs.frozen(kw_only=True)
-class Ask(Command):
+class Ask:
     """Give a request its code. If an attempt is started for it, that is ``attempt_id``."""
 
     batch: str
@@ -62,7 +49,7 @@ class Pending:
 
 
 @attrs.frozen(kw_only=True)
-class Confirm(Command):
+class Confirm:
     """The answer to an attempt brought a code."""
 
     batch: str
@@ -74,7 +61,7 @@ class Confirm(Command):
 
 
 @attrs.frozen(kw_only=True)
-class End(Command):
+class End:
     """An attempt ended without a code: REJECTED or AMBIGUOUS.
 
     ``failure`` is the reason, if the server refused the request for good.
@@ -91,14 +78,10 @@ class End(Command):
 class Recover:
     """Attempts that are SENDING, perhaps of dead processes. ``own`` is the process that asks."""
 
-    attempts: tuple[IssueAttempt, ...]
+    batch: str
+    attempt_ids: tuple[str, ...]
     own: str
     at: float
-
-    @property
-    def batches(self) -> Iterable[str]:
-        """The keys of their batches."""
-        return {attempt.batch for attempt in self.attempts}
 
 
 @attrs.frozen(kw_only=True)
@@ -111,7 +94,7 @@ class Found:
 
 
 @attrs.frozen(kw_only=True)
-class Settlement(Command):
+class Settlement:
     """The conclusions of a reconciliation. ``adopt`` has pairs: an attempt's id and its code."""
 
     batch: str
@@ -124,7 +107,7 @@ class Settlement(Command):
 
 
 @attrs.frozen(kw_only=True)
-class Listed(Command):
+class Listed:
     """A part of a baseline's listing; the last part ends it.
 
     ``reset`` begins another baseline: codes that the ledger does not know then are FOREIGN.
@@ -138,7 +121,7 @@ class Listed(Command):
 
 
 @attrs.frozen(kw_only=True)
-class Resolve(Command):
+class Resolve:
     """A person's decision about an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
 
     batch: str

@@ -34,20 +34,20 @@ def recover(unit: UnitOfWork, items: Sequence[Recover]) -> list[list[str]]:
 
     The process ``own`` lives, and includes only those of its own attempts that it sends no more.
     """
+    unit.batches(item.batch for item in items)
     return [_recover(unit, item) for item in items]
 
 
 def _recover(unit: UnitOfWork, item: Recover) -> list[str]:
-    unit.batches(attempt.batch for attempt in item.attempts)
-    rows = unit.attempts(attempt.id for attempt in item.attempts)
+    rows = unit.get(IssueAttempt, item.attempt_ids)
     dead = unit.dead_owners({row.owner for row in rows.values()} - {item.own}) | {item.own}
     ended = [
         row for row in rows.values() if row.state is AttemptState.SENDING and row.owner in dead
     ]
     for row in ended:
         close(unit, row, AttemptState.AMBIGUOUS, item.at)
-    for key in sorted({row.batch for row in ended}):
-        assign_spares(unit, key)
+    if ended:
+        assign_spares(unit, item.batch)
     return [row.id for row in ended]
 
 
@@ -57,7 +57,7 @@ def settle(unit: UnitOfWork, items: Sequence[Settlement]) -> list[None]:
     for item in items:
         pairs = dict(item.adopt)
         attempts = load_attempts(unit, [*pairs, *item.not_issued, *item.hold])
-        known = unit.codes(found.code for found in (*pairs.values(), *item.foreign))
+        known = unit.get(Code, [found.code for found in (*pairs.values(), *item.foreign)])
         for attempt_id, found in item.adopt:
             attempt = attempts[attempt_id]
             late = attempt.state is AttemptState.NOT_ISSUED
@@ -91,14 +91,14 @@ def list_codes(unit: UnitOfWork, items: Sequence[Listed]) -> list[LedgerError | 
     results: list[LedgerError | None] = []
     for item in items:
         batch = unit.batch(item.batch)
-        if item.reset and unit.attempts_in(item.batch, [AttemptState.SENDING]):
+        if item.reset and unit.query(unit.find_attempts, item.batch, [AttemptState.SENDING]):
             results.append(LedgerError("Calls are in flight: end them before a new baseline."))
             continue
         if item.reset:
             batch.baseline_at = None
             batch.stop_reason = batch.stop_reason or "its new baseline was not read to its end"
             unit.save(batch)
-            for attempt in unit.attempts_in(item.batch, [AttemptState.AMBIGUOUS]):
+            for attempt in unit.query(unit.find_attempts, item.batch, [AttemptState.AMBIGUOUS]):
                 hold(unit, attempt, item.at)
         if batch.baseline_at is None:
             state = CodeState.FOREIGN if batch.stop_reason else CodeState.BASELINE

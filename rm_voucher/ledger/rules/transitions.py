@@ -56,7 +56,7 @@ def ask(
 ) -> list[IssuedVoucher | Claimed | Pending | LedgerError]:
     """Insert or find each request; give it a code, or let it claim an attempt."""
     batches = {batch.key: batch for batch in unit.batches(item.batch for item in asks)}
-    requests = unit.requests(item.request_id for item in asks)
+    requests = unit.get(IssueRequest, [item.request_id for item in asks])
     to_serve: dict[str, dict[str, Ask]] = defaultdict(dict)
     refused: dict[int, LedgerError] = {}
     for number, item in enumerate(asks):
@@ -80,10 +80,10 @@ def ask(
             to_serve[item.batch].setdefault(request.id, item)
     for key, items in to_serve.items():
         _serve(unit, batches[key], [(requests[name], item) for name, item in items.items()])
-    codes = unit.codes_of(
-        [request.id for request in requests.values() if request.state is RequestState.ASSIGNED]
-    )
-    attempts = unit.attempts(r.attempt_id for r in requests.values() if r.attempt_id)
+    served = [r.id for r in requests.values() if r.state is RequestState.ASSIGNED]
+    found = unit.query(unit.find_codes, served) if served else []
+    codes = {code.request_id or "": code for code in found}
+    attempts = unit.get(IssueAttempt, [r.attempt_id for r in requests.values() if r.attempt_id])
     return [
         refused.get(number)
         or _answer(item, requests[item.request_id], codes, attempts, batches[item.batch])
@@ -93,8 +93,8 @@ def ask(
 
 def _serve(unit: UnitOfWork, batch: Batch, waiting: list[tuple[IssueRequest, Ask]]) -> None:
     """Give each a spare, or let it claim a detached attempt, or else a new one."""
-    spares = iter(unit.spares(batch.key, len(waiting)))
-    detached = iter(unit.detached(batch.key, len(waiting)))
+    spares = iter(unit.query(unit.find_spares, batch.key, len(waiting)))
+    detached = iter(unit.query(unit.find_detached, batch.key, len(waiting)))
     for request, item in waiting:
         if (code := next(spares, None)) is not None:
             give(unit, code, request)
@@ -140,7 +140,7 @@ def confirm(
     """
     batches = {batch.key: batch for batch in unit.batches(item.batch for item in items)}
     attempts = load_attempts(unit, (item.attempt_id for item in items))
-    unit.codes(item.code for item in items)
+    unit.get(Code, [item.code for item in items])
     results: list[IssuedVoucher | Pending | LedgerError] = []
     spare_in: set[str] = set()
     for item in items:

@@ -116,7 +116,7 @@ class SqlLedgerStore(LedgerStore):
             unit = SqlUnitOfWork(connection, self.owner)
             # First, and in one order: otherwise two processes could wait for each other, or decide
             # by rows that were read before the lock.
-            unit.batches(key for _, item in operations for key in item.batches)
+            unit.batches(item.batch for _, item in operations)
             results: list[Any] = [None] * len(operations)
             for transition, numbers in kinds.items():
                 answers = transition(unit, [operations[number][1] for number in numbers])

@@ -17,7 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
-    case,
     func,
     literal,
     select,
@@ -31,12 +30,11 @@ from rm_voucher.ledger.rules.records import (
     Code,
     CodeOrigin,
     CodeState,
-    Counts,
     IssueAttempt,
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import Row, UnitOfWork
+from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
 from rm_voucher.ledger.sql.schema import (
     IS_DETACHED,
     IS_NOTABLE,
@@ -55,11 +53,11 @@ R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 OWNER_LOCK = 0x726D
 """The class of PostgreSQL's advisory locks by which processes show that they live."""
 
-_TABLES: dict[type[Row], tuple[Table, str]] = {
-    Batch: (batches, "key"),
-    IssueRequest: (requests, "id"),
-    IssueAttempt: (attempts, "id"),
-    Code: (codes, "code"),
+_TABLES: dict[type[Row], Table] = {
+    Batch: batches,
+    IssueRequest: requests,
+    IssueAttempt: attempts,
+    Code: codes,
 }
 _NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
 _MEMBERS: dict[type[Row], dict[str, type[enum.StrEnum]]] = {
@@ -77,13 +75,13 @@ _ENUMS = {
     for kind, enums in _MEMBERS.items()
 }
 _SELECTS = {
-    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
+    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, table in _TABLES.items()
 }
-_LOOKUPS = {kind: Lookup.by(table.c[key], _NAMES[kind]) for kind, (table, key) in _TABLES.items()}
+_LOOKUPS = {kind: Lookup.by(table.c[KEYS[kind]], _NAMES[kind]) for kind, table in _TABLES.items()}
 _CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
-_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, (table, _) in _TABLES.items()}
+_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, table in _TABLES.items()}
 _UPDATES = {
-    kind: Statement.update(table, _NAMES[kind], key) for kind, (table, key) in _TABLES.items()
+    kind: Statement.update(table, _NAMES[kind], KEYS[kind]) for kind, table in _TABLES.items()
 }
 # Another process may be adding it.
 _ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
@@ -99,21 +97,15 @@ class SqlUnitOfWork(UnitOfWork):
         self._is_sqlite = connection.dialect.name == "sqlite"
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        found = self._load(Batch, keys)
+        found = self.load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
             self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
-            found = self._load(Batch, keys)
+            found = self.load(Batch, keys)
         return found
 
-    def load_requests(self, ids: Sequence[str]) -> list[IssueRequest]:
-        return self._load(IssueRequest, ids)
-
-    def load_attempts(self, ids: Sequence[str]) -> list[IssueAttempt]:
-        return self._load(IssueAttempt, ids)
-
-    def load_codes(self, codes: Sequence[str]) -> list[Code]:
-        return self._load(Code, codes)
+    def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
+        return self._rows(kind, _LOOKUPS[kind], keys)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
         return self._rows(Code, _CODES_OF, list(request_ids))
@@ -190,44 +182,24 @@ class SqlUnitOfWork(UnitOfWork):
         wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
         return set(self._connection.scalars(wanted))
 
-    def counts(self, batch: str | None) -> Counts:
-        def count(table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
-            counted = select(*columns, func.count()).group_by(*columns)
-            return counted if batch is None else counted.where(table.c.batch == batch)
+    def tally(self, batch: str | None) -> Tally:
+        has_claim = requests.c.attempt_id.is_not(None)
+        is_written_off = IS_NOTABLE & is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
+        counted: list[tuple[type[Row], list[ColumnElement[Any]], list[ColumnElement[bool]]]] = [
+            (IssueRequest, [requests.c.state, has_claim], []),
+            (IssueAttempt, [attempts.c.state], [is_written_off]),
+            (Code, [codes.c.state], []),
+        ]
+        tally = Tally()
+        for kind, columns, conditions in counted:
+            if batch is not None:
+                conditions.append(_TABLES[kind].c.batch == batch)
+            wanted = select(func.count(), *columns).where(*conditions).group_by(*columns)
+            for number, state, *claims in self._connection.execute(wanted):
+                tally[kind, state, any(claims)] = number
+        return tally
 
-        has_claim = case((requests.c.attempt_id.is_(None), 0), else_=1)
-        by_request = {
-            (state, claims): number
-            for state, claims, number in self._connection.execute(
-                count(requests, requests.c.state, has_claim)
-            )
-        }
-        by_code: dict[str, int] = {
-            row[0]: row[1] for row in self._connection.execute(count(codes, codes.c.state))
-        }
-        written_off = count(attempts, attempts.c.state).where(
-            IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
-        )
-
-        def of(state: RequestState) -> int:
-            return sum(number for (name, _), number in by_request.items() if name == state)
-
-        return Counts(
-            asked=sum(by_request.values()),
-            assigned=of(RequestState.ASSIGNED),
-            waiting=by_request.get((RequestState.WAITING.value, 0), 0),
-            ambiguous=by_request.get((RequestState.WAITING.value, 1), 0),
-            unresolved=of(RequestState.UNRESOLVED),
-            failed=of(RequestState.FAILED),
-            cancelled=of(RequestState.CANCELLED),
-            spare=by_code.get(CodeState.SPARE.value, 0),
-            foreign=by_code.get(CodeState.FOREIGN.value, 0),
-            written_off=sum(row[1] for row in self._connection.execute(written_off)),
-        )
-
-    def page(
-        self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, IssueRequest, Code | None]]:
+    def page(self, batch: str | None, after: int, limit: int) -> Page:
         wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[IssueRequest]))
         wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
         if batch is not None:
@@ -236,9 +208,6 @@ class SqlUnitOfWork(UnitOfWork):
         found = self.find_codes([request.id for _, request in rows])
         code_of = {code.request_id: code for code in found}
         return [(number, request, code_of.get(request.id)) for number, request in rows]
-
-    def _load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
-        return self._rows(kind, _LOOKUPS[kind], keys)
 
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         execute = self._connection.exec_driver_sql
