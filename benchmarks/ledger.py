@@ -42,10 +42,10 @@ async def issue_all(ledger: Ledger, names: Iterator[int], tasks: int = TASKS) ->
                 attempt_id=answer.attempt_id,
                 code=f"CODE{number:08}",
                 qr_url=f"https://qr.invalid/{number}",
-                at=ledger.now(),
+                at=ledger.clock.latest_now(),
             )
-            await ledger.commit(confirm, item)
-            ledger.sender.live.discard(answer.attempt_id)
+            await ledger.store.commit(confirm, item)
+            ledger._tracker.sending.discard(answer.attempt_id)
 
     await asyncio.gather(*(work() for _ in range(tasks)))
 
@@ -54,7 +54,9 @@ async def records_a_second(url: str) -> list[float]:
     rates = []
     numbers = itertools.count()
     async with Ledger.open(url) as ledger:
-        await ledger.commit(list_codes, Listed(batch="BENCH", at=ledger.now(), last=True))
+        await ledger.store.commit(
+            list_codes, Listed(batch="BENCH", at=ledger.clock.latest_now(), last=True)
+        )
         for _ in range(ROUNDS):
             begin = time.perf_counter()
             await issue_all(ledger, itertools.islice(numbers, ISSUES))

@@ -38,7 +38,9 @@ async def soak(requests: int, url: str) -> None:
     late_ms: list[float] = []
     warm_mib = 0.0
     async with Ledger.open(url) as ledger:
-        await ledger.commit(list_codes, Listed(batch="BENCH", at=ledger.now(), last=True))
+        await ledger.store.commit(
+            list_codes, Listed(batch="BENCH", at=ledger.clock.latest_now(), last=True)
+        )
         watching = asyncio.create_task(watch(late_ms))
         begin = time.perf_counter()
         for done in range(BLOCK, requests + 1, BLOCK):

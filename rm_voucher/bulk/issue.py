@@ -1,4 +1,4 @@
-"""Bulk issue: one voucher for each of many recipients, as they come, with bounded concurrency."""
+"""Bulk issue: one voucher for each of many recipients, with bounded concurrency."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ def bulk_issue(
     """Issue one voucher of a batch to each recipient (RM's page "Issue Voucher").
 
     Use it as ``async with bulk_issue(…) as run: async for result in run: …``. Results come in the
-    order in which the calls end; each recipient has exactly one. A recipient is anything; the
-    iterable is read as places become free, so it may be endless or slow. ``on_progress`` is called
+    order in which the calls end; each recipient has exactly one. A recipient is anything. The
+    iterable is read as slots become free, so it may be endless or slow. ``on_progress`` is called
     with the summary after each result.
 
     A recipient ends ISSUED, FAILED (definitely no voucher) or UNRESOLVED (a voucher may exist; do
-    not ask again). When the server refuses in a way that holds for all, such as a batch that is
-    sold out, the recipients left end FAILED with that error, without a request each.
+    not ask again). When the server refuses all, as for a batch that is sold out, the other
+    recipients end FAILED with that error, without a request each.
 
-    With a ``ledger`` the run may be repeated, with the same recipients, after whatever ended it:
-    who has a voucher is ISSUED with that one, and only what is missing is issued. A recipient
-    whose outcome is unknown waits for the end of the run, when the ledger settles what it can;
-    that takes at least the ledger's ``settle_s``. ``request_id`` gives a recipient's id in the
-    ledger; text and numbers are their own. See `rm_voucher.ledger.Ledger`.
+    With a ``ledger`` the run may be repeated, with the same recipients, after whatever ended it: a
+    recipient that has a voucher is ISSUED with that one, and only missing vouchers are issued. A
+    recipient whose outcome is unknown waits for the end of the run, when the ledger settles it if
+    it can; that takes at least the ledger's ``settle_s``. ``request_id`` gives a recipient's id in
+    the ledger; text and numbers are their own. See `rm_voucher.ledger.Ledger`.
 
     ``signers``: how many processes may sign at most; None for as many as pay on this machine, 0
-    for none. They are started only once a run has signed for a tenth of a second within one, and
+    for none. They start only once a run has signed for a tenth of a second within one second, and
     never for a signer of your own. The client's `FlowPolicy` says how fast the run sends; single
     calls of the same client pass before it.
 
     Leaving the block early, also by an exception or a cancellation, takes no further recipient,
     waits for the calls in flight, gives up those that wait to be sent again, and keeps their
-    results in ``run.undelivered``. Without a ledger the run
-    is not repeatable: run again with the recipients that FAILED.
+    results in ``run.undelivered``. Without a ledger the run is not repeatable: run again with the
+    recipients that FAILED.
 
     Raises `ConfigurationError` for settings that can't be used, and what ``recipients`` or
     ``on_progress`` raise; with a ledger also what makes a batch unfit for it, see `Ledger.issue`.

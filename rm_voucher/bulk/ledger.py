@@ -1,12 +1,13 @@
-"""A bulk issue that goes through a ledger: asks it first, and waits for what is to be settled."""
+"""A bulk issue through a ledger: it asks before each call, and settles unknown outcomes last."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from rm_voucher.bulk.results import BulkResult, issued, not_issued
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
@@ -21,6 +22,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.ledger.ledger import Ledger
 from rm_voucher.ledger.rules.commands import Claimed, Pending, check_id
 from rm_voucher.ledger.rules.records import Code, RequestState
+from rm_voucher.ledger.sender import pending_error
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.service.client import VoucherClient
 
@@ -44,57 +46,60 @@ class LedgerRun(Generic[R]):
         *,
         concurrency: int,
         request_id: Callable[[R], str] | None,
-        on_issued: Callable[[R, IssuedVoucher, int], None],
+        on_result: Callable[[BulkResult[R]], None],
     ) -> None:
         if not isinstance(ledger, Ledger):  # its URL, say
             raise ConfigurationError("ledger must be of type Ledger: see Ledger.open.")
         self._ledger = ledger
+        self._sender = ledger.sender
+        self._unsubscribe: Callable[[], None] = lambda: None  # before `begin`
         self._client = client
         self._batch_key = batch_key
         self._concurrency = concurrency
         self._request_id = request_id or _own_id
-        self._on_issued = on_issued
+        self._on_result = on_result
         self._calls = asyncio.Semaphore(concurrency)
-        # Of each request, the recipients that wait for it, with the number of attempts so far.
+        # By request, the recipients that wait for it, each with the number of attempts so far.
         self._held: dict[str, list[tuple[R, int]]] = defaultdict(list)
         self.held = 0
         self.spare = 0
-        self.is_broken = False  # the ledger, which can't even be asked
+        self.is_broken = False
+        """Whether the ledger can't even be asked any more."""
         self._broken_by: LedgerError | None = None
 
     async def begin(self) -> None:
-        """Make the batch ready, and listen for what is given to requests."""
+        """Make the batch ready, and listen for codes that are given to requests."""
         await self._ledger.prepare(self._client, self._batch_key)
-        self._ledger.listeners.add(self._told)
+        self._unsubscribe = self._ledger.subscribe(self._assigned)
 
     async def issue(
-        self, call: Call[IssuedVoucher], recipient: R, *, hopeless: VoucherError | None
+        self, call: Call[IssuedVoucher], recipient: R, *, fatal: VoucherError | None
     ) -> IssuedVoucher | None:
         """Return the recipient's voucher, or None: the recipient is held.
 
-        A ``hopeless`` run looks up what was issued before, and else raises that error. Raises
-        what the call raises.
+        After a ``fatal`` error it only looks the voucher up, and without one raises that error.
+        Raises what the call raises.
         """
         name = check_id(self._request_id(recipient))
         answer: IssuedVoucher | Pending = _AGAIN
         while answer == _AGAIN:
-            asked = await self._ask(name, may_start=hopeless is None)
+            asked = await self._ask(name, may_start=fatal is None)
             if isinstance(asked, Claimed):
                 answer = await self._send(call, name, asked.attempt_id)
             else:
                 answer = asked
-            if hopeless is not None and answer == _AGAIN:
-                raise hopeless
+            if fatal is not None and answer == _AGAIN:
+                raise fatal
         if isinstance(answer, IssuedVoucher):
             return answer
         if answer.state is not RequestState.WAITING:
-            raise self._ledger.sender.held(self._batch_key, answer)
+            raise pending_error(self._batch_key, answer)
         self._held[name].append((recipient, call.attempts))
         self.held += 1
         return None
 
     def stopped_by(self, error: VoucherError) -> VoucherError | None:
-        """Return what ends the run for all, if it is that."""
+        """Return the error that ends the run for all, if this one does."""
         cause = error.__cause__ if isinstance(error, OutcomeUnknownError) else error
         if type(cause) is LedgerError and (cause is not error or cause is self._broken_by):
             self.is_broken = True
@@ -102,29 +107,28 @@ class LedgerRun(Generic[R]):
         if isinstance(cause, BatchStoppedError):
             return cause
         if isinstance(cause, APIError) and cause.http_status is None:
-            return None  # the recipient's id
+            return None  # it is about the recipient's id
         refused = classify(error) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED)
         return error if refused else None
 
     async def _send(
         self, call: Call[IssuedVoucher], name: str, attempt_id: str
     ) -> IssuedVoucher | Pending:
-        sender = self._ledger.sender
         async with self._calls:
             if not call.abandoned:
                 try:
-                    return await sender.send(self._client, call, name, attempt_id)
+                    return await self._sender.send(self._client, call, name, attempt_id)
                 except OutcomeUnknownError as exc:
                     if isinstance(exc.__cause__, LedgerError):
                         raise
                     return Pending(RequestState.WAITING, attempt_id)
-        await sender.release(self._batch_key, attempt_id)
+        await self._sender.release(self._batch_key, attempt_id)
         raise ConnectError("issue: given up before it was sent")
 
     async def settle(self) -> None:
-        """Settle what is unknown, and issue to those who got nothing. Takes ``settle_s`` or more.
+        """Settle unknown outcomes, and issue to those who got nothing.
 
-        Raises what stops the batch.
+        It takes ``settle_s`` or more. Raises what stops the batch.
         """
         if self.held:
             await self._ledger.finish(
@@ -135,53 +139,47 @@ class LedgerRun(Generic[R]):
             )
         self.spare = (await self._ledger.counts(self._batch_key)).spare
 
-    async def left(
-        self, hopeless: VoucherError | None
-    ) -> AsyncIterator[tuple[R, VoucherError, int]]:
-        """Look up those who are held after all; iterate over those who have nothing, and why."""
+    async def look_up_held(self, fatal: VoucherError | None) -> None:
+        """Give those who are still held a result, by looking each up once more."""
         for name in list(self._held):
             try:
-                answer = await self._look_up(name)
+                answer = await self._ask(name, may_start=False)
             except LedgerError:
                 return  # `end` speaks for the rest
-            for recipient, attempts in self._pop(name):
-                if isinstance(answer, IssuedVoucher):
-                    self._on_issued(recipient, answer, attempts)
-                elif hopeless is not None and answer == _AGAIN:
-                    yield recipient, hopeless, attempts
-                else:
-                    yield recipient, self._ledger.sender.held(self._batch_key, answer), attempts
-
-    async def _look_up(self, name: str) -> IssuedVoucher | Pending:
-        answer = await self._ask(name, may_start=False)
-        return _AGAIN if isinstance(answer, Claimed) else answer
+            if isinstance(answer, IssuedVoucher):
+                self._end_held(name, answer)
+            elif fatal is not None and answer == _AGAIN:
+                self._end_held(name, fatal)
+            else:
+                pending = answer if isinstance(answer, Pending) else _AGAIN
+                self._end_held(name, pending_error(self._batch_key, pending))
 
     async def _ask(self, name: str, *, may_start: bool) -> IssuedVoucher | Claimed | Pending:
-        sender = self._ledger.sender
         try:
-            return await sender.ask(self._batch_key, "", name, may_start=may_start)
+            return await self._sender.ask(self._batch_key, "", name, may_start=may_start)
         except LedgerError as exc:
             if type(exc) is LedgerError:  # not about this request
                 self._broken_by = exc
             raise
 
-    def end(self) -> Iterator[tuple[R, VoucherError, int]]:
-        """Stop listening; iterate over those who were not even looked up."""
-        self._ledger.listeners.discard(self._told)
+    def end(self) -> None:
+        """Stop listening; give those who could not be looked up a result."""
+        self._unsubscribe()
         for name in list(self._held):
-            for recipient, attempts in self._pop(name):
-                error = self._ledger.sender.held(self._batch_key, _AGAIN)
-                yield recipient, error, attempts
+            self._end_held(name, pending_error(self._batch_key, _AGAIN))
 
-    def _told(self, codes: Sequence[Code]) -> None:
+    def _assigned(self, codes: Sequence[Code]) -> None:
         for code in codes:
-            for recipient, attempts in self._pop(code.request_id or ""):
-                self._on_issued(recipient, code.voucher, attempts)
+            self._end_held(code.request_id or "", code.voucher)
 
-    def _pop(self, name: str) -> list[tuple[R, int]]:
+    def _end_held(self, name: str, end: IssuedVoucher | VoucherError) -> None:
         recipients = self._held.pop(name, [])
         self.held -= len(recipients)
-        return recipients
+        for recipient, attempts in recipients:
+            if isinstance(end, IssuedVoucher):
+                self._on_result(issued(recipient, end, attempts))
+            else:
+                self._on_result(not_issued(recipient, end, attempts))
 
 
 def _own_id(recipient: object) -> str:

@@ -1,4 +1,4 @@
-"""How a bulk issue ended: for one recipient, and in numbers."""
+"""The results of a bulk issue: one for each recipient, and the counts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from rm_voucher.calls.call import Call
-from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
+from rm_voucher.exceptions import ConnectError, OutcomeUnknownError, VoucherError
 from rm_voucher.models import IssuedVoucher
 
 R = TypeVar("R")
@@ -28,7 +28,7 @@ class BulkStatus(enum.StrEnum):
 class BulkResult(Generic[R]):
     """The end for one recipient.
 
-    ``attempts`` is 0 when the run had already become hopeless, or the ledger had the voucher.
+    ``attempts`` is 0 if a fatal error had already ended the run, or the ledger had the voucher.
     """
 
     recipient: R = attrs.field(repr=False)
@@ -43,8 +43,8 @@ class BulkSummary:
     """Counts so far.
 
     ``asked`` recipients were taken; ``issued``, ``failed`` and ``unresolved`` have ended. With a
-    ledger, ``held`` of the others wait for an unknown outcome to be settled, and ``spare`` codes
-    of the batch are nobody's yet, which is counted at the end.
+    ledger, ``held`` recipients wait for an unknown outcome to be settled; ``spare`` codes of the
+    batch are no request's yet, which is counted at the end.
     """
 
     asked: int = 0
@@ -67,27 +67,31 @@ def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> BulkResult[R]
     )
 
 
-def failed(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
-    """Return the result of a recipient that definitely has none."""
-    return BulkResult(recipient=recipient, status=BulkStatus.FAILED, error=error, attempts=attempts)
+def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
+    """Return the result of a recipient without one: UNRESOLVED if the outcome is unknown."""
+    is_unknown = isinstance(error, OutcomeUnknownError)
+    status = BulkStatus.UNRESOLVED if is_unknown else BulkStatus.FAILED
+    return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
 
 
-def unresolved(recipient: R, error: VoucherError, attempts: int) -> BulkResult[R]:
-    """Return the result of a recipient for whom a voucher may have been issued."""
-    return BulkResult(
-        recipient=recipient, status=BulkStatus.UNRESOLVED, error=error, attempts=attempts
-    )
-
-
-def broken_off(
-    recipient: R, exc: BaseException, batch_key: str, call: Call[IssuedVoucher] | None
+def aborted(
+    recipient: R, crash: BaseException | None, batch_key: str, call: Call[IssuedVoucher] | None
 ) -> BulkResult[R]:
-    """Return the result of a recipient whose call was broken off by what is no outcome."""
-    error = OutcomeUnknownError(
-        f"issue: {type(exc).__name__} broke it off; whether it was executed is unknown",
+    """Return the result of a recipient whose worker ended early, by a crash or a cancellation."""
+    attempts = call.attempts if call else 0
+    if crash is None and call is None:
+        error = ConnectError("issue: the run was shut down before it was sent")
+        return not_issued(recipient, error)
+    if crash is None and call is not None and call.pausing:
+        error = ConnectError("issue: given up while it waited; nothing had been done")
+        return not_issued(recipient, error, attempts)
+    cause = "CancelledError" if crash is None else type(crash).__name__
+    unknown = OutcomeUnknownError(
+        f"issue: {cause} aborted it; whether it was executed is unknown",
         operation="issue",
         batch_key=batch_key,
     )
     if call is not None:
-        error.attempt_id, error.nonce, error.sent_at = call.attempt_id, call.nonce, call.sent_at
-    return unresolved(recipient, error, call.attempts if call else 0)
+        unknown.attempt_id, unknown.nonce = call.attempt_id, call.nonce
+        unknown.sent_at = call.sent_at
+    return not_issued(recipient, unknown, attempts)

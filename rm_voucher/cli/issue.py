@@ -192,8 +192,9 @@ def _saying_why(
         if summary.held and not said:
             said = True
             say(
-                f"{summary.held:,} outcomes are unknown: waiting {ledger.settle_s:,.0f} s, so that "
-                "what the calls did can be seen in the batch's listing."
+                f"{summary.held:,} outcomes are unknown: waiting "
+                f"{ledger.settings.settle_s:,.0f} s, so that what the calls did can be seen in the "
+                "batch's listing."
             )
 
     return progressed

@@ -53,9 +53,9 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
         counts = await ledger.counts(batch)
         attempts = await ledger.attempts(batch)
         stopped = {
-            row.key: row.alarm
+            row.key: row.stop_reason
             for row in await ledger.batches()
-            if row.alarm is not None and batch in (None, row.key)
+            if row.stop_reason is not None and batch in (None, row.key)
         }
         figures = attrs.asdict(counts)
         if as_json:
@@ -80,8 +80,8 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
                 )
             if len(held) > _MANY:
                 write_out(f"to resolve: {len(held) - _MANY:,} more; --json shows all\n")
-            for key, alarm in stopped.items():
-                write_out(f"batch {key} is stopped: {alarm}\n")
+            for key, reason in stopped.items():
+                write_out(f"batch {key} is stopped: {reason}\n")
         if counts.unresolved or counts.ambiguous or attempts:
             raise typer.Exit(_UNKNOWN)
 
@@ -108,7 +108,7 @@ def reconcile(
             say(f"Outcomes are unknown: waiting {settle:,.0f} s, so that the listing is complete.")
         report = await ledger.reconcile(client, batch, wait=True)
         _show(report, as_json=as_json)
-        if report.held or report.open or report.alarm:
+        if report.held or report.open or report.stop_reason:
             raise typer.Exit(_UNKNOWN)
 
     _run_with_client(
@@ -225,7 +225,9 @@ async def _lines(ledger: Ledger, batch: str | None) -> AsyncIterator[str]:
 
 def _show(report: Reconciliation, *, as_json: bool) -> None:
     if as_json:
-        write_out(json_line(attrs.asdict(report)))
+        shown = attrs.asdict(report)
+        shown["alarm"] = shown.pop("stop_reason")  # programs know it by that name
+        write_out(json_line(shown))
         return
     write_out(
         f"{report.listed:,} listed: {report.adopted:,} adopted, {report.not_issued:,} not issued, "
@@ -238,8 +240,8 @@ def _show(report: Reconciliation, *, as_json: bool) -> None:
             codes = f"the same {len(before):,} codes"
         before = held.candidates
         write_out(f"attempt {held.attempt_id}, sent {_time(held.sent_at)}: {codes}\n")
-    if report.alarm:
-        write_out(f"The batch is stopped: {report.alarm}\n")
+    if report.stop_reason:
+        write_out(f"The batch is stopped: {report.stop_reason}\n")
 
 
 def _time(seconds: float) -> str:

@@ -1,7 +1,6 @@
 """Issuing that survives a crash, a lost answer and a duplicate message: see `Ledger`."""
 
 from rm_voucher.ledger.ledger import Ledger
-from rm_voucher.ledger.memory import MemoryLedger
 from rm_voucher.ledger.reconcile import HeldAttempt, Reconciliation
 from rm_voucher.ledger.rules.records import AttemptState, Counts, Mode, RequestState
 
@@ -10,7 +9,6 @@ __all__ = [
     "Counts",
     "HeldAttempt",
     "Ledger",
-    "MemoryLedger",
     "Mode",
     "Reconciliation",
     "RequestState",

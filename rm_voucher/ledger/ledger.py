@@ -1,185 +1,160 @@
-"""The ledger: it gives each request exactly one code, whatever is lost on the way.
+"""The ledger: each request gets exactly one code, whatever is lost on the way.
 
-What it promises rests on `transitions`; here is who sends, and when. A request's attempt is
-durable before its call is sent, and its code before the caller sees it.
+Its promises rest on `rules.transitions`. An attempt is durable before its call is sent, and a code
+before the caller sees it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import math
-import secrets
-import time
-from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import Self, Unpack
 
-from rm_voucher.exceptions import ConfigurationError, LedgerError
-from rm_voucher.ledger import reconcile
-from rm_voucher.ledger.finishing import anybody_waits, issue_waiting
-from rm_voucher.ledger.reconcile import Reconciliation
-from rm_voucher.ledger.rules.commands import Found, Pending, Recover, Resolve, check_id, digest
+from rm_voucher.exceptions import (
+    ConfigurationError,
+    LedgerError,
+    OutcomeUnknownError,
+    VoucherError,
+)
+from rm_voucher.ledger.memory import MemoryLedgerStore
+from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
+from rm_voucher.ledger.reconcile import Reconciler, Reconciliation
+from rm_voucher.ledger.rules.commands import Found, Pending, Resolve, check_id, digest
 from rm_voucher.ledger.rules.records import (
-    Attempt,
     AttemptState,
     Batch,
-    Code,
     Counts,
+    IssueAttempt,
+    IssueRequest,
     Mode,
-    Request,
     RequestState,
-    Settings,
 )
-from rm_voucher.ledger.rules.settling import recover, resolve
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.settling import resolve
+from rm_voucher.ledger.rules.unit import Page
 from rm_voucher.ledger.sender import Sender
+from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
+from rm_voucher.ledger.store import LedgerStore, Listener, blocks
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Timeout
 
-I = TypeVar("I")  # noqa: E741 - an item
-R = TypeVar("R")
-T = TypeVar("T")
-
-Transition = Callable[[UnitOfWork, Sequence[I]], Sequence[R]]
-Reading = Callable[[UnitOfWork], R]
-Page = list[tuple[int, Request, Code | None]]
-
-_log = logging.getLogger("rm_voucher.ledger")
 _PAGE = 500
-_IDLE_ROUNDS = 3  # that settle nothing, before waiting on is given up
+_IDLE_ROUNDS = 3  # that settle nothing, before `finish` gives up
+# So many new unknown outcomes are worth reading a batch's listing in the middle of a run.
+_MANY_UNKNOWN = 50
+_MANY_UNKNOWN_SHARE = 0.005
 
 
-class Ledger(ABC):
+class Ledger:
     """Issues vouchers so that each request has exactly one, and no voucher is lost.
 
-    Use it as an async context manager; `open` gives one that is kept in a database. A *request* is
-    what somebody asked for, under an id of the caller's: ask again with the same id, after a crash
-    or in another process, and the same voucher is returned. An id is for one batch and content.
+    Use it as an async context manager. `open` gives one in a database, and `in_memory` one for
+    tests. A *request* asks for one voucher, under an id of the caller's. Ask again with the same
+    id, after a crash or in another process, and the same voucher is returned. An id is for one
+    batch and one content.
 
-    When the answer to a call is lost, the request waits until `reconcile` has settled it; that is,
-    until the batch's listing shows what the call did. In the mode "exclusive" a code of the
-    listing that nobody received is taken for the lost answer. That is right only if this ledger
-    is the batch's only issuer: nothing in RM's API tells such a code from one that a terminal
-    issued. So by default, "shared", what the listing leaves in doubt is held for `resolve`.
+    When the answer to a call is lost, the request waits until `reconcile` has settled it: until
+    the batch's listing shows what the call did. In the mode "exclusive" a code of the listing
+    that nobody received is taken for the lost answer. That is right only if this ledger is the
+    batch's only issuer: nothing in RM's API tells such a code from one that a terminal issued.
+    So by default, "shared", a person decides with `resolve` where the listing leaves a doubt.
 
     Args:
+        store: the database. It belongs to this ledger, which opens and closes it.
+        runtime: its clocks, and how it waits.
         mode: "shared", or "exclusive" if nothing but this ledger issues from its batches.
         settle_s: how long after the end of a call its voucher may still come into being or into
-            the listing. RM does not document it. Too short a time issues too much.
+            the listing; 300 by default. RM does not document it. Too short a time issues too much.
         skew_s: how far RM's clock and ours may be apart, when a voucher's time is compared with
-            a call's.
-        check_balance: whether a listing with fewer issued vouchers than the batch's balance says
-            is taken for incomplete.
+            a call's; 10 by default.
+        check_balance: whether a listing is incomplete if it has fewer issued vouchers than the
+            batch's balance says; True by default.
     """
 
     def __init__(
         self,
+        store: LedgerStore,
         *,
-        mode: Literal["shared", "exclusive"] = "shared",
-        settle_s: float = 300.0,
-        skew_s: float = 10.0,
-        check_balance: bool = True,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        make_id: Callable[[], str] = lambda: secrets.token_hex(6),
+        runtime: Runtime | None = None,
+        **settings: Unpack[LedgerOptions],
     ) -> None:
-        if mode not in tuple(Mode):
-            raise ConfigurationError('mode is "shared" or "exclusive".')
-        if not (0 <= settle_s < math.inf and 0 <= skew_s < math.inf):
-            raise ConfigurationError("settle_s and skew_s are seconds, 0 or more, and finite.")
-        self.mode = Mode(mode)
-        self.settle_s = settle_s
-        self.skew_s = skew_s
-        self.check_balance = check_balance
-        self.owner = make_id()
-        self.monotonic = monotonic
-        self.sleep = sleep
-        self._clock = clock
-        self._epoch = clock() - monotonic()
-        self._opened = False
-        self._running: dict[str, tuple[object, asyncio.Task[IssuedVoucher]]] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
-        self._locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.settings = LedgerSettings(**settings)
+        self.store = store
+        self.clock = LedgerClock(runtime or Runtime())
+        self._tasks = LedgerTasks()
+        self._tracker = AttemptTracker(store, self.clock)
+        self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker)
+        self.sender = Sender(store, self.clock, self._tracker, self._tasks, self._outcome_unknown)
+        """Issues to one request step by step, for a bulk run; everybody else calls `issue`."""
+        self._issuing: dict[str, tuple[object, asyncio.Task[IssuedVoucher]]] = {}
         self._prepared: set[str] = set()
-        self.sender = Sender(self)
-        self.ambiguous_since: dict[str, float] = {}
-        """Since when this process knows that an attempt is ambiguous, by the monotonic clock."""
-        self.listeners: set[Callable[[Sequence[Code]], None]] = set()
-        """Told of the codes that were given to requests, after that is durable."""
+        self._prepare_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._reconcile_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        # Outcomes of each batch that became unknown since its listing was read.
+        self._unknown_outcomes: dict[str, int] = defaultdict(int)
+        self._reconciling: set[asyncio.Task[Reconciliation]] = set()
 
-    read_only = False
-
-    @staticmethod
-    def open(url: str, *, read_only: bool = False, **settings: Unpack[Settings]) -> Ledger:
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        read_only: bool = False,
+        runtime: Runtime | None = None,
+        **settings: Unpack[LedgerOptions],
+    ) -> Self:
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
-        ``postgresql://user@host/database``, for several; the settings are those of `Ledger`. Needs
-        the extra ``sql`` or ``postgres``. Raises `ConfigurationError`, and `LedgerError` on entry.
+        ``postgresql://user@host/database``, for several. ``read_only`` looks at a ledger that
+        another process may be using, and changes nothing. The settings are those of `Ledger`.
+        Needs the extra ``sql`` or ``postgres``. Raises `ConfigurationError`, and `LedgerError` on
+        entry.
         """
         try:
-            from rm_voucher.ledger.sql.store import SqlLedger  # an extra, and slow to import
+            from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
-            return SqlLedger(url, read_only=read_only, **settings)
+            store = SqlLedgerStore(url, read_only=read_only, runtime=runtime)
         except ImportError as exc:
             raise ConfigurationError.no_driver("A ledger", url) from exc
+        return cls(store, runtime=runtime, **settings)
 
-    @abstractmethod
-    async def commit(self, transition: Transition[I, R], item: I) -> R:
-        """Run one item of a transition; return its result when that is durable.
-
-        What was given to requests is told to `tell` then. Raises `LedgerError`.
-        """
-
-    @abstractmethod
-    async def read(self, reading: Reading[R]) -> R:
-        """Run what only reads, beside transactions. Raises `LedgerError`."""
-
-    @abstractmethod
-    async def _open(self) -> None: ...
-
-    @abstractmethod
-    async def _close(self) -> None: ...
+    @classmethod
+    def in_memory(
+        cls, *, runtime: Runtime | None = None, **settings: Unpack[LedgerOptions]
+    ) -> Self:
+        """Return a ledger that lasts as long as this object: for tests."""
+        return cls(MemoryLedgerStore(), runtime=runtime, **settings)
 
     async def __aenter__(self) -> Self:
-        if self._opened:
+        if self._tasks.is_open:
             raise LedgerError("The ledger is open already.")
-        await self._open()
-        self._opened = True
+        await self.store.open()
+        self._tasks.is_open = True
         try:
-            if not self.read_only:
-                await self.recover()
-            for attempt in await self.attempts(states=[AttemptState.AMBIGUOUS]):
-                self.ambiguous_since[attempt.id] = self.monotonic()
+            await self._tracker.open()
         except BaseException:
             await self.aclose()  # nobody else will
             raise
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Wait for what is in flight, give up what is not, and close. It may be called again."""
-        if self._opened:
-            self._opened = False
+        """Wait for calls in flight, give up those that wait, and close. It may be called again."""
+        if self._tasks.is_open:
+            self._tasks.is_open = False
             self.sender.stop()
+            for task in self._reconciling:
+                task.cancel()
             try:
-                while self._tasks:
-                    await asyncio.wait(self._tasks)
+                await self._tasks.drain()
             finally:
-                await self._close()
+                await self.store.close()
 
     @hide_locals
     async def issue(
@@ -194,9 +169,8 @@ class Ledger(ABC):
         """Return the voucher of a request; issue it if it has none (RM's page "Issue Voucher").
 
         It may be repeated, with the same id, at once or after a crash: it never issues twice.
-        ``content`` is whatever makes two requests with one id different, say an order's lines;
-        only a digest of it is kept. Cancelling is safe: the call goes on, and the ledger keeps
-        what comes of it.
+        ``content`` tells apart two requests with one id, say by an order's lines; the ledger keeps
+        only a digest of it. Cancelling is safe: the call goes on, and the ledger keeps its outcome.
 
         Raises `OutcomeUnknownError` when a voucher may have been issued whose code is not known:
         ask again later, with the same id, after `reconcile`. Raises `IdempotencyConflictError`,
@@ -205,23 +179,23 @@ class Ledger(ABC):
         what = (batch_key, digest(content))
         check_id(request_id)
         await self.prepare(client, batch_key)
-        running = self._running.get(request_id)
-        if running is not None and running[0] == what:
-            return await asyncio.shield(running[1])
-        task = self.start(self.sender.issue(client, *what, request_id, timeout=timeout))
-        if running is None:
-            self._running[request_id] = (what, task)
-            task.add_done_callback(lambda _: self._running.pop(request_id))
+        issuing = self._issuing.get(request_id)
+        if issuing is not None and issuing[0] == what:
+            return await asyncio.shield(issuing[1])
+        task = self._tasks.start(self.sender.issue(client, *what, request_id, timeout=timeout))
+        if issuing is None:
+            self._issuing[request_id] = (what, task)
+            task.add_done_callback(lambda _: self._issuing.pop(request_id))
         return await asyncio.shield(task)
 
     @hide_locals
     async def submit(
         self, batch_key: str, request_id: str, *, content: str = ""
     ) -> IssuedVoucher | RequestState:
-        """Keep a request, without sending anything; return its voucher, or how it stands.
+        """Keep a request, without sending anything; return its voucher, or its state.
 
         When this returns, the request is durable, and a message that asked for it may be
-        acknowledged: `finish` issues to all that wait. May be repeated; cancelling is safe.
+        acknowledged. `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
         answer = await self.sender.ask(
             batch_key, digest(content), check_id(request_id), may_start=False
@@ -238,23 +212,26 @@ class Ledger(ABC):
         request_ids: Iterable[str] | None = None,
         concurrency: int = 16,
     ) -> Counts:
-        """Issue to all requests of a batch that wait, and settle what is unknown.
+        """Issue to all requests of a batch that wait, and settle unknown outcomes.
 
-        It takes at least ``settle_s`` where an outcome is unknown, and as long again for what
-        gets lost meanwhile; it ends when waiting settles nothing more. Returns how the batch
-        stands then, or raises what stopped it, such as `OutOfStockError`. ``request_ids``: only
+        With an unknown outcome it takes at least ``settle_s``, and as long again if more answers
+        are lost meanwhile; it ends when waiting settles nothing more. Returns the counts of the
+        batch then, or raises what stopped it, such as `OutOfStockError`. ``request_ids``: only
         these. Cancelling is safe.
         """
+        # With a concurrency of 0 all would wait for ever.
+        if not isinstance(concurrency, int) or concurrency < 1:
+            raise ConfigurationError("concurrency must be a number of calls, 1 or more.")
         await self.prepare(client, batch_key)
         only = None if request_ids is None else list(request_ids)
-        stopped = await issue_waiting(self, client, batch_key, only, concurrency)
+        stopped_by = await self._issue_waiting(client, batch_key, only, concurrency)
         idle = 0
-        while idle < _IDLE_ROUNDS and await anybody_waits(self, batch_key, only):
+        while idle < _IDLE_ROUNDS and await self._any_unknown(batch_key, only):
             report = await self.reconcile(client, batch_key, wait=True)
             idle = 0 if report.adopted or report.not_issued else idle + 1
-            stopped = await issue_waiting(self, client, batch_key, only, concurrency)
-        if stopped is not None:
-            raise stopped
+            stopped_by = await self._issue_waiting(client, batch_key, only, concurrency)
+        if stopped_by is not None:
+            raise stopped_by
         return await self.counts(batch_key)
 
     async def reconcile(
@@ -267,20 +244,20 @@ class Ledger(ABC):
         what `VoucherClient.vouchers` raises; nothing is concluded then.
         """
         await self.prepare(client, batch_key)
-        async with self._locks[f"reconcile {batch_key}"]:
-            self.sender.doubts[batch_key] = 0
-            return await reconcile.reconcile(self, client, batch_key, wait=wait)
+        async with self._reconcile_locks[batch_key]:
+            self._unknown_outcomes[batch_key] = 0
+            return await self._reconciler.reconcile(client, batch_key, wait=wait)
 
     async def baseline(self, client: VoucherClient, batch_key: str) -> None:
-        """Begin anew with a batch that was stopped: take what is listed as it is.
+        """Begin again with a batch that was stopped, and take its listing as it is.
 
-        Codes that the ledger does not know are FOREIGN from now on, and given to nobody; unknown
-        outcomes are held for `resolve`. If the ledger is an old copy, requests issued to since
-        would get a second voucher. Raises `LedgerError` while calls are in flight.
+        Codes that the ledger does not know are FOREIGN from now on, and given to nobody. Unknown
+        outcomes are held for `resolve`. If the ledger is an old copy, requests that got a voucher
+        since would get a second one. Raises `LedgerError` while calls are in flight.
         """
-        await self.recover(batch_key)
-        async with self._locks[f"prepare {batch_key}"]:
-            await reconcile.read_baseline(self, client, batch_key, anew=True)
+        await self._tracker.recover(batch_key)
+        async with self._prepare_locks[batch_key]:
+            await self._reconciler.read_baseline(client, batch_key, reset=True)
             self._prepared.discard(batch_key)
 
     @hide_locals
@@ -294,24 +271,24 @@ class Ledger(ABC):
     ) -> None:
         """Decide about an attempt whose outcome is unknown; see `Reconciliation.held`.
 
-        Exactly one of: ``adopt``, the code that it issued, which its request gets; ``reissue``,
-        it issued nothing, or that does not matter: its request waits again; ``write_off``, its
-        request is given up. Raises `LedgerError` when there is nothing to resolve, or the code
-        is known already.
+        Give exactly one of: ``adopt``, the code that it issued, which its request gets;
+        ``reissue``, it issued nothing, or that does not matter: its request waits again;
+        ``write_off``, its request is given up. Raises `LedgerError` when there is nothing to
+        resolve, or the ledger has the code already.
         """
         if (adopt is not None) + reissue + write_off != 1:
             raise ConfigurationError("resolve takes one of adopt, reissue and write_off.")
-        found = await self.read(lambda unit: unit.load_attempts([attempt_id]))
+        found = await self.store.read(lambda unit: unit.load(IssueAttempt, [attempt_id]))
         if not found:
             raise LedgerError("The ledger has no such attempt.")
         state = AttemptState.WRITTEN_OFF if write_off else AttemptState.NOT_ISSUED
-        error = await self.commit(
+        error = await self.store.commit(
             resolve,
             Resolve(
                 batch=found[0].batch,
                 attempt_id=attempt_id,
                 state=state if adopt is None else AttemptState.ADOPTED,
-                at=self.now(),
+                at=self.clock.latest_now(),
                 code=None if adopt is None else Found(code=adopt),
             ),
         )
@@ -319,25 +296,24 @@ class Ledger(ABC):
             raise error
 
     async def counts(self, batch_key: str | None = None) -> Counts:
-        """Return how the ledger, or one batch of it, stands."""
-        return await self.read(lambda unit: unit.counts(batch_key))
+        """Return the counts of the ledger, or of one batch."""
+        return await self.store.read(lambda unit: unit.counts(batch_key))
 
     async def attempts(
         self,
         batch_key: str | None = None,
         states: Iterable[AttemptState] = (AttemptState.AMBIGUOUS, AttemptState.UNRESOLVED),
-    ) -> list[Attempt]:
+    ) -> list[IssueAttempt]:
         """Return attempts, by default those whose outcome is unknown, the first sent first."""
-        wanted = tuple(states)
-        return await self.read(lambda unit: unit.find_attempts(batch_key, wanted))
+        return await self.store.attempts(batch_key, states)
 
     async def batches(self) -> list[Batch]:
-        """Return the batches that the ledger knows, with the reason of those that are stopped."""
-        return await self.read(lambda unit: unit.find_batches())
+        """Return the batches that the ledger knows, with ``stop_reason`` if one is stopped."""
+        return await self.store.read(lambda unit: unit.find_batches())
 
     async def requests(
         self, batch_key: str | None = None
-    ) -> AsyncIterator[tuple[Request, IssuedVoucher | None]]:
+    ) -> AsyncIterator[tuple[IssueRequest, IssuedVoucher | None]]:
         """Iterate over all requests, in the order in which they were asked."""
         after = 0
         while rows := await self._page(batch_key, after):
@@ -345,54 +321,98 @@ class Ledger(ABC):
                 after = number
                 yield request, None if code is None else code.voucher
 
-    async def _page(self, batch_key: str | None, after: int) -> Page:
-        return await self.read(lambda unit: unit.page(batch_key, after, _PAGE))
-
     async def recover(self, batch_key: str | None = None) -> None:
-        """Make ambiguous what a process was sending that is gone. Entering the ledger does it."""
-        sending = await self.attempts(batch_key, (AttemptState.SENDING,))
-        lost = tuple(attempt for attempt in sending if attempt.id not in self.sender.live)
-        for begin in range(0, len(lost), _PAGE):
-            part = lost[begin : begin + _PAGE]
-            item = Recover(attempts=part, own=self.owner, at=self.now())
-            for attempt_id in await self.commit(recover, item):
-                self.ambiguous_since[attempt_id] = self.monotonic()
+        """Make ambiguous the attempts that a dead process was sending. Entering does it too."""
+        await self._tracker.recover(batch_key)
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Before the first call to a batch: refuse a static one, and read the baseline."""
         if batch_key in self._prepared:
             return
-        async with self._locks[f"prepare {batch_key}"]:
+        async with self._prepare_locks[batch_key]:
             if batch_key not in self._prepared:
-                await reconcile.prepare(self, client, batch_key)
+                await self._reconciler.prepare(client, batch_key)
                 self._prepared.add(batch_key)
 
-    def now(self) -> float:
-        """Return the time, in seconds since 1970: the later one, if the clock was set back."""
-        return max(self._epoch + self.monotonic(), self._clock())
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call the listener with codes given to requests, once durable; return what ends that."""
+        return self.store.subscribe(listener)
 
-    def begun(self) -> float:
-        """Return the earlier one: so an attempt's time holds by whichever is right."""
-        return min(self._epoch + self.monotonic(), self._clock())
+    def _outcome_unknown(self, client: VoucherClient, batch_key: str) -> None:
+        """Read the listing in the middle of a run when many outcomes are unknown."""
+        self._unknown_outcomes[batch_key] += 1
+        many = max(_MANY_UNKNOWN, _MANY_UNKNOWN_SHARE * self.sender.sent)
+        is_open, mode = self._tasks.is_open, self.settings.mode
+        if is_open and mode is Mode.EXCLUSIVE and self._unknown_outcomes[batch_key] > many:
+            self._unknown_outcomes[batch_key] = 0
+            task = self._tasks.start(self.reconcile(client, batch_key))
+            self._reconciling.add(task)
+            task.add_done_callback(self._reconciling.discard)
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run what must not end with its caller; `aclose` waits for it."""
-        if not self._opened:
-            work.close()
-            raise LedgerError("The ledger is not open: use it with 'async with'.")
-        task = asyncio.create_task(work, name="rm-voucher ledger")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
+    @hide_locals
+    async def _issue_waiting(
+        self,
+        client: VoucherClient,
+        batch_key: str,
+        only: Sequence[str] | None,
+        concurrency: int,
+    ) -> VoucherError | None:
+        """Issue to all waiting requests of a batch, or to some; return what stopped it for all."""
+        limit = asyncio.Semaphore(concurrency)
+        stopped_by: VoucherError | None = None
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            # Whoever waits has it; if nobody does, the ledger has what is to be known.
-            _log.debug("a task of the ledger ended with %s", type(error).__name__)
+        async def issue(request: IssueRequest) -> None:
+            nonlocal stopped_by
+            async with limit:
+                if stopped_by is not None:
+                    return
+                work = self.sender.issue(client, batch_key, request.content, request.id)
+                try:
+                    await asyncio.shield(self._tasks.start(work))
+                except OutcomeUnknownError:
+                    pass  # to be settled
+                except VoucherError as exc:
+                    stopped_by = stopped_by or exc
 
-    def tell(self, codes: Sequence[Code]) -> None:
-        """Tell the listeners of codes that were given to requests."""
-        if codes:
-            for listener in tuple(self.listeners):
-                listener(codes)
+        async for block in self._waiting(batch_key, only):
+            await asyncio.gather(*map(issue, block))
+            if stopped_by is not None:
+                break
+        return stopped_by
+
+    async def _waiting(
+        self, batch_key: str, only: Sequence[str] | None
+    ) -> AsyncIterator[list[IssueRequest]]:
+        """Iterate over the requests that wait and claim no attempt, a block at a time."""
+        if only is None:
+            while block := _unclaimed(
+                await self.store.read(lambda unit: unit.find_unserved(batch_key, _PAGE))
+            ):
+                yield block
+            return
+        for ids in blocks(only, _PAGE):
+            yield _unclaimed(await self._load(ids))
+
+    async def _any_unknown(self, batch_key: str, only: Sequence[str] | None) -> bool:
+        """Return whether a request waits for the outcome of its attempt."""
+        if only is None:
+            return (await self.counts(batch_key)).ambiguous > 0
+        for ids in blocks(only, _PAGE):
+            rows = await self._load(ids)
+            if any(row.state is RequestState.WAITING and row.attempt_id for row in rows):
+                return True
+        return False
+
+    async def _page(self, batch_key: str | None, after: int) -> Page:
+        return await self.store.read(lambda unit: unit.page(batch_key, after, _PAGE))
+
+    async def _load(self, ids: Sequence[str]) -> list[IssueRequest]:
+        return await self.store.read(lambda unit: unit.load(IssueRequest, ids))
+
+
+def _unclaimed(requests: Iterable[IssueRequest]) -> list[IssueRequest]:
+    return [
+        request
+        for request in requests
+        if request.state is RequestState.WAITING and request.attempt_id is None
+    ]

@@ -1,135 +1,121 @@
-"""A ledger that lasts as long as its store object: for tests, and for who needs no durability."""
+"""A ledger's store in memory. It lasts as long as its object."""
 
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Any, TypeVar, Unpack
+from typing import Any, TypeVar
 
 from rm_voucher.exceptions import LedgerError
-from rm_voucher.ledger.ledger import Ledger, Reading, Transition
 from rm_voucher.ledger.rules.records import (
     OPEN,
-    Attempt,
     AttemptState,
     Batch,
     Code,
     CodeState,
-    Counts,
-    Request,
+    IssueAttempt,
+    IssueRequest,
     RequestState,
-    Settings,
 )
-from rm_voucher.ledger.rules.unit import Row, UnitOfWork
+from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition
 
 I = TypeVar("I")  # noqa: E741 - an item
+Kind = TypeVar("Kind", Batch, IssueRequest, IssueAttempt, Code)
 R = TypeVar("R")
-T = TypeVar("T")
 
 _WAITING = RequestState.WAITING
-_ALONE = True  # of a request or an attempt without the other
 
 
-class MemoryStore:
-    """What a `MemoryLedger` keeps. It outlives the ledger, as a file outlives a process."""
+class MemoryTables:
+    """The rows of a ledger. They outlive a store, as a file outlives a process."""
 
     def __init__(self) -> None:
         self.batches: dict[str, Batch] = {}
-        self.requests: dict[str, Request] = {}
-        self.attempts: dict[str, Attempt] = {}
+        self.requests: dict[str, IssueRequest] = {}
+        self.attempts: dict[str, IssueAttempt] = {}
         self.codes: dict[str, Code] = {}
+        self.of_kind: dict[type[Row], dict[str, Any]] = {
+            Batch: self.batches,
+            IssueRequest: self.requests,
+            IssueAttempt: self.attempts,
+            Code: self.codes,
+        }
         self.code_of: dict[str, str] = {}
-        # Rows by what is asked for, so that no transaction looks at all of them. States of
-        # different kinds are equal if they are the same text, so the kind is part of the group.
-        self.groups: dict[tuple[object, ...], dict[str, Any]] = defaultdict(dict)
+        # Rows by the conditions of queries, so that no transaction looks at all of them.
+        self.groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
 
     def put(self, row: Row) -> None:
         """Keep a copy of a row, new or changed."""
-        row = copy.copy(row)
-        if isinstance(row, Batch):
-            self.batches[row.key] = row
-        elif isinstance(row, Request):
-            self._put(self.requests, row.id, row, _group_of_request)
-        elif isinstance(row, Attempt):
-            self._put(self.attempts, row.id, row, _group_of_attempt)
-        else:
-            if row.request_id and self.code_of.setdefault(row.request_id, row.code) != row.code:
-                raise LedgerError("A request would get a second code.")
-            self._put(self.codes, row.code, row, _group_of_code)
-
-    def _put(
-        self, table: dict[str, T], key: str, row: T, group: Callable[[T], tuple[object, ...]]
-    ) -> None:
+        row, kind = copy.copy(row), type(row)
+        key, table = getattr(row, KEYS[kind]), self.of_kind[kind]
+        owner = row.request_id if isinstance(row, Code) else None
+        if owner is not None and self.code_of.setdefault(owner, key) != key:
+            raise LedgerError("A request would get a second code.")
         if (old := table.get(key)) is not None:
-            del self.groups[group(old)][key]
-        table[key] = row
-        self.groups[group(row)][key] = row
+            self.groups[_group_of(old)].pop(key, None)
+        table[key] = self.groups[_group_of(row)][key] = row
 
 
-def _group_of_request(row: Request) -> tuple[object, ...]:
-    return Request, row.batch, row.state, row.attempt_id is None
-
-
-def _group_of_attempt(row: Attempt) -> tuple[object, ...]:
-    return Attempt, row.batch, row.state, row.request_id is None
-
-
-def _group_of_code(row: Code) -> tuple[object, ...]:
-    return Code, row.batch, row.state
+def _group_of(row: Row) -> tuple[object, ...]:
+    """Return a row's group. It has the kind, because states of different kinds may be equal."""
+    if isinstance(row, IssueRequest):
+        return IssueRequest, row.batch, row.state, row.attempt_id is not None
+    if isinstance(row, IssueAttempt):
+        return IssueAttempt, row.batch, row.state, row.request_id is not None
+    if isinstance(row, Code):
+        return Code, row.batch, row.state, False
+    return (Batch,)
 
 
 class MemoryUnitOfWork(UnitOfWork):
-    """A transaction on a `MemoryStore`. It is written as it is flushed."""
+    """A transaction on `MemoryTables`. What is flushed is written at once."""
 
-    def __init__(self, store: MemoryStore, owner: str = "") -> None:
+    def __init__(self, tables: MemoryTables, owner: str = "") -> None:
         super().__init__()
-        self._store = store
+        self._tables = tables
         self._owner = owner
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        return [copy.copy(self._store.batches.setdefault(key, Batch(key))) for key in keys]
+        return [copy.copy(self._tables.batches.setdefault(key, Batch(key))) for key in keys]
 
-    def load_requests(self, ids: Sequence[str]) -> list[Request]:
-        return _copies(self._store.requests, ids)
-
-    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
-        return _copies(self._store.attempts, ids)
-
-    def load_codes(self, codes: Sequence[str]) -> list[Code]:
-        return _copies(self._store.codes, codes)
+    def load(self, kind: type[Kind], keys: Sequence[str]) -> list[Kind]:
+        return _copies(self._tables.of_kind[kind], keys)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
         return _copies(
-            self._store.codes, [self._store.code_of.get(name, "") for name in request_ids]
+            self._tables.codes, [self._tables.code_of.get(name, "") for name in request_ids]
         )
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
         spares = self._group(Code, batch, CodeState.SPARE)
         return sorted(spares, key=attrgetter("added_at"))[:limit]
 
-    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        return [row for state in OPEN for row in self._group(Attempt, batch, state, _ALONE)][:limit]
+    def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        groups = [self._group(IssueAttempt, batch, state) for state in OPEN]
+        return list(itertools.chain.from_iterable(groups))[:limit]
 
-    def find_needy(self, batch: str, limit: int) -> list[Request]:
+    def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         asked_at = attrgetter("asked_at")
-        needy = sorted(self._group(Request, batch, _WAITING, _ALONE), key=asked_at)
-        if len(needy) < limit:
-            attempts = self._store.attempts
-            needy += sorted(
+        unserved = sorted(self._group(IssueRequest, batch, _WAITING), key=asked_at)
+        if len(unserved) < limit:
+            attempts = self._tables.attempts
+            unserved += sorted(
                 (
                     row
-                    for row in self._group(Request, batch, _WAITING, not _ALONE)
-                    if attempts[row.attempt_id].state is AttemptState.AMBIGUOUS
+                    for row in self._group(IssueRequest, batch, _WAITING, has_claim=True)
+                    if attempts[row.attempt_id or ""].state is AttemptState.AMBIGUOUS
                 ),
                 key=asked_at,
             )
-        return needy[:limit]
+        return unserved[:limit]
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         for row in rows:
-            self._store.put(row)
+            self._tables.put(row)
 
     update = insert
 
@@ -137,16 +123,18 @@ class MemoryUnitOfWork(UnitOfWork):
         return set(owners) - {self._owner}
 
     def find_batches(self) -> list[Batch]:
-        return list(map(copy.copy, self._store.batches.values()))
+        return list(map(copy.copy, self._tables.batches.values()))
 
-    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
-        keys = self._store.batches if batch is None else [batch]
+    def find_attempts(
+        self, batch: str | None, states: Collection[AttemptState]
+    ) -> list[IssueAttempt]:
+        keys = self._tables.batches if batch is None else [batch]
         rows = [
             row
             for key in keys
             for state in states
-            for is_loose in (True, False)
-            for row in self._group(Attempt, key, state, is_loose)
+            for has_claim in (False, True)
+            for row in self._group(IssueAttempt, key, state, has_claim=has_claim)
         ]
         return sorted(rows, key=attrgetter("sent_at"))
 
@@ -158,50 +146,29 @@ class MemoryUnitOfWork(UnitOfWork):
         ]
 
     def known(self, codes: Sequence[str]) -> set[str]:
-        return set(codes) & self._store.codes.keys()
+        return set(codes) & self._tables.codes.keys()
 
-    def counts(self, batch: str | None) -> Counts:
-        def count(rows: dict[str, Any], state: object, **fields: object) -> int:
-            return sum(
-                row.state is state
-                and batch in (None, row.batch)
-                and all((getattr(row, name) is None) is value for name, value in fields.items())
-                for row in rows.values()
-            )
+    def tally(self, batch: str | None) -> Tally:
+        tally = Tally()
+        for group, rows in self._tables.groups.items():
+            if group[0] is not Batch and batch in (None, group[1]):
+                kind, _, state, has_claim = group
+                tally[kind, state, has_claim] += len(rows)
+        return tally
 
-        store = self._store
-        states = {
-            "assigned": count(store.requests, RequestState.ASSIGNED),
-            "waiting": count(store.requests, _WAITING, attempt_id=True),
-            "ambiguous": count(store.requests, _WAITING, attempt_id=False),
-            "unresolved": count(store.requests, RequestState.UNRESOLVED),
-            "failed": count(store.requests, RequestState.FAILED),
-            "cancelled": count(store.requests, RequestState.CANCELLED),
-        }
-        return Counts(
-            asked=sum(states.values()),
-            **states,
-            spare=count(store.codes, CodeState.SPARE),
-            foreign=count(store.codes, CodeState.FOREIGN),
-            written_off=count(store.attempts, AttemptState.WRITTEN_OFF),
-        )
-
-    def page(
-        self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, Request, Code | None]]:
-        store = self._store
-        rows = [
-            (number, copy.copy(row))
-            for number, row in enumerate(store.requests.values(), 1)
+    def page(self, batch: str | None, after: int, limit: int) -> Page:
+        tables = self._tables
+        rows = (
+            (number, copy.copy(row), tables.codes.get(tables.code_of.get(row.id, "")))
+            for number, row in enumerate(tables.requests.values(), 1)
             if number > after and batch in (None, row.batch)
-        ]
-        return [
-            (number, row, store.codes.get(store.code_of.get(row.id, "")))
-            for number, row in rows[:limit]
-        ]
+        )
+        return list(itertools.islice(rows, limit))
 
-    def _group(self, *group: object) -> list[Any]:
-        rows = self._store.groups.get(group)
+    def _group(
+        self, kind: type[Kind], batch: str, state: str, *, has_claim: bool = False
+    ) -> list[Kind]:
+        rows = self._tables.groups.get((kind, batch, state, has_claim))
         return list(map(copy.copy, rows.values())) if rows else []
 
 
@@ -209,30 +176,27 @@ def _copies(rows: dict[str, Any], keys: Sequence[str]) -> list[Any]:
     return [copy.copy(rows[key]) for key in keys if key in rows]
 
 
-class MemoryLedger(Ledger):
-    """Keeps everything in a `MemoryStore`: what ends the process ends it.
+class MemoryLedgerStore(LedgerStore):
+    """Keeps a ledger in `MemoryTables`: new ones, or those of another store."""
 
-    Takes the settings of `Ledger`, and a ``store`` to go on with what another one left.
-    """
+    def __init__(self, tables: MemoryTables | None = None, *, owner: str | None = None) -> None:
+        super().__init__(owner=owner)
+        self.tables = tables or MemoryTables()
 
-    def __init__(self, store: MemoryStore | None = None, **settings: Unpack[Settings]) -> None:
-        super().__init__(**settings)
-        self.store = store or MemoryStore()
+    async def open(self) -> None:
+        """See `LedgerStore.open`."""
+
+    async def close(self) -> None:
+        """See `LedgerStore.close`."""
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
-        """See `Ledger.commit`."""
-        unit = MemoryUnitOfWork(self.store, self.owner)
+        """See `LedgerStore.commit`."""
+        unit = MemoryUnitOfWork(self.tables, self.owner)
         (result,) = transition(unit, [item])
         unit.flush()
-        self.tell(unit.assigned)
+        self.notify(unit.assigned)
         return result
 
     async def read(self, reading: Reading[R]) -> R:
-        """See `Ledger.read`."""
-        return reading(MemoryUnitOfWork(self.store, self.owner))
-
-    async def _open(self) -> None:
-        pass
-
-    async def _close(self) -> None:
-        pass
+        """See `LedgerStore.read`."""
+        return reading(MemoryUnitOfWork(self.tables, self.owner))

@@ -1,30 +1,28 @@
-"""Reading a batch's listing: as a baseline before the first call, and to settle what is unknown."""
+"""Reading a batch's listing: as its baseline, and to settle unknown outcomes."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
+from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
 from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude, time_of
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch
+from rm_voucher.ledger.rules.records import AttemptState, Batch, IssueAttempt
 from rm_voucher.ledger.rules.settling import list_codes, settle
+from rm_voucher.ledger.settings import LedgerSettings
+from rm_voucher.ledger.store import LedgerStore, blocks
 from rm_voucher.models import Voucher, VoucherBatch, VoucherStatus
 from rm_voucher.redaction import hide_locals
 from rm_voucher.service.client import VoucherClient
-
-if TYPE_CHECKING:
-    from rm_voucher.ledger.ledger import Ledger
 
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1  # at first, for calls to end; then ever more rarely
 _LONGEST_POLL_S = 5.0
 _LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
-_AT_ONCE = 200
 _BASELINE_TRIES = 3  # a listing may be a little behind
 _BASELINE_WAIT_S = 5.0
 _WITHOUT_CODE = (
@@ -33,7 +31,7 @@ _WITHOUT_CODE = (
     AttemptState.UNRESOLVED,
     AttemptState.WRITTEN_OFF,
 )
-"""The states of attempts whose code may be among the orphans."""
+"""The code of an attempt in these states may be among the orphans."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,7 +50,7 @@ class HeldAttempt:
 
 @attrs.frozen(kw_only=True)
 class Reconciliation:
-    """What a reconciliation did.
+    """The result of a reconciliation.
 
     Attributes:
         listed: how many issued vouchers the batch's listing has.
@@ -60,9 +58,9 @@ class Reconciliation:
         not_issued: unknown outcomes that proved to be nothing.
         open: unknown outcomes that are too young to be settled, or for which the listing was
             not complete.
-        held: what needs a person, of this and earlier reconciliations.
+        held: attempts that need a person, of this and earlier reconciliations.
         foreign: codes found to be somebody else's.
-        alarm: why the batch is stopped, if it is.
+        stop_reason: why the batch is stopped, if it is.
     """
 
     listed: int
@@ -71,107 +69,219 @@ class Reconciliation:
     open: int
     held: tuple[HeldAttempt, ...]
     foreign: int
-    alarm: str | None
+    stop_reason: str | None
 
 
-async def prepare(ledger: Ledger, client: VoucherClient, batch_key: str) -> None:
-    """Refuse a static batch; read the baseline of one that has none."""
-    batch = await _look_up(client, batch_key)
-    if batch is not None and batch.is_static:
-        raise InvalidRequestError.refused(
-            "This batch is static, with one code for everybody: a ledger, which gives each request "
-            "a code of its own, has no use for it. Read the code off the batch (static_code)."
+@attrs.frozen(eq=False)
+class Reconciler:
+    """Reads listings, and tells the ledger's store what they prove."""
+
+    _store: LedgerStore
+    _settings: LedgerSettings
+    _clock: LedgerClock
+    _tracker: AttemptTracker
+
+    async def prepare(self, client: VoucherClient, batch_key: str) -> None:
+        """Refuse a static batch; read the baseline of one that has none."""
+        batch = await _look_up(client, batch_key)
+        if batch is not None and batch.is_static:
+            raise InvalidRequestError.refused(
+                "This batch is static, with one code for everybody: a ledger, which gives each "
+                "request a code of its own, has no use for it. Read the code off the batch "
+                "(static_code)."
+            )
+        row = await self._row(batch_key)
+        if row.baseline_at is None and row.stop_reason is None:
+            await self.read_baseline(client, batch_key)
+
+    @hide_locals
+    async def read_baseline(
+        self, client: VoucherClient, batch_key: str, *, reset: bool = False
+    ) -> None:
+        """Keep the codes that are issued already, so that none is ever given to anybody."""
+        if reset:
+            await client.vouchers(batch_key)  # refuses a misspelt key, before the batch is stopped
+            await self._keep(batch_key, reset=True)
+        for _ in range(_BASELINE_TRIES):
+            issued_before = _issued_count(await _look_up(client, batch_key))
+            seen = set[str]()  # a listing that moves while it is read shows some vouchers twice
+            async for page in client.vouchers(batch_key).pages():
+                issued = _issued(page.items)
+                seen.update(found.code for found in issued)
+                for block in blocks(issued):
+                    await self._keep(batch_key, block)
+            if self._may_be_complete(len(seen), issued_before):
+                await self._keep(batch_key, last=True)
+                return
+            await self._clock.sleep(_BASELINE_WAIT_S)
+        raise LedgerError(
+            f"The batch's listing has {len(seen):,} issued vouchers, and by its balance there are "
+            f"{issued_before:,}: a code that is not listed yet would pass for ours. Try again "
+            "later."
         )
-    rows = await ledger.read(lambda unit: unit.find_batches())
-    row = next((row for row in rows if row.key == batch_key), Batch(batch_key))
-    if row.baseline_at is None and row.alarm is None:
-        await read_baseline(ledger, client, batch_key)
 
-
-@hide_locals
-async def read_baseline(
-    ledger: Ledger, client: VoucherClient, batch_key: str, *, anew: bool = False
-) -> None:
-    """Keep the codes that are issued already, so that none of them is ever given to anybody."""
-
-    async def keep(found: Iterable[Found] = (), *, anew: bool = False, last: bool = False) -> None:
-        item = Listed(batch=batch_key, at=ledger.now(), found=tuple(found), anew=anew, last=last)
-        error = await ledger.commit(list_codes, item)
-        if error is not None:
-            raise error
-
-    if anew:
-        await client.vouchers(batch_key)  # refuses a misspelt key, before it is a stopped batch
-        await keep(anew=True)
-    for _ in range(_BASELINE_TRIES):
-        issued_before = _issued_count(await _look_up(client, batch_key))
-        seen = set[str]()  # a listing that moves while it is read shows some twice, and others not
+    @hide_locals
+    async def reconcile(
+        self, client: VoucherClient, batch_key: str, *, wait: bool
+    ) -> Reconciliation:
+        """Read the listing, and settle what it proves."""
+        await self._tracker.recover(batch_key)
+        if wait:
+            await self._ripen(batch_key)
+        begun = self._clock.monotonic()
+        batch = await _look_up(client, batch_key)
+        seen, orphans = set[str](), dict[str, Found]()
         async for page in client.vouchers(batch_key).pages():
             issued = _issued(page.items)
             seen.update(found.code for found in issued)
-            for begin in range(0, len(issued), _AT_ONCE):
-                await keep(issued[begin : begin + _AT_ONCE])
-        if not ledger.check_balance or issued_before is None or len(seen) >= issued_before:
-            await keep(last=True)
-            return
-        await ledger.sleep(_BASELINE_WAIT_S)
-    raise LedgerError(
-        f"The batch's listing has {len(seen):,} issued vouchers, and by its balance there are "
-        f"{issued_before:,}: a code that is not listed yet would pass for ours. Try again later."
-    )
+            orphans.update({found.code: found for found in await self._orphans_among(issued)})
+        await self._until_ended(batch_key)
+        # Before the orphans are: otherwise another process may adopt one, and its attempt would
+        # be missing here.
+        attempts = await self._store.attempts(batch_key, _WITHOUT_CODE)
+        issued_before = _issued_count(batch)
+        evidence = Evidence(
+            mode=self._settings.mode,
+            # Once more: the answers with some of these codes were on their way.
+            orphans=await self._orphans_among(list(orphans.values())),
+            attempts=attempts,
+            ripe=self._ripe(attempts, begun),
+            complete=self._may_be_complete(len(seen), issued_before),
+            balanced=len(seen) == issued_before,
+            settle_s=self._settings.settle_s,
+            skew_s=self._settings.skew_s,
+        )
+        settlement = conclude(batch_key, evidence, self._clock.latest_now())
+        await self._carry_out(settlement)
+        report = await self._report(batch_key, evidence, settlement, len(seen))
+        _log.info(
+            "batch reconciled: %d listed, %d adopted, %d not issued, %d open, %d held%s",
+            report.listed,
+            report.adopted,
+            report.not_issued,
+            report.open,
+            len(report.held),
+            f"; stopped: {report.stop_reason}" if report.stop_reason else "",
+        )
+        return report
 
+    async def _row(self, batch_key: str) -> Batch:
+        rows = await self._store.read(lambda unit: unit.find_batches())
+        return next((row for row in rows if row.key == batch_key), Batch(batch_key))
 
-@hide_locals
-async def reconcile(
-    ledger: Ledger, client: VoucherClient, batch_key: str, *, wait: bool
-) -> Reconciliation:
-    """Read the listing, and settle what it proves."""
-    await ledger.recover(batch_key)
-    if wait:
-        await _ripen(ledger, batch_key)
-    begun = ledger.monotonic()
-    batch = await _look_up(client, batch_key)
-    seen, orphans = set[str](), dict[str, Found]()
-    async for page in client.vouchers(batch_key).pages():
-        issued = _issued(page.items)
-        seen.update(found.code for found in issued)
-        for begin in range(0, len(issued), _AT_ONCE):
-            part = issued[begin : begin + _AT_ONCE]
-            orphans.update({found.code: found for found in await _unknown(ledger, part)})
-    listed = len(seen)
-    await _until_ended(ledger, batch_key)
-    # Before the orphans are: what another process adopts meanwhile then lacks no attempt.
-    attempts = await ledger.attempts(batch_key, _WITHOUT_CODE)
-    # Among the orphans were codes whose answers were on their way.
-    left = [
-        found
-        for begin in range(0, len(orphans), _AT_ONCE)
-        for found in await _unknown(ledger, list(orphans.values())[begin : begin + _AT_ONCE])
-    ]
-    issued_before = _issued_count(batch)
-    evidence = Evidence(
-        mode=ledger.mode,
-        orphans=left,
-        attempts=attempts,
-        ripe=_ripe(ledger, attempts, begun),
-        complete=not ledger.check_balance or issued_before is None or listed >= issued_before,
-        balanced=listed == issued_before,
-        settle_s=ledger.settle_s,
-        skew_s=ledger.skew_s,
-    )
-    settlement = conclude(batch_key, evidence, ledger.now())
-    await _carry_out(ledger, settlement)
-    report = await _report(ledger, batch_key, evidence, settlement, listed)
-    _log.info(
-        "batch reconciled: %d listed, %d adopted, %d not issued, %d open, %d held%s",
-        report.listed,
-        report.adopted,
-        report.not_issued,
-        report.open,
-        len(report.held),
-        f"; stopped: {report.alarm}" if report.alarm else "",
-    )
-    return report
+    async def _keep(
+        self,
+        batch_key: str,
+        found: Sequence[Found] = (),
+        *,
+        reset: bool = False,
+        last: bool = False,
+    ) -> None:
+        now = self._clock.latest_now()
+        item = Listed(batch=batch_key, at=now, found=tuple(found), reset=reset, last=last)
+        error = await self._store.commit(list_codes, item)
+        if error is not None:
+            raise error
+
+    def _may_be_complete(self, listed: int, issued: int | None) -> bool:
+        """Return whether the balance allows that a listing has all vouchers that were issued."""
+        return not self._settings.check_balance or issued is None or listed >= issued
+
+    async def _orphans_among(self, found: Sequence[Found]) -> list[Found]:
+        """Return the listed vouchers that the ledger does not know."""
+        orphans: list[Found] = []
+        for block in blocks(found):
+            known = await self._known([each.code for each in block])
+            orphans += [each for each in block if each.code not in known]
+        return orphans
+
+    async def _known(self, codes: Sequence[str]) -> set[str]:
+        return await self._store.read(lambda unit: unit.known(codes))
+
+    async def _ripen(self, batch_key: str) -> None:
+        """Wait until the last ambiguous attempt ended ``settle_s`` ago."""
+        ambiguous = await self._store.attempts(batch_key, [AttemptState.AMBIGUOUS])
+        if ambiguous:
+            since = max(self._tracker.ambiguous_since(attempt.id) for attempt in ambiguous)
+            left_s = since + self._settings.settle_s - self._clock.monotonic()
+            if left_s > 0:
+                _log.info("%d outcomes are unknown: waiting %.0f s", len(ambiguous), left_s)
+                await self._clock.sleep(left_s)
+
+    def _ripe(self, attempts: Iterable[IssueAttempt], begun: float) -> frozenset[str]:
+        """Return the ambiguous attempts that ended ``settle_s`` before the listing was begun."""
+        latest = begun - self._settings.settle_s
+        return frozenset(
+            attempt.id
+            for attempt in attempts
+            if attempt.state is AttemptState.AMBIGUOUS
+            and self._tracker.ambiguous_since(attempt.id) <= latest
+        )
+
+    async def _until_ended(self, batch_key: str) -> None:
+        """Wait for the calls that were in flight while the listing was read."""
+        waiting = await self._sending(batch_key)
+        begun, poll_s = self._clock.monotonic(), _POLL_S
+        while waiting:
+            if self._clock.monotonic() - begun > _LONG_CALL_S:
+                raise LedgerError(
+                    "Calls of another process don't end, so nothing is concluded: end that process."
+                )
+            await self._clock.sleep(poll_s)
+            poll_s = min(2 * poll_s, _LONGEST_POLL_S)
+            await self._tracker.recover(batch_key)
+            waiting &= await self._sending(batch_key)
+
+    async def _sending(self, batch_key: str) -> set[str]:
+        sending = await self._store.attempts(batch_key, [AttemptState.SENDING])
+        return {attempt.id for attempt in sending}
+
+    async def _carry_out(self, settlement: Settlement) -> None:
+        """Commit it in parts, each of which is right alone. A stop is first: it ends issuing."""
+        empty = Settlement(batch=settlement.batch, at=settlement.at)
+        parts = [attrs.evolve(empty, adopt=tuple(block)) for block in blocks(settlement.adopt)]
+        parts += [
+            attrs.evolve(empty, not_issued=tuple(block)) for block in blocks(settlement.not_issued)
+        ]
+        parts += [attrs.evolve(empty, hold=tuple(block)) for block in blocks(settlement.hold)]
+        if settlement.stop_reason or settlement.foreign:
+            stop_reason, foreign = settlement.stop_reason, settlement.foreign
+            parts.insert(0, attrs.evolve(empty, stop_reason=stop_reason, foreign=foreign))
+        for part in parts:
+            await self._store.commit(settle, part)
+        self._tracker.forget([*dict(settlement.adopt), *settlement.not_issued, *settlement.hold])
+
+    async def _report(
+        self, batch_key: str, evidence: Evidence, settlement: Settlement, listed: int
+    ) -> Reconciliation:
+        taken = {found.code for _, found in settlement.adopt}
+        left = {found.code: found for found in evidence.orphans if found.code not in taken}
+        held = await self._store.attempts(batch_key, [AttemptState.UNRESOLVED])
+        if held:  # a code of theirs may have been taken for foreign
+            times = [time_of(attempt, evidence) for attempt in held]
+            begin, end = min(time[0] for time in times), max(time[1] for time in times)
+            foreign = await self._store.read(lambda unit: unit.find_foreign(batch_key, begin, end))
+            for code in foreign:
+                left[code.code] = Found(code=code.code, assigned_at=code.assigned_at)
+        return Reconciliation(
+            listed=listed,
+            adopted=len(settlement.adopt),
+            not_issued=len(settlement.not_issued),
+            open=len(await self._store.attempts(batch_key, [AttemptState.AMBIGUOUS])),
+            held=tuple(
+                HeldAttempt(
+                    attempt_id=attempt.id,
+                    sent_at=attempt.sent_at,
+                    ended_at=attempt.ended_at,
+                    candidates=tuple(
+                        found.code for found in candidates(attempt, left.values(), evidence)
+                    ),
+                )
+                for attempt in held
+            ),
+            foreign=len(settlement.foreign),
+            stop_reason=(await self._row(batch_key)).stop_reason,
+        )
 
 
 async def _look_up(client: VoucherClient, batch_key: str) -> VoucherBatch | None:
@@ -188,7 +298,7 @@ def _issued_count(batch: VoucherBatch | None) -> int | None:
 
 
 def _issued(vouchers: Iterable[Voucher]) -> list[Found]:
-    """Return what has left the batch. A voucher without a code can't be anybody's."""
+    """Return the vouchers that have left the batch. One without a code can't be anybody's."""
     return [
         Found(
             code=voucher.code,
@@ -198,106 +308,3 @@ def _issued(vouchers: Iterable[Voucher]) -> list[Found]:
         for voucher in vouchers
         if voucher.code and voucher.status is not VoucherStatus.VALID
     ]
-
-
-async def _unknown(ledger: Ledger, found: list[Found]) -> list[Found]:
-    codes = [each.code for each in found]
-    known = await ledger.read(lambda unit: unit.known(codes))
-    return [each for each in found if each.code not in known]
-
-
-async def _ripen(ledger: Ledger, batch_key: str) -> None:
-    """Wait until ``settle_s`` has passed since the end of the last attempt that is ambiguous."""
-    since = [_since(ledger, a) for a in await ledger.attempts(batch_key, (AttemptState.AMBIGUOUS,))]
-    if since:
-        left_s = max(since) + ledger.settle_s - ledger.monotonic()
-        if left_s > 0:
-            _log.info("%d outcomes are unknown: waiting %.0f s", len(since), left_s)
-            await ledger.sleep(left_s)
-
-
-def _since(ledger: Ledger, attempt: Attempt) -> float:
-    """Return since when it is known here to have ended, by the monotonic clock.
-
-    The other clock may have been set since, and another process's says nothing about ours.
-    """
-    return ledger.ambiguous_since.setdefault(attempt.id, ledger.monotonic())
-
-
-def _ripe(ledger: Ledger, attempts: Iterable[Attempt], begun: float) -> frozenset[str]:
-    ambiguous = [a for a in attempts if a.state is AttemptState.AMBIGUOUS]
-    return frozenset(a.id for a in ambiguous if _since(ledger, a) + ledger.settle_s <= begun)
-
-
-async def _until_ended(ledger: Ledger, batch_key: str) -> None:
-    """Wait for the calls that were in flight while the listing was read."""
-    sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))
-    waiting = {attempt.id for attempt in sending}
-    begun, poll_s = ledger.monotonic(), _POLL_S
-    while waiting:
-        if ledger.monotonic() - begun > _LONG_CALL_S:
-            raise LedgerError(
-                "Calls of another process don't end, so nothing is concluded: end that process."
-            )
-        await ledger.sleep(poll_s)
-        poll_s = min(2 * poll_s, _LONGEST_POLL_S)
-        await ledger.recover(batch_key)
-        sending = await ledger.attempts(batch_key, (AttemptState.SENDING,))
-        waiting &= {attempt.id for attempt in sending}
-
-
-async def _carry_out(ledger: Ledger, settlement: Settlement) -> None:
-    """Commit it in parts: each is right alone. The alarm is first, because it stops the rest."""
-    empty = attrs.evolve(settlement, adopt=(), not_issued=(), hold=(), foreign=(), alarm=None)
-    if settlement.alarm or settlement.foreign:
-        first = attrs.evolve(empty, alarm=settlement.alarm, foreign=settlement.foreign)
-        await ledger.commit(settle, first)
-    for begin in range(0, len(settlement.adopt), _AT_ONCE):
-        part = settlement.adopt[begin : begin + _AT_ONCE]
-        await ledger.commit(settle, attrs.evolve(empty, adopt=part))
-    for begin in range(0, len(settlement.not_issued), _AT_ONCE):
-        ids = settlement.not_issued[begin : begin + _AT_ONCE]
-        await ledger.commit(settle, attrs.evolve(empty, not_issued=ids))
-    for begin in range(0, len(settlement.hold), _AT_ONCE):
-        ids = settlement.hold[begin : begin + _AT_ONCE]
-        await ledger.commit(settle, attrs.evolve(empty, hold=ids))
-    for attempt_id in (*dict(settlement.adopt), *settlement.not_issued, *settlement.hold):
-        ledger.ambiguous_since.pop(attempt_id, None)
-
-
-async def _report(
-    ledger: Ledger,
-    batch_key: str,
-    evidence: Evidence,
-    settlement: Settlement,
-    listed: int,
-) -> Reconciliation:
-    rows = await ledger.read(lambda unit: unit.find_batches())
-    taken = {found.code for _, found in settlement.adopt}
-    left = {found.code: found for found in evidence.orphans if found.code not in taken}
-    held = await ledger.attempts(batch_key, (AttemptState.UNRESOLVED,))
-    if held:  # it may be its code that was taken for foreign
-        times = [time_of(attempt, evidence) for attempt in held]
-        begin, end = min(time[0] for time in times), max(time[1] for time in times)
-        for code in await ledger.read(lambda unit: unit.find_foreign(batch_key, begin, end)):
-            left[code.code] = Found(code=code.code, assigned_at=code.assigned_at)
-    still_open = await ledger.attempts(batch_key, (AttemptState.AMBIGUOUS,))
-    return Reconciliation(
-        listed=listed,
-        adopted=len(settlement.adopt),
-        not_issued=len(settlement.not_issued),
-        open=len(still_open),
-        held=tuple(
-            HeldAttempt(
-                attempt_id=attempt.id,
-                sent_at=attempt.sent_at,
-                ended_at=attempt.ended_at,
-                candidates=tuple(
-                    found.code for found in candidates(attempt, left.values(), evidence)
-                ),
-            )
-            for attempt in held
-        ),
-        foreign=len(settlement.foreign),
-        alarm=next((row.alarm for row in rows if row.key == batch_key), None),
-    )

@@ -1,5 +1,7 @@
 """What `bulk_issue` is given by mistake is refused before anybody has a voucher."""
 
+from typing import Any
+
 import pytest
 from support.scripted_server import ScriptedServer
 
@@ -23,8 +25,9 @@ def test_bulk_needs_a_client(client):
 @pytest.mark.parametrize("name", ["request_id", "on_progress"])
 def test_bulk_needs_functions(make_client, name):
     """Found out after the first voucher, it would cost some."""
+    options: dict[str, Any] = {name: "id"}
     with pytest.raises(ConfigurationError, match=f"{name} must be a function"):
-        bulk_issue(make_client(ScriptedServer([])), "KEY", [1], **{name: "id"})
+        bulk_issue(make_client(ScriptedServer([])), "KEY", [1], **options)
 
 
 def test_bulk_request_id_without_a_ledger(make_client):

@@ -10,11 +10,11 @@ from support.voucher_shop import Shop, assert_sound, in_turn, issue, lost, lost_
 
 from rm_voucher import BulkResult, FlowPolicy, bulk_issue
 from rm_voucher.bulk.run import BulkIssue
-from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 
 
-class SlowLedger(MemoryLedger):
+class SlowStore(MemoryLedgerStore):
     """Takes some turns before and after each commit, as a database does."""
 
     async def commit(self, transition, item):
@@ -31,11 +31,11 @@ async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
     for turns in each_turn():
         shop.emulator.reset()
         shop.on_issue = in_turn(None, lost, None, lost_before, lost)
-        store = MemoryStore()
+        tables = MemoryTables()
         runs: list[tuple[BulkIssue[Any], list[BulkResult[Any]]]] = []
 
-        async def campaign(store=store, runs=runs):
-            async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+        async def campaign(tables=tables, runs=runs):
+            async with Ledger(SlowStore(tables), mode="exclusive", **shop.settings) as ledger:
                 run = bulk_issue(shop.client(), "B", range(12), ledger=ledger, concurrency=2)
                 runs.append((run, []))
                 async with run:
@@ -45,7 +45,7 @@ async def test_bulk_ledger_cancelled_at_each_await(credentials, time):
         was_cancelled = await is_cancelled_after(turns, campaign())
         assert tasks_left() == set()
         first = [summed_up(run, seen + run.undelivered) for run, seen in runs]
-        async with SlowLedger(store, mode="exclusive", **shop.settings) as ledger:
+        async with Ledger(SlowStore(tables), mode="exclusive", **shop.settings) as ledger:
             last = await issue(shop, ledger, range(12), concurrency=2)
             assert last.summary.issued == 12
             await assert_sound(shop, ledger, last.codes)
@@ -59,20 +59,18 @@ async def test_bulk_ledger_left_while_a_listing_is_read(credentials, time):
     """A listing that is read beside the calls does not hold up the end, and all is closed."""
     shop = Shop(credentials, time)
     shop.on_issue = in_turn(*[lost] * 60)
-    handle, listing = shop.emulator.handle, asyncio.Event()
+    listing = asyncio.Event()
 
-    async def never(request):
+    async def never(read):
         listing.set()
         await asyncio.Event().wait()
 
     async with (
         shop.client(flow=FlowPolicy(failure_threshold=100)) as client,  # which would pause at 20
-        MemoryLedger(mode="exclusive", **shop.settings) as ledger,
+        Ledger.in_memory(mode="exclusive", **shop.settings) as ledger,
     ):
         await ledger.prepare(client, "B")
-        shop.emulator.handle = lambda request: (
-            never(request) if request.operation == "vouchers" else handle(request)
-        )
+        shop.on_listing = never
         async with bulk_issue(client, "B", range(500), ledger=ledger, concurrency=2) as run:
             async for _ in run:
                 if listing.is_set():
@@ -90,12 +88,12 @@ async def test_ledger_closed_by_a_cancelled_task(credentials, time):
         await answer.wait()
         return issue()
 
-    class Closing(MemoryLedger):
-        async def _close(self):
+    class ClosingStore(MemoryLedgerStore):
+        async def close(self):
             closed.append(self)
 
     async def use(client):
-        async with Closing(mode="exclusive", **shop.settings) as ledger:
+        async with Ledger(ClosingStore(), mode="exclusive", **shop.settings) as ledger:
             issuing.append(asyncio.ensure_future(ledger.issue(client, "B", "a")))
             while not shop.posts:
                 await turn()

@@ -8,7 +8,8 @@ from support.answers import ok
 from support.limited_server import client_at, in_virtual_time
 
 from rm_voucher import ConnectError, VoucherClient
-from rm_voucher.ledger import AttemptState, MemoryLedger
+from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.runtime import Runtime
 
 BATCH = {"key": "B", "quantity": 100, "balanceQuantity": 100, "isStatic": False}
 
@@ -31,12 +32,12 @@ class Shop:
         return ok({"item": {"code": f"C{self.issues}", "status": "ISSUED"}, "code": "SUCCESS"})
 
 
-def ledger_at(clock: VirtualClock) -> MemoryLedger:
-    return MemoryLedger(clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep)
+def ledger_at(clock: VirtualClock) -> Ledger:
+    return Ledger.in_memory(runtime=Runtime(clock=clock.wall, monotonic=clock.monotonic))
 
 
 async def throttled_and_waiting(
-    client: VoucherClient, ledger: MemoryLedger
+    client: VoucherClient, ledger: Ledger
 ) -> list[asyncio.Task[object]]:
     """Return a call that waits to be sent again, and one that waits for its turn."""
     tasks = []

@@ -10,7 +10,8 @@ from support.limited_server import client_at, in_virtual_time
 
 from rm_voucher import BulkStatus, ConnectError, ConnectTimeoutError, Timeout, bulk_issue
 from rm_voucher.calls.flow import FlowPolicy
-from rm_voucher.ledger import MemoryLedger
+from rm_voucher.ledger import Ledger
+from rm_voucher.runtime import Runtime
 
 
 class Server:
@@ -81,7 +82,7 @@ def test_ledger_run_waits_for_a_token():
     async def main(clock: VirtualClock) -> None:
         server = Server(is_there=True)
         client = client_of(clock, server)
-        async with MemoryLedger(sleep=asyncio.sleep, monotonic=clock.monotonic) as ledger:
+        async with Ledger.in_memory(runtime=Runtime(monotonic=clock.monotonic)) as ledger:
             await ledger.issue(client, "B", "first")
             server.end_token()
             server.is_there = False

@@ -11,9 +11,11 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import orjson
+from kills.killer import ENVIRONMENT
 from support.command import COMMAND, PATIENCE_S, Emulating
 
 from rm_voucher import VoucherClient
@@ -68,7 +70,7 @@ class Campaign:
         count = ("--count", str(self.scale.recipients), "--output", str(self.output))
         return subprocess.Popen(
             [*command, "issue", "B", "--ledger", self.ledger, *options, *count],
-            env={**os.environ, **self.emulating.variables},
+            env={**os.environ, **ENVIRONMENT, **self.emulating.variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -129,9 +131,10 @@ class Campaign:
         left = {path.name for path in self.folder.iterdir()}
         assert not [name for name in left if name.endswith((".partial", ".csv.1"))]
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> dict[str, Any]:
         """Return what ``ledger status`` shows; its exit code is 0."""
-        return orjson.loads(self._ledger("status", "--json"))
+        shown: dict[str, Any] = orjson.loads(self._ledger("status", "--json"))
+        return shown
 
     def export(self) -> Iterator[tuple[str, str]]:
         """Iterate over requests and codes as the ledger has them."""

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
+import os
 import signal
 import socket
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
+from kills.killer import ENVIRONMENT
 from sqlalchemy import text
 from support.command import PATIENCE_S
 
@@ -134,7 +136,7 @@ class Deliveries:
         """Let it kill itself at each point, one after the other; then start one that lives."""
         for point in points:
             await self._start(point)
-            await self._until(lambda: self.process.returncode is not None)
+            await self._until(self._has_ended)
             await self._end(None, expected=KILLED)
         await self._start()
 
@@ -142,14 +144,17 @@ class Deliveries:
         """Kill it when RM has done with so many events. The first time it is down for a minute."""
         await self._start()
         for number in ended:
-            await self._until(partial(self._has_ended, number))
+            await self._until(functools.partial(self._has_done_with, number))
             await self._end(signal.SIGKILL, expected=KILLED)
             if self.kills == 1:
                 self.emulator.advance(MINUTE_S)
             await self._start()
 
-    def _has_ended(self, number: int) -> bool:
+    def _has_done_with(self, number: int) -> bool:
         return self.ended >= number
+
+    def _has_ended(self) -> bool:
+        return self._process is not None and self._process.returncode is not None
 
     async def run_due(self) -> None:
         """Handle what is recorded, a day later."""
@@ -231,9 +236,10 @@ class Deliveries:
                 *(sys.executable, "-W", "error", str(RECEIVER), orjson.dumps(options).decode()),
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env={**os.environ, **ENVIRONMENT},
             )
+        assert self._process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
-            assert self._process.stdout is not None
             if await self._process.stdout.readline() == b"listening\n":
                 self.line.connect()
         self._waiting = asyncio.create_task(self._wait(self._process))

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+
+ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")])
+    )
+}
+"""The variables that a process needs which imports this module."""
 
 
 class Killer:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-from killer import Killer
+from kills.killer import Killer
 
 from rm_voucher.calls.caller import Caller
 from rm_voucher.cli import main
@@ -21,7 +21,7 @@ from rm_voucher.database.database import Database
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger.rules.records import AttemptState
 from rm_voucher.ledger.sender import Sender
-from rm_voucher.ledger.sql.store import SqlLedger
+from rm_voucher.ledger.sql.store import SqlLedgerStore
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
 _TURNS = 5  # of the event loop, for what was written to have left
@@ -31,17 +31,17 @@ def kinds_of(operations: Any) -> set[str]:
     """Name the kinds of operation in a transaction."""
     kinds = set()
     for transition, item in operations:
-        is_doubt = getattr(item, "state", None) is AttemptState.AMBIGUOUS
-        kinds.add("ambiguous" if is_doubt else transition.__name__)
+        is_unknown = getattr(item, "state", None) is AttemptState.AMBIGUOUS
+        kinds.add("ambiguous" if is_unknown else transition.__name__)
     return kinds
 
 
 def watch_commits(killer: Killer) -> None:
     """Points: ``KIND uncommitted`` and ``KIND committed``, for each kind of transaction."""
     kinds: set[str] = set()
-    commit_all, write = SqlLedger._commit_all, Database.write
+    commit_all, write = SqlLedgerStore._commit_all, Database.write
 
-    async def watched_commit_all(self: SqlLedger, operations: Any) -> Any:
+    async def watched_commit_all(self: SqlLedgerStore, operations: Any) -> Any:
         kinds.update(kinds_of(operations))
         try:
             return await commit_all(self, operations)
@@ -60,7 +60,8 @@ def watch_commits(killer: Killer) -> None:
             killer.passing(f"{kind} committed")
         return result
 
-    SqlLedger._commit_all, Database.write = watched_commit_all, watched_write
+    SqlLedgerStore._commit_all = watched_commit_all  # type: ignore[method-assign]
+    Database.write = watched_write  # type: ignore[method-assign]
 
 
 def watch_calls(killer: Killer) -> None:
@@ -85,8 +86,9 @@ def watch_calls(killer: Killer) -> None:
             killer.passing("answered")
         return answer
 
-    AiohttpTransport.send, Caller.execute = watched_send, watched_execute
-    aiohttp.ClientResponse.start = watched_start
+    AiohttpTransport.send = watched_send  # type: ignore[method-assign]
+    Caller.execute = watched_execute  # type: ignore[method-assign]
+    aiohttp.ClientResponse.start = watched_start  # type: ignore[method-assign]
 
 
 def watch(owner: Any, name: str, before: Callable[[], None], after: Callable[[], None]) -> None:
@@ -108,7 +110,7 @@ def watch_the_rest(killer: Killer) -> None:
     def at(point: str) -> Callable[[], None]:
         return lambda: killer.passing(point)
 
-    watch(SqlLedger, "tell", at("untold"), at("told"))
+    watch(SqlLedgerStore, "notify", at("untold"), at("told"))
     watch(reconcile, "conclude", at("listed"), at("concluded"))
     watch(Sender, "issue", at("reissue"), lambda: None)
     watch(ResultFile, "_write", at("before row"), at("row"))

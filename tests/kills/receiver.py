@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from killer import Killer  # type: ignore[import-not-found] # in the folder of this program
+from kills.killer import Killer
 from sqlalchemy import Connection, text
 
 from rm_voucher import VoucherStatus

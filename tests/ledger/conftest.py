@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from support.doubles import FakeTime
+from support.ledger_rows import runtime_at
 
-from rm_voucher.ledger import Ledger, MemoryLedger
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 
 STORES = ("memory", "sqlite", "postgresql")
 
@@ -24,15 +25,10 @@ def make_ledger(
     store: str, time: FakeTime, request: pytest.FixtureRequest
 ) -> Callable[..., Ledger]:
     """Make ledgers of one store, one after the other; the test enters them."""
-    settings: dict[str, Any] = {
-        "mode": "exclusive",
-        "clock": time.clock,
-        "monotonic": time.clock,
-        "sleep": time.sleep,
-    }
+    settings: dict[str, Any] = {"mode": "exclusive", "runtime": runtime_at(time)}
     if store == "memory":
-        kept = MemoryStore()
-        return lambda **more: MemoryLedger(kept, **{**settings, **more})
+        tables = MemoryTables()
+        return lambda **more: Ledger(MemoryLedgerStore(tables), **{**settings, **more})
     if store == "sqlite":
         url = f"sqlite:///{request.getfixturevalue('tmp_path')}/ledger.db"
     else:

@@ -65,7 +65,7 @@ async def test_ask_before_the_baseline_or_after_an_alarm_starts_nothing(ledger, 
     act = Acting(ledger, time)
     assert isinstance(await act.ask("r"), BatchStoppedError)
     await act.baseline()
-    await act.settle(alarm="it burns")
+    await act.settle(stop_reason="it burns")
     with pytest.raises(BatchStoppedError, match="it burns"):
         raise await act.ask("r")
     assert await act.attempts(AttemptState.SENDING) == []
@@ -163,7 +163,7 @@ async def test_spares_in_hundreds_go_round(ledger, time):
     await act.start("s")
     await act.lose("s")
     await act.resolve("s", AttemptState.WRITTEN_OFF)
-    await act.settle(alarm="stopped")
+    await act.settle(stop_reason="stopped")
     for number in range(300):
         await act.ask(f"r{number}", may_start=False)
     codes = {f"c{number}" for number in range(299)}
@@ -187,7 +187,7 @@ async def test_loose_attempt_is_relied_on_by_the_next(act):
 
 
 async def test_loose_attempt_that_is_rejected_leaves_nobody_behind(act):
-    """A loose attempt that turns out to be nothing changes no request."""
+    """A detached attempt that turns out to be nothing changes no request."""
     await act.start("s", "r")
     await act.lose("s", "r")
     await act.resolve("s", AttemptState.WRITTEN_OFF)
@@ -253,8 +253,8 @@ async def test_requests_page_in_order(ledger, time):
 async def test_listeners_hear_what_is_durable(ledger, time):
     """Who listens is told of each code that a request got, once that can be read."""
     act = Acting(ledger, time)
-    told = []
-    ledger.listeners.add(lambda codes: told.extend((c.request_id, c.code) for c in codes))
+    told: list[tuple[str | None, str]] = []
+    ledger.subscribe(lambda codes: told.extend((c.request_id, c.code) for c in codes))
     await act.baseline("old")
     await act.start("r1", "r2")
     assert told == []

@@ -67,7 +67,7 @@ async def test_code_adopted_for_another_is_traded_by_a_loose_attempt(act):
     await act.lose("s", "r1", "r2")
     await act.resolve("s", WRITTEN_OFF)
     await act.adopt("r2", "c1")
-    await act.confirm("s", "spare")  # which r1 gets, so its attempt is loose
+    await act.confirm("s", "spare")  # which r1 gets, so its attempt is detached
     await act.confirm("r1", "c1")
     assert await act.who() == {"s": "cancelled", "r1": "spare", "r2": "c1"}
     assert await act.ask("r3", "x") == held("r2")
@@ -195,11 +195,11 @@ async def test_recover_takes_what_its_process_sends_no_more(act):
     """SENDING becomes AMBIGUOUS where the process that sent it is gone, and never is sent again."""
     await act.start("mine")
     await act.start("theirs", owner="a process that is gone")
-    assert act.twice or await act.recover(own=act.ledger.owner) == ["a-mine", "a-theirs"]
-    await act.recover(own=act.ledger.owner)
+    assert act.twice or await act.recover(own=act.ledger.store.owner) == ["a-mine", "a-theirs"]
+    await act.recover(own=act.ledger.store.owner)
     assert await act.attempts(AttemptState.SENDING) == []
     assert await act.ask("mine", "x") == held("mine")
-    assert await act.recover(own=act.ledger.owner) == []
+    assert await act.recover(own=act.ledger.store.owner) == []
 
 
 async def test_recovered_attempt_may_get_a_spare_that_waited(act):
@@ -209,7 +209,7 @@ async def test_recovered_attempt_may_get_a_spare_that_waited(act):
     await act.resolve("s", WRITTEN_OFF)
     await act.confirm("s", "spare")
     assert (await act.counts())["spare"] == 1
-    await act.recover(own=act.ledger.owner)
+    await act.recover(own=act.ledger.store.owner)
     assert (await act.who())["r"] == "spare"
 
 
@@ -223,7 +223,6 @@ async def test_entering_the_ledger_recovers(make_ledger, time):
         for batch in (B, None):
             (attempt,) = await ledger.attempts(batch)
             assert (attempt.id, attempt.state) == ("a-r", AMBIGUOUS)
-        assert set(ledger.ambiguous_since) == {"a-r"}
         assert await Acting(ledger, time).ask("r", "x") == held("r")
 
 
@@ -245,7 +244,9 @@ async def test_baseline_is_read_once(ledger, time):
     await act.commit(list_codes, Listed(batch=B, at=act.at(), last=True))
     await act.start("r")
     await act.baseline("ours, of which another process heard late")
-    rows = await ledger.read(lambda unit: unit.known(["ours, of which another process heard late"]))
+    rows = await ledger.store.read(
+        lambda unit: unit.known(["ours, of which another process heard late"])
+    )
     assert rows == set()
 
 
@@ -254,10 +255,10 @@ async def test_baseline_anew(act):
     await act.start("r", "lost", "sending")
     await act.confirm("r", "c")
     await act.lose("lost")
-    assert isinstance(await act.baseline(anew=True), LedgerError)  # a call is in flight
+    assert isinstance(await act.baseline(reset=True), LedgerError)  # a call is in flight
     await act.end("sending", REJECTED)
-    await act.settle(alarm="it burns")
-    await act.commit(list_codes, Listed(batch=B, at=act.at(), anew=True))
+    await act.settle(stop_reason="it burns")
+    await act.commit(list_codes, Listed(batch=B, at=act.at(), reset=True))
     assert isinstance(await act.ask("sending", "x"), BatchStoppedError)
     await act.commit(list_codes, Listed(batch=B, at=act.at(), found=found("c", "new", "old")))
     assert isinstance(await act.ask("sending", "x"), BatchStoppedError)
@@ -270,7 +271,7 @@ async def test_baseline_anew(act):
 
 async def test_baseline_anew_that_was_not_finished_stops_the_batch(act):
     """A batch whose new baseline was begun, and not ended, says so."""
-    await act.commit(list_codes, Listed(batch=B, at=act.at(), anew=True))
+    await act.commit(list_codes, Listed(batch=B, at=act.at(), reset=True))
     with pytest.raises(BatchStoppedError, match="not read to its end"):
         raise await act.ask("r")
     assert isinstance(await act.ask("r2"), BatchStoppedError)
@@ -348,7 +349,7 @@ async def test_resolve_refuses_what_is_not_in_doubt(act):
             assert isinstance(await act.resolve(name, state), LedgerError)
         assert isinstance(await act.resolve(name, ADOPTED, "d"), LedgerError)
     assert await act.who() == {"sending": "waiting", "done": "c"}
-    assert await act.ledger.read(lambda unit: unit.known(["c", "d"])) == {"c"}
+    assert await act.ledger.store.read(lambda unit: unit.known(["c", "d"])) == {"c"}
 
 
 async def test_foreign_codes_are_found_by_batch_and_time(act):
@@ -356,10 +357,10 @@ async def test_foreign_codes_are_found_by_batch_and_time(act):
     times = {"early": 10.0, "first": 20.0, "last": 30.0, "late": 31.0, "timeless": None}
     listed = tuple(Found(code=code, assigned_at=at) for code, at in times.items())
     for batch, part in ((B, listed), ("other", (Found(code="others", assigned_at=25.0),))):
-        item = Listed(batch=batch, at=act.at(), found=part, last=True, anew=True)
+        item = Listed(batch=batch, at=act.at(), found=part, last=True, reset=True)
         assert await act.commit(list_codes, item) is None
     await act.start("r")
     await act.confirm("r", "ours")
-    foreign = await act.ledger.read(lambda unit: unit.find_foreign(B, 20.0, 30.0))
+    foreign = await act.ledger.store.read(lambda unit: unit.find_foreign(B, 20.0, 30.0))
     assert {code.code for code in foreign} == {"first", "last", "timeless"}
     assert {code.state for code in foreign} == {CodeState.FOREIGN}

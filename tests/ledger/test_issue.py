@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from support.ledger_clients import B, place, reported
+from support.ledger_clients import B, ledger_tasks, place, reported
 
 from rm_voucher import (
     IdempotencyConflictError,
@@ -18,7 +18,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.ledger import AttemptState, MemoryLedger, RequestState
+from rm_voucher.ledger import AttemptState, Ledger, RequestState
 from rm_voucher.ledger.rules.commands import Claimed
 
 
@@ -127,7 +127,7 @@ async def test_closing_waits_for_calls_in_flight(there):
     await closing
     await ledger.aclose()
     assert (await task).code == there.issued[0]
-    assert there.store.code_of == {"r": there.issued[0]}
+    assert there.tables.code_of == {"r": there.issued[0]}
 
 
 async def test_cancelled_call_itself_leaves_its_attempt_to_recovery(there):
@@ -137,7 +137,7 @@ async def test_cancelled_call_itself_leaves_its_attempt_to_recovery(there):
     async with there.ledger() as ledger:
         task = asyncio.create_task(ledger.issue(client, B, "sent"))
         await gate.arrived.wait()
-        for own in tuple(ledger._tasks):
+        for own in ledger_tasks():
             own.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -147,7 +147,7 @@ async def test_cancelled_call_itself_leaves_its_attempt_to_recovery(there):
         gate, client = there.gate("token")
         task = asyncio.create_task(ledger.issue(client, B, "not sent"))
         await gate.arrived.wait()
-        for own in tuple(ledger._tasks):
+        for own in ledger_tasks():
             own.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -182,7 +182,7 @@ async def test_request_id_that_can_not_be(there, request_id):
 def test_settings_that_can_not_be(settings):
     """A ledger refuses settings that mean nothing."""
     with pytest.raises(ConfigurationError):
-        MemoryLedger(**settings)
+        Ledger.in_memory(**settings)
 
 
 async def test_submit_keeps_a_request_and_finish_issues_to_it(there):
@@ -333,7 +333,7 @@ async def test_nothing_shows_a_code(there, caplog):
         (held,) = report.held
         with pytest.raises(LedgerError) as refused:
             await ledger.resolve(held.attempt_id, adopt=voucher.code)
-        rows = list(there.store.codes.values())
+        rows = list(there.tables.codes.values())
         shown = repr((report, ledger, rows, caught.value, refused.value)) + caplog.text
     assert len(there.issued) == 2
     assert not [code for code in there.issued if code in shown]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rm_voucher.ledger import AttemptState, Mode
 from rm_voucher.ledger.rules.commands import Found
 from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude
-from rm_voucher.ledger.rules.records import Attempt
+from rm_voucher.ledger.rules.records import IssueAttempt
 
 AMBIGUOUS, NOT_ISSUED = AttemptState.AMBIGUOUS, AttemptState.NOT_ISSUED
 DECIDED = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
@@ -19,7 +19,7 @@ LATE_S = 2 * SETTLE_S
 
 
 def attempt(name, sent_at, ended_at=None, state=AMBIGUOUS):
-    return Attempt(name, "B", None, "owner", state, sent_at, ended_at)
+    return IssueAttempt(name, "B", None, "owner", state, sent_at, ended_at)
 
 
 def evidence(attempts, orphans, *, ripe=None, **changes):
@@ -68,7 +68,7 @@ TIMED = st.lists(TIMES, max_size=7).map(
 
 
 @st.composite
-def situations(draw, orphans=ORPHANS, **fixed):
+def situations(draw, /, orphans=ORPHANS, **fixed):
     attempts = draw(CALLS)
     ripe = [one.id for one in attempts if one.state is AMBIGUOUS and draw(st.booleans())]
     free = {
@@ -86,7 +86,7 @@ def fits(one, found, after_s=SETTLE_S):
 
 def most_pairs(attempts, orphans, after_s=SETTLE_S):
     """Return how many pairs the largest matching has, by augmenting paths."""
-    mate = {}
+    mate: dict[str, Found] = {}
 
     def augment(found, seen):
         for one in attempts:
@@ -131,7 +131,7 @@ def test_nothing_is_adopted_outside_its_time(what):
 def test_shared_batch_adopts_nothing(what):
     """In a shared batch no code is taken for ours, none for foreign, and nothing stops."""
     done = conclude("B", what, 0.0)
-    assert (done.adopt, done.foreign, done.alarm) == ((), (), None)
+    assert (done.adopt, done.foreign, done.stop_reason) == ((), (), None)
 
 
 @given(situations())
@@ -163,7 +163,7 @@ def test_foreign_codes_stop_adoption(what):
     """With an alarm nothing is adopted or taken for not issued, but all is held: if the clock was
     wrong, a foreign code may be any attempt's. It always comes with an alarm."""
     done = conclude("B", what, 0.0)
-    if done.alarm is not None:
+    if done.stop_reason is not None:
         assert (done.adopt, done.not_issued) == ((), ())
         assert set(done.hold) == {one.id for one in what.attempts if one.state is AMBIGUOUS}
     else:
@@ -178,7 +178,7 @@ def test_matching_is_the_largest(what):
     decided = [one for one in what.attempts if one.state in DECIDED]
     done = conclude("B", what, 0.0)
     most = most_pairs(ambiguous, what.orphans)
-    if done.alarm is None:
+    if done.stop_reason is None:
         pairs = [name for name, _ in done.adopt if name in {one.id for one in ambiguous}]
         assert len(pairs) >= most
         adopted = {found.code for _, found in done.adopt}
@@ -195,7 +195,7 @@ def test_codes_of_one_attempt_each_are_all_adopted(times):
     orphans = [at(time + 1, f"c{n}") for n, time in enumerate(times)]
     done = concluded(attempts, orphans)
     assert len(done.adopt) == len(times)
-    assert (done.alarm, done.not_issued, done.hold) == (None, (), ())
+    assert (done.stop_reason, done.not_issued, done.hold) == (None, (), ())
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_late_code_of_a_settled_attempt():
     """A code may show up long after its attempt was taken for nothing; later it is foreign."""
     settled = attempt("a", 100.0, 100.0, NOT_ISSUED)
     assert adopted(concluded([settled], [at(100.0 + LATE_S, "c")])) == {"a": "c"}
-    assert concluded([settled], [at(103.0 + LATE_S)]).alarm
+    assert concluded([settled], [at(103.0 + LATE_S)]).stop_reason
 
 
 def test_open_attempt_comes_before_a_settled_one():
@@ -240,7 +240,7 @@ def test_unripe_attempt_is_adopted_but_never_given_up():
 def test_incomplete_listing_gives_nothing_up():
     """What is not in a listing that lacks something may exist."""
     done = concluded([attempt("a", 100.0, 101.0)], [], complete=False, balanced=False)
-    assert (done.adopt, done.not_issued, done.hold, done.alarm) == ((), (), (), None)
+    assert (done.adopt, done.not_issued, done.hold, done.stop_reason) == ((), (), (), None)
 
 
 def test_codes_without_time_are_adopted_by_count_and_balance():
@@ -255,7 +255,7 @@ def test_codes_without_time_are_adopted_by_count_and_balance():
     done = concluded(attempts, untimed("w", "x", "y", "z"))
     assert done.adopt == done.foreign == done.not_issued == ()
     assert done.hold == ("a", "b", "c")
-    assert "4 code(s)" in done.alarm
+    assert "4 code(s)" in done.stop_reason
 
 
 @pytest.mark.parametrize("state", DECIDED)
@@ -265,10 +265,10 @@ def test_codes_of_what_a_person_decides_are_left_alone(state):
     for orphans in ([at(101.0)], untimed("x")):
         for balanced in (True, False):
             done = concluded([decided], orphans, balanced=balanced)
-            assert (done.adopt, done.foreign, done.alarm) == ((), (), None)
-    assert concluded([decided], [at(101.0, "c"), at(101.0, "d")]).alarm
-    assert concluded([decided], untimed("x", "y")).alarm
-    assert concluded([decided], [at(101.0), *untimed("x")]).alarm
+            assert (done.adopt, done.foreign, done.stop_reason) == ((), (), None)
+    assert concluded([decided], [at(101.0, "c"), at(101.0, "d")]).stop_reason
+    assert concluded([decided], untimed("x", "y")).stop_reason
+    assert concluded([decided], [at(101.0), *untimed("x")]).stop_reason
 
 
 def test_open_attempt_comes_before_what_a_person_decides():
@@ -285,7 +285,7 @@ def test_open_attempt_comes_before_what_a_person_decides():
 def test_clock_that_was_set_during_an_attempt(mode, step_s):
     """An attempt's code is found whichever way the clock was set between its times."""
     done = concluded([attempt("a", 10_000.0, 10_005.0 + step_s)], [at(10_001.0)], mode=mode)
-    assert (done.not_issued, done.alarm) == ((), None)
+    assert (done.not_issued, done.stop_reason) == ((), None)
     assert len(done.adopt) == (mode is Mode.EXCLUSIVE)
     assert len(done.hold) == (mode is Mode.SHARED)
 

@@ -6,7 +6,7 @@ import traceback
 
 import orjson
 import pytest
-from support.ledger_clients import SETTLE_S, B, client_of, place, reported
+from support.ledger_clients import SETTLE_S, B, client_of, ledger_tasks, place, reported
 
 from rm_voucher import (
     BatchStoppedError,
@@ -20,7 +20,7 @@ from rm_voucher import (
 from rm_voucher.emulator import Fault
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.ledger import AttemptState, Reconciliation
-from rm_voucher.ledger import sender as sending
+from rm_voucher.ledger import ledger as ledger_module
 
 DONE, NOT_DONE = Fault.DROP_AFTER_COMMIT, Fault.DROP_BEFORE_COMMIT
 
@@ -40,7 +40,14 @@ async def lose(there, ledger, name, fault=DONE, client=None):
 
 
 def nothing_but(**fields):
-    nothing = {"adopted": 0, "not_issued": 0, "open": 0, "held": (), "foreign": 0, "alarm": None}
+    nothing = {
+        "adopted": 0,
+        "not_issued": 0,
+        "open": 0,
+        "held": (),
+        "foreign": 0,
+        "stop_reason": None,
+    }
     return Reconciliation(**{**nothing, **fields})
 
 
@@ -185,7 +192,7 @@ async def test_foreign_code_in_an_exclusive_batch_stops_it_until_a_new_baseline(
         foreign, _ = there.emulator.state.issue(B)
         report = await ledger.reconcile(there.client, B)
         assert (report.foreign, report.adopted, report.not_issued) == (1, 0, 0)
-        assert "somebody else" in report.alarm
+        assert "somebody else" in report.stop_reason
         assert [held.attempt_id for held in report.held] == [attempt_id]
         with pytest.raises(BatchStoppedError, match="somebody else"):
             await ledger.issue(there.client, B, "r")
@@ -194,7 +201,7 @@ async def test_foreign_code_in_an_exclusive_batch_stops_it_until_a_new_baseline(
         await ledger.resolve(attempt_id, reissue=True)
         await ledger.finish(there.client, B)
         assert foreign not in (await reported(ledger)).values()
-        assert (await ledger.reconcile(there.client, B)).alarm is None
+        assert (await ledger.reconcile(there.client, B)).stop_reason is None
     assert voucher.code != foreign
 
 
@@ -321,9 +328,9 @@ async def test_codes_without_time_or_balance_are_held_and_stay_so(time):
             report = await ledger.reconcile(there.client, B, wait=True)
             assert [held.attempt_id for held in report.held] == [attempt_id]
             assert list(report.held[0].candidates) == there.issued
-            assert (report.alarm, report.foreign, report.adopted) == (None, 0, 0)
+            assert (report.stop_reason, report.foreign, report.adopted) == (None, 0, 0)
         await ledger.resolve(attempt_id, write_off=True)
-        assert (await ledger.reconcile(there.client, B, wait=True)).alarm is None
+        assert (await ledger.reconcile(there.client, B, wait=True)).stop_reason is None
 
 
 async def test_batch_that_no_list_shows_has_no_balance(there):
@@ -346,21 +353,21 @@ async def test_batch_that_no_list_shows_has_no_balance(there):
             await ledger.reconcile(client, "nothing")
 
 
-async def test_many_doubts_are_settled_in_between(there, monkeypatch):
+async def test_many_unknown_outcomes_are_settled_in_between(there, monkeypatch):
     """When many answers get lost, an exclusive batch is reconciled while it goes on."""
-    monkeypatch.setattr(sending, "_MANY_DOUBTS", 2)
+    monkeypatch.setattr(ledger_module, "_MANY_UNKNOWN", 2)
     async with there.ledger() as ledger:
         for number in range(3):
             assert (await ledger.counts(B)).ambiguous == number
             await lose(there, ledger, f"r{number}")
-        while ledger._tasks:
-            await asyncio.wait(ledger._tasks)
+        while tasks := ledger_tasks():
+            await asyncio.wait(tasks)
         assert (await ledger.counts(B)).assigned == 3
 
 
-async def test_many_doubts_while_closing_are_left_to_the_next_process(there, monkeypatch):
+async def test_many_unknown_outcomes_while_closing_are_left_to_the_next_process(there, monkeypatch):
     """A ledger that is being closed begins no reconciliation; the caller is told of its doubt."""
-    monkeypatch.setattr(sending, "_MANY_DOUBTS", 0)
+    monkeypatch.setattr(ledger_module, "_MANY_UNKNOWN", 0)
     arrived, opened = asyncio.Event(), asyncio.Event()
     behind = there.emulator.transport()
 

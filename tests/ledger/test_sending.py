@@ -1,37 +1,50 @@
 """What a request that gets nothing now is told."""
 
-from __future__ import annotations
+import asyncio
 
 import pytest
 from support.voucher_shop import Shop
 
 from rm_voucher import ConnectError
-from rm_voucher.ledger import MemoryLedger, RequestState
+from rm_voucher.ledger import Ledger, RequestState
+from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.ledger.rules.commands import Pending
-from rm_voucher.service.client import issue_call
+from rm_voucher.ledger.rules.transitions import ask
+from rm_voucher.ledger.sender import pending_error
 
 
-async def test_held_names_an_attempt_only_if_there_is_one() -> None:
-    """A request that waits and relies on no attempt has an error without one."""
-    sender = MemoryLedger().sender
-    without = sender.held("B", Pending(state=RequestState.WAITING, attempt_id=None))
-    assert "(attempt" not in str(without)
-    assert "(attempt a1)" in str(
-        sender.held("B", Pending(state=RequestState.WAITING, attempt_id="a1"))
-    )
+def test_pending_error_names_an_attempt_only_if_there_is_one():
+    """A request that waits and claims no attempt has an error without one."""
+    assert "(attempt" not in str(pending_error("B", Pending(RequestState.WAITING, None)))
+    assert "(attempt a1)" in str(pending_error("B", Pending(RequestState.WAITING, "a1")))
+
+
+class SlowStore(MemoryLedgerStore):
+    """Takes its time, from when it is told, to say that a request has claimed an attempt."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.answers = asyncio.Event(), asyncio.Event()
+
+    async def commit(self, transition, item):
+        result = await super().commit(transition, item)
+        if transition is ask:
+            self.asked.set()
+            await self.answers.wait()
+        return result
 
 
 async def test_close_before_a_call_is_sent_gives_it_up(credentials, time):
     """A request that was started when the ledger began to close is not sent, and is as before."""
-    shop = Shop(credentials, time)
-    async with shop.client() as client, MemoryLedger(**shop.settings) as ledger:
-        await ledger.prepare(client, "B")
-        started = await ledger.sender.ask("B", "", "late")
-        opened, ledger._opened = ledger._opened, False
+    shop, store = Shop(credentials, time), SlowStore()
+    async with shop.client() as client:
+        async with Ledger(store, **shop.settings) as ledger:
+            late = asyncio.create_task(ledger.issue(client, "B", "late"))
+            await store.asked.wait()
+            asyncio.get_running_loop().call_soon(store.answers.set)
         with pytest.raises(ConnectError, match="being closed"):
-            await ledger.sender._send_alone(
-                client, issue_call(client.caller, "B"), "late", started.attempt_id
-            )
-        ledger._opened = opened
+            await late
         assert shop.emulator.requests["issue"] == 0
-        assert (await ledger.issue(client, "B", "late")).code
+        async with Ledger(MemoryLedgerStore(store.tables), **shop.settings) as ledger:
+            assert (await ledger.counts()).waiting == 1
+            assert (await ledger.issue(client, "B", "late")).code

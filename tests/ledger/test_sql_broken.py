@@ -17,12 +17,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
-from support.ledger_rows import BATCH, begin, bring, codes, issue, start
+from support.ledger_rows import BATCH, begin, bring, codes, issue, runtime_at, start
 
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.sql.store import SqlLedger
+from rm_voucher.ledger.process import AttemptTracker
+from rm_voucher.ledger.rules.commands import Claimed
 
 OTHER_PROCESS = """
 import asyncio, sys
@@ -53,13 +54,7 @@ def lock(file: Path) -> Path:
 @pytest.fixture
 def open_ledger(file: Path, time: FakeTime) -> Callable[..., Ledger]:
     def make(**settings: Any) -> Ledger:
-        return Ledger.open(
-            f"sqlite:///{file}",
-            clock=time.clock,
-            monotonic=time.clock,
-            sleep=time.sleep,
-            **settings,
-        )
+        return Ledger.open(f"sqlite:///{file}", runtime=runtime_at(time), **settings)
 
     return make
 
@@ -168,7 +163,7 @@ async def test_file_that_is_damaged(open_ledger, file: Path) -> None:
 async def test_directory_that_is_missing(open_ledger, file: Path, monkeypatch) -> None:
     """The system's word is in the sentence."""
     with pytest.raises(LedgerError, match=r"campaign\.db can't be used: No such file or directory"):
-        await enter(SqlLedger(f"sqlite:///{file.parent}/none/campaign.db"))
+        await enter(Ledger.open(f"sqlite:///{file.parent}/none/campaign.db"))
 
 
 async def test_file_without_a_right_to_write(open_ledger, file: Path, monkeypatch) -> None:
@@ -193,7 +188,10 @@ async def test_database_that_may_not_be_written(open_ledger, file: Path) -> None
         await begin(ledger)
         await issue(ledger, "before", "BEFORE")
         started = await start(ledger, "sent")
-        await ledger._database.write(lambda c: c.exec_driver_sql("PRAGMA query_only = ON") and None)
+        assert isinstance(started, Claimed)
+        await ledger.store._database.write(
+            lambda c: c.exec_driver_sql("PRAGMA query_only = ON") and None
+        )
         with pytest.raises(LedgerError, match="attempt to write a readonly database") as raised:
             await bring(ledger, "sent", started.attempt_id, "SECRET")
         assert "SECRET" not in str(raised.value)
@@ -209,7 +207,7 @@ async def test_disk_is_full(open_ledger, file: Path) -> None:
         def allow(pages: int) -> Callable[[Any], int]:
             return lambda c: c.exec_driver_sql(f"PRAGMA max_page_count = {pages}").scalar()
 
-        await ledger._database.write(allow(1))  # SQLite makes it as many as there are
+        await ledger.store._database.write(allow(1))  # SQLite makes it as many as there are
         results = await asyncio.gather(
             *(issue(ledger, f"request {number}") for number in range(100)), return_exceptions=True
         )
@@ -219,7 +217,7 @@ async def test_disk_is_full(open_ledger, file: Path) -> None:
             "The database can't be used: database or disk is full."
         }
         assert await issue(ledger, "before") == "BEFORE"
-        await ledger._database.write(allow(1_000_000))
+        await ledger.store._database.write(allow(1_000_000))
         for number, result in enumerate(results):
             if isinstance(result, str):
                 assert await issue(ledger, f"request {number}") == result
@@ -269,7 +267,7 @@ async def test_lock_of_another_program_is_waited_for(open_ledger, file: Path) ->
         other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         asked = asyncio.create_task(issue(ledger, "a", "A"))
-        while not ledger._writer._waiting:
+        while not ledger.store._writer._waiting:
             await asyncio.sleep(0)
         timer = threading.Timer(0.05, other.execute, ["ROLLBACK"])
         timer.start()
@@ -306,7 +304,7 @@ async def test_lost_answers_to_commits(open_ledger, monkeypatch: pytest.MonkeyPa
     lost = [0]
     async with open_ledger() as ledger:
         await begin(ledger)
-        dialect = ledger._database._engine.dialect
+        dialect = ledger.store._database._engine.dialect
         real = dialect.do_commit
 
         def commit(connection: object) -> None:
@@ -357,7 +355,7 @@ async def test_lock_is_let_go_when_the_writer_was_cancelled(open_ledger) -> None
     """The end of an event loop cancels all tasks, and the file must be free all the same."""
     ledger = open_ledger()
     await ledger.__aenter__()
-    ledger._writer._task.cancel()
+    ledger.store._writer._task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await ledger.aclose()
     await enter(open_ledger())
@@ -370,7 +368,7 @@ async def test_failure_after_opening_lets_go_of_all(open_ledger, monkeypatch) ->
         raise LedgerError("recovery failed")
 
     with monkeypatch.context() as patched, pytest.raises(LedgerError, match="recovery failed"):
-        patched.setattr(Ledger, "recover", fail)
+        patched.setattr(AttemptTracker, "recover", fail)
         await enter(open_ledger())
     await enter(open_ledger())
 
@@ -388,8 +386,8 @@ async def test_count_of_commits_that_can_not_be_noted(open_ledger, monkeypatch) 
             with pytest.raises(LedgerError, match=r"lock can't be written: No space left"):
                 await start(ledger, "a")
         assert await codes(ledger) == {"a": None}
-        ledger._guard.release()
-        ledger._guard.note(1)
+        ledger.store._guard.release()
+        ledger.store._guard.note(1)
 
 
 async def test_ledger_that_was_never_entered(tmp_path: Path) -> None:

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
-from support.ledger_rows import BATCH, begin, bring, codes, issue, start
+from support.ledger_rows import BATCH, begin, bring, codes, issue, runtime_at, start
 from support.postgres import end_connections, run_sql
 
 from rm_voucher.emulator import Emulator
 from rm_voucher.exceptions import IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.rules.commands import Claimed
-from rm_voucher.ledger.sql.store import SqlLedger
+from rm_voucher.ledger.rules.records import IssueRequest
 from rm_voucher.models import IssuedVoucher
 
 SENDING = [AttemptState.SENDING]
@@ -31,9 +31,7 @@ OPT_IN = "RM_TEST_POSTGRES_RESTART"
 
 @pytest.fixture
 def open_ledger(postgres_ledger_url: str, time: FakeTime) -> Callable[[], Ledger]:
-    return lambda: SqlLedger(
-        postgres_ledger_url, clock=time.clock, monotonic=time.clock, sleep=time.sleep
-    )
+    return lambda: Ledger.open(postgres_ledger_url, runtime=runtime_at(time))
 
 
 async def owner_session(url: str) -> int:
@@ -80,7 +78,7 @@ async def test_workers_do_not_wait_for_each_other_in_a_ring(open_ledger, caplog)
 
         async def both(ledger: Ledger, order: str) -> None:
             for number in range(8):
-                ids = [f"{ledger.owner} {batch} {number}" for batch in order]
+                ids = [f"{ledger.store.owner} {batch} {number}" for batch in order]
                 started = await start(ledger, ids[0], order[0])
                 assert isinstance(started, Claimed)
                 await asyncio.gather(
@@ -117,11 +115,11 @@ async def test_attempts_of_a_worker_that_lives_are_its_own(open_ledger) -> None:
         assert len(await other.attempts(states=SENDING)) == 1
         await other.recover()
         assert len(await other.attempts(states=SENDING)) == 1
-        await dying._database.close()  # as at the end of its process
+        await dying.store._database.close()  # as at the end of its process
         await other.recover()
         assert await other.attempts(states=SENDING) == []
         (ambiguous,) = await other.attempts()
-        assert ambiguous.owner == dying.owner
+        assert ambiguous.owner == dying.store.owner
     await dying.aclose()
 
 
@@ -136,7 +134,7 @@ async def test_owner_lock_survives_a_refused_row_and_a_failed_reading(
         with pytest.raises(LedgerError):
             await start(ledger, "nul \0")
         with pytest.raises(LedgerError):
-            await ledger.read(lambda unit: unit.load_requests(["nul \0"]))
+            await ledger.store.read(lambda unit: unit.load(IssueRequest, ["nul \0"]))
         await issue(ledger, "a")
         assert await owner_session(postgres_ledger_url) == before
 
@@ -159,7 +157,7 @@ async def test_owner_does_not_wait_for_its_own_last_session(open_ledger) -> None
     async with open_ledger() as ledger, open_ledger() as other:
         await begin(ledger)
         assert isinstance(await start(ledger, "a"), Claimed)
-        database = ledger._database
+        database = ledger.store._database
         last, database._writer = database._writer, None
         assert isinstance(await start(ledger, "b"), Claimed)
         await asyncio.to_thread(last.close)
@@ -228,7 +226,7 @@ def cluster() -> Iterator[tuple[str, Callable[[str], None]]]:
 async def test_server_that_restarts_in_a_bulk(cluster) -> None:
     """While it is away everybody waits; nothing is lost, and nothing done twice."""
     url, control = cluster
-    async with SqlLedger(url) as ledger:
+    async with Ledger.open(url) as ledger:
         await begin(ledger)
         names = [f"request {number}" for number in range(3000)]
         limit = asyncio.Semaphore(64)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.doubles import FakeTime
-from support.ledger_rows import begin, issue, start
+from support.ledger_rows import begin, issue, runtime_at, start
 
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import Ledger
@@ -28,13 +30,7 @@ def lock(file: Path) -> Path:
 @pytest.fixture
 def open_ledger(file: Path, time: FakeTime) -> Callable[..., Ledger]:
     def make(**settings: Any) -> Ledger:
-        return Ledger.open(
-            f"sqlite:///{file}",
-            clock=time.clock,
-            monotonic=time.clock,
-            sleep=time.sleep,
-            **settings,
-        )
+        return Ledger.open(f"sqlite:///{file}", runtime=runtime_at(time), **settings)
 
     return make
 
@@ -60,20 +56,24 @@ async def test_older_copy_is_refused(open_ledger, file: Path, tmp_path: Path) ->
             assert "older copy of itself" in str(refused)
             assert await issue(ledger, "old") == "OLD"
     async with open_ledger() as ledger:
-        await begin(ledger, anew=True)
+        await begin(ledger, reset=True)
         await issue(ledger, "new")
     async with open_ledger() as ledger:
         await issue(ledger, "newer")
 
 
-async def test_file_without_its_lock_file_is_refused(open_ledger, lock: Path) -> None:
-    """Nothing can say then that it is not an older copy."""
+async def test_file_without_its_lock_file_is_refused(open_ledger, file: Path, lock: Path) -> None:
+    """It may be an older copy: nothing says otherwise. The column "alarm" has the reason."""
     async with open_ledger() as ledger:
         await begin(ledger)
         await issue(ledger, "old")
     lock.unlink()
     async with open_ledger() as ledger:
         assert isinstance(await start(ledger, "new"), BatchStoppedError)
+        (batch,) = await ledger.batches()
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        rows = database.execute("SELECT key, alarm FROM rm_ledger_batches").fetchall()
+    assert rows == [(batch.key, batch.stop_reason)]
 
 
 async def test_lock_file_without_its_file_is_refused(open_ledger, file: Path, lock: Path) -> None:

@@ -6,7 +6,7 @@ import traceback
 
 import pytest
 from support.fault_stage import until
-from support.ledger_clients import SETTLE_S, B, client_of, place, reported
+from support.ledger_clients import SETTLE_S, B, client_of, ledger_tasks, place, reported
 
 from rm_voucher import (
     BatchStoppedError,
@@ -16,8 +16,8 @@ from rm_voucher import (
     Transport,
 )
 from rm_voucher.emulator import Fault
-from rm_voucher.ledger import AttemptState, Ledger, MemoryLedger
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 from rm_voucher.ledger.rules.records import Code, CodeOrigin, CodeState
 from rm_voucher.ledger.rules.transitions import confirm, end
 
@@ -47,7 +47,7 @@ async def dies_in_flight(there, ledger, name):
     await ledger.__aenter__()
     task = asyncio.create_task(ledger.issue(client, B, name))
     await gate.arrived.wait()
-    for own in (task, *ledger._tasks):
+    for own in (task, *ledger_tasks()):
         own.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
@@ -62,7 +62,7 @@ async def test_clock_set_while_a_process_runs(there, mode, step_s):
         assert (report.not_issued, report.held) == (0, ())
         assert report.adopted == (mode == "exclusive")
         report = await ledger.reconcile(there.client, B, wait=True)
-        assert (report.not_issued, report.alarm) == (0, None)
+        assert (report.not_issued, report.stop_reason) == (0, None)
         assert [list(held.candidates) for held in report.held] == [there.issued] * (
             mode == "shared"
         )
@@ -83,7 +83,7 @@ async def test_clock_set_between_two_processes(there, mode, step_s, ended):
         report = await ledger.reconcile(there.client, B)
         assert (report.not_issued, report.held) == (0, ())
         report = await ledger.reconcile(there.client, B, wait=True)
-        assert (report.not_issued, report.alarm) == (0, None)
+        assert (report.not_issued, report.stop_reason) == (0, None)
         assert (await ledger.counts(B)).assigned == (mode == "exclusive")
         assert (await ledger.counts(B)).unresolved == (mode == "shared")
 
@@ -97,7 +97,7 @@ async def test_clock_that_was_wrong_from_the_beginning(there, step_s):
         await lose(there, ledger, "r")
         report = await ledger.reconcile(there.client, B, wait=True)
         assert (report.not_issued, report.foreign) == (0, 1)
-        assert "while the clock was wrong" in report.alarm
+        assert "while the clock was wrong" in report.stop_reason
         await ledger.resolve(report.held[0].attempt_id, adopt=there.issued[0])
         assert await reported(ledger) == {"r": there.issued[0]}
 
@@ -112,6 +112,16 @@ async def test_process_that_died_in_flight(there):
         assert counts.assigned == 1
         assert there.time.slept == [SETTLE_S]
     assert there.posts == 1
+
+
+async def test_settle_time_of_a_dead_process_begins_on_entry(there):
+    """The time that passes in the next process counts, from its beginning on."""
+    await dies_in_flight(there, there.ledger("shared"), "r")
+    async with there.ledger("shared") as ledger:
+        there.time.now += SETTLE_S - 1
+        assert (await ledger.reconcile(there.client, B)).open == 1
+        there.time.now += 1
+        assert len((await ledger.reconcile(there.client, B)).held) == 1
 
 
 async def test_listing_waits_for_calls_in_flight(there):
@@ -156,13 +166,13 @@ async def test_answer_to_a_call_that_another_process_gave_up(there, done):
     awake.set()
     assert (await task).code == there.issued[0]
     await ledger.aclose()
-    assert there.store.code_of == {"r": there.issued[0]}
+    assert there.tables.code_of == {"r": there.issued[0]}
 
 
-class Failing(MemoryLedger):
-    """Its store can't keep how calls end."""
+class FailingStore(MemoryLedgerStore):
+    """Can't keep how calls end."""
 
-    fails = ()
+    fails: tuple[object, ...] = ()
 
     async def commit(self, transition, item):
         if transition in self.fails:
@@ -172,13 +182,13 @@ class Failing(MemoryLedger):
 
 async def test_answer_that_can_not_be_kept_is_an_unknown_outcome(there):
     """A code that is not durable is shown to nobody; it is found in the listing later."""
-    ledger = Failing(there.store, mode="exclusive", clock=there.time.clock)
-    async with ledger:
-        ledger.fails = (confirm,)
+    store = FailingStore(there.tables)
+    async with there.ledger(store=store) as ledger:
+        store.fails = (confirm,)
         with pytest.raises(OutcomeUnknownError, match="could not keep it") as caught:
             await ledger.issue(there.client, B, "r")
         assert str(caught.value.__cause__) == "the disk is full"
-        ledger.fails = ()
+        store.fails = ()
         await ledger.reconcile(there.client, B)
         assert (await ledger.issue(there.client, B, "r")).code == there.issued[0]
     lines = traceback.TracebackException.from_exception(caught.value, capture_locals=True).format()
@@ -187,9 +197,9 @@ async def test_answer_that_can_not_be_kept_is_an_unknown_outcome(there):
 
 async def test_end_that_can_not_be_kept_leaves_the_attempt_to_recovery(there, caplog):
     """When it can't be kept that a call was refused, it counts as unknown."""
-    ledger = Failing(there.store, mode="exclusive", clock=there.time.clock)
-    async with ledger:
-        ledger.fails = (end,)
+    store = FailingStore(there.tables)
+    async with there.ledger(store=store) as ledger:
+        store.fails = (end,)
         there.emulator.fail_next("issue", "VOUCHER_BATCH_NOT_ENOUGH_QUANTITY")
         with pytest.raises(OutOfStockError):
             await ledger.issue(there.client, B, "r")
@@ -235,7 +245,7 @@ async def test_attempt_that_is_not_sent_is_released(there):
         await ledger.sender.release(B, started.attempt_id)
         assert (await ledger.counts(B)).waiting == 1
         await ledger.recover()
-        assert ledger.sender.live == set()
+        assert await ledger.attempts(B, [AttemptState.SENDING, AttemptState.AMBIGUOUS]) == []
 
 
 async def test_ledger_in_a_file_is_opened_by_its_url(there, tmp_path):
@@ -247,15 +257,15 @@ async def test_ledger_in_a_file_is_opened_by_its_url(there, tmp_path):
         assert await ledger.issue(there.client, B, "r") == voucher
         async with Ledger.open(url, read_only=True) as onlooker:
             assert await reported(onlooker) == {"r": voucher.code}
-            assert [(one.key, one.alarm) for one in await onlooker.batches()] == [(B, None)]
+            assert [(one.key, one.stop_reason) for one in await onlooker.batches()] == [(B, None)]
             with pytest.raises(LedgerError, match="not open for writing"):
                 await onlooker.submit(B, "r2")
 
 
 def test_memory_refuses_a_second_code_for_a_request():
     """As the UNIQUE constraint does in a database."""
-    store = MemoryStore()
-    store.put(Code("c1", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
+    tables = MemoryTables()
+    tables.put(Code("c1", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
     with pytest.raises(LedgerError, match="second code"):
-        store.put(Code("c2", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
-    assert "c1" not in repr(store.codes["c1"])
+        tables.put(Code("c2", B, CodeState.ASSIGNED, CodeOrigin.RESPONSE, 0.0, "r"))
+    assert "c1" not in repr(tables.codes["c1"])

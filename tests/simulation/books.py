@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import (
     OPEN,
-    Attempt,
     AttemptState,
-    Batch,
     Code,
     CodeOrigin,
     CodeState,
-    Request,
+    IssueAttempt,
+    IssueRequest,
     RequestState,
 )
+from rm_voucher.ledger.rules.unit import Row
 
 _OURS = (CodeState.SPARE, CodeState.ASSIGNED)
 _FINAL = (AttemptState.CONFIRMED, AttemptState.REJECTED, AttemptState.WRITTEN_OFF)
@@ -25,8 +26,8 @@ class BrokenPromiseError(Exception):
     """The ledger did what it must never do."""
 
 
-class Books(MemoryStore):
-    """A store that outlives processes, and what is known of the server besides.
+class Books(MemoryTables):
+    """Tables that outlives processes, and what is known of the server besides.
 
     `check` looks at the rows that a transaction touched, and at sums that cost nothing.
     """
@@ -47,33 +48,42 @@ class Books(MemoryStore):
         self.seen: dict[str, str] = {}
         """The code that a caller got for each request."""
         self.broken: list[str] = []
-        self._before: dict[tuple[type, str], Request | Attempt | Code | None] = {}
-        self._rows = {Request: self.requests, Attempt: self.attempts, Code: self.codes}
+        # The rows that a transaction changes, as they were before it.
+        self._requests_before: dict[str, IssueRequest | None] = {}
+        self._attempts_before: dict[str, IssueAttempt | None] = {}
+        self._codes_before: dict[str, Code | None] = {}
 
-    def put(self, row: Batch | Request | Attempt | Code) -> None:
-        kind = type(row)
-        if kind is not Batch:
-            key = row.code if kind is Code else row.id
-            self._before.setdefault((kind, key), self._rows[kind].get(key))
+    def put(self, row: Row) -> None:
+        if isinstance(row, IssueRequest):
+            self._requests_before.setdefault(row.id, self.requests.get(row.id))
+        elif isinstance(row, IssueAttempt):
+            self._attempts_before.setdefault(row.id, self.attempts.get(row.id))
+        elif isinstance(row, Code):
+            self._codes_before.setdefault(row.code, self.codes.get(row.code))
         super().put(row)
 
     def check(self, *, only_asked: bool = False) -> None:
         """Look at what a transaction changed; ``only_asked`` when it did nothing but ask."""
-        before, self._before = self._before, {}
-        batches = {}
-        for (kind, key), old in before.items():
-            row = self._rows[kind][key]
-            batches[row.batch] = None
-            if kind is Request:
-                self._check_request(old, row)
-            elif kind is Attempt:
-                self._check_attempt(old, row)
-                if old is None and only_asked:
-                    self._check_start(row.batch)
-            else:
-                self._check_code(old, row, before)
+        batches: dict[str, None] = {}
+        for name, old_request in self._requests_before.items():
+            request = self.requests[name]
+            batches[request.batch] = None
+            self._check_request(old_request, request)
+        for name, old_attempt in self._attempts_before.items():
+            attempt = self.attempts[name]
+            batches[attempt.batch] = None
+            self._check_attempt(old_attempt, attempt)
+            if old_attempt is None and only_asked:
+                self._check_start(attempt.batch)
+        for name, old_code in self._codes_before.items():
+            code = self.codes[name]
+            batches[code.batch] = None
+            self._check_code(old_code, code)
         for batch in batches:
             self._check_sums(batch)
+        self._requests_before.clear()
+        self._attempts_before.clear()
+        self._codes_before.clear()
 
     def saw(self, request_id: str, code: str) -> None:
         """Note what a caller got."""
@@ -89,19 +99,17 @@ class Books(MemoryStore):
             raise BrokenPromiseError("; ".join(dict.fromkeys(self.broken)))
 
     def open_attempts(self, batch: str) -> int:
-        return sum(
-            len(self.groups[Attempt, batch, s, alone]) for s in OPEN for alone in (True, False)
-        )
+        groups = itertools.product(OPEN, (True, False))
+        return sum(len(self.groups[IssueAttempt, batch, *group]) for group in groups)
 
     def waiting(self, batch: str) -> int:
-        return sum(
-            len(self.groups[Request, batch, RequestState.WAITING, alone]) for alone in (True, False)
-        )
+        group = IssueRequest, batch, RequestState.WAITING
+        return sum(len(self.groups[*group, has_claim]) for has_claim in (True, False))
 
     def spare(self, batch: str) -> int:
-        return len(self.groups[Code, batch, CodeState.SPARE])
+        return len(self.groups[Code, batch, CodeState.SPARE, False])
 
-    def _check_request(self, old: Request | None, row: Request) -> None:
+    def _check_request(self, old: IssueRequest | None, row: IssueRequest) -> None:
         code = self.codes.get(self.code_of.get(row.id, ""))
         if row.state is RequestState.ASSIGNED:
             self.must(
@@ -115,15 +123,15 @@ class Books(MemoryStore):
         if old is not None and old.attempt_id not in (None, row.attempt_id):
             attempt = self.attempts[old.attempt_id]
             still = attempt.state in OPEN and attempt.request_id == row.id
-            self.must(not still, "an open attempt is nobody's, and not loose")
+            self.must(not still, "an open attempt is nobody's, and not detached")
         if row.attempt_id is not None:
             attempt = self.attempts[row.attempt_id]
-            self.must(attempt.request_id == row.id, "two requests rely on one attempt")
+            self.must(attempt.request_id == row.id, "two requests claim one attempt")
             held = row.state is RequestState.UNRESOLVED
             wanted = (AttemptState.UNRESOLVED,) if held else OPEN
-            self.must(attempt.state in wanted, "a request relies on an attempt that has ended")
+            self.must(attempt.state in wanted, "a request claims an attempt that has ended")
 
-    def _check_attempt(self, old: Attempt | None, row: Attempt) -> None:
+    def _check_attempt(self, old: IssueAttempt | None, row: IssueAttempt) -> None:
         if old is not None and old.state in _FINAL and old.state is not row.state:
             late = old.state is AttemptState.WRITTEN_OFF and row.state is AttemptState.CONFIRMED
             self.must(late, "an attempt that had ended came to another end")
@@ -131,24 +139,20 @@ class Books(MemoryStore):
             self.must(not self.may_have_issued[row.id], "what may have issued counts as refused")
         if row.state in OPEN and row.request_id is not None:
             request = self.requests[row.request_id]
-            self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not loose")
+            self.must(request.attempt_id == row.id, "an open attempt is nobody's, and not detached")
 
     def _check_start(self, batch: str) -> None:
-        loose = any(self.groups[Attempt, batch, state, True] for state in OPEN)
-        self.must(not loose, "an attempt was started, though a loose one was there")
+        detached = any(self.groups[IssueAttempt, batch, state, False] for state in OPEN)
+        self.must(not detached, "an attempt was started, though a detached one was there")
         self.must(not self.spare(batch), "an attempt was started, though a spare was there")
 
-    def _check_code(
-        self,
-        old: Code | None,
-        row: Code,
-        before: dict[tuple[type, str], Request | Attempt | Code | None],
-    ) -> None:
+    def _check_code(self, old: Code | None, row: Code) -> None:
         ours = row.state in _OURS
         if ours:
             self.must(self.issued.get(row.code) == row.batch, "a code was not issued by the server")
             self.must(row.code not in self.not_ours, "a code of somebody else's was taken")
         if row.state is CodeState.ASSIGNED:
+            assert row.request_id is not None
             self.must(self.code_of.get(row.request_id) == row.code, "a request has two codes")
             request = self.requests[row.request_id]
             self.must(request.state is RequestState.ASSIGNED, "a code is assigned to who waits")
@@ -159,12 +163,17 @@ class Books(MemoryStore):
         if old is not None and old.state is CodeState.BASELINE:
             self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
         if ours and (old is None or old.state not in _OURS):
-            attempt = before.get((Attempt, row.attempt_id))
-            unawaited = attempt is not None and attempt.state is AttemptState.UNRESOLVED
-            if unawaited and attempt.request_id is not None:
-                request = before.get((Request, attempt.request_id))
-                unawaited = request is None or request.attempt_id != attempt.id
-            self.surplus[row.batch] += unawaited or row.origin is CodeOrigin.LATE
+            self.surplus[row.batch] += self._is_unawaited(row) or row.origin is CodeOrigin.LATE
+
+    def _is_unawaited(self, row: Code) -> bool:
+        """Return whether no request waited for the attempt that brought a code."""
+        attempt = self._attempts_before.get(row.attempt_id or "")
+        if attempt is None or attempt.state is not AttemptState.UNRESOLVED:
+            return False
+        if attempt.request_id is None:
+            return True
+        request = self._requests_before.get(attempt.request_id)
+        return request is None or request.attempt_id != attempt.id
 
     def _check_sums(self, batch: str) -> None:
         coming = self.open_attempts(batch) + self.spare(batch)

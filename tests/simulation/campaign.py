@@ -7,8 +7,8 @@ from typing import Any
 
 import attrs
 from simulation.books import Books, BrokenPromiseError
-from simulation.disk import ATTEMPT, Disk, SimulatedLedger
-from simulation.loop import CrashError, VirtualLoop
+from simulation.disk import ATTEMPT, Disk, open_ledger
+from simulation.loop import CrashError
 from simulation.person import decide
 from simulation.world import KINDS, Network, World
 
@@ -17,6 +17,7 @@ from rm_voucher.bulk.issue import bulk_issue
 from rm_voucher.bulk.results import BulkStatus
 from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
+from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.rules.records import AttemptState, CodeState, RequestState
 
 _MOST_UNCRASHED = 36
@@ -34,7 +35,7 @@ class Campaign:
         baseline: so many were issued before.
         batches: so many there are, each with ``quantity``.
         wall_step_s: by so much the machine's clock is set ahead while a process lives.
-        anew: how many processes read a new baseline, as a share.
+        resets: how many processes read a new baseline, as a share.
         pace_s: the longest time that a worker waits before the next request.
         looks_s: so often the listing is read while requests come in; 0 for when the ledger likes.
         finishes: whether who reads it then issues again to whom it was nothing.
@@ -60,7 +61,7 @@ class Campaign:
     baseline: int = 5
     bulk: bool = False
     wall_step_s: float = 0.0
-    anew: float = 0.0
+    resets: float = 0.0
     kinds: tuple[Fault, ...] = KINDS
     pace_s: float = 0.0
     looks_s: float = 0.0
@@ -143,7 +144,7 @@ class Campaign:
         try:
             async with self._ledger() as ledger:
                 client = self._client()
-                if chance.random() < self.anew:
+                if chance.random() < self.resets:
                     await ledger.baseline(client, chance.choice(self.keys))
                 await (self._issue_in_bulk if self.bulk else self._issue_all)(ledger, client)
                 for key in self.keys:
@@ -152,11 +153,11 @@ class Campaign:
         except VoucherError as exc:
             world.event("process", type(exc).__name__)
 
-    def _ledger(self) -> SimulatedLedger:
-        return SimulatedLedger(self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger)
+    def _ledger(self) -> Ledger:
+        return open_ledger(self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger)
 
     def _client(self) -> Any:
-        return self.world.client(transport=WatchedWire(self.world, self.world.loop))
+        return self.world.client(transport=WatchedWire(self.world))
 
     def _key(self, number: int) -> str:
         return self.keys[number % self.batches]
@@ -182,7 +183,7 @@ class Campaign:
         chance.shuffle(jobs)
         return jobs
 
-    async def _issue_all(self, ledger: SimulatedLedger, client: Any) -> None:
+    async def _issue_all(self, ledger: Ledger, client: Any) -> None:
         jobs = self._jobs()
 
         async def work() -> None:
@@ -198,7 +199,7 @@ class Campaign:
             for _ in range(self.workers):
                 workers.create_task(work())
 
-    async def _look(self, ledger: SimulatedLedger, client: Any, jobs: list[int]) -> None:
+    async def _look(self, ledger: Ledger, client: Any, jobs: list[int]) -> None:
         while jobs:
             await asyncio.sleep(self.looks_s)
             for key in self.keys:
@@ -207,7 +208,7 @@ class Campaign:
                 except VoucherError as exc:
                     self.world.event("look", type(exc).__name__)
 
-    async def _issue(self, ledger: SimulatedLedger, client: Any, number: int) -> None:
+    async def _issue(self, ledger: Ledger, client: Any, number: int) -> None:
         chance, name = self.world.random("worker"), f"r{number}"
         request = self.books.requests.get(name)
         known = request is not None and request.state is not RequestState.FAILED
@@ -223,7 +224,7 @@ class Campaign:
         else:
             self._saw(name, voucher.code)
 
-    async def _ask_for_another(self, ledger: SimulatedLedger, client: Any, number: int) -> None:
+    async def _ask_for_another(self, ledger: Ledger, client: Any, number: int) -> None:
         try:
             await ledger.issue(client, self._key(number), f"r{number}", content="another")
         except VoucherError as exc:
@@ -235,7 +236,7 @@ class Campaign:
         self.books.saw(name, code)
         self.world.event("saw", name, code)
 
-    async def _issue_in_bulk(self, ledger: SimulatedLedger, client: Any) -> None:
+    async def _issue_in_bulk(self, ledger: Ledger, client: Any) -> None:
         chance = self.world.random("bulk")
         for key in self.keys:
             jobs = [number for number in self._jobs() if self._key(number) == key]
@@ -261,7 +262,7 @@ class Campaign:
         else:
             self.world.event("bulk", result.recipient, result.status.value)
 
-    async def _finish(self, ledger: SimulatedLedger, client: Any, key: str) -> None:
+    async def _finish(self, ledger: Ledger, client: Any, key: str) -> None:
         try:
             counts = await ledger.finish(client, key, concurrency=self.workers)
             if counts.unresolved and self.person:
@@ -271,7 +272,7 @@ class Campaign:
         self._note_alarm(key)
 
     def _note_alarm(self, key: str) -> None:
-        alarm = self.books.batches[key].alarm if key in self.books.batches else None
+        alarm = self.books.batches[key].stop_reason if key in self.books.batches else None
         if alarm is not None and not alarm.startswith("its new baseline"):
             self.alarms.append(alarm)
 
@@ -361,10 +362,11 @@ class WatchedWorld(World):
 class WatchedWire(Transport):
     """Holds that what is sent to issue is durable before, and not sent again in doubt."""
 
-    def __init__(self, world: WatchedWorld, loop: VirtualLoop) -> None:
+    def __init__(self, world: WatchedWorld) -> None:
+        assert world.loop is not None
         self._world = world
-        self._loop = loop
-        self._wire = Network(world, loop)
+        self._loop = world.loop
+        self._wire = Network(world, world.loop)
 
     async def send(self, request: Request) -> Response:
         if request.operation != "issue":

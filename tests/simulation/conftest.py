@@ -11,7 +11,7 @@ from simulation.world import World
 def nothing_leaks(monkeypatch, caplog):
     """Whatever a test abandoned, nobody complains of it when it is collected: no warning, no log,
     no error of a finalizer."""
-    complaints = []
+    complaints: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", complaints.append)
     gc.freeze()  # what was there before is not looked through
     yield

@@ -1,4 +1,4 @@
-"""A ledger on a simulated disk: commits take time, fail, and can be cut off by a crash."""
+"""A ledger's store on a simulated disk: commits take time, fail, and are cut off by a crash."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from simulation.loop import VirtualLoop
 from simulation.world import World
 
 from rm_voucher.exceptions import LedgerError
-from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.memory import MemoryUnitOfWork
-from rm_voucher.ledger.sender import Sender
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryUnitOfWork
+from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.runtime import Runtime
 
 ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
-"""The attempt whose call is made."""
+"""The attempt that a task has claimed, whose call it makes."""
 
 _GROUPS = (1, 2, 5, 20, 512)
 
@@ -57,30 +58,20 @@ class Disk:
         return self.crash_in == 0
 
 
-class _WatchedSender(Sender):
-    """Says of which attempt a call is."""
-
-    async def send(self, client: Any, call: Any, request_id: str, attempt_id: str) -> Any:
-        token = ATTEMPT.set(attempt_id)
-        try:
-            return await super().send(client, call, request_id, attempt_id)
-        finally:
-            ATTEMPT.reset(token)
+def open_ledger(disk: Disk, **settings: Any) -> Ledger:
+    """Return the ledger of the process that runs."""
+    clock = disk.world.clock
+    runtime = Runtime(clock=clock.wall, monotonic=clock.monotonic)
+    return Ledger(SimulatedStore(disk), **{"runtime": runtime, **settings})
 
 
-class SimulatedLedger(MemoryLedger):
-    """The ledger of one process. Like that on SQL, it commits what many want in one go."""
+class SimulatedStore(MemoryLedgerStore):
+    """The store of one process. Like that in SQL, it commits what many want in one go."""
 
-    def __init__(self, disk: Disk, **settings: Any) -> None:
-        chance = disk.world.random("ids")
-        settings = {
-            "clock": disk.world.clock.wall,
-            "monotonic": disk.world.clock.monotonic,
-            "make_id": lambda: f"{chance.getrandbits(64):016x}",
-            **settings,
-        }
-        super().__init__(disk.books, **settings)
-        self.sender = _WatchedSender(self)
+    def __init__(self, disk: Disk) -> None:
+        owner = f"{disk.world.random('ids').getrandbits(64):016x}"
+        super().__init__(disk.books, owner=owner)
+        assert disk.world.loop is not None
         self._disk = disk
         self._loop: VirtualLoop = disk.world.loop
         self._queue: list[tuple[Any, Any, asyncio.Future[Any]]] = []
@@ -90,11 +81,14 @@ class SimulatedLedger(MemoryLedger):
         future = self._loop.create_future()
         self._queue.append((transition, item, future))
         self._begin()
-        return await future
+        result = await future
+        if isinstance(result, Claimed):
+            ATTEMPT.set(result.attempt_id)
+        return result
 
     async def read(self, reading: Any) -> Any:
         await asyncio.sleep(self._disk.latency())
-        found = reading(MemoryUnitOfWork(self.store, self.owner))
+        found = reading(MemoryUnitOfWork(self.tables, self.owner))
         await asyncio.sleep(self._disk.latency())
         return found
 
@@ -127,7 +121,7 @@ class SimulatedLedger(MemoryLedger):
 
     def _transact(self, group: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Run items in one transaction, those of one kind together; look at what came of it."""
-        books, unit = self._disk.books, MemoryUnitOfWork(self.store, self.owner)
+        books, unit = self._disk.books, MemoryUnitOfWork(self.tables, self.owner)
         kinds: dict[Any, list[int]] = {}
         for number, (transition, _) in enumerate(group):
             kinds.setdefault(transition, []).append(number)
@@ -150,7 +144,7 @@ class SimulatedLedger(MemoryLedger):
         return results, unit.assigned
 
     def _answer(self, group: list[Any], results: list[Any], assigned: list[Any]) -> None:
-        self.tell(assigned)
+        self.notify(assigned)
         for (_, _, future), result in zip(group, results, strict=True):
             if future.done():
                 pass

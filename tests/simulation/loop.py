@@ -6,9 +6,11 @@ Nothing waits, nothing has threads, and the same steps come in the same order in
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context
 from typing import Any, NoReturn, TypeVar
+from weakref import WeakSet
 
 from simulation.clock import VirtualClock
 
@@ -36,6 +38,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     It stands on asyncio's inner `_run_once`, `_ready`, `_asyncgens` and `_asyncgen_finalizer_hook`,
     because a selector can neither see what happens outside of the process nor stop within a turn.
     """
+
+    # What asyncio's own loop has, and keeps to itself.
+    _ready: deque[asyncio.Handle]
+    _asyncgens: WeakSet[AsyncGenerator[Any, Any]]
+    _check_thread: Callable[[], None]
 
     def __init__(self, clock: VirtualClock) -> None:
         super().__init__()
@@ -90,12 +97,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
                     task.cancel()
                 await asyncio.wait(rest)
 
-    # What asyncio asks of an event loop.
+    # What asyncio asks of an event loop, as far as it is used: hence the narrower signatures.
 
     def time(self) -> float:
         return self.clock.now
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., object],
@@ -110,13 +117,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def _ring(self, timer: asyncio.TimerHandle) -> None:
         self._ready.append(timer)
 
-    def create_task(self, coro: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
+    def create_task(  # type: ignore[override]
+        self, coro: Coroutine[Any, Any, T], **options: Any
+    ) -> asyncio.Task[T]:
         task = super().create_task(coro, **options)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
         return task
 
-    def call_soon_threadsafe(self, *args: Any, **options: Any) -> asyncio.Handle:
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, *args: Any, **options: Any
+    ) -> asyncio.Handle:
         self._check_thread()
         return self.call_soon(*args, **options)
 
@@ -131,7 +142,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if self.dead:
             _close_generator(agen)
         else:
-            super()._asyncgen_finalizer_hook(agen)
+            super()._asyncgen_finalizer_hook(agen)  # type: ignore[misc]
 
     def _run_once(self) -> None:
         ready, clock = self._ready, self.clock
@@ -157,7 +168,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _waiting(self) -> str:
         return ", ".join(
-            f"{task.get_name()} ({task.get_coro().__qualname__})"
+            f"{task.get_name()} ({_name(task.get_coro())})"
             for task in self._tasks
             if not task.done()
         )
@@ -183,7 +194,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             asyncio._set_running_loop(None)
 
 
-def _close(coro: Coroutine[Any, Any, Any]) -> None:
+def _name(of: Any) -> str:
+    return str(of.__qualname__)
+
+
+def _close(coro: Any) -> None:
     for _ in range(_MOST_AWAITS_WHEN_CLOSED):
         try:
             coro.close()
@@ -192,7 +207,7 @@ def _close(coro: Coroutine[Any, Any, Any]) -> None:
         except (*_RAISED_BY_THE_DEAD, CrashError):
             pass
         return
-    raise AssertionError(f"{coro.__qualname__} can't be closed: it awaits again and again")
+    raise AssertionError(f"{_name(coro)} can't be closed: it awaits again and again")
 
 
 def _close_generator(agen: AsyncGenerator[Any, Any]) -> None:
@@ -203,4 +218,4 @@ def _close_generator(agen: AsyncGenerator[Any, Any]) -> None:
             closing.throw(CrashError())
     except (*_RAISED_BY_THE_DEAD, CrashError):  # StopIteration, when it has ended
         return
-    raise AssertionError(f"{agen.__qualname__} can't be closed: it awaits again and again")
+    raise AssertionError(f"{_name(agen)} can't be closed: it awaits again and again")

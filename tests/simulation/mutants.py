@@ -1,21 +1,37 @@
 """What is wrong on purpose: each changes the package while a test runs, and does nothing else."""
 
 import asyncio
+from typing import cast
+
+import attrs
+from simulation.disk import ATTEMPT, SimulatedStore
 
 from rm_voucher import IssuedVoucher
 from rm_voucher.calls import caller, outcomes
-from rm_voucher.ledger import ledger as base
+from rm_voucher.calls.call import Call
+from rm_voucher.ledger import ledger as ledger_module
 from rm_voucher.ledger import reconcile
-from rm_voucher.ledger import sender as sending
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger.memory import MemoryTables
+from rm_voucher.ledger.process import LedgerClock
+from rm_voucher.ledger.reconcile import Reconciler
 from rm_voucher.ledger.rules import changes, settling, transitions
-from rm_voucher.ledger.rules.commands import Claimed, Listed
-from rm_voucher.ledger.rules.records import AttemptState, CodeOrigin, CodeState
+from rm_voucher.ledger.rules.commands import Ask, Claimed, Listed
+from rm_voucher.ledger.rules.matching import Evidence
+from rm_voucher.ledger.rules.records import (
+    AttemptState,
+    Code,
+    CodeOrigin,
+    CodeState,
+    IssueRequest,
+    RequestState,
+)
 from rm_voucher.ledger.rules.transitions import ask, confirm
+from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.sender import Sender
 
 
 def repeat_the_unknown(patch):
-    patch.setattr(caller.Call, "may_repeat_after", lambda call, error: True)
+    patch.setattr(Call, "may_repeat_after", lambda call, error: True)
 
 
 def server_error_proves_nothing_was_done(patch):
@@ -27,70 +43,66 @@ def server_error_proves_nothing_was_done(patch):
 
 
 def unknown_is_refused(patch):
-    async def doubt(sender, client, batch_key, attempt_id):
+    async def end_unknown(sender, client, batch_key, attempt_id):
         await sender._end(batch_key, attempt_id, AttemptState.REJECTED)
 
-    patch.setattr(sending.Sender, "_doubt", doubt)
+    patch.setattr(Sender, "_end_unknown", end_unknown)
 
 
 def adopt_what_is_in_flight(patch):
-    async def go_on(ledger, batch_key):
+    async def go_on(reconciler, batch_key):
         pass
 
-    def trade(unit, code, attempt, at):
+    def swap(unit, code, attempt, at):
         changes.close(unit, attempt, AttemptState.CONFIRMED, at)
 
-    patch.setattr(reconcile, "_until_ended", go_on)
-    patch.setattr(transitions, "_trade", trade)
+    patch.setattr(Reconciler, "_until_ended", go_on)
+    patch.setattr(transitions, "_swap", swap)
 
 
 def send_before_it_is_durable(patch):
-    right = sending.Sender.ask
+    right = Sender.ask
 
     async def ask_later(sender, batch_key, content, request_id, *, may_start=True):
-        if not may_start or request_id in sender._ledger.store.requests:
+        store = sender._store
+        if not may_start or request_id in store.tables.requests:
             return await right(sender, batch_key, content, request_id, may_start=may_start)
-        ledger = sender._ledger
-        attempt_id = f"{ledger.owner}-{next(sender._numbers):07}"
-        sender.live.add(attempt_id)
-        item = sending.Ask(
+        attempt_id = f"{store.owner}-{next(sender._numbers):07}"
+        sender._tracker.sending.add(attempt_id)
+        item = Ask(
             batch=batch_key,
             request_id=request_id,
             content=content,
             attempt_id=attempt_id,
-            owner=ledger.owner,
-            at=ledger.now(),
+            owner=store.owner,
+            at=sender._clock.latest_now(),
         )
-        ledger.start(ledger.commit(ask, item))
+        sender._tasks.start(store.commit(ask, item))
+        ATTEMPT.set(attempt_id)
         return Claimed(attempt_id)
 
-    patch.setattr(sending.Sender, "ask", ask_later)
+    patch.setattr(Sender, "ask", ask_later)
 
 
 def tell_before_it_is_durable(patch):
-    right = base.Ledger.commit
+    right = SimulatedStore.commit
 
-    def wrap(commit):
-        async def commit_later(ledger, transition, item):
-            if transition is not confirm:
-                return await commit(ledger, transition, item)
-            ledger.start(commit(ledger, transition, item))
-            return IssuedVoucher(code=item.code, qr_url=item.qr_url)
+    async def commit_later(store, transition, item):
+        if transition is not confirm:
+            return await right(store, transition, item)
+        later.add(asyncio.create_task(right(store, transition, item)))
+        return IssuedVoucher(code=item.code, qr_url=item.qr_url)
 
-        return commit_later
-
-    from simulation.disk import SimulatedLedger
-
-    assert SimulatedLedger.commit is not right
-    patch.setattr(SimulatedLedger, "commit", wrap(SimulatedLedger.commit))
+    later = set()
+    patch.setattr(SimulatedStore, "commit", commit_later)
 
 
 def skip_the_baseline(patch):
-    async def read_nothing(ledger, client, batch_key, *, anew=False):
-        item = Listed(batch=batch_key, at=ledger.now(), last=True)
-        await ledger.commit(settling.list_codes, item)
+    async def read_nothing(reconciler, client, batch_key, *, reset=False):
+        item = Listed(batch=batch_key, at=reconciler._clock.latest_now(), last=True)
+        await reconciler._store.commit(settling.list_codes, item)
 
-    patch.setattr(reconcile, "read_baseline", read_nothing)
+    patch.setattr(Reconciler, "read_baseline", read_nothing)
 
 
 def drop_the_shield(patch):
@@ -101,7 +113,7 @@ def drop_the_shield(patch):
         def shield(self, task):
             return task
 
-    patch.setattr(base, "asyncio", Unshielded())
+    patch.setattr(ledger_module, "asyncio", Unshielded())
 
 
 class _Without:
@@ -121,23 +133,25 @@ def _serve_without(patch, name):
     patch.setattr(
         transitions,
         "_serve",
-        lambda unit, batch, waiting: right(_Without(unit, name), batch, waiting),
+        lambda unit, batch, waiting: right(
+            cast("UnitOfWork", _Without(unit, name)), batch, waiting
+        ),
     )
 
 
 def ignore_spares(patch):
-    _serve_without(patch, "spares")
+    _serve_without(patch, "find_spares")
 
 
-def ignore_loose_attempts(patch):
-    _serve_without(patch, "loose")
+def ignore_detached_attempts(patch):
+    _serve_without(patch, "find_detached")
 
 
-def forget_what_relied(patch):
+def forget_the_claim(patch):
     """A request that gets another code leaves its attempt as if it still waited for it."""
 
     def give(unit, code, request):
-        request.state, request.attempt_id = base.RequestState.ASSIGNED, None
+        request.state, request.attempt_id = RequestState.ASSIGNED, None
         code.state, code.request_id = CodeState.ASSIGNED, request.id
         unit.save(request)
         unit.save(code)
@@ -156,38 +170,37 @@ def recover_as_not_sent(patch):
 
 
 def conclude_at_once(patch):
-    async def wait_for_nothing(ledger, batch_key):
+    async def wait_for_nothing(reconciler, batch_key):
         pass
 
-    patch.setattr(reconcile, "_ripen", wait_for_nothing)
-    patch.setattr(
-        reconcile, "_ripe", lambda ledger, attempts, begun: frozenset(a.id for a in attempts)
-    )
+    def all_of_them(reconciler, attempts, begun):
+        return frozenset(attempt.id for attempt in attempts)
+
+    patch.setattr(Reconciler, "_ripen", wait_for_nothing)
+    patch.setattr(Reconciler, "_ripe", all_of_them)
 
 
 def believe_an_incomplete_listing(patch):
-    right = reconcile.Evidence
-
     def evidence(**fields):
-        return right(**{**fields, "complete": True})
+        return Evidence(**{**fields, "complete": True})
 
     patch.setattr(reconcile, "Evidence", evidence)
 
 
 def measure_by_the_wall_clock(patch):
-    right = base.Ledger.__init__
+    right = LedgerClock.__init__
 
-    def init(ledger, **settings):
-        right(ledger, **{**settings, "monotonic": settings["clock"]})
+    def init(clock, runtime):
+        right(clock, attrs.evolve(runtime, monotonic=runtime.clock))
 
-    patch.setattr(base.Ledger, "__init__", init)
+    patch.setattr(LedgerClock, "__init__", init)
 
 
 def give_to_nobody(patch):
     def take(unit, found, attempt, *, origin, ended, at):
-        code = unit.codes([found.code]).get(found.code)
+        code = unit.get(Code, [found.code]).get(found.code)
         if code is None:
-            code = changes.Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
+            code = Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
             unit.add(code)
         code.attempt_id = attempt.id
         changes.close(unit, attempt, ended, at)
@@ -210,17 +223,17 @@ def give_a_second_code(patch):
     """What comes late goes to who asked for it first, and no constraint holds that off."""
     patch.setattr(
         changes,
-        "relying",
-        lambda unit, attempt: unit.requests([attempt.request_id]).get(attempt.request_id),
+        "claimant",
+        lambda unit, attempt: unit.get(IssueRequest, [attempt.request_id]).get(attempt.request_id),
     )
-    right = MemoryStore.put
+    right = MemoryTables.put
 
     def put(store, row):
         if getattr(row, "code", None) is not None:
             store.code_of.pop(row.request_id, None)
         right(store, row)
 
-    patch.setattr(MemoryStore, "put", put)
+    patch.setattr(MemoryTables, "put", put)
 
 
 def adopt_unseen(patch):
@@ -245,4 +258,4 @@ def adopt_unseen(patch):
 
 
 def ignore_the_content(patch):
-    patch.setattr(base, "digest", lambda content: "")
+    patch.setattr(ledger_module, "digest", lambda content: "")

@@ -5,6 +5,7 @@ times. What is held during a run is in `books`; here is what its end must be.
 """
 
 import os
+from typing import Any
 
 import pytest
 from simulation.campaign import Campaign
@@ -16,7 +17,7 @@ CHUNK = 5
 OTHERS = max(1, SEEDS // 50)
 FIRST_LATE = 60  # of the seeds before, none issues too much
 
-VARIED = {
+VARIED: dict[str, dict[str, Any]] = {
     "shared": {"mode": "shared"},
     "shared with another issuer": {"mode": "shared", "foreign": 25},
     "in bulk": {"bulk": True},

@@ -30,7 +30,9 @@ def campaign(seed):
     """Issue to some recipients through faults and crashes; return the world, the codes that
     arrived, and what the attempts ended with."""
     world = World(seed, fault_rate=0.3)
-    recipients, codes, ends = list(range(ISSUES)), [], Counter()
+    recipients: list[int] = list(range(ISSUES))
+    codes: list[str] = []
+    ends: Counter[str | None] = Counter()
 
     def watch(_):
         return lambda result: ends.update([result.error])
@@ -194,7 +196,9 @@ def test_same_seed_same_run_in_another_interpreter():
 def test_campaigns_meet_everything_and_nothing_is_unaccounted_for():
     """In each run what the server issued either arrived or is known to be undelivered; over all of
     them every fault was met, no connection was to be had at times, and most got their voucher."""
-    met, ends, arrived = set(), Counter(), 0
+    met: set[Fault] = set()
+    ends: Counter[str | None] = Counter()
+    arrived = 0
     for seed in SEEDS:
         world, codes, ends_of_one = campaign(seed)
         assert sorted(world.emulator.issued("B")) == sorted([*codes, *world.emulator.undelivered])

@@ -7,6 +7,8 @@ import pytest
 from simulation.clock import VirtualClock
 from simulation.loop import CrashError, DeadlockError, VirtualLoop
 
+from rm_voucher import VoucherClient
+
 
 def test_time_jumps_to_the_next_timer(world):
     """Two sleeps of hours end in their order, each at exactly its instant, and nobody waits."""
@@ -47,7 +49,7 @@ def test_time_is_not_moved_by_timers_that_ring_for_nobody(world):
 
 def test_time_stands_still_while_a_process_is_busy(world):
     """What is due at this instant happens though tasks are ready, and nothing later does."""
-    rung = []
+    rung: list[str] = []
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -64,7 +66,7 @@ def test_time_stands_still_while_a_process_is_busy(world):
 
 def test_timers_of_one_instant_ring_in_their_order(world):
     """What falls due at the same instant happens in the order in which it was asked for."""
-    order = []
+    order: list[int] = []
 
     async def main():
         for number in range(20):
@@ -162,14 +164,15 @@ def test_crash_lets_no_finally_reach_the_outside(world):
     """What `finally` blocks, generators and context managers of a dead process do is over when its
     run is, and taken by nobody: no event, no request, no timer, no task."""
     said, kept, before = [], [], []
+    clients: list[VoucherClient] = []
 
     async def last_words(name):
         said.append(name)
         world.event(name)
-        later = asyncio.create_task(client.issue("B"))
+        later = asyncio.create_task(clients[0].issue("B"))
         asyncio.get_running_loop().call_later(1, said.append, "timer")
         with contextlib.suppress(CrashError):
-            await client.issue("B")
+            await clients[0].issue("B")
         await asyncio.wait([later], timeout=3)
         said.append("went on")
 
@@ -195,16 +198,14 @@ def test_crash_lets_no_finally_reach_the_outside(world):
                     await last_words("second")
 
     async def main():
-        nonlocal client
-        client = world.client()
-        await client.issue("B")
+        clients.append(world.client())
+        await clients[0].issue("B")
         before.extend([world.digest(), world.emulator.requests["issue"]])
         async with asyncio.timeout(500), asyncio.TaskGroup() as group:
             group.create_task(holder())
             group.create_task(dropper())
             group.create_task(asyncio.sleep(1000))
 
-    client = None
     with pytest.raises(CrashError):
         world.run(main, crash_after_s=100)
     assert said == ["first", "second", "dropped", "kept"]
@@ -281,7 +282,9 @@ def test_loop_in_a_clock_of_its_own():
     loop = VirtualLoop(VirtualClock())
 
     async def main():
-        loop.call_soon_threadsafe(asyncio.current_task().cancel)
+        task = asyncio.current_task()
+        assert task is not None
+        loop.call_soon_threadsafe(task.cancel)
         with pytest.raises(asyncio.CancelledError):
             await asyncio.sleep(1)
         return loop.time()

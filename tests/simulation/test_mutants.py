@@ -1,6 +1,8 @@
 """The simulation notices what is wrong: each mutant breaks a promise within a few seeds, and
 without it the same seeds pass."""
 
+from typing import Any
+
 import pytest
 from simulation import mutants
 from simulation.books import Books, BrokenPromiseError
@@ -11,12 +13,18 @@ from rm_voucher.emulator import Fault
 from rm_voucher.ledger.memory import MemoryUnitOfWork
 from rm_voucher.ledger.rules import transitions
 from rm_voucher.ledger.rules.commands import Ask
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch
+from rm_voucher.ledger.rules.records import AttemptState, Batch, IssueAttempt
 
 SEEDS = range(12)
-QUICK = {"requests": 60, "fault_rate": 0.4, "crashes": 2, "workers": 16, "duplicates": 0.3}
-PACED = {**QUICK, "pace_s": 10.0, "looks_s": 3.0, "requests": 150, "crashes": 1}
-LATE = {  # so that spares and loose attempts are there while requests come in
+QUICK: dict[str, Any] = {
+    "requests": 60,
+    "fault_rate": 0.4,
+    "crashes": 2,
+    "workers": 16,
+    "duplicates": 0.3,
+}
+PACED: dict[str, Any] = {**QUICK, "pace_s": 10.0, "looks_s": 3.0, "requests": 150, "crashes": 1}
+LATE: dict[str, Any] = {  # so that spares and detached attempts are there while requests come in
     **PACED,
     "requests": 80,
     "crashes": 0,
@@ -29,10 +37,10 @@ LATE = {  # so that spares and loose attempts are there while requests come in
     "settle_s": 3.0,
     "ledger": {"skew_s": 0.1},
 }
-LAGGING = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
+LAGGING: dict[str, Any] = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.0, "crashes": 0}
 
 # A listing that is often read while calls are in flight.
-HURRIED = {**QUICK, "crashes": 0, "lag_s": 0.0, "pace_s": 3.0, "looks_s": 0.5}
+HURRIED: dict[str, Any] = {**QUICK, "crashes": 0, "lag_s": 0.0, "pace_s": 3.0, "looks_s": 0.5}
 
 CAUGHT = {
     mutants.repeat_the_unknown: QUICK,
@@ -44,8 +52,8 @@ CAUGHT = {
     mutants.skip_the_baseline: QUICK,
     mutants.drop_the_shield: {**QUICK, "cancels": 0.5},
     mutants.ignore_spares: LATE,
-    mutants.ignore_loose_attempts: LATE,
-    mutants.forget_what_relied: LATE,
+    mutants.ignore_detached_attempts: LATE,
+    mutants.forget_the_claim: LATE,
     mutants.recover_as_not_sent: QUICK,
     mutants.conclude_at_once: QUICK,
     mutants.believe_an_incomplete_listing: LAGGING,
@@ -94,14 +102,14 @@ def test_mutant_breaks_a_promise(mutant, monkeypatch):
     pytest.fail("nothing noticed it")
 
 
-def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
-    """Who starts an attempt where a loose one is there breaks a promise, in a single transaction
-    too: campaigns have loose ones for moments only."""
+def test_ignoring_a_detached_attempt_is_noticed(monkeypatch):
+    """Who starts an attempt where a detached one is there breaks a promise, in a single transaction
+    too: campaigns have detached ones for moments only."""
 
-    def ask_beside_a_loose_one():
+    def ask_beside_a_detached_one():
         books = Books()
         books.put(Batch("B", baseline_at=0.0))
-        books.put(Attempt("loose", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
+        books.put(IssueAttempt("detached", "B", None, "owner", AttemptState.AMBIGUOUS, 0.0))
         unit = MemoryUnitOfWork(books)
         item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
         transitions.ask(unit, [item])
@@ -109,9 +117,9 @@ def test_ignoring_a_loose_attempt_is_noticed(monkeypatch):
         books.check(only_asked=True)
         return books.broken
 
-    assert ask_beside_a_loose_one() == []
-    mutants.ignore_loose_attempts(monkeypatch)
-    assert "an attempt was started, though a loose one was there" in ask_beside_a_loose_one()
+    assert ask_beside_a_detached_one() == []
+    mutants.ignore_detached_attempts(monkeypatch)
+    assert "an attempt was started, though a detached one was there" in ask_beside_a_detached_one()
 
 
 def test_settling_shorter_than_the_servers_delay_is_noticed():
@@ -122,7 +130,7 @@ def test_settling_shorter_than_the_servers_delay_is_noticed():
 def test_foreign_issuer_in_an_exclusive_batch_is_an_alarm():
     """Where no call is in doubt, a code of somebody else's stops the batch and is kept from all."""
     for seed in range(3):
-        calm = {**QUICK, "fault_rate": 0.0, "crashes": 0, "failed_rate": 0.0}
+        calm: dict[str, Any] = {**QUICK, "fault_rate": 0.0, "crashes": 0, "failed_rate": 0.0}
         campaign = Campaign(seed=seed, foreign=20, **calm).run()
         assert "issued by somebody else" in campaign.alarms[0]
         assert campaign.over_issued() == 0

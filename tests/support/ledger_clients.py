@@ -11,8 +11,10 @@ from support.fault_stage import ME
 
 from rm_voucher import Request, Response, RetryPolicy, Transport, VoucherClient
 from rm_voucher.emulator import Emulator, Guesses
-from rm_voucher.ledger import MemoryLedger
-from rm_voucher.ledger.memory import MemoryStore
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
+from rm_voucher.ledger.store import LedgerStore
+from rm_voucher.runtime import Runtime
 
 B = "B"
 SETTLE_S = 300.0
@@ -42,21 +44,21 @@ class Place:
     time: FakeTime
     emulator: Emulator
     client: VoucherClient
-    store: MemoryStore = attrs.field(factory=MemoryStore)
+    tables: MemoryTables = attrs.field(factory=MemoryTables)
     wall_ahead_s: float = 0.0
     """How far this machine's clock is ahead of the server's."""
 
-    def ledger(self, mode: str = "exclusive", **options: Any) -> MemoryLedger:
+    def ledger(
+        self, mode: str = "exclusive", *, store: LedgerStore | None = None, **options: Any
+    ) -> Ledger:
         """Return a ledger on what the last one left, as after a restart."""
-        return MemoryLedger(
-            self.store,
-            mode=mode,
-            settle_s=SETTLE_S,
+        given: dict[str, Any] = {"mode": mode, "settle_s": SETTLE_S, **options}
+        runtime = Runtime(
             clock=lambda: self.time.now + self.wall_ahead_s,
             monotonic=self.time.clock,
             sleep=self.time.sleep,
-            **options,
         )
+        return Ledger(store or MemoryLedgerStore(self.tables), runtime=runtime, **given)
 
     def gate(self, operation: str = "issue") -> tuple[Gate, VoucherClient]:
         """Return a client whose answers are held back."""
@@ -94,7 +96,12 @@ def place(time: FakeTime, *, quantity: int = 100, **guesses: Any) -> Place:
     return Place(time, emulator, client_of(emulator, time))
 
 
-async def reported(ledger: MemoryLedger) -> dict[str, str]:
+def ledger_tasks() -> list[asyncio.Task[Any]]:
+    """Return the tasks of all ledgers: calls, and listings that are read beside them."""
+    return [task for task in asyncio.all_tasks() if task.get_name() == "rm-voucher ledger"]
+
+
+async def reported(ledger: Ledger) -> dict[str, str]:
     """Return each request's code, or its state."""
     return {
         request.id: str(request.state) if voucher is None else voucher.code

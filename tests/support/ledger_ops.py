@@ -21,6 +21,7 @@ from rm_voucher.ledger.rules.commands import (
     Resolve,
     Settlement,
 )
+from rm_voucher.ledger.rules.records import Code, IssueAttempt
 from rm_voucher.ledger.rules.settling import list_codes, recover, resolve, settle
 from rm_voucher.ledger.rules.transitions import ask, confirm, end
 
@@ -44,7 +45,7 @@ class Acting:
 
     async def _once(self, transition: Any, item: Any) -> Any:
         try:
-            return await self.ledger.commit(transition, item)
+            return await self.ledger.store.commit(transition, item)
         except LedgerError as exc:  # a store may raise what it finds in a result's place
             return exc
 
@@ -58,7 +59,7 @@ class Acting:
 
     async def ask(self, request_id: str, attempt_id: str = "", **options: Any) -> Any:
         """Ask; what is started is an attempt named after the request."""
-        fields = {"batch": B, "content": "", "owner": self.ledger.owner, **options}
+        fields = {"batch": B, "content": "", "owner": self.ledger.store.owner, **options}
         attempt_id = attempt_id or f"a-{request_id}"
         item = Ask(request_id=request_id, attempt_id=attempt_id, at=self.at(), **fields)
         return await self.commit(ask, item)
@@ -100,18 +101,19 @@ class Acting:
         return await self.commit(resolve, item)
 
     async def recover(self, *, own: str) -> Any:
-        sending = await self.attempts(AttemptState.SENDING)
-        return await self.commit(recover, Recover(attempts=tuple(sending), own=own, at=self.at()))
+        ids = tuple(attempt.id for attempt in await self.attempts(AttemptState.SENDING))
+        item = Recover(batch=B, attempt_ids=ids, own=own, at=self.at())
+        return await self.commit(recover, item)
 
     async def attempts(self, *states: AttemptState) -> list[Any]:
         return await self.ledger.attempts(B, states)
 
     async def state_of(self, name: str) -> AttemptState:
-        found = await self.ledger.read(lambda unit: unit.load_attempts([f"a-{name}"]))
+        found = await self.ledger.store.read(lambda unit: unit.load(IssueAttempt, [f"a-{name}"]))
         return found[0].state
 
     async def code_row(self, code: str) -> Any:
-        (row,) = await self.ledger.read(lambda unit: unit.load_codes([code]))
+        (row,) = await self.ledger.store.read(lambda unit: unit.load(Code, [code]))
         return row
 
     async def who(self) -> dict[str, str]:

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import secrets
 
+from support.doubles import FakeTime
+
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm, Listed, Pending
 from rm_voucher.ledger.rules.settling import list_codes
 from rm_voucher.ledger.rules.transitions import ask, confirm
 from rm_voucher.models import IssuedVoucher
+from rm_voucher.runtime import Runtime
 
 BATCH = "BATCH"
 
 
-async def begin(ledger: Ledger, batch: str = BATCH, *, anew: bool = False) -> None:
+def runtime_at(time: FakeTime) -> Runtime:
+    """Return what a ledger needs to live in that time."""
+    return Runtime(clock=time.clock, monotonic=time.clock, sleep=time.sleep)
+
+
+async def begin(ledger: Ledger, batch: str = BATCH, *, reset: bool = False) -> None:
     """Read the baseline of a batch of which nothing was issued."""
-    item = Listed(batch=batch, at=ledger.now(), last=True, anew=anew)
-    assert await ledger.commit(list_codes, item) is None
+    item = Listed(batch=batch, at=ledger.clock.latest_now(), last=True, reset=reset)
+    assert await ledger.store.commit(list_codes, item) is None
 
 
 async def start(
@@ -28,10 +36,10 @@ async def start(
         request_id=request_id,
         content="",
         attempt_id=secrets.token_hex(6),
-        owner=ledger.owner,
-        at=ledger.now(),
+        owner=ledger.store.owner,
+        at=ledger.clock.latest_now(),
     )
-    return await ledger.commit(ask, item)
+    return await ledger.store.commit(ask, item)
 
 
 async def bring(
@@ -44,9 +52,9 @@ async def bring(
         attempt_id=attempt_id,
         code=code,
         qr_url=None,
-        at=ledger.now(),
+        at=ledger.clock.latest_now(),
     )
-    return await ledger.commit(confirm, item)
+    return await ledger.store.commit(confirm, item)
 
 
 async def issue(ledger: Ledger, request_id: str, code: str = "", batch: str = BATCH) -> str:
@@ -62,5 +70,6 @@ async def issue(ledger: Ledger, request_id: str, code: str = "", batch: str = BA
 async def codes(ledger: Ledger, batch: str = BATCH) -> dict[str, str | None]:
     """Return each request's code."""
     return {
-        request.id: voucher and voucher.code async for request, voucher in ledger.requests(batch)
+        request.id: None if voucher is None else voucher.code
+        async for request, voucher in ledger.requests(batch)
     }

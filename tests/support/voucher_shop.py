@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 from support.doubles import FakeTime, NoSigner
+from support.ledger_rows import runtime_at
 
 from rm_voucher import (
     BulkResult,
@@ -29,7 +30,7 @@ Issue = Callable[[], Response]
 
 
 class Shop:
-    """``on_issue`` answers an issue; it is given what does the work."""
+    """``on_issue`` and ``on_listing`` answer those; they are given what does the work."""
 
     def __init__(self, credentials: Credentials, time: FakeTime, quantity: int = 1000) -> None:
         self.time = time
@@ -42,6 +43,7 @@ class Shop:
             clock=time.clock,
         )
         self.on_issue: Callable[[Issue], Any] = lambda issue: issue()
+        self.on_listing: Callable[[Issue], Any] = lambda read: read()
         self.posts = 0
 
     @property
@@ -51,8 +53,7 @@ class Shop:
     @property
     def settings(self) -> dict[str, Any]:
         """What a ledger of this world is made with."""
-        now, sleep = self.time.clock, self.time.sleep
-        return {"clock": now, "monotonic": now, "sleep": sleep, "settle_s": SETTLE_S}
+        return {"runtime": runtime_at(self.time), "settle_s": SETTLE_S}
 
     def client(self, **options: Any) -> VoucherClient:
         return self.emulator.client(
@@ -68,6 +69,8 @@ class Shop:
         self.emulator.state.stock.batch("B").quantity += quantity
 
     def _answer(self, request: Request) -> Any:
+        if request.operation == "vouchers":
+            return self.on_listing(lambda: self.emulator.handle(request))
         if request.operation != "issue":
             return self.emulator.handle(request)
         self.posts += 1

@@ -52,7 +52,6 @@ from rm_voucher.ledger import (
     Counts,
     HeldAttempt,
     Ledger,
-    MemoryLedger,
     Reconciliation,
     RequestState,
 )
@@ -210,7 +209,7 @@ async def ledgers(client: VoucherClient) -> None:
             assert_type(voucher, IssuedVoucher | None)
         async with bulk_issue(client, "KEY", [b"a"], ledger=ledger, request_id=bytes.hex) as run:
             assert_type(run, BulkIssue[bytes])
-    MemoryLedger(mode="shared")
+    assert_type(Ledger.in_memory(mode="shared"), Ledger)
 
 
 async def errors(client: VoucherClient) -> None:

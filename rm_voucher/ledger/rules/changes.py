@@ -1,4 +1,4 @@
-"""The changes that transitions are made of, each to a few rows of a `UnitOfWork`."""
+"""The steps of transitions: each changes a few rows of a `UnitOfWork`."""
 
 from __future__ import annotations
 
@@ -7,52 +7,54 @@ from collections.abc import Iterable, Sequence
 from rm_voucher.ledger.rules.commands import Found
 from rm_voucher.ledger.rules.records import (
     OPEN,
-    Attempt,
     AttemptState,
     Code,
     CodeOrigin,
     CodeState,
-    Request,
+    IssueAttempt,
+    IssueRequest,
     RequestState,
 )
 from rm_voucher.ledger.rules.unit import UnitOfWork
 
-_AT_ONCE = 256  # spare codes that are assigned in a turn
+_BLOCK = 256  # spare codes that are read at once
 
 
-def load_attempts(unit: UnitOfWork, ids: Iterable[str]) -> dict[str, Attempt]:
-    """Load attempts, and the requests that may rely on them."""
-    attempts = unit.attempts(ids)
-    unit.requests(a.request_id for a in attempts.values() if a.request_id is not None)
+def load_attempts(unit: UnitOfWork, ids: Iterable[str]) -> dict[str, IssueAttempt]:
+    """Load attempts, and the requests that may have claimed them."""
+    attempts = unit.get(IssueAttempt, ids)
+    unit.get(IssueRequest, [a.request_id for a in attempts.values() if a.request_id is not None])
     return attempts
 
 
-def relying(unit: UnitOfWork, attempt: Attempt) -> Request | None:
-    """Return the request that relies on an attempt, if one does."""
+def claimant(unit: UnitOfWork, attempt: IssueAttempt) -> IssueRequest | None:
+    """Return the request that claims an attempt, if there is one."""
     if attempt.request_id is None:
         return None
     request = unit.request(attempt.request_id)
     return request if request.attempt_id == attempt.id else None
 
 
-def rely(unit: UnitOfWork, request: Request, attempt: Attempt) -> None:
-    """Let a request rely on an attempt."""
+def claim(unit: UnitOfWork, request: IssueRequest, attempt: IssueAttempt) -> None:
+    """Let a request claim an attempt: whatever code that brings is its own."""
     request.attempt_id, attempt.request_id = attempt.id, request.id
     unit.save(request)
     unit.save(attempt)
 
 
-def close(unit: UnitOfWork, attempt: Attempt, state: AttemptState, at: float) -> None:
-    """Put an attempt into a state; it has ended at that time, unless it had before."""
+def close(unit: UnitOfWork, attempt: IssueAttempt, state: AttemptState, at: float) -> None:
+    """Put an attempt into a state. That is its end, unless it had ended before."""
     if attempt.ended_at is None:
         attempt.ended_at = at
     attempt.state = state
     unit.save(attempt)
 
 
-def release(unit: UnitOfWork, attempt: Attempt, state: AttemptState, at: float) -> Request | None:
-    """End an attempt without a code; return the request that relied on it, and does no more."""
-    request = relying(unit, attempt)
+def release(
+    unit: UnitOfWork, attempt: IssueAttempt, state: AttemptState, at: float
+) -> IssueRequest | None:
+    """End an attempt without a code; return the request that had claimed it."""
+    request = claimant(unit, attempt)
     close(unit, attempt, state, at)
     if request is not None:
         request.attempt_id = None
@@ -60,9 +62,9 @@ def release(unit: UnitOfWork, attempt: Attempt, state: AttemptState, at: float) 
     return request
 
 
-def hold(unit: UnitOfWork, attempt: Attempt, at: float) -> None:
-    """Leave an attempt, and the request that relies on it, to a person."""
-    request = relying(unit, attempt)
+def hold(unit: UnitOfWork, attempt: IssueAttempt, at: float) -> None:
+    """Leave an attempt and its claimant to a person."""
+    request = claimant(unit, attempt)
     close(unit, attempt, AttemptState.UNRESOLVED, at)
     if request is not None:
         request.state = RequestState.UNRESOLVED
@@ -72,15 +74,15 @@ def hold(unit: UnitOfWork, attempt: Attempt, at: float) -> None:
 def take(
     unit: UnitOfWork,
     found: Found,
-    attempt: Attempt,
+    attempt: IssueAttempt,
     *,
     origin: CodeOrigin,
     ended: AttemptState,
     at: float,
 ) -> Code:
-    """Make a code ours through an attempt, which has ended with that.
+    """Book a code, new or FOREIGN, as the one that an attempt brought, and end the attempt.
 
-    It goes to the request that relies on the attempt, or becomes a spare. It is new, or FOREIGN.
+    The code goes to the attempt's claimant, or becomes a spare.
     """
     code = unit.code(found.code)
     if code is None:
@@ -89,15 +91,15 @@ def take(
         unit.add(code)
     code.state, code.origin, code.attempt_id = CodeState.SPARE, origin, attempt.id
     unit.save(code)
-    request = relying(unit, attempt)
+    request = claimant(unit, attempt)
     close(unit, attempt, ended, at)
     if request is not None:
         give(unit, code, request)
     return code
 
 
-def give(unit: UnitOfWork, code: Code, request: Request) -> None:
-    """Give a code to a request. An attempt that it relied on and that is still open gets loose."""
+def give(unit: UnitOfWork, code: Code, request: IssueRequest) -> None:
+    """Give a code to a request, and detach the open attempt that it had claimed."""
     if request.attempt_id is not None:
         attempt = unit.attempt(request.attempt_id)
         if attempt.state in OPEN:
@@ -111,20 +113,20 @@ def give(unit: UnitOfWork, code: Code, request: Request) -> None:
 
 
 def assign_spares(unit: UnitOfWork, batch: str) -> None:
-    """Give spare codes to requests whose code is not on its way, until one of both runs out."""
-    while spares := unit.spares(batch, _AT_ONCE):
-        needy = unit.needy(batch, len(spares))
-        for code, request in zip(spares, needy, strict=False):
+    """Give spare codes to requests whose code is not on its way, until either run out."""
+    while spares := unit.query(unit.find_spares, batch, _BLOCK):
+        unserved = unit.query(unit.find_unserved, batch, len(spares))
+        for code, request in zip(spares, unserved, strict=False):
             give(unit, code, request)
-        if len(needy) < len(spares):
+        if len(unserved) < len(spares):
             return
 
 
 def note_listed(
     unit: UnitOfWork, batch: str, listed: Sequence[Found], state: CodeState, at: float
 ) -> None:
-    """Keep those of listed codes that are not known, as nobody's."""
-    known = unit.codes(found.code for found in listed)
+    """Keep the listed codes that are not known yet; they are no request's."""
+    known = unit.get(Code, [found.code for found in listed])
     for found in listed:
         if found.code not in known:
             code = Code(

@@ -1,40 +1,27 @@
-"""What a ledger is told to do, and what it answers: the items of `transitions` and `settling`.
+"""The commands of a ledger and its answers: the items of `transitions` and `settling`.
 
-Times are seconds since 1970, UTC.
+Each command is about one batch. Times are seconds since 1970, UTC.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
 
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, RequestState
+from rm_voucher.ledger.rules.records import AttemptState, RequestState
 from rm_voucher.models import mask
 
 _MAX_ID_CHARS = 1000
-# Control characters, and halves of surrogate pairs, which no database takes.
+# Control characters, and halves of surrogate pairs: no database takes those.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
-class Command:
-    """What concerns one batch. A transaction locks the batches of all its commands first."""
-
-    __slots__ = ()
-    batch: str
-
-    @property
-    def batches(self) -> Iterable[str]:
-        """The keys of its batches."""
-        return (self.batch,)
-
-
 @attrs.frozen(kw_only=True)
-class Ask(Command):
-    """A request is to have a code. ``attempt_id`` is for the attempt, if one is started."""
+class Ask:
+    """Give a request its code. If an attempt is started for it, that is ``attempt_id``."""
 
     batch: str
     request_id: str
@@ -47,14 +34,14 @@ class Ask(Command):
 
 @attrs.frozen
 class Claimed:
-    """An attempt was written: send it."""
+    """The request claims an attempt of its own, which is durable: send it."""
 
     attempt_id: str
 
 
 @attrs.frozen
 class Pending:
-    """Nothing is to be sent: the request relies on an attempt, or on a person."""
+    """Nothing is to be sent: the request waits, for an attempt or for a person."""
 
     state: RequestState
     attempt_id: str | None
@@ -62,8 +49,8 @@ class Pending:
 
 
 @attrs.frozen(kw_only=True)
-class Confirm(Command):
-    """An attempt's answer brought a code."""
+class Confirm:
+    """The answer to an attempt brought a code."""
 
     batch: str
     request_id: str
@@ -74,10 +61,10 @@ class Confirm(Command):
 
 
 @attrs.frozen(kw_only=True)
-class End(Command):
+class End:
     """An attempt ended without a code: REJECTED or AMBIGUOUS.
 
-    ``failure`` says why the server refused the request for good.
+    ``failure`` is the reason, if the server refused the request for good.
     """
 
     batch: str
@@ -89,21 +76,17 @@ class End(Command):
 
 @attrs.frozen(kw_only=True)
 class Recover:
-    """Attempts that are SENDING, and maybe by nobody any more. ``own`` is who says so."""
+    """Attempts that are SENDING, perhaps of dead processes. ``own`` is the process that asks."""
 
-    attempts: tuple[Attempt, ...]
+    batch: str
+    attempt_ids: tuple[str, ...]
     own: str
     at: float
-
-    @property
-    def batches(self) -> Iterable[str]:
-        """The keys of their batches."""
-        return {attempt.batch for attempt in self.attempts}
 
 
 @attrs.frozen(kw_only=True)
 class Found:
-    """An issued voucher of a batch's listing."""
+    """An issued voucher, as a batch's listing shows it."""
 
     code: str = attrs.field(repr=mask)
     qr_url: str | None = attrs.field(default=None, repr=mask)
@@ -111,8 +94,8 @@ class Found:
 
 
 @attrs.frozen(kw_only=True)
-class Settlement(Command):
-    """What a reconciliation concluded. Pairs in ``adopt`` are an attempt's id and its code."""
+class Settlement:
+    """The conclusions of a reconciliation. ``adopt`` has pairs: an attempt's id and its code."""
 
     batch: str
     at: float
@@ -120,26 +103,26 @@ class Settlement(Command):
     not_issued: tuple[str, ...] = ()
     hold: tuple[str, ...] = ()
     foreign: tuple[Found, ...] = ()
-    alarm: str | None = None
+    stop_reason: str | None = None
 
 
 @attrs.frozen(kw_only=True)
-class Listed(Command):
-    """A part of the listing that a baseline reads; the last part ends it.
+class Listed:
+    """A part of a baseline's listing; the last part ends it.
 
-    ``anew`` begins another baseline: what the ledger does not know by then is FOREIGN.
+    ``reset`` begins another baseline: codes that the ledger does not know then are FOREIGN.
     """
 
     batch: str
     at: float
     found: tuple[Found, ...] = ()
     last: bool = False
-    anew: bool = False
+    reset: bool = False
 
 
 @attrs.frozen(kw_only=True)
-class Resolve(Command):
-    """A person's word on an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
+class Resolve:
+    """A person's decision about an attempt: ADOPTED with its code, NOT_ISSUED or WRITTEN_OFF."""
 
     batch: str
     attempt_id: str
@@ -149,12 +132,12 @@ class Resolve(Command):
 
 
 def digest(content: str) -> str:
-    """Return what is kept of a request's content."""
+    """Return the digest of a request's content, which is all that the ledger keeps of it."""
     return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
 
 
 def check_id(request_id: str) -> str:
-    """Return a request's id. Raises `InvalidRequestError` for what can be none."""
+    """Return a request's id. Raises `InvalidRequestError` if it can be none."""
     if not isinstance(request_id, str) or not 0 < len(request_id) <= _MAX_ID_CHARS:
         raise InvalidRequestError.refused(
             f"A request id is text of 1 to {_MAX_ID_CHARS:,} characters."

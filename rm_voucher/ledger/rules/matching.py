@@ -1,6 +1,6 @@
-"""What a batch's listing proves about unknown outcomes. Pure; see docs/ledger.md for the reasons.
+"""Conclusions from a batch's listing about unknown outcomes. docs/ledger.md has the reasons.
 
-An orphan is an issued code of the listing that the ledger does not know.
+Pure. An orphan is an issued code of the listing that the ledger does not know.
 """
 
 from __future__ import annotations
@@ -12,33 +12,30 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from rm_voucher.ledger.rules.commands import Found, Settlement
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Mode
+from rm_voucher.ledger.rules.records import AttemptState, IssueAttempt, Mode
 
 _LATE = 2
-"""How many times ``settle_s`` after its end an attempt's code may show up and still be known as
-its own."""
-
+"""A code that shows up within so many times ``settle_s`` after an attempt's end may be its own."""
 
 _A_PERSONS = (AttemptState.UNRESOLVED, AttemptState.WRITTEN_OFF)
-"""The states in which a code of an attempt is for a person to use, or for nobody: it is left where
-it is, and no sign of another issuer."""
+"""In these states an attempt's code is left to a person, and no sign of another issuer."""
 
 
 @attrs.frozen(kw_only=True)
 class Evidence:
-    """All that is known when a reconciliation concludes.
+    """All that a reconciliation knows when it concludes.
 
     Attributes:
-        orphans: the codes that are listed as issued and not in the ledger.
-        attempts: those that are AMBIGUOUS, NOT_ISSUED, UNRESOLVED or WRITTEN_OFF.
-        ripe: the ids of those AMBIGUOUS that ended ``settle_s`` or more before the listing began.
-        complete: whether nothing says that the listing lacks something.
-        balanced: whether the batch's balance says that the listing is all there is.
+        orphans: codes that are listed as issued, and not in the ledger.
+        attempts: the attempts that are AMBIGUOUS, NOT_ISSUED, UNRESOLVED or WRITTEN_OFF.
+        ripe: ids of AMBIGUOUS attempts that ended ``settle_s`` or more before the listing began.
+        complete: whether the listing may be complete: nothing contradicts it.
+        balanced: whether the batch's balance agrees with the listing.
     """
 
     mode: Mode
     orphans: Sequence[Found]
-    attempts: Sequence[Attempt]
+    attempts: Sequence[IssueAttempt]
     ripe: frozenset[str]
     complete: bool
     balanced: bool
@@ -47,7 +44,7 @@ class Evidence:
 
 
 def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
-    """Return what is to be done. What it does not name stays as it is."""
+    """Return the conclusions. Attempts that they don't name stay as they are."""
     ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
     if evidence.mode is Mode.SHARED:
         return _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
@@ -57,21 +54,21 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     decided = [a for a in evidence.attempts if a.state in _A_PERSONS]
     pairs, left = _match(timed, ambiguous, evidence, evidence.settle_s)
     taken = {attempt.id for attempt, _ in pairs}
-    # One that is not settled yet may be late as well.
+    # An attempt that is not settled yet may be late as well.
     settled += [attempt for attempt in ambiguous if attempt.id not in taken]
     late, left = _match(left, settled, evidence, _LATE * evidence.settle_s)
     theirs, foreign = _match(left, decided, evidence, _LATE * evidence.settle_s)
     taken.update(attempt.id for attempt, _ in late)
     rest = [attempt for attempt in ambiguous if attempt.id not in taken]
     if foreign or len(untimed) > len(rest) + len(decided) - len(theirs):
-        alarm = (
+        reason = (
             f"{len(foreign) or len(untimed)} code(s) were issued by somebody else, or while the "
             "clock was wrong, or the ledger was restored from an old copy: this ledger is not the "
             "batch's only issuer"
         )
-        # If the clock was wrong, each of the codes may be any attempt's.
+        # If the clock was wrong, each code may be any attempt's.
         hold = tuple(attempt.id for attempt in ambiguous)
-        return Settlement(batch=batch, at=at, hold=hold, foreign=tuple(foreign), alarm=alarm)
+        return Settlement(batch=batch, at=at, hold=hold, foreign=tuple(foreign), stop_reason=reason)
     if untimed and evidence.balanced:
         counted = list(zip(rest, untimed, strict=False))
         pairs += counted
@@ -81,13 +78,13 @@ def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     return attrs.evolve(nothing, adopt=adopt)
 
 
-def time_of(attempt: Attempt, evidence: Evidence) -> tuple[float, float]:
-    """Return from when until when an attempt's code may have been issued, as the server says."""
+def time_of(attempt: IssueAttempt, evidence: Evidence) -> tuple[float, float]:
+    """Return the server's time, from and until, in which an attempt's code may be issued."""
     return _window(attempt, evidence, _LATE * evidence.settle_s)
 
 
-def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
-    """Return the orphans that may be an attempt's."""
+def candidates(attempt: IssueAttempt, orphans: Iterable[Found], evidence: Evidence) -> list[Found]:
+    """Return the orphans that an attempt may have brought."""
     begin, end = time_of(attempt, evidence)
     return [
         found for found in orphans if found.assigned_at is None or begin <= found.assigned_at <= end
@@ -97,11 +94,11 @@ def candidates(attempt: Attempt, orphans: Iterable[Found], evidence: Evidence) -
 def _settle_without(
     batch: str,
     evidence: Evidence,
-    attempts: Iterable[Attempt],
+    attempts: Iterable[IssueAttempt],
     orphans: Sequence[Found],
     at: float,
 ) -> Settlement:
-    """Adopt nothing: what has no candidate was not issued, and the rest is held."""
+    """Adopt nothing: hold the ripe attempts that have a candidate; the others issued nothing."""
     ripe = [attempt for attempt in attempts if attempt.id in evidence.ripe]
     hold = [a.id for a in ripe if candidates(a, orphans, evidence)]
     kept = set(hold)
@@ -110,19 +107,19 @@ def _settle_without(
 
 
 def _match(
-    orphans: Iterable[Found], attempts: Iterable[Attempt], evidence: Evidence, after_s: float
-) -> tuple[list[tuple[Attempt, Found]], list[Found]]:
-    """Pair orphans with attempts in whose time they were issued; return the pairs and the rest.
+    orphans: Iterable[Found], attempts: Iterable[IssueAttempt], evidence: Evidence, after_s: float
+) -> tuple[list[tuple[IssueAttempt, Found]], list[Found]]:
+    """Pair orphans with attempts by the time of issue; return the pairs, and the orphans left.
 
-    Each orphan takes the attempt whose time ends first, so no other pairing has more pairs.
+    Each orphan takes the attempt whose window ends first, so no other pairing has more pairs.
     """
     windows = sorted(
         (*_window(attempt, evidence, after_s), number, attempt)
         for number, attempt in enumerate(attempts)
     )
     windows.reverse()
-    fitting: list[tuple[float, int, Attempt]] = []
-    pairs: list[tuple[Attempt, Found]] = []
+    fitting: list[tuple[float, int, IssueAttempt]] = []
+    pairs: list[tuple[IssueAttempt, Found]] = []
     left: list[Found] = []
     for found in sorted(orphans, key=_assigned_at):
         time = _assigned_at(found)
@@ -138,9 +135,9 @@ def _match(
     return pairs, left
 
 
-def _window(attempt: Attempt, evidence: Evidence, after_s: float) -> tuple[float, float]:
+def _window(attempt: IssueAttempt, evidence: Evidence, after_s: float) -> tuple[float, float]:
     ended_at = attempt.sent_at if attempt.ended_at is None else attempt.ended_at
-    if ended_at < attempt.sent_at:  # the clock was set back meanwhile, so its time is not known
+    if ended_at < attempt.sent_at:  # the clock was set back meanwhile: its time is unknown
         return -math.inf, math.inf
     return attempt.sent_at - evidence.skew_s, ended_at + after_s + evidence.skew_s
 

@@ -1,4 +1,4 @@
-"""What the ledger keeps: requests, attempts, codes and batches, and the states that they have.
+"""The rows of a ledger: batches, requests, attempts and codes, with their states.
 
 Times are seconds since 1970, UTC. Nothing here is stored or sent: see `unit` and `transitions`.
 """
@@ -6,8 +6,6 @@ Times are seconds since 1970, UTC. Nothing here is stored or sent: see `unit` an
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable
-from typing import Literal, TypedDict
 
 import attrs
 
@@ -18,9 +16,9 @@ class Mode(enum.StrEnum):
     """Who issues from the batches of a ledger."""
 
     SHARED = "shared"
-    """Others may, too: a code that nobody here received may be theirs, and is never given away."""
+    """Others may issue too. An unknown code may be theirs, and is never given away."""
     EXCLUSIVE = "exclusive"
-    """This ledger alone, by its owner's word: such a code is the answer to a lost call."""
+    """By its owner's word nobody else issues: an unknown code is the answer to a lost call."""
 
 
 class RequestState(enum.StrEnum):
@@ -31,13 +29,13 @@ class RequestState(enum.StrEnum):
     FAILED = "failed"
     """The server refused it. Nothing was issued, so it may be asked again."""
     UNRESOLVED = "unresolved"
-    """Pending for a person: its attempt may have issued a voucher, see `Ledger.resolve`."""
+    """A person must decide: its attempt may have issued a voucher, see `Ledger.resolve`."""
     CANCELLED = "cancelled"
     """Given up by a person."""
 
 
 class AttemptState(enum.StrEnum):
-    """How an attempt, that is, one call of *issue*, ended."""
+    """How an attempt ended, that is, one call of *issue*."""
 
     SENDING = "sending"
     """Written before the first byte is sent."""
@@ -48,27 +46,27 @@ class AttemptState(enum.StrEnum):
     AMBIGUOUS = "ambiguous"
     """It may have issued a voucher; to be settled."""
     ADOPTED = "adopted"
-    """It did: its code was found in the batch's listing, or named by a person."""
+    """It issued a voucher: the batch's listing has the code, or a person named it."""
     NOT_ISSUED = "not_issued"
-    """It did not: the listing shows no code of it long after its end, or a person said so."""
+    """It issued nothing: long after its end the listing has no code of it, or a person said so."""
     UNRESOLVED = "unresolved"
-    """The listing can't tell; held for a person."""
+    """The listing can't tell: a person must decide."""
     WRITTEN_OFF = "written_off"
     """A person gave it up: the voucher, if there is one, is given to nobody."""
 
 
 OPEN = (AttemptState.SENDING, AttemptState.AMBIGUOUS)
-"""The states in which an attempt may still bring a code."""
+"""In these states an attempt may still bring a code."""
 
 NOTABLE = (*OPEN, AttemptState.UNRESOLVED, AttemptState.NOT_ISSUED, AttemptState.WRITTEN_OFF)
-"""The states that are looked for. All others are ends that nobody asks about."""
+"""Queries look for these states. The others are final, and no query asks for them."""
 
 
 class CodeState(enum.StrEnum):
-    """Whose a code is."""
+    """Who has a code."""
 
     SPARE = "spare"
-    """Ours, for the next request that waits."""
+    """It is ours, for the next request that waits."""
     ASSIGNED = "assigned"
     BASELINE = "baseline"
     """Issued before the ledger began."""
@@ -77,27 +75,14 @@ class CodeState(enum.StrEnum):
 
 
 class CodeOrigin(enum.StrEnum):
-    """How the ledger learned of a code."""
+    """Where the ledger has a code from."""
 
     RESPONSE = "response"
     ADOPTED = "adopted"
     LATE = "late"
-    """After its attempt had been settled without it."""
+    """It came after its attempt had been settled without it."""
     LISTED = "listed"
-    """By a baseline, or as foreign."""
-
-
-class Settings(TypedDict, total=False):
-    """What a `Ledger` takes; it says what each means."""
-
-    mode: Literal["shared", "exclusive"]
-    settle_s: float
-    skew_s: float
-    check_balance: bool
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    make_id: Callable[[], str]
+    """A baseline read it, or it was found to be foreign."""
 
 
 @attrs.define(eq=False)
@@ -106,15 +91,16 @@ class Batch:
 
     key: str
     baseline_at: float | None = None
-    alarm: str | None = None
-    """Why nothing more is issued from it."""
+    stop_reason: str | None = None
+    """Why nothing more is issued from it, if that is so."""
 
 
 @attrs.define(eq=False)
-class Request:
-    """What somebody asked for.
+class IssueRequest:
+    """A request for one voucher, under an id that the caller chose.
 
-    ``attempt_id`` is the attempt that it relies on: open, or unresolved. ``content`` is a digest.
+    It claims the attempt ``attempt_id``, which is open or unresolved: whatever code that brings is
+    its own. ``content`` is a digest.
     """
 
     id: str
@@ -127,8 +113,8 @@ class Request:
 
 
 @attrs.define(eq=False)
-class Attempt:
-    """One call of *issue*. Without ``request_id`` it is loose: its code will be a spare."""
+class IssueAttempt:
+    """One call of *issue*. Without ``request_id`` it is detached: its code becomes a spare."""
 
     id: str
     batch: str
@@ -141,7 +127,7 @@ class Attempt:
 
 @attrs.define(eq=False)
 class Code:
-    """A code of a batch. ``assigned_at`` is the server's time, where a listing told it."""
+    """A code of a batch. ``assigned_at`` is the server's time, if a listing showed it."""
 
     code: str = attrs.field(repr=mask)
     batch: str
@@ -155,7 +141,7 @@ class Code:
 
     @property
     def voucher(self) -> IssuedVoucher:
-        """What the caller gets."""
+        """The voucher, as the caller gets it."""
         return IssuedVoucher(code=self.code, qr_url=self.qr_url)
 
 
@@ -164,20 +150,20 @@ class Counts:
     """How a ledger, or one batch of it, stands.
 
     ``asked`` is the sum of ``assigned``, ``waiting``, ``ambiguous``, ``unresolved``, ``failed`` and
-    ``cancelled``. The codes that the server issued to this ledger are ``assigned`` + ``spare``,
-    and whatever the ``ambiguous`` and ``unresolved`` turn out to be.
+    ``cancelled``. The server has issued ``assigned`` + ``spare`` codes to this ledger, and perhaps
+    one for each of the ``ambiguous`` and ``unresolved``.
 
     Attributes:
         asked: requests.
         assigned: requests that have their code.
         waiting: requests for which no call is open.
         ambiguous: requests whose call is in flight, or ended with an unknown outcome.
-        unresolved: requests held for a person.
+        unresolved: requests that a person must decide.
         failed: requests that the server refused.
         cancelled: requests that a person gave up.
-        spare: codes that are ours and nobody's yet.
+        spare: codes that are ours, and no request's yet.
         foreign: codes that somebody else issued.
-        written_off: calls with an unknown outcome that a person gave up.
+        written_off: attempts with an unknown outcome that a person gave up.
     """
 
     asked: int = 0

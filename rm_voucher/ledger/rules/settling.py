@@ -1,6 +1,6 @@
-"""What settles the unknown, as kinds of transaction like those of `transitions`.
+"""The transactions that settle unknown outcomes, made like those of `transitions`.
 
-That is: recovery after a crash, what a reconciliation concluded, a baseline, a person's word.
+They are: recovery after a crash, a reconciliation, a baseline, a person's decision.
 """
 
 from __future__ import annotations
@@ -19,45 +19,45 @@ from rm_voucher.ledger.rules.changes import (
 )
 from rm_voucher.ledger.rules.commands import Listed, Recover, Resolve, Settlement
 from rm_voucher.ledger.rules.records import (
-    Attempt,
     AttemptState,
     Code,
     CodeOrigin,
     CodeState,
+    IssueAttempt,
     RequestState,
 )
 from rm_voucher.ledger.rules.unit import UnitOfWork
 
 
 def recover(unit: UnitOfWork, items: Sequence[Recover]) -> list[list[str]]:
-    """Make AMBIGUOUS what is SENDING by a process that is gone; return the attempts' ids.
+    """Make the attempts AMBIGUOUS that dead processes were SENDING; return their ids.
 
-    Those of ``own``, the process that says so, are given only when it sends them no more.
+    The process ``own`` lives, and includes only those of its own attempts that it sends no more.
     """
+    unit.batches(item.batch for item in items)
     return [_recover(unit, item) for item in items]
 
 
 def _recover(unit: UnitOfWork, item: Recover) -> list[str]:
-    unit.batches(attempt.batch for attempt in item.attempts)
-    rows = unit.attempts(attempt.id for attempt in item.attempts)
+    rows = unit.get(IssueAttempt, item.attempt_ids)
     dead = unit.dead_owners({row.owner for row in rows.values()} - {item.own}) | {item.own}
     ended = [
         row for row in rows.values() if row.state is AttemptState.SENDING and row.owner in dead
     ]
     for row in ended:
         close(unit, row, AttemptState.AMBIGUOUS, item.at)
-    for key in sorted({row.batch for row in ended}):
-        assign_spares(unit, key)
+    if ended:
+        assign_spares(unit, item.batch)
     return [row.id for row in ended]
 
 
 def settle(unit: UnitOfWork, items: Sequence[Settlement]) -> list[None]:
-    """Carry out what a reconciliation concluded, as far as it still holds."""
+    """Carry out those conclusions of a reconciliation that still hold."""
     batches = {batch.key: batch for batch in unit.batches(item.batch for item in items)}
     for item in items:
         pairs = dict(item.adopt)
         attempts = load_attempts(unit, [*pairs, *item.not_issued, *item.hold])
-        known = unit.codes(found.code for found in (*pairs.values(), *item.foreign))
+        known = unit.get(Code, [found.code for found in (*pairs.values(), *item.foreign)])
         for attempt_id, found in item.adopt:
             attempt = attempts[attempt_id]
             late = attempt.state is AttemptState.NOT_ISSUED
@@ -78,39 +78,40 @@ def settle(unit: UnitOfWork, items: Sequence[Settlement]) -> list[None]:
             if attempts[attempt_id].state is AttemptState.AMBIGUOUS:
                 hold(unit, attempts[attempt_id], item.at)
         note_listed(unit, item.batch, item.foreign, CodeState.FOREIGN, item.at)
-        if item.alarm is not None and batches[item.batch].alarm is None:  # the first one is why
-            batches[item.batch].alarm = item.alarm
-            unit.save(batches[item.batch])
+        batch = batches[item.batch]
+        if item.stop_reason is not None and batch.stop_reason is None:  # the first reason stays
+            batch.stop_reason = item.stop_reason
+            unit.save(batch)
         assign_spares(unit, item.batch)
     return [None] * len(items)
 
 
 def list_codes(unit: UnitOfWork, items: Sequence[Listed]) -> list[LedgerError | None]:
-    """Keep the codes of a baseline, a part at a time. A batch that has its baseline stays so."""
+    """Keep the codes of a baseline, a part at a time. A batch that has one already keeps it."""
     results: list[LedgerError | None] = []
     for item in items:
         batch = unit.batch(item.batch)
-        if item.anew and unit.attempts_in(item.batch, [AttemptState.SENDING]):
+        if item.reset and unit.query(unit.find_attempts, item.batch, [AttemptState.SENDING]):
             results.append(LedgerError("Calls are in flight: end them before a new baseline."))
             continue
-        if item.anew:
+        if item.reset:
             batch.baseline_at = None
-            batch.alarm = batch.alarm or "its new baseline was not read to its end"
+            batch.stop_reason = batch.stop_reason or "its new baseline was not read to its end"
             unit.save(batch)
-            for attempt in unit.attempts_in(item.batch, [AttemptState.AMBIGUOUS]):
+            for attempt in unit.query(unit.find_attempts, item.batch, [AttemptState.AMBIGUOUS]):
                 hold(unit, attempt, item.at)
         if batch.baseline_at is None:
-            state = CodeState.FOREIGN if batch.alarm else CodeState.BASELINE
+            state = CodeState.FOREIGN if batch.stop_reason else CodeState.BASELINE
             note_listed(unit, item.batch, item.found, state, item.at)
             if item.last:
-                batch.baseline_at, batch.alarm = item.at, None
+                batch.baseline_at, batch.stop_reason = item.at, None
                 unit.save(batch)
         results.append(None)
     return results
 
 
 def resolve(unit: UnitOfWork, items: Sequence[Resolve]) -> list[LedgerError | None]:
-    """Carry out what a person decided about an attempt with an unknown outcome."""
+    """Carry out a person's decision about an attempt with an unknown outcome."""
     return [_resolve(unit, item) for item in items]
 
 
@@ -142,5 +143,5 @@ def _resolve(unit: UnitOfWork, item: Resolve) -> LedgerError | None:
     return None
 
 
-def _is_of(code: Code | None, attempt: Attempt) -> bool:
+def _is_of(code: Code | None, attempt: IssueAttempt) -> bool:
     return code is not None and code.attempt_id == attempt.id

@@ -3,37 +3,53 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
-from rm_voucher.ledger.rules.records import Attempt, AttemptState, Batch, Code, Counts, Request
+from rm_voucher.ledger.rules.records import (
+    AttemptState,
+    Batch,
+    Code,
+    CodeState,
+    Counts,
+    IssueAttempt,
+    IssueRequest,
+    RequestState,
+)
 
-Row = Batch | Request | Attempt | Code
-_KEY = {Batch: "key", Request: "id", Attempt: "id", Code: "code"}
+P = ParamSpec("P")
+R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
+
+Row = Batch | IssueRequest | IssueAttempt | Code
+Page = list[tuple[int, IssueRequest, Code | None]]
+Tally = Counter[tuple[type[Row], str, bool]]
+KEYS: dict[type[Row], str] = {Batch: "key", IssueRequest: "id", IssueAttempt: "id", Code: "code"}
+"""The field that is the key of each kind of row."""
 
 
 class UnitOfWork(ABC):
-    """Loads each row once, so that all steps of a transaction see the changes of the others.
+    """Loads each row once, so that all steps of a transaction see each other's changes.
 
-    A store implements what loads and what writes. `transitions` decide; nothing here does.
+    A store implements the loading and the writing. Nothing here decides: `transitions` do.
     """
 
     def __init__(self) -> None:
-        self._loaded: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
-        # Who looks for what is not there looks again, for each item of a transition.
-        self._absent: dict[type[Row], set[str]] = {kind: set() for kind in _KEY}
-        self._new: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
-        self._changed: dict[type[Row], dict[str, Any]] = {kind: {} for kind in _KEY}
+        self._loaded: dict[type[Row], dict[str, Any]] = {kind: {} for kind in KEYS}
+        # Looked for and not found: each item of a transition would look again.
+        self._absent: dict[type[Row], set[str]] = {kind: set() for kind in KEYS}
+        self._new: dict[type[Row], dict[str, Any]] = {kind: {} for kind in KEYS}
+        self._changed: dict[type[Row], dict[str, Any]] = {kind: {} for kind in KEYS}
         self.assigned: list[Code] = []
         """The codes that this transaction gave to requests."""
 
     def batch(self, key: str) -> Batch:
-        """Return a batch; one that is not there yet is added."""
+        """Return a batch; if it is missing, it is added."""
         (found,) = self.batches([key])
         return found
 
     def batches(self, keys: Iterable[str]) -> list[Batch]:
-        """Return batches, locked for this transaction; what is not there yet is added."""
+        """Return batches, locked for this transaction; those that are missing are added."""
         wanted = sorted(set(keys))  # one order for all, or two workers could wait for each other
         loaded = self._loaded[Batch]
         missing = [key for key in wanted if key not in loaded]
@@ -41,138 +57,95 @@ class UnitOfWork(ABC):
             self._keep(self.lock_batches(missing))
         return [loaded[key] for key in wanted]
 
-    def requests(self, ids: Iterable[str]) -> dict[str, Request]:
-        """Return those of these requests that are there."""
-        return self._get(Request, ids, self.load_requests)
-
-    def attempts(self, ids: Iterable[str]) -> dict[str, Attempt]:
-        """Return those of these attempts that are there."""
-        return self._get(Attempt, ids, self.load_attempts)
-
-    def codes(self, codes: Iterable[str]) -> dict[str, Code]:
-        """Return those of these codes that are there."""
-        return self._get(Code, codes, self.load_codes)
-
-    def request(self, request_id: str) -> Request:
-        """Return a request that is there."""
-        found: Request | None = self._loaded[Request].get(request_id)
-        return found or self.requests([request_id])[request_id]
-
-    def attempt(self, attempt_id: str) -> Attempt:
-        """Return an attempt that is there."""
-        found: Attempt | None = self._loaded[Attempt].get(attempt_id)
-        return found or self.attempts([attempt_id])[attempt_id]
-
-    def code(self, code: str) -> Code | None:
-        """Return a code, if it is there."""
-        found: Code | None = self._loaded[Code].get(code)
-        if found is None and code not in self._absent[Code]:
-            found = self.codes([code]).get(code)
-        return found
-
-    def codes_of(self, request_ids: Collection[str]) -> dict[str, Code]:
-        """Return the code of each of these requests that has one."""
-        if not request_ids:
-            return {}
-        self.flush()
-        return {code.request_id or "": code for code in self._keep(self.find_codes(request_ids))}
-
-    def spares(self, batch: str, limit: int) -> list[Code]:
-        """Return spare codes, the oldest first."""
-        self.flush()
-        return self._keep(self.find_spares(batch, limit))
-
-    def loose(self, batch: str, limit: int) -> list[Attempt]:
-        """Return open attempts that no request relies on."""
-        self.flush()
-        return self._keep(self.find_loose(batch, limit))
-
-    def needy(self, batch: str, limit: int) -> list[Request]:
-        """Return waiting requests whose code is not on its way.
-
-        The oldest that rely on no attempt are first, then the oldest with an ambiguous one.
-        """
-        self.flush()
-        return self._keep(self.find_needy(batch, limit))
-
-    def attempts_in(self, batch: str, states: Collection[AttemptState]) -> list[Attempt]:
-        """Return the attempts of a batch in these states, the first sent first."""
-        self.flush()
-        return self._keep(self.find_attempts(batch, states))
-
-    def add(self, row: Row) -> None:
-        """Add a new row."""
-        key = getattr(row, _KEY[type(row)])
-        self._loaded[type(row)][key] = self._new[type(row)][key] = row
-
-    def save(self, row: Row) -> None:
-        """Keep the changes of a row that was loaded or added here."""
-        kind = type(row)
-        key = getattr(row, _KEY[kind])
-        if key not in self._new[kind]:
-            self._changed[kind][key] = row
-
-    def flush(self) -> None:
-        """Write what is new and changed so far into the transaction."""
-        for kind in _KEY:
-            if self._new[kind]:
-                self.insert(kind, list(self._new[kind].values()))
-                self._new[kind].clear()
-        for kind in _KEY:
-            if self._changed[kind]:
-                self.update(kind, list(self._changed[kind].values()))
-                self._changed[kind].clear()
-
-    def _get(self, kind: type[Any], keys: Iterable[str], load: Any) -> dict[str, Any]:
+    def get(self, kind: type[R], keys: Iterable[str]) -> dict[str, R]:
+        """Return the rows of a kind that exist among these keys."""
         wanted = dict.fromkeys(keys)
         loaded, absent = self._loaded[kind], self._absent[kind]
         missing = [key for key in wanted if key not in loaded and key not in absent]
         if missing:
-            self._keep(load(missing))
+            self._keep(self.load(kind, missing))
             absent.update(missing)
         return {key: loaded[key] for key in wanted if key in loaded}
 
+    def request(self, request_id: str) -> IssueRequest:
+        """Return a request that exists."""
+        found: IssueRequest | None = self._loaded[IssueRequest].get(request_id)
+        return found or self.get(IssueRequest, [request_id])[request_id]
+
+    def attempt(self, attempt_id: str) -> IssueAttempt:
+        """Return an attempt that exists."""
+        found: IssueAttempt | None = self._loaded[IssueAttempt].get(attempt_id)
+        return found or self.get(IssueAttempt, [attempt_id])[attempt_id]
+
+    def code(self, code: str) -> Code | None:
+        """Return a code's row, if it exists."""
+        found: Code | None = self._loaded[Code].get(code)
+        if found is None and code not in self._absent[Code]:
+            found = self.get(Code, [code]).get(code)
+        return found
+
+    def query(self, find: Callable[P, list[R]], *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        """Return the rows of a `find_…` method, which sees all changes so far."""
+        self.flush()
+        return self._keep(find(*args, **kwargs))
+
+    def add(self, row: Row) -> None:
+        """Add a new row."""
+        key = getattr(row, KEYS[type(row)])
+        self._loaded[type(row)][key] = self._new[type(row)][key] = row
+
+    def save(self, row: Row) -> None:
+        """Keep the changes of a row that this transaction loaded or added."""
+        kind = type(row)
+        key = getattr(row, KEYS[kind])
+        if key not in self._new[kind]:
+            self._changed[kind][key] = row
+
+    def flush(self) -> None:
+        """Write the new and changed rows into the transaction."""
+        for rows_of, write in ((self._new, self.insert), (self._changed, self.update)):
+            for kind, rows in rows_of.items():
+                if rows:
+                    write(kind, list(rows.values()))
+                    rows.clear()
+
+    def counts(self, batch: str | None) -> Counts:
+        """Return the counts of the ledger, or of one batch of it."""
+        tally = self.tally(batch)
+
+        def number(kind: type[Row], state: str) -> int:
+            return tally[kind, state, False] + tally[kind, state, True]
+
+        return Counts(
+            asked=sum(number(IssueRequest, state) for state in RequestState),
+            assigned=number(IssueRequest, RequestState.ASSIGNED),
+            waiting=tally[IssueRequest, RequestState.WAITING, False],
+            ambiguous=tally[IssueRequest, RequestState.WAITING, True],
+            unresolved=number(IssueRequest, RequestState.UNRESOLVED),
+            failed=number(IssueRequest, RequestState.FAILED),
+            cancelled=number(IssueRequest, RequestState.CANCELLED),
+            spare=number(Code, CodeState.SPARE),
+            foreign=number(Code, CodeState.FOREIGN),
+            written_off=number(IssueAttempt, AttemptState.WRITTEN_OFF),
+        )
+
     def _keep(self, rows: Iterable[Any]) -> list[Any]:
-        """Return the rows, each as the one object that stands for it in this transaction."""
+        """Return the rows, each as the one object that this transaction has for it."""
         kept = []
         for row in rows:
             kind = type(row)
-            kept.append(self._loaded[kind].setdefault(getattr(row, _KEY[kind]), row))
+            kept.append(self._loaded[kind].setdefault(getattr(row, KEYS[kind]), row))
         return kept
 
-    # What a store implements. What it returns is new objects. It need not know of unflushed rows.
+    # A store implements these. They return new objects, and need not know of unflushed rows.
 
     @abstractmethod
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
         """Lock these batches until the end of the transaction; insert those that are missing."""
 
     @abstractmethod
-    def load_requests(self, ids: Sequence[str]) -> list[Request]:
-        """See `requests`."""
-
-    @abstractmethod
-    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
-        """See `attempts`."""
-
-    @abstractmethod
-    def load_codes(self, codes: Sequence[str]) -> list[Code]:
-        """See `codes`."""
-
-    @abstractmethod
-    def find_codes(self, request_ids: Collection[str]) -> list[Code]:
-        """See `codes_of`."""
-
-    @abstractmethod
-    def find_spares(self, batch: str, limit: int) -> list[Code]:
-        """See `spares`."""
-
-    @abstractmethod
-    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        """See `loose`."""
-
-    @abstractmethod
-    def find_needy(self, batch: str, limit: int) -> list[Request]:
-        """See `needy`."""
+    def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
+        """Return the rows of a kind that exist among these keys."""
 
     @abstractmethod
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
@@ -184,32 +157,54 @@ class UnitOfWork(ABC):
 
     @abstractmethod
     def dead_owners(self, owners: Collection[str]) -> set[str]:
-        """Return those of these owners of attempts whose process is gone."""
+        """Return the owners among these whose process is gone."""
 
-    # Reading alone
+    @abstractmethod
+    def find_codes(self, request_ids: Collection[str]) -> list[Code]:
+        """Return the codes that these requests have."""
+
+    @abstractmethod
+    def find_spares(self, batch: str, limit: int) -> list[Code]:
+        """Return spare codes, the oldest first."""
+
+    @abstractmethod
+    def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        """Return open attempts that no request claims."""
+
+    @abstractmethod
+    def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
+        """Return waiting requests whose code is not on its way.
+
+        First come the oldest that claim no attempt, then the oldest with an ambiguous one.
+        """
+
+    @abstractmethod
+    def find_attempts(
+        self, batch: str | None, states: Collection[AttemptState]
+    ) -> list[IssueAttempt]:
+        """Return the attempts in these states, the first sent first."""
+
+    # For reading only
 
     @abstractmethod
     def find_batches(self) -> list[Batch]:
         """Return all batches."""
 
     @abstractmethod
-    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
-        """Return the attempts in these states, the first sent first."""
-
-    @abstractmethod
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
-        """Return the FOREIGN codes that the server issued in that time, or nobody knows when."""
+        """Return the FOREIGN codes that were issued in that time, or at an unknown time."""
 
     @abstractmethod
     def known(self, codes: Sequence[str]) -> set[str]:
-        """Return those of these codes that are in the ledger, in whatever state."""
+        """Return the codes among these that the ledger has, in whatever state."""
 
     @abstractmethod
-    def counts(self, batch: str | None) -> Counts:
-        """Return how the ledger, or one batch of it, stands."""
+    def tally(self, batch: str | None) -> Tally:
+        """Count rows by kind, state, and whether a request claims an attempt.
+
+        Of attempts only those that are WRITTEN_OFF need be counted.
+        """
 
     @abstractmethod
-    def page(
-        self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, Request, Code | None]]:
-        """Return requests in the order they were asked, after a number, with number and code."""
+    def page(self, batch: str | None, after: int, limit: int) -> Page:
+        """Return requests after a number, in order, each with its number and its code."""

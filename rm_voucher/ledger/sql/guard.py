@@ -1,7 +1,7 @@
-"""What stands beside a ledger's SQLite file: a lock for one process, and how far the file has come.
+"""The file beside a ledger's SQLite file: a lock for one process, and a counter of commits.
 
-A copy of the file that is put back later is behind the counter. To issue from it would give those
-a second voucher who got theirs meanwhile.
+An older copy of the ledger, put back, is behind the counter. Issuing from it would give a second
+voucher to everybody who got one since.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class FileGuard:
         self._descriptor: int | None = None
 
     def acquire(self) -> int | None:
-        """Take the lock; return how many commits were noted, or None for a new file.
+        """Take the lock; return the number of commits noted, or None for a new file.
 
         Creates the database's file, for its owner alone. Raises `LedgerError`.
         """
@@ -57,10 +57,10 @@ class FileGuard:
         return int(noted) if noted.strip() else None
 
     def note(self, commits: int, *, durable: bool = False) -> None:
-        """Note how many commits the file has now. A kill of the process does not lose it.
+        """Note the number of commits. It survives a kill of the process.
 
-        A power cut may lose the last ones, unless it is ``durable``; an older number stops
-        nothing. Raises `LedgerError`.
+        A power cut may lose the last numbers, unless this one is ``durable``; a number that is
+        too low stops nothing. Raises `LedgerError`.
         """
         if self._descriptor is not None:
             try:

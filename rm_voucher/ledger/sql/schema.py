@@ -1,7 +1,6 @@
 """The ledger's tables, the same in SQLite and PostgreSQL.
 
-Two UNIQUE constraints carry the promise: a code stands in one row, and no two rows name the same
-request.
+Two UNIQUE constraints hold the promise: a code has one row, and no two rows name the same request.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ batches = Table(
     _tables,
     Column("key", Text, primary_key=True),
     Column("baseline_at", Double),
-    Column("alarm", Text),
+    Column("alarm", Text, key="stop_reason"),  # the name in databases of today
 )
 
 requests = Table(
@@ -81,13 +80,13 @@ codes = Table(
 
 
 def is_in(column: Column[str], *states: str) -> ColumnElement[bool]:
-    """Return a condition with literals: SQLite uses a partial index only for those."""
+    """Return a condition with literals: only for those does SQLite use a partial index."""
     return column.in_([literal_column(f"'{state}'") for state in states])
 
 
-# The rows that are looked for. Most are assigned or confirmed, and never looked for again.
+# Queries look for these rows. Most rows are assigned or confirmed, and no query looks for them.
 WAITS = is_in(requests.c.state, RequestState.WAITING)
-IS_LOOSE = is_in(attempts.c.state, *OPEN) & attempts.c.request_id.is_(None)
+IS_DETACHED = is_in(attempts.c.state, *OPEN) & attempts.c.request_id.is_(None)
 IS_NOTABLE = is_in(attempts.c.state, *NOTABLE)
 IS_SPARE = is_in(codes.c.state, CodeState.SPARE)
 
@@ -102,7 +101,7 @@ def _index(table: Table, name: str, where: ColumnElement[bool], *columns: str) -
 
 
 _index(requests, "waiting", WAITS, "batch", "attempt_id")
-_index(attempts, "loose", IS_LOOSE, "batch")
+_index(attempts, "loose", IS_DETACHED, "batch")  # the name in databases of today
 _index(attempts, "notable", IS_NOTABLE, "batch", "state")
 _index(codes, "spare", IS_SPARE, "batch")
 

@@ -1,4 +1,4 @@
-"""The statements of each transaction, as text: what SQLAlchemy makes of its own costs too much."""
+"""The statements of each transaction, as text: SQLAlchemy's own take too long to make."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from operator import attrgetter
 from typing import Any, Self
 
 import attrs
-from sqlalchemy import Column, Double, Table
+from sqlalchemy import Column, Double, FromClause, Table
 
 
 @attrs.frozen
 class Lookup:
-    """Reads rows by the values of a column. It takes a JSON array in SQLite, else an array.
+    """Reads rows by the values of a column: a JSON array in SQLite, an array in PostgreSQL.
 
-    ``postgresql_locking`` locks them too, in one order for all. SQLite locks as a whole.
+    ``postgresql_locking`` also locks them, in one order for all. SQLite locks its whole file.
     """
 
     sqlite: str
@@ -23,7 +23,8 @@ class Lookup:
 
     @classmethod
     def by(cls, column: Column[Any], names: Sequence[str]) -> Self:
-        """Return what reads these columns of the rows that have one of the values."""
+        """Return the lookup that reads these columns of the rows with one of the values."""
+        names = _columns(column.table, names)
         select = f"SELECT {', '.join(names)} FROM {column.table.name} WHERE {column.name}"  # noqa: S608 - our own names
         among = f"{select} = ANY (%b::text[])"
         return cls(
@@ -35,14 +36,13 @@ class Lookup:
 
 @attrs.frozen
 class Statement:
-    """Writes many rows, in one step of the database.
+    """Writes many rows in one step of the database.
 
-    A thread that comes back for each row waits for the interpreter each time.
+    For each row by itself, the thread would wait for the interpreter again.
 
     Attributes:
         sqlite: takes a JSON array of arrays, one for each row.
-        postgresql: takes an array for each column, in binary, which psycopg makes in a third of
-            the time.
+        postgresql: takes an array for each column, binary: psycopg makes those three times as fast.
         values_of: returns a row's values in the order of both.
     """
 
@@ -52,8 +52,8 @@ class Statement:
 
     @classmethod
     def insert(cls, table: Table, names: Sequence[str], *, or_ignore: bool = False) -> Self:
-        """Return what inserts rows; ``or_ignore`` those that are there already."""
-        into = f"INSERT INTO {table.name} ({', '.join(names)})"
+        """Return the statement that inserts rows; ``or_ignore`` those that exist already."""
+        into = f"INSERT INTO {table.name} ({', '.join(_columns(table, names))})"
         end = " ON CONFLICT DO NOTHING" if or_ignore else ""
         return cls(
             # Without WHERE, SQLite would read ON CONFLICT as a join's.
@@ -64,16 +64,21 @@ class Statement:
 
     @classmethod
     def update(cls, table: Table, names: Sequence[str], key: str) -> Self:
-        """Return what updates rows by their key."""
-        changed = ", ".join(f"{name} = new.{name}" for name in names if name != key)
+        """Return the statement that updates rows by their key."""
+        columns = _columns(table, names)
+        changed = ", ".join(f"{name} = new.{name}" for name in columns if name != key)
         update = f"UPDATE {table.name} SET {changed} FROM"  # noqa: S608 - our own names
         where = f"WHERE {table.name}.{key} = new.{key}"
-        columns = ", ".join(names)
         return cls(
-            f"{update} (SELECT {_elements(names)} FROM json_each(?)) AS new {where}",  # noqa: S608 - ours
-            f"{update} unnest({_arrays(table, names)}) AS new ({columns}) {where}",
+            f"{update} (SELECT {_elements(columns)} FROM json_each(?)) AS new {where}",  # noqa: S608 - ours
+            f"{update} unnest({_arrays(table, names)}) AS new ({', '.join(columns)}) {where}",
             _getter(names),
         )
+
+
+def _columns(table: FromClause, names: Sequence[str]) -> list[str]:
+    """Return the columns' names in the database, where they differ from the fields' of a row."""
+    return [table.c[name].name for name in names]
 
 
 def _elements(names: Sequence[str]) -> str:

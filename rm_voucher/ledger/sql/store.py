@@ -1,9 +1,9 @@
-"""A ledger in a database: an SQLite file for one process, or PostgreSQL for several."""
+"""A ledger's store in SQL: an SQLite file for one process, or PostgreSQL for several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar, Unpack, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, func, select, update
 
@@ -11,11 +11,11 @@ from rm_voucher.database.database import Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import GroupCommit
 from rm_voucher.exceptions import LedgerError
-from rm_voucher.ledger.ledger import Ledger, Reading, Transition
-from rm_voucher.ledger.rules.records import Code, Settings
+from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.sql.guard import FileGuard
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql.unit import OWNER_LOCK, SqlUnitOfWork, owner_key
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition
 from rm_voucher.runtime import Runtime
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -27,14 +27,14 @@ _RESTORED = (
 )
 
 
-class SqlLedger(Ledger):
-    """See `Ledger.open`.
+class SqlLedgerStore(LedgerStore):
+    """Keeps a ledger in a database. ``read_only`` changes nothing; another process may write."""
 
-    ``read_only`` looks at a ledger that another process may be using, and changes nothing.
-    """
-
-    def __init__(self, url: str, *, read_only: bool = False, **settings: Unpack[Settings]) -> None:
-        super().__init__(**settings)
+    def __init__(
+        self, url: str, *, read_only: bool = False, runtime: Runtime | None = None
+    ) -> None:
+        super().__init__()
+        runtime = runtime or Runtime()
         parsed = parse_url(url)
         self.read_only = read_only
         self._file = database_file(parsed)
@@ -43,46 +43,29 @@ class SqlLedger(Ledger):
             SCHEMA,
             error=LedgerError,
             on_connect=self._hold_owner,
-            on_close=self._let_go,
-            runtime=Runtime(sleep=self.sleep, monotonic=self.monotonic),
+            on_close=self._release_guard,
+            runtime=runtime,
         )
         self._guard = FileGuard(self._file) if self._database.is_sqlite else None
         self._commits = 0
+        self._is_open = False
         self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
 
-    async def commit(self, transition: Transition[I, R], item: I) -> R:
-        """See `Ledger.commit`."""
-        if self._writer is None:
-            raise LedgerError("The ledger is not open for writing.")
-        return cast("R", await self._writer.run((transition, item)))
-
-    async def read(self, reading: Reading[R]) -> R:
-        """See `Ledger.read`."""
-        if not self._opened:  # or a file would be made, and no table found in it
-            raise LedgerError("The ledger is not open: use it with 'async with'.")
-        return await self._database.read(lambda connection: reading(SqlUnitOfWork(connection)))
-
-    async def _open(self) -> None:
+    async def open(self) -> None:
+        """See `LedgerStore.open`."""
         try:
             if self.read_only:
-                await self._look()
-                return
-            noted = None if self._guard is None else self._guard.acquire()
-            await self._database.open()
-            if self._guard is not None:
-                self._commits = await self._database.write(lambda c: _check_age(c, noted))
-                self._guard.note(self._commits, durable=True)
+                await self._open_read_only()
+            else:
+                await self._open_to_write()
         except BaseException:
-            await self._close()
+            await self._database.close()
             raise
-        self._writer = GroupCommit(self._commit_all)
+        self._is_open = True
 
-    async def _look(self) -> None:
-        if self._guard is not None and not self._file.exists():
-            raise LedgerError(f"There is no file {self._file}.")
-        await self._database.open_read_only()
-
-    async def _close(self) -> None:
+    async def close(self) -> None:
+        """See `LedgerStore.close`."""
+        self._is_open = False
         writer, self._writer = self._writer, None  # nothing new meanwhile
         try:
             if writer is not None:
@@ -90,7 +73,32 @@ class SqlLedger(Ledger):
         finally:
             await self._database.close()
 
-    def _let_go(self) -> None:
+    async def commit(self, transition: Transition[I, R], item: I) -> R:
+        """See `LedgerStore.commit`."""
+        if self._writer is None:
+            raise LedgerError("The ledger is not open for writing.")
+        return cast("R", await self._writer.run((transition, item)))
+
+    async def read(self, reading: Reading[R]) -> R:
+        """See `LedgerStore.read`."""
+        if not self._is_open:  # or a file would be made, and no table found in it
+            raise LedgerError("The ledger is not open: use it with 'async with'.")
+        return await self._database.read(lambda connection: reading(SqlUnitOfWork(connection)))
+
+    async def _open_to_write(self) -> None:
+        noted = None if self._guard is None else self._guard.acquire()
+        await self._database.open()
+        if self._guard is not None:
+            self._commits = await self._database.write(lambda c: _check_age(c, noted))
+            self._guard.note(self._commits, durable=True)
+        self._writer = GroupCommit(self._commit_all)
+
+    async def _open_read_only(self) -> None:
+        if self._guard is not None and not self._file.exists():
+            raise LedgerError(f"There is no file {self._file}.")
+        await self._database.open_read_only()
+
+    def _release_guard(self) -> None:
         if self._guard is not None:
             self._guard.release()
 
@@ -105,9 +113,9 @@ class SqlLedger(Ledger):
 
         def work(connection: Connection) -> tuple[list[Any], list[Code]]:
             unit = SqlUnitOfWork(connection, self.owner)
-            # First, and in one order: two workers could wait for each other, or decide by what
-            # was read before a lock.
-            unit.batches(key for _, item in operations for key in item.batches)
+            # First, and in one order: otherwise two processes could wait for each other, or decide
+            # by rows that were read before the lock.
+            unit.batches(item.batch for _, item in operations)
             results: list[Any] = [None] * len(operations)
             for transition, numbers in kinds.items():
                 answers = transition(unit, [operations[number][1] for number in numbers])
@@ -122,7 +130,7 @@ class SqlLedger(Ledger):
         self._commits = commits
         if self._guard is not None:
             self._guard.note(commits)
-        self.tell(assigned)
+        self.notify(assigned)
         return results
 
     def _hold_owner(self, connection: Connection) -> None:
@@ -134,11 +142,12 @@ class SqlLedger(Ledger):
 
 
 def _check_age(connection: Connection, noted: int | None) -> int:
-    """Return how many commits the file has; stop its batches if it had more, or none can say."""
+    """Return how many commits the file has; stop its batches if it had more, or may have had."""
     commits = connection.scalar(select(meta.c.commits))
     if commits is None:
         connection.execute(meta.insert(), {"commits": 0})
         commits = 0
     if (noted is None and commits) or commits < (noted or 0):
-        connection.execute(update(batches).where(batches.c.alarm.is_(None)).values(alarm=_RESTORED))
+        going = batches.c.stop_reason.is_(None)
+        connection.execute(update(batches).where(going).values(stop_reason=_RESTORED))
     return max(commits, noted or 0)

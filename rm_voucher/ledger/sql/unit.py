@@ -17,7 +17,6 @@ from sqlalchemy import (
     Table,
     Text,
     any_,
-    case,
     func,
     literal,
     select,
@@ -26,19 +25,18 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import (
-    Attempt,
     AttemptState,
     Batch,
     Code,
     CodeOrigin,
     CodeState,
-    Counts,
-    Request,
+    IssueAttempt,
+    IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import Row, UnitOfWork
+from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
 from rm_voucher.ledger.sql.schema import (
-    IS_LOOSE,
+    IS_DETACHED,
     IS_NOTABLE,
     IS_SPARE,
     WAITS,
@@ -50,25 +48,25 @@ from rm_voucher.ledger.sql.schema import (
 )
 from rm_voucher.ledger.sql.statements import Lookup, Statement
 
-R = TypeVar("R", Batch, Request, Attempt, Code)
+R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 
 OWNER_LOCK = 0x726D
-"""The class of PostgreSQL's advisory locks that say which processes live."""
+"""The class of PostgreSQL's advisory locks by which processes show that they live."""
 
-_TABLES: dict[type[Row], tuple[Table, str]] = {
-    Batch: (batches, "key"),
-    Request: (requests, "id"),
-    Attempt: (attempts, "id"),
-    Code: (codes, "code"),
+_TABLES: dict[type[Row], Table] = {
+    Batch: batches,
+    IssueRequest: requests,
+    IssueAttempt: attempts,
+    Code: codes,
 }
 _NAMES = {kind: [field.name for field in attrs.fields(kind)] for kind in _TABLES}
 _MEMBERS: dict[type[Row], dict[str, type[enum.StrEnum]]] = {
     Batch: {},
-    Request: {"state": RequestState},
-    Attempt: {"state": AttemptState},
+    IssueRequest: {"state": RequestState},
+    IssueAttempt: {"state": AttemptState},
     Code: {"state": CodeState, "origin": CodeOrigin},
 }
-# Where a kind's enums stand among its fields, and how their members are written.
+# The positions of a kind's enums among its fields, and their members by value.
 _ENUMS = {
     kind: [
         (_NAMES[kind].index(name), {member.value: member for member in members})
@@ -77,20 +75,20 @@ _ENUMS = {
     for kind, enums in _MEMBERS.items()
 }
 _SELECTS = {
-    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, (table, _) in _TABLES.items()
+    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, table in _TABLES.items()
 }
-_LOOKUPS = {kind: Lookup.by(table.c[key], _NAMES[kind]) for kind, (table, key) in _TABLES.items()}
+_LOOKUPS = {kind: Lookup.by(table.c[KEYS[kind]], _NAMES[kind]) for kind, table in _TABLES.items()}
 _CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
-_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, (table, _) in _TABLES.items()}
+_INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, table in _TABLES.items()}
 _UPDATES = {
-    kind: Statement.update(table, _NAMES[kind], key) for kind, (table, key) in _TABLES.items()
+    kind: Statement.update(table, _NAMES[kind], KEYS[kind]) for kind, table in _TABLES.items()
 }
 # Another process may be adding it.
 _ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
-    """Without an ``owner`` it only reads, and locks nothing."""
+    """A transaction on the database. Without an ``owner`` it only reads, and locks nothing."""
 
     def __init__(self, connection: Connection, owner: str | None = None) -> None:
         super().__init__()
@@ -99,21 +97,15 @@ class SqlUnitOfWork(UnitOfWork):
         self._is_sqlite = connection.dialect.name == "sqlite"
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        found = self._load(Batch, keys)
+        found = self.load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
             self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
-            found = self._load(Batch, keys)
+            found = self.load(Batch, keys)
         return found
 
-    def load_requests(self, ids: Sequence[str]) -> list[Request]:
-        return self._load(Request, ids)
-
-    def load_attempts(self, ids: Sequence[str]) -> list[Attempt]:
-        return self._load(Attempt, ids)
-
-    def load_codes(self, codes: Sequence[str]) -> list[Code]:
-        return self._load(Code, codes)
+    def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
+        return self._rows(kind, _LOOKUPS[kind], keys)
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
         return self._rows(Code, _CODES_OF, list(request_ids))
@@ -122,24 +114,24 @@ class SqlUnitOfWork(UnitOfWork):
         spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
         return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
 
-    def find_loose(self, batch: str, limit: int) -> list[Attempt]:
-        loose = _SELECTS[Attempt].where(IS_LOOSE, attempts.c.batch == batch)
-        return self._made(Attempt, loose.limit(limit))
+    def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
+        detached = _SELECTS[IssueAttempt].where(IS_DETACHED, attempts.c.batch == batch)
+        return self._made(IssueAttempt, detached.limit(limit))
 
-    def find_needy(self, batch: str, limit: int) -> list[Request]:
+    def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         ambiguous = (
             select(attempts.c.id)
             .where(attempts.c.id == requests.c.attempt_id)
             .where(attempts.c.state == AttemptState.AMBIGUOUS.value)
         )
-        waiting = _SELECTS[Request].where(WAITS, requests.c.batch == batch)
+        waiting = _SELECTS[IssueRequest].where(WAITS, requests.c.batch == batch)
         first = waiting.where(requests.c.attempt_id.is_(None))
-        needy = self._made(Request, first.order_by(requests.c.seq).limit(limit))
-        if len(needy) < limit:
+        unserved = self._made(IssueRequest, first.order_by(requests.c.seq).limit(limit))
+        if len(unserved) < limit:
             then = waiting.where(requests.c.attempt_id.is_not(None), ambiguous.exists())
-            then = then.order_by(requests.c.seq).limit(limit - len(needy))
-            needy += self._made(Request, then)
-        return needy
+            then = then.order_by(requests.c.seq).limit(limit - len(unserved))
+            unserved += self._made(IssueRequest, then)
+        return unserved
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         self._write(_INSERTS[kind], rows)
@@ -173,11 +165,13 @@ class SqlUnitOfWork(UnitOfWork):
     def find_batches(self) -> list[Batch]:
         return self._made(Batch, _SELECTS[Batch])
 
-    def find_attempts(self, batch: str | None, states: Collection[AttemptState]) -> list[Attempt]:
-        wanted = _SELECTS[Attempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
+    def find_attempts(
+        self, batch: str | None, states: Collection[AttemptState]
+    ) -> list[IssueAttempt]:
+        wanted = _SELECTS[IssueAttempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
         if batch is not None:
             wanted = wanted.where(attempts.c.batch == batch)
-        return self._made(Attempt, wanted.order_by(attempts.c.sent_at))
+        return self._made(IssueAttempt, wanted.order_by(attempts.c.sent_at))
 
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
         foreign = _SELECTS[Code].where(codes.c.batch == batch, codes.c.state == CodeState.FOREIGN)
@@ -188,55 +182,32 @@ class SqlUnitOfWork(UnitOfWork):
         wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
         return set(self._connection.scalars(wanted))
 
-    def counts(self, batch: str | None) -> Counts:
-        def count(table: Table, *columns: ColumnElement[Any]) -> Select[Any]:
-            counted = select(*columns, func.count()).group_by(*columns)
-            return counted if batch is None else counted.where(table.c.batch == batch)
+    def tally(self, batch: str | None) -> Tally:
+        has_claim = requests.c.attempt_id.is_not(None)
+        is_written_off = IS_NOTABLE & is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
+        counted: list[tuple[type[Row], list[ColumnElement[Any]], list[ColumnElement[bool]]]] = [
+            (IssueRequest, [requests.c.state, has_claim], []),
+            (IssueAttempt, [attempts.c.state], [is_written_off]),
+            (Code, [codes.c.state], []),
+        ]
+        tally = Tally()
+        for kind, columns, conditions in counted:
+            if batch is not None:
+                conditions.append(_TABLES[kind].c.batch == batch)
+            wanted = select(func.count(), *columns).where(*conditions).group_by(*columns)
+            for number, state, *claims in self._connection.execute(wanted):
+                tally[kind, state, any(claims)] = number
+        return tally
 
-        relies = case((requests.c.attempt_id.is_(None), 0), else_=1)
-        by_request = {
-            (state, relying): number
-            for state, relying, number in self._connection.execute(
-                count(requests, requests.c.state, relies)
-            )
-        }
-        by_code: dict[str, int] = {
-            row[0]: row[1] for row in self._connection.execute(count(codes, codes.c.state))
-        }
-        written_off = count(attempts, attempts.c.state).where(
-            IS_NOTABLE, is_in(attempts.c.state, AttemptState.WRITTEN_OFF)
-        )
-
-        def of(state: RequestState) -> int:
-            return sum(number for (name, _), number in by_request.items() if name == state)
-
-        return Counts(
-            asked=sum(by_request.values()),
-            assigned=of(RequestState.ASSIGNED),
-            waiting=by_request.get((RequestState.WAITING.value, 0), 0),
-            ambiguous=by_request.get((RequestState.WAITING.value, 1), 0),
-            unresolved=of(RequestState.UNRESOLVED),
-            failed=of(RequestState.FAILED),
-            cancelled=of(RequestState.CANCELLED),
-            spare=by_code.get(CodeState.SPARE.value, 0),
-            foreign=by_code.get(CodeState.FOREIGN.value, 0),
-            written_off=sum(row[1] for row in self._connection.execute(written_off)),
-        )
-
-    def page(
-        self, batch: str | None, after: int, limit: int
-    ) -> list[tuple[int, Request, Code | None]]:
-        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[Request]))
+    def page(self, batch: str | None, after: int, limit: int) -> Page:
+        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[IssueRequest]))
         wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
         if batch is not None:
             wanted = wanted.where(requests.c.batch == batch)
-        rows = [(row[0], _made(Request, row[1:])) for row in self._connection.execute(wanted)]
+        rows = [(row[0], _made(IssueRequest, row[1:])) for row in self._connection.execute(wanted)]
         found = self.find_codes([request.id for _, request in rows])
         code_of = {code.request_id: code for code in found}
         return [(number, request, code_of.get(request.id)) for number, request in rows]
-
-    def _load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
-        return self._rows(kind, _LOOKUPS[kind], keys)
 
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         execute = self._connection.exec_driver_sql
@@ -264,7 +235,7 @@ def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
 
 
 def owner_key(owner: str) -> int:
-    """Return the number that stands for a process in PostgreSQL's advisory locks."""
+    """Return the number of a process in PostgreSQL's advisory locks."""
     return zlib.crc32(owner.encode()) - 2**31
 
 

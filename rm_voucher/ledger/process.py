@@ -1,0 +1,119 @@
+"""One process of a ledger: its time, its tasks, and its knowledge of attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger.rules.commands import Recover
+from rm_voucher.ledger.rules.records import AttemptState
+from rm_voucher.ledger.rules.settling import recover
+from rm_voucher.ledger.store import LedgerStore, blocks
+from rm_voucher.runtime import Runtime
+
+T = TypeVar("T")
+
+_log = logging.getLogger("rm_voucher.ledger")
+
+
+class LedgerClock:
+    """Reads two clocks: the machine's, which may be set, and one that goes on evenly.
+
+    Where they differ, an attempt lasts from the earlier time to the later one, so that its times
+    hold by whichever is right.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.monotonic = runtime.monotonic
+        self.sleep = runtime.sleep
+        self._wall = runtime.clock
+        self._epoch = runtime.clock() - runtime.monotonic()
+
+    def earliest_now(self) -> float:
+        """Return the earlier time, in seconds since 1970: for the beginning of an attempt."""
+        return min(self._epoch + self.monotonic(), self._wall())
+
+    def latest_now(self) -> float:
+        """Return the later time, in seconds since 1970: for its end, and all else."""
+        return max(self._epoch + self.monotonic(), self._wall())
+
+
+class LedgerTasks:
+    """Runs work that must not end with its caller, while the ledger is open."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run it in a task of its own. Raises `LedgerError` if the ledger is not open."""
+        if not self.is_open:
+            work.close()
+            raise LedgerError("The ledger is not open: use it with 'async with'.")
+        task = asyncio.create_task(work, name="rm-voucher ledger")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def drain(self) -> None:
+        """Wait until all have ended."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            # Whoever waits for the task has its error; if nobody does, the ledger has the outcome.
+            _log.debug("a task of the ledger ended with %s", type(error).__name__)
+
+
+class AttemptTracker:
+    """Knows which attempts this process sends, and since when it knows others to be ambiguous.
+
+    That time is by the monotonic clock: the other one may have been set since, and the clock of
+    another process says nothing about ours.
+    """
+
+    def __init__(self, store: LedgerStore, clock: LedgerClock) -> None:
+        self._store = store
+        self._clock = clock
+        self._ambiguous_since: dict[str, float] = {}
+        self.sending: set[str] = set()
+        """The ids of the attempts that this process sends."""
+
+    async def open(self) -> None:
+        """Recover from the last process, and note the attempts that are ambiguous."""
+        if not self._store.read_only:
+            await self.recover()
+        for attempt in await self._store.attempts(None, [AttemptState.AMBIGUOUS]):
+            self.ambiguous_since(attempt.id)
+
+    async def recover(self, batch_key: str | None = None) -> None:
+        """Make ambiguous the attempts that a dead process was sending."""
+        lost = defaultdict(list)
+        for attempt in await self._store.attempts(batch_key, [AttemptState.SENDING]):
+            if attempt.id not in self.sending:
+                lost[attempt.batch].append(attempt.id)
+        own, at = self._store.owner, self._clock.latest_now()
+        for key, ids in lost.items():
+            for block in blocks(ids):
+                item = Recover(batch=key, attempt_ids=tuple(block), own=own, at=at)
+                for attempt_id in await self._store.commit(recover, item):
+                    self.note_ambiguous(attempt_id)
+
+    def note_ambiguous(self, attempt_id: str) -> None:
+        """Note that an attempt has just become ambiguous."""
+        self._ambiguous_since[attempt_id] = self._clock.monotonic()
+
+    def ambiguous_since(self, attempt_id: str) -> float:
+        """Return since when, by the monotonic clock, this process knows an ambiguous attempt."""
+        return self._ambiguous_since.setdefault(attempt_id, self._clock.monotonic())
+
+    def forget(self, attempt_ids: Iterable[str]) -> None:
+        """Forget attempts that are settled."""
+        for attempt_id in attempt_ids:
+            self._ambiguous_since.pop(attempt_id, None)

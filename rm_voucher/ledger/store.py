@@ -1,0 +1,74 @@
+"""The port to a ledger's database. `sql.store` and `memory` implement it; it decides nothing."""
+
+from __future__ import annotations
+
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from rm_voucher.ledger.rules.records import AttemptState, Code, IssueAttempt
+from rm_voucher.ledger.rules.unit import UnitOfWork
+
+I = TypeVar("I")  # noqa: E741 - an item
+R = TypeVar("R")
+T = TypeVar("T")
+
+Transition = Callable[[UnitOfWork, Sequence[I]], Sequence[R]]
+Reading = Callable[[UnitOfWork], R]
+Listener = Callable[[Sequence[Code]], None]
+
+
+class LedgerStore(ABC):
+    """A database that a ledger is kept in.
+
+    ``owner`` names this process in the attempts that it sends; by default it is a random name.
+    """
+
+    read_only = False
+
+    def __init__(self, *, owner: str | None = None) -> None:
+        self.owner = owner or secrets.token_hex(6)
+        self._listeners: set[Listener] = set()
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Connect. After an error nothing is left open. Raises `LedgerError`."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Finish the commits under way, and disconnect."""
+
+    @abstractmethod
+    async def commit(self, transition: Transition[I, R], item: I) -> R:
+        """Run one item of a transition; return its result when that is durable.
+
+        Codes that were given to requests are then told to `notify`. Raises `LedgerError`.
+        """
+
+    @abstractmethod
+    async def read(self, reading: Reading[R]) -> R:
+        """Run a reading, beside transactions. Raises `LedgerError`."""
+
+    async def attempts(
+        self, batch_key: str | None, states: Iterable[AttemptState]
+    ) -> list[IssueAttempt]:
+        """Return the attempts in these states, the first sent first."""
+        wanted = tuple(states)
+        return await self.read(lambda unit: unit.find_attempts(batch_key, wanted))
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call the listener with codes given to requests, once durable; return what ends that."""
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
+
+    def notify(self, codes: Sequence[Code]) -> None:
+        """Tell the listeners of codes that were given to requests."""
+        if codes:
+            for listener in tuple(self._listeners):
+                listener(codes)
+
+
+def blocks(rows: Sequence[T], size: int = 200) -> Iterator[Sequence[T]]:
+    """Cut rows into blocks that fit a transaction."""
+    return (rows[begin : begin + size] for begin in range(0, len(rows), size))
