@@ -27,6 +27,7 @@ from rm_voucher import (
     __version__,
 )
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
+from rm_voucher.cli.emulator import emulator
 from rm_voucher.cli.issue import (
     INTERRUPTED,
     Report,
@@ -58,7 +59,6 @@ from rm_voucher.cli.output import (
     write_out,
 )
 from rm_voucher.cli.recipients import count_recipients, read_recipients
-from rm_voucher.cli.serve import emulator
 from rm_voucher.cli.webhook import webhook_app
 from rm_voucher.converters import format_time, unstructure
 from rm_voucher.wire.operations import build_issue

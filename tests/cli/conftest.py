@@ -19,9 +19,11 @@ from support.command import PATIENCE_S
 from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Request, Response
-from rm_voucher.cli import main, serve
-from rm_voucher.emulator import Emulator, Guesses, Rule
+from rm_voucher.cli import emulator as emulator_command
+from rm_voucher.cli import main
+from rm_voucher.emulator import Check, Emulator, Guesses
 from rm_voucher.emulator.reply import Reply
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
 
 
@@ -88,7 +90,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
         said.append(text)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(serve, "say", say)
+    monkeypatch.setattr(emulator_command, "say", say)
     return said
 
 
@@ -152,15 +154,15 @@ class Served:
 
 
 def serve_in_thread(served: Served, ready: Future[Callable[[], None]]) -> None:
-    async def serve() -> None:
+    async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with served.emulator.serve() as server:
+        async with serve(served.emulator) as server:
             served.url = server.url
             ready.set_result(lambda: loop.call_soon_threadsafe(stop.set))
             await stop.wait()
 
-    asyncio.run(serve())
+    asyncio.run(run())
 
 
 @pytest.fixture
@@ -170,7 +172,7 @@ def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterato
         seed=1,
         credentials=credentials,
         clock=lambda: 1_700_000_000.0,
-        relax=[Rule.TIMESTAMP],
+        disabled_checks=[Check.TIMESTAMP],
         guesses=Guesses(page_size=2),
     )
     served = Served(emulator)

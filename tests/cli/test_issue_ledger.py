@@ -25,7 +25,7 @@ AT_ONCE = ("--exclusive", "--settle", 0)
 @pytest.fixture
 def shop(served):
     """A served emulator with a batch, on the clock that the command runs on."""
-    served.emulator.advance(time.time() - served.emulator.timeline.now())
+    served.emulator.advance(time.time() - served.emulator.virtual_clock.now())
     served.emulator.add_batch("Breakfast", key="B", quantity=100)
     return served
 

@@ -8,6 +8,7 @@ from support.raw_connection import ME, Line
 from support.raw_requests import known
 
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ async def line(caplog):
     caplog.set_level(logging.INFO)
     emulator = Emulator(seed=1, credentials=ME, batches={"K": 1000})
     emulator.add_member("60", "1")
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         line = Line(emulator, server.url)
         assert await line.is_good()
         yield line

@@ -182,9 +182,9 @@ def test_wrong_types(answer, spoilt_answer):
 
 @pytest.mark.parametrize("attempt_s", [5.0, 5.001])
 async def test_time_out_to_the_instant(emulator, attempt_s):
-    """A drip that takes as long as an attempt may is a time-out; one that is shorter is not."""
-    emulator.faults = FaultPlan(drip_s=5)
-    emulator.fail_next("batches", Fault.SLOW_DRIP)
+    """A slow body that takes as long as an attempt may is a time-out; a shorter one is not."""
+    emulator.faults = FaultPlan(slow_body_s=5)
+    emulator.fail_next("batches", Fault.SLOW_BODY)
     timeout = Timeout(connect_s=1, attempt_s=attempt_s)
     async with emulator.client(timeout=timeout, retry=RetryPolicy(max_attempts=1)) as client:
         with contextlib.nullcontext() if attempt_s > 5 else pytest.raises(ResponseTimeoutError):

@@ -170,7 +170,7 @@ async def test_doubled_headers(line, name):
     body = b'{"storeId":"S"}'
     path = "/v3/voucher/X/void"
     request = Request(operation="x", method="POST", url=line.url.join(URL(path)), body=body)
-    now = int(line.emulator.timeline.now())
+    now = int(line.emulator.virtual_clock.now())
     good = signed_attempt(request, signer=SIGNER, token=line.token, nonce="n", timestamp=now)
     status, _ = await line.send("POST", path, body, f"{name}: bad".encode(), *headers_of(good))
     assert status in (400, 401)

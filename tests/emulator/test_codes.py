@@ -29,7 +29,7 @@ from rm_voucher import (
     VoucherStateError,
 )
 from rm_voucher.emulator import Fault, FaultPlan, Guesses
-from rm_voucher.emulator.guesses import Rule
+from rm_voucher.emulator.guesses import Check
 from rm_voucher.models import BatchStatus, Expiry, ExpiryType
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
@@ -100,7 +100,7 @@ async def with_ended_token(shop):
 async def with_suspended_token(shop):
     async with shop.client() as client:
         await client.batches()
-        shop.emulator.gate.revoke(code="TOKEN_SUSPENDED")
+        shop.emulator.authenticator.revoke(code="TOKEN_SUSPENDED")
         await client.batches()
 
 
@@ -169,7 +169,7 @@ REACHED = [
         "GRANT_TYPE_INVALID",
         AuthenticationError,
         lambda s: ask_for_token(s, {"grantType": "password"}),
-        {"relax": [Rule.CLIENT]},
+        {"disabled_checks": [Check.CLIENT]},
     ),
     ("INTERNAL_ERROR", ServerError, in_trouble),
     ("INVALID_CLIENT", AuthenticationError, with_another_secret),
@@ -185,7 +185,7 @@ REACHED = [
         "InvalidGrant",
         AuthenticationError,
         lambda s: ask_for_token(s, {"grantType": "refresh_token", "refreshToken": "spent"}),
-        {"relax": [Rule.CLIENT]},
+        {"disabled_checks": [Check.CLIENT]},
     ),
     ("MEMBER_NOT_FOUND", NotFoundError, lambda s: member(s, "9").vouchers()),
     ("MEMBER_NOT_MERCHANT", VoucherStateError, lambda s: member(s, "2").get("B")),
@@ -209,7 +209,7 @@ REACHED = [
         AuthenticationError,
         lambda s: s.client(token_source=StaticToken("T")).batches(),
     ),
-    ("TOO_MANY_REQUEST_PER_SECOND", RateLimitError, too_often, {"relax": [Rule.TOKEN]}),
+    ("TOO_MANY_REQUEST_PER_SECOND", RateLimitError, too_often, {"disabled_checks": [Check.TOKEN]}),
     ("UNAUTHORIZED", AuthenticationError, without_token),
     (
         "VALIDATION_ERROR",

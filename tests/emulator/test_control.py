@@ -13,6 +13,7 @@ from rm_voucher import Credentials, OutcomeUnknownError, OutOfStockError, RateLi
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.faults import Fault
+from rm_voucher.emulator.server import serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 FRESH = {"key": "K", "quantity": 3, "balance": 3, "issued": 0, "redeemed": 0, "void": 0}
@@ -47,7 +48,7 @@ def emulator(clock):
 @pytest.fixture
 async def call(emulator):
     """Call the control API over HTTP; return status and JSON."""
-    async with emulator.serve() as server, aiohttp.ClientSession(server.url) as session:
+    async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
 
         async def call(method, path, body=None, *, raw=None, headers=None):
             data = raw if body is None else orjson.dumps(body)
@@ -126,7 +127,13 @@ async def test_faults(call, emulator):
 
 async def test_every_setting_of_a_plan(call, emulator, clock):
     """Each setting reaches the plan; a window's fault is one, not just its name."""
-    numbers = {"drip_s": 0.5, "hold_s": 2, "lag_s": 3.5, "late_s": 4, "retry_after_s": 7}
+    numbers = {
+        "slow_body_s": 0.5,
+        "stall_s": 2,
+        "listing_delay_s": 3.5,
+        "late_s": 4,
+        "retry_after_s": 7,
+    }
     assert (await call("PUT", "faults", {**numbers, "windows": [WINDOW]}))[0] == 200
     plan = emulator.faults
     assert {name: getattr(plan, name) for name in numbers} == numbers
@@ -167,7 +174,7 @@ async def test_clock(call, emulator, clock):
     assert await call("POST", "clock", {"advance_s": 60}) == (200, {"now": clock.now + 60})
     assert await call("POST", "clock", {"advance_s": 0.5}) == (200, {"now": clock.now + 60.5})
     assert await call("POST", "clock") == (200, {"now": clock.now + 60.5})
-    assert emulator.timeline.now() == clock.now + 60.5
+    assert emulator.virtual_clock.now() == clock.now + 60.5
 
 
 async def test_callbacks(call, emulator):

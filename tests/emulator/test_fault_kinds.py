@@ -205,11 +205,11 @@ async def test_closed_for_a_time(way):
 
 async def test_closed_breaks_a_request_in_flight():
     """A client that waits for an answer when the listener closes loses its connection, and a
-    voucher that was dripping to it is lost."""
+    voucher that was on its way to it is lost."""
     async with stage("http", retry=ONCE) as on:
-        plan = FaultPlan(drip_s=6000, windows=[Window(fault="closed", start_s=9, length_s=1)])
+        plan = FaultPlan(slow_body_s=6000, windows=[Window(fault="closed", start_s=9, length_s=1)])
         on.emulator.faults = plan
-        on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+        on.emulator.fail_next("issue", Fault.SLOW_BODY)
         call = asyncio.create_task(on.call("issue"))
         await until(lambda: on.emulator.requests["issue"])
         on.emulator.advance(9)
@@ -269,14 +269,14 @@ async def test_revoked_token_is_one():
         assert on.emulator.requests == {"token": 2, "batches": 2, "get": 2}
 
 
-async def test_lagging_listing():
-    """A lagging listing is as it was `lag_s` ago: what is older is shown."""
-    async with stage("memory", plan=FaultPlan(lag_s=5)) as on:
+async def test_delayed_listing():
+    """A delayed listing is as it was `listing_delay_s` ago: what is older is shown."""
+    async with stage("memory", plan=FaultPlan(listing_delay_s=5)) as on:
         on.emulator.advance(3)
         younger = (await on.call("issue")).code
         for ahead_s, shown in ((0, []), (2, [on.code]), (3, [on.code, younger])):
             on.emulator.advance(ahead_s)
-            on.emulator.fail_next("vouchers", Fault.LISTING_LAG)
+            on.emulator.fail_next("vouchers", Fault.LISTING_DELAY)
             page = await on.call("vouchers")
             assert [voucher.code for voucher in page.items] == shown
             page = await on.call("vouchers")
@@ -284,11 +284,11 @@ async def test_lagging_listing():
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_slow_drip_in_time(way):
-    """An answer that drips in time is the whole answer, and nothing is lost."""
-    async with stage(way, plan=FaultPlan(drip_s=0.02), retry=ONCE) as on:
-        on.emulator.fail_next("issue", Fault.SLOW_DRIP)
-        on.emulator.fail_next("get", Fault.SLOW_DRIP)
+async def test_slow_body_in_time(way):
+    """A slow answer that is whole in time is the whole answer, and nothing is lost."""
+    async with stage(way, plan=FaultPlan(slow_body_s=0.02), retry=ONCE) as on:
+        on.emulator.fail_next("issue", Fault.SLOW_BODY)
+        on.emulator.fail_next("get", Fault.SLOW_BODY)
         code = (await on.call("issue")).code
         assert (await on.client.get(code)).status is VoucherStatus.ISSUED
         assert on.emulator.undelivered == []
@@ -298,7 +298,7 @@ async def test_slow_drip_in_time(way):
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT_BEFORE_COMMIT, Fault.TIMEOUT_AFTER_COMMIT])
 async def test_silence_shorter_than_the_time_out(fault, way):
     """A silence that ends before the client's patience ends in a broken connection."""
-    async with stage(way, plan=FaultPlan(hold_s=0.02), retry=ONCE) as on:
+    async with stage(way, plan=FaultPlan(stall_s=0.02), retry=ONCE) as on:
         on.emulator.fail_next("get", fault)
         with pytest.raises(VoucherError) as caught:
             await on.call("get")

@@ -21,7 +21,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 from rm_voucher.emulator.reply import Ending, Reply
-from rm_voucher.emulator.server import _send, _whole
+from rm_voucher.emulator.server import _send, _whole, serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 
@@ -31,7 +31,7 @@ async def test_bulk_issue_over_http():
     emulator = Emulator(credentials=ME)
     batch = emulator.add_batch("x", quantity=200)
     async with (
-        emulator.serve() as server,
+        serve(emulator) as server,
         VoucherClient(ME, environment=server.environment) as client,
     ):
         async with bulk_issue(client, batch.key, range(200), concurrency=32) as run:
@@ -52,7 +52,7 @@ async def test_signature_is_verified_over_http(make_client):
         def sign(self, text):
             return client_signer.sign(text.replace(b"/K/", b"/L/"))
 
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         async with VoucherClient(ME, environment=server.environment) as good:
             client_signer = good.caller.signer
         async with VoucherClient(ME, environment=server.environment, signer=Elsewhere()) as client:
@@ -64,7 +64,7 @@ async def test_signature_is_verified_over_http(make_client):
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 async def test_server_says_where_it_is(host):
     """Port 0 takes a free port; the URL is one that a client can be given."""
-    async with Emulator(credentials=ME).serve(host=host) as server:
+    async with serve(Emulator(credentials=ME), host=host) as server:
         assert server.url.startswith("http://[::1]:" if ":" in host else "http://127.0.0.1:")
         async with aiohttp.ClientSession() as session, session.get(server.url) as answer:
             assert answer.status == 404
@@ -86,10 +86,10 @@ async def test_query_of_the_control_api(line):
 
 async def test_server_port_taken():
     """A port that is taken is an error at once."""
-    async with Emulator(credentials=ME).serve() as server:
+    async with serve(Emulator(credentials=ME)) as server:
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
-            await Emulator(credentials=ME).serve(port=port).__aenter__()
+            await serve(Emulator(credentials=ME), port=port).__aenter__()
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ async def test_server_port_taken():
 async def test_server_survives_a_bad_host(host):
     """A Host header that is none is refused, and the server answers the next request."""
     async with (
-        Emulator(credentials=ME).serve() as server,
+        serve(Emulator(credentials=ME)) as server,
         aiohttp.ClientSession() as session,
     ):
         async with session.get(server.url, headers={"Host": host}) as answer:
@@ -115,7 +115,7 @@ async def test_reset_opens_a_closed_listener():
     async def sleep(seconds):
         await asyncio.sleep(0)
 
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
 
         def client(retry):
             return VoucherClient(ME, environment=server.environment, retry=retry, sleep=sleep)
@@ -146,7 +146,7 @@ async def test_body_that_can_not_be_read(monkeypatch, error):
 
     monkeypatch.setattr(web.BaseRequest, "read", fail)
     async with (
-        Emulator(credentials=ME).serve() as server,
+        serve(Emulator(credentials=ME)) as server,
         aiohttp.ClientSession() as session,
         session.post(f"{server.url}/v1/token", data=b"{}") as answer,
     ):

@@ -55,7 +55,7 @@ async def test_quiet(emulating):
 async def test_log_of_a_refused_signature(emulating):
     """The text that should have been signed stands below its request, to compare with one's own."""
     now = time.time()
-    emulator = emulating("--relax", "token")
+    emulator = emulating("--disable-check", "token")
     signed = []
 
     class Signer(NoSigner):
@@ -91,7 +91,7 @@ async def test_log_of_a_refused_signature(emulating):
     [
         ("drop-after-commit", "(reset)"),
         ("truncated", "(cut)"),
-        ("slow-drip", "(drip)"),
+        ("slow-body", "(slow)"),
         ("html-page", "502"),
         ("throttle", "429"),
         ("late-commit", "(reset)"),
@@ -99,9 +99,9 @@ async def test_log_of_a_refused_signature(emulating):
 )
 def test_log_of_a_fault(emulating, fault, word):
     """What the line says of a fault is what became of the answer; a client may be gone by then."""
-    rules = ("token", "timestamp", "signature", "nonce")
-    relaxed = [argument for rule in rules for argument in ("--relax", rule)]
-    emulator = emulating("--fault-rate", 1, "--fault-kinds", fault, *relaxed)
+    checks = ("token", "timestamp", "signature", "nonce")
+    disabled = [argument for check in checks for argument in ("--disable-check", check)]
+    emulator = emulating("--fault-rate", 1, "--fault-kinds", fault, *disabled)
     ask(emulator, "GET", "/v3/voucher-batches").close()
     assert emulator.process.stderr.readline() == (
         f"GET /v3/voucher-batches {word}, fault {fault}\n"
@@ -156,12 +156,12 @@ def test_ctrl_c_during_requests(emulating):
 @pytest.mark.usefixtures("sigint")
 def test_ctrl_c_while_faults_hold(emulating):
     """Connections that a fault holds are broken off as well."""
-    kinds = "timeout-before-commit,timeout-after-commit,slow-drip"
+    kinds = "timeout-before-commit,timeout-after-commit,slow-body"
     emulator = emulating("--fault-rate", 1, "--fault-kinds", kinds, "--seed", 3)
     connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(9)]
     lines = {emulator.process.stderr.readline() for _ in connections}
     words = {line.split(", fault ")[0] for line in lines}
-    assert words == {f"GET /v3/voucher-batches ({word})" for word in ("silent", "drip")}
+    assert words == {f"GET /v3/voucher-batches ({word})" for word in ("stalled", "slow")}
     assert end(emulator) == ([], True)
     for connection in connections:
         connection.close()

@@ -19,7 +19,7 @@ from rm_voucher import (
     Timeout,
     VoucherError,
 )
-from rm_voucher.emulator import Fault, FaultPlan, Rule
+from rm_voucher.emulator import Check, Fault, FaultPlan
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.signing import RsaSigner, RsaVerifier, canonical_json, string_to_sign
 
@@ -177,38 +177,42 @@ async def test_callback_interval_by_default(emulating):
 
 
 @pytest.mark.parametrize(
-    ("rule", "code"),
+    ("check", "code"),
     [
-        (Rule.CLIENT, "INVALID_CLIENT"),
-        (Rule.TOKEN, "TOKEN_INVALID"),
-        (Rule.SIGNATURE, "INVALID_REQUEST_SIGNATURE"),
-        (Rule.TIMESTAMP, "INVALID_TIMESTAMP"),
-        (Rule.PIN, "PIN_INVALID"),
+        (Check.CLIENT, "INVALID_CLIENT"),
+        (Check.TOKEN, "TOKEN_INVALID"),
+        (Check.SIGNATURE, "INVALID_REQUEST_SIGNATURE"),
+        (Check.TIMESTAMP, "INVALID_TIMESTAMP"),
+        (Check.PIN, "PIN_INVALID"),
     ],
 )
-async def test_relax(emulating, rule, code):
-    """A rule that is relaxed is not kept, and all others are."""
+async def test_disable_check(emulating, check, code):
+    """A check that is disabled is not made, and all others are."""
     options = {
-        Rule.TOKEN: {"token_source": StaticToken("mine")},
-        Rule.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
-        Rule.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
-    }.get(rule, {})
+        Check.TOKEN: {"token_source": StaticToken("mine")},
+        Check.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
+        Check.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
+    }.get(check, {})
 
     async def use(emulator):
-        if rule is Rule.CLIENT:
+        if check is Check.CLIENT:
             emulator = attrs.evolve(
                 emulator, variables={**emulator.variables, "RM_CLIENT_SECRET": "no"}
             )
         async with emulator.client(**options) as client:
             voucher = await client.void((await client.issue("TEA")).code)
-            pin = "no" if rule is Rule.PIN else "123456"
+            pin = "no" if check is Check.PIN else "123456"
             return await client.reinstate(voucher.code, pin=pin)
 
-    others = [argument for other in Rule if other is not rule for argument in ("--relax", other)]
+    others = [
+        argument for other in Check if other is not check for argument in ("--disable-check", other)
+    ]
     with pytest.raises(VoucherError, match=code):
         await use(emulating("--batch", "TEA=1", *others))
     assert (
-        await use(emulating("--batch", "TEA=1", "--relax", Rule.CURSOR, "--relax", rule))
+        await use(
+            emulating("--batch", "TEA=1", "--disable-check", Check.CURSOR, "--disable-check", check)
+        )
     ).status == "REDEEMED"
 
 
@@ -232,7 +236,7 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
             ("--batch", "A/B=1"),
             "--batch 'A/B=1': refused before sending: batch_key has a slash.",
         ),
-        (("--relax", "law"), f"--relax 'law': the rules are {', '.join(Rule)}."),
+        (("--disable-check", "law"), f"--disable-check 'law': the checks are {', '.join(Check)}."),
         *(
             (("--callback-url", url), f"--callback-url {url!r} is no http or https URL.")
             for url in (
