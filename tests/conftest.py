@@ -3,16 +3,20 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
-import shlex
+import signal
+import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 from hypothesis import HealthCheck, settings
-from support.command import COMMAND, Emulating
+from support.command import COMMAND, EmulatorProcess, EmulatorThread
 from support.doubles import FakeTime, NoSigner
 from support.files import KEY_FILE
 from support.postgres import (  # noqa: F401 - fixtures
@@ -41,6 +45,33 @@ settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_at_a_prompt() -> Iterator[None]:
+    """A run in the background, or under nohup, ignores signals that tests send.
+
+    Its children would inherit that. A handler they don't inherit, so they have the defaults; the
+    run itself still outlives its terminal.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: lambda *_: None}
+    ignored = [number for number in handlers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, handlers[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_read_twice() -> Iterator[None]:
+    """A key is read once, which takes 20 ms, and the system's authorities are not: another 20 ms,
+    for every client, and no test has a certificate of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read = functools.cache(serialization.load_pem_private_key)
+        monkeypatch.setattr(serialization, "load_pem_private_key", read)
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -128,16 +159,32 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 @pytest.fixture
 def emulating(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> Callable[..., Emulating]:
+) -> Callable[..., EmulatorProcess]:
     """Start ``rm-voucher emulator`` as a process of its own, and wait until it listens."""
 
-    def emulate(*options: object) -> Emulating:
+    def emulate(*options: object) -> EmulatorProcess:
         path = tmp_path / "emulator.env"
         process = start("emulator", *options, "--credentials-out", path)
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("Emulator at "), line
-        exports = [shlex.split(line)[1] for line in path.read_text().splitlines()]
-        return Emulating(process, dict(export.split("=", 1) for export in exports))
+        return EmulatorProcess.at(path, process=process)
 
     return emulate
+
+
+@pytest.fixture
+def emulated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., EmulatorThread]]:
+    """Run ``rm-voucher emulator`` in a thread of this process, one at a time."""
+    with contextlib.ExitStack() as running:
+
+        def emulate(*options: object) -> EmulatorThread:
+            running.close()
+            path = tmp_path / "emulator.env"
+            emulator = EmulatorThread.running(path, monkeypatch, *options)
+            running.callback(emulator.stop)
+            return emulator
+
+        yield emulate

@@ -17,14 +17,18 @@ import orjson
 import pytest
 from support.command import PATIENCE_S
 from support.files import KEY_FILE
+from typer.main import get_command
 
 from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli import main
+from rm_voucher.cli.app import app
 from rm_voucher.emulator import Check, Emulator, Guesses
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
+
+BUILT = get_command(app)  # once: typer would build all commands anew for each run
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -50,20 +54,13 @@ class Ended:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embedded emulators don't generate keys, and nothing depends on who runs the tests."""
+    """No test makes keys or commands anew, and nothing depends on the person who runs it."""
     monkeypatch.setattr("rm_voucher.emulator.app.new_private_key", KEY_FILE.read_bytes)
+    monkeypatch.setattr("rm_voucher.cli.app.app", BUILT)
     for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """Ctrl-C works as at a prompt, whatever the test runner made of it; children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -82,7 +79,7 @@ def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
 
 
 @pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An emulator in this process is interrupted as soon as it says where it is. What it said."""
     said = []
 

@@ -276,7 +276,6 @@ def test_help(rm) -> None:
     assert " issue " in rm("--help").out
 
 
-@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [("get", "X"), ("vouchers", "B")])
 def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal.Signals) -> None:
@@ -289,7 +288,6 @@ def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_void_interrupted(rm, embedded, monkeypatch, number: signal.Signals) -> None:
     """An interrupted void may have been done: exit 4, and a sentence that says what to do."""

@@ -32,11 +32,11 @@ async def outcome(awaitable):
         return type(exc).__name__
 
 
-async def test_seed(emulating):
+async def test_seed(emulated):
     """The same seed gives the same codes and faults, another one others."""
     runs = []
     for seed in (5, 5, 6):
-        emulator = emulating(
+        emulator = emulated(
             "--batch",
             "TEA=30",
             "--seed",
@@ -55,9 +55,9 @@ async def test_seed(emulating):
     assert set(runs[0]) & set(runs[2]) == {"RateLimitError"}
 
 
-async def test_fault_kinds(emulating):
+async def test_fault_kinds(emulated):
     """Every request but a token's meets one of the kinds that are named, and no other."""
-    emulator = emulating("--fault-rate", 1, "--fault-kinds", "throttle-bare, error-before-commit")
+    emulator = emulated("--fault-rate", 1, "--fault-kinds", "throttle-bare, error-before-commit")
     async with emulator.client() as client:
         for _ in range(20):
             with pytest.raises((RateLimitError, ServerError)):
@@ -68,9 +68,9 @@ async def test_fault_kinds(emulating):
     assert sum(met.values()) == 20
 
 
-async def test_fault_rate(emulating):
+async def test_fault_rate(emulated):
     """A share of the requests fails, by default of any kind that needn't be asked for."""
-    emulator = emulating("--batch", "TEA=1", "--fault-rate", 0.4, "--seed", 1)
+    emulator = emulated("--batch", "TEA=1", "--fault-rate", 0.4, "--seed", 1)
     async with emulator.client() as client:
         for _ in range(30):
             await outcome(client.get("NONE"))
@@ -80,17 +80,17 @@ async def test_fault_rate(emulating):
     assert 3 < sum(faults["met"]["get"].values()) < 27
 
 
-async def test_no_faults_by_default(emulating):
+async def test_no_faults_by_default(emulated):
     """Nothing fails unless it is asked for."""
-    emulator = emulating("--batch", "TEA=40")
+    emulator = emulated("--batch", "TEA=40")
     async with emulator.client() as client:
         codes = Counter([await outcome(client.issue("TEA")) for _ in range(40)])
     assert [len(codes), emulator.control("faults")["met"]] == [40, {}]
 
 
-async def test_rate_limit(emulating):
+async def test_rate_limit(emulated):
     """More requests than that are throttled, the token's included."""
-    emulator = emulating("--batch", "TEA=5", "--rate-limit", 0.001)
+    emulator = emulated("--batch", "TEA=5", "--rate-limit", 0.001)
     async with emulator.client() as client:
         with pytest.raises(RateLimitError):
             await client.issue("TEA")
@@ -100,14 +100,14 @@ async def test_rate_limit(emulating):
     ]
 
 
-async def test_latency(emulating):
+async def test_latency(emulated):
     """Each request takes that much longer, and one that would be too long is not answered."""
-    emulator = emulating("--latency", 0.25, "--batch", "TEA=1")
+    emulator = emulated("--latency", 0.25, "--batch", "TEA=1")
     async with emulator.client() as client:
         began = time.monotonic()
         await client.issue("TEA")
         assert time.monotonic() - began >= 0.5  # the token's, and its own
-    slow = emulating("--latency", 60)
+    slow = emulated("--latency", 60)
     timeout = Timeout(connect_s=0.4, attempt_s=0.5)
     async with slow.client(token_source=StaticToken("x"), timeout=timeout) as client:
         with pytest.raises(ResponseTimeoutError):
@@ -141,11 +141,11 @@ def receiver():
         thread.join()
 
 
-async def test_callbacks(emulating, receiver):
+async def test_callbacks(emulated, receiver):
     """A void is told to the URL, signed, again after the interval, until the first 200."""
     receiver.statuses = [500, 204]
     url = f"http://127.0.0.1:{receiver.server_port}/told?by=rm"
-    emulator = emulating("--batch", "TEA=2", "--callback-url", url, "--callback-interval", 0.01)
+    emulator = emulated("--batch", "TEA=2", "--callback-url", url, "--callback-interval", 0.01)
     codes = []
     async with emulator.client() as client:
         for times in (3, 1):
@@ -170,9 +170,9 @@ async def test_callbacks(emulating, receiver):
     assert receiver.received.empty()
 
 
-async def test_callback_interval_by_default(emulating):
+async def test_callback_interval_by_default(emulated):
     """Without the options nothing is told, and a repeat would come after RM's minute."""
-    callbacks = emulating().control("callbacks")
+    callbacks = emulated().control("callbacks")
     assert (callbacks["url"], callbacks["interval_s"]) == (None, 60.0)
 
 
@@ -186,7 +186,7 @@ async def test_callback_interval_by_default(emulating):
         (Check.PIN, "PIN_INVALID"),
     ],
 )
-async def test_disable_check(emulating, check, code):
+async def test_disable_check(emulated, check, code):
     """A check that is disabled is not made, and all others are."""
     options = {
         Check.TOKEN: {"token_source": StaticToken("mine")},
@@ -208,10 +208,10 @@ async def test_disable_check(emulating, check, code):
         argument for other in Check if other is not check for argument in ("--disable-check", other)
     ]
     with pytest.raises(VoucherError, match=code):
-        await use(emulating("--batch", "TEA=1", *others))
+        await use(emulated("--batch", "TEA=1", *others))
     assert (
         await use(
-            emulating("--batch", "TEA=1", "--disable-check", Check.CURSOR, "--disable-check", check)
+            emulated("--batch", "TEA=1", "--disable-check", Check.CURSOR, "--disable-check", check)
         )
     ).status == "REDEEMED"
 

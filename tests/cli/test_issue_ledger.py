@@ -173,7 +173,6 @@ def test_issue_output_of_another_campaign_is_kept(issue, tmp_path: Path, text: s
     assert len(path.read_text().splitlines()) == 4
 
 
-@pytest.mark.usefixtures("sigint")
 def test_issue_interrupted_keeps_the_rows_that_were_there(issue, shop, tmp_path: Path) -> None:
     """An interrupted run loses no row of the file that was there; resumed, it has all rows."""
     path = tmp_path / "out.csv"
@@ -199,7 +198,6 @@ def test_issue_interrupted_keeps_the_rows_that_were_there(issue, shop, tmp_path:
     assert not (tmp_path / "out.csv.2").exists()
 
 
-@pytest.mark.usefixtures("sigint")
 def test_issue_interrupted_while_it_waits(rm, start, shop, url: str, tmp_path: Path) -> None:
     """Ctrl-C ends the wait for what is unknown at once: exit 4, each has a row.
 

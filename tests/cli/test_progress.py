@@ -244,7 +244,9 @@ def output_of(terminal: int) -> Iterator[bytes]:
         yield chunk
 
 
-@pytest.mark.parametrize("target", ["file", "pipe", "terminal"])
+@pytest.mark.parametrize(
+    "target", ["pipe", "terminal", pytest.param("file", marks=pytest.mark.long)]
+)
 def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, target) -> None:
     """On a terminal the results are where they were asked for; a bar is not drawn into them."""
     monkeypatch.setenv("TERM", "xterm")
@@ -271,7 +273,7 @@ def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path,
     assert sorted(int(row[0]) for row in rows) == list(range(1, 31))
 
 
-def test_bar_and_interrupt(start, served, sigint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_and_interrupt(start, served, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted bar gives the terminal its cursor back, and the end is said below it."""
     monkeypatch.setenv("TERM", "xterm")
     served.emulator.add_batch("Breakfast", key="B", quantity=500)

@@ -49,12 +49,12 @@ class SDK:
 
 
 @pytest.fixture
-def connected(emulating, tmp_path):
-    """Start the command, and the SDK with the credentials that the command wrote."""
+def connected(emulated, tmp_path):
+    """Run the command, and start the SDK with the credentials that the command wrote."""
     started = []
 
     def connect(*options):
-        emulator, key = emulating(*options), tmp_path / "key.pem"
+        emulator, key = emulated(*options), tmp_path / "key.pem"
         key.write_text(emulator.variables["RM_PRIVATE_KEY"].replace("\\n", "\n"))
         settings = {
             "clientID": emulator.variables["RM_CLIENT_ID"],
