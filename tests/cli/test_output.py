@@ -1,5 +1,6 @@
 """Rows hold codes, which are money: whatever happens to the output, no row is lost or torn."""
 
+import contextlib
 import csv
 import errno
 import io
@@ -263,29 +264,31 @@ def test_full_midway(
     assert not out.exists()
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_files() -> Iterator[None]:
-    """The kernel lets no file become larger than 1,000 bytes."""
+    """The kernel lets no file become larger than 1,000 bytes: no log of this run either."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_full_by_the_kernel(rm, embedded, out: Path) -> None:
     """Each code is in a whole row, when it is the kernel that ends a line in the middle."""
-    ended = rm("issue", "B", "--count", 50, "--concurrency", 2, "--output", out)
+    with small_files():
+        ended = rm("issue", "B", "--count", 50, "--concurrency", 2, "--output", out)
     whole = out.with_name("out.csv.partial").read_text().rpartition("\n")[0]
     assert ended.code == 1
     assert len(codes(whole)) > 5
     assert sorted(codes(whole) + codes(ended.out)) == sorted(embedded.issued)
 
 
-@pytest.mark.usefixtures("small_files")
 def test_full_leaves_no_torn_row(rm, embedded, out: Path) -> None:
     """The partial and standard output, one after the other, are the CSV that was asked for."""
-    ended = rm("issue", "B", "--count", 50, "--concurrency", 2, "--output", out)
+    with small_files():
+        ended = rm("issue", "B", "--count", 50, "--concurrency", 2, "--output", out)
     text = out.with_name("out.csv.partial").read_text() + ended.out
     assert sorted((row["code"], row["status"]) for row in rows(text)) == sorted(
         (code, "issued") for code in embedded.issued
@@ -470,14 +473,16 @@ def test_stdout_missing(rm, embedded, monkeypatch: pytest.MonkeyPatch, as_json: 
         False,
     ],
 )
-@pytest.mark.usefixtures("small_files")
 def test_stdout_torn(
     rm, embedded, monkeypatch: pytest.MonkeyPatch, out: Path, buffered: bool
 ) -> None:
     """A row of which only a part fits is whole on standard error, also with PYTHONUNBUFFERED."""
     raw = out.open("wb", buffering=0)
     stream = io.BufferedWriter(raw) if buffered else raw
-    with io.TextIOWrapper(stream, encoding="utf-8", write_through=not buffered) as stdout:
+    with (
+        io.TextIOWrapper(stream, encoding="utf-8", write_through=not buffered) as stdout,
+        small_files(),
+    ):
         monkeypatch.setattr(sys, "stdout", stdout)
         ended = rm("issue", "B", "--count", 50, "--concurrency", 2)
     whole = out.read_text().rpartition("\n")[0]

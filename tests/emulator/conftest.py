@@ -1,5 +1,6 @@
 """What the tests of the emulator share."""
 
+import functools
 import logging
 
 import pytest
@@ -8,7 +9,17 @@ from support.raw_connection import ME, Line
 from support.raw_requests import known
 
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.server import serve
+
+
+@pytest.fixture(autouse=True)
+def one_key(monkeypatch):
+    """The keys that sign callbacks are one: to make one takes a tenth of a second."""
+    monkeypatch.setattr("rm_voucher.emulator.callbacks.new_private_key", make_key_once)
+
+
+make_key_once = functools.cache(new_private_key)
 
 
 @pytest.fixture
