@@ -11,7 +11,7 @@ import ssl
 import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -141,11 +141,13 @@ async def buyer(
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
-    started = []
+    started: list[subprocess.Popen[str]] = []
 
-    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
+    def popen(
+        *args: object, stdout: IO[str] | int = subprocess.PIPE, stderr: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        command = [*COMMAND, *map(str, args)]
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True)
         started.append(process)
         return process
 

@@ -73,7 +73,7 @@ def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         with pytest.raises(SystemExit) as ended:
             main()
         captured = capsys.readouterr()
-        return Ended(ended.value.code or 0, captured.out, captured.err)
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
 
@@ -144,13 +144,13 @@ class Served:
             answer = self.on_issue(lambda: reply(request))
             return answer if isinstance(answer, Reply) else Reply(answer)
 
-        self.emulator.reply = answer
+        self.emulator.reply = answer  # type: ignore[method-assign] # so that issues play faults
 
     def issued(self, batch: str = "B") -> list[str]:
         return list(self.emulator.state.issued(batch))
 
 
-def serve_in_thread(served: Served, ready: Future[Callable[[], None]]) -> None:
+def serve_in_thread(served: Served, ready: Future[Callable[[], object]]) -> None:
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -173,7 +173,7 @@ def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterato
         guesses=Guesses(page_size=2),
     )
     served = Served(emulator)
-    ready: Future[Callable[[], None]] = Future()
+    ready: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=serve_in_thread, args=(served, ready))
     thread.start()
     stop = ready.result(PATIENCE_S)

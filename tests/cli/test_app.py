@@ -23,7 +23,7 @@ ASSIGNED = "2023-11-14T22:13:20Z"  # the clock of the emulator
 def code(served) -> str:
     """A voucher of a served batch."""
     served.emulator.add_batch("Breakfast, for two", key="B", quantity=3, amount_sen=1250)
-    return served.emulator.state.issue("B")[0]
+    return str(served.emulator.state.issue("B")[0])
 
 
 def in_words(code: str, status: str, *used: str) -> list[str]:
@@ -96,7 +96,7 @@ def test_void_sends(rm, served, code: str) -> None:
     bodies = []
     reply = served.emulator.reply
 
-    def answer(request) -> Reply:
+    def answer(request):
         if request.url.path.endswith("/void"):
             bodies.append(request.body)
         return reply(request)
@@ -186,7 +186,7 @@ def test_documented_payloads(rm, served) -> None:
     shown = {"/v3/voucher/X": "get-voucher", "/v3/voucher-batches": "list-batches"}
     reply = served.emulator.reply
 
-    def answer(request) -> Reply:
+    def answer(request):
         name = shown.get(request.url.path)
         if name is None:
             return reply(request)

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import attrs
 import orjson
@@ -115,8 +116,17 @@ async def test_latency(emulated):
     assert slow.control("batches") == []  # what is no part of RM's API is not slowed down
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(ThreadingHTTPServer):
     """A merchant's URL. It gives the statuses that it is told, and then 200."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.received = queue.Queue[tuple[str, dict[str, str], bytes]]()
+        self.statuses: list[int] = []
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Receiver
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -132,8 +142,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        server.received, server.statuses = queue.Queue(), []
+    with Receiver() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -188,11 +197,12 @@ async def test_callback_interval_by_default(emulated):
 )
 async def test_disable_check(emulated, check, code):
     """A check that is disabled is not made, and all others are."""
-    options = {
+    by_check: dict[Check, dict[str, Any]] = {
         Check.TOKEN: {"token_source": StaticToken("mine")},
         Check.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
         Check.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
-    }.get(check, {})
+    }
+    options = by_check.get(check, {})
 
     async def use(emulator):
         if check is Check.CLIENT:

@@ -163,7 +163,12 @@ def test_sold_out(rm, served) -> None:
 def test_unknown_batch(rm, served) -> None:
     """A batch that the server doesn't know fails for all, after few requests; exit 1."""
     asked = []
-    served.on_issue = lambda issue: asked.append(1) or issue()
+
+    def count(issue: Callable[[], Response]) -> Response:
+        asked.append(1)
+        return issue()
+
+    served.on_issue = count
     ended = rm("issue", "nope", "--count", 500, "--concurrency", 2)
     assert ended.code == 1
     assert {row["status"] for row in ended.rows} == {"failed"}

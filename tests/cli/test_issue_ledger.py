@@ -207,7 +207,7 @@ def test_issue_interrupted_while_it_waits(rm, start, shop, url: str, tmp_path: P
     path = tmp_path / "out.csv"
     options = ("--exclusive", "--settle", 3600, "--output", path)
     process = start("issue", "B", "--count", 3, "--ledger", url, *options)
-    lines = []
+    lines: list[str] = []
     while not any("waiting 3,600 s" in line for line in lines):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
@@ -306,7 +306,7 @@ def test_issue_missing_extra(
 
 def test_issue_status_while_it_runs(issue, shop, start, url: str) -> None:
     """``ledger status`` looks at a ledger while a run holds it."""
-    said = []
+    said: list[tuple[tuple[str, str], int]] = []
 
     def look(issue: Callable[[], Response]) -> Response:
         if not said:

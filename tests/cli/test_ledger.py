@@ -76,12 +76,12 @@ def attempt(issue, run) -> str:
     issue(3, lost=2)
     ((held,),) = [ended["attempts"] for ended in run("status", "--json").json]
     assert (held["batch"], held["state"]) == ("B", "unresolved")
-    return held["attempt"]
+    return str(held["attempt"])
 
 
 def lost_code(shop, codes: dict[str, str]) -> str:
     (code,) = set(shop.issued()) - set(codes.values())
-    return code
+    return str(code)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from support.answers import ok
 from rm_voucher import Response
 from rm_voucher.cli import output
 from rm_voucher.cli.output import ResultFile, csv_line, json_line
-from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.exceptions import ConfigurationError, VoucherError
 
 HEADER = "recipient,code,qr_url,status,error\n"
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -527,7 +527,7 @@ def test_stderr_missing(rm, embedded, monkeypatch: pytest.MonkeyPatch, as_json: 
 
 def test_output_error_is_ours() -> None:
     """Whoever catches the library's errors catches this one."""
-    assert issubclass(output.OutputError, output.VoucherError)
+    assert issubclass(output.OutputError, VoucherError)
 
 
 def test_disk_full_after_an_interruption(rm, embedded, out: Path, fail_writing) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -22,7 +23,7 @@ GOES_ON = "Going on."
 FREE = FlowState(rate_per_s=None, throttled=0, waiting=0, retry_after_s=0.0, outage_s=None)
 
 
-def flow(**state: float) -> FlowState:
+def flow(**state: Any) -> FlowState:
     return attrs.evolve(FREE, **state)
 
 

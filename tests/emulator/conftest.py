@@ -12,14 +12,13 @@ from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.server import serve
 
+make_key_once = functools.cache(new_private_key)
 
-@pytest.fixture(autouse=True)
+
+@pytest.fixture
 def one_key(monkeypatch):
     """The keys that sign callbacks are one: to make one takes a tenth of a second."""
     monkeypatch.setattr("rm_voucher.emulator.callbacks.new_private_key", make_key_once)
-
-
-make_key_once = functools.cache(new_private_key)
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ async def issue_to_all(client):
             async for result in run:
                 match result.status:
                     case BulkStatus.ISSUED:
+                        assert result.voucher is not None
                         assert result.recipient not in codes
                         codes[result.recipient] = result.voucher.code
                     case BulkStatus.UNRESOLVED:

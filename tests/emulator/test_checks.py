@@ -1,6 +1,7 @@
 """Each check disabled by itself: what it forbids is then answered, and nothing else is."""
 
 import itertools
+from typing import Any
 
 import pytest
 from support.doubles import FakeTime, NoSigner
@@ -173,9 +174,13 @@ def test_disabled_by_name_or_not_at_all(clock):
         (Check.NONCE, "X-Nonce-Str"),
     ],
 )
-def test_header_of_a_relaxed_rule_may_be_missing(clock, check, name):
+def test_header_of_a_disabled_check_may_be_missing(clock, check, name):
     """What is not looked at need not be there; what is signed has an empty text in its place."""
-    empty = {"X-Timestamp": {"timestamp": ""}, "X-Nonce-Str": {"nonce": ""}}.get(name, {})
+    empty: dict[str, Any] = {}
+    if check is Check.TIMESTAMP:
+        empty = {"timestamp": ""}
+    elif check is Check.NONCE:
+        empty = {"nonce": ""}
     ready = prepared(emulator := emulator_with(clock, check), *BATCHES, **empty)
     assert send(emulator, with_header(ready, name, None)) == (200, "SUCCESS")
 

@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 import aiohttp
+import attrs
 import orjson
 import pytest
 from support.doubles import FakeTime
@@ -35,6 +36,24 @@ PATHS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_key")
+
+
+@attrs.frozen
+class Control:
+    """Calls the control API over HTTP; gives status and JSON."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def __call__(self, method, path, body=None, *, raw=None, headers=None):
+        data = raw if body is None else orjson.dumps(body)
+        url = f"/_emulator/{path}"
+        async with self.session.request(method, url, data=data, headers=headers) as answer:
+            assert answer.content_type == "application/json"
+            return answer.status, await answer.json()
+
+
 @pytest.fixture
 def clock():
     return FakeTime()
@@ -47,18 +66,8 @@ def emulator(clock):
 
 @pytest.fixture
 async def call(emulator):
-    """Call the control API over HTTP; return status and JSON."""
     async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
-
-        async def call(method, path, body=None, *, raw=None, headers=None):
-            data = raw if body is None else orjson.dumps(body)
-            url = f"/_emulator/{path}"
-            async with session.request(method, url, data=data, headers=headers) as answer:
-                assert answer.content_type == "application/json"
-                return answer.status, await answer.json()
-
-        call.url = server.url
-        yield call
+        yield Control(server.url, session)
 
 
 async def test_batches(call, emulator):

@@ -4,6 +4,7 @@ over HTTP the same."""
 import asyncio
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.fault_stage import KINDS, OPERATIONS, SHORT, THROTTLED, WAYS, WRITES, stage, until
@@ -31,7 +32,7 @@ UNTOUCHED = {
     "status": "ISSUED",
 }
 # What the work of an operation changes in the books.
-DONE = {
+DONE: dict[str, dict[str, Any]] = {
     "issue": {"issued": 2, "balance": 8, "used": 2},
     "void": {"status": "VOID"},
     "redeem": {"status": "REDEEMED"},
@@ -60,7 +61,7 @@ def expected_requests(fault, operation):
 
 def expected_books(fault, operation):
     meets = KINDS[fault]
-    books = {
+    books: dict[str, Any] = {
         **UNTOUCHED,
         "tokens": 0 if operation == "token" else 1,
         "requests": expected_requests(fault, operation),
@@ -242,7 +243,7 @@ async def test_rate_limit(way):
         await on.has_token()
         on.emulator.rate_limit = 20  # of which 2 may come at once
         for second in range(3):
-            ends = Counter()
+            ends: Counter[object] = Counter()
             for _ in range(4):
                 try:
                     ends[(await on.call("issue")) is not None] += 1

@@ -35,7 +35,7 @@ def test_operations_do_not_disturb_each_other():
     """The n-th request of an operation meets the same, however operations interleave."""
     alone = {op: drawn(begun(rate=0.3, seed=7), op, 100) for op in ("issue", "get", "vouchers")}
     together = begun(rate=0.3, seed=7)
-    met = {op: [] for op in alone}
+    met: dict[str, list[Fault | str | None]] = {op: [] for op in alone}
     turns = [op for op in alone for _ in range(100)]
     random.Random(5).shuffle(turns)
     for operation in turns:

@@ -14,7 +14,7 @@ from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import VoucherStatus
 
 ME = ("60", "1")
-STORE = {"store_id": "any"}
+STORE: dict[str, Any] = {"store_id": "any"}
 # What the wire asks for; it is tested where the requests are.
 OF_THE_WIRE = {
     "page_size", "get_methods", "older_batch_path", "timestamp_tolerance_s", "nonces_kept",
@@ -68,7 +68,7 @@ def void_static(domain: Domain) -> tuple[str, list[str]]:
     return domain.outcome(lambda: domain.state.void("S", **STORE)), domain.statuses("static")
 
 
-def void(domain: Domain, *, redeems: bool = False, **options: str) -> str:
+def void(domain: Domain, *, redeems: bool = False, **options: Any) -> str:
     issued(domain)
     if redeems:
         domain.state.redeem(["A"])

@@ -182,6 +182,6 @@ def test_listing_is_in_the_order_of_time():
         with contextlib.suppress(ResponseLostError):
             emulator.handle(request)
     listed = emulator.state.stock.batch("B").listed
-    times = [record.assigned_at for record in listed]
+    times = [record.assigned_at or 0.0 for record in listed]
     assert len(times) > 100
     assert times == sorted(times)
