@@ -1,4 +1,4 @@
-"""The commands. Each is thin: it reads options, awaits the library, writes what came of it.
+"""The commands. Each is thin: it reads options, awaits the library, and writes the outcome.
 
 Exit codes: 0 all done, 1 some failed, 2 a mistake in the command line, files or settings, 3 the
 credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
@@ -157,7 +157,7 @@ def issue(
             "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
         )
     flow = flow_policy(rate)
-    build_issue(Environment.SANDBOX, batch)  # refuses a key that no server would be sent
+    build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
     names: Iterable[str]
     if recipients is not None:
         total = count_recipients(recipients)

@@ -132,7 +132,7 @@ def _quantities(batches: list[str]) -> dict[str, int]:
         if not (equals and key and _is_number(quantity)):
             raise ConfigurationError(f"--batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.")
         try:
-            build_issue(Environment.SANDBOX, key)  # refuses a key that no server would be sent
+            build_issue(Environment.SANDBOX, key)  # it refuses a key that can't be sent
         except InvalidRequestError as exc:
             raise ConfigurationError(f"--batch {batch!r}: {exc}") from None
         if key in quantities:

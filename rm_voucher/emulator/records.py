@@ -149,7 +149,6 @@ def voucher_wire(
     updated_at = record.updated_at
     if status is VoucherStatus.EXPIRED and record.expires_at is not None:
         updated_at = max(updated_at, record.expires_at)
-    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
     return {
         "key": _key(f"Voucher/{record.code}"),
         "label": batch.label,
@@ -169,10 +168,9 @@ def voucher_wire(
         "code": record.code,
         "isShipping": False,
         "address": None,
-        "expiry": {
-            **{name: value for name, value in expiry.items() if value is not None},
-            "expiredAt": _FAR_TIME if record.expires_at is None else _time(record.expires_at),
-        },
+        "expiry": _expiry_wire(
+            batch.expiry, None if record.expires_at is None else _time(record.expires_at)
+        ),
         "usedAt": _ZERO_TIME if record.used_at is None else format_time(record.used_at),
         "redeemedAt": _time(record.redeemed_at),
         "isDeviceRedeem": False,
@@ -188,7 +186,6 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used = batch.used(used_from)
     expires_at = batch.expiry.expires_at
-    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
     wire = {
         "id": batch.id,
         "key": batch.key,
@@ -202,10 +199,9 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "balanceQuantity": batch.quantity - used,
         "usedQuantity": used,
         "status": batch.status,
-        "expiry": {
-            **{name: value for name, value in expiry.items() if value is not None},
-            "expiredAt": _FAR_TIME if expires_at is None else format_time(expires_at),
-        },
+        "expiry": _expiry_wire(
+            batch.expiry, None if expires_at is None else format_time(expires_at)
+        ),
         "origin": batch.origin,
         "isShipping": False,
         "reason": "",
@@ -218,6 +214,11 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     if batch.static_code is not None:
         wire["staticCode"] = batch.static_code
     return wire
+
+
+def _expiry_wire(expiry: Expiry, expires_at: str | None) -> dict[str, Any]:
+    days = {} if expiry.days is None else {"day": expiry.days}
+    return {"type": expiry.type, **days, "expiredAt": expires_at or _FAR_TIME}
 
 
 def _member_wire(member: Member) -> dict[str, Any]:
