@@ -1,4 +1,4 @@
-"""``rm-voucher webhook``: say what is wrong with a delivery, or listen for deliveries."""
+"""``rm-voucher webhook``: find the defect of a delivery, or listen for deliveries."""
 
 from __future__ import annotations
 
@@ -111,9 +111,9 @@ def listen(
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether a record is of more than a stranger's bad request, which gets one line.
+    """Return whether to log a record. A stranger's bad request gets one line of ours instead.
 
-    aiohttp takes it for an error, and its traceback shows what arrived.
+    aiohttp logs it as an error, with a traceback that shows the request.
     """
     exc = record.exc_info[1] if record.exc_info else None
     if not isinstance(exc, HttpProcessingError):

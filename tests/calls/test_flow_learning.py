@@ -9,7 +9,7 @@ from support.limited_server import LimitedServer, bulk_for, client_at, in_virtua
 
 from rm_voucher import BulkStatus, RetryPolicy
 from rm_voucher.calls.flow import FlowPolicy
-from rm_voucher.emulator import Emulator, Rule
+from rm_voucher.emulator import Check, Emulator
 from rm_voucher.transport.memory import MemoryTransport
 
 
@@ -92,7 +92,7 @@ def test_emulator_limit_is_found():
             rate_limit=50,
             batches={"B": 10_000},
             clock=clock.wall,
-            relax=[Rule.SIGNATURE],
+            disabled_checks=[Check.SIGNATURE],
         )
         taken: list[float] = []
         throttled: list[float] = []

@@ -33,6 +33,7 @@ from rm_voucher import (
 )
 from rm_voucher.database.engine import make_engine, parse_url
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 
@@ -123,7 +124,7 @@ class Deliveries:
         with _port() as port:
             self.callbacks.url = f"http://127.0.0.1:{port}/callbacks"
             self._options |= {"port": port, "callback_url": self.callbacks.url}
-            async with self.emulator.serve() as server, self._ending():
+            async with serve(self.emulator) as server, self._ending():
                 minutes = asyncio.create_task(self._pass_minutes())
                 async with asyncio.TaskGroup() as group:
                     group.create_task(killing(self))
@@ -213,7 +214,7 @@ class Deliveries:
 
         def is_idle() -> bool:
             due = self.callbacks.next_due()
-            is_later = due is not None and due > self.emulator.timeline.now()
+            is_later = due is not None and due > self.emulator.virtual_clock.now()
             return self.line.is_up and not self.line.under_way and is_later
 
         while True:

@@ -16,9 +16,9 @@ from support.files import DOCS, KEY_FILE
 
 import rm_voucher
 from rm_voucher import Credentials, OutcomeUnknownError, exceptions
-from rm_voucher.cli import serve
+from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli.options import flow_policy
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.routes import OPERATIONS
 from rm_voucher.transport import base
@@ -231,8 +231,8 @@ async def test_faults_on_the_page_do_what_it_says():
 
 def test_plan_and_operations_on_the_page():
     """The page has each field of a plan with its default, and each operation."""
-    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "drip_s": 1.0}
-    plain |= {"hold_s": 60.0, "lag_s": 5.0}
+    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "slow_body_s": 1.0}
+    plain |= {"stall_s": 60.0, "listing_delay_s": 5.0}
     said = {row[0].strip("`"): row[2] for row in table("The plan")}
     assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
     assert {name: getattr(FaultPlan(), name) for name in plain} == plain
@@ -246,10 +246,10 @@ def test_number_of_faults_in_the_readme():
     assert f"{len(Fault)} kinds of faults" in README
 
 
-def test_rules_on_the_page():
-    """The page has each rule that can be relaxed, and codes that exist."""
-    rows = table("Rules")
-    assert [row[0].strip("`") for row in rows] == list(Rule)
+def test_checks_on_the_page():
+    """The page has each check that can be disabled, and codes that exist."""
+    rows = table("Checks")
+    assert [row[0].strip("`") for row in rows] == list(Check)
     codes = {code for row in rows for code in re.findall(r"`(\w+)`", row[2])}
     assert {code.upper().replace("_", "") for code in codes} <= {
         code.upper().replace("_", "") for code in ERROR_CODES
@@ -266,7 +266,7 @@ def test_guesses_on_the_page():
 def test_options_on_the_page():
     """The page has each option of `rm-voucher emulator`."""
     said = [name for row in table("The command") for name in re.findall(r"`(--[a-z-]+)", row[0])]
-    options = inspect.signature(serve.emulator).parameters
+    options = inspect.signature(emulator_command.emulator).parameters
     assert sorted(said) == sorted(f"--{name.replace('_', '-')}" for name in options)
 
 
@@ -311,7 +311,13 @@ def test_control_api_on_the_page(method, path, fields, answer):
         assert set(re.findall(r'"(\w+)"', fields)) == {f.name for f in attrs.fields(Window)}
         examples |= {row[0].strip("`"): None for row in table("The plan")}
         examples |= {"rate": 0.5, "kinds": ["throttle"], "seed": 1, "operations": ["issue"]}
-        examples |= {"retry_after_s": 1, "late_s": 1, "drip_s": 1, "hold_s": 1, "lag_s": 1}
+        examples |= {
+            "retry_after_s": 1,
+            "late_s": 1,
+            "slow_body_s": 1,
+            "stall_s": 1,
+            "listing_delay_s": 1,
+        }
         examples["windows"] = [{"fault": "closed", "start_s": 0, "length_s": 1}]
         named = [row[0].strip("`") for row in table("The plan")]
     body = {name: examples[name] for name in named}

@@ -22,6 +22,7 @@ from rm_voucher import (
     VoucherClient,
 )
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
 
 BATCH = "BREAKFAST"
@@ -93,7 +94,7 @@ def faulty(emulator, time):
 async def test_app_issues_until_none_is_left(running, emulator, caplog):
     """Over HTTP: the QR URL, then 409; the code is in no log, and the client is closed."""
     caplog.set_level(logging.DEBUG)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         client = VoucherClient(emulator.credentials, environment=server.environment)
         async with running(client) as post:
             status, headers, body = await post("/members/42/voucher")
@@ -202,7 +203,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("script", [SERVE_FASTAPI, SERVE_AIOHTTP], ids=RUNNERS)
 async def test_app_starts_serves_and_leaves_nothing_open(script, emulator):
     """With the client of the RM_ variables, in a process of its own: no warning of any kind."""
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         variables = {
             "BATCH_KEY": BATCH,
             "RM_CLIENT_ID": emulator.client_id,

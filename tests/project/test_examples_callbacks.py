@@ -18,6 +18,7 @@ from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import Credentials, VoucherClient
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 
@@ -130,7 +131,7 @@ async def shop(request, monkeypatch, tmp_path, caplog):
     credentials = Credentials("id", "hush", KEY_FILE.read_bytes())
     emulator = Emulator(credentials=credentials, batches={BATCH: 100})
     emulator.callbacks.interval_s = 0.01
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         for name, value in server.variables.items():
             monkeypatch.setenv(name, value)
         shop = Shop(request.param, emulator, monkeypatch, tmp_path)

@@ -61,7 +61,7 @@ ELSEWHERE = {
     "cli.ledger": {"typer"},
     "cli.options": {"typer"},
     "cli.progress": {"rich"},
-    "cli.serve": {"typer"},
+    "cli.emulator": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},
 }
 

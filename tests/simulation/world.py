@@ -24,7 +24,7 @@ from rm_voucher import (
     TransportError,
     VoucherClient,
 )
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.reply import Reply
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ T = TypeVar("T")
 # A revoked token costs each call that is under way an attempt, so that is for tests that ask.
 KINDS = tuple(kind for kind in Fault if kind not in (Fault.CLOSED, Fault.TOKEN_REVOKED))
 # The last two: machines' clocks differ here, and a run must not depend on what is remembered.
-_RELAXED = (Rule.SIGNATURE, Rule.TIMESTAMP, Rule.NONCE)
+_RELAXED = (Check.SIGNATURE, Check.TIMESTAMP, Check.NONCE)
 _CLOSED_TIMES = 3
 _CREDENTIALS = Credentials("client-id", "client-secret", b"nobody signs here")
 _RETRY = RetryPolicy(max_attempts=30, initial_wait_s=0.1, max_wait_s=5.0)
@@ -78,14 +78,14 @@ class World:
             client_secret=_CREDENTIALS.client_secret,
             public_key=_public_key(),
             batches={"B": 100_000} if batches is None else batches,
-            relax=_RELAXED,
+            disabled_checks=_RELAXED,
             guesses=guesses,
             faults=FaultPlan(
                 rate=fault_rate,
                 kinds=kinds,
                 windows=self._closed_times() if fault_rate else (),
                 late_s=late_s,
-                lag_s=lag_s,
+                listing_delay_s=lag_s,
             ),
             clock=self.clock.true_wall,
         )
@@ -109,7 +109,7 @@ class World:
     def settle(self, seconds: float = 60.0) -> None:
         """Let the server come to its end, late work included, while no process lives."""
         self.clock.run_for(seconds)
-        self.emulator.timeline.run_due()
+        self.emulator.virtual_clock.run_due()
 
     def client(self, **options: Any) -> VoucherClient:
         """Return a client for the process that runs. ``options`` go to `VoucherClient`."""

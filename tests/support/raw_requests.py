@@ -86,7 +86,7 @@ def token_request(emulator: Emulator, body: object) -> Any:
 
 def access_token(emulator: Emulator) -> str:
     """Return a new access token."""
-    return token_request(emulator, FIRST_TOKEN)["accessToken"]
+    return str(token_request(emulator, FIRST_TOKEN)["accessToken"])
 
 
 def prepared(

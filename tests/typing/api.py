@@ -47,7 +47,8 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.database import Transaction
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
+from rm_voucher.emulator.server import serve
 from rm_voucher.ledger import (
     Counts,
     HeldAttempt,
@@ -271,11 +272,13 @@ async def doubles() -> None:
         windows=[Window(fault=Fault.CLOSED, start_s=1, length_s=2)],
     )
     assert_type(emulator.faults_met, Counter[tuple[str, Fault | str]])
-    emulator = Emulator(guesses=Guesses(page_size=5), relax=[Rule.TIMESTAMP], batches={"TEA": 5})
+    emulator = Emulator(
+        guesses=Guesses(page_size=5), disabled_checks=[Check.TIMESTAMP], batches={"TEA": 5}
+    )
     assert_type(emulator.voucher("CODE"), Voucher)
     assert_type(emulator.batch("KEY"), VoucherBatch)
     assert_type(emulator.issued("KEY"), Sequence[str])
-    async with emulator.client() as client, emulator.serve() as server:
+    async with emulator.client() as client, serve(emulator) as server:
         assert_type(client, VoucherClient)
         assert_type(server.environment, Environment)
         assert_type(server.variables, Mapping[str, str])

@@ -233,7 +233,7 @@ async def test_delivery_of_the_emulator(signs_url, signs_again):
         emulator.callbacks.public_key_pem,
         url=emulator.callbacks.url,
         requires_url=signs_url,
-        runtime=Runtime(clock=emulator.timeline.now),
+        runtime=Runtime(clock=emulator.virtual_clock.now),
     )
     events = {checker.verify(one.headers, one.body) for one in shop.requests}
     (event,) = events

@@ -19,8 +19,9 @@ def sourced(path: Path, *names: str) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-@pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_emulator_process(start, rm, tmp_path: Path, monkeypatch, number: signal.Signals) -> None:
     """It serves with the variables that it writes, until a signal ends it without a crash."""
     path = tmp_path / "it's.env"
