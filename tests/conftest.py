@@ -8,6 +8,7 @@ import gc
 import os
 import shlex
 import signal
+import ssl
 import subprocess
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -39,23 +40,10 @@ from rm_voucher import (
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.memory import MemoryTransport
 
-# A run in the background, such as `nohup pytest &`, ignores these, and so would the processes that
-# tests start. What is handled here they don't inherit; a hang-up still ends no such run.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, lambda number, frame: None)
-
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
 
 KEYS = 8  # so many are different
-
-# Speed is measured in benchmarks/, not here.
-settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any-machine")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -71,20 +59,44 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+# Speed is measured in benchmarks/, not here.
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any-machine")
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cheap_keys() -> Iterator[None]:
-    """Check each key once, and make only a few: either takes up to a tenth of a second of CPU."""
-    parse, make = serialization.load_pem_private_key, rsa.generate_private_key
-    made = deque[rsa.RSAPrivateKey]()
+def signals_as_at_a_prompt() -> Iterator[None]:
+    """A run in the background, or under nohup, ignores signals that tests send.
 
-    @functools.cache
-    def parse_once(data: bytes) -> object:
-        return parse(data, None)
+    Its children would inherit that. A handler they don't inherit, so they have the defaults; the
+    run itself still outlives its terminal.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: lambda *_: None}
+    ignored = [number for number in handlers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, handlers[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
-    def look_up(data: object, password: bytes | None) -> object:
-        # What is no key, and is refused for it, is none of the cache's.
-        is_plain = isinstance(data, bytes) and password is None
-        return parse_once(data) if is_plain else parse(data, password)
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_read_twice() -> Iterator[None]:
+    """A key is read once, which takes 20 ms, and the system's authorities are not: another 20 ms,
+    for every client, and no test has a certificate of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read = functools.cache(serialization.load_pem_private_key)
+        monkeypatch.setattr(serialization, "load_pem_private_key", read)
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_keys_come_in_turns() -> Iterator[None]:
+    """A few new keys serve all tests: to make one takes up to a tenth of a second."""
+    make, made = rsa.generate_private_key, deque[rsa.RSAPrivateKey]()
 
     def take_turns(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
         if (public_exponent, key_size) != (65537, 2048):
@@ -92,9 +104,8 @@ def cheap_keys() -> Iterator[None]:
         made.append(make(public_exponent, key_size) if len(made) < KEYS else made.popleft())
         return made[-1]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serialization, "load_pem_private_key", look_up)
-        patch.setattr(rsa, "generate_private_key", take_turns)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(rsa, "generate_private_key", take_turns)
         yield
 
 
