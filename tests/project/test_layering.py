@@ -77,7 +77,7 @@ def modules_in(package):
 
 def imported(path):
     """Return each module or name that a file imports, in functions and under TYPE_CHECKING too."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
@@ -185,7 +185,7 @@ def test_foreign_imports_stay_in_their_rooms(module):
 def test_map_in_the_docs_is_this_map():
     """docs/architecture.md draws the same wings in the same order, with each of their files."""
     text = (DOCS / "architecture.md").read_text()
-    drawn = re.search(r"```\nrm_voucher/.*?```", text, re.DOTALL)[0]
+    (drawn,) = re.findall(r"```\nrm_voucher/.*?```", text, re.DOTALL)
     listed = set(re.findall(r"([\w/]+\.py)\b", drawn))
     assert {path.name for path in FILES.values() if path.name != "__init__.py"} <= {
         name.rpartition("/")[2] for name in listed
