@@ -43,12 +43,6 @@ from rm_voucher.transport.memory import MemoryTransport
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
 
-# Speed is measured in benchmarks/, not here.
-settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("any-machine")
-
 
 KEYS = 8  # so many are different
 

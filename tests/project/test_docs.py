@@ -37,9 +37,10 @@ def test_error_codes_page_is_the_table():
 
 def test_error_tree_is_that_of_the_module():
     """docs/handle-errors.md draws the tree that the exceptions' docstring draws."""
-    drawn = re.search(r"```\n(VoucherError\n.*?)```", (DOCS / "handle-errors.md").read_text(), re.S)
+    page = (DOCS / "handle-errors.md").read_text()
+    (drawn,) = re.findall(r"```\n(VoucherError\n.*?)```", page, re.S)
     tree = [line.strip() for line in exceptions.__doc__.splitlines()]
-    assert [line.strip() for line in drawn[1].splitlines()] == tree[
+    assert [line.strip() for line in drawn.splitlines()] == tree[
         tree.index("VoucherError") : tree.index("└── ServerError") + 1
     ]
 
@@ -156,6 +157,7 @@ def served(tmp_path):
     assert program == "rm-voucher"
     command = [sys.executable, "-m", "rm_voucher.cli", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
         assert process.stderr.readline().startswith("Emulator at http://127.0.0.1:")
         yield process.stderr
         process.kill()
@@ -237,7 +239,7 @@ def test_plan_and_operations_on_the_page():
     assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
     assert {name: getattr(FaultPlan(), name) for name in plain} == plain
     assert {name: float(said[name]) for name in plain} == plain
-    names = re.search(r"The operations are (.*?)\. ", EMULATOR, re.S)[1]
+    (names,) = re.findall(r"The operations are (.*?)\. ", EMULATOR, re.S)
     assert re.findall(r"`([\w\s]+)`", names.replace("\n", " ")) == list(OPERATIONS)
 
 

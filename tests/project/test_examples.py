@@ -1,7 +1,6 @@
 """The example applications: each issues against the emulator, and maps every error of an issue."""
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
@@ -12,6 +11,7 @@ import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from support.answers import rm_error
+from support.example_modules import load_example
 from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import (
@@ -61,9 +61,7 @@ RUNNERS = {"fastapi_app": in_fastapi, "aiohttp_app": in_aiohttp}
 def running(request, monkeypatch):
     """Run one of the applications with a client of the test's."""
     monkeypatch.setenv("BATCH_KEY", BATCH)
-    spec = importlib.util.spec_from_file_location(request.param, EXAMPLES / f"{request.param}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_example(request.param)
     return lambda client: RUNNERS[request.param](module.create_app(lambda: client))
 
 

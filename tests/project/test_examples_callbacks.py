@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import signal
 import socket
@@ -14,6 +13,7 @@ import pytest
 import uvicorn
 from aiohttp import web
 from support.command import PATIENCE_S
+from support.example_modules import load_example
 from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import Credentials, VoucherClient
@@ -91,12 +91,12 @@ class Shop:
     @contextlib.asynccontextmanager
     async def running(self):
         """Run the application in this loop; give its poller. At the end nothing of it is left."""
-        spec = importlib.util.spec_from_file_location(self.name, EXAMPLES / f"{self.name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_example(self.name)
         async with RUNNERS[self.name](module, self.listening.dup()) as poller:
             yield poller
-        running = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+        running = [
+            str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks()
+        ]
         assert not [name for name in running if name.startswith(("CallbackPoller", "Webhook"))]
 
     async def use(self, *codes):

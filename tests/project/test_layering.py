@@ -77,7 +77,7 @@ def modules_in(package):
 
 def imported(path):
     """Return each module or name that a file imports, in functions and under TYPE_CHECKING too."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)

@@ -1,8 +1,6 @@
 """The README and the docs: what they show runs, and what they name is there."""
 
-import logging
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -10,37 +8,38 @@ from pathlib import Path
 
 import pytest
 from support.doc_blocks import BLOCKS, PAGES, PROGRAM, check_types
-from support.files import ROOT
+from support.files import ROOT, TESTS
 
 import rm_voucher
 
 README = (ROOT / "README.md").read_text()
 TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 
-each_program = pytest.mark.parametrize(
-    "code", [pytest.param(each.code, id=each.name) for each in BLOCKS if each.kind == PROGRAM]
-)
+PROGRAMS = {each.name: each.code for each in BLOCKS if each.kind == PROGRAM}
 
 
-@each_program
-def test_program_runs(code, tmp_path, monkeypatch, capfd):
+def test_programs_run(tmp_path):
     """Every program on the pages runs as it stands, with warnings as errors."""
-    path = tmp_path / "program.py"
-    path.write_text(code)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.root, "handlers", [])  # it may call `logging.basicConfig`
-    runpy.run_path(str(path), run_name="__main__")
-    out, err = capfd.readouterr()
-    assert out
-    assert err == ""
+    paths = []
+    for name, code in PROGRAMS.items():
+        folder = tmp_path / name.replace("/", "-")
+        folder.mkdir()
+        paths.append(folder / "program.py")
+        paths[-1].write_text(code)
+    runner = TESTS / "support" / "program_runner.py"
+    done = subprocess.run([sys.executable, "-W", "error", runner, *paths], check=False)
+    for name, path in zip(PROGRAMS, paths, strict=True):
+        assert path.with_name("program.py.err").read_text() == "", name
+        assert path.with_name("program.py.out").read_text() != "", name
+    assert done.returncode == 0
 
 
 @pytest.mark.long
-@each_program
-def test_program_runs_by_itself(code, tmp_path):
-    """So it does in a process of its own, which has nothing to say at its end."""
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_runs_by_itself(name, tmp_path):
+    """So it does in a process that begins with nothing."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-c", PROGRAMS[name]],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -1,7 +1,6 @@
 """The tests themselves: how a run was started makes no difference to them."""
 
 import os
-import signal
 import subprocess
 import sys
 
@@ -12,10 +11,9 @@ IGNORED = "import signal; print(*(signal.getsignal(each) is signal.SIG_IGN for e
 
 
 def test_processes_that_tests_start_heed_signals():
-    """A hang-up and Ctrl-C reach the processes that tests start, and this one as its tests want."""
+    """A hang-up and Ctrl-C reach the processes that tests start."""
     done = subprocess.run([sys.executable, "-c", IGNORED], capture_output=True, check=True)
     assert done.stdout == b"False False\n"
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.mark.long

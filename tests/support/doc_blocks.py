@@ -68,11 +68,9 @@ def check_types() -> subprocess.CompletedProcess[str]:
     """Check the blocks and the examples with ``mypy --strict``, as files of somebody's own."""
     with tempfile.TemporaryDirectory() as folder:
         files = [*write_files(Path(folder)), *sorted((ROOT / "examples").glob("*.py"))]
+        command = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
         return subprocess.run(
-            [
-                *(sys.executable, "-m", "mypy", "--strict", "--config-file="),
-                *("--cache-dir", ROOT / ".mypy_cache", *files),
-            ],
+            [*command, "--cache-dir", str(ROOT / ".mypy_cache"), *map(str, files)],
             capture_output=True,
             text=True,
             cwd=folder,
