@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def rm_client(rm_emulator: Emulator) -> VoucherClient:
         rm_emulator.advance(seconds)
         await asyncio.sleep(0)
 
-    return rm_emulator.client(sleep=sleep, monotonic=rm_emulator.timeline.now)
+    runtime = attrs.evolve(rm_emulator.runtime, sleep=sleep, monotonic=rm_emulator.timeline.now)
+    return rm_emulator.client(runtime=runtime)
 
 
 @pytest.fixture

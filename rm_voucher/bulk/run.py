@@ -21,7 +21,7 @@ from rm_voucher.bulk.results import (
     issued,
     unresolved,
 )
-from rm_voucher.calls.call import Call
+from rm_voucher.calls.call import Call, Phase
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     ConfigurationError,
@@ -316,8 +316,8 @@ class BulkIssue(Generic[R]):
         self._defect = self._defect or defect
         self._feeding.cancel()
         for task, call in self._in_flight.items():
-            call.abandoned = True
-            if call.pausing and not call.is_signing:  # what it waits to repeat was not done
+            call.abandon()
+            if call.is_waiting:  # nothing was done
                 task.cancel()
 
     def _raise_defect(self) -> None:
@@ -352,7 +352,7 @@ class BulkIssue(Generic[R]):
             self._note_hopeless(exc, call)
             return failed(recipient, exc, call.attempts)
         except asyncio.CancelledError as exc:  # by `_stop`, or by the end of the event loop
-            if call.pausing:
+            if call.has_begun and not call.in_flight:
                 error = ConnectError("issue: given up while it waited; nothing had been done")
                 return failed(recipient, error, call.attempts)
             return broken_off(recipient, exc, self._batch_key, call)
@@ -362,7 +362,7 @@ class BulkIssue(Generic[R]):
         return None if voucher is None else issued(recipient, voucher, call.attempts)
 
     def _note_hopeless(self, error: VoucherError, call: Call[IssuedVoucher]) -> None:
-        if call.lacks_token:  # for the moment: others may have one
+        if call.phase is Phase.NO_TOKEN:  # for the moment: others may have one
             return
         # Every issue of a run is the same request: who refuses one refuses them all.
         if self._ledgered is not None:

@@ -117,7 +117,7 @@ class Sender:
         try:
             return await self.send(client, call, request_id, attempt_id)
         except asyncio.CancelledError:
-            if call.abandoned and call.pausing:
+            if call.abandoned and not call.in_flight:
                 # Who waits for it was not cancelled.
                 raise ConnectError("issue: given up, because the ledger was closed") from None
             raise
@@ -160,7 +160,7 @@ class Sender:
             await self._end(batch_key, attempt_id, AttemptState.REJECTED, failure)
             raise
         except asyncio.CancelledError:
-            if call.pausing:  # nothing of it is in flight
+            if not call.in_flight:
                 await self._end(batch_key, attempt_id, AttemptState.REJECTED)
             raise
         except Exception:  # a defect of any kind, raised below: noted first, or a voucher is lost
@@ -243,8 +243,8 @@ class Sender:
         for task in self._reconciling:
             task.cancel()
         for task, call in self._alone.items():
-            call.abandoned = True
-            if call.pausing:
+            call.abandon()
+            if call.is_waiting:
                 task.cancel()
 
     @staticmethod

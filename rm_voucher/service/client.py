@@ -6,12 +6,8 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-import random
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -20,19 +16,27 @@ from rm_voucher.auth.client_credentials import ClientCredentialsToken
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
-from rm_voucher.calls.flow import Flow, FlowPolicy, FlowState
+from rm_voucher.calls.flow import Flow, FlowState
 from rm_voucher.calls.hooks import Hook
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
-from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
 from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
 from rm_voucher.redaction import hide_locals
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
-from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
-from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.settings import (
+    Credentials,
+    Environment,
+    FlowPolicy,
+    Limits,
+    RetryPolicy,
+    Timeout,
+)
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.wire import operations
@@ -66,9 +70,7 @@ class VoucherClient:
         token_store: where processes share the token that the default source buys.
         signer: signs with the credentials' key by default.
         hooks: each is called before and after every attempt; see `Hook`.
-        clock, monotonic, sleep, random, make_nonce: the time (unix seconds), the clock of
-            deadlines and durations, waiting, chance in [0, 1) and the 32 characters of
-            ``X-Nonce-Str``; replace them in tests.
+        runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
 
     Raises `ConfigurationError` for a key or setting that can't be used.
     """
@@ -87,21 +89,18 @@ class VoucherClient:
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = random.random,
-        make_nonce: Callable[[], str] = lambda: os.urandom(16).hex(),
+        runtime: Runtime | None = None,
     ) -> None:
         self._get_method = "POST"
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
-        flow = flow or FlowPolicy()
+        flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         for name, given, kind in (
             ("environment", environment, Environment),
             ("retry", retry, RetryPolicy),
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
+            ("runtime", runtime, Runtime),
         ):
             if not isinstance(given, kind):
                 raise ConfigurationError(f"{name} must be of type {kind.__name__}.")
@@ -124,10 +123,7 @@ class VoucherClient:
                 timeout=timeout,
                 hooks=hooks,
                 store=token_store,
-                clock=clock,
-                monotonic=monotonic,
-                sleep=sleep,
-                random=random,
+                runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
         self.caller = Caller(
@@ -135,15 +131,11 @@ class VoucherClient:
             transport=transport,
             tokens=token_source,
             signer=signer,
-            retry=retry,
+            retries=Retries(retry, runtime),
             timeout=timeout,
-            flow=Flow(flow, monotonic=monotonic, sleep=sleep, random=random),
+            flow=Flow(flow, runtime),
             hooks=hooks,
-            clock=clock,
-            monotonic=monotonic,
-            sleep=sleep,
-            random=random,
-            make_nonce=make_nonce,
+            runtime=runtime,
         )
 
     @classmethod
@@ -283,7 +275,7 @@ class VoucherClient:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
+            parse = operations.read_vouchers_cooperatively
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)
@@ -303,7 +295,7 @@ class VoucherClient:
             request = operations.build_batches(
                 self.caller.environment, status=status, is_static=is_static, cursor=cursor
             )
-            parse = functools.partial(parse_cooperatively, operations.batches_step_by_step)
+            parse = operations.read_batches_cooperatively
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)

@@ -10,7 +10,7 @@ from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_member_redeem
 from rm_voucher.models import Page, Voucher
 from rm_voucher.redaction import hide_locals
-from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.service.pager import Pager
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.wire import operations
 
@@ -43,7 +43,7 @@ class Member:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
+            parse = operations.read_vouchers_cooperatively
             return await self._caller.execute(
                 self._caller.call(request, parse, Safety.READ, timeout)
             )
@@ -68,7 +68,7 @@ class Member:
         because nothing on it proves that it was this call. Cancelling it after it was sent leaves
         its outcome unknown; `get` shows it.
         """
-        begun_at = datetime.fromtimestamp(self._caller.clock(), UTC)
+        begun_at = datetime.fromtimestamp(self._caller.runtime.clock(), UTC)
         request = operations.build_member_redeem(*self._who(), code)
         parse = functools.partial(operations.parse_member_redeem, code=code)
         call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)

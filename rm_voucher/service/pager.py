@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Page
-from rm_voucher.transport.base import Response
 
 T = TypeVar("T")
-
-
-async def parse_cooperatively(
-    parse: Callable[[Response], Generator[None, None, T]], response: Response
-) -> T:
-    """Parse, and after each step let everything that is due have its turn."""
-    steps = parse(response)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)
 
 
 class Pager(Generic[T]):

@@ -26,9 +26,9 @@ T = TypeVar("T")
 _STEP = 100  # vouchers, about 2 ms
 
 
-def page(response: Response, cls: type[T]) -> Page[T]:
+def read_page(response: Response, cls: type[T]) -> Page[T]:
     """Return one page of a listing."""
-    steps = page_in_steps(response, cls)
+    steps = read_page_cooperatively(response, cls)
     while True:
         try:
             next(steps)
@@ -37,7 +37,7 @@ def page(response: Response, cls: type[T]) -> Page[T]:
             return found
 
 
-def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
+def read_page_cooperatively(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
     """Return one page of a listing, with a stop after some items, for others to have their turn."""
     body = success(response)
     items = body.get("items")
@@ -62,17 +62,10 @@ def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Pag
 
 def success(response: Response) -> dict[str, Any]:
     """Return the JSON object of an answer that says SUCCESS."""
-    body = body_of(response)
-    if body.get("code") != "SUCCESS":
-        raise DecodeError("expected SUCCESS @ $.code")
-    return body
-
-
-def body_of(response: Response) -> dict[str, Any]:
-    """Return the answer's JSON object, or raise what it says went wrong."""
     body = refuse_error(response)
-    if not body:
-        raise DecodeError("expected a JSON object @ $")
+    if body.get("code") != "SUCCESS":
+        where = "SUCCESS @ $.code" if body else "a JSON object @ $"
+        raise DecodeError(f"expected {where}")
     return body
 
 

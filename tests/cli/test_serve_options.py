@@ -14,6 +14,7 @@ from support.command import PATIENCE_S
 from rm_voucher import (
     RateLimitError,
     ResponseTimeoutError,
+    Runtime,
     ServerError,
     StaticToken,
     Timeout,
@@ -191,7 +192,7 @@ async def test_relax(emulating, rule, code):
     options = {
         Rule.TOKEN: {"token_source": StaticToken("mine")},
         Rule.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
-        Rule.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
+        Rule.TIMESTAMP: {"runtime": Runtime(clock=lambda: 1_000_000_000.0)},
     }.get(rule, {})
 
     async def use(emulator):

@@ -312,9 +312,7 @@ def give_make_world(time: FakeTime) -> Callable[..., World]:
             callback_url=URL,
             clock=time.clock,
         )
-        client = emulator.client(
-            sleep=time.sleep, monotonic=time.clock, retry=RetryPolicy(max_attempts=1)
-        )
+        client = emulator.client(runtime=time.runtime, retry=RetryPolicy(max_attempts=1))
         verifier = CallbackVerifier(emulator.callbacks.public_key_pem, url=URL, clock=time.clock)
         router, shop = WebhookRouter(verifier, store=store), Shop(*troubles)
         router.on(VoucherStatus.VOID, VoucherStatus.EXPIRED)(shop.handle)
