@@ -35,7 +35,7 @@ def _variable(env: Mapping[str, str], name: str) -> str:
 
 
 def _identifier(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    # Both go into a header; a stray line break is a copying mistake.
+    # Both go into a header, and a line break in them is a copying mistake.
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ConfigurationError(
             f"{attribute.name} must be text without line breaks, and not empty."
@@ -58,7 +58,7 @@ class Credentials:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Return the credentials that the ``RM_…`` variables give; see the module."""
+        """Return the credentials in the ``RM_…`` variables; see the module."""
         env = os.environ if env is None else env
         key: str | Path
         if env.get("RM_PRIVATE_KEY", "").strip():
@@ -142,7 +142,7 @@ class Environment:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
-        """Return the environment that the ``RM_…`` variables give; sandbox by default."""
+        """Return the environment in the ``RM_…`` variables; sandbox by default."""
         env = os.environ if env is None else env
         named = cls.named(env.get("RM_ENVIRONMENT", "").strip() or "sandbox")
         return Environment(
@@ -203,8 +203,8 @@ Environment.PRODUCTION = Environment(
 
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse what is not a number more than 0, or has no end."""
-    # Text, as a variable of the environment has it, can't be compared.
+    """Refuse anything but a finite number more than 0."""
+    # The text of an environment variable can't be compared.
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(f"{attribute.name} must be a number more than 0, and finite.")
 
@@ -213,11 +213,11 @@ def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -
 class Timeout:
     """How long a call may take, in seconds.
 
-    ``connect_s`` covers waiting for a free connection, DNS, TCP and TLS; when it passes, nothing
+    ``connect_s`` covers the wait for a free connection, DNS, TCP and TLS; when it passes, nothing
     was sent. ``attempt_s`` covers one whole attempt; when it passes, the outcome is unknown, so
     it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
-    waits and reading back; None for none. The last attempt is cut short by it, and none begins
-    with no more than ``connect_s`` left.
+    waits and reading back; None for none. It cuts the last attempt short, and no attempt begins
+    with ``connect_s`` or less left.
     """
 
     connect_s: float = attrs.field(default=10.0, validator=positive)
@@ -233,10 +233,10 @@ class Timeout:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much a client takes on.
+    """How many connections, how large an answer and how many codes a client takes.
 
-    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, are its own
-    transport's; ``max_redeem_codes`` is for one bulk redeem (RM's limit is not documented).
+    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, bound the client's
+    own transport. ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
     """
 
     max_connections: int = attrs.field(default=100, validator=positive)

@@ -33,7 +33,7 @@ from rm_voucher.wire.operations import build_refresh, build_token, fits_header, 
 
 _log = logging.getLogger("rm_voucher")
 
-# RM documents 30 days and always sends it; a token without a lifetime is renewed within the hour.
+# RM always sends a lifetime, by its page of 30 days. Without one a token lasts an hour.
 _DEFAULT_LIFETIME_S = 3600
 _RENEW_AGAIN_AFTER_S = 60.0
 
@@ -53,14 +53,14 @@ class _Held:
 class ClientCredentialsToken(TokenSource):
     """Buys tokens with client id and secret, and renews them early by refresh (RM's OAuth pages).
 
-    All callers share one request, which cancelling one of them does not abort: a refresh spends
+    All callers share one request, and cancelling one of them does not abort it: a refresh spends
     the refresh token, so two at once must not happen. A refresh that is refused falls back to the
-    credentials. While the present token lives, nobody waits for its renewal, and one that fails
-    harms nobody: it is tried again a minute later.
+    credentials. While the present token lives, no call waits for its renewal, and a renewal that
+    fails is tried again a minute later.
 
-    With a ``store``, processes share the token too: only one at a time renews it, and the others
-    take what it saved. Whether a new token of RM's ends the earlier ones is not documented; if it
-    does, processes that don't share theirs end each other's.
+    With a ``store``, processes share the token too: one at a time renews it, and the others take
+    the token that it saved. RM does not document whether a new token ends the earlier ones. If it
+    does, processes that don't share their tokens end each other's.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class ClientCredentialsToken(TokenSource):
                 raise
             error = ClosedError("token: the client was closed")
         except VoucherError as exc:
-            error = copy.copy(exc)  # each who waits has one of its own, with its own context
+            error = copy.copy(exc)  # each caller has one of its own, with its own context
             error.__cause__ = exc.__cause__
         raise error
 

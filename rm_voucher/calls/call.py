@@ -89,7 +89,7 @@ class Call(Generic[T]):
 
     @property
     def has_begun(self) -> bool:
-        """Whether it waits for anything of its own yet."""
+        """Whether it is being executed, or was."""
         return self.phase is not Phase.NEW
 
     @property

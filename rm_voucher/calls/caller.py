@@ -345,6 +345,8 @@ class Caller:
             raise ConnectTimeoutError(
                 f"{request.operation}: not sent, because its deadline is too near"
             )
+        if attempt_s == call.timeout.attempt_s:
+            return request
         timeout = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
         return attrs.evolve(request, timeout=timeout)
 

@@ -15,8 +15,8 @@ class Pager(Generic[T]):
     """A listing. Nothing is sent before it is awaited or iterated; each page is one request.
 
     ``await pager`` gives the first page, ``async for item in pager`` every item, ``async for page
-    in pager.pages()`` every page. Leaving the loop sends nothing more. Iterating again starts
-    anew. How far RM's listings lag, their order and their page size are not documented.
+    in pager.pages()`` every page. Leaving the loop sends nothing more. Iterating again begins
+    again. RM does not document how far its listings lag, their order or their page size.
     """
 
     def __init__(

@@ -34,7 +34,7 @@ _HEADERS = {
 
 _LEAST_S = 0.001
 
-# Most specific first. What is not here, and may be raised by a request, is a lost answer.
+# Most specific first.
 _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, ConnectTimeoutError, "no connection in time"),
     (aiohttp.ClientConnectorCertificateError, ConnectError, "the server's certificate is refused"),
@@ -49,7 +49,7 @@ _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
     (aiohttp.ClientResponseError, ResponseLostError, "the answer is not HTTP"),
     (aiohttp.ClientError, ResponseLostError, "the connection broke"),
     (OSError, ResponseLostError, "the connection broke"),
-    # What settings of a borrowed session (netrc, another loop) can raise.
+    # From settings of a borrowed session, such as netrc or another event loop.
     (ValueError, ResponseLostError, "the request can't be made"),
     (RuntimeError, ResponseLostError, "the request can't be made"),
 )
@@ -59,8 +59,8 @@ _MAPPED = tuple(error for error, _, _ in _ERRORS)
 def _mapped(operation: str, exc: Exception) -> TransportError:
     """Return our error for a foreign one, to be raised outside of the ``except`` block.
 
-    The texts of aiohttp's errors can hold the URL, and so the voucher's code, or the headers; as
-    cause or context they would be logged with ours.
+    aiohttp's texts can hold the headers, or the URL and so the voucher's code. As cause or context
+    they would be logged with ours.
     """
     ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
     is_tls = isinstance(exc, ssl.SSLError | aiohttp.ClientSSLError)  # whose numbers are their own
@@ -100,7 +100,8 @@ class AiohttpTransport(Transport):
     passed in is used and never closed; it must not have an ``auth`` of its own. In both cases TLS
     is verified with ``ssl_context`` (the system's authorities by default), redirects are not
     followed, and nothing is sent twice: aiohttp would otherwise repeat a GET by itself when a
-    kept-alive connection turns out to be dead. Raises `ConfigurationError` when constructed.
+    kept-alive connection turns out to be dead. Requests wait for a connection in the order in
+    which they come. Raises `ConfigurationError` when constructed.
     """
 
     def __init__(
@@ -257,7 +258,7 @@ def _timeout_of(timeout: Timeout, waited_s: float = 0.0) -> aiohttp.ClientTimeou
 async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
     """Close the session when this generator is closed, or its event loop ends.
 
-    `asyncio.run` closes what asynchronous generators it has left, so a session that its owner
+    `asyncio.run` closes the asynchronous generators that are left. So a session that its owner
     forgot, or keeps for the next event loop, is closed in its own.
     """
     try:

@@ -1,8 +1,8 @@
 """The API's operations without I/O: ``build_…`` gives a request, ``parse_…`` reads its answer.
 
-Facts about the API stand here and in `converters`, each with the page it comes from. What all
-requests share is in `building`, what all answers share in `parsing`. Nothing here knows a clock,
-a token or a socket.
+Facts about the API stand here and in `converters`, each with its page. `requests` has the common
+parts of all requests, `responses` those of all answers. Nothing here knows a clock, a token or a
+socket.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
 from rm_voucher.wire.responses import (
+    read_body,
     read_page,
     read_page_cooperatively,
-    refuse_error,
     success,
 )
 
@@ -65,7 +65,7 @@ def build_void(
     store_id: str | None = None,
     used_at: datetime | None = None,
 ) -> Request:
-    """Build *Void Voucher*. ``usedAt`` is on no page; RM's Go SDK sends it."""
+    """Build *Void Voucher*. No page has ``usedAt``; RM's Go SDK sends it."""
     path = f"/v3/voucher/{segment('code', code)}/void"
     body: dict[str, str] = {}
     if store_id is not None:
@@ -200,7 +200,7 @@ def build_any(
     if not isinstance(query, Mapping | None):
         raise InvalidRequestError.refused("query must map names to text.")
     request = build(environment.api_url, "request", method, path, query=query, json=json)
-    _check_json(json)  # after it was written, which refuses what has no end
+    _check_json(json)  # last, because writing it refuses a value that contains itself
     return request
 
 
@@ -211,7 +211,7 @@ def _leaves_its_place(path: str) -> bool:
 
 
 def _check_json(json: object) -> None:
-    """Refuse, at any depth, what would be signed in a form that RM does not document."""
+    """Refuse a value, at any depth, that RM does not document how to sign."""
     values = [json]
     while values:
         value = values.pop()
@@ -274,8 +274,8 @@ def parse_void(response: Response, code: str) -> Voucher:
 def parse_reinstate(response: Response, code: str) -> Voucher:
     """Read the answer to `build_reinstate`: the voucher that was asked for, void no more.
 
-    The page shows it REDEEMED; what it is after a void that no redemption preceded is not
-    documented.
+    The page shows it REDEEMED. RM does not document its status where no redemption preceded the
+    void.
     """
     return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
 
@@ -305,7 +305,7 @@ def checked_code(voucher: Voucher, code: str) -> Voucher:
 
 
 def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
-    """Return the voucher of a change's answer, which must itself show the change."""
+    """Return the voucher in the answer to a change, which must show the change."""
     voucher = parse_get(response)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
@@ -323,18 +323,18 @@ def parse_batches(response: Response) -> Page[VoucherBatch]:
 
 
 def read_vouchers_cooperatively(response: Response) -> Generator[None, None, Page[Voucher]]:
-    """Read the answer to `build_vouchers`, with stops in which others may have their turn."""
+    """Read the answer to `build_vouchers` in steps, between which other tasks may run."""
     return read_page_cooperatively(response, Voucher)
 
 
 def read_batches_cooperatively(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
-    """Read the answer to `build_batches`, with stops in which others may have their turn."""
+    """Read the answer to `build_batches` in steps, between which other tasks may run."""
     return read_page_cooperatively(response, VoucherBatch)
 
 
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
-    token = structure(refuse_error(response), Token)
+    token = structure(read_body(response), Token)
     if not fits_header(token.access_token):
         raise DecodeError("expected a token that fits a header @ $.accessToken")
     return token
@@ -347,12 +347,12 @@ def fits_header(token: str) -> bool:
 
 def parse_any(response: Response) -> Response:
     """Return the answer to `build_any` as it is, unless it is an error."""
-    refuse_error(response)
+    read_body(response)
     return response
 
 
 def is_wrong_method(error: APIError) -> bool:
-    """Return whether *get by code* was sent with the method that this server does not want."""
+    """Return whether the server refused *get by code* for its method."""
     if error.code:
         info = ERROR_CODES.get(error.code)
         return info is not None and info.code in _WRONG_METHOD_CODES

@@ -1,4 +1,4 @@
-"""What all requests are made of: one URL, one body, and the headers of one attempt. No I/O."""
+"""The common parts of all requests: one URL, one body, and the headers of one attempt. No I/O."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ def build(
     query: Mapping[str, str | None] | None = None,
     json: object | None = None,
 ) -> Request:
-    """Return the unsigned request to a path of the API. ``query`` leaves out what is None."""
+    """Return the unsigned request to a path of the API. A None in ``query`` is left out."""
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
     if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
-        raise InvalidRequestError.refused("What goes into the query must be text.")
+        raise InvalidRequestError.refused("Names and values of the query must be text.")
     try:
         text = urlencode(chosen, quote_via=quote, safe="")
     except UnicodeEncodeError:
@@ -72,7 +72,7 @@ def build(
     return Request(
         operation=operation,
         method=method,
-        # As it stands: yarl would turn %40 into @, and the signature would be of another URL.
+        # Encoded already: yarl would turn %40 into @, and the signature would be of another URL.
         url=URL(api_url + path + (f"?{text}" if text else ""), encoded=True),
         headers={"Content-Type": JSON},
         body=b"" if json is None else json_body(json),
@@ -132,8 +132,8 @@ def has_control(text: str) -> bool:
 
 
 def climbs(part: str) -> bool:
-    """Return whether a server may take a part of a path for none, or for ``.`` or ``..``.
+    """Return whether a server may take a part of a path for empty, ``.`` or ``..``.
 
-    Some cut off what follows a semicolon.
+    Some servers cut off a semicolon and the text behind it.
     """
     return re.fullmatch(r"\.*(;.*)?", part) is not None
