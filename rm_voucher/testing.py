@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def rm_client(rm_emulator: Emulator) -> VoucherClient:
         rm_emulator.advance(seconds)
         await asyncio.sleep(0)
 
-    return rm_emulator.client(sleep=sleep, monotonic=rm_emulator.virtual_clock.now)
+    runtime = attrs.evolve(
+        rm_emulator.runtime, sleep=sleep, monotonic=rm_emulator.virtual_clock.now
+    )
+    return rm_emulator.client(runtime=runtime)
 
 
 @pytest.fixture

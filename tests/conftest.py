@@ -28,6 +28,7 @@ from support.postgres import (  # noqa: F401 - fixtures
     postgres_ledger_url,
     postgres_url,
 )
+from support.runtimes import with_runtime
 from support.scripted_server import Recorder
 
 from rm_voucher import (
@@ -150,12 +151,9 @@ def make_client(credentials: Credentials, time: FakeTime) -> Callable[..., Vouch
             "transport": MemoryTransport(server),
             "token_source": StaticToken("token"),
             "signer": NoSigner(),
-            "clock": time.clock,
-            "monotonic": time.clock,
-            "sleep": time.sleep,
-            "random": lambda: 0.0,
+            "runtime": time.runtime,
         }
-        return VoucherClient(credentials, **{**defaults, **options})
+        return VoucherClient(credentials, **with_runtime({**defaults, **options}))
 
     return make
 

@@ -28,6 +28,7 @@ from rm_voucher.emulator.stock import BatchOptions
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
@@ -101,7 +102,8 @@ class Emulator:
         self.client_secret = client_secret
         self.guesses = guesses or Guesses()
         self._disabled = frozenset(Check(check) for check in disabled_checks)
-        self._clock = clock
+        self.runtime = Runtime(clock=clock)
+        """What its clients get: its clock, as it is before `advance`, and real waits."""
         self._seed = seed
         self._batches = dict(batches or {})
         self._pin = merchant_pin
@@ -265,7 +267,7 @@ class Emulator:
         """Return a client of this emulator, in this process. ``options`` go to `VoucherClient`."""
         if self.credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"clock": self._clock, "transport": self.transport(), **options}
+        options = {"runtime": self.runtime, "transport": self.transport(), **options}
         return VoucherClient(self.credentials, environment=self.environment, **options)
 
     def transport(self) -> Transport:

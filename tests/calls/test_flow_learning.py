@@ -2,13 +2,13 @@
 
 import asyncio
 
+import attrs
 import pytest
 from simulation.clock import VirtualClock
 from support.doubles import NoSigner
 from support.limited_server import LimitedServer, bulk_for, client_at, in_virtual_time
 
-from rm_voucher import BulkStatus, RetryPolicy
-from rm_voucher.calls.flow import FlowPolicy
+from rm_voucher import BulkStatus, FlowPolicy, RetryPolicy
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.transport.memory import MemoryTransport
 
@@ -103,8 +103,9 @@ def test_emulator_limit_is_found():
             (throttled if answer.status == 429 else taken).append(clock.now)
             return answer
 
+        runtime = attrs.evolve(emulator.runtime, monotonic=clock.monotonic)
         async with emulator.client(
-            transport=MemoryTransport(serve), signer=NoSigner(), monotonic=clock.monotonic
+            transport=MemoryTransport(serve), signer=NoSigner(), runtime=runtime
         ) as client:
             results = await bulk_for(client, clock, 40, concurrency=64)
         assert len({result.voucher.code for result in results}) == len(results)

@@ -146,7 +146,7 @@ def test_emulator_batch_too_large(rm, stopped: list[str], quantity: int) -> None
         (("--public-key", "{0}/no.pem"), "{0}/no.pem can't be read: No such file or directory."),
         (
             ("--public-key", KEY_FILE),
-            "This is a private key; checking a signature needs the public key of whoever signs.",
+            "This is a private key; checking a signature needs the signer's public key.",
         ),
         (("--client-id", "a\nb"), "client_id must be text without line breaks, and not empty."),
         (("--credentials-out", "{0}"), "{0} can't be written: Is a directory."),

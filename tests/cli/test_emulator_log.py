@@ -9,7 +9,7 @@ import pytest
 from support.command import PATIENCE_S
 from support.doubles import NoSigner
 
-from rm_voucher import NotFoundError, SignatureError, VoucherStateError
+from rm_voucher import NotFoundError, Runtime, SignatureError, VoucherStateError
 
 PROMPT_S = 5  # within which it ends, on a machine that does much else; what it cuts short is longer
 
@@ -63,8 +63,8 @@ async def test_log_of_a_refused_signature(emulated):
             signed.append(text.decode())
             return super().sign(text)
 
-    options = {"clock": lambda: now, "make_nonce": lambda: "n" * 32, "signer": Signer()}
-    async with emulator.client(**options) as client:
+    runtime = Runtime(clock=lambda: now, make_nonce=lambda: "n" * 32)
+    async with emulator.client(runtime=runtime, signer=Signer()) as client:
         with pytest.raises(SignatureError):
             await client.redeem(["CODE-1"])
         with pytest.raises(SignatureError):

@@ -15,6 +15,7 @@ from support.command import PATIENCE_S
 from rm_voucher import (
     RateLimitError,
     ResponseTimeoutError,
+    Runtime,
     ServerError,
     StaticToken,
     Timeout,
@@ -200,7 +201,7 @@ async def test_disable_check(emulated, check, code):
     by_check: dict[Check, dict[str, Any]] = {
         Check.TOKEN: {"token_source": StaticToken("mine")},
         Check.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
-        Check.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
+        Check.TIMESTAMP: {"runtime": Runtime(clock=lambda: 1_000_000_000.0)},
     }
     options = by_check.get(check, {})
 

@@ -165,7 +165,7 @@ async def test_client_options_pass_through(emulator):
     """`client` takes what `VoucherClient` takes."""
     policy = RetryPolicy(max_attempts=1)
     async with emulator.client(retry=policy) as client:
-        assert client.caller.retry is policy
+        assert client.caller.retries.policy is policy
         with pytest.raises(InvalidRequestError):
             await client.get("")
 
@@ -200,4 +200,4 @@ async def test_clients_clock_is_not_set_ahead(emulator, clock):
     """Setting the emulator ahead moves no client's clock: what it signs says the real time."""
     emulator.advance(1000)
     async with emulator.client() as client:
-        assert client.caller.clock() == clock.now
+        assert client.caller.runtime.clock() == clock.now

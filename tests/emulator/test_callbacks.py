@@ -377,7 +377,9 @@ async def test_late_execution_calls(make, clock):
     emulator.faults = FaultPlan(late_s=30)
     emulator.fail_next("void", Fault.LATE_COMMIT)
     with pytest.raises(ResponseLostError):
-        emulator.handle(build(emulator.environment, "void", "POST", f"/v3/voucher/{code}/void"))
+        emulator.handle(
+            build(emulator.environment.api_url, "void", "POST", f"/v3/voucher/{code}/void")
+        )
     assert await emulator.callbacks.deliver() == 0
     clock.now += 40
     assert await emulator.callbacks.deliver() == 1

@@ -23,6 +23,7 @@ from rm_voucher import (
     PermissionDeniedError,
     RateLimitError,
     RetryPolicy,
+    Runtime,
     ServerError,
     SignatureError,
     StaticToken,
@@ -120,7 +121,7 @@ async def with_another_secret(shop):
         attrs.evolve(ME, client_secret="other"),
         environment=shop.emulator.environment,
         transport=shop.emulator.transport(),
-        clock=shop.clock.clock,
+        runtime=shop.clock.runtime,
     )
     await client.batches()
 
@@ -131,13 +132,13 @@ async def ask_for_token(shop, body):
 
 
 async def with_nonce_again(shop):
-    client = shop.client(make_nonce=lambda: "0" * 32)
+    client = shop.client(runtime=attrs.evolve(shop.emulator.runtime, make_nonce=lambda: "0" * 32))
     await client.batches()
     await client.batches()
 
 
 async def with_late_clock(shop):
-    await shop.client(clock=lambda: shop.clock.now - 301).batches()
+    await shop.client(runtime=Runtime(clock=lambda: shop.clock.now - 301)).batches()
 
 
 async def too_often(shop):

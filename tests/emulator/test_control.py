@@ -147,7 +147,7 @@ async def test_every_setting_of_a_plan(call, emulator, clock):
     plan = emulator.faults
     assert {name: getattr(plan, name) for name in numbers} == numbers
     assert plan.windows[0].fault is Fault.THROTTLE_BARE
-    async with emulator.client(sleep=clock.sleep) as client:
+    async with emulator.client(runtime=clock.runtime) as client:
         with pytest.raises(RateLimitError):
             await client.vouchers("K")
 

@@ -15,6 +15,7 @@ from rm_voucher import (
     ConnectError,
     Credentials,
     RetryPolicy,
+    Runtime,
     SignatureError,
     TransportError,
     VoucherClient,
@@ -118,7 +119,9 @@ async def test_reset_opens_a_closed_listener():
     async with serve(emulator) as server:
 
         def client(retry):
-            return VoucherClient(ME, environment=server.environment, retry=retry, sleep=sleep)
+            return VoucherClient(
+                ME, environment=server.environment, retry=retry, runtime=Runtime(sleep=sleep)
+            )
 
         emulator.faults = FaultPlan(
             windows=[Window(fault=Fault.CLOSED, start_s=0, length_s=100_000)]

@@ -206,7 +206,9 @@ async def what_an_issue_meets(fault):
     async def sleep(seconds):
         emulator.advance(seconds)
 
-    client = emulator.client(transport=MemoryTransport(answer), sleep=sleep)
+    client = emulator.client(
+        transport=MemoryTransport(answer), runtime=attrs.evolve(emulator.runtime, sleep=sleep)
+    )
     await client.batches()  # so that the token is there
     if fault is Fault.CLOSED:
         emulator.faults = FaultPlan(windows=[Window(fault=fault, start_s=0, length_s=1)])

@@ -7,6 +7,7 @@ import os
 import sys
 from contextlib import asynccontextmanager
 
+import attrs
 import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -83,7 +84,7 @@ def faulty(emulator, time):
         return emulator.client(
             transport=MemoryTransport(handle),
             retry=RetryPolicy(max_attempts=2),
-            sleep=time.sleep,
+            runtime=attrs.evolve(emulator.runtime, sleep=time.sleep),
         )
 
     return make

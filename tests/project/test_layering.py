@@ -19,7 +19,7 @@ WINGS = [
     {"_version"},
     {"exceptions"},
     {"redaction"},
-    {"models", "runtime", "settings", "structuring"},
+    {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},
     {"transport"},

@@ -13,6 +13,7 @@ from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 from support.doubles import NoSigner
 from support.files import PUBLIC_KEY_FILE
+from support.runtimes import with_runtime
 
 from rm_voucher import (
     Credentials,
@@ -128,7 +129,7 @@ class World:
             "make_nonce": lambda: f"{nonces.getrandbits(128):032x}",
             **options,
         }
-        return VoucherClient(_CREDENTIALS, **options)
+        return VoucherClient(_CREDENTIALS, **with_runtime(options))
 
     def answer(self, request: Request) -> Reply:
         """Let the server answer a request that has arrived. For tests that look on here."""

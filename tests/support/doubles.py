@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rm_voucher import TokenSource
-from rm_voucher.runtime import Runtime
+from rm_voucher import Runtime, TokenSource
 
 
 class Tokens(TokenSource):
@@ -44,8 +43,8 @@ class FakeTime:
 
     @property
     def runtime(self) -> Runtime:
-        """What runs by this clock."""
-        return Runtime(clock=self.clock, monotonic=self.clock, sleep=self.sleep)
+        """What a client of this time is given."""
+        return Runtime(clock=self.clock, monotonic=self.clock, sleep=self.sleep, random=lambda: 0.0)
 
 
 class NoSigner:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from support.doubles import FakeTime
 from support.files import KEY_FILE
+from support.runtimes import with_runtime
 
 from rm_voucher import (
     ConnectError,
@@ -160,13 +161,7 @@ async def stage(way: str, *, plan: FaultPlan | None = None, **options: Any) -> A
     emulator = Emulator(seed=1, credentials=ME, clock=time.clock, batches={"B": 10})
     emulator.faults = plan or FaultPlan(late_s=10)
     code = emulator.state.issue("B")[0]
-    options = {
-        "clock": time.clock,
-        "monotonic": time.clock,
-        "sleep": time.sleep,
-        "random": lambda: 0.0,
-        **options,
-    }
+    options = with_runtime({"runtime": time.runtime, **options})
     async with AsyncExitStack() as stack:
         url = None
         if way == "http":

@@ -59,9 +59,7 @@ class Shop:
         return self.emulator.client(
             transport=MemoryTransport(self._answer),
             signer=NoSigner(),
-            monotonic=self.time.clock,
-            sleep=self.time.sleep,
-            random=lambda: 0.0,
+            runtime=self.time.runtime,
             **options,
         )
 

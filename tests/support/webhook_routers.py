@@ -313,9 +313,7 @@ def give_make_world(time: FakeTime) -> Callable[..., World]:
             callback_url=URL,
             clock=time.clock,
         )
-        client = emulator.client(
-            sleep=time.sleep, monotonic=time.clock, retry=RetryPolicy(max_attempts=1)
-        )
+        client = emulator.client(runtime=time.runtime, retry=RetryPolicy(max_attempts=1))
         verifier = CallbackVerifier(
             emulator.callbacks.public_key_pem, url=URL, runtime=time.runtime
         )

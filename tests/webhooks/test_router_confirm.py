@@ -178,7 +178,7 @@ async def test_with_the_transaction(database, time, make_client):
 async def test_with_the_emulator(store, time):
     """A delivery of an emulator's is confirmed by the same emulator."""
     emulator = Emulator(seed=1, batches={"K": 1}, clock=time.clock)
-    async with emulator.client(sleep=time.sleep, monotonic=time.clock) as client:
+    async with emulator.client(runtime=time.runtime) as client:
         router, shop = make_router(store, confirm=client), Shop()
         router.on()(shop.handle)
         issued = await client.issue("K")

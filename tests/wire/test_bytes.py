@@ -99,7 +99,7 @@ async def send_body(client, target, value):
         request,
         signer=client.caller.signer,
         token="t",
-        nonce=client.caller.make_nonce(),
+        nonce=client.caller.runtime.make_nonce(),
         timestamp=1,
     )
     await client.caller.transport.send(signed)
