@@ -212,7 +212,7 @@ async def test_bulk_left_early_sends_nothing_again(make_client):
 
 async def test_bulk_client_closed_fails_the_rest_at_once(credentials, time):
     """A closed client sends nothing: the rest end failed, without a wait."""
-    client = VoucherClient(credentials, token_source=StaticToken("t"), sleep=time.sleep)
+    client = VoucherClient(credentials, token_source=StaticToken("t"), runtime=time.runtime)
     await client.aclose()
     async with bulk_issue(client, "KEY", range(50)) as run:
         results = [result async for result in run]
