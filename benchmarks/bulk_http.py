@@ -27,9 +27,9 @@ from loops import BATCH, CONCURRENCY, Tally, Target, by_hand, by_library, new_ke
 
 BY_HAND, RMSDK, RM_API_SDK, TWO_CORES = (at_least(limit) for limit in (1.4, 40, 3.5, 0.58))
 ROUNDS = 7
-CALLS = 6_000  # of ours in a round: enough for signing processes to pay
-CALLS_BY_HAND = 3_000
-CALLS_UNSIGNED = 6_000
+CALLS = 12_000  # of ours in a round: enough for signing processes to pay
+CALLS_BY_HAND = 6_000
+CALLS_UNSIGNED = 24_000
 PEER_S = 3.0
 NODE_PACKAGE = "rm-api-sdk@1.0.10"
 NPM_S = 120.0

@@ -30,9 +30,10 @@ from rm_voucher import Environment
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.routes import _cursor
-from rm_voucher.signing import RsaSigner, RsaVerifier
+from rm_voucher.emulator.server import serve
+from rm_voucher.signing import RsaSigner, RsaVerifier, string_to_sign
 from rm_voucher.wire.operations import build_token, build_vouchers, parse_token
-from rm_voucher.wire.requests import text_to_sign, with_signature
+from rm_voucher.wire.requests import with_signature
 
 FORM = "{:,.0f} issues/s"
 PER_S = at_least(4_000, FORM)
@@ -79,8 +80,8 @@ async def serve_emulator(public_key: str, latency_s: float) -> None:
     )
     # As after a long time: the memory of nonces is full, and each one pushes out another.
     for number in range(2 * Guesses().nonces_kept):
-        emulator.gate._check_nonce(f"old {number}")
-    async with emulator.serve(latency_s=latency_s) as server:
+        emulator.authenticator._check_nonce(f"old {number}")
+    async with serve(emulator, latency_s=latency_s) as server:
         await until_input_ends(int(server.url.rpartition(":")[2]))
     print(len(set(emulator.state.issued(KEY))))
 
@@ -215,13 +216,15 @@ def listing_ms() -> list[list[float]]:
                 environment, str(size), cursor=_cursor(start) if start else None
             )
             nonce, now = f"{number} {size} {start}", str(int(time.time()))
-            signature = signer.sign(text_to_sign(unsigned, nonce=nonce, timestamp=now))
+            text = string_to_sign(
+                method=unsigned.method, url=str(unsigned.url), nonce=nonce, timestamp=now
+            )
             request = with_signature(
                 unsigned,
                 token=token.access_token,
                 nonce=nonce,
                 timestamp=now,
-                signature=signature,
+                signature=signer.sign(text.encode()),
                 timeout=unsigned.timeout,
             )
             begin = time.perf_counter()

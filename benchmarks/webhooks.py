@@ -35,8 +35,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from rm_voucher import CallbackError, VoucherStatus
+from rm_voucher.runtime import Runtime
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
-from rm_voucher.webhooks import CallbackVerifier, EventStore, VoucherEvent, WebhookRouter
+from rm_voucher.webhooks import CallbackVerifier, VoucherEvent, WebhookRouter, open_event_store
 
 RATIO = at_most(1.7)
 RATE_FORM = "{:,.0f} deliveries/s"
@@ -58,7 +59,7 @@ NOW = 1_790_000_000
 VOUCHER = orjson.loads((HERE / "payloads" / "get-voucher.json").read_bytes())["item"]
 SIGNER = RsaSigner.from_pem((HERE / "vectors" / "throwaway-pkcs8.pem").read_bytes())
 PUBLIC_KEY = (HERE / "vectors" / "throwaway-public.pem").read_bytes()
-CHECK = CallbackVerifier(PUBLIC_KEY, url=URL, clock=lambda: NOW)
+CHECK = CallbackVerifier(PUBLIC_KEY, url=URL, runtime=Runtime(clock=lambda: NOW))
 
 
 @attrs.frozen
@@ -143,7 +144,7 @@ async def at_once(
 
 
 async def record(url: str, deliveries: list[Delivery]) -> float:
-    async with EventStore.open(url) as store:
+    async with open_event_store(url) as store:
         rate = await at_once(
             deliveries, lambda one: store.record(CHECK.verify(one.headers, one.body))
         )
@@ -170,7 +171,7 @@ async def handle_exactly_once(url: str, deliveries: list[Delivery]) -> float:
 async def route(
     url: str, deliveries: list[Delivery], handler: Callable[..., Awaitable[None]]
 ) -> float:
-    store = EventStore.open(url)
+    store = open_event_store(url)
     async with WebhookRouter(CHECK, store=store) as router:
         router.on(VoucherStatus.VOID)(handler)
         rate = await at_once(deliveries, lambda one: router.receive(one.headers, one.body))

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 from docutils import nodes
-from sphinx.addnodes import pending_xref
+from sphinx.addnodes import desc, literal_strong, pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import Config, GoogleDocstring
@@ -21,6 +21,9 @@ project = "rm-voucher"
 version = release = rm_voucher.__version__
 html_title = f"{project} {release}"
 html_theme = "furo"
+pygments_dark_style = "monokai"  # the default underlines the names of modules
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 html_show_copyright = False
 
@@ -30,6 +33,7 @@ highlight_language = "none"  # a block that names no language is a drawing
 
 default_role = "py:obj"  # docstrings write names in single backticks
 add_module_names = False
+autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 autodoc_default_options = {
@@ -46,6 +50,7 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-signature", show_defaults)
     app.connect("autodoc-process-docstring", read_google_style)
     app.connect("doctree-read", do_not_link_type)
+    app.connect("doctree-read", show_fields_once)
     app.connect("missing-reference", find_by_last_name)
     app.connect("env-check-consistency", check_nothing_is_missing)
 
@@ -80,6 +85,22 @@ def read_google_style(
     if what in ("class", "exception"):
         bases = [base.__name__ for base in obj.__bases__ if base.__name__ in rm_voucher.__all__]
         lines[:0] = [f"Bases: {', '.join(f'`{base}`' for base in bases)}", ""] if bases else []
+
+
+def show_fields_once(app: Sphinx, doctree: nodes.document) -> None:
+    """Take a field away that the docstring of its class describes; links to it lead there."""
+    for owner in list(doctree.findall(desc)):
+        described = {
+            name.astext(): name.parent
+            for field in owner.findall(nodes.field)
+            if field[0].astext() == "Variables"
+            for name in field.findall(literal_strong)
+        }
+        for member in [node for node in owner[-1] if isinstance(node, desc)]:
+            name = member[0].get("fullname", "").rpartition(".")[2]
+            if member["objtype"] == "attribute" and name in described and not len(member[-1]):
+                described[name]["ids"] += member[0]["ids"]
+                owner[-1].remove(member)
 
 
 def do_not_link_type(app: Sphinx, doctree: nodes.document) -> None:

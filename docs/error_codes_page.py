@@ -10,13 +10,12 @@ PAGE = Path(__file__).with_name("error-codes.md")
 HEAD = """\
 # Error codes
 
-What is known of each of Revenue Monster's error codes. The codes are those of RM's page *Appendix
-1: Error Codes*; classes and remedies are this library's. They stand in
-`rm_voucher.wire.error_codes`, from which `python docs/error_codes_page.py` writes this page. A code
-that is not listed raises `APIError` itself.
+Look up the class and the remedy of each of Revenue Monster's error codes. The codes are those of
+RM's page *Appendix 1: Error Codes*; classes and remedies are this library's. A code that is not
+listed raises `APIError` itself. The remedy is the `hint` of the error. Codes are looked up without
+regard to case and underscores.
 
-The remedy is the `hint` of the error that is raised. Codes are looked up without regard to case and
-underscores.
+`python docs/error_codes_page.py` writes this page from `rm_voucher.wire.error_codes`.
 
 | class | what to do |
 |---|---|

@@ -39,10 +39,10 @@ def client_from_env() -> VoucherClient:
 
 
 async def issue(request: web.Request) -> web.Response:
-    # The API knows no member and no idempotency key: that a member gets one voucher only, and
-    # which, is for the application's database to see to.
+    # The API knows no member and no idempotency key. Your database must see to it that a member
+    # gets one voucher only, and keep which.
     voucher = await request.app[VOUCHERS].issue(request.app[BATCH_KEY])
-    # Never its code: who reads it can use it.
+    # Never its code: a reader could use it.
     log.info("member %s has a voucher", request.match_info["member_id"])
     return web.json_response(
         {"qr_url": voucher.qr_url}, status=201, headers={"Cache-Control": "no-store"}
@@ -54,7 +54,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     try:
         return await handler(request)
     except OutcomeUnknownError as exc:
-        # Not a 5xx: what stands between may repeat those, and a repeat may issue a second voucher.
+        # Not a 5xx: a proxy may repeat those, and a repeat may issue a second voucher.
         member_id = request.match_info["member_id"]
         log.error("member %s: %s; nonce %s, sent %s", member_id, exc, exc.nonce, exc.sent_at)
         return web.json_response({"status": "unknown", "reference": exc.attempt_id}, status=202)

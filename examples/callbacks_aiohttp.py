@@ -14,7 +14,7 @@ from aiohttp import web
 from sqlalchemy import Column, DateTime, MetaData, Table, Text, create_engine
 
 from rm_voucher import VoucherClient, VoucherStatus, webhooks
-from rm_voucher.database.transaction import Transaction
+from rm_voucher.database import Transaction
 from rm_voucher.webhooks.aiohttp import webhook_routes
 
 POLLER = web.AppKey("POLLER", webhooks.CallbackPoller)  # after an issue: await .expect(code)
@@ -29,12 +29,12 @@ REDEMPTIONS = Table(
 
 def create_app() -> web.Application:
     key, url = Path(os.environ["RM_CALLBACK_PUBLIC_KEY_FILE"]), os.environ["RM_CALLBACK_URL"]
-    store = webhooks.EventStore.open(os.environ["DATABASE_URL"])  # the application's own
+    store = webhooks.open_event_store(os.environ["DATABASE_URL"])  # the application's own
     router = webhooks.WebhookRouter(webhooks.CallbackVerifier(key, url=url), store=store)
 
     @router.on(VoucherStatus.VOID)
     async def keep(event: webhooks.VoucherEvent, tx: Transaction) -> None:
-        # One commit writes this row and that the event is done. Never log the code.
+        # One commit writes this row and "done". Never log the code.
         row = {"event_id": event.id, "code": event.code, "used_at": event.voucher.used_at}
         await tx.execute(REDEMPTIONS.insert(), row)
 

@@ -17,7 +17,7 @@ from sqlalchemy import Column, DateTime, MetaData, Table, Text, create_engine
 from starlette.routing import Route
 
 from rm_voucher import VoucherClient, VoucherStatus, webhooks
-from rm_voucher.database.transaction import Transaction
+from rm_voucher.database import Transaction
 from rm_voucher.webhooks.asgi import WebhookApp
 
 REDEMPTIONS = Table(
@@ -31,12 +31,12 @@ REDEMPTIONS = Table(
 
 def create_app() -> FastAPI:
     key, url = Path(os.environ["RM_CALLBACK_PUBLIC_KEY_FILE"]), os.environ["RM_CALLBACK_URL"]
-    store = webhooks.EventStore.open(os.environ["DATABASE_URL"])  # the application's own
+    store = webhooks.open_event_store(os.environ["DATABASE_URL"])  # the application's own
     router = webhooks.WebhookRouter(webhooks.CallbackVerifier(key, url=url), store=store)
 
     @router.on(VoucherStatus.VOID)
     async def keep(event: webhooks.VoucherEvent, tx: Transaction) -> None:
-        # One commit writes this row and that the event is done. Never log the code.
+        # One commit writes this row and "done". Never log the code.
         row = {"event_id": event.id, "code": event.code, "used_at": event.voucher.used_at}
         await tx.execute(REDEMPTIONS.insert(), row)
 
@@ -46,7 +46,7 @@ def create_app() -> FastAPI:
         await asyncio.to_thread(REDEMPTIONS.metadata.create_all, engine)
         engine.dispose()
         async with VoucherClient.from_env() as client, router:
-            # Whoever issues a voucher awaits poller.expect(code): a lost callback is found.
+            # After an issue, await poller.expect(code): a lost callback is found then.
             app.state.poller = webhooks.CallbackPoller(client, router)
             polling = asyncio.create_task(app.state.poller.run())
             yield

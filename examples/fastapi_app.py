@@ -47,18 +47,18 @@ def create_app(make_client: Callable[[], VoucherClient] = client_from_env) -> Fa
 
     @app.post("/members/{member_id:int}/voucher", status_code=201)
     async def issue(member_id: int, request: Request) -> JSONResponse:
-        # The API knows no member and no idempotency key: that a member gets one voucher only, and
-        # which, is for the application's database to see to.
+        # The API knows no member and no idempotency key. Your database must see to it that a member
+        # gets one voucher only, and keep which.
         state = request.app.state
         voucher = await state.vouchers.issue(state.batch_key)
-        log.info("member %d has a voucher", member_id)  # never its code: who reads it can use it
+        log.info("member %d has a voucher", member_id)  # never its code: a reader could use it
         return JSONResponse(
             {"qr_url": voucher.qr_url}, status_code=201, headers={"Cache-Control": "no-store"}
         )
 
     @app.exception_handler(OutcomeUnknownError)
     async def outcome_unknown(request: Request, exc: OutcomeUnknownError) -> JSONResponse:
-        # Not a 5xx: what stands between may repeat those, and a repeat may issue a second voucher.
+        # Not a 5xx: a proxy may repeat those, and a repeat may issue a second voucher.
         member_id = request.path_params["member_id"]
         log.error("member %d: %s; nonce %s, sent %s", member_id, exc, exc.nonce, exc.sent_at)
         return JSONResponse({"status": "unknown", "reference": exc.attempt_id}, status_code=202)

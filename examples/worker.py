@@ -3,18 +3,19 @@
 With the RM_… variables and BATCH_KEY set: ``python worker.py``. A message is JSON, say
 ``{"request_id": "order 1", "member": "42"}``; its voucher goes to the queue ``vouchers``.
 
-Exactly once is the code of an id, because the ledger keeps both. Messages are delivered at least
-once: one that is published twice, or again after a crash, brings the same code again, and who reads
+An id has exactly one code, because the ledger keeps both. Messages are delivered at least once: a
+message that is published twice, or again after a crash, brings the same code again. A reader of
 ``vouchers`` must take a second message with the same id for the same voucher.
 
-That holds because of the order. The request is durable in the ledger before anything is sent to
-the voucher API, the code before it is handed on, and the message is acknowledged last, when the
-broker has confirmed the voucher. A crash in between delivers the message again, and the ledger
-answers it. Acknowledged any earlier, a code could be issued that nobody is ever told.
+The order makes that hold. The request is durable in the ledger before anything is sent to the
+voucher API, and the code before it is handed on. The message is acknowledged last, when the broker
+has confirmed the voucher. After a crash in between, the broker delivers the message again, and the
+ledger answers it. An earlier acknowledgement could lose a code that was issued.
 
-What can't be issued now (an unknown outcome, a throttle, a batch that is sold out) comes back after
-RETRY_S; meanwhile the ledger settles what is unknown. What never can (not JSON, an id used for
-another member) is parked for a person, and so is what was delivered 20 times in vain.
+A message that can't be served now (an unknown outcome, a throttle, a batch that is sold out) comes
+back after RETRY_S; meanwhile the ledger settles unknown outcomes. A message that never can (not
+JSON, an id used for another member) is parked for a person, and so is one that was delivered 20
+times in vain.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ import os
 from faststream import AckPolicy, FastStream
 from faststream.exceptions import RejectMessage
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitMessage, RabbitQueue
+from faststream.rabbit.schemas.queue import QuorumQueueArgs
 
 from rm_voucher import (
     IdempotencyConflictError,
@@ -41,7 +43,7 @@ RETRY_S = float(os.environ.get("RETRY_S", "60"))
 
 def queue(name: str, dead_letters_to: str | None = None) -> RabbitQueue:
     prefix = os.environ.get("QUEUE_PREFIX", "")
-    arguments: dict[str, object] = {}
+    arguments: QuorumQueueArgs = {}
     if dead_letters_to is not None:
         arguments = {
             "x-dead-letter-exchange": "",
@@ -67,13 +69,13 @@ async def settle(client: VoucherClient, ledger: Ledger) -> None:
             counts = await ledger.finish(client, BATCH_KEY)
             log.info("%d assigned, %d held for a person", counts.assigned, counts.unresolved)
         except VoucherError as exc:
-            log.error("what waits is not finished: %s", exc)
+            log.error("the waiting requests are not finished: %s", exc)
         await asyncio.sleep(RETRY_S)
 
 
 def create_broker(client: VoucherClient, ledger: Ledger) -> RabbitBroker:
     url = os.environ.get("RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672/")
-    # What no queue takes must be an error, or it would be acknowledged as if it were handed on.
+    # A message that no queue takes must be an error, or it would count as handed on.
     broker = RabbitBroker(url, default_channel=Channel(on_return_raises=True))
 
     @broker.subscriber(

@@ -11,10 +11,9 @@ from rm_voucher.auth.store import FileTokenStore, TokenStore
 from rm_voucher.bulk.issue import bulk_issue
 from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
 from rm_voucher.bulk.run import BulkIssue
-from rm_voucher.calls.flow import FlowPolicy, FlowState
+from rm_voucher.calls.flow import FlowState
 from rm_voucher.calls.hooks import Attempt, AttemptResult, Hook
 from rm_voucher.calls.outcomes import Outcome, Safety
-from rm_voucher.calls.retry import RetryPolicy
 from rm_voucher.calls.token_source import StaticToken, TokenSource
 from rm_voucher.exceptions import (
     APIError,
@@ -58,10 +57,18 @@ from rm_voucher.models import (
     VoucherStatus,
     VoucherType,
 )
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
-from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.settings import (
+    Credentials,
+    Environment,
+    FlowPolicy,
+    Limits,
+    RetryPolicy,
+    Timeout,
+)
 from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = [
@@ -113,6 +120,7 @@ __all__ = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Runtime",
     "Safety",
     "ServerError",
     "SignatureError",

@@ -4,6 +4,9 @@ Reading is tolerant where the API is loose: unknown fields go to ``extra``, unkn
 stay as text, both documented spellings of a name are read, null and Go's zero time are None. It is
 strict where a wrong value would cost money: amounts are whole, not negative and not text. Writing
 gives the documented spelling and leaves out what is None.
+
+`structure` reads a model with a function that is written for it here, in half the time of cattrs'
+own. A misfit is read again by cattrs, which says what did not fit and where.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ from cattrs.v import transform_error
 
 from rm_voucher import models
 from rm_voucher.exceptions import DecodeError
-from rm_voucher.structuring import Field, write_structure_fn
 
 __all__ = [
     "configure_converter",
@@ -110,7 +112,7 @@ def make_converter(*, detailed_validation: bool = False) -> Converter:
 
 def configure_converter(converter: Converter) -> None:
     """Teach a converter of yours the models of this library. Its other hooks stay."""
-    _configure(converter, _structure_fn_of_cattrs)
+    _configure(converter, _make_structure_fn_of_cattrs)
 
 
 def _configure(converter: Converter, make_structure_fn: Callable[..., Any]) -> None:
@@ -118,9 +120,8 @@ def _configure(converter: Converter, make_structure_fn: Callable[..., Any]) -> N
         converter.register_structure_hook(enum_class, _structure_enum)
         converter.register_unstructure_hook(enum_class, lambda member: member.value)
     for model in _MODELS:
-        converter.register_structure_hook(
-            model, _make_structure_hook(model, converter, make_structure_fn)
-        )
+        read = _with_other_spellings(model, make_structure_fn(model, converter))
+        converter.register_structure_hook(model, read)
         converter.register_unstructure_hook(model, _make_unstructure_hook(model, converter))
 
 
@@ -174,19 +175,17 @@ def _describe(exc: BaseException, _type: type | None) -> str:
 
 @functools.cache
 def _converter() -> Converter:
-    # Nobody else's: no other hook comes to it, which what is written would not ask.
+    # Nobody else's: a written function would not ask a hook that came later.
     converter = Converter(detailed_validation=False)
-    _configure(converter, _written_structure_fn)
+    _configure(converter, _make_written_structure_fn)
     return converter
 
 
-_readers: dict[type, Callable[[Any, Any], Any]] = {}
+def _make_reader(cls: type) -> Callable[[Any, Any], Any]:
+    return _converter().get_structure_hook(cls)
 
 
-def _reader(cls: type) -> Callable[[Any, Any], Any]:
-    if cls not in _readers:
-        _readers[cls] = _converter().get_structure_hook(cls)
-    return _readers[cls]
+_reader: Callable[[type], Callable[[Any, Any], Any]] = functools.cache(_make_reader)
 
 
 @functools.cache
@@ -264,6 +263,8 @@ _NAMED_FIELD_HOOKS: dict[tuple[type, str], Callable[[Any, Any], Any]] = {
     (models.Token, "expires_in_s"): _structure_seconds,
     (models.Token, "refresh_expires_in_s"): _structure_seconds,
 }
+# Instances of just this type pass the hook unchanged.
+_PLAIN: dict[object, type] = {_structure_str: str, _structure_qr_url: str, _structure_bool: bool}
 
 
 def _wire_name(field: str) -> str:
@@ -280,31 +281,14 @@ def _own_hook(model: type, field: attrs.Attribute[Any]) -> Callable[[Any, Any], 
     return _NAMED_FIELD_HOOKS.get((model, field.name)) or _FIELD_HOOKS.get(field.type)
 
 
-def _field(model: type, field: attrs.Attribute[Any], converter: Converter) -> Field:
-    hook, inner = _own_hook(model, field), field.type
-    if hook is None:
-        inner = next((arg for arg in get_args(field.type) if arg is not NoneType), field.type)
-        hook = converter.get_structure_hook(inner)
-    plain = str if hook is _structure_str else bool if hook is _structure_bool else None
-    is_required = field.default is attrs.NOTHING
-    return Field(field.name, _wire_name(field.name), inner, hook, plain, is_required)
-
-
-def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, cls: None if value is None else hook(value, cls)
-
-
-def _make_structure_hook(
-    model: type[T], converter: Converter, make_structure_fn: Callable[..., Callable[[Any, Any], T]]
-) -> Callable[[Any, Any], T]:
-    spellings = _OTHER_SPELLINGS.get(model, {})
-    read = make_structure_fn(model, converter)
+def _with_other_spellings(model: type[T], read: Callable[[Any, Any], T]) -> Callable[[Any, Any], T]:
+    spellings = _OTHER_SPELLINGS.get(model)
+    if spellings is None:
+        return read
 
     def structure_model(wire: Any, cls: Any) -> T:
-        if not isinstance(wire, dict):
-            raise _MisfitError("an object")
         for other, name in spellings.items():
-            if wire.get(other) is not None and wire.get(name) is None:
+            if isinstance(wire, dict) and wire.get(name) is None and wire.get(other) is not None:
                 wire = {**wire, name: wire[other]}
                 del wire[other]
         return read(wire, cls)
@@ -312,16 +296,75 @@ def _make_structure_hook(
     return structure_model
 
 
-def _written_structure_fn(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
-    fields = (_field(model, field, converter) for field in _fields(model) if field.name != "extra")
+@attrs.frozen
+class Field:
+    """How a written function reads one field.
+
+    ``hook`` gets the value and its type. It is not asked for a null where the field is not
+    required, which gives None, nor for an instance of just ``plain``, which is good as it is.
+    """
+
+    name: str
+    wire_name: str
+    type: Any
+    hook: Callable[[Any, Any], Any]
+    plain: type | None
+    is_required: bool
+
+
+def _make_written_structure_fn(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    fields = []
+    for field in _fields(model):
+        if field.name == "extra":
+            continue
+        hook, inner = _own_hook(model, field), field.type
+        if hook is None:
+            inner = next((arg for arg in get_args(field.type) if arg is not NoneType), field.type)
+            hook = converter.get_structure_hook(inner)
+        is_required = field.default is attrs.NOTHING
+        plain = _PLAIN.get(hook)
+        fields.append(Field(field.name, _wire_name(field.name), inner, hook, plain, is_required))
     return write_structure_fn(model, fields)
 
 
-def _structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
-    """Return what `write_structure_fn` does, by cattrs, which says what did not fit and where.
+def write_structure_fn(model: type[T], fields: Iterable[Field]) -> Callable[[Any, Any], T]:
+    """Return a function of a JSON object that returns the model. Raises what the hooks raise.
 
-    It asks the converter's hooks, whenever they come, and heeds its other settings.
+    What no field reads goes to the model's ``extra``. The model is slotted and its ``__init__``
+    does nothing but set the fields: they are set here, which also passes by its being frozen.
     """
+    fields = tuple(fields)
+    names: dict[str, Any] = {
+        "new": object.__new__,
+        "model": model,
+        "known": {field.wire_name for field in fields},
+        "set_extra": vars(model)["extra"].__set__,
+    }
+    lines = ["def structure(wire, _):", "    get, result = wire.get, new(model)"]
+    for number, field in enumerate(fields):
+        names[f"set{number}"] = vars(model)[field.name].__set__  # of its slot
+        names |= {f"hook{number}": field.hook, f"type{number}": field.type}
+        lines.append(f"    value = get({field.wire_name!r})")
+        conditions = [] if field.is_required else ["value is not None"]
+        if field.plain is not None:
+            conditions.append(f"value.__class__ is not {field.plain.__name__}")
+        lines += [
+            f"    if {' and '.join(conditions) or True}:",
+            f"        value = hook{number}(value, type{number})",
+            f"    set{number}(result, value)",
+        ]
+    lines += [
+        "    is_all = wire.keys() <= known",
+        "    set_extra(result, {} if is_all else {k: wire[k] for k in wire if k not in known})",
+        "    return result",
+    ]
+    exec("\n".join(lines), names)  # noqa: S102 - of names in this package
+    structure: Callable[[Any, Any], T] = names["structure"]
+    return structure
+
+
+def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    """Return cattrs' own function, which asks the converter's hooks, whenever they come."""
     overrides: dict[str, Any] = {"extra": override(omit=True)}
     for field in _fields(model):
         if field.name != "extra":
@@ -333,12 +376,18 @@ def _structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[A
     read = make_dict_structure_fn(model, converter, **overrides)
 
     def structure_model(wire: Any, cls: Any) -> T:
+        if not isinstance(wire, dict):
+            raise _MisfitError("an object")
         result = read(wire, cls)
         # Frozen, but nobody else has seen it yet; evolving it would build it twice.
         object.__setattr__(result, "extra", {key: wire[key] for key in wire if key not in known})
         return result
 
     return structure_model
+
+
+def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    return lambda value, cls: None if value is None else hook(value, cls)
 
 
 def _make_unstructure_hook(

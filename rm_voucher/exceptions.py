@@ -1,4 +1,4 @@
-"""The errors that this library raises. What each of RM's error codes means: `error_codes`.
+"""The errors that this library raises. `wire.error_codes` has the meaning of each of RM's codes.
 
 The tree::
 
@@ -7,17 +7,17 @@ The tree::
     ├── TransportError              no whole answer arrived
     │   ├── ConnectError            provably not sent
     │   │   ├── ConnectTimeoutError
-    │   │   │   └── PoolTimeoutError    too many calls were out at once
+    │   │   │   └── PoolTimeoutError    too many calls were in flight
     │   │   └── ClosedError         by a client that was closed; not tried again
     │   └── ResponseLostError       may have been executed
     │       └── ResponseTimeoutError
     ├── OutcomeUnknownError         it may have been executed, and nothing can prove either
-    ├── LedgerError                 the ledger can't keep, or does not allow, what was asked
+    ├── LedgerError                 the ledger failed, or its state forbids the call
     │   ├── IdempotencyConflictError
     │   └── BatchStoppedError
     ├── CallbackError               a delivery that is not provably a callback of RM's
     ├── EventStoreError             the store of callbacks can't be used
-    ├── DecodeError                 an answer that is not what the API documents
+    ├── DecodeError                 an answer that is not as documented
     └── APIError                    the server's error, or input that the client refuses
         ├── AuthenticationError
         ├── SignatureError
@@ -30,9 +30,9 @@ The tree::
         ├── RateLimitError
         └── ServerError
 
-No message, repr or pickle contains a secret or a voucher code. What may hold a code is only in
-attributes, which a pickle leaves out: ``message`` of `APIError` (the server's own words), and the
-codes and vouchers of `OutcomeUnknownError`.
+No message, repr or pickle contains a secret or a voucher code. Only attributes may hold a code,
+and a pickle leaves these out: ``message`` of `APIError` (the server's own words), and the codes and
+vouchers of `OutcomeUnknownError`.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class VoucherError(Exception):
     """The base of every error that this library raises on purpose."""
 
     _private: ClassVar[dict[str, object]] = {}
-    """What a pickle has instead of attributes that may hold a code."""
+    """Attributes that may hold a code, with their values in a pickle."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take keywords, which BaseException's own reduce would lose.
@@ -115,12 +115,12 @@ class ConnectTimeoutError(ConnectError):
 class PoolTimeoutError(ConnectTimeoutError):
     """None of the client's connections became free in time: provably not sent.
 
-    More calls were out than `Limits.max_connections`, and the server was slow.
+    More calls were in flight than `Limits.max_connections`, and the server was slow.
     """
 
 
 class ClosedError(ConnectError):
-    """The client or its session was closed: provably not sent, and there is no use in a repeat."""
+    """The client or its session was closed: provably not sent. A repeat would not help."""
 
 
 class ResponseLostError(TransportError):
@@ -136,7 +136,7 @@ class DecodeError(VoucherError):
 
 
 class LedgerError(VoucherError):
-    """The ledger can't be opened or written, or what was asked is not allowed in its state.
+    """The ledger can't be opened or written, or its state forbids the call.
 
     A call that was sent before stays in the ledger with an unknown outcome, to be settled.
     """
@@ -175,13 +175,13 @@ class OutcomeUnknownError(VoucherError):
         operation: what was called, for example ``"issue"``.
         batch_key: the batch, where the operation has one.
         code: the voucher code, where the operation has one. Bearer value; not in the message.
-        codes: of a bulk redeem, the codes in doubt.
+        codes: of a bulk redeem, the codes whose outcome is unknown.
         attempt_id: identifies the last attempt in this library's log.
         nonce: the ``X-Nonce-Str`` of the last attempt.
         sent_at: when the last attempt was signed, UTC.
-        voucher: the voucher as read back after the doubt arose, when it could be read.
-        vouchers: of a bulk redeem, those in doubt that could be read back.
-        redeemed: of a bulk redeem, those that it redeemed for certain.
+        voucher: the voucher as it was read back, when it could be.
+        vouchers: of a bulk redeem, the vouchers of these codes that could be read back.
+        redeemed: of a bulk redeem, the vouchers that it redeemed for certain.
 
     Neither a pickle nor a `copy.copy` has codes or vouchers.
     """
@@ -225,10 +225,10 @@ class APIError(VoucherError):
     Attributes:
         code: RM's error code as the server spelled it; ``""`` when the body was not RM's own,
             or when the client refused the input before sending.
-        message: the server's own text. It may contain what was asked for, so it is part neither
-            of ``str(error)`` nor of a pickle.
+        message: the server's own text. It may repeat a code, so neither ``str(error)`` nor a
+            pickle has it.
         http_status: the HTTP status, or None when nothing was sent.
-        hint: what to do about it, in our words.
+        hint: a remedy, in our words.
         retry_after_s: the wait that the server asked for, in seconds.
     """
 

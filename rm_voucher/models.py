@@ -1,7 +1,7 @@
-"""What the API talks about, as frozen attrs classes. No I/O, no JSON: see `converters`.
+"""The API's things as frozen attrs classes. No I/O, no JSON: see `converters`.
 
-Every field may be None, because any of them is missing or null in some documented answer; Go's
-zero time counts as missing. Times are aware UTC datetimes. Money is whole sen (``_sen``,
+Every field may be None, because each is missing or null in some documented answer; Go's zero time
+counts as missing. Times are aware UTC datetimes. Money is whole sen (``_sen``,
 RM 1.00 = 100), discounts are hundredths of a percent (``_bp``, 1 % = 100), both with a Decimal
 property for people. Fields that no page documents are kept in ``extra`` and survive a round trip.
 
@@ -91,7 +91,7 @@ class VoucherType(OpenEnum):
 
 
 class Origin(OpenEnum):
-    """Who made the code: RM's server, the merchant (uploaded), or the marketplace."""
+    """The maker of the code: RM's server, the merchant (uploaded), or the marketplace."""
 
     SYSTEM = "SYSTEM"
     SELF = "SELF"
@@ -120,7 +120,7 @@ def _hundredths(value: int | None) -> Decimal | None:
 
 
 class _Worth:
-    """The figures of a voucher or batch, for people."""
+    """A voucher's or batch's figures, for people."""
 
     __slots__ = ()
 
@@ -149,8 +149,8 @@ class Expiry:
     """When a voucher ends.
 
     ``days`` goes with DYNAMIC: in RM's examples a redeemed voucher's ``expires_at`` is its
-    ``redeemed_at`` plus that many days. What ``expires_at`` holds before redemption is not
-    documented. The tables spell it ``expiryAt``, the payloads ``expiredAt``: both are read.
+    ``redeemed_at`` plus that many days. RM does not document its value before redemption. The
+    tables spell it ``expiryAt``, the payloads ``expiredAt``: both are read.
     """
 
     type: ExpiryType | None = None
@@ -209,9 +209,9 @@ class Voucher(_Worth):
 class VoucherBatch(_Worth):
     """A batch that vouchers are issued from.
 
-    ``quantity`` is the whole, ``balance_quantity`` what remains, ``used_quantity`` what was
-    assigned, redeemed or used; whether an issue moves the balance at once is not documented.
-    A static batch has one code for everybody, ``static_code``. ``reason`` says why a creation
+    ``quantity`` counts all vouchers, ``balance_quantity`` the remaining ones, ``used_quantity``
+    those assigned, redeemed or used. RM does not document whether an issue moves the balance at
+    once. A static batch has one code for everybody, ``static_code``. ``reason`` says why a creation
     failed.
     """
 
@@ -243,8 +243,8 @@ class VoucherBatch(_Worth):
 class Page(Generic[T_co]):
     """One page of a listing.
 
-    ``cursor`` asks for the next page and is None on the last one. ``count`` is the server's
-    number; whether it counts the page or the whole is not documented.
+    ``cursor`` asks for the next page and is None on the last one. ``count`` is the server's number;
+    RM does not document whether it counts the page or the whole listing.
     """
 
     items: tuple[T_co, ...]
@@ -266,7 +266,7 @@ class Token:
 
 @attrs.frozen(kw_only=True)
 class ErrorBody:
-    """What stands under ``error`` in a failed answer."""
+    """The object under ``error`` in a failed answer."""
 
     code: str
     message: str | None = attrs.field(default=None, repr=False)

@@ -1,4 +1,4 @@
-"""Takes frames out of the tracebacks of errors: their locals hold codes, PINs, keys and tokens."""
+"""Takes frames out of tracebacks, because their locals hold codes, PINs, keys and tokens."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def hide_locals(function: F) -> F:
-    """Cut the frames of a function, and those below it, off the tracebacks of what it raises.
+    """Cut a function's frame, and those below it, off the tracebacks of our errors that it raises.
 
-    They have codes, PINs, keys and tokens as locals, and error reporters collect locals. A defect,
-    that is, an error that is not ours, keeps all.
+    Error reporters collect the locals of frames. An error that is not ours is a defect, and keeps
+    its frames.
     """
 
     @functools.wraps(function)
@@ -49,17 +49,17 @@ def hide_locals(function: F) -> F:
 def strip_tracebacks(error: BaseException, handled: BaseException | None = None) -> None:
     """Take the tracebacks off an error of ours, its causes and contexts.
 
-    ``handled`` is what the caller was handling already: it and what is behind it stay as they are.
-    A cause that is not ours, such as a signer's error, keeps the frames that are not ours.
+    ``handled`` is an error that the caller was handling already: it and those behind it stay as
+    they are. A foreign cause, such as a signer's error, keeps the frames that are not ours.
     """
     link: BaseException | None = error
-    seen: set[int] = set()  # one that was raised twice may be its own context's context
+    seen: set[int] = set()  # an error that was raised twice may be its own context's context
     while link is not None and link is not handled and id(link) not in seen:
         seen.add(id(link))
         if isinstance(link, VoucherError | asyncio.CancelledError):
             link.__traceback__ = None
             if link.__suppress_context__:
-                link.__context__ = link.__cause__  # what no traceback shows, reporters still find
+                link.__context__ = link.__cause__  # no traceback shows it, but reporters find it
         else:
             link.__traceback__ = _without_ours(link.__traceback__)
         link = link.__context__

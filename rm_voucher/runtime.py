@@ -1,16 +1,19 @@
-"""Time and chance, as everything here is given them."""
+"""Time and chance: what a test replaces."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import functools
 import random
+import secrets
 import time
 from collections.abc import Awaitable, Callable
 
 import attrs
 
 __all__ = ["Runtime"]
+
+_random_hex = functools.partial(secrets.token_hex, 16)
 
 
 @attrs.frozen(kw_only=True)
@@ -31,4 +34,4 @@ class Runtime:
     monotonic: Callable[[], float] = time.monotonic
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
-    make_nonce: Callable[[], str] = lambda: os.urandom(16).hex()
+    make_nonce: Callable[[], str] = _random_hex

@@ -1,4 +1,4 @@
-r"""What a caller decides once: who, where, how long, how much. Reads the environment; no network.
+r"""What a user decides once: who, where, how long, how much, how fast. Opens no connection.
 
 Variables: ``RM_CLIENT_ID``, ``RM_CLIENT_SECRET``, ``RM_PRIVATE_KEY`` (PEM text; ``\n`` may stand
 for a line break) or ``RM_PRIVATE_KEY_FILE``, ``RM_ENVIRONMENT`` (``sandbox``, ``production`` or a
@@ -23,6 +23,9 @@ from yarl import URL
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
 
+_MAX_KEY_FILE_BYTES = 64 * 1024
+_LEAST_FAILING_CALLS = 20
+
 
 def _variable(env: Mapping[str, str], name: str) -> str:
     value = env.get(name, "").strip()
@@ -32,7 +35,7 @@ def _variable(env: Mapping[str, str], name: str) -> str:
 
 
 def _identifier(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    # Both go into a header; a stray line break is a copying mistake.
+    # Both go into a header, and a line break in them is a copying mistake.
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ConfigurationError(
             f"{attribute.name} must be text without line breaks, and not empty."
@@ -55,7 +58,7 @@ class Credentials:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Return the credentials that the ``RM_…`` variables give; see the module."""
+        """Return the credentials in the ``RM_…`` variables; see the module."""
         env = os.environ if env is None else env
         key: str | Path
         if env.get("RM_PRIVATE_KEY", "").strip():
@@ -106,7 +109,6 @@ def _read_key_file(path: Path) -> bytes:
     return pem
 
 
-_MAX_KEY_FILE_BYTES = 64 * 1024
 Credentials.__init__ = hide_locals(Credentials.__init__)  # type: ignore[method-assign] # attrs made it
 
 
@@ -140,7 +142,7 @@ class Environment:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
-        """Return the environment that the ``RM_…`` variables give; sandbox by default."""
+        """Return the environment in the ``RM_…`` variables; sandbox by default."""
         env = os.environ if env is None else env
         named = cls.named(env.get("RM_ENVIRONMENT", "").strip() or "sandbox")
         return Environment(
@@ -201,8 +203,8 @@ Environment.PRODUCTION = Environment(
 
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse what is not a number more than 0, or has no end."""
-    # Text, as a variable of the environment has it, can't be compared.
+    """Refuse anything but a finite number more than 0."""
+    # The text of an environment variable can't be compared.
     if not isinstance(value, int | float) or not 0 < value < math.inf:
         raise ConfigurationError(f"{attribute.name} must be a number more than 0, and finite.")
 
@@ -211,11 +213,11 @@ def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -
 class Timeout:
     """How long a call may take, in seconds.
 
-    ``connect_s`` covers waiting for a free connection, DNS, TCP and TLS; when it passes, nothing
+    ``connect_s`` covers the wait for a free connection, DNS, TCP and TLS; when it passes, nothing
     was sent. ``attempt_s`` covers one whole attempt; when it passes, the outcome is unknown, so
     it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
-    waits and reading back; None for none. The last attempt is cut short by it, and none begins
-    with no more than ``connect_s`` left.
+    waits and reading back; None for none. It cuts the last attempt short, and no attempt begins
+    with ``connect_s`` or less left.
     """
 
     connect_s: float = attrs.field(default=10.0, validator=positive)
@@ -231,12 +233,76 @@ class Timeout:
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """How much a client takes on.
+    """How many connections, how large an answer and how many codes a client takes.
 
-    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, are its own
-    transport's; ``max_redeem_codes`` is for one bulk redeem (RM's limit is not documented).
+    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, bound the client's
+    own transport. ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
     """
 
     max_connections: int = attrs.field(default=100, validator=positive)
     max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=positive)
     max_redeem_codes: int = attrs.field(default=100, validator=positive)
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """How often and how patiently a call is attempted. Whether it may be, its operation decides.
+
+    The wait after attempt n is ``initial_wait_s`` · 2ⁿ⁻¹, at most ``max_wait_s``. Chance takes off
+    up to half, so that many callers don't return at once. A longer wait that the server asks for
+    (``Retry-After``) is kept, up to ``max_retry_after_s``.
+    """
+
+    max_attempts: int = attrs.field(default=6, validator=positive)
+    initial_wait_s: float = attrs.field(default=0.5, validator=positive)
+    max_wait_s: float = attrs.field(default=20.0, validator=positive)
+    max_retry_after_s: float = attrs.field(default=120.0, validator=positive)
+
+
+def _enough_calls(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    # Fewer may fail by bad luck, where they are in flight together.
+    if not isinstance(value, int | float) or not _LEAST_FAILING_CALLS <= value < math.inf:
+        raise ConfigurationError(
+            f"{attribute.name} must be {_LEAST_FAILING_CALLS} or more, and finite."
+        )
+
+
+def _yes_or_no(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    # "no" would be taken for a yes.
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{attribute.name} must be True or False.")
+
+
+@attrs.frozen(kw_only=True)
+class FlowPolicy:
+    """How fast a client may send, and how it behaves while the server fails.
+
+    Attributes:
+        rate_per_s: never more requests a second than this, give or take those of 20 ms; None for
+            no limit until the server throttles. A throttle (HTTP 429, or an error code of class
+            *retry*) lowers the rate in both cases, and time raises it again. RM documents no limit.
+        adaptive: whether a throttle lowers the rate for all calls. Set False where a server
+            throttles more than one request in two hundred at any rate: there it would lower the
+            rate to a few a second in the end. Then each call waits by itself.
+        failure_threshold: an outage begins when so many calls in a row fail, 20 or more. A call
+            fails when it gets no answer, an answer that says that the server failed, or an answer
+            that is not RM's. In an outage all calls wait.
+        probe_interval_s: the seconds between two half-open probes, that is, calls that are sent
+            during an outage to see whether it is over. The first come sooner, after one second and
+            then two. In a long outage the interval is a twelfth of the outage so far, up to a
+            minute, because the outcome of each probe may be unknown.
+        max_outage_wait_s: for how many seconds calls wait in an outage. After that they fail at
+            once with `ConnectTimeoutError`, until a probe succeeds; they are provably unsent, so
+            each may be repeated. In a bulk run, throttled attempts don't count towards
+            ``max_attempts`` for as long, but two minutes at most.
+
+    Raises `ConfigurationError`.
+    """
+
+    rate_per_s: float | None = attrs.field(
+        default=None, validator=attrs.validators.optional(positive)
+    )
+    adaptive: bool = attrs.field(default=True, validator=_yes_or_no)
+    failure_threshold: int = attrs.field(default=_LEAST_FAILING_CALLS, validator=_enough_calls)
+    probe_interval_s: float = attrs.field(default=5.0, validator=positive)
+    max_outage_wait_s: float = attrs.field(default=120.0, validator=positive)

@@ -1,10 +1,9 @@
 """A pytest plugin: fixtures on the emulator, in every project where rm_voucher is installed.
 
-Nothing needs to be imported or put into a conftest. `rm_emulator` is a voucher server of the
-test's own, `rm_client` a client of it in this process, `rm_server` the same server over HTTP, and
-`rm_callbacks` the merchant's URL. ``@pytest.mark.rm_emulator(batches={"TEA": 5})`` gives the
-emulator arguments. Tests don't wait: in `rm_client` the waits between attempts set the emulator's
-clock ahead instead.
+They need no import and no conftest. `rm_emulator` is a voucher server of the test's own,
+`rm_client` a client of it in this process, `rm_server` the same server over HTTP, and
+`rm_callbacks` the merchant's URL. ``@pytest.mark.rm_emulator(batches={"TEA": 5})`` gives arguments
+to the emulator. Tests don't wait: between attempts `rm_client` sets the emulator's clock ahead.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import pytest
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class CallbackReceiver:
-    """The merchant's URL in this process: what is delivered to it, and what it answers."""
+    """The merchant's URL in this process: it keeps the deliveries, and answers them."""
 
     def __init__(self, emulator: Emulator) -> None:
         from rm_voucher.transport.memory import MemoryTransport
 
         self.requests: list[Request] = []
-        """Every delivery as it came, repeats included, with its headers."""
+        """Every delivery with its headers, repeats included."""
         self._emulator = emulator
         self._statuses: list[int] = []
-        self._came = threading.Condition()  # `rm_server` delivers from a thread of its own
+        self._came = threading.Condition()  # `rm_server` delivers from its thread
         emulator.callbacks.url = _CALLBACK_URL
         emulator.callbacks.transport = MemoryTransport(self._receive)
 
@@ -62,11 +62,11 @@ class CallbackReceiver:
         return [structure(orjson.loads(one.body)["item"], Voucher) for one in self.requests]
 
     def refuse_next(self, *, times: int = 1, status: int = 500) -> None:
-        """Answer the next deliveries with another status than 200, so that they are repeated."""
+        """Answer the next deliveries with a status other than 200, so that they are repeated."""
         self._statuses.extend([status] * times)
 
     def wait_for(self, count: int, *, timeout_s: float = 10.0) -> list[Voucher]:
-        """Wait until so many deliveries have come, and return their vouchers.
+        """Wait until ``count`` deliveries have come, and return the vouchers of all.
 
         It is for tests with `rm_server`, which delivers by itself. Raises `TimeoutError`.
         """
@@ -76,14 +76,14 @@ class CallbackReceiver:
         return self.vouchers
 
     async def deliver(self) -> int:
-        """Let everything be delivered that is due now; return how many attempts were made."""
+        """Make all deliveries that are due now; return the number of attempts."""
         return await self._emulator.callbacks.deliver()
 
     async def deliver_all(self) -> int:
-        """Let time pass until nothing is left to deliver; return how many attempts were made."""
+        """Let time pass until nothing is left to deliver; return the number of attempts."""
         made = await self.deliver()
         while (due := self._emulator.callbacks.next_due()) is not None:
-            self._emulator.advance(max(0.0, due - self._emulator.timeline.now()))
+            self._emulator.advance(max(0.0, due - self._emulator.virtual_clock.now()))
             made += await self.deliver()
         return made
 
@@ -118,15 +118,18 @@ def rm_client(rm_emulator: Emulator) -> VoucherClient:
         rm_emulator.advance(seconds)
         await asyncio.sleep(0)
 
-    return rm_emulator.client(sleep=sleep, monotonic=rm_emulator.timeline.now)
+    runtime = attrs.evolve(
+        rm_emulator.runtime, sleep=sleep, monotonic=rm_emulator.virtual_clock.now
+    )
+    return rm_emulator.client(runtime=runtime)
 
 
 @pytest.fixture
 def rm_server(rm_emulator: Emulator) -> Iterator[Server]:
     """`rm_emulator` over HTTP on a free port, in a thread of its own.
 
-    So it serves tests that are not asyncio's, other processes and other languages alike: see its
-    ``url``, ``environment`` and ``variables``.
+    So it also serves tests without asyncio, other processes and other languages: see its ``url``,
+    ``environment`` and ``variables``.
     """
     ready: Future[tuple[Server, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
     thread = threading.Thread(target=lambda: asyncio.run(_serve(rm_emulator, ready)))
@@ -139,13 +142,13 @@ def rm_server(rm_emulator: Emulator) -> Iterator[Server]:
 
 @pytest.fixture
 def rm_callbacks(rm_emulator: Emulator) -> CallbackReceiver:
-    """The merchant's URL, which `rm_emulator` delivers its callbacks to."""
+    """The merchant's URL, to which `rm_emulator` delivers its callbacks."""
     return CallbackReceiver(rm_emulator)
 
 
 @functools.cache
 def _credentials() -> Credentials:
-    # A key takes a tenth of a second, and no test is about which one it is.
+    # One for all tests, because a new key takes a tenth of a second.
     from rm_voucher import Credentials
     from rm_voucher.emulator.keys import new_private_key
 
@@ -153,9 +156,11 @@ def _credentials() -> Credentials:
 
 
 async def _serve(emulator: Emulator, ready: Future[Any]) -> None:
+    from rm_voucher.emulator.server import serve
+
     stop = asyncio.Event()
     try:
-        async with emulator.serve() as server:
+        async with serve(emulator) as server:
             ready.set_result((server, asyncio.get_running_loop(), stop))
             await stop.wait()
     except OSError as exc:

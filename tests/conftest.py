@@ -3,16 +3,23 @@ waits for. `pytest-socket` (see pyproject.toml) refuses every connection that is
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import gc
 import os
-import shlex
+import signal
+import ssl
 import subprocess
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import HealthCheck, settings
-from support.command import COMMAND, Emulating
+from support.command import COMMAND, EmulatorProcess, EmulatorThread
 from support.doubles import FakeTime, NoSigner
 from support.files import KEY_FILE
 from support.postgres import (  # noqa: F401 - fixtures
@@ -21,6 +28,7 @@ from support.postgres import (  # noqa: F401 - fixtures
     postgres_ledger_url,
     postgres_url,
 )
+from support.runtimes import with_runtime
 from support.scripted_server import Recorder
 
 from rm_voucher import (
@@ -36,11 +44,71 @@ from rm_voucher.transport.memory import MemoryTransport
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
 
+
+KEYS = 8  # so many are different
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Let `-n auto` start one more than there are cores: tests wait for processes and disks."""
+    is_given = "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ
+    return None if is_given else (os.cpu_count() or 1) + 1
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector look no more through thousands of tests."""
+    gc.collect()
+    gc.freeze()
+
+
 # Speed is measured in benchmarks/, not here.
 settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any-machine")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_at_a_prompt() -> Iterator[None]:
+    """A run in the background, or under nohup, ignores signals that tests send.
+
+    Its children would inherit that. A handler they don't inherit, so they have the defaults; the
+    run itself still outlives its terminal.
+    """
+    handlers = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: lambda *_: None}
+    ignored = [number for number in handlers if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, handlers[number])
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_read_twice() -> Iterator[None]:
+    """A key is read once, which takes 20 ms, and the system's authorities are not: another 20 ms,
+    for every client, and no test has a certificate of theirs."""
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        read = functools.cache(serialization.load_pem_private_key)
+        monkeypatch.setattr(serialization, "load_pem_private_key", read)
+        monkeypatch.setattr(ssl.SSLContext, "load_default_certs", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def new_keys_come_in_turns() -> Iterator[None]:
+    """A few new keys serve all tests: to make one takes up to a tenth of a second."""
+    make, made = rsa.generate_private_key, deque[rsa.RSAPrivateKey]()
+
+    def take_turns(public_exponent: int, key_size: int) -> rsa.RSAPrivateKey:
+        if (public_exponent, key_size) != (65537, 2048):
+            return make(public_exponent, key_size)
+        made.append(make(public_exponent, key_size) if len(made) < KEYS else made.popleft())
+        return made[-1]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(rsa, "generate_private_key", take_turns)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -83,12 +151,9 @@ def make_client(credentials: Credentials, time: FakeTime) -> Callable[..., Vouch
             "transport": MemoryTransport(server),
             "token_source": StaticToken("token"),
             "signer": NoSigner(),
-            "clock": time.clock,
-            "monotonic": time.clock,
-            "sleep": time.sleep,
-            "random": lambda: 0.0,
+            "runtime": time.runtime,
         }
-        return VoucherClient(credentials, **{**defaults, **options})
+        return VoucherClient(credentials, **with_runtime({**defaults, **options}))
 
     return make
 
@@ -110,11 +175,13 @@ async def buyer(
 @pytest.fixture
 def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
-    started = []
+    started: list[subprocess.Popen[str]] = []
 
-    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
+    def popen(
+        *args: object, stdout: IO[str] | int = subprocess.PIPE, stderr: int = subprocess.PIPE
+    ) -> subprocess.Popen[str]:
+        command = [*COMMAND, *map(str, args)]
+        process = subprocess.Popen(command, stdout=stdout, stderr=stderr, text=True)
         started.append(process)
         return process
 
@@ -128,16 +195,32 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 @pytest.fixture
 def emulating(
     start: Callable[..., subprocess.Popen[str]], tmp_path: Path
-) -> Callable[..., Emulating]:
+) -> Callable[..., EmulatorProcess]:
     """Start ``rm-voucher emulator`` as a process of its own, and wait until it listens."""
 
-    def emulate(*options: object) -> Emulating:
+    def emulate(*options: object) -> EmulatorProcess:
         path = tmp_path / "emulator.env"
         process = start("emulator", *options, "--credentials-out", path)
         assert process.stderr is not None
         line = process.stderr.readline()
         assert line.startswith("Emulator at "), line
-        exports = [shlex.split(line)[1] for line in path.read_text().splitlines()]
-        return Emulating(process, dict(export.split("=", 1) for export in exports))
+        return EmulatorProcess.at(path, process=process)
 
     return emulate
+
+
+@pytest.fixture
+def emulated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., EmulatorThread]]:
+    """Run ``rm-voucher emulator`` in a thread of this process, one at a time."""
+    with contextlib.ExitStack() as running:
+
+        def emulate(*options: object) -> EmulatorThread:
+            running.close()
+            path = tmp_path / "emulator.env"
+            emulator = EmulatorThread.running(path, monkeypatch, *options)
+            running.callback(emulator.stop)
+            return emulator
+
+        yield emulate

@@ -56,6 +56,7 @@ EXPORTED = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Runtime",
     "Safety",
     "ServerError",
     "SignatureError",

@@ -14,6 +14,7 @@ from rm_voucher import (
     Environment,
     Limits,
     RetryPolicy,
+    Runtime,
     StaticToken,
     Timeout,
     VoucherClient,
@@ -50,8 +51,7 @@ async def client_of(url, **options):
         token_source=StaticToken(CANARIES["access token"]),
         signer=CanarySigner(),
         retry=RetryPolicy(max_attempts=2),
-        clock=lambda: float(next(time)),
-        sleep=no_wait,
+        runtime=Runtime(clock=lambda: float(next(time)), sleep=no_wait),
         **options,
     )
     async with client:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
 import hashlib
 import logging
 import secrets
-import time
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 import attrs
 import orjson
 
 from rm_voucher.auth.store import TokenStore
-from rm_voucher.calls.hooks import Attempt, Hook, watch
+from rm_voucher.calls.hooks import Attempt, Hook, Progress, watch
 from rm_voucher.calls.outcomes import Safety, classify, may_repeat
-from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.converters import structure, unstructure
 from rm_voucher.exceptions import (
@@ -29,13 +26,14 @@ from rm_voucher.exceptions import (
 )
 from rm_voucher.models import Token
 from rm_voucher.redaction import hide_locals
-from rm_voucher.settings import Credentials, Environment, Timeout
+from rm_voucher.runtime import Runtime
+from rm_voucher.settings import Credentials, Environment, RetryPolicy, Timeout
 from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.operations import build_refresh, build_token, fits_header, parse_token
 
 _log = logging.getLogger("rm_voucher")
 
-# RM documents 30 days and always sends it; a token without a lifetime is renewed within the hour.
+# RM always sends a lifetime, by its page of 30 days. Without one a token lasts an hour.
 _DEFAULT_LIFETIME_S = 3600
 _RENEW_AGAIN_AFTER_S = 60.0
 
@@ -55,14 +53,14 @@ class _Held:
 class ClientCredentialsToken(TokenSource):
     """Buys tokens with client id and secret, and renews them early by refresh (RM's OAuth pages).
 
-    All callers share one request, which cancelling one of them does not abort: a refresh spends
+    All callers share one request, and cancelling one of them does not abort it: a refresh spends
     the refresh token, so two at once must not happen. A refresh that is refused falls back to the
-    credentials. While the present token lives, nobody waits for its renewal, and one that fails
-    harms nobody: it is tried again a minute later.
+    credentials. While the present token lives, no call waits for its renewal, and a renewal that
+    fails is tried again a minute later.
 
-    With a ``store``, processes share the token too: only one at a time renews it, and the others
-    take what it saved. Whether a new token of RM's ends the earlier ones is not documented; if it
-    does, processes that don't share theirs end each other's.
+    With a ``store``, processes share the token too: one at a time renews it, and the others take
+    the token that it saved. RM does not document whether a new token ends the earlier ones. If it
+    does, processes that don't share their tokens end each other's.
     """
 
     def __init__(
@@ -73,10 +71,7 @@ class ClientCredentialsToken(TokenSource):
         *,
         retry: RetryPolicy,
         timeout: Timeout,
-        clock: Callable[[], float],
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]],
-        random: Callable[[], float],
+        runtime: Runtime | None = None,
         hooks: tuple[Hook, ...] = (),
         early_s: float = 3600.0,
         store: TokenStore | None = None,
@@ -84,12 +79,9 @@ class ClientCredentialsToken(TokenSource):
         self._credentials = credentials
         self._environment = environment
         self._transport = transport
-        self._retry = retry
         self._timeout = timeout
-        self._clock = clock
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._random = random
+        self._runtime = runtime or Runtime()
+        self._retries = Retries(retry, self._runtime)
         self._hooks = hooks
         self._early_s = early_s
         self._store = store
@@ -103,7 +95,7 @@ class ClientCredentialsToken(TokenSource):
         Raises the errors of the token request. An hour before the end, or at half of a life
         shorter than two hours, a renewal begins beside the calls.
         """
-        held, now = self._held, self._clock()
+        held, now = self._held, self._runtime.clock()
         if held is None or held.refused or now >= held.expires_at:
             return (await self._renewed()).access_token
         if now >= held.renew_at:
@@ -135,7 +127,7 @@ class ClientCredentialsToken(TokenSource):
                 raise
             error = ClosedError("token: the client was closed")
         except VoucherError as exc:
-            error = copy.copy(exc)  # each who waits has one of its own, with its own context
+            error = copy.copy(exc)  # each caller has one of its own, with its own context
             error.__cause__ = exc.__cause__
         raise error
 
@@ -183,7 +175,7 @@ class ClientCredentialsToken(TokenSource):
         return held.token
 
     async def _obtain(self, held: _Held | None) -> _Held:
-        now = self._clock()
+        now = self._runtime.clock()
         token = None
         if held and held.token.refresh_token and now < held.refresh_until:
             request = build_refresh(self._environment, self._credentials, held.token.refresh_token)
@@ -209,7 +201,7 @@ class ClientCredentialsToken(TokenSource):
     def _is_news(self, shared: _Held) -> bool:
         """Return whether another process has renewed the token."""
         held = self._held
-        return self._clock() < shared.expires_at and (
+        return self._runtime.clock() < shared.expires_at and (
             held is None
             or (
                 shared.token.access_token != held.token.access_token
@@ -234,7 +226,7 @@ class ClientCredentialsToken(TokenSource):
                     token = structure(wire, Token)
                     if who == self._fingerprint() and fits_header(token.access_token):
                         # Another process's clock may be ahead; it must not lengthen the life.
-                        return self._hold(token, min(when, self._clock()))
+                        return self._hold(token, min(when, self._runtime.clock()))
         except (orjson.JSONDecodeError, DecodeError):
             pass
         return None
@@ -247,23 +239,26 @@ class ClientCredentialsToken(TokenSource):
         request = attrs.evolve(request, timeout=self._timeout)
         number = 0
 
+        async def exchange(progress: Progress) -> Token:
+            response = await self._transport.send(request)
+            progress.http_status = response.status
+            return parse_token(response)
+
         async def attempt() -> Token:
             nonlocal number
             number += 1
+            if not self._hooks:
+                return await exchange(Progress())
             return await watch(
-                functools.partial(self._transport.send, request),
-                parse_token,
+                exchange,
                 hooks=self._hooks,
-                clock=self._monotonic,
-                describe=lambda: self._describe(request, number),
+                attempt=self._describe(request, number),
+                monotonic=self._runtime.monotonic,
             )
 
         # Asking twice gives two tokens, which harms nobody.
-        return await self._retry.run(
-            attempt,
-            repeat_after=lambda error: may_repeat(Safety.READ, classify(error)),
-            sleep=self._sleep,
-            random=self._random,
+        return await self._retries.run(
+            attempt, repeat_after=lambda error: may_repeat(Safety.READ, classify(error))
         )
 
     def _describe(self, request: Request, number: int) -> Attempt:
@@ -274,7 +269,7 @@ class ClientCredentialsToken(TokenSource):
             number=number,
             attempt_id=secrets.token_hex(4),
             batch_key=None,
-            started_at=datetime.fromtimestamp(self._clock(), UTC),
+            started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
         )
 
 

@@ -82,7 +82,7 @@ def aborted(
     if crash is None and call is None:
         error = ConnectError("issue: the run was shut down before it was sent")
         return not_issued(recipient, error)
-    if crash is None and call is not None and call.pausing:
+    if crash is None and call is not None and call.has_begun and not call.in_flight:
         error = ConnectError("issue: given up while it waited; nothing had been done")
         return not_issued(recipient, error, attempts)
     cause = "CancelledError" if crash is None else type(crash).__name__

@@ -22,7 +22,7 @@ from rm_voucher.bulk.results import (
     issued,
     not_issued,
 )
-from rm_voucher.calls.call import Call
+from rm_voucher.calls.call import Call, Phase
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import ConfigurationError, ConnectError, VoucherError
 from rm_voucher.models import IssuedVoucher
@@ -283,7 +283,7 @@ class BulkIssue(Generic[R]):
         return call
 
     def _note_fatal(self, error: VoucherError, call: Call[IssuedVoucher]) -> None:
-        if call.lacks_token:  # for the moment: others may have one
+        if call.phase is Phase.NO_TOKEN:  # for the moment: others may have one
             return
         # Every issue of a run is the same request: a refusal of one is a refusal of all.
         if self._ledger_run is not None:
@@ -335,8 +335,8 @@ class BulkIssue(Generic[R]):
         for worker in self._workers:
             call, task = worker.call, worker.task
             if call is not None and task is not None:
-                call.abandoned = True
-                if call.pausing and not call.is_signing:  # its attempts so far did nothing
+                call.abandon()
+                if call.is_waiting:  # its attempts so far did nothing
                     task.cancel()
 
     def _finish_if_all_ended(self) -> None:

@@ -1,26 +1,55 @@
-"""One call, as `caller` makes it and a bulk run or a ledger watches it."""
+"""One call: what is to be sent, what it is doing, and what its attempts have shown so far."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import enum
+from collections.abc import Awaitable, Callable, Generator
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 import attrs
 
-from rm_voucher.calls.hooks import Parse
 from rm_voucher.calls.outcomes import Safety, classify, may_repeat
 from rm_voucher.calls.recovery import Verdict
 from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
 from rm_voucher.settings import Timeout
-from rm_voucher.transport.base import Request
+from rm_voucher.transport.base import Request, Response
 
 T = TypeVar("T")
+
+# Reads an answer. A generator stops now and then, for the event loop to have its turns.
+Parse = Callable[[Response], T] | Callable[[Response], Generator[None, None, T]]
+
+
+class Phase(enum.Enum):
+    """What a call is doing. It keeps the phase in which it ended."""
+
+    NEW = enum.auto()
+    """It has not begun."""
+    TOKEN = enum.auto()
+    """It waits for a token."""
+    TURN = enum.auto()
+    """It waits for its turn."""
+    SIGNING = enum.auto()
+    """It is about to be sent."""
+    SENT = enum.auto()
+    """An attempt is in flight, or was answered."""
+    REPEAT = enum.auto()
+    """It waits before it is sent again."""
+    NO_TOKEN = enum.auto()
+    """Its token was refused, and for now no other can be had."""
+    READING_BACK = enum.auto()
+    """Its outcome is unknown, and the voucher is looked up."""
+    UNCHANGED = enum.auto()
+    """The voucher was looked up and shows no trace of it, so it may be sent again."""
+
+
+_WAITING = frozenset({Phase.TOKEN, Phase.TURN, Phase.REPEAT})
 
 
 @attrs.define(eq=False)
 class Call(Generic[T]):
-    """One call, and what its attempts have shown so far."""
+    """One call of an operation. `Caller.execute` makes it; a bulk run and a ledger watch it."""
 
     request: Request
     parse: Parse[T] = attrs.field(repr=False)
@@ -29,41 +58,64 @@ class Call(Generic[T]):
     deadline: float | None  # by the monotonic clock
     batch_key: str | None = None
     code: str | None = attrs.field(default=None, repr=False)
-    # Of a reconcilable operation: read the voucher back, and say what it means.
+    # Of a reconcilable operation: looks the voucher up and judges it.
     read_back: Callable[[], Awaitable[tuple[Verdict, T]]] | None = attrs.field(
         default=None, repr=False
     )
+    # Of a bulk run: signs elsewhere than on the event loop.
+    sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
+    is_bulk: bool = False  # one of many, which lets single calls pass
 
+    phase: Phase = Phase.NEW
+    abandoned: bool = False
+    """Whether it is not sent again: its watcher said so, or its turn did not come in time."""
     token: str = attrs.field(default="", repr=False)
     token_renewed: bool = False
-    lacks_token: bool = False  # was refused, and no other could be had for now
+    # The last attempt.
     attempts: int = 0
+    admitted_at: float = 0.0  # by the monotonic clock
     attempt_id: str = ""
     nonce: str | None = None
     sent_unix_s: float | None = None
-    unknown_cause: VoucherError | None = None  # after which it may have been executed
-    unchanged: bool = False
-    # Whether nothing of it is in flight: it waits for a token, or to be sent again. What ends the
-    # wait by an error or a cancellation leaves it True, so that who catches that can tell.
-    pausing: bool = False
-    is_signing: bool = False  # pausing, but for a moment
-    abandoned: bool = False  # by who watches it, or for want of a turn: it is not sent again
-    # How a bulk run signs: elsewhere than on the event loop.
-    sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
-    is_bulk: bool = False  # one of many, which lets single calls pass
-    counted_failure: int = -1  # see `Flow.failed`
+    unknown_cause: VoucherError | None = None
+    """The first error after which it may have been executed."""
     throttled_at: float | None = None  # first, by the monotonic clock
-    uncounted: int = 0  # attempts that were throttled, and don't count
+    uncounted: int = 0  # throttled attempts that don't count towards the retry policy's
 
     @property
     def sent_at(self) -> datetime | None:
-        """When it was sent last."""
+        """When the last attempt was signed."""
         return None if self.sent_unix_s is None else datetime.fromtimestamp(self.sent_unix_s, UTC)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is being executed, or was."""
+        return self.phase is not Phase.NEW
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether it may have been executed, or may be yet, for all that is known.
+
+        After a cancellation it says whether the outcome is unknown.
+        """
+        return self.unknown_cause is not None or self.phase in (Phase.SENT, Phase.READING_BACK)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it waits for a token, its turn or a repeat, so that cancelling loses nothing.
+
+        A call that is being signed is about to be sent, and is not worth giving up.
+        """
+        return self.phase in _WAITING and not self.in_flight
+
+    def abandon(self) -> None:
+        """Let the present attempt be the last."""
+        self.abandoned = True
 
     def may_repeat_after(self, error: VoucherError) -> bool:
         """Return whether the retry policy may attempt the call again after this error."""
         if self.abandoned:
             return False
         if isinstance(error, OutcomeUnknownError):
-            return self.unchanged
+            return self.phase is Phase.UNCHANGED
         return may_repeat(self.safety, classify(error))

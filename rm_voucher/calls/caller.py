@@ -1,6 +1,6 @@
-"""One call from its request to its end: sign, send, parse, and on an error draw the conclusions.
+"""Makes a call: sign, send, parse, and draw the conclusions from an error.
 
-`retry` says what an error proves, `recovery` what a voucher that was read back proves; here both
+`outcomes` says what an error proves, `recovery` what a voucher that was read back proves. Here both
 meet the transport.
 """
 
@@ -11,17 +11,18 @@ import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Generator
+from types import GeneratorType
+from typing import Any, TypeVar, cast
 
 import attrs
 
-from rm_voucher.calls.call import Call
+from rm_voucher.calls.call import Call, Parse, Phase
 from rm_voucher.calls.flow import Flow
-from rm_voucher.calls.hooks import Attempt, Hook, Parse, read_answer, watch
-from rm_voucher.calls.outcomes import Outcome, Safety, classify, server_fails
+from rm_voucher.calls.hooks import Attempt, Hook, Progress, watch
+from rm_voucher.calls.outcomes import Outcome, Remedy, Safety, classify, server_fails
 from rm_voucher.calls.recovery import Verdict
-from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import (
     APIError,
@@ -33,16 +34,18 @@ from rm_voucher.exceptions import (
     PoolTimeoutError,
     VoucherError,
 )
+from rm_voucher.runtime import Runtime
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.signing.rsa import Signer
-from rm_voucher.transport.base import Request, Response, Transport
-from rm_voucher.wire.requests import text_to_sign, with_signature
+from rm_voucher.signing.signature import string_to_sign
+from rm_voucher.transport.base import Request, Transport
+from rm_voucher.wire.requests import with_signature
 
 T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher")
 
-_MOST_EXCUSED = 1_000  # attempts: in tests the clock may stand still
+_MOST_UNCOUNTED = 1_000  # attempts, because in tests the clock may stand still
 # From a random one on, so that those of several processes can be told apart in one log.
 _attempt_numbers = itertools.count(secrets.randbits(32))
 
@@ -55,15 +58,11 @@ class Caller:
     transport: Transport
     tokens: TokenSource
     signer: Signer
-    retry: RetryPolicy
+    retries: Retries
     timeout: Timeout
     flow: Flow
     hooks: tuple[Hook, ...]
-    clock: Callable[[], float]
-    monotonic: Callable[[], float]
-    sleep: Callable[[float], Awaitable[None]]
-    random: Callable[[], float]
-    make_nonce: Callable[[], str]
+    runtime: Runtime
 
     def call(
         self,
@@ -76,18 +75,18 @@ class Caller:
         batch_key: str | None = None,
         code: str | None = None,
     ) -> Call[T]:
-        """Return a call to be finished. Its deadline, unless one is given, counts from here."""
+        """Return a call to be executed. Its deadline, unless one is given, counts from here."""
         timeout = timeout or self.timeout
         if not isinstance(timeout, Timeout):
             raise InvalidRequestError.refused(
                 "timeout must be a Timeout, such as Timeout(connect_s=2, attempt_s=5)."
             )
         if deadline is None and timeout.total_s is not None:
-            deadline = self.monotonic() + timeout.total_s
+            deadline = self.runtime.monotonic() + timeout.total_s
         return Call(request, parse, safety, timeout, deadline, batch_key, code)
 
     async def execute(self, call: Call[T]) -> T:
-        """Attempt the call until it is done, refused, in doubt, or out of time."""
+        """Attempt the call until it is done, refused, of unknown outcome, or out of time."""
         # Outside the attempts, because the token source retries by itself, and because a lost
         # answer to a token request says nothing about the call.
         call.token = await self._token(call)
@@ -96,19 +95,16 @@ class Caller:
                 return await self._attempt(call)
             except VoucherError as exc:
                 failed = exc
-            return await self.retry.run_on(
+            return await self.retries.go_on(
                 failed,
                 functools.partial(self._attempt, call),
                 repeat_after=call.may_repeat_after,
                 sleep=functools.partial(self._pause, call),
-                random=self.random,
                 in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
                 uncounted=lambda: call.uncounted,
             )
         except asyncio.CancelledError:
-            if call.safety is not Safety.READ and (
-                call.unknown_cause is not None or not call.pausing
-            ):
+            if call.safety is not Safety.READ and call.in_flight:
                 _log.warning(
                     "%s attempt %s: cancelled, and its outcome is unknown (nonce %s)",
                     call.request.operation,
@@ -140,31 +136,31 @@ class Caller:
         )
 
     async def _token(self, call: Call[T]) -> str:
-        """Return a token. While the server that gives them fails, all wait, as for any other."""
+        """Return a token. While the server that gives tokens fails, the call waits its turn."""
         has_failed = False
         while True:
-            call.pausing, asked_at = True, self.monotonic()
+            call.phase, asked_at = Phase.TOKEN, self.runtime.monotonic()
             try:
-                token = await self._token_in_time(call)
+                if call.deadline is None:
+                    token = await self.tokens.token()
+                else:
+                    token = await self._token_in_time(call, call.deadline - asked_at)
             except VoucherError as exc:
                 if not server_fails(exc) or self._time_left(call) is None:
                     raise
-                has_failed, now = True, self.monotonic()
-                call.counted_failure = self.flow.failed(call.counted_failure, asked_at, now)
+                has_failed = True
+                self.flow.failed(call, asked_at, self.runtime.monotonic())
                 if not self.flow.is_failing:
                     raise
             else:
                 if has_failed:
-                    self.flow.answered(asked_at, self.monotonic())
-                call.pausing = False
+                    self.flow.answered(asked_at, self.runtime.monotonic())
                 return token
-            await self._turn(call)
+            await self._acquire(call)
 
-    async def _token_in_time(self, call: Call[T]) -> str:
-        if call.deadline is None:
-            return await self.tokens.token()
+    async def _token_in_time(self, call: Call[T], seconds: float) -> str:
         try:
-            async with asyncio.timeout(call.deadline - self.monotonic()) as limit:
+            async with asyncio.timeout(seconds) as limit:
                 return await self.tokens.token()
         except TimeoutError:
             if not limit.expired():
@@ -177,112 +173,124 @@ class Caller:
         """Return how long an attempt after that wait may take, or None if it must not begin."""
         if call.deadline is None:
             return call.timeout.attempt_s
-        left_s = min(call.deadline - self.monotonic() - wait_s, call.timeout.attempt_s)
+        left_s = min(call.deadline - self.runtime.monotonic() - wait_s, call.timeout.attempt_s)
         return left_s if left_s > call.timeout.connect_s else None
 
     async def _pause(self, call: Call[T], seconds: float) -> None:
         _log.debug("%s: sent again in %.2f s", call.request.operation, seconds)
-        call.pausing = True
-        await self.sleep(seconds)
-        call.pausing = False
+        call.phase = Phase.REPEAT
+        await self.runtime.sleep(seconds)
 
     async def _attempt(self, call: Call[T]) -> T:
         """Send once; on an error raise what the attempts so far prove."""
-        call.unchanged = False
         try:
-            return await self._send(call)
+            if not self.flow.unlimited:
+                await self._acquire(call)
+            # Before it is signed, which takes its time in a bulk run: the rate of this instant
+            # admits the attempt, and a later throttle is charged to it.
+            call.admitted_at = self.runtime.monotonic()
+            signed = await self._sign(call)
+            if self.hooks:
+                result = await watch(
+                    functools.partial(self._exchange, call, signed),
+                    hooks=self.hooks,
+                    attempt=_describe(call),
+                    monotonic=self.runtime.monotonic,
+                )
+            else:
+                result = await self._exchange(call, signed)
+            self.flow.answered(call.admitted_at, self.runtime.monotonic())
+            return result
         except VoucherError as exc:
             error = exc
-        # From here on the error is not being handled: what follows is not raised in its context.
+        # Here the error is not being handled: what follows is not raised in its context.
+        return await self._conclude(call, error)
+
+    async def _conclude(self, call: Call[T], error: VoucherError) -> T:
+        """Raise what an error proves, or return what another attempt or the voucher shows."""
         outcome = classify(error)
         _log.debug(
             "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
         )
-        harmless = outcome.nothing_done or call.safety is Safety.READ
-        repeatable = harmless or call.read_back is not None
-        renewed = outcome.remedy == "token" and await self._renew_token(call, repeatable)
-        if renewed and harmless:
+        if call.phase is Phase.SENT:
+            self._report(call, error, outcome)
+        is_harmless = outcome.nothing_done or call.safety is Safety.READ
+        if not is_harmless:
+            call.unknown_cause = call.unknown_cause or error
+        needs_token = outcome.remedy is Remedy.TOKEN
+        has_new_token = needs_token and await self._renew_token(
+            call, is_repeatable=is_harmless or call.read_back is not None
+        )
+        if has_new_token and is_harmless:
             return await self._attempt(call)
-        if call.safety is Safety.READ or (outcome.nothing_done and call.unknown_cause is None):
+        if call.unknown_cause is None:
             raise error
-        call.unknown_cause = call.unknown_cause or error
         if call.read_back is None:
             raise self.unknown(call, error) from error
         # Either this answer was lost, or a repeat was refused, maybe because the first arrived.
-        helpless = outcome is Outcome.REFUSED or (outcome.remedy == "token" and not renewed)
-        return await self._settle(call, error, call.read_back, helpless=helpless)
+        # Repeating what was refused is of no use, whatever the voucher shows.
+        is_repeatable = outcome is not Outcome.REFUSED and (not needs_token or has_new_token)
+        return await self._read_back(call, error, call.read_back, is_repeatable=is_repeatable)
 
-    async def _turn(self, call: Call[T]) -> None:
+    async def _acquire(self, call: Call[T]) -> None:
         """Wait until the attempt may be sent. Raises `ConnectTimeoutError`."""
-        deadline, operation = call.deadline, call.request.operation
-        latest = None if deadline is None else deadline - call.timeout.connect_s
-        call.pausing = True
+        call.phase = Phase.TURN
+        latest = within_s = None
+        if call.deadline is not None:
+            latest = call.deadline - call.timeout.connect_s
+            within_s = latest - self.runtime.monotonic()
         try:
-            async with asyncio.timeout(None if latest is None else latest - self.monotonic()):
+            async with asyncio.timeout(within_s):
                 # Refused at once, all calls of a bulk run would fail in no time: each waits on.
                 refused_after = None if call.is_bulk else latest
-                await self.flow.acquire(operation, latest=refused_after, is_bulk=call.is_bulk)
+                await self.flow.acquire(
+                    call.request.operation, latest=refused_after, is_bulk=call.is_bulk
+                )
         except ConnectTimeoutError:
-            call.abandoned = True
+            call.abandon()
             raise
         except TimeoutError:
-            call.abandoned = True
+            call.abandon()
             raise ConnectTimeoutError(
-                f"{operation}: not sent, because its turn did not come before its deadline"
+                f"{call.request.operation}: not sent, because its turn did not come before its "
+                "deadline"
             ) from None
-        call.pausing = False
 
-    async def _send(self, call: Call[T]) -> T:
-        if not self.flow.unlimited:
-            await self._turn(call)
-        # Before it is signed, which takes its time in a bulk run: what passed before a throttle is
-        # of the rate before it, however much later it goes out.
-        passed_at = self.monotonic()
-        signed = await self._sign(call)
-        try:
-            if self.hooks or _log.isEnabledFor(logging.DEBUG):
-                result = await watch(
-                    functools.partial(self._exchange, signed, call.attempt_id),
-                    call.parse,
-                    hooks=self.hooks,
-                    clock=self.monotonic,
-                    describe=functools.partial(_describe, call),
-                )
-            else:
-                result = await read_answer(call.parse, await self.transport.send(signed))
-        except VoucherError as exc:
-            self._note(call, exc, passed_at)
-            raise
-        self.flow.answered(passed_at, self.monotonic())
-        return result
-
-    async def _exchange(self, request: Request, attempt_id: str) -> Response:
-        begun = self.monotonic()
-        response = await self.transport.send(request)
+    async def _exchange(
+        self, call: Call[T], signed: Request, progress: Progress | None = None
+    ) -> T:
+        """Send the request and read its answer."""
+        sent_at = self.runtime.monotonic()
+        response = await self.transport.send(signed)
+        if progress is not None:
+            progress.http_status = response.status
         _log.debug(
             "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
-            request.operation,
-            attempt_id,
+            signed.operation,
+            call.attempt_id,
             response.status,
             len(response.body),
-            (self.monotonic() - begun) * 1000,
+            (self.runtime.monotonic() - sent_at) * 1000,
         )
-        return response
+        result = call.parse(response)
+        if isinstance(result, GeneratorType):
+            result = await run_cooperatively(result)
+        return cast("T", result)
 
-    def _note(self, call: Call[T], error: VoucherError, passed_at: float) -> None:
+    def _report(self, call: Call[T], error: VoucherError, outcome: Outcome) -> None:
         """Tell the flow how an attempt failed."""
-        outcome, now = classify(error), self.monotonic()
-        if isinstance(error, APIError) and error.retry_after_s and outcome.remedy == "wait":
-            self.flow.pause_until(now + min(error.retry_after_s, self.retry.max_retry_after_s))
+        now, admitted_at, policy = self.runtime.monotonic(), call.admitted_at, self.retries.policy
+        if isinstance(error, APIError) and error.retry_after_s and outcome.remedy is Remedy.WAIT:
+            self.flow.pause_until(now + min(error.retry_after_s, policy.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
-            self.flow.throttled(passed_at, now)
-            self._excuse(call, now)
+            self.flow.throttled(admitted_at, now)
+            self._forgive_throttle(call, now)
         elif server_fails(error):
-            call.counted_failure = self.flow.failed(call.counted_failure, passed_at, now)
+            self.flow.failed(call, admitted_at, now)
         elif not isinstance(error, ClosedError | PoolTimeoutError):  # nothing was sent
-            self.flow.answered(passed_at, now)
+            self.flow.answered(admitted_at, now)
 
-    def _excuse(self, call: Call[T], now: float) -> None:
+    def _forgive_throttle(self, call: Call[T], now: float) -> None:
         """Don't count a throttled attempt of a bulk run, for a while.
 
         The flow slows the run down. Until it has, or a server's minute is over, each of its calls
@@ -290,24 +298,27 @@ class Caller:
         """
         if call.throttled_at is None:
             call.throttled_at = now
-        is_borne = call.is_bulk and self.flow.bears_throttles(now - call.throttled_at)
-        if is_borne and self.retry.max_attempts > 1 and call.uncounted < _MOST_EXCUSED:
+        is_forgiven = call.is_bulk and self.flow.forgives_throttles(now - call.throttled_at)
+        repeats = self.retries.policy.max_attempts > 1
+        if is_forgiven and repeats and call.uncounted < _MOST_UNCOUNTED:
             call.uncounted += 1
 
     async def _sign(self, call: Call[T]) -> Request:
         """Return the request of the next attempt, which is then about to be sent."""
-        now = self.clock()
-        nonce, timestamp = self.make_nonce(), str(int(now))
-        text = text_to_sign(call.request, nonce=nonce, timestamp=timestamp)
+        call.phase = Phase.SIGNING
+        request, now = call.request, self.runtime.clock()
+        nonce, timestamp = self.runtime.make_nonce(), str(int(now))
+        text = string_to_sign(
+            method=request.method,
+            url=str(request.url),
+            nonce=nonce,
+            timestamp=timestamp,
+            body=request.body,
+        ).encode()
         try:
-            if call.sign is None:
-                signature = self.signer.sign(text)
-            else:
-                call.pausing = call.is_signing = True
-                signature = await call.sign(text)
-                call.pausing = call.is_signing = False
+            signature = self.signer.sign(text) if call.sign is None else await call.sign(text)
             signed = with_signature(
-                call.request,
+                request,
                 token=call.token,
                 nonce=nonce,
                 timestamp=timestamp,
@@ -316,59 +327,70 @@ class Caller:
             )
         except Exception as exc:  # a signer of the caller's own may raise anything
             raise ConfigurationError(
-                f"{call.request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
+                f"{request.operation}: signing failed ({type(exc).__name__}); nothing was sent"
             ) from exc
-        attempt_s = self._time_left(call)
-        if attempt_s is None:
-            raise ConnectTimeoutError(
-                f"{call.request.operation}: not sent, because its deadline is too near"
-            )
+        if call.deadline is not None:
+            signed = self._limited(call, signed)
         call.attempts += 1
         call.attempt_id = f"{next(_attempt_numbers) % 2**32:08x}"
         call.nonce = nonce
         call.sent_unix_s = now
-        if attempt_s < call.timeout.attempt_s:
-            limit = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
-            signed = attrs.evolve(signed, timeout=limit)
+        call.phase = Phase.SENT
         return signed
 
-    async def _renew_token(self, call: Call[T], repeatable: bool) -> bool:  # noqa: FBT001 - private
+    def _limited(self, call: Call[T], request: Request) -> Request:
+        """Return the request with the time that the call's deadline leaves it."""
+        attempt_s = self._time_left(call)
+        if attempt_s is None:
+            raise ConnectTimeoutError(
+                f"{request.operation}: not sent, because its deadline is too near"
+            )
+        if attempt_s == call.timeout.attempt_s:
+            return request
+        timeout = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
+        return attrs.evolve(request, timeout=timeout)
+
+    async def _renew_token(self, call: Call[T], *, is_repeatable: bool) -> bool:
         """Get another token once a call, if it can use one; return whether there is one."""
         if call.token_renewed or not self.tokens.refuse(call.token):
             return False
-        if call.abandoned or not repeatable:
+        if call.abandoned or not is_repeatable:
             return False
         call.token_renewed = True
         try:
             call.token = await self._token(call)
         except Exception as exc:  # noqa: BLE001 - a source of the user's own may raise anything
-            call.pausing = False
-            call.lacks_token = isinstance(exc, VoucherError) and classify(exc).remedy == "wait"
-            reason = exc if isinstance(exc, VoucherError) else type(exc).__name__
+            reason: object = type(exc).__name__
+            if isinstance(exc, VoucherError):
+                reason = exc
+                if classify(exc).remedy is Remedy.WAIT:
+                    call.phase = Phase.NO_TOKEN
             _log.warning("token: refused, and no new one can be had (%s)", reason)
             return False
         return True
 
-    async def _settle(
+    async def _read_back(
         self,
         call: Call[T],
         error: VoucherError,
-        settle: Callable[[], Awaitable[tuple[Verdict, T]]],
+        read_back: Callable[[], Awaitable[tuple[Verdict, T]]],
         *,
-        helpless: bool,
+        is_repeatable: bool,
     ) -> T:
         """Read the voucher back and conclude. Raises what the attempts so far prove."""
+        call.phase = Phase.READING_BACK
         try:
-            verdict, found = await settle()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, the doubt is what matters
+            verdict, found = await read_back()
+        except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
             _log.warning("%s: not read back (%s)", call.request.operation, type(exc).__name__)
             raise self.unknown(call, error) from error
         _log.debug("%s: read back: %s", call.request.operation, verdict.value)
         if verdict is Verdict.DONE:
             return found
-        # A refusal is of this attempt; one that was lost before may still arrive. So the doubt
-        # stays, but repeating what was refused is of no use.
-        call.unchanged = verdict is Verdict.UNCHANGED and not helpless
+        # A refusal is of this attempt; one that was lost before may still arrive. So the outcome
+        # stays unknown, also where the call is sent again.
+        if verdict is Verdict.UNCHANGED and is_repeatable:
+            call.phase = Phase.UNCHANGED
         raise self.unknown(call, error, found) from error
 
 
@@ -384,3 +406,14 @@ def _describe(call: Call[Any]) -> Attempt:
         batch_key=call.batch_key,
         started_at=started_at,
     )
+
+
+async def run_cooperatively(steps: Generator[None, None, T]) -> T:
+    """Run a parser, and after each step let everything that is due have its turn."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        await asyncio.sleep(0)

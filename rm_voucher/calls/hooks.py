@@ -1,25 +1,20 @@
-"""What may watch the attempts of a client: called before and after each, it changes nothing."""
+"""Hooks: what a client tells of each attempt, before it and after it. A hook changes nothing."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Any, Protocol, TypeVar, cast
+from typing import Protocol, TypeVar
 
 import attrs
 
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import APIError, VoucherError
-from rm_voucher.transport.base import Response
 
 T = TypeVar("T")
 D = TypeVar("D")
 R = TypeVar("R")
-
-# Of an answer; a coroutine where the event loop is to have its turns meanwhile.
-Parse = Callable[[Response], T] | Callable[[Response], Coroutine[Any, Any, T]]
 
 _log = logging.getLogger("rm_voucher")
 
@@ -80,53 +75,49 @@ class Hook(Protocol):
         """Take note of an attempt that is about to be sent."""
 
 
+@attrs.define
+class Progress:
+    """How far an attempt has come."""
+
+    http_status: int | None = None
+
+
 async def watch(
-    send: Callable[[], Awaitable[Response]],
-    parse: Parse[T],
+    exchange: Callable[[Progress], Awaitable[T]],
     *,
     hooks: tuple[Hook, ...],
-    clock: Callable[[], float],
-    describe: Callable[[], Attempt],
+    attempt: Attempt,
+    monotonic: Callable[[], float],
 ) -> T:
-    """Send, parse, and tell the hooks. Without hooks, nothing is described."""
-    if not hooks:
-        return await read_answer(parse, await send())
-    attempt = describe()
-    after = [then for hook in hooks if (then := _told(hook, attempt)) is not None]
-    begun = clock()
-    status = None
+    """Await ``exchange``, which sends the attempt and reads its answer; tell the hooks."""
+    told = [_tell(hook, attempt) for hook in hooks]
+    progress, begun = Progress(), monotonic()
     error: BaseException | None = None
     try:
-        response = await send()
-        status = response.status
-        parsed = await read_answer(parse, response)
-    except BaseException as exc:  # noqa: BLE001 - raised below, when the hooks have been told
+        result = await exchange(progress)
+    except BaseException as exc:  # noqa: BLE001 - raised below
         error = exc
-    result = AttemptResult(
+    # Here no error is being handled: one of a hook's does not have the attempt's as its context.
+    ended = AttemptResult(
         attempt=attempt,
-        duration_s=clock() - begun,
-        http_status=status,
+        duration_s=monotonic() - begun,
+        http_status=progress.http_status,
         error=None if error is None else type(error).__name__,
         error_code=(error.code or None) if isinstance(error, APIError) else None,
         outcome=classify(error) if isinstance(error, VoucherError) else None,
     )
-    for then in after:
-        _told(then, result)
+    for then in told:
+        if then is not None:
+            _tell(then, ended)
     if error is None:
-        return parsed
+        return result
     try:
         raise error
     finally:
         del error  # it holds this frame
 
 
-async def read_answer(parse: Parse[T], response: Response) -> T:
-    """Parse."""
-    parsed = parse(response)
-    return cast("T", await parsed if inspect.iscoroutine(parsed) else parsed)
-
-
-def _told(hook: Callable[[D], R], details: D) -> R | None:
+def _tell(hook: Callable[[D], R], details: D) -> R | None:
     try:
         return hook(details)
     except Exception as exc:  # noqa: BLE001 - the user's own function

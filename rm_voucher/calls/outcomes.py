@@ -1,7 +1,7 @@
 """What an error proves about the request, as data.
 
-An attempt ends in an answer or an error. `classify` says what each error proves about the
-request; `may_repeat` says what follows from it for an operation of a given `Safety`.
+`classify` names the `Outcome` of an attempt that ended in an error. `may_repeat` says whether an
+operation of a given `Safety` may be sent again after it.
 """
 
 from __future__ import annotations
@@ -32,37 +32,37 @@ class Safety(enum.Enum):
     """Damage, but the voucher shows whether it was done: read back before it is sent again."""
 
 
-class Outcome(enum.Enum):
-    """What an error proves about the request, and what could help.
+class Remedy(enum.Enum):
+    """What may help after an error."""
 
-    The values: whether it is proven that nothing was done, what may help (``"wait"``, ``"token"``
-    for a new one, ``""`` for nothing), and the outcome in words.
+    WAIT = "wait"
+    TOKEN = "token"  # noqa: S105 - no secret
+    NONE = "none"
+
+
+class Outcome(enum.Enum):
+    """What an error proves about the request, and what may help.
+
+    Attributes:
+        nothing_done: whether it is proven that the request was not executed.
+        remedy: what may help.
+        words: the outcome, for logs and messages.
     """
 
-    NOT_SENT = (True, "wait", "not sent")
-    THROTTLED = (True, "wait", "throttled")
-    TOKEN_REFUSED = (True, "token", "token refused")
-    REFUSED = (True, "", "refused")
-    LOST = (False, "wait", "answer lost")
-    SERVER_FAILED = (False, "wait", "server failed")
-    UNREADABLE = (False, "wait", "answer unreadable")
-    UNAUTHORIZED = (False, "token", "unauthorized, but not by RM's own words")
-    UNEXPECTED = (False, "", "unexpected answer")
+    NOT_SENT = (True, Remedy.WAIT, "not sent")
+    THROTTLED = (True, Remedy.WAIT, "throttled")
+    TOKEN_REFUSED = (True, Remedy.TOKEN, "token refused")
+    REFUSED = (True, Remedy.NONE, "refused")
+    LOST = (False, Remedy.WAIT, "answer lost")
+    SERVER_FAILED = (False, Remedy.WAIT, "server failed")
+    UNREADABLE = (False, Remedy.WAIT, "answer unreadable")
+    UNAUTHORIZED = (False, Remedy.TOKEN, "unauthorized, but not by RM's own words")
+    UNEXPECTED = (False, Remedy.NONE, "unexpected answer")
 
-    @property
-    def nothing_done(self) -> bool:
-        """Whether it is proven that the request was not executed."""
-        return self.value[0]
-
-    @property
-    def remedy(self) -> str:
-        """What may help."""
-        return self.value[1]
-
-    @property
-    def words(self) -> str:
-        """The outcome, for logs and messages."""
-        return self.value[2]
+    def __init__(self, nothing_done: bool, remedy: Remedy, words: str) -> None:  # noqa: FBT001 - a row
+        self.nothing_done = nothing_done
+        self.remedy = remedy
+        self.words = words
 
 
 _BY_CODE_CLASS = {
@@ -118,16 +118,15 @@ def _classify_status(status: int, *, has_rm_body: bool) -> Outcome:
 
 def may_repeat(safety: Safety, outcome: Outcome) -> bool:
     """Return whether the request may be sent again after a wait, with nothing read back."""
-    return outcome.remedy == "wait" and (outcome.nothing_done or safety is Safety.READ)
+    return outcome.remedy is Remedy.WAIT and (outcome.nothing_done or safety is Safety.READ)
 
 
 def server_fails(error: VoucherError) -> bool:
-    """Return whether an attempt that ended in ``error`` met a server that fails, or none of RM's.
+    """Return whether ``error`` shows that the server fails, or that another answers in its place.
 
-    What answers in its place, such as a page of a gateway, counts: behind it the outcome of each
-    issue would be unknown. A conflict or a request that took too long (409, 408) may have been
-    executed, but it is about one request: no reason for others to wait. Nor is a pool of
-    connections that are all in use.
+    The page of a gateway counts, because behind it the outcome of each issue would be unknown. A
+    conflict or a request that took too long (409, 408) may have been executed, but it is about one
+    request, so the others need not wait. A full connection pool is about this client.
     """
     outcome = classify(error)
     if isinstance(error, PoolTimeoutError):

@@ -1,50 +1,56 @@
-"""The rate at which a client sends: what the server takes, as far as its throttles have told."""
+"""The rate at which a client sends: a rate meter, the adaptive rate, and a token bucket. Pure."""
 
 from __future__ import annotations
 
-# The rate after a throttle: CUT of what was accepted, back at it after _RETURN_S, past it slowly at
-# first and then ever faster. So a limit that stays is used nearly whole and seldom touched, and
-# one that was lifted is found in less than half a minute.
+# After a throttle the rate is _CUT of the rate that was accepted. It is back there after _RETURN_S,
+# and grows past it slowly at first and then ever faster. So a limit that stays is used nearly
+# whole and seldom touched, and one that was lifted is found in less than half a minute.
 _CUT = 0.93
 _RETURN_S = 7.0
-_CURVE = (1 - _CUT) / _RETURN_S**3
-# The first throttle says little about the rate: from there up by _SEARCH a second to the next one.
+_CUBIC = (1 - _CUT) / _RETURN_S**3
+# The first throttle says little about the rate. From there it grows by _SEARCH a second until the
+# next throttle.
 _SEARCH = 1.5
 _FIRST_PER_S = 10.0  # at least, where hardly anything was sent
 _LEAST_PER_S = 1.0
-_MOST_PER_S = 100_000.0  # which is none
-# A throttle after a cut as recent as this is still of the old rate, or the cut was too small.
+_MOST_PER_S = 100_000.0  # more is no limit
+# A throttle so soon after a cut means that the cut was too small.
 _RECENT_S = 0.25
 _CUT_AGAIN = 0.75
-# One throttle in so many attempts may be chance, and up to so many of them at a time: also to begin
-# with, where a rate would be that of the few answers so far, and take a minute to grow.
+# Forgive one throttle per _CHANCE attempts, at most _MOST_BY_CHANCE in a row. The first throttles
+# of all are forgiven too: a rate of the few answers so far would take a minute to grow.
 _CHANCE = 100
 _MOST_BY_CHANCE = 5
-_REST_S = 0.1  # after a cut, so that the server's bucket fills a little
-_LATE_S = 0.02  # of a turn, that the next ones may catch up
+_REST_S = 0.1  # after a cut, in which the server's bucket fills a little
+_LATE_S = 0.02  # by which a turn may be late without being lost
 _METER_S = 0.5
 _METER_ANSWERS = 10
 _IDLE_S = 1.0
-# After a failure of the server: not everybody at once.
-_RAMP_PER_S = 20.0
-_RAMP = 4.0
+# Slow start after an outage: not everybody at once.
+_SLOW_START_PER_S = 20.0
+_SLOW_START_GROWTH = 4.0
 
 
 class RateMeter:
-    """How many attempts a second the server accepted of late."""
+    """Measures how many attempts a second the server accepted of late."""
 
     def __init__(self) -> None:
+        self.total = 0
+        """How many it has counted."""
         self.reset(float("-inf"))
 
     def reset(self, now: float) -> None:
+        """Begin to measure anew."""
         self._last = self._since = now
         self._count = self._before = 0
         self._before_s = 0.0
 
     def add(self, now: float) -> None:
+        """Count an attempt that was accepted."""
         if now - self._last > _IDLE_S:
             self.reset(now)
         self._last = now
+        self.total += 1
         self._count += 1
         span_s = now - self._since
         if span_s >= _METER_S and self._count >= _METER_ANSWERS:
@@ -52,93 +58,121 @@ class RateMeter:
             self._since, self._count = now, 0
 
     def per_s(self, now: float) -> float:
+        """Return the rate over the last span and the present one."""
         span_s = now - self._since + self._before_s
         return (self._count + self._before) / max(span_s, _METER_S)
 
 
-class AdaptiveRate:
-    """The rate, and when the next attempt may be sent."""
+class CubicCurve:
+    """The rate that throttles have taught: where it was cut, and how it grows from there."""
 
-    def __init__(self, most_per_s: float | None) -> None:
-        self._most_per_s = most_per_s
-        self._target: float | None = None  # what the server took, as far as it is known
-        self._is_searching = False
-        self._grown_s = 0.0  # how long the rate has been growing since the last cut
-        self._cut_at = float("-inf")
-        self._ramp_from: float | None = None
-        self._credit = _CHANCE * _MOST_BY_CHANCE  # attempts, of which each _CHANCE allow one
-        self._meter = RateMeter()
-        self._next = self._taken_at = float("-inf")
+    def __init__(self) -> None:
+        self._target: float | None = None  # what the server accepted at the last cut
+        self.is_searching = False
+        self._grown_s = 0.0
 
-    def per_s(self, now: float) -> float | None:
-        """Return what is allowed now, None for any rate."""
-        rates = (self._most_per_s, self._learned())
-        if self._ramp_from is not None:
-            ramp = _RAMP_PER_S * float(_RAMP ** min(now - self._ramp_from, 10.0))
-            known = min((rate for rate in rates if rate is not None), default=_MOST_PER_S)
-            if ramp < known:
-                return ramp
-            self._ramp_from = None
-        return min((rate for rate in rates if rate is not None), default=None)
-
-    def _learned(self) -> float | None:
+    def per_s(self) -> float | None:
+        """Return the rate, None while no throttle has taught any."""
         if self._target is None:
             return None
-        if self._is_searching:
+        if self.is_searching:
             return self._target * float(_SEARCH ** min(self._grown_s, 60.0))
-        return self._target * (1 + _CURVE * (self._grown_s - _RETURN_S) ** 3)
+        return self._target * (1 + _CUBIC * (self._grown_s - _RETURN_S) ** 3)
 
-    def wait_s(self, now: float) -> float:
-        """Return how long the next attempt has to wait for its turn."""
-        return self._next - now
+    def cut(self, target: float, *, is_searching: bool) -> None:
+        """Begin again below ``target``; or at it, and fast, to search for an unknown rate."""
+        self._target = max(target, _LEAST_PER_S)
+        self.is_searching = is_searching
+        self._grown_s = 0.0
 
-    def take(self, now: float) -> None:
-        """Take the turn."""
-        rate = self.per_s(now)
-        if rate is None:
-            return
-        earliest = now - _LATE_S
-        if self._next >= earliest:  # the rate is used whole: it may be more
-            self._grow(now - self._taken_at, rate)
-        self._next = max(self._next, earliest) + 1 / rate
-        self._taken_at = now
-
-    def _grow(self, seconds: float, rate: float) -> None:
-        self._grown_s += min(seconds, max(1.0, 2 / rate))
-        learned = self._learned()
-        if learned is not None and learned > _MOST_PER_S:
+    def grow(self, seconds: float) -> None:
+        """Grow for some seconds in which the rate was used whole."""
+        self._grown_s += seconds
+        rate = self.per_s()
+        if rate is not None and rate > _MOST_PER_S:
             self._target = None
 
-    def accepted(self, now: float) -> None:
-        """Take note that an attempt was not throttled."""
-        self._meter.add(now)
-        self._credit = min(self._credit + 1, _CHANCE * _MOST_BY_CHANCE)
 
-    def throttled(self, sent_at: float, now: float) -> None:
-        """Take note that an attempt was throttled; of those that were out together, of one."""
-        if sent_at <= self._cut_at:  # after a cut nothing is sent for _REST_S
-            return
-        if self._credit >= _CHANCE:
-            self._credit -= _CHANCE
-            return
-        rate, accepted, known = self.per_s(now), self._meter.per_s(now), self._learned()
-        is_again = now - self._cut_at < _RECENT_S
-        if rate is None:
-            target = max(accepted, _FIRST_PER_S)
-        elif is_again:
-            target = rate * _CUT_AGAIN
+class AdaptiveRate:
+    """The rate that is allowed: the user's limit, what throttles have taught, and slow start."""
+
+    def __init__(self, most_per_s: float | None, meter: RateMeter) -> None:
+        self._most_per_s = most_per_s
+        self._meter = meter
+        self._curve = CubicCurve()
+        self._cut_at = float("-inf")
+        self._slow_start_at: float | None = None
+        self._forgiveness = _CHANCE * _MOST_BY_CHANCE  # in attempts: each _CHANCE forgive one
+        self._counted = 0  # of the meter's attempts, into the forgiveness
+
+    def per_s(self, now: float) -> float | None:
+        """Return the rate that is allowed now, None for any."""
+        rates = [self._most_per_s, self._curve.per_s()]
+        if self._slow_start_at is not None:
+            growth = _SLOW_START_GROWTH ** min(now - self._slow_start_at, 10.0)
+            slow = _SLOW_START_PER_S * float(growth)
+            rates.append(slow if slow < _MOST_PER_S else None)
+        return min((rate for rate in rates if rate is not None), default=None)
+
+    def use(self, seconds: float, rate_per_s: float) -> None:
+        """Take note that the rate was used whole for some seconds, and may grow."""
+        self._curve.grow(min(seconds, max(1.0, 2 / rate_per_s)))
+
+    def throttled(self, admitted_at: float, now: float) -> bool:
+        """Take note that an attempt was throttled; return whether that cuts the rate.
+
+        A throttle is charged to the rate that admitted the attempt, so of the attempts that were
+        in flight together only the first cuts it.
+        """
+        if admitted_at <= self._cut_at:
+            return False
+        if self._forgives():
+            return False
+        rate, accepted, learned = self.per_s(now), self._meter.per_s(now), self._curve.per_s()
+        if now - self._cut_at < _RECENT_S and rate is not None:
+            self._curve.cut(rate * _CUT_AGAIN, is_searching=self._curve.is_searching)
         else:
-            target = min(rate, accepted)
-        if not is_again:
             # Where little was sent, what was accepted says little about the rate as well.
-            self._is_searching = known is None or accepted < known / 2
-        self._target = max(target, _LEAST_PER_S)
-        self._ramp_from = None
-        self._grown_s = 0.0
-        self._cut_at = self._taken_at = now
-        self._next = now + _REST_S
+            is_unknown = learned is None or accepted < learned / 2
+            target = max(accepted, _FIRST_PER_S) if rate is None else min(rate, accepted)
+            self._curve.cut(target, is_searching=is_unknown)
+        self._slow_start_at = None
+        self._cut_at = now
         self._meter.reset(now)
+        return True
 
-    def ramp(self, now: float) -> None:
-        """Begin slowly, but not before the next turn of a rate that is lower still."""
-        self._ramp_from = now
+    def _forgives(self) -> bool:
+        earned, self._counted = self._meter.total - self._counted, self._meter.total
+        self._forgiveness = min(self._forgiveness + earned, _CHANCE * _MOST_BY_CHANCE)
+        if self._forgiveness < _CHANCE:
+            return False
+        self._forgiveness -= _CHANCE
+        return True
+
+    def start_slowly(self, now: float) -> None:
+        """Begin with few attempts a second, then allow ever more."""
+        self._slow_start_at = now
+
+
+class TokenBucket:
+    """Gives turns at a rate, evenly spaced. It holds what 20 ms of the rate give."""
+
+    def __init__(self) -> None:
+        self._next_at = self._taken_at = float("-inf")
+
+    def wait_s(self, now: float) -> float:
+        """Return how long the next turn is away; 0 or less where it has come."""
+        return self._next_at - now
+
+    def take(self, rate_per_s: float, now: float) -> float:
+        """Take the turn; return for how many seconds the rate has been used whole."""
+        earliest = now - _LATE_S
+        used_s = now - self._taken_at if self._next_at >= earliest else 0.0
+        self._next_at = max(self._next_at, earliest) + 1 / rate_per_s
+        self._taken_at = now
+        return used_s
+
+    def rest(self, now: float) -> None:
+        """Give no turn for a moment."""
+        self._next_at = now + _REST_S
+        self._taken_at = now

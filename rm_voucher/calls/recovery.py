@@ -1,4 +1,4 @@
-"""What to conclude from reading a voucher back after an unknown outcome. Pure."""
+"""What a voucher that was read back proves about a call whose answer was lost. Pure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
 
     A void voucher proves ours only when it carries the very instant that we sent: another till
     may have voided it, and honouring it twice is a loss. Reinstating leaves ``used_at`` in place,
-    so without the status VOID it proves nothing. A status that nobody documented, or none, proves
-    nothing either way. The wire carries microseconds.
+    so without the status VOID it proves nothing. An undocumented status, or none, proves nothing
+    either way. The wire carries microseconds.
     """
     if voucher.status in _NOT_VOID:
         return Verdict.UNCHANGED
@@ -47,10 +47,10 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
 
 
 def judge_member_redeem(voucher: Voucher, *, begun_at: datetime) -> Verdict:
-    """Judge a member's *redeem* that began at ``begun_at``. A void one may be anybody's.
+    """Judge a member's *redeem* that began at ``begun_at``. Any call may have voided the voucher.
 
-    RM's example turns a REDEEMED voucher VOID. Whether the call can also turn one REDEEMED is not
-    documented, so one that was redeemed at about that time proves nothing.
+    RM's example turns a REDEEMED voucher VOID. RM does not document whether the call can also turn
+    a voucher REDEEMED, so one that was redeemed at about that time proves nothing.
     """
     redeemed_at = voucher.redeemed_at
     is_recent = redeemed_at is not None and redeemed_at > begun_at - _CLOCKS_APART
@@ -60,7 +60,7 @@ def judge_member_redeem(voucher: Voucher, *, begun_at: datetime) -> Verdict:
 
 
 def judge_redeem(voucher: Voucher) -> Verdict:
-    """Judge a *redeem*: nothing on a redeemed voucher says who redeemed it.
+    """Judge a *redeem*: nothing on a redeemed voucher tells which call redeemed it.
 
     A voucher may expire, or be voided, after its redemption, so ``redeemed_at`` counts too.
     """
@@ -69,6 +69,6 @@ def judge_redeem(voucher: Voucher) -> Verdict:
 
 
 def judge_reinstate(voucher: Voucher) -> Verdict:
-    """Judge a *reinstate*: nothing on a reinstated voucher says who reinstated it."""
+    """Judge a *reinstate*: nothing on a reinstated voucher tells which call reinstated it."""
     is_void = voucher.status is VoucherStatus.VOID
     return Verdict.UNCHANGED if is_void else Verdict.UNPROVEN

@@ -1,4 +1,4 @@
-"""Where a call gets its access token: the interface, and a token that is given."""
+"""The interface that gives a call its access token, and a source with one token."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class TokenSource(ABC):
 
 
 class StaticToken(TokenSource):
-    """A token that somebody else looks after. Raises `ConfigurationError` if it fits no header."""
+    """A token that the user looks after. Raises `ConfigurationError` if it fits no header."""
 
     @hide_locals
     def __init__(self, token: str) -> None:

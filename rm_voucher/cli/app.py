@@ -1,4 +1,4 @@
-"""The commands. Each is thin: it reads options, awaits the library, writes what came of it.
+"""The commands. Each is thin: it reads options, awaits the library, and writes the outcome.
 
 Exit codes: 0 all done, 1 some failed, 2 a mistake in the command line, files or settings, 3 the
 credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
@@ -27,6 +27,7 @@ from rm_voucher import (
     __version__,
 )
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
+from rm_voucher.cli.emulator import emulator
 from rm_voucher.cli.issue import (
     INTERRUPTED,
     Report,
@@ -58,7 +59,6 @@ from rm_voucher.cli.output import (
     write_out,
 )
 from rm_voucher.cli.recipients import count_recipients, read_recipients
-from rm_voucher.cli.serve import emulator
 from rm_voucher.cli.webhook import webhook_app
 from rm_voucher.converters import format_time, unstructure
 from rm_voucher.wire.operations import build_issue
@@ -157,7 +157,7 @@ def issue(
             "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
         )
     flow = flow_policy(rate)
-    build_issue(Environment.SANDBOX, batch)  # refuses a key that no server would be sent
+    build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
     names: Iterable[str]
     if recipients is not None:
         total = count_recipients(recipients)

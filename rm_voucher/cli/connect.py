@@ -1,4 +1,4 @@
-"""Which server a command talks to, and the client for it."""
+"""The choice of a server, and the client for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running a bulk issue from the command line, and saying how it ended."""
+"""Runs a bulk issue from the command line, and reports its end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def exit_code_of(error: BaseException) -> int:
 
 @attrs.define
 class Report:
-    """How a run ended."""
+    """The end of a run: counts, errors, exit code and advice."""
 
     total: int
     ledger: str | None = attrs.field(default=None, repr=False)
@@ -66,7 +66,7 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """4 before all others, because it is the one that needs looking into."""
+        """4 comes before all others, because somebody must look into it."""
         if self.summary.unresolved:
             return 4
         if self.refused_credentials:
@@ -76,7 +76,7 @@ class Report:
         return 1 if self.summary.failed or self.unwritten or self.stopped else 0
 
     def _advice(self, ledger: str) -> str:
-        """Return what to do next. To run it again helps neither a stopped batch nor a taken id."""
+        """Return the next thing to do. Another run helps neither a stopped batch nor a taken id."""
         shows = f"'rm-voucher ledger status {without_password(ledger)}' shows what is open."
         match self.stopped or self.first_error:
             case BatchStoppedError():
@@ -93,7 +93,7 @@ class Report:
                 return f"Run it again with the same ledger: it issues only what is missing. {shows}"
 
     def write(self, output: Path | None, *, as_json: bool) -> None:
-        """Say how it ended: a sentence on standard error, or a line of JSON on standard output."""
+        """Report in sentences on standard error, and with a line of JSON on standard output."""
         counts = {
             BulkStatus.ISSUED.value: self.summary.issued,
             BulkStatus.FAILED.value: self.summary.failed,
@@ -136,13 +136,13 @@ def run_issue(
     results: Results,
     ledger: Ledger | None = None,
 ) -> None:
-    """Issue to all, write each result, note how it went. Ctrl-C waits for the calls in flight."""
+    """Issue to all, write each result and fill the report. Ctrl-C waits for calls in flight."""
 
     def written(result: BulkResult[str]) -> bool:
         report.add(result)
         try:
             results.add(result)
-        except OutputError as exc:  # noted here: a cancellation may take its place
+        except OutputError as exc:  # noted here, because a cancellation may replace it
             report.unwritten = exc
             return False
         return True
@@ -181,7 +181,7 @@ def run_issue(
 def _saying_why(
     on_progress: Callable[[BulkSummary], None], report: Report, ledger: Ledger | None
 ) -> Callable[[BulkSummary], None]:
-    """Return a function that also says what a run waits for at its end."""
+    """Return a function that also says why a run waits at its end."""
     said = False
 
     def progressed(summary: BulkSummary) -> None:
@@ -203,7 +203,7 @@ def _saying_why(
 def run_until_interrupted(main: Coroutine[Any, Any, None], *, say_once: str = "") -> None:
     """Run like `asyncio.run`, but SIGINT, SIGTERM and SIGHUP cancel, however often they come.
 
-    Python's own second Ctrl-C would break off in the middle of whatever is being written.
+    With Python's own handler a second Ctrl-C would break off in the middle of a row.
     """
 
     async def cancellable() -> None:
@@ -215,7 +215,7 @@ def run_until_interrupted(main: Coroutine[Any, Any, None], *, say_once: str = ""
             task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves it
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 asyncio.get_running_loop().add_signal_handler(number, interrupt)
         await main
 

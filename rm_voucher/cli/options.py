@@ -1,4 +1,4 @@
-"""Options that several commands have, and what they name."""
+"""Options that several commands share, and the objects that they name."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ _PATIENCE_S = 3600.0
 
 
 def flow_policy(rate_per_s: float | None) -> FlowPolicy:
-    """Return how fast a command may send, and how long it waits: who runs it can stop it."""
+    """Return the rate of a command, with an hour of patience: a person can stop it earlier."""
     try:
         return FlowPolicy(rate_per_s=rate_per_s, max_outage_wait_s=_PATIENCE_S)
     except ConfigurationError:
@@ -96,20 +96,20 @@ def open_existing_ledger(
     settle_s: float = SETTLE_S,
     check_balance: bool = True,
 ) -> Ledger:
-    """Return the ledger that a command names, which must be there: an empty one settles nothing."""
+    """Return a ledger that must exist already, because an empty one settles nothing."""
     ledger = open_ledger(url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance)
     from rm_voucher.database.engine import database_file, parse_url  # an extra, and it is installed
 
     if url.startswith("sqlite"):
         file = database_file(parse_url(url))
-        # Where the .lock is left, opening says what that means.
+        # If only the .lock is left, the ledger itself explains that when it is opened.
         if not file.exists() and not file.with_name(f"{file.name}.lock").exists():
             raise LedgerError(f"There is no file {file}.")
     return ledger
 
 
 def without_password(url: str) -> str:
-    """Return the URL of a database as it may be shown."""
+    """Return the URL of a database with its password masked."""
     scheme, _, rest = url.partition("://")
     rest, question, query = rest.partition("?")
     login, at, place = rest.rpartition("@")

@@ -1,7 +1,7 @@
-"""Writing the results of a bulk issue, to a CSV file that appears whole or to standard output.
+"""Writes the results of a bulk issue to standard output, or to a CSV file that appears whole.
 
-Rows hold codes, which are money: a row that can't be written where it belongs goes to the next
-best place, and the run stops.
+Rows hold codes, which are money: a row that can't be written goes to the next best place, and the
+run stops.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class OutputError(VoucherError):
 
 
 class Results(ABC):
-    """Where results go, and where they go when that fails. Everything is UTF-8."""
+    """A target of rows, with rescues for the time when it fails. Everything is UTF-8."""
 
     shares_terminal = False
     """Whether a progress bar would be drawn into the rows."""
@@ -51,7 +51,7 @@ class Results(ABC):
         self.add_line(self._line(result))
 
     def add_line(self, line: str) -> None:
-        """Write a line that is whole already, likewise."""
+        """Write a line as it is, likewise."""
         if self._broken:
             self._save(line)
             return
@@ -120,12 +120,12 @@ class ResultStream(Results):
 class ResultFile(Results):
     """A CSV file that only its owner can read. Standard output is the rescue.
 
-    Rows go to ``NAME.partial``, which takes the file's name at the end. What a killed run leaves
-    is the partial file, and the next run refuses to overwrite it. A file that is already there
-    holds codes too, so it is kept beside the new one under the next free number. With ``is_kept``
-    all rows are in a ledger as well: they go to ``NAME.ledger.partial``, which is overwritten
-    unless another run writes it, and a file whose codes are all in the new one is replaced.
-    Raises `ConfigurationError` when it can't be begun.
+    Rows go to ``NAME.partial``, which takes the file's name at the end. A killed run leaves the
+    partial file, and the next run refuses to overwrite it. An older file holds codes too, so it is
+    kept beside the new one under the next free number. With ``is_kept`` all rows are in a ledger
+    as well: they go to ``NAME.ledger.partial``, which is overwritten unless another run writes it,
+    and an older file is replaced if all its codes are in the new one. Raises `ConfigurationError`
+    when it can't be begun.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class ResultFile(Results):
             if path.exists() and not path.is_file():
                 kind = "a folder" if path.is_dir() else "no plain file"
                 raise ConfigurationError(f"{path} is {kind}: name a file.")
-            # Not the other's name: what a run without a ledger left is in no ledger.
+            # Two names, because the rows of a run without a ledger are in no ledger.
             suffix = ".ledger.partial" if is_kept else ".partial"
             self.partial = path.with_name(path.name + suffix)
             descriptor = _create(self.partial, again=is_kept)
@@ -169,7 +169,7 @@ class ResultFile(Results):
         exc: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._is_kept and exc_type is not None:  # no row of this run is worth more than those
+        if self._is_kept and exc_type is not None:  # the ledger has all rows of this run
             self._file.close()
             self.partial.unlink(missing_ok=True)
             return
@@ -203,9 +203,9 @@ class ResultFile(Results):
         )
 
     def _has_all_of(self, path: Path) -> bool:
-        """Return whether the codes of a file, which may be anything, are in this one as well.
+        """Return whether a file holds results whose codes are all in this one as well.
 
-        They are not if it is of another campaign, or this run was broken off earlier.
+        They are not if the file is another campaign's, or if this run stopped earlier.
         """
         old, new = _codes_in(path, self._columns), _codes_in(self.partial, self._columns)
         return old is not None and new is not None and old <= new
@@ -218,7 +218,7 @@ class ResultFile(Results):
 
 
 def _codes_in(path: Path, columns: tuple[str, ...]) -> set[str] | None:
-    """Return the codes of a file of results, or None: it is none."""
+    """Return the codes of a file of results, or None for any other file."""
     code = columns.index("code")
     with path.open(newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)
@@ -231,7 +231,7 @@ def _codes_in(path: Path, columns: tuple[str, ...]) -> set[str] | None:
 
 
 def _create(path: Path, *, again: bool) -> int:
-    """Create a file for its owner alone, ``again`` also one that nobody is writing to."""
+    """Create a file for its owner alone; ``again`` empties an old one that nobody writes."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o600)
     if again:
@@ -255,7 +255,7 @@ def write_err(text: str) -> None:
 
 
 def say(text: str) -> None:
-    """Write a line for the person to standard error, if anybody reads it."""
+    """Write a line to standard error, for a person. It is no error if nobody reads it."""
     with contextlib.suppress(OSError):
         write_err(f"{text}\n")
 
@@ -264,7 +264,7 @@ def _write_through(stream: TextIO | None, text: str) -> None:
     if stream is None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     stream.flush()
-    # Past Python's buffer, which would keep what a full disk refuses and try it again at the end.
+    # Python's buffer would keep a row that a full disk refuses, and write it again at the end.
     _write_all(getattr(stream.buffer, "raw", stream.buffer), text)
 
 
@@ -294,7 +294,7 @@ def csv_line(cells: tuple[str, ...]) -> str:
 
 
 def json_line(value: object) -> str:
-    """Return a line of JSON, with what a terminal would obey escaped."""
+    """Return a line of JSON. Characters that a terminal would obey are escaped."""
     text = orjson.dumps(value).decode()
     if not text.isprintable():
         text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
@@ -302,12 +302,12 @@ def json_line(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Return text of the server's without what a terminal would obey."""
+    """Return a server's text. Characters that a terminal would obey are escaped."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
 
 
 class _ToPerson(logging.Handler):
-    """Writes log lines to standard error, as the command's other words."""
+    """Writes log lines to standard error, like the command's own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
@@ -315,7 +315,7 @@ class _ToPerson(logging.Handler):
 
 @contextlib.contextmanager
 def logged_to_person(logger: logging.Logger, level: int) -> Iterator[None]:
-    """Show a person what a logger says from a level on."""
+    """Show the lines of a logger to a person, from a level on."""
     handler, before = _ToPerson(), logger.level
     logger.addHandler(handler)
     logger.setLevel(level)

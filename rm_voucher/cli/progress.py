@@ -1,6 +1,6 @@
-"""Showing how far a bulk issue is, and what it waits for.
+"""Shows the progress of a bulk issue, and the reason for a wait.
 
-A bar on a terminal; on any other standard error plain lines, which a log can keep.
+On a terminal it is a bar; otherwise plain lines on standard error, which a log can keep.
 """
 
 from __future__ import annotations
@@ -19,18 +19,17 @@ from rm_voucher.bulk.results import BulkSummary
 from rm_voucher.cli.output import say
 
 _LINES = 10
-_LOOK_S = 0.25  # how often the flow is looked at: while all wait, nothing else tells of it
-_LONG_S = 5.0  # a shorter wait that the server asks for is no news for a log
+_LOOK_S = 0.25  # between two looks at the flow: while all calls wait, nothing else shows it
+_LONG_S = 5.0  # a log is not told of a Retry-After that is shorter
 
 
 @asynccontextmanager
 async def show_progress(
     total: int, flow: Callable[[], FlowState], *, bar: bool = True
 ) -> AsyncIterator[Callable[[BulkSummary], None]]:
-    """Give the function that `bulk_issue` calls as ``on_progress``.
+    """Give a function for the argument ``on_progress`` of `bulk_issue`.
 
-    ``flow`` gives how the client sends now. ``bar``: whether one may be drawn, if there is a
-    terminal for it.
+    ``flow`` gives the client's flow. ``bar`` allows a bar, which is drawn if there is a terminal.
     """
     console = Console(stderr=True)
     shown = _Bar(total, console) if bar and console.is_terminal else _Lines(total)
@@ -51,8 +50,8 @@ async def _watch(flow: Callable[[], FlowState], tell: Callable[[FlowState], None
 
 class _Bar:
     def __init__(self, total: int, console: Console) -> None:
-        # rich would send what is written to standard output to the bar's console instead.
-        # On a narrow terminal the bar gives way to the words, and not the numbers.
+        # Without the redirections: rich would send rows for standard output to the bar's console.
+        # On a narrow terminal the bar becomes shorter, and not the numbers.
         self.drawn = Progress(
             TextColumn("issuing"),
             BarColumn(),
@@ -126,7 +125,7 @@ class _Lines:
 
 
 def _in_words(state: FlowState) -> str:
-    """Return what stands beside the bar: what holds the calls back, if anything does."""
+    """Return the words beside the bar: the reason that calls wait, or the rate."""
     if state.outage_s is not None:
         return f"the server fails; tried again ({state.outage_s:,.0f} s)"
     if state.retry_after_s > 0:

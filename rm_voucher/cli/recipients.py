@@ -1,4 +1,4 @@
-"""Reading the recipients of a bulk issue from a CSV file. Nothing is issued before all is read."""
+"""Reads the recipients of a bulk issue from a CSV file: all of it, before anything is issued."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ MAX_LINE_CHARS = 100_000
 def count_recipients(path: Path) -> int:
     """Check the whole file and return how many recipients it has.
 
-    Raises `ConfigurationError` with the line of what is wrong: no header, an empty line, a
-    recipient twice, a cell that a spreadsheet would run as a formula, text that is not UTF-8, too
-    many lines.
+    Raises `ConfigurationError` with the line of a mistake: no header, an empty line, a recipient
+    twice, a cell that a spreadsheet would run as a formula, text that is not UTF-8, too many lines.
     """
     seen: set[bytes] = set()
     for line, recipient in _rows(path):

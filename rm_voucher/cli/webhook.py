@@ -1,4 +1,4 @@
-"""``rm-voucher webhook``: say what is wrong with a delivery, or listen for deliveries."""
+"""``rm-voucher webhook``: find the defect of a delivery, or listen for deliveries."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, printable, say, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.models import mask
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import (
     CallbackStep,
     CallbackVerifier,
@@ -110,9 +111,9 @@ def listen(
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether a record is of more than a stranger's bad request, which gets one line.
+    """Return whether to log a record. A stranger's bad request gets one line of ours instead.
 
-    aiohttp takes it for an error, and its traceback shows what arrived.
+    aiohttp logs it as an error, with a traceback that shows the request.
     """
     exc = record.exc_info[1] if record.exc_info else None
     if not isinstance(exc, HttpProcessingError):
@@ -144,9 +145,8 @@ async def _listen(router: WebhookRouter, host: str, port: int) -> None:
 def _verifier(
     public_keys: list[Path], url: str | None, at: datetime | None = None
 ) -> CallbackVerifier:
-    if at is None:
-        return CallbackVerifier(public_keys, url=url)
-    return CallbackVerifier(public_keys, url=url, clock=at.timestamp)
+    runtime = None if at is None else Runtime(clock=at.timestamp)
+    return CallbackVerifier(public_keys, url=url, runtime=runtime)
 
 
 def _show(event: VoucherEvent, *, as_json: bool) -> None:

@@ -1,10 +1,10 @@
 """An SQL database as this library uses it: one connection that writes, and one that reads.
 
-All of a transaction runs in one turn of a thread. A driver for asyncio would come back to the event
-loop for each statement; on a loop that is busy signing, that takes ten times as long.
+A whole transaction runs in a thread without coming back to the event loop. A driver for asyncio
+comes back for each statement; on a loop that is busy signing, that takes ten times as long.
 
-Needs the extra ``sql`` (SQLite) or ``postgres``. It knows no table of anybody's but the one in
-which the versions of schemas stand.
+Needs the extra ``sql`` (SQLite) or ``postgres``. The only table that it knows by itself has the
+versions of the schemas.
 """
 
 from __future__ import annotations
@@ -13,41 +13,36 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import attrs
-from sqlalchemy import (
-    Column,
-    Connection,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    select,
-)
+from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from rm_voucher.database.engine import (
+    create_file,
+    database_file,
     is_sqlite,
-    is_useless,
+    is_transient,
     make_engine,
-    passes,
-    sentence,
+    must_invalidate,
+    safe_message,
 )
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.database.transaction import Transaction, discard
 from rm_voucher.exceptions import VoucherError
+from rm_voucher.runtime import Runtime
 
 T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher.database")
 
 _PATIENCE_S = 30.0
-_TRANSACTIONS = 8  # that coroutines make at once, of PostgreSQL; SQLite has one writer
-_SCHEMA_LOCK = 0x726D5F76  # of PostgreSQL, while tables are made
+_TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
+_SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
     "rm_schema_versions",
@@ -59,7 +54,7 @@ _versions = Table(
 
 @attrs.frozen
 class Schema:
-    """The tables of a component. ``migrations[n]`` makes version n + 2 of version n + 1."""
+    """The tables of a component. ``migrations[n]`` turns version n + 1 into version n + 2."""
 
     component: str
     tables: MetaData
@@ -67,16 +62,16 @@ class Schema:
 
     @property
     def version(self) -> int:
-        """The version that `tables` is."""
+        """The version of `tables`."""
         return len(self.migrations) + 1
 
 
 class Database:
     """An engine, a connection that alone writes, and another that reads, each in a thread.
 
-    ``error`` is what is raised for all that the database or its driver raises. ``on_connect`` is
-    run on each connection that is to write, for instance to take a lock that lives with it;
-    ``on_close`` when all connections are closed, in another thread.
+    An ``error`` is raised in place of everything that the database or its driver raises.
+    ``on_connect`` runs on each new connection of the writer, for instance to take a lock that lives
+    with it. ``on_close`` runs in another thread, when all connections are closed.
     """
 
     def __init__(
@@ -87,28 +82,27 @@ class Database:
         error: type[VoucherError],
         on_connect: Callable[[Connection], None] = lambda _: None,
         on_close: Callable[[], None] = lambda: None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        monotonic: Callable[[], float],
+        runtime: Runtime,
         patience_s: float = _PATIENCE_S,
     ) -> None:
         self._schema = schema
         self._error = error
         self._on_connect = on_connect
         self._on_close = on_close
+        self.runtime = runtime
+        self._patience_s = patience_s
         self._closing: asyncio.Future[None] | None = None
         self._process = os.getpid()
-        self._sleep = sleep
-        self._monotonic = monotonic
-        self._patience_s = patience_s
+        self._url = url
         self.is_sqlite = is_sqlite(url)
         self._writer: Connection | None = None
         self._writing = ThreadPoolExecutor(1, "rm-voucher writer")
         self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
-        self._engine = make_engine(url)
-        self._reading = self._engine
-        if not self.is_sqlite:  # where each statement would see what was committed before it
-            self._reading = self._engine.execution_options(isolation_level="REPEATABLE READ")
-        self._turn = asyncio.Lock()  # of a transaction, where there is one writer
+        self.engine = make_engine(url)
+        self._reading = self.engine
+        if not self.is_sqlite:  # by default, each statement would see a state of its own
+            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
+        self._transaction_lock = asyncio.Lock()  # for SQLite, which has one writer
         self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
         self._transacting = [
             ThreadPoolExecutor(1, "rm-voucher transaction")
@@ -119,7 +113,13 @@ class Database:
         self._transactions: set[Transaction] = set()
 
     async def open(self) -> None:
-        """Connect, and make the tables or bring them up to date."""
+        """Connect, and make the file and its tables, or bring the tables up to date."""
+        if self.is_sqlite:
+            file = database_file(self._url)
+            try:
+                create_file(file)  # it holds codes: for its owner alone
+            except OSError as exc:
+                raise self._error(f"{file} can't be used: {exc.strerror}.") from None
         await self.write(self._migrate)
 
     async def open_read_only(self) -> None:
@@ -127,7 +127,7 @@ class Database:
         await self.read(self._check_version)
 
     async def close(self) -> None:
-        """Wait for what is going on, and close all connections. It may be called again.
+        """Wait for the work that runs, and close all connections. It may be called again.
 
         Cancelling this does not stop it: it goes on in its thread.
         """
@@ -136,19 +136,20 @@ class Database:
         await asyncio.shield(self._closing)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
-        """Run ``work`` in a transaction that sees one state and writes nothing.
+        """Run ``work``, in another thread, in a transaction that sees one state and writes nothing.
 
-        It runs in another thread, and so must what it uses.
+        ``work`` must be safe to run in that thread.
         """
         return await self._patiently(self._reader, lambda: self._read(work))
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, in another thread, in a transaction; return when it is durable.
 
-        When the connection is lost, it is run again, even if it had been committed. Cancelling
+        When the connection is lost, ``work`` runs again, even if it had been committed. Cancelling
         this does not take it back.
         """
-        async with self._turn if self._turn.locked() else contextlib.nullcontext():
+        lock = self._transaction_lock
+        async with lock if lock.locked() else contextlib.nullcontext():
             return await self._patiently(self._writing, lambda: self._write(work))
 
     @contextlib.asynccontextmanager
@@ -159,27 +160,27 @@ class Database:
     ) -> AsyncIterator[tuple[Transaction, T]]:
         """Begin a transaction with ``first``; end it with ``last``, unless the block raises.
 
-        Yields the transaction and what ``first`` returned, which ``last`` is given, too. Until
-        ``first`` has run, it is tried again as in `write`; then no more, and the block must be run
-        again by who asks for it. With SQLite nobody else writes meanwhile, so in the block nothing
-        may be awaited that does.
+        Yields the transaction and the result of ``first``; ``last`` gets that result, too. Until
+        ``first`` has run, it is tried again as in `write`. After that nothing is tried again: the
+        caller must run the block again. With SQLite nobody else writes meanwhile, so the block must
+        await nothing that writes by other ways.
         """
-        async with self._turn if self.is_sqlite else contextlib.nullcontext():
+        async with self._transaction_lock if self.is_sqlite else contextlib.nullcontext():
             thread = await self._free.get()
-            transaction = Transaction(self._engine, thread, self._error)
+            transaction = Transaction(self.engine, thread, self._error)
             self._transactions.add(transaction)
             try:
-                if self.is_sqlite:
-                    await self._patiently(self._writing, lambda: None)  # what is written meanwhile
+                if self.is_sqlite:  # behind what the writer is writing
+                    await self._patiently(self._writing, lambda: None)
                 found = await self._patiently(thread, lambda: transaction.begin(first))
                 yield transaction, found
                 await transaction.commit(lambda connection: last(connection, found))
             except BaseException as exc:
-                try:  # after what runs there; nobody else is to wait for that
+                try:  # behind the step that may run in the thread; nobody else waits for it
                     ending = asyncio.wrap_future(thread.submit(transaction.roll_back))
                     ending.add_done_callback(lambda _: self._free.put_nowait(thread))
                     self._transactions.discard(transaction)
-                    if isinstance(exc, Exception):  # else a step may be going on, perhaps for long
+                    if isinstance(exc, Exception):  # when cancelled, a step may run for long
                         await asyncio.shield(ending)
                 except RuntimeError:  # closed: then `_shut` rolls it back
                     self._free.put_nowait(thread)
@@ -193,7 +194,7 @@ class Database:
         self._drop_writer()
         for transaction in list(self._transactions):
             transaction.roll_back()
-        self._engine.dispose()
+        self.engine.dispose()
         self._on_close()
 
     def _read(self, work: Callable[[Connection], T]) -> T:
@@ -207,13 +208,13 @@ class Database:
             with self._writer.begin():
                 return work(self._writer)
         except BaseException as exc:
-            # What lives with the connection, say a lock, must not end with each refused row.
-            if is_useless(exc):
+            # A lock that lives with the connection must not end with each refused row.
+            if must_invalidate(exc):
                 self._drop_writer()
             raise
 
     def _connect_writer(self) -> Connection:
-        writer = self._engine.execution_options(writes=True).connect()
+        writer = self.engine.execution_options(writes=True).connect()
         try:
             with writer.begin():
                 self._on_connect(writer)
@@ -223,31 +224,32 @@ class Database:
         return writer
 
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
-        deadline = self._monotonic() + self._patience_s
+        """Run ``attempt`` in the thread, again and again while its error may pass."""
+        deadline = self.runtime.monotonic() + self._patience_s
         wait_s = 0.05
         may_collide = True
         while True:
             if self._closing is not None:
                 raise self._error("The database is closed.")
-            if self._process != os.getpid():  # where it would wait for a thread that is not there
+            if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
             try:
                 return await asyncio.get_running_loop().run_in_executor(thread, attempt)
             except (SQLAlchemyError, OSError) as exc:
-                is_passing = passes(exc)
+                may_pass = is_transient(exc)
                 collides = may_collide and isinstance(exc, IntegrityError)
-                error = self._error(sentence(exc))
+                error = self._error(safe_message(exc))
                 kind = type(exc).__name__
-            # From here on, nothing is raised in the context of what holds parameters.
-            if collides:  # Another process added the row after we looked; now it is to be seen.
+            # Raised outside the handler: the driver's error, which holds parameters, is no context.
+            if collides:  # another process added the row after we looked; now we see it
                 may_collide = False
                 continue
-            if not is_passing:
+            if not may_pass:
                 raise error
-            if self._monotonic() + wait_s > deadline:
+            if self.runtime.monotonic() + wait_s > deadline:
                 raise error from UnavailableError(kind)
             _log.warning("the database can't be used (%s): tried again", kind)
-            await self._sleep(wait_s)
+            await self.runtime.sleep(wait_s)
             wait_s = min(2 * wait_s, 2.0)
 
     def _drop_writer(self) -> None:

@@ -1,4 +1,4 @@
-"""The engines that `storage` works on, and what the errors of their drivers mean.
+"""The engines of SQLite and PostgreSQL, and the meaning of their drivers' errors.
 
 Needs the extra ``sql`` (SQLite) or ``postgres``.
 """
@@ -19,15 +19,15 @@ from rm_voucher.exceptions import ConfigurationError
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _BUSY_S = 5.0
-_IDLE = 0  # of psycopg's `TransactionStatus`
-# Of SQLSTATE: connection lost, and shutdown.
-_LOST = ("08", "57P")
-# The server may only read, as one that was the primary: another connection may reach the new one.
+_IDLE = 0  # psycopg's `TransactionStatus`
+# The SQLSTATEs of a lost connection and of a shutdown.
+_DISCONNECTED = ("08", "57P")
+# The server may only read, as a former primary: another connection may reach the new one.
 _READ_ONLY = "25006"
 # Serialization failure and deadlock, too many connections, and a lock that is held for long.
-_PASSING = ("40", "53300", "55P03")
-# Of the server's refusals to connect, which come without SQLSTATE.
-_PASSING_REFUSALS = (
+_TRANSIENT = ("40", "53300", "55P03")
+# In the server's refusals to connect, which come without SQLSTATE.
+_TRANSIENT_REFUSALS = (
     "too many",
     "remaining connection slots",
     "starting up",
@@ -52,6 +52,16 @@ def parse_url(url: str) -> URL:
     return parsed.set(drivername=driver)
 
 
+def is_sqlite(url: URL) -> bool:
+    """Return whether a database is an SQLite file."""
+    return url.get_backend_name() == "sqlite"
+
+
+def database_file(url: URL) -> Path:
+    """Return the file of an SQLite database."""
+    return Path(url.database or "")
+
+
 def create_file(path: Path) -> None:
     """Create the file of an SQLite database, for its owner alone, if it is not there.
 
@@ -60,27 +70,24 @@ def create_file(path: Path) -> None:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
-def is_sqlite(url: URL) -> bool:
-    """Return whether a database is an SQLite file."""
-    return url.get_backend_name() == "sqlite"
-
-
 def make_engine(url: URL) -> Engine:
-    """Return an engine; its transactions are durable, and nothing waits without an end."""
+    """Return an engine. Its transactions are durable, and each wait in it ends."""
     return _sqlite(url) if is_sqlite(url) else _postgresql(url)
 
 
 def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
-    """Return an engine whose logs hold no codes, however much of SQLAlchemy's is logged."""
+    """Return an engine whose logs hold no codes, at whatever level SQLAlchemy logs."""
     engine = create_engine(
         url, connect_args=connect_args, hide_parameters=True, logging_name="rm_voucher"
     )
-    logging.getLogger("sqlalchemy.engine.Engine.rm_voucher").addFilter(_is_no_row)
+    # At DEBUG, rows are logged, and no option hides those.
+    logger = logging.getLogger("sqlalchemy.engine.Engine.rm_voucher")
+    logger.addFilter(_is_above_debug)
     return engine
 
 
-def _is_no_row(record: logging.LogRecord) -> bool:
-    return record.levelno > logging.DEBUG  # at which rows are logged; nothing hides those
+def _is_above_debug(record: logging.LogRecord) -> bool:
+    return record.levelno > logging.DEBUG
 
 
 def _sqlite(url: URL) -> Engine:
@@ -88,7 +95,7 @@ def _sqlite(url: URL) -> Engine:
 
     @event.listens_for(engine, "connect")
     def set_up(connection: Any, _: object) -> None:
-        connection.isolation_level = None  # transactions begin below, not in the driver
+        connection.isolation_level = None  # `begin` below begins transactions, not the driver
         try:
             for pragma in ("journal_mode=WAL", "synchronous=FULL"):
                 connection.execute(f"PRAGMA {pragma}").close()
@@ -105,8 +112,8 @@ def _sqlite(url: URL) -> Engine:
 
 
 def _postgresql(url: URL) -> Engine:
-    # A host that vanishes must let go of its locks, and so must a worker that stands still. A plan
-    # that was made while a table was empty reads all of it ever after.
+    # A host that vanishes must let go of its locks, and so must a worker that stands still.
+    # PostgreSQL must not keep a plan: one made for an empty table reads the whole table ever after.
     settings = {
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",
@@ -116,7 +123,7 @@ def _postgresql(url: URL) -> Engine:
         "plan_cache_mode": "force_custom_plan",
     }
     options = [str(url.query.get("options", "")), *(f"-c {n}={v}" for n, v in settings.items())]
-    # A thread that waits for a server that vanished can't be cancelled, and the process not ended.
+    # A thread that waits for a vanished server can't be cancelled, and its process can't end.
     ours = {
         "connect_timeout": "10",
         "keepalives_idle": "30",
@@ -136,56 +143,60 @@ def has_begun(connection: Connection) -> bool:
     return int(driven.info.transaction_status) != _IDLE
 
 
-def passes(error: Exception) -> bool:
+def is_transient(error: Exception) -> bool:
     """Return whether another try may succeed."""
     if isinstance(error, OSError):
         return isinstance(error, ConnectionError | TimeoutError)
     if not isinstance(error, DBAPIError):
         return False
     return (
-        is_lost(error)
-        or _sqlstate(error).startswith(_PASSING)
+        is_disconnect(error)
+        or _sqlstate(error).startswith(_TRANSIENT)
         or "database is locked" in str(error.orig)
-        or (_is_refusal(error) and _refusal_passes(str(error.orig)))
+        or (_is_refusal(error) and _is_transient_refusal(str(error.orig)))
+    )
+
+
+def is_disconnect(error: BaseException) -> bool:
+    """Return whether the connection is lost."""
+    if isinstance(error, OSError):
+        return True
+    return isinstance(error, DBAPIError) and (
+        error.connection_invalidated or _sqlstate(error).startswith(_DISCONNECTED)
+    )
+
+
+def must_invalidate(error: BaseException) -> bool:
+    """Return whether the connection is lost, or can no longer write."""
+    return is_disconnect(error) or (
+        isinstance(error, DBAPIError) and _sqlstate(error) == _READ_ONLY
     )
 
 
 def _is_refusal(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL could not be connected to."""
-    # Which comes without SQLSTATE, even where the server gave one.
+    """Return whether PostgreSQL refused the connection.
+
+    Such an error has no SQLSTATE, not even where the server gave one.
+    """
     return error.statement is None and getattr(error.orig, "sqlstate", "") is None
 
 
-def _refusal_passes(text: str) -> bool:
-    """Return whether nobody answered, or somebody who is busy. A wrong password stays wrong."""
-    return "FATAL:" not in text or any(reason in text for reason in _PASSING_REFUSALS)
-
-
-def is_lost(error: BaseException) -> bool:
-    """Return whether the connection went with it."""
-    if isinstance(error, OSError):
-        return True
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or _sqlstate(error).startswith(_LOST)
-    )
-
-
-def is_useless(error: BaseException) -> bool:
-    """Return whether the connection went with it, or is no longer one that can write."""
-    return is_lost(error) or (isinstance(error, DBAPIError) and _sqlstate(error) == _READ_ONLY)
+def _is_transient_refusal(text: str) -> bool:
+    """Return whether no server answered, or a busy one. A wrong password stays wrong."""
+    return "FATAL:" not in text or any(reason in text for reason in _TRANSIENT_REFUSALS)
 
 
 def _sqlstate(error: DBAPIError) -> str:
     return str(getattr(error.orig, "sqlstate", None) or "")
 
 
-def sentence(error: Exception) -> str:
-    """Return what to tell a person of an error: its text without statements and values."""
+def safe_message(error: Exception) -> str:
+    """Return a sentence for a person: the error's text without statements and values."""
     return f"The database can't be used: {_reason(error)}."
 
 
 def _reason(error: Exception) -> str:
-    """Return why, without what holds codes: the statement, its parameters, PostgreSQL's details."""
+    """Return the reason without what holds codes: statement, parameters, PostgreSQL's details."""
     if isinstance(error, OSError):
         return str(error)
     cause = error.orig if isinstance(error, DBAPIError) else None
@@ -195,8 +206,3 @@ def _reason(error: Exception) -> str:
         return str(cause).partition("\n")[0]
     said = getattr(getattr(cause, "diag", None), "message_primary", None)
     return str(said or type(cause or error).__name__)
-
-
-def database_file(url: URL) -> Path:
-    """Return the file of an SQLite database."""
-    return Path(url.database or "")

@@ -1,4 +1,4 @@
-"""Committing what many tasks want to write in few transactions. It knows no database."""
+"""Commits the writes of many tasks in few transactions. It knows no database."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ R = TypeVar("R")
 
 _MAX_OPERATIONS = 512
 _LINGER_S = 0.002
-_MANY = 32  # operations that are worth a transaction without waiting for more
+_MANY = 32  # so many operations are worth a transaction, without waiting for more
 
 
 class UnavailableError(Exception):
-    """The cause of an error that no operation is to blame for: the database was out of reach."""
+    """The cause of an error that is no operation's fault: the database was out of reach."""
 
 
 class GroupCommit(Generic[O, R]):
-    """Commits what many tasks want to write in few transactions.
+    """Commits the writes of many tasks in few transactions.
 
     ``commit`` takes operations and returns their results when they are durable. If it fails for
-    several, each is tried alone, so that one bad operation fails alone; but not if the database
-    was out of reach, which would be waited for again and again. Where operations come in quickly,
-    a transaction waits a moment for more.
+    several, each is tried alone, so that one bad operation fails alone. If the database was out of
+    reach, all fail together: to wait for it once is enough. Where operations come in quickly, a
+    transaction waits a moment for more.
     """
 
     def __init__(self, commit: Callable[[Sequence[O]], Awaitable[Sequence[R]]]) -> None:
@@ -37,9 +37,9 @@ class GroupCommit(Generic[O, R]):
     async def run(self, operation: O) -> R:
         """Return the operation's result when it is durable.
 
-        Cancelling this does not take the operation back. Is itself cancelled when the writer was,
-        as at the end of a loop. Raises `RuntimeError` in another loop than the writer's, where it
-        would wait for ever.
+        Cancelling this does not take the operation back. It is cancelled itself when the writer
+        was, as at the end of a loop. Raises `RuntimeError` in another loop than the writer's, where
+        it would wait for ever.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._task.get_loop():
@@ -52,7 +52,7 @@ class GroupCommit(Generic[O, R]):
         return await future
 
     async def close(self) -> None:
-        """Commit what waits, and end."""
+        """Commit the waiting operations, and end."""
         self._closing = True
         self._wake.set()
         await self._task
@@ -78,7 +78,7 @@ class GroupCommit(Generic[O, R]):
     async def _commit_group(self, group: list[tuple[O, asyncio.Future[R]]]) -> None:
         try:
             results = await self._commit([operation for operation, _ in group])
-        except Exception as exc:  # noqa: BLE001 - whoever asked gets it
+        except Exception as exc:  # noqa: BLE001 - the waiting tasks get it
             if len(group) > 1 and not isinstance(exc.__cause__, UnavailableError):
                 for one in group:
                     await self._commit_group([one])

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Executable, RootTransaction, Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from rm_voucher.database.engine import has_begun, is_useless, sentence
+from rm_voucher.database.engine import has_begun, must_invalidate, safe_message
 from rm_voucher.exceptions import VoucherError
 
 T = TypeVar("T")
@@ -20,7 +20,7 @@ T = TypeVar("T")
 class Transaction:
     """A transaction that a coroutine makes step by step; each step runs in another thread.
 
-    Do one step after the other. It is committed by whoever gave it, and by nobody else.
+    Do one step after the other. Whoever gave it commits it, and nobody else.
     """
 
     def __init__(
@@ -38,9 +38,9 @@ class Transaction:
         statement: Executable,
         parameters: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
     ) -> Sequence[Row[Any]]:
-        """Execute a statement of SQLAlchemy's; return its rows, none if it returns none.
+        """Execute a statement of SQLAlchemy's, and return the rows that it returns, if any.
 
-        Raises what SQLAlchemy raises.
+        Raises SQLAlchemy's errors.
         """
 
         def work(connection: Connection) -> Sequence[Row[Any]]:
@@ -60,25 +60,25 @@ class Transaction:
             self._root = self._connection.begin()
             return first(self._connection)
         except BaseException as exc:
-            self.roll_back(is_useless=is_useless(exc))
+            self.roll_back(invalidate=must_invalidate(exc))
             raise
 
     async def commit(self, last: Callable[[Connection], None]) -> None:
-        """Run the last step, and commit; unknown is whether it was, if the connection is lost."""
+        """Run the last step, and commit. If the connection is lost, it may be committed or not."""
         try:
             await self._in_thread(lambda: self._commit(last))
         except (SQLAlchemyError, OSError) as exc:
-            error = self._error(sentence(exc))
+            error = self._error(safe_message(exc))
         else:
             return
         raise error
 
-    def roll_back(self, *, is_useless: bool = False) -> None:
-        """Take it back, in the thread, if it has not ended."""
+    def roll_back(self, *, invalidate: bool = False) -> None:
+        """Roll back, in the thread, if the transaction has not ended."""
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if is_useless:
+        if invalidate:
             discard(connection)
             return
         try:
@@ -96,7 +96,7 @@ class Transaction:
     def _open_connection(self) -> Connection:
         connection, root = self._connection, self._root
         if connection is not None and root is not None and root.is_active:
-            # What had begun and is no more was ended in SQL, of which SQLAlchemy knows nothing.
+            # One that had begun and is in progress no more was ended in SQL, unseen by SQLAlchemy.
             had_begun, self._has_begun = self._has_begun, has_begun(connection)
             if self._has_begun or not had_begun:
                 return connection

@@ -1,6 +1,6 @@
-"""The emulator: a voucher server in one object, and the ways into it.
+"""The emulator: a voucher server in one object, and a client's ways into it in this process.
 
-The same engine answers in this process and behind the HTTP server.
+It knows no HTTP server: `rm_voucher.emulator.server` serves it.
 """
 
 from __future__ import annotations
@@ -10,32 +10,29 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
 from random import Random
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import Any, Unpack
 
 from rm_voucher.converters import structure
+from rm_voucher.emulator.authenticator import Authenticator
 from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.engine import Engine
 from rm_voucher.emulator.faults import Fault, FaultPlan, RateLimit
-from rm_voucher.emulator.gate import Gate
-from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.records import Batch, Member, Record
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.routes import OPERATIONS, Routes
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import BatchOptions
-from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
 from rm_voucher.transport.base import Request, Response, Transport
-
-if TYPE_CHECKING:
-    from rm_voucher.emulator.server import Server
 
 _URL = "https://emulator.invalid"
 
@@ -43,23 +40,24 @@ _URL = "https://emulator.invalid"
 class Emulator:
     """A voucher server with one merchant, for tests and for development without an account.
 
-    Make one, give its `client` to the code under test, look at its state afterwards; or `serve`
-    it. Without ``credentials`` and ``public_key`` it makes a pair of its own, in `credentials`.
+    Make one, give its `client` to the code under test, and look at its state afterwards. For HTTP
+    see `rm_voucher.emulator.server.serve`. Without ``credentials`` and ``public_key`` it makes a
+    key pair, in `credentials`.
 
     Args:
-        seed: the same one gives the same codes and, to a plan without a seed, the same faults;
-            tokens and keys are always random.
-        credentials: the client's, by default new ones.
-        client_id, client_secret: the client's, where only its public key is given.
+        seed: equal seeds give equal codes and, if the plan has no seed, equal faults; tokens and
+            keys are always random.
+        credentials: the client's credentials, by default new ones.
+        client_id, client_secret: for a client of which only the public key is given.
         public_key: PEM of a client whose private key the emulator never sees.
         batches: quantities by key, made at the start and again at each `reset`.
-        merchant_pin: what reinstating takes.
-        token_lifetime_s: how long an access token is good; a refresh token ten times as long.
-        guesses: what RM does not document.
-        relax: the rules that are not kept.
-        faults: which requests meet which faults, none by default.
+        merchant_pin: the PIN for reinstating.
+        token_lifetime_s: the life of an access token; a refresh token lives ten times as long.
+        guesses: the answers to what RM does not document.
+        disabled_checks: the checks that are not made.
+        faults: the plan of faults, none by default.
         rate_limit: requests a second that are not throttled, None for any number.
-        callback_url: where callbacks go, None for nowhere; `Callbacks` says when and how.
+        callback_url: the target of callbacks, None for none; `Callbacks` says when and how.
         callback_key: PEM of the key that signs callbacks, by default a new one;
             `Callbacks.public_key_pem` is its other half.
         clock: unix seconds. `advance` sets the emulator ahead of it.
@@ -80,7 +78,7 @@ class Emulator:
         merchant_pin: str = "123456",
         token_lifetime_s: int = 2_591_999,
         guesses: Guesses | None = None,
-        relax: Collection[Rule] = (),
+        disabled_checks: Collection[Check | str] = (),
         faults: FaultPlan | None = None,
         rate_limit: float | None = None,
         callback_url: str | None = None,
@@ -88,7 +86,7 @@ class Emulator:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.environment = Environment.at(_URL)
-        """Where a client in this process finds it; over HTTP see `serve`."""
+        """The URLs for a client in this process; over HTTP it is `Server.environment`."""
         if "" in (client_id, client_secret):
             raise ConfigurationError("client_id and client_secret are not empty.")
         client_id = client_id or f"emulator-{secrets.token_hex(6)}"
@@ -99,32 +97,33 @@ class Emulator:
         if credentials is not None:
             client_id, client_secret = credentials.client_id, credentials.client_secret
         self.credentials = credentials
-        """What a client needs, or None when only a public key was given."""
+        """The client's credentials, or None when only a public key was given."""
         self.client_id = client_id
         self.client_secret = client_secret
         self.guesses = guesses or Guesses()
-        self._relaxed = frozenset(Rule(rule) for rule in relax)
-        self._clock = clock
+        self._disabled = frozenset(Check(check) for check in disabled_checks)
+        self.runtime = Runtime(clock=clock)
+        """What its clients get: its clock, as it is before `advance`, and real waits."""
         self._seed = seed
         self._batches = dict(batches or {})
         self._pin = merchant_pin
-        self.timeline = Timeline(clock)
+        self.virtual_clock = VirtualClock(clock)
         self.callbacks = Callbacks(
-            self.timeline,
+            self.virtual_clock,
             self.guesses,
             wire_clock=clock,
             url=callback_url,
             private_key=callback_key,
         )
         """The deliveries to the merchant."""
-        self.gate = Gate(
+        self.authenticator = Authenticator(
             client_id=client_id,
             client_secret=client_secret,
             verifier=RsaVerifier.from_pem(public_key),
             token_lifetime_s=token_lifetime_s,
             guesses=self.guesses,
-            relaxed=self._relaxed,
-            clock=self.timeline.now,
+            disabled=self._disabled,
+            clock=self.virtual_clock.now,
             wire_clock=clock,
         )
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
@@ -133,43 +132,43 @@ class Emulator:
     def reset(self) -> None:
         """Begin anew, as it was made: batches, faults, rate limit, callback URL, the clock's time.
 
-        What was counted, and what was under way, is forgotten. Tokens stay good, so that clients
+        Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
         need not be told.
         """
-        self.timeline.reset()
+        self.virtual_clock.reset()
         self.callbacks.reset()
         self._state = VoucherState(
-            clock=self.timeline.now,
+            clock=self.virtual_clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing
             qr_base=f"{_URL}/qr/1",
             guesses=self.guesses,
             on_change=self._changed,
         )
         self._engine = Engine(
-            timeline=self.timeline,
-            gate=self.gate,
-            routes=Routes(self._state, self.guesses, self._relaxed, pin=self._pin),
-            relaxed=self._relaxed,
+            clock=self.virtual_clock,
+            authenticator=self.authenticator,
+            routes=Routes(self._state, self.guesses, self._disabled, pin=self._pin),
+            disabled=self._disabled,
             seed=secrets.randbits(32) if self._seed is None else self._seed,
         )
         self.faults, self.rate_limit, self.callbacks.url = self._as_given
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
-        self.timeline.changed()  # a listener that a window closed opens again
+        self.virtual_clock.notify()  # a listener that a window closed opens again
 
     # Setting up, and looking on.
 
     @property
     def state(self) -> VoucherState:
-        """All vouchers, with what fell due until now."""
-        self.timeline.run_due()
+        """All batches and vouchers, after all work that is due was done."""
+        self.virtual_clock.run_due()
         return self._state
 
     def add_batch(
         self, label: str, *, quantity: int | None = None, **options: Unpack[BatchOptions]
     ) -> VoucherBatch:
         """Make a batch; see `Stock.add_batch` for the options. Raises `ValueError`."""
-        with self.timeline.lock:
+        with self.virtual_clock.lock:
             batch = self._state.stock.add_batch(label, quantity=quantity, **options)
             return self._model(batch)
 
@@ -187,35 +186,35 @@ class Emulator:
         return structure(state.wire(state.get(code)), Voucher)
 
     def issued(self, batch_key: str) -> Sequence[str]:
-        """Return the codes that left a batch's stock, in the order of its listing."""
+        """Return the codes that left a batch's stock, in the order of the batch's listing."""
         return self.state.issued(batch_key)
 
     def revoke_tokens(self) -> None:
         """Stop accepting every access token handed out so far. Refresh tokens live on."""
-        self.gate.revoke()
+        self.authenticator.revoke()
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
-        self.timeline.advance(seconds)
+        self.virtual_clock.advance(seconds)
 
     @property
     def requests(self) -> Counter[str]:
-        """How many requests each operation had, faults included."""
+        """The number of requests of each operation, faults included."""
         return self._engine.requests
 
     @property
     def undelivered(self) -> list[str]:
-        """The codes that were issued by a request whose answer a fault withheld or spoilt."""
-        self.timeline.run_due()
+        """The codes that were issued and whose answer a fault withheld or spoilt."""
+        self.virtual_clock.run_due()
         return self._engine.undelivered
 
     # Faults.
 
     @property
     def faults(self) -> FaultPlan:
-        """The plan of faults. A new one begins when it is set, with its seed and windows.
+        """The plan of faults. A new plan begins when it is set: its windows, and its seed.
 
-        Setting one raises `ValueError` for an operation that does not exist.
+        Setting it raises `ValueError` for an operation that does not exist.
         """
         return self._engine.faults.plan
 
@@ -223,12 +222,12 @@ class Emulator:
     def faults(self, plan: FaultPlan) -> None:
         for operation in plan.operations or ():
             _check_operation(operation)
-        self._engine.faults.set(plan, now=self.timeline.now())
-        self.timeline.changed()
+        self._engine.faults.set(plan, now=self.virtual_clock.now())
+        self.virtual_clock.notify()
 
     @property
     def faults_met(self) -> Counter[tuple[str, Fault | str]]:
-        """How often each operation met each fault or, from `fail_next`, error code."""
+        """The number of times that an operation met a fault or, from `fail_next`, an error code."""
         return self._engine.faults.met
 
     def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
@@ -239,7 +238,7 @@ class Emulator:
                 ``reinstate``, ``redeem``, ``member vouchers``, ``member get``, ``member redeem``
                 or ``token``.
             fault: a `Fault`, or an error code of RM's that refuses the request.
-            times: how many requests.
+            times: the number of requests.
 
         Raises `ValueError`.
         """
@@ -253,13 +252,13 @@ class Emulator:
 
     @rate_limit.setter
     def rate_limit(self, per_s: float | None) -> None:
-        now, burst_s = self.timeline.now(), self.guesses.rate_burst_s
+        now, burst_s = self.virtual_clock.now(), self.guesses.rate_burst_s
         self._engine.limit = None if per_s is None else RateLimit(per_s, burst_s=burst_s, now=now)
         self._rate_limit = per_s
 
     def closing_times(self) -> tuple[bool, float | None]:
         """Return whether nothing listens now, and when that changes."""
-        now = self.timeline.now()
+        now = self.virtual_clock.now()
         return self._engine.faults.is_closed(now), self._engine.faults.next_turn(now)
 
     # Ways in.
@@ -268,36 +267,24 @@ class Emulator:
         """Return a client of this emulator, in this process. ``options`` go to `VoucherClient`."""
         if self.credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"clock": self._clock, "transport": self.transport(), **options}
+        options = {"runtime": self.runtime, "transport": self.transport(), **options}
         return VoucherClient(self.credentials, environment=self.environment, **options)
 
     def transport(self) -> Transport:
         """Return a transport to this emulator, in this process; faults are transport errors."""
         return _InProcess(self)
 
-    def serve(
-        self, *, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0
-    ) -> AbstractAsyncContextManager[Server]:
-        """Serve it over HTTP: ``async with emulator.serve() as server: server.url``.
-
-        It listens on loopback unless told otherwise; port 0 takes a free one. ``latency_s`` is
-        added to every request. The control API at ``/_emulator`` answers loopback only.
-        """
-        from rm_voucher.emulator.server import serve
-
-        return serve(self, host=host, port=port, latency_s=latency_s)
-
     def handle(self, request: Request) -> Response:
         """Answer one request. Raises the `TransportError` that a client over HTTP would get.
 
-        What takes its time there takes none here: a time-out is told at once, and an answer that
-        takes longer than the request's time is a time-out.
+        Nothing takes time here: a time-out is raised at once, and so it is for an answer that
+        would take longer than the request's time.
         """
         return self.reply(request).for_client_in_memory(request)
 
     def reply(self, request: Request) -> Reply:
-        """Return what the server does about one request, faults included."""
-        with self.timeline.moment():
+        """Return the server's reaction to one request, faults included."""
+        with self.virtual_clock.frozen():
             return self._engine.reply(request)
 
     def _changed(self, record: Record) -> None:
@@ -320,7 +307,7 @@ class _InProcess(Transport):
         try:
             await asyncio.sleep(0)
         except asyncio.CancelledError:
-            reply.on_loss()  # the work is done, and nobody hears of it
+            reply.on_loss()  # the work is done, and its answer reaches nobody
             raise
         return reply.for_client_in_memory(request)
 

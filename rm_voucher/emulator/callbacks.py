@@ -1,7 +1,7 @@
-"""Callbacks: on a change of a voucher the merchant's URL is told, signed with the server's key.
+"""Callbacks: signed requests to the merchant's URL when a voucher changes.
 
-RM's overview page: up to five times, a minute apart, until the first 200. Which changes, what is
-signed and whether a repeat is signed anew are not documented: see `Guesses`.
+RM's overview page: up to five times, a minute apart, until the first 200. RM does not document
+which changes are told, what is signed, and whether a repeat is signed anew: see `Guesses`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yarl import URL
 
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.keys import new_private_key
-from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import TransportError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.settings import Timeout
@@ -34,7 +34,7 @@ _OK = 200
 
 @attrs.define(eq=False)
 class Delivery:
-    """One event on its way. ``body`` is as it was when the voucher changed."""
+    """One event on its way. ``body`` is the voucher at the time of the change."""
 
     body: bytes = attrs.field(repr=False)
     due: float
@@ -45,14 +45,14 @@ class Delivery:
 class Callbacks:
     """The deliveries to the merchant's URL.
 
-    ``url`` is where they go, None for nowhere, and ``transport`` what carries them, by default
-    HTTP. ``interval_s`` is RM's minute; it can be made shorter. `deliver` makes the attempts that
-    are due on the emulator's clock; a server over HTTP calls it by itself.
+    ``url`` is the target, None for none; ``transport`` carries them, by default over HTTP.
+    ``interval_s`` is RM's minute and can be made shorter. `deliver` makes the attempts that are
+    due on the emulator's clock; a server over HTTP makes them by itself.
     """
 
     def __init__(
         self,
-        timeline: Timeline,
+        clock: VirtualClock,
         guesses: Guesses,
         *,
         wire_clock: Callable[[], float],
@@ -63,7 +63,7 @@ class Callbacks:
         self.interval_s = _INTERVAL_S
         self.transport: Transport | None = None
         self._owned: Transport | None = None
-        self._timeline = timeline
+        self._clock = clock
         self._guesses = guesses
         self._wire_clock = wire_clock
         if private_key is not None:
@@ -72,12 +72,12 @@ class Callbacks:
         self.reset()
 
     def reset(self) -> None:
-        """Forget what is under way, and what was delivered."""
+        """Forget all deliveries and counts."""
         self._waiting: list[tuple[float, int, Delivery]] = []
         self.delivered = 0
-        """How many deliveries ended with a 200."""
+        """The number of deliveries that ended with a 200."""
         self.given_up = 0
-        """How many had no 200 in five attempts."""
+        """The number of deliveries without a 200 in five attempts."""
 
     @functools.cached_property
     def _signer(self) -> RsaSigner:
@@ -90,7 +90,7 @@ class Callbacks:
 
     @property
     def url(self) -> str | None:
-        """Where deliveries go. Setting it raises `ValueError` for what no request can go to."""
+        """The target. Setting it raises `ValueError` for a URL that no request can go to."""
         return self._url
 
     @url.setter
@@ -100,28 +100,28 @@ class Callbacks:
         self._url = url
 
     def wants(self, status: VoucherStatus) -> bool:
-        """Return whether a change to a status is told."""
+        """Return whether a change to a status causes a callback."""
         return self.url is not None and status in self._guesses.callback_statuses
 
     def tell(self, wire: Mapping[str, Any]) -> None:
-        """Begin to deliver a voucher's change."""
+        """Begin to deliver the change of a voucher."""
         body = orjson.dumps({"item": wire, "code": "SUCCESS"})
-        self._wait(Delivery(body, self._timeline.now()))
-        self._timeline.changed()
+        self._wait(Delivery(body, self._clock.now()))
+        self._clock.notify()
 
     def next_due(self) -> float | None:
-        """Return when the next attempt is due."""
+        """Return the time of the next attempt."""
         return self._waiting[0][0] if self._waiting else None
 
     def take_due(self) -> Delivery | None:
         """Return a delivery whose attempt is due now; `attempt` it, or it is lost."""
-        if self._waiting and self._waiting[0][0] <= self._timeline.now():
+        if self._waiting and self._waiting[0][0] <= self._clock.now():
             return heapq.heappop(self._waiting)[2]
         return None
 
     async def deliver(self) -> int:
         """Make all attempts that are due, one after the other; return how many."""
-        self._timeline.run_due()
+        self._clock.run_due()
         made = 0
         while (delivery := self.take_due()) is not None:
             await self.attempt(delivery)
@@ -130,28 +130,28 @@ class Callbacks:
 
     async def attempt(self, delivery: Delivery) -> None:
         """Deliver once. Without a 200 it is due again a minute later, five times in all."""
-        if self.url is None:  # nobody wants it any more
+        if self.url is None:  # it was taken away meanwhile
             return
-        waiting, begun = self._waiting, self._timeline.now()
+        waiting, begun = self._waiting, self._clock.now()
         request = self._request(self.url, delivery)
         delivery.attempts += 1
         try:
             status = (await (self.transport or self._over_http()).send(request)).status
         except TransportError:
             status = 0
-        if self._waiting is not waiting:  # forgotten meanwhile
+        if self._waiting is not waiting:  # `reset` forgot it meanwhile
             return
         if status == _OK:
             self.delivered += 1
         elif delivery.attempts < _ATTEMPTS:
             delivery.due = begun + self.interval_s
             self._wait(delivery)
-            self._timeline.changed()
+            self._clock.notify()
         else:
             self.given_up += 1
 
     async def aclose(self) -> None:
-        """Close the connections that it made."""
+        """Close its own connections."""
         owned, self._owned = self._owned, None
         if owned is not None:
             await owned.aclose()

@@ -1,4 +1,4 @@
-"""The control API: what a test in any language does to the emulator, as JSON over HTTP.
+"""The control API: tests in any language steer the emulator with JSON over HTTP.
 
 Only for loopback, and not for a browser's pages: see `refuses`. It is no part of RM's API.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Set as AbstractSet
+from typing import Any
 from urllib.parse import unquote
 
 import attrs
 import orjson
 
 from rm_voucher.converters import structure
+from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.faults import FaultPlan, Window
 from rm_voucher.emulator.records import Batch
 from rm_voucher.emulator.state import VoucherState
@@ -23,11 +25,8 @@ from rm_voucher.models import Expiry, VoucherType
 from rm_voucher.settings import is_loopback
 from rm_voucher.transport.base import Response
 
-if TYPE_CHECKING:
-    from rm_voucher.emulator.app import Emulator
-
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-"""What a Host header is: a name or an address, and a port."""
+"""The form of a Host header: a name or an address, and a port."""
 PREFIX = "/_emulator"
 _BATCH_FIELDS = {
     "amount_sen": int,
@@ -42,10 +41,10 @@ _BATCH_FIELDS = {
     "type": str,
 }
 _PLAN_FIELDS = {
-    "drip_s": float,
-    "hold_s": float,
+    "slow_body_s": float,
+    "stall_s": float,
     "kinds": list,
-    "lag_s": float,
+    "listing_delay_s": float,
     "late_s": float,
     "operations": list,
     "rate": float,
@@ -62,10 +61,10 @@ _JSON_WORDS = {dict: "an object", float: "a number", int: "a whole number", list
 
 
 def refuses(*, peer: str | None, host: str, origin: str | None) -> str | None:
-    """Return why a request may not use the control API, or None.
+    """Return the reason to refuse a request to the control API, or None.
 
-    The peer must be on loopback; the Host header must be a name of it, or another site's name
-    could be made to lead here; and what a page of another origin sends is refused.
+    The peer must be on loopback. The Host header must be a name of loopback, because another
+    site's name could be made to lead here. A request of another site's page is refused.
     """
     if not is_loopback(peer or ""):
         return "the control API answers this machine only"
@@ -103,14 +102,14 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
 
 @attrs.frozen
 class _Action:
-    """What is done with a body's fields."""
+    """A function of a body's fields, and the fields with their types."""
 
     do: Callable[[dict[str, Any]], object]
     fields: Mapping[str, type] = attrs.field(factory=dict)
 
 
 def _actions(emulator: Emulator, path: list[str]) -> Mapping[str, _Action]:
-    """Return what each method does at a path."""
+    """Return the action of each method at a path."""
     state = emulator.state
     match path:
         case ["batches"]:
@@ -187,15 +186,13 @@ def _redeem(state: VoucherState, code: str, given: dict[str, Any]) -> object:
 def _add_member(state: VoucherState, given: dict[str, Any]) -> object:
     if not (given.get("country_code") and given.get("phone_number")):
         raise ValueError("a member has country_code and phone_number")
-    member = state.add_member(
-        given["country_code"], given["phone_number"], name=given.get("name", "")
-    )
+    member = state.add_member(**given)
     return {"country_code": member.country_code, "phone_number": member.phone_number}
 
 
 def _advance(emulator: Emulator, given: dict[str, Any]) -> object:
     emulator.advance(given.get("advance_s", 0.0))
-    return {"now": emulator.timeline.now()}
+    return {"now": emulator.virtual_clock.now()}
 
 
 def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
@@ -208,17 +205,13 @@ def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
 
 
 def _fail_next(emulator: Emulator, given: dict[str, Any]) -> object:
-    missing = {"operation", "fault"} - given.keys()
-    if missing:
-        raise ValueError(f"a failure has {', '.join(sorted(missing))}")
+    _require(given, {"fault", "operation"}, "a failure")
     emulator.fail_next(**given)
     return {}
 
 
 def _window(given: dict[str, Any]) -> Window:
-    missing = _WINDOW_FIELDS.keys() - given.keys()
-    if missing:
-        raise ValueError(f"a window has {', '.join(sorted(missing))}")
+    _require(given, _WINDOW_FIELDS.keys(), "a window")
     return Window(**given)
 
 
@@ -269,7 +262,7 @@ def _reset(emulator: Emulator) -> object:
 
 
 def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return the fields, each of its type. Raises `ValueError` that names what is not."""
+    """Return the fields. Raises `ValueError` with the name of a field that is not of its type."""
     unknown = wire.keys() - fields.keys()
     if unknown:
         raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
@@ -280,6 +273,13 @@ def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]
     return dict(wire)
 
 
+def _require(given: Mapping[str, Any], names: AbstractSet[str], what: str) -> None:
+    """Raise `ValueError` with the names of the fields that are missing."""
+    missing = names - given.keys()
+    if missing:
+        raise ValueError(f"{what} has {', '.join(sorted(missing))}")
+
+
 def _json(status: int, wire: object) -> Response:
     return Response(
         status=status, headers={"content-type": "application/json"}, body=orjson.dumps(wire)
@@ -287,5 +287,5 @@ def _json(status: int, wire: object) -> Response:
 
 
 def problem_response(status: int, sentence: str) -> Response:
-    """Return what the control API says to a mistake."""
+    """Return the control API's answer to a mistake."""
     return _json(status, {"error": sentence})

@@ -1,4 +1,4 @@
-"""The engine: a request in, a `Reply` out. Faults, access, routes and the work, in this order."""
+"""The engine: a request in, a `Reply` out. Route and fault first, then checks, then the work."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from urllib.parse import unquote
 import attrs
 import orjson
 
+from rm_voucher.emulator.authenticator import Authenticator, bearer_of
 from rm_voucher.emulator.faults import Fault, Faults, RateLimit
-from rm_voucher.emulator.gate import Gate, bearer_of
-from rm_voucher.emulator.guesses import Rule
+from rm_voucher.emulator.guesses import Check
 from rm_voucher.emulator.reply import Ending, Reply, gateway_page, refusal, spoilt, throttled
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
-from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.signing.signature import canonical_json, is_too_deep
 from rm_voucher.transport.base import Request, Response
 
 
 class Engine:
-    """Answers requests, and keeps the books of them."""
+    """Answers requests, and counts them."""
 
     def __init__(
         self,
         *,
-        timeline: Timeline,
-        gate: Gate,
+        clock: VirtualClock,
+        authenticator: Authenticator,
         routes: Routes,
-        relaxed: Collection[Rule],
+        disabled: Collection[Check],
         seed: int,
     ) -> None:
         self.faults = Faults(seed=seed)
         self.limit: RateLimit | None = None
         self.requests: Counter[str] = Counter()
         self.undelivered: list[str] = []
-        self._timeline = timeline
-        self._gate = gate
+        self._clock = clock
+        self._authenticator = authenticator
         self._routes = routes
-        self._relaxed = relaxed
+        self._disabled = disabled
 
     def reply(self, request: Request) -> Reply:
-        """Return what the server does about one request, faults included.
+        """Return the server's reaction to one request, faults included.
 
-        What fell due before has happened: see `Timeline.moment`.
+        Call it in `VirtualClock.frozen`, so that all work that is due was done before.
         """
-        now = self._timeline.now()
+        now = self._clock.now()
         if self.faults.is_closed(now):
-            # Over HTTP nobody hears of such a request, so it is in no book.
+            # Over HTTP such a request reaches nobody, so it is not counted.
             return Reply(ending=Ending.NOT_CONNECTED)
         try:
-            route = self._routes.find(_path(request, self._relaxed))
+            route = self._routes.find(_path(request, self._disabled))
         except RefusedError as exc:
             return Reply(refusal(exc), refused=exc)
         self.requests[route.operation] += 1
         fault = self.faults.draw(route.operation, now)
-        if fault is None or fault is Fault.LISTING_LAG:
+        if fault is None or fault is Fault.LISTING_DELAY:
             if self.limit is not None and not self.limit.takes(now):
                 return Reply(throttled(retry_after_s=None, has_body=True))
-            lag_s = 0.0 if fault is None else self.faults.plan.lag_s
-            return self._do(request, route, lag_s=lag_s)
+            delay_s = 0.0 if fault is None else self.faults.plan.listing_delay_s
+            return self._do(request, route, delay_s=delay_s)
         return attrs.evolve(self._fail(request, route, fault), fault=fault)
 
     def _fail(self, request: Request, route: Route, fault: Fault | str) -> Reply:
@@ -71,7 +71,7 @@ class Engine:
             case Fault.DROP_BEFORE_COMMIT:
                 return Reply(ending=Ending.RESET)
             case Fault.TIMEOUT_BEFORE_COMMIT:
-                return Reply(ending=Ending.SILENT, lasts_s=plan.hold_s)
+                return Reply(ending=Ending.STALLED, lasts_s=plan.stall_s)
             case Fault.THROTTLE:
                 return Reply(throttled(retry_after_s=plan.retry_after_s, has_body=True))
             case Fault.THROTTLE_NO_RETRY_AFTER:
@@ -85,7 +85,7 @@ class Engine:
             case Fault.HTML_PAGE:
                 return Reply(gateway_page())
             case Fault.TOKEN_REVOKED:
-                self._gate.revoke(bearer_of(_headers(request).get("authorization", "")))
+                self._authenticator.revoke(bearer_of(_headers(request).get("authorization", "")))
                 return self._do(request, route)
             case Fault.LATE_COMMIT:
                 return self._do_late(request, route)
@@ -94,43 +94,43 @@ class Engine:
             case code:
                 return Reply(refusal(RefusedError(code)))
 
-    def _do(self, request: Request, route: Route, *, lag_s: float = 0.0) -> Reply:
+    def _do(self, request: Request, route: Route, *, delay_s: float = 0.0) -> Reply:
         try:
-            body = self._admit(request, route)
-            wire = self._work(request, route, body, lag_s=lag_s)
+            body = self._authenticate(request, route)
+            wire = self._work(request, route, body, delay_s=delay_s)
         except RefusedError as exc:
             return Reply(refusal(exc), refused=exc)
         return Reply(_ok(wire), on_loss=lambda: self._withhold(route, wire))
 
     def _do_late(self, request: Request, route: Route) -> Reply:
         try:
-            body = self._admit(request, route)
+            body = self._authenticate(request, route)
         except RefusedError as exc:
             return Reply(refusal(exc), refused=exc)
 
         def work() -> None:
-            with contextlib.suppress(RefusedError):  # nobody is there to be told
+            with contextlib.suppress(RefusedError):  # the client has gone
                 self._withhold(route, self._work(request, route, body))
 
-        due = self._timeline.now() + self.faults.late_s(route.operation)
-        self._timeline.at(due, work)
+        due = self._clock.now() + self.faults.late_s(route.operation)
+        self._clock.call_at(due, work)
         return Reply(ending=Ending.RESET)
 
     def _do_and_spoil(self, request: Request, route: Route, fault: Fault) -> Reply:
-        """Do the work, and let the answer be lost on its way, or arrive as something else."""
+        """Do the work, and lose the answer or spoil it."""
         try:
-            body = self._admit(request, route)
+            body = self._authenticate(request, route)
             wire = self._work(request, route, body)
             response = _ok(wire)
         except RefusedError as exc:
             wire = {}
             response = refusal(exc)
         plan = self.faults.plan
-        if fault is Fault.SLOW_DRIP:
+        if fault is Fault.SLOW_BODY:
             return Reply(
                 response,
-                ending=Ending.DRIP,
-                lasts_s=plan.drip_s,
+                ending=Ending.SLOW,
+                lasts_s=plan.slow_body_s,
                 on_loss=lambda: self._withhold(route, wire),
             )
         self._withhold(route, wire)
@@ -138,7 +138,7 @@ class Engine:
             case Fault.DROP_AFTER_COMMIT:
                 return Reply(ending=Ending.RESET)
             case Fault.TIMEOUT_AFTER_COMMIT:
-                return Reply(ending=Ending.SILENT, lasts_s=plan.hold_s)
+                return Reply(ending=Ending.STALLED, lasts_s=plan.stall_s)
             case Fault.TRUNCATED:
                 return Reply(response, ending=Ending.CUT)
             case Fault.ERROR_AFTER_COMMIT:
@@ -146,8 +146,8 @@ class Engine:
             case _:
                 return Reply(spoilt(response, fault))
 
-    def _admit(self, request: Request, route: Route) -> object:
-        """Return the body of a request that may pass. Raises `RefusedError`."""
+    def _authenticate(self, request: Request, route: Route) -> object:
+        """Return the body of a request that passes all checks. Raises `RefusedError`."""
         try:
             body = orjson.loads(request.body) if request.body else None
         except orjson.JSONDecodeError:
@@ -155,18 +155,18 @@ class Engine:
         if is_too_deep(body):
             raise RefusedError("INVALID_REQUEST", "The body is nested too deep")
         canonical = canonical_json(body)
-        if request.method not in route.methods and Rule.METHOD not in self._relaxed:
+        if request.method not in route.methods and Check.METHOD not in self._disabled:
             raise RefusedError("METHOD_NOT_ALLOWED")
         if route.operation != TOKEN:
-            self._gate.check(request, _headers(request), canonical)
+            self._authenticator.check(request, _headers(request), canonical)
         return body
 
     def _work(
-        self, request: Request, route: Route, body: object, *, lag_s: float = 0.0
+        self, request: Request, route: Route, body: object, *, delay_s: float = 0.0
     ) -> dict[str, Any]:
         if route.operation == TOKEN:
-            return self._gate.grant(_headers(request), body)
-        return route.answer(request.url.raw_query_string, body, lag_s=lag_s)
+            return self._authenticator.grant(_headers(request), body)
+        return route.answer(request.url.raw_query_string, body, delay_s=delay_s)
 
     def _withhold(self, route: Route, wire: Mapping[str, Any]) -> None:
         if route.operation == "issue" and wire:
@@ -177,9 +177,9 @@ def _headers(request: Request) -> dict[str, str]:
     return {name.lower(): value for name, value in request.headers.items()}
 
 
-def _path(request: Request, relaxed: Collection[Rule]) -> list[str]:
+def _path(request: Request, disabled: Collection[Check]) -> list[str]:
     text = request.url.raw_path
-    if Rule.PATH in relaxed:
+    if Check.PATH in disabled:
         text = text.rstrip("/")
     try:
         return [unquote(part, errors="strict") for part in text.split("/")[1:]]

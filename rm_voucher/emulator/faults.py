@@ -1,8 +1,8 @@
 """Faults: what goes wrong on the way to the server, in it, and on the way back.
 
-Which request meets which fault is decided here; what that does to the answer is `engine`'s part,
-and what it does to a connection the transport's. The same seed gives the same faults, operation by
-operation: the n-th issue of a run meets what the n-th issue of another one met.
+This file decides which request meets which fault. `engine` turns a fault into an answer, and
+`server` into the end of a connection. Equal seeds give equal faults, operation by operation: the
+n-th issue of one run meets the same as the n-th issue of another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter, deque
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import attrs
 
@@ -18,7 +18,7 @@ from rm_voucher.wire.error_codes import CODE_PATTERN
 
 
 class Fault(enum.StrEnum):
-    """What can go wrong. COMMIT stands for the work: before it nothing is done, after it all is."""
+    """What can go wrong. COMMIT is the moment of the work: before it nothing is done."""
 
     DROP_BEFORE_COMMIT = "drop-before-commit"
     """The connection is reset, and nothing was done."""
@@ -30,8 +30,8 @@ class Fault(enum.StrEnum):
     """No answer comes, and nothing was done."""
     TIMEOUT_AFTER_COMMIT = "timeout-after-commit"
     """No answer comes, though the work was done."""
-    SLOW_DRIP = "slow-drip"
-    """The answer comes in pieces, over `FaultPlan.drip_s`."""
+    SLOW_BODY = "slow-body"
+    """The answer's body comes in pieces, over `FaultPlan.slow_body_s`."""
     THROTTLE = "throttle"
     """429 with RM's error and Retry-After. Nothing was done."""
     THROTTLE_NO_RETRY_AFTER = "throttle-no-retry-after"
@@ -51,17 +51,17 @@ class Fault(enum.StrEnum):
     MALFORMED_JSON = "malformed-json"
     """200, the work done, and half of the JSON."""
     WRONG_TYPES = "wrong-types"
-    """200, the work done, and lists where objects should be, and the other way round."""
+    """200, the work done, and lists in the place of objects, and the other way round."""
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - a fault's name
-    """The request's token is revoked before it is looked at."""
-    LISTING_LAG = "listing-lag"
-    """A batch's listing is `FaultPlan.lag_s` behind."""
+    """The request's token is revoked before it is checked."""
+    LISTING_DELAY = "listing-delay"
+    """A batch's listing is `FaultPlan.listing_delay_s` behind."""
     CLOSED = "closed"
-    """Nothing listens. Only for a time: see `Window`."""
+    """Nothing listens. It takes a `Window`."""
 
 
-# Those that keep a client waiting, or take the token away from all its calls at once, are for
-# tests that ask for them by name.
+# These keep a client waiting, or take the token from all its calls at once: only for tests that
+# name them.
 _BY_NAME_ONLY = (
     Fault.TIMEOUT_BEFORE_COMMIT,
     Fault.TIMEOUT_AFTER_COMMIT,
@@ -81,38 +81,43 @@ def _fault(text: Fault | str) -> Fault:
 
 @attrs.frozen(kw_only=True)
 class Window:
-    """A time in which every request meets a fault, in seconds after the plan was set."""
+    """A time in which every request meets one fault, in seconds after the plan was set."""
 
     fault: Fault = attrs.field(converter=_fault)
     start_s: float = attrs.field(validator=attrs.validators.ge(0))
     length_s: float = attrs.field(validator=attrs.validators.gt(0))
 
     def turns(self, since: float) -> tuple[float, float]:
-        """Return when it begins and ends, in unix seconds, for a plan that was set at ``since``."""
+        """Return the begin and the end in unix seconds, of a plan that was set at ``since``."""
         begins = since + self.start_s
         return begins, begins + self.length_s
 
     def covers(self, now: float, *, since: float) -> bool:
         """Return whether a time lies in it."""
-        # By the very numbers that `turns` gives: of a difference the last digits would be others,
-        # and who waits for a turn would wake up a moment too early for it.
+        # With the exact numbers that `turns` gives. A difference would round otherwise, and the
+        # server, which waits for a turn, would wake up a moment too early for it.
         begins, ends = self.turns(since)
         return begins <= now < ends
 
 
+def _windows(windows: Iterable[Window]) -> tuple[Window, ...]:
+    return tuple(windows)
+
+
 def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
-    # In the enum's order, so that the same kinds give the same faults however they were written.
+    # In the enum's order, so that the order in which they are given makes no difference.
     chosen = {_fault(kind) for kind in kinds}
     return tuple(fault for fault in Fault if fault in chosen)
 
 
 @attrs.frozen(kw_only=True)
 class FaultPlan:
-    """Which requests meet which faults.
+    """The plan of faults.
 
-    ``rate`` of them (0 to 1) meet one of ``kinds``, by default any that neither keeps a client
-    waiting nor takes its token away; ``operations`` names those that do, by default all but
-    ``token``. In a window all do. Raises `ValueError`.
+    A share of the requests, ``rate`` (0 to 1), meets one of ``kinds``: by default any kind that
+    neither keeps a client waiting nor takes its token. ``operations`` limits the plan to some
+    operations, by default to all but ``token``. In a window all requests meet its fault. Raises
+    `ValueError`.
     """
 
     rate: float = attrs.field(
@@ -124,19 +129,19 @@ class FaultPlan:
     operations: Collection[str] | None = None
     windows: tuple[Window, ...] = attrs.field(
         default=(),
-        converter=tuple,
+        converter=_windows,
         validator=attrs.validators.deep_iterable(attrs.validators.instance_of(Window)),
     )
     retry_after_s: int = attrs.field(default=1, validator=attrs.validators.ge(0))
-    """What Retry-After says."""
+    """The number in Retry-After."""
     late_s: float = attrs.field(default=2.0, validator=attrs.validators.ge(0))
-    """The longest time after which late work is done."""
-    drip_s: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
-    """How long a dripping answer takes."""
-    hold_s: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
-    """How long no answer comes, before the connection is reset."""
-    lag_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
-    """How far a lagging listing is behind."""
+    """The longest delay of late work."""
+    slow_body_s: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
+    """The time that a slow body takes."""
+    stall_s: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    """The length of a stall, before the connection is reset."""
+    listing_delay_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
+    """The time by which a delayed listing is behind."""
 
     def __attrs_post_init__(self) -> None:
         if not self.kinds or Fault.CLOSED in self.kinds:
@@ -144,7 +149,7 @@ class FaultPlan:
 
 
 class RateLimit:
-    """So many requests a second, of which ``burst_s`` seconds' worth may come at once."""
+    """A token bucket: requests a second, and ``burst_s`` seconds of them at once."""
 
     def __init__(self, per_s: float, *, burst_s: float, now: float) -> None:
         if not per_s > 0:
@@ -165,12 +170,12 @@ class RateLimit:
 
 
 class Faults:
-    """Decides, request by request, and counts what was met. ``seed`` is for plans without one."""
+    """Draws a fault for each request, and counts. ``seed`` is for plans without one."""
 
     def __init__(self, *, seed: int = 0) -> None:
         self._own_seed = seed
         self.met: Counter[tuple[str, Fault | str]] = Counter()
-        """How often an operation met a fault or, from `fail_next`, an error code."""
+        """The number of times that an operation met a fault or, from `fail_next`, an error code."""
         self._queued: dict[str, deque[Fault | str]] = {}
         self.set(FaultPlan(), now=0.0)
 
@@ -179,8 +184,8 @@ class Faults:
         self.plan = plan
         self.since = now
         self._seed = self._own_seed if plan.seed is None else plan.seed
-        self._chance: dict[str, random.Random] = {}
-        self._kinds_but_lag = [kind for kind in plan.kinds if kind is not Fault.LISTING_LAG]
+        self._sources: dict[str, random.Random] = {}
+        self._kinds_elsewhere = [kind for kind in plan.kinds if kind is not Fault.LISTING_DELAY]
 
     def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
         """Let the next requests of an operation meet a fault, or be refused with an error code."""
@@ -207,7 +212,7 @@ class Faults:
         )
 
     def next_turn(self, now: float) -> float | None:
-        """Return when the listener closes or opens next."""
+        """Return the time at which the listener closes or opens next."""
         turns = (
             turn
             for window in self.plan.windows
@@ -217,24 +222,24 @@ class Faults:
         return min((turn for turn in turns if turn > now), default=None)
 
     def draw(self, operation: str, now: float) -> Fault | str | None:
-        """Return what a request meets: a fault, an error code, or nothing."""
+        """Return the fate of a request: a fault, an error code, or None."""
         fault = self._draw(operation, now)
         if fault is not None:
             self.met[operation, fault] += 1
         return fault
 
     def late_s(self, operation: str) -> float:
-        """Return how late the work of a request is done that met LATE_COMMIT."""
-        # Of a source of its own: how many are late, and not refused, changes no later fault.
+        """Return the delay for the work of a request that met LATE_COMMIT."""
+        # From a source of its own: a late request that is refused must not shift later faults.
         return self._source(f"late {operation}").uniform(0, self.plan.late_s)
 
     def _source(self, name: str) -> random.Random:
-        if name not in self._chance:
-            self._chance[name] = random.Random(f"{self._seed} {name}")  # noqa: S311 - chance for tests
-        return self._chance[name]
+        if name not in self._sources:
+            self._sources[name] = random.Random(f"{self._seed} {name}")  # noqa: S311 - chance for tests
+        return self._sources[name]
 
     def _draw(self, operation: str, now: float) -> Fault | str | None:
-        # Drawn for every request, so that no other cause shifts what the later ones meet.
+        # Drawn for every request, so that a queued fault or a window shifts no later one.
         by_chance = self._by_chance(operation)
         queued = self._queued.get(operation)
         if queued:
@@ -249,6 +254,6 @@ class Faults:
         named = operation != "token" if plan.operations is None else operation in plan.operations
         if not plan.rate or not named:
             return None
-        kinds = plan.kinds if operation == _LISTING else self._kinds_but_lag
+        kinds = plan.kinds if operation == _LISTING else self._kinds_elsewhere
         chance = self._source(operation)
         return chance.choice(kinds) if chance.random() < plan.rate and kinds else None

@@ -1,4 +1,4 @@
-"""New RSA keys."""
+"""Makes RSA keys."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What the emulator keeps of a batch and of a voucher, and how RM writes them.
+"""Batches, vouchers and members as the emulator keeps them, and as RM writes them.
 
-A million vouchers fit into memory, so a record holds only what its batch does not say.
+A million vouchers fit into memory, so a record does not repeat its batch's values.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rm_voucher.models import (
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
-# What RM's examples show where a DYNAMIC voucher has not been redeemed yet.
+# RM's examples show it for a DYNAMIC voucher that was not redeemed yet.
 _FAR_TIME = "2050-12-31T23:59:59Z"
 
 
@@ -61,17 +61,17 @@ class Batch:
     made: list[Record] = attrs.field(factory=list, repr=False)
     """The vouchers that existed before they were issued, in the order of issue."""
     next_made: int = 0
-    """The first of ``made`` that may still be there to issue."""
+    """The first of ``made`` that may still be issued."""
     first_open: int = 0
     """The first of ``listed`` that may still be used; only kept for static batches."""
     issued: int = 0
-    """How many ever left the stock."""
+    """The number of vouchers that ever left the stock."""
     redeemed: int = 0
     void: int = 0
     updated_at: float = 0.0
 
     def used(self, since: VoucherStatus) -> int:
-        """Return how many have come at least as far as a status."""
+        """Return the number of vouchers that reached a status, or went further."""
         match since:
             case VoucherStatus.VOID:
                 return self.void
@@ -81,14 +81,14 @@ class Batch:
                 return self.issued
 
     def count(self, status: VoucherStatus, step: int) -> None:
-        """Count a voucher that comes to, or leaves, a status."""
+        """Count a voucher that enters a status (1) or leaves it (-1)."""
         if status is VoucherStatus.REDEEMED:
             self.redeemed += step
         elif status is VoucherStatus.VOID:
             self.void += step
 
     def ends_at(self, redeemed_at: float | None) -> float | None:
-        """Return when a voucher of this batch expires, as far as that is settled."""
+        """Return the time of expiry of a voucher of this batch, or None if it is not settled."""
         if self.expiry.type is ExpiryType.FIXED:
             at = self.expiry.expires_at
             return None if at is None else at.timestamp()
@@ -99,7 +99,7 @@ class Batch:
 
 @attrs.define(eq=False)
 class Record:
-    """A voucher. ``kept`` is its status but for expiry, which the clock decides: `status`."""
+    """A voucher. ``kept`` is its status without expiry, which depends on the time: `status`."""
 
     batch: Batch
     code: str = attrs.field(repr=False)
@@ -118,7 +118,7 @@ class Record:
         return self.kept
 
     def left_stock_at(self) -> float:
-        """Return when it was issued, or whatever else took it out of the stock first."""
+        """Return the time at which it was issued, or left the stock in another way."""
         if self.kept is VoucherStatus.VALID:
             return -math.inf
         if self.assigned_at is not None:
@@ -143,13 +143,12 @@ _EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.
 def voucher_wire(
     record: Record, now: float, *, qr_url: str, shows_assigned_at: bool
 ) -> dict[str, Any]:
-    """Return a voucher as RM writes it: null and Go's zero time for what is not there."""
+    """Return a voucher as RM writes it: null and Go's zero time for missing values."""
     batch = record.batch
     status = record.status(now)
     updated_at = record.updated_at
     if status is VoucherStatus.EXPIRED and record.expires_at is not None:
         updated_at = max(updated_at, record.expires_at)
-    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
     return {
         "key": _key(f"Voucher/{record.code}"),
         "label": batch.label,
@@ -169,10 +168,9 @@ def voucher_wire(
         "code": record.code,
         "isShipping": False,
         "address": None,
-        "expiry": {
-            **{name: value for name, value in expiry.items() if value is not None},
-            "expiredAt": _FAR_TIME if record.expires_at is None else _time(record.expires_at),
-        },
+        "expiry": _expiry_wire(
+            batch.expiry, None if record.expires_at is None else _time(record.expires_at)
+        ),
         "usedAt": _ZERO_TIME if record.used_at is None else format_time(record.used_at),
         "redeemedAt": _time(record.redeemed_at),
         "isDeviceRedeem": False,
@@ -188,7 +186,6 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used = batch.used(used_from)
     expires_at = batch.expiry.expires_at
-    expiry = {"type": batch.expiry.type, "day": batch.expiry.days}
     wire = {
         "id": batch.id,
         "key": batch.key,
@@ -202,10 +199,9 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "balanceQuantity": batch.quantity - used,
         "usedQuantity": used,
         "status": batch.status,
-        "expiry": {
-            **{name: value for name, value in expiry.items() if value is not None},
-            "expiredAt": _FAR_TIME if expires_at is None else format_time(expires_at),
-        },
+        "expiry": _expiry_wire(
+            batch.expiry, None if expires_at is None else format_time(expires_at)
+        ),
         "origin": batch.origin,
         "isShipping": False,
         "reason": "",
@@ -218,6 +214,11 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     if batch.static_code is not None:
         wire["staticCode"] = batch.static_code
     return wire
+
+
+def _expiry_wire(expiry: Expiry, expires_at: str | None) -> dict[str, Any]:
+    days = {} if expiry.days is None else {"day": expiry.days}
+    return {"type": expiry.type, **days, "expiredAt": expires_at or _FAR_TIME}
 
 
 def _member_wire(member: Member) -> dict[str, Any]:

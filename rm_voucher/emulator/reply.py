@@ -1,4 +1,4 @@
-"""What the server does about a request: an answer, and how that, or the connection, ends."""
+"""The server's reaction to a request: an answer, and the end of the exchange."""
 
 from __future__ import annotations
 
@@ -46,40 +46,40 @@ class Ending(enum.Enum):
     """With the answer."""
     RESET = enum.auto()
     """The connection is reset instead of an answer."""
-    SILENT = enum.auto()
-    """There is no answer for a time, then a reset."""
+    STALLED = enum.auto()
+    """No answer comes for a time, then the connection is reset."""
     CUT = enum.auto()
     """The connection ends in the middle of the answer."""
-    DRIP = enum.auto()
-    """The answer comes in pieces."""
+    SLOW = enum.auto()
+    """The answer's body comes in pieces."""
     NOT_CONNECTED = enum.auto()
     """There was never a connection."""
 
 
 @attrs.frozen
 class Reply:
-    """An answer and its ending. ``lasts_s`` is how long the ending takes."""
+    """An answer and its ending, which takes ``lasts_s``."""
 
     response: Response = attrs.field(factory=lambda: Response(status=500))
     ending: Ending = attrs.field(default=Ending.WHOLE, kw_only=True)
     lasts_s: float = attrs.field(default=0.0, kw_only=True)
     on_loss: Callable[[], None] = attrs.field(default=lambda: None, kw_only=True, repr=False)
-    """To be called when the client did not wait for the end."""
+    """Call it when the client did not wait for the end."""
     refused: RefusedError | None = attrs.field(default=None, kw_only=True, repr=False)
     fault: str | None = attrs.field(default=None, kw_only=True)
     """The fault that the request met, for the log."""
 
     def for_client_in_memory(self, request: Request) -> Response:
-        """Return the answer, or raise what the client's transport would."""
+        """Return the answer, or raise the error that the client's transport would raise."""
         is_too_long = self.lasts_s >= request.timeout.attempt_s
         match self.ending:
             case Ending.WHOLE:
                 return self.response
             case Ending.NOT_CONNECTED:
                 raise ConnectError(f"{request.operation}: no connection")
-            case Ending.DRIP if not is_too_long:
+            case Ending.SLOW if not is_too_long:
                 return self.response
-            case Ending.DRIP | Ending.SILENT if is_too_long:
+            case Ending.SLOW | Ending.STALLED if is_too_long:
                 self.on_loss()
                 raise ResponseTimeoutError(f"{request.operation}: no answer in time")
             case _:
@@ -98,7 +98,7 @@ def refusal(exc: RefusedError) -> Response:
 
 
 def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
-    """Return the answer to a request that is one too many."""
+    """Return the answer to a request that is throttled."""
     answer = refusal(RefusedError("TOO_MANY_REQUEST_PER_SECOND"))
     headers = dict(answer.headers) if has_body else {}
     if retry_after_s is not None:
@@ -107,12 +107,12 @@ def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
 
 
 def gateway_page() -> Response:
-    """Return what a gateway says whose server is gone."""
+    """Return the answer of a gateway that does not reach its server."""
     return Response(status=502, headers={"content-type": "text/html"}, body=_PAGE)
 
 
 def spoilt(response: Response, fault: Fault) -> Response:
-    """Return what MALFORMED_JSON or WRONG_TYPES makes of an answer."""
+    """Return an answer as MALFORMED_JSON or WRONG_TYPES spoils it."""
     if fault is Fault.MALFORMED_JSON:
         return attrs.evolve(response, body=response.body[: len(response.body) // 2])
     return attrs.evolve(response, body=orjson.dumps(_wrong(orjson.loads(response.body))))

@@ -1,8 +1,7 @@
 """The request log: a line for each request, with codes masked.
 
-For a signature that was refused it also has the string that the server expected to be signed,
-whole, because comparing it with one's own is the way to find the difference; the codes of an
-emulator are worth nothing.
+For a refused signature it also has the whole text that should have been signed, to be compared
+with the client's. It may hold codes, but those of an emulator are worth nothing.
 """
 
 from __future__ import annotations
@@ -10,32 +9,32 @@ from __future__ import annotations
 import logging
 from urllib.parse import unquote
 
-from rm_voucher.emulator.gate import SignatureRefusedError
+from rm_voucher.emulator.authenticator import SignatureRefusedError
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.models import mask
 
 LOGGER = logging.getLogger("rm_voucher.emulator")
-# After one of these, in a path, comes a code or one of the words.
+# In a path, a code or one of the words follows one of these.
 _CODE_FOLLOWS = frozenset({"voucher", "vouchers"})
 _WORDS = frozenset({"", "expire", "issue", "redeem", "reinstate", "void", *_CODE_FOLLOWS})
 
 
 def log_reply(method: str, raw_path: str, reply: Reply) -> None:
-    """Write a line about a request and what came of it, at level INFO."""
+    """Write a line about a request and its outcome, at level INFO."""
     if not LOGGER.isEnabledFor(logging.INFO):
         return
-    LOGGER.info("%s %s %s", _plain(method), _shown(raw_path), _what(reply))
+    LOGGER.info("%s %s %s", _plain(method), _masked(raw_path), _outcome(reply))
     if isinstance(reply.refused, SignatureRefusedError):
         LOGGER.info("  expected the signature of: %s", _plain(reply.refused.expected))
 
 
 def log_bad_request(reason: str) -> None:
-    """Write a line about what is no request of HTTP's, at level INFO. It shows nothing of it."""
+    """Write a line about bytes that are no HTTP request, at level INFO. It shows none of them."""
     LOGGER.info("400 %s", reason)
 
 
-def _shown(raw_path: str) -> str:
-    """Return a path with the codes in it masked."""
+def _masked(raw_path: str) -> str:
+    """Return a path with its codes masked."""
     shown = []
     is_code = False
     for part in raw_path.partition("?")[0].split("/"):
@@ -49,15 +48,15 @@ def _shown(raw_path: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return text without what a terminal would obey, which is nothing for a log."""
+    """Return text in which what a terminal would obey is escaped."""
     return ascii(text)[1:-1]
 
 
-def _what(reply: Reply) -> str:
-    what = str(reply.response.status)
+def _outcome(reply: Reply) -> str:
+    words = str(reply.response.status)
     if reply.ending is not Ending.WHOLE:
-        what = f"({reply.ending.name.lower()})"
+        words = f"({reply.ending.name.lower()})"
     elif reply.refused is not None:
-        what = f"{what} {reply.refused.code}"
-        what = f"{what} ({reply.refused.reason})" if reply.refused.reason else what
-    return what if reply.fault is None else f"{what}, fault {reply.fault}"
+        words += f" {reply.refused.code}"
+        words += f" ({reply.refused.reason})" if reply.refused.reason else ""
+    return words if reply.fault is None else f"{words}, fault {reply.fault}"

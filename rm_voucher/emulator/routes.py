@@ -1,4 +1,4 @@
-"""The paths of RM's API, and what stands behind each: a request's parts in, RM's JSON out."""
+"""The paths of RM's API, and a handler for each: a request's parts in, RM's JSON out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import attrs
 import orjson
 
 from rm_voucher.converters import parse_time
-from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.records import Member
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
@@ -33,50 +33,50 @@ OPERATIONS = (
     "member redeem",
     TOKEN,
 )
-"""What the routes are called, as the client calls them too; ``batch`` is the older path."""
+"""The names of the routes, which are the client's too; ``batch`` is the older path."""
 
 _MAX_QUERY_FIELDS = 20
 
-Handler = Callable[["Ask"], dict[str, Any]]
+Handler = Callable[["Input"], dict[str, Any]]
 
 
 @attrs.frozen
-class Ask:
-    """What a handler is given: the path's variable part, the query, the body's JSON object."""
+class Input:
+    """A handler's input: the path's variable part, the query, the body's JSON object."""
 
     name: str
     query: Mapping[str, str]
     body: Mapping[str, Any]
-    lag_s: float
+    delay_s: float
 
 
 @attrs.frozen
 class Route:
-    """Where a request goes. ``operation`` is what the client calls it too."""
+    """The target of a request. ``operation`` is the client's name for it, too."""
 
     operation: str
     methods: Collection[str]
     name: str
     handler: Handler
 
-    def answer(self, query: str, body: object, *, lag_s: float = 0.0) -> dict[str, Any]:
+    def answer(self, query: str, body: object, *, delay_s: float = 0.0) -> dict[str, Any]:
         """Do the work. Raises `RefusedError`."""
         try:
             fields = parse_qsl(query, keep_blank_values=True, max_num_fields=_MAX_QUERY_FIELDS)
         except ValueError:
             raise RefusedError("INVALID_PARAMETER") from None
-        return self.handler(Ask(self.name, dict(fields), _object(body), lag_s))
+        return self.handler(Input(self.name, dict(fields), _object(body), delay_s))
 
 
 class Routes:
     """Finds the route of a path, given as its decoded segments."""
 
     def __init__(
-        self, state: VoucherState, guesses: Guesses, relaxed: Collection[Rule], *, pin: str
+        self, state: VoucherState, guesses: Guesses, disabled: Collection[Check], *, pin: str
     ) -> None:
         self._state = state
         self._guesses = guesses
-        self._relaxed = relaxed
+        self._disabled = disabled
         self._pin = pin
 
     def find(self, path: Sequence[str]) -> Route:
@@ -85,7 +85,7 @@ class Routes:
             raise RefusedError("API_ENDPOINT_NOT_FOUND")
         match path:
             case ["v1", "token"]:
-                return Route(TOKEN, ("POST",), "", lambda ask: {})
+                return Route(TOKEN, ("POST",), "", lambda given: {})
             case ["v3", "voucher-batch", key, "issue"]:
                 return Route("issue", ("POST",), key, self._issue)
             case ["v3", "voucher-batch", key, "vouchers"]:
@@ -111,21 +111,21 @@ class Routes:
             case _:
                 raise RefusedError("API_ENDPOINT_NOT_FOUND")
 
-    def _issue(self, ask: Ask) -> dict[str, Any]:
-        code, qr_url = self._state.issue(ask.name)
+    def _issue(self, given: Input) -> dict[str, Any]:
+        code, qr_url = self._state.issue(given.name)
         return _item({"code": code, "qrUrl": qr_url})
 
-    def _vouchers(self, ask: Ask) -> dict[str, Any]:
-        start, size = self._start(ask.query), self._guesses.page_size
-        found = self._state.page(ask.name, start, size=size + 1, lag_s=ask.lag_s)
+    def _vouchers(self, given: Input) -> dict[str, Any]:
+        start, size = self._start(given.query), self._guesses.page_size
+        found = self._state.page(given.name, start, size=size + 1, delay_s=given.delay_s)
         return _page(found, start, size)
 
-    def _batch(self, ask: Ask) -> dict[str, Any]:
-        return _item(self._state.batch_wire(self._state.stock.batch(ask.name)))
+    def _batch(self, given: Input) -> dict[str, Any]:
+        return _item(self._state.batch_wire(self._state.stock.batch(given.name)))
 
-    def _batches(self, ask: Ask) -> dict[str, Any]:
-        wanted = self._filter(ask.query)
-        start, size = self._start(ask.query), self._guesses.page_size
+    def _batches(self, given: Input) -> dict[str, Any]:
+        wanted = self._filter(given.query)
+        start, size = self._start(given.query), self._guesses.page_size
         matching = [
             batch
             for batch in self._state.stock.ours()
@@ -135,47 +135,47 @@ class Routes:
         found = [self._state.batch_wire(batch) for batch in matching[start : start + size + 1]]
         return _page(found, start, size)
 
-    def _get(self, ask: Ask) -> dict[str, Any]:
-        return _item(self._state.wire(self._state.get(ask.name)))
+    def _get(self, given: Input) -> dict[str, Any]:
+        return _item(self._state.wire(self._state.get(given.name)))
 
-    def _void(self, ask: Ask) -> dict[str, Any]:
+    def _void(self, given: Input) -> dict[str, Any]:
         record = self._state.void(
-            ask.name,
-            store_id=_text(ask.body, "storeId"),
-            used_at=_time(ask.body, "usedAt"),
-            any_store=Rule.STORE in self._relaxed,
+            given.name,
+            store_id=_text(given.body, "storeId"),
+            used_at=_time(given.body, "usedAt"),
+            any_store=Check.STORE in self._disabled,
         )
         return _item(self._state.wire(record))
 
-    def _reinstate(self, ask: Ask) -> dict[str, Any]:
-        pin = _text(ask.body, "pin")
-        _text(ask.body, "reason")
-        if Rule.PIN not in self._relaxed:
+    def _reinstate(self, given: Input) -> dict[str, Any]:
+        pin = _text(given.body, "pin")
+        _text(given.body, "reason")
+        if Check.PIN not in self._disabled:
             if pin is None:
                 raise RefusedError("VALIDATION_ERROR", "pin is required")
             if pin != self._pin:
                 raise RefusedError("PIN_INVALID")
-        return _item(self._state.wire(self._state.reinstate(ask.name)))
+        return _item(self._state.wire(self._state.reinstate(given.name)))
 
-    def _redeem(self, ask: Ask) -> dict[str, Any]:
-        codes = ask.body.get("codes")
+    def _redeem(self, given: Input) -> dict[str, Any]:
+        codes = given.body.get("codes")
         if not isinstance(codes, list) or not all(isinstance(code, str) for code in codes):
             raise RefusedError("VALIDATION_ERROR", "codes is a list of text")
         redeemed = self._state.redeem(codes)
         return {"item": [self._state.wire(record) for record in redeemed], "code": "SUCCESS"}
 
-    def _member_vouchers(self, ask: Ask) -> dict[str, Any]:
-        member = self._member(ask.query)
-        start, size = self._start(ask.query), self._limit(ask.query)
+    def _member_vouchers(self, given: Input) -> dict[str, Any]:
+        member = self._member(given.query)
+        start, size = self._start(given.query), self._limit(given.query)
         found = [self._state.wire(one) for one in member.vouchers[start : start + size + 1]]
         return _page(found, start, size)
 
-    def _member_get(self, ask: Ask) -> dict[str, Any]:
-        record = self._state.member_voucher(self._member(ask.query), ask.name)
+    def _member_get(self, given: Input) -> dict[str, Any]:
+        record = self._state.member_voucher(self._member(given.query), given.name)
         return _item(self._state.wire(record))
 
-    def _member_redeem(self, ask: Ask) -> dict[str, Any]:
-        record = self._state.member_redeem(self._member(ask.query), ask.name)
+    def _member_redeem(self, given: Input) -> dict[str, Any]:
+        record = self._state.member_redeem(self._member(given.query), given.name)
         return _item(self._state.wire(record))
 
     def _member(self, query: Mapping[str, str]) -> Member:
@@ -201,7 +201,7 @@ class Routes:
             wanted = None
         if isinstance(wanted, dict):
             return wanted
-        if Rule.FILTER in self._relaxed:
+        if Check.FILTER in self._disabled:
             return {}
         raise RefusedError("INVALID_PARAMETER", "filter is a JSON object")
 
@@ -216,7 +216,7 @@ class Routes:
             start = 0
         if start > 0 and cursor == _cursor(start):  # not another spelling of it
             return start
-        if Rule.CURSOR in self._relaxed:
+        if Check.CURSOR in self._disabled:
             return 0
         raise RefusedError("INVALID_PARAMETER", "cursor is none that a page gave")
 

@@ -1,4 +1,7 @@
-"""The emulator over HTTP. It listens on loopback unless told otherwise."""
+"""The emulator over HTTP. It listens on loopback unless told otherwise.
+
+It is no part of `rm_voucher.emulator`'s face, so that an emulator in memory needs no aiohttp.
+"""
 
 from __future__ import annotations
 
@@ -8,35 +11,32 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import attrs
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
+from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control import HOST, PREFIX, control, problem_response, refuses
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
 from rm_voucher.settings import Environment
 from rm_voucher.transport.base import Request, Response
 
-if TYPE_CHECKING:
-    from rm_voucher.emulator.app import Emulator
-
 _PIECES = 20
 _MAX_DELIVERIES = 16
 _LONGEST_WAIT_S = 3600.0
-_REOPENING_S = 0.1
-# Closing a socket with a linger of no time sends a reset.
+_REOPEN_AFTER_S = 0.1
+# To close a socket with this linger, which is of no time, sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 _HTTP_LOGGER = logging.getLogger("rm_voucher.emulator.http")
 
 
 def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether a record is of more than a client's bad request, which gets one line.
+    """Return whether to log a record. A client's bad request gets one line of ours instead.
 
-    aiohttp takes it for an error, and its traceback shows what arrived: codes, and tokens.
+    aiohttp logs it as an error, with a traceback that shows the codes and tokens in it.
     """
     exc = record.exc_info[1] if record.exc_info else None
     if not isinstance(exc, HttpProcessingError):
@@ -50,7 +50,7 @@ _HTTP_LOGGER.addFilter(_is_ours)
 
 @attrs.frozen
 class Server:
-    """Where an emulator listens."""
+    """An emulator that listens: its URL, and the settings of a client."""
 
     url: str
     variables: Mapping[str, str] = attrs.field(repr=False)
@@ -58,15 +58,20 @@ class Server:
 
     @property
     def environment(self) -> Environment:
-        """What a client over HTTP is given."""
+        """The environment for a client over HTTP."""
         return Environment(self.url, self.url, allow_plain_http=True)
 
 
 @asynccontextmanager
 async def serve(
-    emulator: Emulator, *, host: str, port: int, latency_s: float = 0.0
+    emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0
 ) -> AsyncIterator[Server]:
-    """Serve until the block is left. Port 0 takes a free one. Raises `OSError`."""
+    """Serve an emulator over HTTP until the block is left; the block is given a `Server`.
+
+    It listens on loopback unless told otherwise; port 0 takes a free one.
+    ``latency_s`` is added to every request. The control API at ``/_emulator`` answers loopback
+    only. Raises `OSError`.
+    """
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -77,7 +82,7 @@ async def serve(
     async def answer(http: web.BaseRequest) -> web.StreamResponse:
         url = _url(http)
         if url is None:
-            return _bad_request("one Host header, and a path, are what a request has")
+            return _bad_request("a request has one Host header, and a path")
         if http.headers.get("Expect", "").lower() == "100-continue":
             await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             http.writer.output_size = 0  # the answer has not begun
@@ -100,15 +105,13 @@ async def serve(
         log_reply(http.method, http.raw_path, reply)
         return await _send(http, reply)
 
-    # A client that still sends a body that was refused for its size is not waited for, and one
-    # that has gone needs no answer.
     server = web.Server(
         handle,
         access_log=None,
         logger=_HTTP_LOGGER,
-        lingering_time=0,
-        auto_decompress=False,  # half of a compressed body would be taken for a whole one
-        handler_cancellation=True,
+        lingering_time=0,  # don't wait for the rest of a body that was refused for its size
+        auto_decompress=False,  # half of a compressed body would pass for a whole one
+        handler_cancellation=True,  # a client that has gone needs no answer
     )
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
@@ -117,16 +120,16 @@ async def serve(
         await listener.open()
         bound_host, port = runner.addresses[0][:2]
         listener.port = port
-        # Listening everywhere includes loopback, which is where a client may go without TLS.
+        # A client may use plain HTTP on loopback only, and to listen everywhere includes that.
         bound_host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(bound_host, bound_host)  # noqa: S104
         shown_host = f"[{bound_host}]" if ":" in bound_host else bound_host
-        keeping_time = asyncio.create_task(_keep_time(emulator, listener))
+        scheduler = asyncio.create_task(_run_schedule(emulator, listener))
         try:
             url = f"http://{shown_host}:{port}"
             yield Server(url, _variables(emulator, url))
         finally:
-            keeping_time.cancel()
-            await asyncio.wait([keeping_time])
+            scheduler.cancel()
+            await asyncio.wait([scheduler])
     finally:
         await runner.cleanup()
         await emulator.callbacks.aclose()
@@ -139,7 +142,7 @@ def _variables(emulator: Emulator, url: str) -> dict[str, str]:
         "RM_CLIENT_SECRET": emulator.client_secret,
     }
     if emulator.credentials is not None:
-        # One line, so that every reader of such files can take it; the client reads \n as a break.
+        # One line, as every reader of such files understands it; the client reads \n as a break.
         pem = emulator.credentials.private_key_pem().decode()
         variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
     return variables
@@ -171,25 +174,25 @@ class _Listener:
             connection.force_close()
 
 
-async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
-    """Do what falls due: late work, callbacks, the listener's closing and opening."""
+async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
+    """Do what is due: late work, callbacks, the listener's closing and opening."""
     loop = asyncio.get_running_loop()
     changed = asyncio.Event()
 
     def wake() -> None:
         loop.call_soon_threadsafe(changed.set)
 
-    emulator.timeline.watchers.append(wake)
+    emulator.virtual_clock.watchers.append(wake)
     deliveries: set[asyncio.Task[None]] = set()
     try:
         while True:
             changed.clear()
-            emulator.timeline.run_due()
+            emulator.virtual_clock.run_due()
             is_closed, turn = emulator.closing_times()
             try:
                 await (listener.close() if is_closed else listener.open())
-            except OSError:  # something else took the port meanwhile; it may be free again soon
-                turn = emulator.timeline.now() + _REOPENING_S
+            except OSError:  # another program took the port meanwhile; it may be free again soon
+                turn = emulator.virtual_clock.now() + _REOPEN_AFTER_S
             while len(deliveries) < _MAX_DELIVERIES:
                 delivery = emulator.callbacks.take_due()
                 if delivery is None:
@@ -198,18 +201,18 @@ async def _keep_time(emulator: Emulator, listener: _Listener) -> None:
                 deliveries.add(task)
                 task.add_done_callback(deliveries.discard)
                 task.add_done_callback(lambda _: changed.set())
-            due = [at for at in (turn, emulator.timeline.next_due()) if at is not None]
+            due = [at for at in (turn, emulator.virtual_clock.next_due()) if at is not None]
             callback_due = emulator.callbacks.next_due()
             if callback_due is not None and len(deliveries) < _MAX_DELIVERIES:
                 due.append(callback_due)
-            wait_s = min(due, default=float("inf")) - emulator.timeline.now()
+            wait_s = min(due, default=float("inf")) - emulator.virtual_clock.now()
             try:
                 async with asyncio.timeout(min(max(wait_s, 0.001), _LONGEST_WAIT_S)):
                     await changed.wait()
             except TimeoutError:
                 pass
     finally:
-        emulator.timeline.watchers.remove(wake)
+        emulator.virtual_clock.watchers.remove(wake)
         for task in deliveries:
             task.cancel()
         await asyncio.gather(*deliveries, return_exceptions=True)
@@ -223,10 +226,10 @@ def _bad_request(sentence: str) -> web.Response:
 
 
 def _url(http: web.BaseRequest) -> URL | None:
-    """Return the URL as the client wrote it, because that is what it signed; None for no URL.
+    """Return the URL as the client wrote and signed it, or None for a bad request.
 
-    There is one Host header, and the target is a path: to believe one of two hosts, or a target
-    that names its own, would let the control API be fooled.
+    There must be one Host header, and the target must be a path: two hosts, or a target with a
+    host of its own, could fool the control API.
     """
     hosts = http.headers.getall("Host", ())
     if len(hosts) != 1 or not HOST.fullmatch(hosts[0]):
@@ -235,7 +238,7 @@ def _url(http: web.BaseRequest) -> URL | None:
         return None
     try:
         url = URL(f"http://{hosts[0]}{http.raw_path}", encoded=True)
-        str(url)  # which is when a port that is none is noticed
+        str(url)  # it raises for a bad port
     except ValueError:
         return None
     return url
@@ -259,14 +262,14 @@ async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     match reply.ending:
         case Ending.WHOLE:
             return await _whole(http, reply, answer)
-        case Ending.DRIP:
-            return await _drip(http, reply)
+        case Ending.SLOW:
+            return await _slow(http, reply)
         case Ending.CUT:
             half = await _begin(http, reply.response)
             await half.write(reply.response.body[: len(reply.response.body) // 2])
             http.protocol.force_close()
             return half
-        case Ending.SILENT:
+        case Ending.STALLED:
             await asyncio.sleep(reply.lasts_s)
         case _:
             pass
@@ -279,7 +282,7 @@ async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
 
 
 async def _whole(http: web.BaseRequest, reply: Reply, answer: web.Response) -> web.StreamResponse:
-    """Send the answer here, and not after the handler, to hear of a client that has gone."""
+    """Send the answer inside the handler, which is cancelled when the client has gone."""
     try:
         await answer.prepare(http)
         await answer.write_eof()
@@ -296,8 +299,8 @@ async def _begin(http: web.BaseRequest, answer: Response) -> web.StreamResponse:
     return response
 
 
-async def _drip(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """Send the answer in pieces; say so when the client does not wait for the last one."""
+async def _slow(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    """Send the answer in pieces. It is lost when the client does not wait for the last one."""
     body = reply.response.body
     try:
         response = await _begin(http, reply.response)

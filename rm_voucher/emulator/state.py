@@ -1,9 +1,9 @@
-"""The domain of RM's voucher server: what may happen to a voucher, and what can be read.
+"""The domain of RM's voucher server: changes of a voucher, and readings.
 
 Pure: the clock and the random source are passed in, and a refusal is raised as `RefusedError` with
-RM's code. What RM does not document is an option: see `Guesses`. VALID → ISSUED → REDEEMED → VOID,
-where redeeming may be left out; VOID → REDEEMED by reinstating only; EXPIRED by the clock, from
-the redemption on (DYNAMIC) or at a date (FIXED).
+RM's code. `Guesses` has options for what RM does not document. A voucher goes VALID → ISSUED →
+REDEEMED → VOID, where redeeming is optional, and VOID → REDEEMED by reinstating only. It is EXPIRED
+some days after its redemption (DYNAMIC) or at a date (FIXED).
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _OPEN = (_ISSUED, _REDEEMED)
 
 
 class VoucherState:
-    """All that the server knows of vouchers, members and stores.
+    """The server's knowledge: batches, vouchers, members and stores.
 
-    ``on_change`` is called with each voucher that came to another status by one of the methods
-    here; that one expired is seen when it is read, and told nobody.
+    ``on_change`` is called with each voucher whose status a method here changed. Expiry only shows
+    when a voucher is read, and causes no call.
     """
 
     def __init__(
@@ -62,10 +62,10 @@ class VoucherState:
         return member
 
     def add_store(self, store_id: str, *, is_authorised: bool = True) -> None:
-        """Make a store. Once there is one, a void's store must be one, and an authorised one."""
+        """Make a store. From the first one on, a void must name an authorised store, or none."""
         self._stores[store_id] = is_authorised
 
-    # What happens at a shop, and not through the API.
+    # At a shop, and not through the API.
 
     def collect(self, code: str, member: Member) -> Record:
         """Let a member scan a voucher into their account: it is REDEEMED, and theirs."""
@@ -91,14 +91,14 @@ class VoucherState:
         """Let a voucher that can expire do so now."""
         record = self.stock.find(code)
         now = self._clock()
-        # A VALID voucher of a static batch is none that is kept.
+        # A VALID voucher of a static batch is kept nowhere.
         can_expire = _OPEN if self.stock.is_static(code) else (_VALID, *_OPEN)
         if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
         return record
 
-    # What the API does.
+    # Through the API.
 
     def issue(self, batch_key: str) -> tuple[str, str]:
         """Issue a voucher; return its code and QR URL."""
@@ -161,7 +161,7 @@ class VoucherState:
         return member
 
     def member_voucher(self, member: Member, code: str) -> Record:
-        """Return a member's voucher; of those with a static code one that can be used, if any."""
+        """Return a member's voucher; with a static code, a usable one if there is one."""
         record = self.stock.find(code)
         if self.stock.is_static(code):
             now = self._clock()
@@ -190,21 +190,23 @@ class VoucherState:
         return self.stock.find(code)
 
     def issued(self, batch_key: str) -> Sequence[str]:
-        """Return the codes that left a batch's stock, in the order of its listing."""
+        """Return the codes that left a batch's stock, in the order of the batch's listing."""
         listed = self.stock.batch(batch_key).listed
         return tuple(record.code for record in listed if record.kept is not _VALID)
 
-    def page(self, key: str, start: int, *, size: int, lag_s: float = 0.0) -> list[dict[str, Any]]:
+    def page(
+        self, key: str, start: int, *, size: int, delay_s: float = 0.0
+    ) -> list[dict[str, Any]]:
         """Return at most ``size`` vouchers of a batch as RM writes them, from a place on.
 
-        ``lag_s`` is added to the lag that the options set. The place of a voucher never changes,
-        and finding one takes the same time in a batch of any size.
+        ``delay_s`` is added to the delay of `Guesses`. The place of a voucher never changes, and
+        finding one takes the same time in a batch of any size.
         """
         batch = self.stock.batch(key)
-        lag_s += self._guesses.listing_lag_s
-        until = self._clock() - lag_s if lag_s else float("inf")
+        delay_s += self._guesses.listing_delay_s
+        until = self._clock() - delay_s if delay_s else float("inf")
         end = len(batch.listed)
-        if lag_s and not self._lists_stock(batch):
+        if delay_s and not self._lists_stock(batch):
             end = bisect.bisect_right(batch.listed, until, key=Record.left_stock_at)
         return [
             self.wire(record.in_stock() if record.left_stock_at() > until else record)
@@ -225,7 +227,7 @@ class VoucherState:
         return batch_wire(batch, self._guesses.used_from)
 
     def qr_url(self, code: str) -> str:
-        """Return what a customer scans."""
+        """Return the URL that a customer scans."""
         return f"{self._qr_base}/voucher/{code}"
 
     def _lists_stock(self, batch: Batch) -> bool:

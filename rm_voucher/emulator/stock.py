@@ -1,4 +1,4 @@
-"""The stock: every batch and voucher that exists, how they come to be, and how one is found."""
+"""The stock: makes batches and vouchers, and finds them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
 
 
 class RefusedError(Exception):
-    """The server refuses, with one of RM's error codes and, where that helps, a sentence."""
+    """The server refuses a request, with an error code of RM's and perhaps a sentence."""
 
     def __init__(self, code: str, message: str | None = None) -> None:
         super().__init__(code)
@@ -41,7 +41,7 @@ class RefusedError(Exception):
 
 
 class BatchOptions(TypedDict, total=False):
-    """What `Stock.add_batch` takes beside label and quantity."""
+    """The options of `Stock.add_batch` beside label and quantity."""
 
     key: str | None
     type: VoucherType
@@ -56,7 +56,7 @@ class BatchOptions(TypedDict, total=False):
 
 
 class Stock:
-    """Batches by key, vouchers by code. Codes are drawn from ``rng``: the same seed, the same."""
+    """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes."""
 
     def __init__(self, *, clock: Callable[[], float], rng: random.Random, guesses: Guesses) -> None:
         self._clock = clock
@@ -85,10 +85,10 @@ class Stock:
     ) -> Batch:
         """Make a batch.
 
-        With ``codes`` it is one of origin SELF, whose codes the merchant uploaded; with
-        ``static_code`` everybody gets the same code. One with a ``status`` other than COMPLETED is
-        still being made, and one that is not ``is_ours`` is another merchant's. Raises
-        `ValueError` when key or codes are taken, or the quantity is none.
+        With ``codes`` its origin is SELF: the merchant uploaded them. With ``static_code``
+        everybody gets the same code. A ``status`` other than COMPLETED means that it is still
+        being made; ``is_ours=False`` makes it another merchant's. Raises `ValueError` for a key or
+        a code that is taken, and for a missing or wrong quantity.
         """
         given = None if codes is None else list(codes)
         if quantity is None and given is not None:
@@ -154,7 +154,7 @@ class Stock:
         return batch
 
     def find(self, code: str, statuses: Collection[VoucherStatus] = _OPEN) -> Record:
-        """Return a voucher; of those with a static code one in ``statuses``, if there is one."""
+        """Return a voucher; with a static code, one in ``statuses`` if there is one."""
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
             return self._instance(batch, statuses)
@@ -215,7 +215,7 @@ class Stock:
     def _instance(self, batch: Batch, statuses: Collection[VoucherStatus]) -> Record:
         """Return the oldest voucher of a static batch that is in one of the statuses.
 
-        If there is none, it is the newest; where none was issued, one that is VALID.
+        Without one, return the newest voucher, or a VALID one where none was issued.
         """
         now = self._clock()
         while (
@@ -249,7 +249,7 @@ class Stock:
 
 
 def _check_segment(name: str, text: str) -> None:
-    """Refuse what no client could send as a part of a path."""
+    """Refuse text that no client could send as a part of a path."""
     try:
         segment(name, text)
     except InvalidRequestError as exc:

@@ -127,8 +127,8 @@ class Sender:
     def stop(self) -> None:
         """Give up the calls of `issue` that have nothing in flight: they may wait for long."""
         for task, call in self._single.items():
-            call.abandoned = True
-            if call.pausing:
+            call.abandon()
+            if call.is_waiting:
                 task.cancel()
 
     async def _send_single(
@@ -144,7 +144,7 @@ class Sender:
         try:
             return await self.send(client, call, request_id, attempt_id)
         except asyncio.CancelledError:
-            if call.abandoned and call.pausing:
+            if call.abandoned and not call.in_flight:
                 # The caller, who waits for this task, was not cancelled.
                 raise ConnectError("issue: given up, because the ledger was closed") from None
             raise
@@ -175,7 +175,7 @@ class Sender:
             await self._end(batch_key, attempt_id, AttemptState.REJECTED, failure)
             raise
         except asyncio.CancelledError:
-            if call.pausing:  # nothing of it is in flight
+            if not call.in_flight:
                 await self._end(batch_key, attempt_id, AttemptState.REJECTED)
             raise
         except Exception:  # a defect of any kind, raised below: noted first, or a voucher is lost

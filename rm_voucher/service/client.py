@@ -6,12 +6,8 @@ it.
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
-import random
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import Self
@@ -20,19 +16,27 @@ from rm_voucher.auth.client_credentials import ClientCredentialsToken
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
-from rm_voucher.calls.flow import Flow, FlowPolicy, FlowState
+from rm_voucher.calls.flow import Flow, FlowState
 from rm_voucher.calls.hooks import Hook
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
-from rm_voucher.calls.retry import RetryPolicy
+from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
 from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
 from rm_voucher.redaction import hide_locals
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
-from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
-from rm_voucher.settings import Credentials, Environment, Limits, Timeout
+from rm_voucher.settings import (
+    Credentials,
+    Environment,
+    FlowPolicy,
+    Limits,
+    RetryPolicy,
+    Timeout,
+)
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.wire import operations
@@ -45,30 +49,28 @@ class VoucherClient:
     it as an async context manager or call `aclose`. Constructing it reads and parses the key and
     loads the transport, which takes tens of milliseconds; no call does.
 
-    Every call raises `APIError` (what the server answered), `TransportError` (no answer, on reads
-    and on what was provably not sent), `DecodeError` (an answer that is not as documented) or
-    `OutcomeUnknownError` (a change that may or may not have happened) or `ConfigurationError` (it
-    could not be signed), all of them `VoucherError`. Each takes ``timeout``. Cancelling a read is
+    Every call raises a `VoucherError`: `APIError` (the server's error), `TransportError` (no
+    answer to a read, or a request that was provably not sent), `DecodeError` (an answer that is
+    not as documented), `OutcomeUnknownError` (a change that may or may not have happened) or
+    `ConfigurationError` (it could not be signed). Each takes ``timeout``. Cancelling a read is
     safe.
 
     Args:
-        credentials: who calls. Only needed to sign and to buy tokens.
-        environment: where. The sandbox by default.
+        credentials: the application's identity, needed only to sign and to buy tokens.
+        environment: the servers' URLs; the sandbox's by default.
         transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
             not closed by the client.
         retry: how often and how patiently a call is attempted.
         timeout: for each attempt, and for the whole of a call.
-        limits: how much it takes on.
-        flow: how fast all calls together are sent, and how long they wait for a server that
-            fails. Token requests are not counted.
+        limits: how many connections, how large an answer, how many codes.
+        flow: how fast all calls together are sent, and how long they wait in an outage. Token
+            requests are not counted.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
-        token_store: where processes share the token that the default source buys.
+        token_store: shares the token that the default source buys among processes.
         signer: signs with the credentials' key by default.
         hooks: each is called before and after every attempt; see `Hook`.
-        clock, monotonic, sleep, random, make_nonce: the time (unix seconds), the clock of
-            deadlines and durations, waiting, chance in [0, 1) and the 32 characters of
-            ``X-Nonce-Str``; replace them in tests.
+        runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
 
     Raises `ConfigurationError` for a key or setting that can't be used.
     """
@@ -87,21 +89,18 @@ class VoucherClient:
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        random: Callable[[], float] = random.random,
-        make_nonce: Callable[[], str] = lambda: os.urandom(16).hex(),
+        runtime: Runtime | None = None,
     ) -> None:
         self._get_method = "POST"
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
-        flow = flow or FlowPolicy()
+        flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         for name, given, kind in (
             ("environment", environment, Environment),
             ("retry", retry, RetryPolicy),
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
+            ("runtime", runtime, Runtime),
         ):
             if not isinstance(given, kind):
                 raise ConfigurationError(f"{name} must be of type {kind.__name__}.")
@@ -110,7 +109,7 @@ class VoucherClient:
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
         self._owned: list[TokenSource | Transport] = []
         if transport is None:
-            # Imported here so that those who bring a transport never load aiohttp.
+            # Imported here, so that a client with another transport never loads aiohttp.
             from rm_voucher.transport.aiohttp import AiohttpTransport
 
             transport = AiohttpTransport(limits=limits)
@@ -124,10 +123,7 @@ class VoucherClient:
                 timeout=timeout,
                 hooks=hooks,
                 store=token_store,
-                clock=clock,
-                monotonic=monotonic,
-                sleep=sleep,
-                random=random,
+                runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
         self.caller = Caller(
@@ -135,15 +131,11 @@ class VoucherClient:
             transport=transport,
             tokens=token_source,
             signer=signer,
-            retry=retry,
+            retries=Retries(retry, runtime),
             timeout=timeout,
-            flow=Flow(flow, monotonic=monotonic, sleep=sleep, random=random),
+            flow=Flow(flow, runtime),
             hooks=hooks,
-            clock=clock,
-            monotonic=monotonic,
-            sleep=sleep,
-            random=random,
-            make_nonce=make_nonce,
+            runtime=runtime,
         )
 
     @classmethod
@@ -173,9 +165,9 @@ class VoucherClient:
 
     @property
     def flow(self) -> FlowState:
-        """How fast the client sends at the moment, and what it waits for.
+        """How fast the client sends at the moment, and why calls wait.
 
-        It sends nothing, and may be read as often as you like, in the client's event loop.
+        Reading it sends nothing, and is cheap. Read it in the client's event loop.
         """
         return self.caller.flow.state
 
@@ -197,8 +189,8 @@ class VoucherClient:
     async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Look up a voucher (RM's page "Get Voucher By Code"). A read: it may be repeated.
 
-        The page says POST, RM's SDKs send GET: when the server refuses the one, the other is
-        tried, and what worked is kept for the life of the client. Raises `NotFoundError`.
+        The page says POST, RM's SDKs send GET. When the server refuses one method, the other is
+        tried, and kept for the life of the client. Raises `NotFoundError`.
         """
         return await self._get(code, timeout)
 
@@ -213,11 +205,11 @@ class VoucherClient:
     ) -> Voucher:
         """Void a voucher, that is, use it at a shop (RM's page "Void Voucher").
 
-        Pass ``used_at``, an aware datetime with microseconds, unique to this till: when the
-        answer is lost, the voucher is read back, and only this instant proves that it was this
-        call that voided it. A voucher that was voided without that proof raises
-        `OutcomeUnknownError` with the voucher attached: another till may have done it. ``usedAt``
-        is sent only when given; RM's Go SDK sends it, no page documents it.
+        Pass ``used_at``, an aware datetime with microseconds that is unique to this till. When the
+        answer is lost, the voucher is read back, and only this instant proves that this call voided
+        it. Without that proof a void voucher raises `OutcomeUnknownError`, with the voucher
+        attached, because another till may have voided it. ``usedAt`` is sent only when given; RM's
+        Go SDK sends it, no page documents it.
 
         Repeating it is harmless: a void voucher is refused with `VoucherStateError`. Cancelling
         it after it was sent leaves its outcome unknown; `get` shows it. Raises `NotFoundError`,
@@ -240,11 +232,11 @@ class VoucherClient:
     ) -> Voucher:
         """Make a void voucher usable again (RM's page "Reinstate Voucher").
 
-        ``pin`` is the merchant's. When the answer is lost, the voucher is read back: still void,
-        it is sent again; void no more, it raises `OutcomeUnknownError` with the voucher attached,
-        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
-        its outcome unknown; `get` shows it. Raises `InvalidRequestError` (also for a wrong PIN),
-        `NotFoundError`, `VoucherStateError`.
+        ``pin`` is the merchant's. When the answer is lost, the voucher is read back. If it is still
+        void, the call is sent again. If not, it raises `OutcomeUnknownError` with the voucher
+        attached, because nothing on the voucher proves that this call reinstated it. Cancelling it
+        after it was sent leaves its outcome unknown; `get` shows it. Raises `InvalidRequestError`
+        (also for a wrong PIN), `NotFoundError`, `VoucherStateError`.
         """
         request = operations.build_reinstate(self.caller.environment, code, pin=pin, reason=reason)
         return await self._change(
@@ -258,14 +250,14 @@ class VoucherClient:
         """Redeem vouchers, all in one request (RM's page "Bulk Redeem Vouchers").
 
         Returns them in the order of ``codes``, at most `Limits.max_redeem_codes`. When the answer
-        is lost, or does not show every voucher redeemed, the others are looked up; only those
-        that are unchanged are sent again. If in the end one is in doubt, it raises
-        `OutcomeUnknownError`: its ``codes`` are those in doubt, its ``vouchers`` as read back,
+        is lost, or does not show every voucher redeemed, the others are looked up, and only the
+        unchanged ones are sent again. If the outcome of one stays unknown, it raises
+        `OutcomeUnknownError`: ``codes`` are those of unknown outcome, ``vouchers`` as read back,
         and ``redeemed`` has those that this call redeemed for certain.
 
-        Whether a refusal, say for one code that is unknown, is always of all codes is not
-        documented: look them up after one. Cancelling it after it was sent leaves its outcome
-        unknown. Raises `NotFoundError`, `VoucherStateError`, `InvalidRequestError`.
+        RM does not document whether a refusal, say of one code, refuses all codes: look them up
+        after one. Cancelling it after it was sent leaves its outcome unknown. Raises
+        `NotFoundError`, `VoucherStateError`, `InvalidRequestError`.
         """
         return await Redemption(
             self.caller,
@@ -283,7 +275,7 @@ class VoucherClient:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
+            parse = operations.read_vouchers_cooperatively
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)
@@ -303,7 +295,7 @@ class VoucherClient:
             request = operations.build_batches(
                 self.caller.environment, status=status, is_static=is_static, cursor=cursor
             )
-            parse = functools.partial(parse_cooperatively, operations.batches_step_by_step)
+            parse = operations.read_batches_cooperatively
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)
@@ -323,15 +315,15 @@ class VoucherClient:
         safety: Safety = Safety.ONCE,
         timeout: Timeout | None = None,
     ) -> Response:
-        """Call what this client has no method for, signed, and return the answer as it is.
+        """Send a signed request that this client has no method for, and return the answer as it is.
 
         ``path``, such as ``/v3/stores``, is written as it goes on the wire: quote each part that is
         data with ``urllib.parse.quote(part, safe="")``. ``json`` may have no fraction and no
-        integer beyond 2**53, because how RM signs those is not documented. An answer with RM's
-        error, or a status that is not 2xx, is raised as it is for every other operation.
+        integer beyond 2**53, because RM does not document how it signs those. RM's error, or a
+        status that is not 2xx, is raised as it is for every other operation.
 
-        ``safety`` says what repeating it can do: `Safety.ONCE` sends it again only after proof
-        that nothing was done and else raises `OutcomeUnknownError`; `Safety.READ` retries freely.
+        With `Safety.ONCE` the request is sent again only after proof that nothing was done, and
+        else raises `OutcomeUnknownError`. `Safety.READ` retries freely.
         """
         if safety not in (Safety.ONCE, Safety.READ):
             raise InvalidRequestError.refused("safety must be Safety.ONCE or Safety.READ.")
@@ -349,16 +341,16 @@ class VoucherClient:
         judge: Callable[[Voucher], Verdict],
         timeout: Timeout | None,
     ) -> Voucher:
-        """Make a call that changes one voucher, which is read back where that is needed."""
+        """Make a call that changes one voucher; a lost answer is settled by reading it back."""
         call = self.caller.call(
             request, lambda response: parse(response, code), Safety.RECONCILABLE, timeout, code=code
         )
 
-        async def settle() -> tuple[Verdict, Voucher]:
+        async def read_back() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, call.timeout, call.deadline)
             return judge(operations.checked_code(voucher, code)), voucher
 
-        call.read_back = settle
+        call.read_back = read_back
         return await self.caller.execute(call)
 
     async def _get(
@@ -387,6 +379,6 @@ class VoucherClient:
 def issue_call(
     caller: Caller, batch_key: str, timeout: Timeout | None = None
 ) -> Call[IssuedVoucher]:
-    """Return the call of an *issue*, for those who watch its attempts."""
+    """Return the call of an *issue*, for a bulk run or a ledger to watch."""
     request = operations.build_issue(caller.environment, batch_key)
     return caller.call(request, operations.parse_issue, Safety.ONCE, timeout, batch_key=batch_key)

@@ -10,7 +10,7 @@ from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_member_redeem
 from rm_voucher.models import Page, Voucher
 from rm_voucher.redaction import hide_locals
-from rm_voucher.service.pager import Pager, parse_cooperatively
+from rm_voucher.service.pager import Pager
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.wire import operations
 
@@ -18,9 +18,9 @@ from rm_voucher.wire import operations
 class Member:
     """A loyalty member, by phone number: the vouchers in the member's account.
 
-    Made by `VoucherClient.member`. The first call raises `InvalidRequestError` for a number that
-    is not made of digits; the server raises `NotFoundError` and `VoucherStateError` for a member
-    that is not the merchant's.
+    `VoucherClient.member` makes it. The first call raises `InvalidRequestError` for a number that
+    is not made of digits, and `NotFoundError` or `VoucherStateError` for a member that is not the
+    merchant's.
     """
 
     def __init__(self, caller: Caller, country_code: str, phone_number: str) -> None:
@@ -37,13 +37,13 @@ class Member:
     ) -> Pager[Voucher]:
         """List the member's vouchers (RM's page "Get Loyalty Member Vouchers"). A read.
 
-        ``limit`` is the size of a page; what the server takes at most is not documented.
+        ``limit`` is the size of a page, whose maximum is not documented.
         """
 
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            parse = functools.partial(parse_cooperatively, operations.vouchers_step_by_step)
+            parse = operations.read_vouchers_cooperatively
             return await self._caller.execute(
                 self._caller.call(request, parse, Safety.READ, timeout)
             )
@@ -63,22 +63,22 @@ class Member:
         """Redeem one (RM's page "Redeem Loyalty Member Voucher").
 
         In the page's example this turns a REDEEMED voucher VOID, that is, it uses it up. When
-        the answer is lost, the voucher is read back: unchanged, it is sent again; void, or
-        redeemed in the last minutes, it raises `OutcomeUnknownError` with the voucher attached,
-        because nothing on it proves that it was this call. Cancelling it after it was sent leaves
-        its outcome unknown; `get` shows it.
+        the answer is lost, the voucher is read back. If it is unchanged, the call is sent again. If
+        it is void, or was redeemed in the last minutes, it raises `OutcomeUnknownError` with the
+        voucher attached, because nothing on the voucher proves that this call redeemed it.
+        Cancelling it after it was sent leaves its outcome unknown; `get` shows it.
         """
-        begun_at = datetime.fromtimestamp(self._caller.clock(), UTC)
+        begun_at = datetime.fromtimestamp(self._caller.runtime.clock(), UTC)
         request = operations.build_member_redeem(*self._who(), code)
         parse = functools.partial(operations.parse_member_redeem, code=code)
         call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
 
-        async def settle() -> tuple[Verdict, Voucher]:
+        async def read_back() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, timeout, call.deadline)
             voucher = operations.checked_code(voucher, code)
             return judge_member_redeem(voucher, begun_at=begun_at), voucher
 
-        call.read_back = settle
+        call.read_back = read_back
         return await self._caller.execute(call)
 
     async def _get(self, code: str, timeout: Timeout | None, deadline: float | None) -> Voucher:

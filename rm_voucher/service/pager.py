@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from typing import Any, Generic, TypeVar
 
 from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Page
-from rm_voucher.transport.base import Response
 
 T = TypeVar("T")
-
-
-async def parse_cooperatively(
-    parse: Callable[[Response], Generator[None, None, T]], response: Response
-) -> T:
-    """Parse, and after each step let everything that is due have its turn."""
-    steps = parse(response)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)
 
 
 class Pager(Generic[T]):
     """A listing. Nothing is sent before it is awaited or iterated; each page is one request.
 
     ``await pager`` gives the first page, ``async for item in pager`` every item, ``async for page
-    in pager.pages()`` every page. Leaving the loop sends nothing more. Iterating again starts
-    anew. How far RM's listings lag, their order and their page size are not documented.
+    in pager.pages()`` every page. Leaving the loop sends nothing more. Iterating again begins
+    again. RM does not document how far its listings lag, their order or their page size.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A bulk redeem: one request for many vouchers, each of which may end on its own."""
+"""A bulk redeem: one request for many vouchers, each with an outcome of its own."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _LOOK_UPS_AT_ONCE = 8
 class Redemption:
     """The codes of a bulk redeem, and what is known of each.
 
-    After an unknown outcome every code that is not known to be redeemed is looked up. Those that
-    are unchanged are sent again, without the others; those that have changed, or can't be looked
-    up, stay in doubt, because nothing on a redeemed voucher says who redeemed it.
+    After an unknown outcome every code that is not known to be redeemed is looked up. The unchanged
+    ones are sent again, without the others. Those that have changed, or can't be looked up, stay
+    unknown, because nothing on a redeemed voucher tells which call redeemed it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Redemption:
         """Redeem all, or raise. The vouchers come in the order of their codes."""
         request = operations.build_redeem(self._caller.environment, list(self._left.values()))
         call = self._caller.call(request, self._parse, Safety.RECONCILABLE, self._timeout)
-        call.read_back = lambda: self._settle(call)
+        call.read_back = lambda: self._read_back(call)
         try:
             await self._caller.execute(call)
         except OutcomeUnknownError as exc:
@@ -82,7 +82,7 @@ class Redemption:
         if self._left:
             raise DecodeError("expected every voucher that was asked for, redeemed @ $.item")
 
-    async def _settle(self, call: Call[None]) -> tuple[Verdict, None]:
+    async def _read_back(self, call: Call[None]) -> tuple[Verdict, None]:
         at_once = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
 
         async def look(folded: str, code: str) -> None:
@@ -90,7 +90,7 @@ class Redemption:
                 async with at_once:
                     found = await self._look_up(code, self._timeout, call.deadline)
                     voucher = operations.checked_code(found, code)
-            except Exception as exc:  # noqa: BLE001 - whatever it is, the doubt is what matters
+            except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
                 _log.warning("redeem: a code can't be looked up (%s)", type(exc).__name__)
                 voucher = None
             self._seen[folded] = voucher

@@ -1,8 +1,8 @@
 """Signatures for a bulk run: in processes of their own, or in short steps of the event loop.
 
-A signature takes 0.25 to 0.4 ms, two thirds of an issue. Where a run makes so many that processes
-pay, on a machine with more than one core, some are started (`signer_process`); until they are
-ready, and wherever they can't be, the loop signs, with a turn for everything else in between.
+A signature takes 0.25 to 0.4 ms, two thirds of an issue. On a machine with more than one core,
+processes pay where a run makes many (`process`). Until they are ready, and wherever there can be
+none, the event loop signs, with a turn for everything else in between.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from rm_voucher.signing.worker import LATE_S, Item, Worker
 _log = logging.getLogger("rm_voucher")
 
 _STEP_S = 0.001  # of the event loop
-_WORTH_S = 0.1  # of signing on the loop within _WINDOW_S: then processes pay
+_WORTH_S = 0.1  # of signing on the event loop within _WINDOW_S, after which processes pay
 _WINDOW_S = 1.0
 _AT_ONCE = 3  # calls that go on in one turn of the event loop
-_MOST_PROCESSES = 3  # that pay: one event loop gives no more of them enough to do
-_LIMIT = 32  # of what may be asked for
+_MOST_PROCESSES = 3  # that pay: one event loop has work for no more
+_LIMIT = 32  # of processes that a user may ask for
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds, or "max", and of how many
 _POLL_S = 0.001  # for the end of a process that was killed
 _running: weakref.WeakSet[Worker] = weakref.WeakSet()  # of all runs of this program
 
 
 def signers_that_pay() -> int:
-    """Return how many processes make a bulk run faster on this machine, or in this container."""
+    """Return with how many processes a bulk run is fastest on this machine or in this container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cores = min(count or 1, _quota())
     return min(int(cores), _MOST_PROCESSES) if cores >= 2 else 0
 
 
 def _quota() -> float:
-    """Return how many cores the container may use. Above that, all of it is stopped for a while."""
+    """Return how many cores the container may use. The system stops one that uses more."""
     try:
         quota, period = _CPU_QUOTA.read_text(encoding="ascii").split()
         return int(quota) / int(period)
@@ -50,10 +50,10 @@ def _quota() -> float:
 
 
 class SigningPool:
-    """Signs for one run, in one event loop. Start no process for a signer of the caller's own.
+    """Signs for one run, in one event loop. A signer of the user's own gets no process.
 
-    Without a number of ``processes`` it is what pays, less those of other runs: many at once shall
-    not fill a machine with them. Raises `ConfigurationError`.
+    Without a number of ``processes`` it starts as many as pay, less those of other runs, so that
+    many runs at once don't fill a machine. Raises `ConfigurationError`.
     """
 
     def __init__(self, signer: Signer, *, processes: int | None) -> None:
@@ -92,9 +92,9 @@ class SigningPool:
         return future
 
     async def aclose(self) -> None:
-        """End the processes; what is still to be signed, the event loop signs.
+        """End the processes. The event loop signs the texts that are left.
 
-        Being cancelled meanwhile takes effect afterwards.
+        A cancellation meanwhile takes effect afterwards.
         """
         self._is_closed = True
         if self._starting is not None:
@@ -136,9 +136,9 @@ class SigningPool:
             self._looking = asyncio.get_running_loop().call_later(LATE_S, self._look)
 
     def _look(self) -> None:
-        """Sign for processes that get no time: they yield to all else on a busy machine.
+        """Sign on the event loop for processes that get no time, as on a busy machine.
 
-        A signature is the same whoever makes it; the process's own then comes too late.
+        The processes' own signatures, which are the same, then come too late.
         """
         until = time.perf_counter() + _STEP_S
         late = [worker for worker in self._at_work if worker.is_late()]
@@ -170,7 +170,7 @@ class SigningPool:
     def _sign_here(self, text: bytes, future: asyncio.Future[bytes]) -> None:
         if future.done():
             return
-        # Whatever it raises is for who waits for the signature, and for nobody else.
+        # An error is for the call that waits for this signature, and for no other.
         try:
             future.set_result(self._signer.sign(text))
         except StopIteration as exc:  # no future takes it
@@ -180,7 +180,7 @@ class SigningPool:
 
     async def _start(self, count: int) -> None:
         assert isinstance(self._signer, RsaSigner)  # noqa: S101 - for the type checker
-        # Nothing may get out of here: the event loop would report it, with the key in its frames.
+        # No error may leave: the event loop would report it, with the key in its frames.
         try:
             key, size = self._signer.private_key_der(), self._signer.signature_bytes
             self._workers = [
@@ -203,10 +203,10 @@ class SigningPool:
             asyncio.get_running_loop().call_soon(self._deliver)
 
     def _deliver(self) -> None:
-        """Let some calls go on, and in the loop's next turn some more.
+        """Let some calls go on, and some more in the next turn of the event loop.
 
-        Signatures come by the dozen while the loop is busy, and a call that goes on takes its time:
-        all of them at once would make the loop busy for as long again.
+        Signatures come by the dozen while the loop is busy, and each call that goes on takes time:
+        all at once would keep the loop busy for as long again.
         """
         for _ in range(min(len(self._made), _AT_ONCE)):
             future, signature = self._made.popleft()

@@ -1,9 +1,9 @@
-"""Signs what comes over a socket, with the key that comes first. Run alone: ``python -I -S``.
+"""The process that signs texts which come over a socket. It is run alone: ``python -I -S``.
 
-It imports nothing of this package, nor of the program that wants the signatures. Over the socket
-come frames, each a length (4 bytes, big-endian) and so many bytes: the places to import from,
-separated by zeros; the key, PKCS#8 DER; then texts. Back goes ``READY``, and then a signature for
-each text, in their order. It ends when the socket does.
+It imports nothing of this package, nor of the program that wants the signatures. The socket brings
+frames, each a length (4 bytes, big-endian) and so many bytes: the paths to import from, separated
+by zeros; the key, PKCS#8 DER; then texts. It answers ``READY``, and then a signature for each text,
+in their order. It ends with the socket.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NICE = 15
 
 
 def frames(connection: socket.socket) -> Iterator[tuple[bytes, bool]]:
-    """Iterate over what comes, each with whether it is the last that has come so far."""
+    """Iterate over the frames, each with whether it is the last that has come so far."""
     received = b""
     while data := connection.recv(65_536):
         received += data
@@ -40,7 +40,7 @@ def frames(connection: socket.socket) -> Iterator[tuple[bytes, bool]]:
 def serve(connection: socket.socket) -> None:
     """Sign until the other side closes."""
     incoming = frames(connection)
-    # From where the program has it; but nothing there takes the place of the standard library.
+    # At the end, so that nothing there takes the place of the standard library.
     sys.path += os.fsdecode(next(incoming)[0]).split("\0")
     from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
@@ -60,15 +60,15 @@ def serve(connection: socket.socket) -> None:
             made = b""
 
 
-# The two below run in the process itself, where nothing is measured: it has no site packages.
+# The two below run in the process itself, where no line is counted: it has no site packages.
 
 
 def main() -> None:  # pragma: no cover - see above
-    """Sign for whoever has the other end of standard input, and end with it.
+    """Sign for the other end of standard input, and end with it.
 
-    Not in a session of its own, where Linux would give it as much time as the whole program: so
-    the signals that go to all processes of a terminal or service come here too. They are the
-    program's own, which may need signatures to the end.
+    The process has no session of its own, to which Linux would give as much time as to the whole
+    program. So signals to all processes of a terminal or service come here too. They are ignored,
+    because the program itself handles them and may need signatures to the end.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
@@ -78,5 +78,5 @@ def main() -> None:  # pragma: no cover - see above
 
 
 if __name__ == "__main__":  # pragma: no cover - see above
-    with contextlib.suppress(ConnectionError, StopIteration):  # the program has gone
+    with contextlib.suppress(ConnectionError, StopIteration):  # the program has ended
         main()

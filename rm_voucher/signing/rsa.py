@@ -80,7 +80,7 @@ class RsaSigner:
         return (self._key.key_size + 7) // 8
 
     def private_key_der(self) -> bytes:
-        """Return the key, unencrypted, for a process that signs."""
+        """Return the key, unencrypted, as a process that signs needs it."""
         from cryptography.hazmat.primitives.serialization import (
             Encoding,
             NoEncryption,
@@ -119,7 +119,7 @@ class RsaVerifier:
 
         if b"PRIVATE KEY-----" in pem:
             raise ConfigurationError(
-                "This is a private key; checking a signature needs the public key of whoever signs."
+                "This is a private key; checking a signature needs the signer's public key."
             )
         try:
             key = load_pem_public_key(pem)
@@ -130,7 +130,7 @@ class RsaVerifier:
             ) from None
         if not isinstance(key, RSAPublicKey):
             raise ConfigurationError("The public key is not an RSA key.")
-        if key.key_size < min_bits:  # whose other half a stranger may find
+        if key.key_size < min_bits:  # a stranger may find its other half
             raise ConfigurationError(
                 f"The public key has {key.key_size} bits; {min_bits} are the least."
             )
@@ -148,10 +148,9 @@ class RsaVerifier:
         return True
 
     def is_by_this_key(self, signature: str) -> bool:
-        """Return whether the key's other half made a signature, of whatever text. Never raises.
+        """Return whether the key's other half made a signature of any text. Never raises.
 
-        It tells a wrong key from a wrong text, which is what a person wants to know of a signature
-        that `verify` refuses.
+        It tells a person whether `verify` refused a signature for its key or for its text.
         """
         raw = parse_signature(signature)
         if raw is None:

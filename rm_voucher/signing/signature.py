@@ -12,7 +12,7 @@ import re
 
 import orjson
 
-# A body that says nothing is not signed at all.
+# Such a body has no part in the signature.
 _EMPTY_BODIES = frozenset({b"", b"null", b"{}"})
 _SCHEME = "sha256 "
 _MAX_DEPTH = 32
@@ -25,8 +25,8 @@ def canonical_json(value: object) -> bytes:
 
     Keys are sorted at every depth, there is no white space, the text is UTF-8, and ``<``, ``>``,
     ``&``, U+2028 and U+2029 are written as ``\u…`` escapes, as Go's encoder does. Raises
-    `TypeError` for what is not JSON. How RM writes fractions and integers beyond 64 bits is not
-    documented, so what this gives for them may not verify: send none.
+    `TypeError` for a value that is not JSON. RM does not document how it writes fractions and
+    integers beyond 64 bits, so their signatures may be refused: send none.
     """
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
     # These can only stand inside strings, so replacing them in the whole text is safe.
@@ -44,7 +44,7 @@ def is_too_deep(value: object) -> bool:
     """Return whether a JSON value is nested deeper than 32; RM's are four deep.
 
     orjson reads 1,024 levels and writes 254, and where it writes more than 200 it overruns its
-    buffer (3.13.0): what strangers send must not get there.
+    buffer (3.13.0). A stranger's JSON must not get there.
     """
     level = {id(value): value} if isinstance(value, _CONTAINERS) else {}
     for _ in range(_MAX_DEPTH):
@@ -64,9 +64,9 @@ def string_to_sign(
 ) -> str:
     """Return the text whose signature goes into ``X-Signature``.
 
-    ``url`` is the whole URL exactly as it goes on the wire, None where it has no part in it, as in
-    callbacks; ``body`` is the canonical JSON. A body that is empty, ``null`` or ``{}`` has no part
-    in it. Nothing is escaped.
+    ``url`` is the whole URL exactly as it goes on the wire; None leaves it out, as in callbacks.
+    ``body`` is the canonical JSON; one that is empty, ``null`` or ``{}`` is left out. Nothing is
+    escaped. (RM's page "Signature Algorithm".)
     """
     data = "" if body in _EMPTY_BODIES else f"data={base64.b64encode(body).decode()}&"
     named = "" if url is None else f"&requestUrl={url}"
@@ -82,7 +82,7 @@ def format_signature(signature: bytes) -> str:
 
 
 def parse_signature(text: str) -> bytes | None:
-    """Return the signature in a value of ``X-Signature``, None where it is not written as one."""
+    """Return the signature in a value of ``X-Signature``, or None if there is none."""
     if not text.startswith(_SCHEME):
         return None
     try:
@@ -92,9 +92,9 @@ def parse_signature(text: str) -> bytes | None:
 
 
 def parse_timestamp(text: str) -> float | None:
-    """Return the unix seconds that an ``X-Timestamp`` says, None where it says none.
+    """Return the unix seconds in a value of ``X-Timestamp``, or None if there are none.
 
-    Documented are whole seconds; RM's SDKs write fractions and milliseconds too.
+    RM documents whole seconds; its SDKs write fractions and milliseconds too.
     """
     if not _TIMESTAMP.fullmatch(text):
         return None

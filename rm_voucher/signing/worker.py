@@ -1,4 +1,4 @@
-"""One process that signs (`signer_process`), and the connection to it."""
+"""One process that signs (`process`), and the connection to it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from rm_voucher.signing import process as signer_process
+from rm_voucher.signing import process
 from rm_voucher.signing.process import FRAME, READY
 
-LATE_S = 0.05  # after which the loop signs too what a process owes that gets no time
+LATE_S = 0.05  # without a signature, after which the event loop signs as well
 _MOST_OUT = 32  # texts at a process, so that it never waits for the next
 _READY_S = 30.0
-_SILENT_S = 30.0  # after which a process that owes signatures is taken for dead
-_SCRIPT = signer_process.__file__
+_SCRIPT = process.__file__
 
 Item = tuple[bytes, asyncio.Future[bytes]]
 """A text, and its signature to come."""
@@ -46,8 +45,6 @@ class Worker(asyncio.Protocol):
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._out: deque[Item] = deque()
         self._received = b""
-        self._alarm: asyncio.TimerHandle | None = None
-        self._was_heard = False
         self._quiet_since = 0.0  # by the loop's clock
         self._is_closed = False
 
@@ -71,8 +68,8 @@ class Worker(asyncio.Protocol):
                 raise
             # In this thread: the fork holds the interpreter in any other too.
             self._process = _run(theirs)
-        # Over the socket, where no other user of the machine can read it.
-        # A relative place may be another by now, and anybody's, who would get the key.
+        # The key goes over the socket, where no other user of the machine can read it. A relative
+        # path may be another place by now, and anybody's, who would get the key.
         places = [
             place for place in sys.path if isinstance(place, str) and Path(place).is_absolute()
         ]
@@ -93,10 +90,9 @@ class Worker(asyncio.Protocol):
         if block:
             assert self._transport is not None  # noqa: S101 - for the type checker
             self._transport.write(b"".join(block))
-            self._watch()
 
     def owed(self) -> list[Item]:
-        """Return what it was sent, and somebody waits for."""
+        """Return the texts that it has not signed, and whose signatures somebody waits for."""
         return [item for item in self._out if not item[1].done()]
 
     @property
@@ -105,20 +101,8 @@ class Worker(asyncio.Protocol):
         return bool(self._out)
 
     def is_late(self) -> bool:
-        """Return whether it is busy, and nothing has come of it for a while."""
+        """Return whether it is busy, and has sent nothing for a while."""
         return self.is_busy and asyncio.get_running_loop().time() - self._quiet_since >= LATE_S
-
-    def _watch(self) -> None:
-        if self._alarm is None:
-            self._was_heard = False
-            self._alarm = asyncio.get_running_loop().call_later(_SILENT_S, self._check)
-
-    def _check(self) -> None:
-        self._alarm = None
-        if self._out and not self._was_heard:
-            self.close()
-        elif self._out:
-            self._watch()
 
     # What asyncio calls.
 
@@ -131,7 +115,6 @@ class Worker(asyncio.Protocol):
         """Take the signatures."""
         if self._ready.cancelled():  # its time is over
             return
-        self._was_heard = True
         self._quiet_since = asyncio.get_running_loop().time()
         if not self._ready.done():
             self._ready.set_result(None)
@@ -147,19 +130,17 @@ class Worker(asyncio.Protocol):
         self.take()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Give back what it has not signed."""
+        """End; the texts that it has not signed are given back."""
         self._transport = None
         if not self._ready.done() and not self._is_closed:
             self._ready.set_exception(ConnectionResetError("it ended before it was ready"))
         self.close()
 
     def close(self) -> None:
-        """End it, at once: it has nothing to lose. What it has not signed is given back."""
+        """End it at once, and give back the texts that it has not signed."""
         if self._is_closed:
             return
         self._is_closed = True
-        if self._alarm is not None:
-            self._alarm.cancel()
         if self._transport is not None:
             self._transport.abort()
         if self._process is not None:
@@ -169,7 +150,7 @@ class Worker(asyncio.Protocol):
         self._on_end(self)
 
     def has_ended(self) -> bool:
-        """Return whether nothing is left of it. A process is one that ended only once asked."""
+        """Return whether nothing is left of it. Asking lets the system forget the process."""
         is_running = self._process is not None and self._process.poll() is None
         return self._transport is None and not is_running
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import ssl
+import sys
 from collections.abc import AsyncGenerator
 
 import aiohttp
+import attrs
 
 from rm_voucher._version import __version__
 from rm_voucher.exceptions import (
@@ -31,7 +32,9 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # nothing is decompressed, so nothing can expand
 }
 
-# Most specific first. What is not here, and may be raised by a request, is a lost answer.
+_LEAST_S = 0.001
+
+# Most specific first.
 _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
     (aiohttp.ConnectionTimeoutError, ConnectTimeoutError, "no connection in time"),
     (aiohttp.ClientConnectorCertificateError, ConnectError, "the server's certificate is refused"),
@@ -46,7 +49,7 @@ _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
     (aiohttp.ClientResponseError, ResponseLostError, "the answer is not HTTP"),
     (aiohttp.ClientError, ResponseLostError, "the connection broke"),
     (OSError, ResponseLostError, "the connection broke"),
-    # What settings of a borrowed session (netrc, another loop) can raise.
+    # From settings of a borrowed session, such as netrc or another event loop.
     (ValueError, ResponseLostError, "the request can't be made"),
     (RuntimeError, ResponseLostError, "the request can't be made"),
 )
@@ -56,8 +59,8 @@ _MAPPED = tuple(error for error, _, _ in _ERRORS)
 def _mapped(operation: str, exc: Exception) -> TransportError:
     """Return our error for a foreign one, to be raised outside of the ``except`` block.
 
-    The texts of aiohttp's errors can hold the URL, and so the voucher's code, or the headers; as
-    cause or context they would be logged with ours.
+    aiohttp's texts can hold the headers, or the URL and so the voucher's code. As cause or context
+    they would be logged with ours.
     """
     ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
     is_tls = isinstance(exc, ssl.SSLError | aiohttp.ClientSSLError)  # whose numbers are their own
@@ -80,6 +83,15 @@ def _once(operation: str) -> aiohttp.ClientMiddlewareType:
     return send_once
 
 
+@attrs.frozen
+class _Owned:
+    """A session of the transport's own, and what closes it."""
+
+    session: aiohttp.ClientSession
+    slots: asyncio.Semaphore
+    closing: AsyncGenerator[None, None]
+
+
 class AiohttpTransport(Transport):
     """Sends requests over a pool of kept-alive connections.
 
@@ -88,7 +100,8 @@ class AiohttpTransport(Transport):
     passed in is used and never closed; it must not have an ``auth`` of its own. In both cases TLS
     is verified with ``ssl_context`` (the system's authorities by default), redirects are not
     followed, and nothing is sent twice: aiohttp would otherwise repeat a GET by itself when a
-    kept-alive connection turns out to be dead. Raises `ConfigurationError` when constructed.
+    kept-alive connection turns out to be dead. Requests wait for a connection in the order in
+    which they come. Raises `ConfigurationError` when constructed.
     """
 
     def __init__(
@@ -108,13 +121,9 @@ class AiohttpTransport(Transport):
                 "ssl_context must verify the server and its name (CERT_REQUIRED, check_hostname)."
             )
         self._borrowed = session
-        self._owned: dict[
-            asyncio.AbstractEventLoop, tuple[aiohttp.ClientSession, AsyncGenerator[None, None]]
-        ] = {}  # connections belong to their event loop
+        self._borrowed_slots: asyncio.Semaphore | None = None
+        self._owned: dict[asyncio.AbstractEventLoop, _Owned] = {}  # connections belong to a loop
         self._closed = False
-        # The requests that are out, in their order, where there are any.
-        self._out: dict[aiohttp.ClientSession, dict[object, None]] = {}
-        self._answers = 0
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
         self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
@@ -138,33 +147,24 @@ class AiohttpTransport(Transport):
         raise error.with_traceback(None)
 
     async def _exchange(self, request: Request) -> Response:
-        session = None if self._closed else self._borrowed or await self._session()
-        if session is None or session.closed:
-            raise ClosedError(f"{request.operation}: the transport or its session is closed")
-        out, place = self._out.setdefault(session, {}), object()
-        out[place], before = None, self._answers
-        try:
-            response = await self._exchange_over(session, request)
-            self._answers += 1
-            return response
-        except (aiohttp.ConnectionTimeoutError, ConnectTimeoutError):
-            limit = session.connector.limit if session.connector else 0  # 0: none
-            # Where nothing was answered, the oldest had the connections, and met no server.
-            is_old = place in itertools.islice(out, limit) and self._answers == before
-            if not 0 < limit < len(out) or is_old:
-                raise
-        finally:
-            del out[place]
-            if not out:
-                del self._out[session]
-        raise PoolTimeoutError(f"{request.operation}: no connection became free in time")
+        if not self._closed:
+            session, slots = await self._session()
+            waited_s = await _wait_for_slot(slots, request)
+            try:
+                if not (self._closed or session.closed):
+                    return await self._exchange_over(session, request, waited_s)
+            finally:
+                slots.release()
+        raise ClosedError(f"{request.operation}: the transport or its session is closed")
 
-    async def _exchange_over(self, session: aiohttp.ClientSession, request: Request) -> Response:
+    async def _exchange_over(
+        self, session: aiohttp.ClientSession, request: Request, waited_s: float
+    ) -> Response:
         known, timeout = self._timeouts
-        if request.timeout is not known:  # nearly all requests have the same
-            timeout = aiohttp.ClientTimeout(
-                total=request.timeout.attempt_s, connect=request.timeout.connect_s
-            )
+        if waited_s:
+            timeout = _timeout_of(request.timeout, waited_s)
+        elif request.timeout is not known:  # nearly all requests have the same
+            timeout = _timeout_of(request.timeout)
             self._timeouts = request.timeout, timeout
         async with session.request(
             request.method,
@@ -194,7 +194,12 @@ class AiohttpTransport(Transport):
                 return bytes(body)
             body += await content.readany()
 
-    async def _session(self) -> aiohttp.ClientSession:
+    async def _session(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
+        """Return the session to send over, and a slot for each of its connections."""
+        if self._borrowed is not None:
+            if self._borrowed_slots is None:
+                self._borrowed_slots = _slots_of(self._borrowed)
+            return self._borrowed, self._borrowed_slots
         loop = asyncio.get_running_loop()
         if loop not in self._owned:
             for ended in [known for known in self._owned if known.is_closed()]:
@@ -203,9 +208,9 @@ class AiohttpTransport(Transport):
                 connector=aiohttp.TCPConnector(limit=self._limits.max_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
-            self._owned[loop] = session, _closing(session)
-            await anext(self._owned[loop][1])
-        return self._owned[loop][0]
+            self._owned[loop] = owned = _Owned(session, _slots_of(session), _closing(session))
+            await anext(owned.closing)
+        return self._owned[loop].session, self._owned[loop].slots
 
     async def aclose(self) -> None:
         """Close the session if it is the transport's own. Nothing can be sent any more.
@@ -213,15 +218,47 @@ class AiohttpTransport(Transport):
         Sessions of other event loops are closed when those end.
         """
         self._closed = True
-        _, closing = self._owned.pop(asyncio.get_running_loop(), (None, None))
-        if closing is not None:
-            await closing.aclose()
+        owned = self._owned.pop(asyncio.get_running_loop(), None)
+        if owned is not None:
+            await owned.closing.aclose()
+
+
+def _slots_of(session: aiohttp.ClientSession) -> asyncio.Semaphore:
+    limit = session.connector.limit if session.connector else 0
+    return asyncio.Semaphore(limit or sys.maxsize)  # 0: no limit
+
+
+async def _wait_for_slot(slots: asyncio.Semaphore, request: Request) -> float:
+    """Take a slot; return how long that took. Raises `PoolTimeoutError`.
+
+    aiohttp would queue the request as well, but can't tell a full pool from a server that does not
+    answer.
+    """
+    if not slots.locked():
+        await slots.acquire()
+        return 0.0
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    try:
+        async with asyncio.timeout(request.timeout.connect_s):
+            await slots.acquire()
+    except TimeoutError:
+        raise PoolTimeoutError(f"{request.operation}: no connection became free in time") from None
+    return loop.time() - begun
+
+
+def _timeout_of(timeout: Timeout, waited_s: float = 0.0) -> aiohttp.ClientTimeout:
+    """Return what a wait has left of a time-out. To aiohttp, 0 would be no limit."""
+    return aiohttp.ClientTimeout(
+        total=max(timeout.attempt_s - waited_s, _LEAST_S),
+        connect=max(timeout.connect_s - waited_s, _LEAST_S),
+    )
 
 
 async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
     """Close the session when this generator is closed, or its event loop ends.
 
-    `asyncio.run` closes what asynchronous generators it has left, so a session that its owner
+    `asyncio.run` closes the asynchronous generators that are left. So a session that its owner
     forgot, or keeps for the next event loop, is closed in its own.
     """
     try:

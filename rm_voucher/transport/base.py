@@ -1,4 +1,4 @@
-"""What a transport is: a request in, a response out. It never retries, signs, parses or logs."""
+"""The transport: a request in, a response out. It never retries, signs, parses or logs."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _TIMEOUT = Timeout()
 class Request:
     """One HTTP request, exactly as it goes on the wire.
 
-    ``url`` is built once with ``encoded=True``, and is the object that is both signed and sent;
-    ``body`` likewise; empty means no body. ``operation`` is for logs: the URL holds the voucher's
-    code and the headers hold secrets, so neither is in the repr.
+    ``url`` is built once with ``encoded=True``, and the same object is signed and sent; so is
+    ``body``, where empty means none. ``operation`` is for logs: the URL holds the voucher's code
+    and the headers hold secrets, so neither is in the repr.
     """
 
     operation: str

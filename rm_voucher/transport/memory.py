@@ -18,7 +18,7 @@ class MemoryTransport(Transport):
     """Passes each request to ``handler`` and returns what it returns.
 
     The handler, plain or async, plays a fault by raising a `TransportError`. Any other exception
-    of its own passes through, because it is a bug in the handler.
+    passes through, because it is a bug in the handler.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -28,7 +28,7 @@ class MemoryTransport(Transport):
         """Call the handler, within ``request.timeout``."""
         answer = self._handler(request)
         if not inspect.isawaitable(answer):
-            # A socket would give other tasks a turn here; without it a bulk run is one long step.
+            # As a socket does, let other tasks have a turn: a bulk run would be one long step.
             await asyncio.sleep(0)
             return answer
         try:

@@ -7,9 +7,11 @@ once, `CallbackPoller` finds what was not delivered. The adapters are imported b
 
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.memory import MemoryEventStore
+from rm_voucher.webhooks.open import open_event_store
 from rm_voucher.webhooks.poller import CallbackPoller
-from rm_voucher.webhooks.router import Outcome, WebhookRouter
-from rm_voucher.webhooks.store import EventCounts, EventState, EventStore
+from rm_voucher.webhooks.records import EventCounts, EventState
+from rm_voucher.webhooks.router import EventOutcome, WebhookRouter
+from rm_voucher.webhooks.store import EventStore
 from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier
 
 __all__ = [
@@ -17,10 +19,11 @@ __all__ = [
     "CallbackStep",
     "CallbackVerifier",
     "EventCounts",
+    "EventOutcome",
     "EventState",
     "EventStore",
     "MemoryEventStore",
-    "Outcome",
     "VoucherEvent",
     "WebhookRouter",
+    "open_event_store",
 ]

@@ -1,4 +1,4 @@
-"""Callbacks in an application of aiohttp's.
+"""Callbacks in an aiohttp application.
 
 ::
 
@@ -33,7 +33,7 @@ class _DisconnectedError(Exception):
 def _ending_when_gone() -> Iterator[None]:
     try:
         yield
-    except OSError:  # which aiohttp would log as a failure of the application's
+    except OSError:  # aiohttp would log it as a failure of the application
         raise _DisconnectedError from None
 
 
@@ -61,7 +61,7 @@ def webhook_routes(router: WebhookRouter, path: str) -> list[web.RouteDef]:
 async def _status(router: WebhookRouter, request: web.Request) -> int:
     encodings = request.headers.getall("Content-Encoding", ())
     if any(encoding.lower() != "identity" for encoding in encodings):
-        # aiohttp unpacks it, and what came can't be had.
+        # aiohttp unpacks it, and does not give the bytes that came.
         _log.warning("a delivery was refused: its body is compressed")
         return _BAD_REQUEST
     try:
@@ -78,7 +78,7 @@ async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
 
 
 async def _end_with(answer: web.Response, request: web.Request) -> None:
-    """Answer, and end the connection: aiohttp would read for ten seconds more what nobody wants."""
+    """Answer, and end the connection: aiohttp would read the rest for ten seconds, for nobody."""
     answer.force_close()
     with _ending_when_gone():
         await answer.prepare(request)

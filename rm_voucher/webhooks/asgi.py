@@ -1,10 +1,10 @@
-"""Callbacks in an application of FastAPI's, Starlette's or any other that speaks ASGI.
+"""Callbacks in FastAPI, Starlette or any other application that speaks ASGI.
 
 ::
 
     app.add_route("/callbacks/rm", WebhookApp(router))
 
-A ``mount`` would answer this path with a redirect, to the one with a slash at its end.
+A ``mount`` would answer this path with a redirect to the path with a slash at its end.
 
 The router must be open while the application runs: enter it in the application's lifespan. Served
 by itself (``uvicorn module:webhook_app``), the app does that.
@@ -35,7 +35,7 @@ class _DisconnectedError(Exception):
 
 
 class WebhookApp:
-    """An ASGI application that takes deliveries, at every path that it is given.
+    """An ASGI application that takes deliveries, at every path at which it is served.
 
     It reads the raw body, within the router's limits of size and time, and answers without a body
     of its own. Methods other than POST are answered with 405.
@@ -66,7 +66,7 @@ class WebhookApp:
             status = _METHOD_NOT_ALLOWED
             headers.append((b"allow", b"POST"))
         if not pieces.is_read and scope.get("http_version", "1.1").startswith("1"):
-            headers.append((b"connection", b"close"))  # what was not read is not waited for
+            headers.append((b"connection", b"close"))  # the rest of the body is not read
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
 

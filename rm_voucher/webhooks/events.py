@@ -1,4 +1,4 @@
-"""What a callback tells: a voucher that has a status, under an id that repeats share. No I/O."""
+"""The event of a callback: a voucher with a status, under an id that repeats share. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Voucher, VoucherStatus, mask
 from rm_voucher.redaction import hide_locals
 
-_MAX_CHARS = 512  # of a code, as in a path; databases keep neither longer keys nor NUL
+_MAX_CHARS = 512  # as for a code in a path; databases keep neither longer keys nor NUL
 
 
 @attrs.frozen(kw_only=True)
@@ -22,13 +22,13 @@ class VoucherEvent:
     """A voucher that came to a status (RM's page "Voucher").
 
     Attributes:
-        id: the same for every delivery of the event, and for a look-up that finds it: made of the
-            voucher's code, its status and its ``updatedAt``, to the microsecond. Where that is
-            missing, of the times of issue, redeeming and use.
+        id: a digest of the voucher's code, its status and its ``updatedAt``, to the microsecond.
+            Each delivery of the event has the same id, and so has a look-up that finds it. Without
+            ``updatedAt``, the times of issue, redeeming and use stand in its place.
         code: the voucher's code. Bearer value; masked in the repr.
-        status: what the voucher came to.
-        voucher: as the callback shows it.
-        sent_at: when the delivery was signed, UTC; None for what was looked up.
+        status: the status to which the voucher came.
+        voucher: the voucher as the callback shows it.
+        sent_at: when the delivery was signed, UTC; None for an event of a look-up.
     """
 
     id: str

@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 import attrs
 
 from rm_voucher.models import VoucherStatus
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks.events import VoucherEvent
-from rm_voucher.webhooks.store import (
+from rm_voucher.webhooks.records import (
     DELIVERY_S,
-    Claim,
+    Disposition,
     EventCounts,
     EventState,
-    EventStore,
     Expectation,
+    Lease,
     Record,
-    Standing,
+    decide,
     microseconds,
-    retry_s,
+    retry_delay_s,
     review,
-    standing,
 )
+from rm_voucher.webhooks.store import EventStore
 
 
 @attrs.define
-class _Kept:
+class _Entry:
     event: VoucherEvent
     recorded_at: float
     due_at: float
@@ -39,60 +39,58 @@ class _Kept:
 class MemoryEventStore(EventStore):
     """See `EventStore`. It grows with every event, until `prune`."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
-        super().__init__(clock=clock)
-        self._events: dict[str, _Kept] = {}
-        self._claims: dict[str, Claim] = {}
+    def __init__(self, *, runtime: Runtime | None = None) -> None:
+        super().__init__(runtime=runtime)
+        self._entries: dict[str, _Entry] = {}
+        self._leases: dict[str, Lease] = {}
         self._expected: dict[str, Expectation] = {}
 
     async def record(
-        self, event: VoucherEvent, *, lease_s: float | None = None, takes_older: bool = False
-    ) -> Standing:
+        self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
+    ) -> Disposition:
         """See `EventStore.record`."""
-        now = self.clock()
-        record = Record(event=event, at=now, lease_s=lease_s, takes_older=takes_older)
-        kept = self._events.get(event.id)
-        claim = self._claims.setdefault(event.code, Claim())
-        found = standing(None if kept is None else kept.state, claim, record, owner=self.owner)
-        if kept is None:
-            kept = self._events[event.id] = _Kept(event, now, now + DELIVERY_S)
-        if found is Standing.OLDER:
-            kept.state, kept.ended_at = EventState.OLDER, now
-        elif found is Standing.READY and lease_s is not None:
-            self._claims[event.code] = attrs.evolve(
-                claim, owner=self.owner, leased_until=now + lease_s
-            )
+        now = self.runtime.clock()
+        record = Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
+        entry = self._entries.get(event.id)
+        lease = self._leases.setdefault(event.code, Lease())
+        found = decide(None if entry is None else entry.state, lease, record, owner=self.owner)
+        if entry is None:
+            entry = self._entries[event.id] = _Entry(event, now, now + DELIVERY_S)
+        if found is Disposition.STALE:
+            entry.state, entry.ended_at = EventState.STALE, now
+        elif found is Disposition.READY and lease_s is not None:
+            taken = attrs.evolve(lease, owner=self.owner, leased_until=now + lease_s)
+            self._leases[event.code] = taken
         return found
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
         """See `EventStore.finish`."""
-        now = self.clock()
-        kept, claim = self._events.get(event.id), self._claims.get(event.code, Claim())
-        if kept is not None:
-            kept.attempts += 1
+        now = self.runtime.clock()
+        entry, lease = self._entries.get(event.id), self._leases.get(event.code, Lease())
+        if entry is not None:
+            entry.attempts += 1
             if state is EventState.RECORDED:
-                kept.due_at = max(kept.due_at, now + retry_s(kept.attempts))
+                entry.due_at = max(entry.due_at, now + retry_delay_s(entry.attempts))
             else:
-                kept.state, kept.ended_at = state, now
-        newest = claim.newest
-        if state is EventState.DONE:
-            at = microseconds(event.updated_at)
-            newest = max((t for t in (newest, at) if t is not None), default=None)
-        claim = attrs.evolve(claim, newest=newest)
-        if claim.owner == self.owner:
-            claim = attrs.evolve(claim, owner=None, leased_until=0.0)
-        self._claims[event.code] = claim
+                entry.state, entry.ended_at = state, now
+        at = microseconds(event.updated_at)
+        if state is EventState.DONE and at is not None:
+            newest = at if lease.newest is None else max(at, lease.newest)
+            lease = attrs.evolve(lease, newest=newest)
+        if lease.owner == self.owner:
+            lease = Lease(newest=lease.newest)
+        self._leases[event.code] = lease
 
     async def due(self, limit: int) -> list[VoucherEvent]:
         """See `EventStore.due`."""
-        now = self.clock()
-        waiting = (kept for kept in self._events.values() if kept.state is EventState.RECORDED)
-        found = sorted((kept for kept in waiting if kept.due_at <= now), key=lambda k: k.due_at)
-        return [kept.event for kept in found[:limit]]
+        now = self.runtime.clock()
+        waiting = (entry for entry in self._entries.values() if entry.state is EventState.RECORDED)
+        found = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
+        return [entry.event for entry in found[:limit]]
 
     async def expect(self, codes: Iterable[str]) -> None:
         """See `EventStore.expect`."""
-        now = self.clock()
+        now = self.runtime.clock()
         for code in codes:
             new = Expectation(code=code, since=now, due_at=now + DELIVERY_S)
             self._expected.setdefault(code, new)
@@ -104,53 +102,52 @@ class MemoryEventStore(EventStore):
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
         """See `EventStore.take_missed`."""
-        now = self.clock()
-        due = sorted(
-            (e for e in self._expected.values() if e.due_at <= now), key=lambda e: e.due_at
-        )
+        now = self.runtime.clock()
+        waiting = self._expected.values()
+        due = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
         missed = []
         for expectation in due[:limit]:
+            code = expectation.code
             came = [
-                kept.event.status
-                for kept in self._events.values()
-                if kept.event.code == expectation.code and kept.recorded_at >= expectation.since
+                entry.event.status
+                for entry in self._entries.values()
+                if entry.event.code == code and entry.recorded_at >= expectation.since
             ]
             following, looks_up = review(expectation, came, final=final, now=now)
             if following is None:
-                del self._expected[expectation.code]
+                del self._expected[code]
             else:
-                self._expected[expectation.code] = following
+                self._expected[code] = following
             if looks_up:
-                missed.append(expectation.code)
+                missed.append(code)
         return missed
 
     async def prune(self, *, keep_s: float) -> int:
         """See `EventStore.prune`."""
-        now = self.clock()
-        before = now - keep_s
+        now = self.runtime.clock()
         old = [
             key
-            for key, kept in self._events.items()
-            if kept.state is not EventState.RECORDED
-            and kept.ended_at < before
-            and kept.event.code not in self._expected
+            for key, entry in self._entries.items()
+            if entry.state is not EventState.RECORDED
+            and entry.ended_at < now - keep_s
+            and entry.event.code not in self._expected
         ]
         for key in old:
-            del self._events[key]
-        left = {kept.event.code for kept in self._events.values()}
-        self._claims = {
-            code: claim
-            for code, claim in self._claims.items()
-            if code in left or claim.leased_until > now
+            del self._entries[key]
+        left = {entry.event.code for entry in self._entries.values()}
+        self._leases = {
+            code: lease
+            for code, lease in self._leases.items()
+            if code in left or lease.leased_until > now
         }
         return len(old)
 
     async def counts(self) -> EventCounts:
         """See `EventStore.counts`."""
-        states = Counter(kept.state for kept in self._events.values())
+        states = Counter(entry.state for entry in self._entries.values())
         return EventCounts(
             done=states[EventState.DONE],
             waiting=states[EventState.RECORDED],
-            older=states[EventState.OLDER],
+            stale=states[EventState.STALE],
             expected=len(self._expected),
         )

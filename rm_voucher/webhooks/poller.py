@@ -1,38 +1,37 @@
-"""Finds what was never delivered: looks vouchers up that nothing came for (RM's page "Voucher").
+"""Finds callbacks that never came: looks their vouchers up (RM's page "Voucher").
 
 RM gives a callback up after five minutes; the page says to call *get by code* then.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from typing import NoReturn
 
 from rm_voucher.exceptions import ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus
+from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.router import WebhookRouter
 
 _log = logging.getLogger("rm_voucher.webhooks")
 
-_MANY = 100
+_AT_ONCE = 100
 
 
 class CallbackPoller:
     """Looks up the vouchers that the application waits for, when no event of theirs came in time.
 
-    What a look-up shows is an event with the same id as its callback has, and goes through the same
-    router: it is handled once, whichever comes first. A voucher is looked up when nothing came for
-    six minutes (RM's five deliveries and a margin), and then after waits that double up to a day.
-    An event that comes starts its six minutes anew; one of a ``final`` status ends the waiting.
+    The event of a look-up has the same id as its callback, and goes through the same router: it is
+    handled once, whichever comes first. A voucher is looked up when nothing came for six minutes
+    (RM's five deliveries and a margin), and then after waits that double up to a day. An event that
+    comes starts its six minutes anew; one of a ``final`` status ends the waiting.
 
-    A look-up shows the voucher as it is: of several changes whose callbacks were lost, it shows the
-    last one only. Which vouchers are waited for is in the router's store; so is what RM delivered
-    and no handler took, and a round runs that as well.
+    A look-up shows the voucher as it is: after several changes whose callbacks were lost, it shows
+    the last change only. The router's store knows the vouchers that are waited for. It also knows
+    the events that RM delivered and no handler took; each round runs them too.
 
     Args:
         client: looks up. It is not closed.
@@ -40,7 +39,7 @@ class CallbackPoller:
         final: statuses after which no further event is waited for.
         rate_per_s: how many vouchers are looked up in a second at most, one after the other.
         interval_s: how long `run` waits when nothing is due.
-        sleep, monotonic: waiting, and the clock of the rate; replace them in tests.
+        runtime: waits, and has the clock of the rate.
     """
 
     def __init__(
@@ -51,8 +50,7 @@ class CallbackPoller:
         final: Collection[VoucherStatus] = (VoucherStatus.VOID, VoucherStatus.EXPIRED),
         rate_per_s: float = 5.0,
         interval_s: float = 30.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
+        runtime: Runtime | None = None,
     ) -> None:
         if not (rate_per_s > 0 and interval_s > 0):
             raise ConfigurationError("rate_per_s and interval_s must be more than 0.")
@@ -61,9 +59,8 @@ class CallbackPoller:
         self._final = frozenset(final)
         self._rate_per_s = rate_per_s
         self._interval_s = interval_s
-        self._sleep = sleep
-        self._monotonic = monotonic
-        self._next_at = monotonic()
+        self._runtime = runtime or Runtime()
+        self._next_at = self._runtime.monotonic()
 
     async def expect(self, *codes: str) -> None:
         """Wait for events of these vouchers from now on; durable if the store is.
@@ -77,19 +74,20 @@ class CallbackPoller:
         await self._router.store.forget(codes)
 
     async def poll(self) -> int:
-        """Do what is due now; return how many vouchers were looked up, at most 100.
+        """Look up and run what is due now; return how many vouchers were looked up, at most 100.
 
-        Cancelling it is safe: what was not looked up is due again later. Raises `EventStoreError`.
+        Cancelling it is safe: a voucher that was not looked up is due again later. Raises
+        `EventStoreError`.
         """
-        await self._router.run_due(_MANY)
-        codes = await self._router.store.take_missed(_MANY, final=self._final)
+        await self._router.run_due(_AT_ONCE)
+        codes = await self._router.store.take_missed(_AT_ONCE, final=self._final)
         for code in codes:
             await self._pace()
             await self._look_up(code)
         return len(codes)
 
     async def run(self) -> NoReturn:
-        """Poll until cancelled, which is safe. Errors are logged, and tried again."""
+        """Poll until cancelled, which is safe. After an error, which is logged, it goes on."""
         while True:
             try:
                 looked_up = await self.poll()
@@ -97,14 +95,14 @@ class CallbackPoller:
                 _log.error("missed callbacks can't be looked for: %s", exc)
                 looked_up = 0
             if not looked_up:
-                await self._sleep(self._interval_s)
+                await self._runtime.sleep(self._interval_s)
 
     async def _pace(self) -> None:
-        now = self._monotonic()
+        now = self._runtime.monotonic()
         at = max(now, self._next_at)
         self._next_at = at + 1 / self._rate_per_s
         if at > now:
-            await self._sleep(at - now)
+            await self._runtime.sleep(at - now)
 
     async def _look_up(self, code: str) -> None:
         try:

@@ -1,4 +1,4 @@
-"""What becomes of a delivery: checked, recorded, handled once, answered.
+"""The way of a delivery: checked, recorded, handled once, answered.
 
 It knows no framework: an adapter gives it headers and raw bytes, and sends the status it returns.
 """
@@ -12,7 +12,6 @@ import inspect
 import logging
 import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import attrs
@@ -21,7 +20,8 @@ from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreE
 from rm_voucher.models import VoucherStatus, mask
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
-from rm_voucher.webhooks.store import EventState, EventStore, Standing
+from rm_voucher.webhooks.records import Disposition, EventState
+from rm_voucher.webhooks.store import EventStore
 from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier, Headers
 
 H = TypeVar("H", bound=Callable[..., Awaitable[object]])
@@ -35,23 +35,23 @@ _LEASE_MARGIN_S = 10.0
 _DUE_AT_ONCE = 8
 
 
-class Outcome(enum.StrEnum):
-    """What became of an event. RM comes again unless the answer is 200."""
+class EventOutcome(enum.StrEnum):
+    """How the dispatch of an event ended. RM comes again unless the answer is 200."""
 
     HANDLED = "handled"
     """Its handler succeeded."""
     REPEAT = "repeat"
     """It was done before."""
-    OLDER = "older"
+    STALE = "stale"
     """A newer event of its voucher is done; it was not handled."""
     IGNORED = "ignored"
-    """There is no handler for its status."""
+    """Its status has no handler."""
     FAILED = "failed"
     """Its handler failed, or took too long."""
     UNCONFIRMED = "unconfirmed"
-    """RM, asked for the voucher, did not show what the delivery tells, or could not be asked."""
+    """A look-up of the voucher contradicted the delivery, or failed."""
     BUSY = "busy"
-    """Another process handles an event of its voucher, or this one has its hands full."""
+    """Another process handles an event of its voucher, or too many events are under way here."""
     UNAVAILABLE = "unavailable"
     """The store can't be used."""
 
@@ -62,23 +62,36 @@ class Outcome(enum.StrEnum):
 
 
 _HTTP_STATUS = {
-    Outcome.FAILED: 500,
-    Outcome.UNCONFIRMED: 503,
-    Outcome.BUSY: 503,
-    Outcome.UNAVAILABLE: 503,
+    EventOutcome.FAILED: 500,
+    EventOutcome.UNCONFIRMED: 503,
+    EventOutcome.BUSY: 503,
+    EventOutcome.UNAVAILABLE: 503,
+}
+_OUTCOMES = {
+    Disposition.READY: EventOutcome.HANDLED,
+    Disposition.DONE: EventOutcome.REPEAT,
+    Disposition.STALE: EventOutcome.STALE,
+    Disposition.BUSY: EventOutcome.BUSY,
+}
+_STATES = {
+    EventOutcome.HANDLED: EventState.DONE,
+    EventOutcome.STALE: EventState.STALE,
+    EventOutcome.FAILED: EventState.RECORDED,
+    EventOutcome.UNCONFIRMED: EventState.RECORDED,
+    EventOutcome.UNAVAILABLE: EventState.RECORDED,
 }
 
 
 @attrs.frozen
-class _Registered:
+class _Handler:
     function: Callable[..., Awaitable[object]]
     takes_transaction: bool
 
 
 @attrs.define
-class _Turn:
+class _VoucherLock:
     lock: asyncio.Lock = attrs.field(factory=asyncio.Lock)
-    wanted: int = 0
+    users: int = 0
 
 
 class WebhookRouter:
@@ -87,24 +100,24 @@ class WebhookRouter:
     An event is recorded before its handler runs, and done after. Every other delivery of it then
     gets a 200 and runs nothing; deliveries that come at once wait for the first. After a handler
     that raises, or takes longer than ``handler_timeout_s``, RM delivers again, five times in all.
-    What RM no longer delivers stays recorded, for `run_due`.
+    An event that RM no longer delivers stays recorded, for `run_due`.
 
-    How often it acts: a handler that takes the transaction, ``async def handler(event, tx)``, acts
-    *exactly once*, as far as it acts with ``tx``: its writes and "done" are committed together. One
-    without it acts *at least once*: the process may die between its last act and "done".
+    A handler that takes the transaction, ``async def handler(event, tx)``, writes with ``tx``
+    *exactly once*: its writes and "done" are committed together. A handler without it acts *at
+    least once*: the process may die between its last act and "done".
 
     Use it as an async context manager, around the whole life of the application: that opens and
     closes the store.
 
     Args:
         verifier: checks the deliveries.
-        store: where events are kept: `EventStore.open`, or a `MemoryEventStore` for tests.
+        store: keeps the events: `open_event_store`, or a `MemoryEventStore` for tests.
         confirm: a client that looks the voucher up before a handler runs, so that nothing rests on
             the signature alone. The handler gets the voucher as it was read. An event whose voucher
-            has moved on since counts as older. The client is not closed.
-        dispatch_older: also handle events whose voucher has a newer one that is done.
-        handler_timeout_s: how long a handler may take, with looking up to confirm. How long RM
-            waits for an answer is not documented.
+            has moved on since counts as stale. The client is not closed.
+        dispatch_stale: also handle events whose voucher has a newer one that is done.
+        handler_timeout_s: how long a handler may take, with the look-up to confirm. RM does not
+            document how long it waits for an answer.
         read_timeout_s: how long a delivery's body may take to arrive.
         max_in_flight: how many events may be under way at once; more are answered with 503.
 
@@ -117,7 +130,7 @@ class WebhookRouter:
         *,
         store: EventStore,
         confirm: VoucherClient | None = None,
-        dispatch_older: bool = False,
+        dispatch_stale: bool = False,
         handler_timeout_s: float = 20.0,
         read_timeout_s: float = 10.0,
         max_in_flight: int = 256,
@@ -128,27 +141,27 @@ class WebhookRouter:
             )
         if not (isinstance(verifier, CallbackVerifier) and isinstance(store, EventStore)):
             raise ConfigurationError(
-                "A router takes a CallbackVerifier, and as its store EventStore.open(url)."
+                "A router takes a CallbackVerifier, and as its store open_event_store(url)."
             )
         self.verifier = verifier
         self.store = store
         self._confirm_with = confirm
-        self._dispatch_older = dispatch_older
+        self._dispatch_stale = dispatch_stale
         self._handler_timeout_s = handler_timeout_s
         self._read_timeout_s = read_timeout_s
         self._max_in_flight = max_in_flight
-        self._handlers: dict[VoucherStatus | None, _Registered] = {}
-        self._tasks: set[asyncio.Task[Outcome]] = set()
-        self._turns: dict[str, _Turn] = {}
+        self._handlers: dict[VoucherStatus | None, _Handler] = {}
+        self._tasks: set[asyncio.Task[EventOutcome]] = set()
+        self._voucher_locks: dict[str, _VoucherLock] = {}
         self._is_open = False
 
     def on(self, *statuses: VoucherStatus | str) -> Callable[[H], H]:
-        """Register the handler of statuses; of all that have none, if no status is given.
+        """Register the handler of these statuses; without any, of all that have no other handler.
 
         It is ``async def handler(event)`` or, with a store in a database, ``async def
-        handler(event, tx)``, where ``tx`` is a `Transaction`; a second parameter that has a default
-        keeps it. What it returns does not matter; an exception means failure. It is cancelled at
-        its time-out only. Raises `ConfigurationError`.
+        handler(event, tx)``, where ``tx`` is a `rm_voucher.database.Transaction`; a second
+        parameter with a default keeps it. Its result does not matter; an exception means failure.
+        Only its time-out cancels it. Raises `ConfigurationError`.
         """
         if not all(isinstance(status, str) for status in statuses):
             raise ConfigurationError("A status is text; the handler of all is @router.on().")
@@ -158,7 +171,7 @@ class WebhookRouter:
             if takes_transaction and not self.store.has_transactions:
                 raise ConfigurationError(
                     "A handler that takes the transaction needs a store in a database: "
-                    "EventStore.open(url)."
+                    "open_event_store(url)."
                 )
             for status in map(VoucherStatus, statuses) if statuses else (None,):
                 if status and not status.is_known and status.upper() in VoucherStatus.__members__:
@@ -167,7 +180,7 @@ class WebhookRouter:
                     raise ConfigurationError(
                         f"There is a handler already for {status or 'others'}."
                     )
-                self._handlers[status] = _Registered(function, takes_transaction)
+                self._handlers[status] = _Handler(function, takes_transaction)
             return function
 
         return register
@@ -177,16 +190,11 @@ class WebhookRouter:
         self._is_open = True
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Wait for what is under way, take nothing new, and close the store."""
+        """Take nothing new, wait for the events under way, and close the store."""
         self._is_open = False
         while self._tasks:
             await asyncio.wait(self._tasks)
@@ -195,9 +203,9 @@ class WebhookRouter:
     async def receive(self, headers: Headers, body: bytes | AsyncIterable[bytes]) -> int:
         """Return the HTTP status that answers a delivery.
 
-        ``body`` is what came, byte for byte, whole or in pieces as they come; what reading them
-        raises is raised. What is wrong with a delivery stands in the log, and not in the answer.
-        Cancelling this does not stop a handler.
+        ``body`` has the bytes as they came, whole or in pieces; an error in reading the pieces is
+        raised. The log says why a delivery was refused, the answer does not. Cancelling this does
+        not stop a handler.
         """
         if not isinstance(body, bytes | AsyncIterable):
             raise TypeError("The body must be bytes, or an async iterable of bytes, as it came.")
@@ -215,11 +223,11 @@ class WebhookRouter:
             return _TOO_LARGE if exc.step == CallbackStep.SIZE else _REFUSED
         return (await self.dispatch(event)).http_status
 
-    async def dispatch(self, event: VoucherEvent) -> Outcome:
+    async def dispatch(self, event: VoucherEvent) -> EventOutcome:
         """Record an event and handle it, once. It is taken for genuine: verify it first.
 
-        It may be repeated. Cancelling this does not stop a handler. Raises nothing of its own: an
-        error is logged, and is an outcome.
+        It may be repeated. Cancelling this does not stop a handler. Each error is logged and
+        becomes an outcome; none is raised.
         """
         if not self._is_open:
             _log.error(
@@ -227,17 +235,17 @@ class WebhookRouter:
                 "when the application starts",
                 event.id,
             )
-            return Outcome.UNAVAILABLE
+            return EventOutcome.UNAVAILABLE
         if len(self._tasks) >= self._max_in_flight:
             _log.warning("event %s came while %d are under way", event.id, len(self._tasks))
-            return Outcome.BUSY
+            return EventOutcome.BUSY
         task = asyncio.create_task(self._dispatch(event), name="rm-voucher event")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
 
     async def run_due(self, limit: int = 100) -> int:
-        """Handle events that were recorded, are not done, and that RM no longer delivers.
+        """Handle events that are recorded, not done, and no longer delivered by RM.
 
         Return how many were tried, at most ``limit``. After each failure an event waits longer
         before it is due again. Raises `EventStoreError`.
@@ -247,117 +255,100 @@ class WebhookRouter:
             await asyncio.gather(*map(self.dispatch, events[first : first + _DUE_AT_ONCE]))
         return len(events)
 
-    async def _dispatch(self, event: VoucherEvent) -> Outcome:
-        async with self._turn_of(event.code):
+    async def _dispatch(self, event: VoucherEvent) -> EventOutcome:
+        async with self._locked(event.code):
             try:
-                outcome = await self._take(event)
+                outcome = await self._process(event)
             except EventStoreError as exc:
                 _log.error("event %s was not handled: %s", event.id, exc)
-                return Outcome.UNAVAILABLE
+                return EventOutcome.UNAVAILABLE
         _log.info("event %s, %s: %s", event.id, _plain(event.status), outcome)
         return outcome
 
     @contextlib.asynccontextmanager
-    async def _turn_of(self, code: str) -> AsyncIterator[None]:
-        """One event of a voucher after the other, in this process."""
-        turn = self._turns.setdefault(code, _Turn())
-        turn.wanted += 1
+    async def _locked(self, code: str) -> AsyncIterator[None]:
+        """Lock a voucher: this process takes its events one after the other."""
+        voucher = self._voucher_locks.setdefault(code, _VoucherLock())
+        voucher.users += 1
         try:
-            async with turn.lock:
+            async with voucher.lock:
                 yield
         finally:
-            turn.wanted -= 1
-            if not turn.wanted:
-                del self._turns[code]
+            voucher.users -= 1
+            if not voucher.users:
+                del self._voucher_locks[code]
 
-    async def _take(self, event: VoucherEvent) -> Outcome:
+    async def _process(self, event: VoucherEvent) -> EventOutcome:
         handler = self._handlers.get(event.status) or self._handlers.get(None)
         takes_lease = handler is not None and not handler.takes_transaction
         found = await self.store.record(
             event,
             lease_s=self._handler_timeout_s + _LEASE_MARGIN_S if takes_lease else None,
-            takes_older=self._dispatch_older,
+            takes_stale=self._dispatch_stale,
         )
-        if found is not Standing.READY:
+        if found is not Disposition.READY:
             return _OUTCOMES[found]
         if handler is None:
             await self.store.finish(event, EventState.DONE)
-            return Outcome.IGNORED
+            return EventOutcome.IGNORED
         try:
             async with asyncio.timeout(self._handler_timeout_s):
                 outcome = await self._handle(handler, event)
         except EventStoreError as exc:
             _log.error("event %s was not handled: %s\n%s", event.id, exc, _report(exc, event))
-            outcome = Outcome.UNAVAILABLE
+            outcome = EventOutcome.UNAVAILABLE
         except (Exception, asyncio.CancelledError) as exc:
             task = asyncio.current_task()
             if task is not None and task.cancelling():  # as at the end of a loop
                 raise
             kind = type(exc).__name__
             _log.error("event %s: its handler failed (%s)\n%s", event.id, kind, _report(exc, event))
-            outcome = Outcome.FAILED
-        ended = _STATES.get(outcome)
-        if ended is EventState.DONE and handler.takes_transaction:
-            return outcome  # it was committed with what the handler wrote
-        if ended is not None:
-            await self.store.finish(event, ended)
+            outcome = EventOutcome.FAILED
+        state = _STATES.get(outcome)
+        if state is EventState.DONE and handler.takes_transaction:
+            return outcome  # it was committed with the handler's writes
+        if state is not None:
+            await self.store.finish(event, state)
         return outcome
 
-    async def _handle(self, handler: _Registered, event: VoucherEvent) -> Outcome:
-        shown = event  # the store knows the event as it was told
+    async def _handle(self, handler: _Handler, event: VoucherEvent) -> EventOutcome:
+        shown = event  # the store knows the event as it was delivered
         if self._confirm_with is not None:
             shown, outcome = await self._confirm(self._confirm_with, event)
-            if outcome is not Outcome.HANDLED:
+            if outcome is not EventOutcome.HANDLED:
                 return outcome
         if not handler.takes_transaction:
             await handler.function(shown)
-            return Outcome.HANDLED
-        async with self.store.transaction(event, takes_older=self._dispatch_older) as (found, tx):
-            if found is Standing.READY:
+            return EventOutcome.HANDLED
+        async with self.store.transaction(event, takes_stale=self._dispatch_stale) as (found, tx):
+            if found is Disposition.READY:
                 await handler.function(shown, tx)
         return _OUTCOMES[found]
 
     async def _confirm(
         self, client: VoucherClient, event: VoucherEvent
-    ) -> tuple[VoucherEvent, Outcome]:
+    ) -> tuple[VoucherEvent, EventOutcome]:
         """Return the event with the voucher as RM shows it now, and HANDLED if that confirms it."""
         try:
             voucher = await client.get(event.code)
         except VoucherError as exc:
             _log.warning("event %s can't be confirmed: %s", event.id, exc)
-            return event, Outcome.UNCONFIRMED
+            return event, EventOutcome.UNCONFIRMED
         now, then = voucher.updated_at, event.updated_at
         is_newer = is_older = False
         if now is not None and then is not None:
-            # Whether a look-up shows as many digits of a second as a callback is not documented.
+            # RM does not document whether a look-up shows a second's fraction as a callback does.
             is_newer, is_older = now > then, now < then.replace(microsecond=0)
         if voucher.status == event.status and not is_older:
-            return attrs.evolve(event, voucher=voucher), Outcome.HANDLED
+            return attrs.evolve(event, voucher=voucher), EventOutcome.HANDLED
         if is_newer:  # it has moved on
-            return event, Outcome.HANDLED if self._dispatch_older else Outcome.OLDER
+            return event, EventOutcome.HANDLED if self._dispatch_stale else EventOutcome.STALE
         _log.warning("event %s is not confirmed: RM shows the voucher in another state", event.id)
-        return event, Outcome.UNCONFIRMED
-
-
-_OUTCOMES = {
-    Standing.READY: Outcome.HANDLED,
-    Standing.DONE: Outcome.REPEAT,
-    Standing.OLDER: Outcome.OLDER,
-    Standing.BUSY: Outcome.BUSY,
-}
-
-
-_STATES = {
-    Outcome.HANDLED: EventState.DONE,
-    Outcome.OLDER: EventState.OLDER,
-    Outcome.FAILED: EventState.RECORDED,
-    Outcome.UNCONFIRMED: EventState.RECORDED,
-    Outcome.UNAVAILABLE: EventState.RECORDED,
-}
+        return event, EventOutcome.UNCONFIRMED
 
 
 async def _read(pieces: AsyncIterable[bytes], most: int) -> bytes:
-    """Return a body, cut a byte behind what is allowed."""
+    """Return a body, cut one byte behind the limit."""
     body = b""
     async for piece in pieces:
         body += piece
@@ -379,7 +370,7 @@ def _takes_transaction(function: Callable[..., Any]) -> bool:
 
 
 def _report(error: BaseException, event: VoucherEvent) -> str:
-    """Return a traceback without the voucher's code, which a driver's message may quote."""
+    """Return a traceback without the voucher's code: a driver's message may quote it."""
     text = "".join(traceback.format_exception(error)).rstrip()
     return text.replace(event.voucher.key or event.code, "…").replace(event.code, mask(event.code))
 

@@ -1,16 +1,15 @@
-"""Whether a delivery is Revenue Monster's: a pure function of its headers and raw bytes.
+"""Checks whether a delivery is Revenue Monster's: a pure function of its headers and raw bytes.
 
-The signature is made as that of a request (RM's page "Signature Algorithm"), with RM's server key,
-of the body's canonical JSON; ``requestUrl`` may be left out. No I/O, and no state: a repeat is for
-the router to see.
+RM signs a callback as a client signs a request (RM's page "Signature Algorithm"): with its server
+key, and the body's canonical JSON; ``requestUrl`` may be left out. No I/O, and no state: the router
+sees repeats.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,7 @@ from rm_voucher.converters import structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
 from rm_voucher.models import Voucher
 from rm_voucher.redaction import hide_locals
+from rm_voucher.runtime import Runtime
 from rm_voucher.signing.rsa import RsaVerifier
 from rm_voucher.signing.signature import (
     canonical_json,
@@ -38,20 +38,20 @@ PublicKey: TypeAlias = str | bytes | Path
 
 _SIGNATURE, _NONCE, _TIMESTAMP = "x-signature", "x-nonce-str", "x-timestamp"
 _NAMES = {_SIGNATURE: "X-Signature", _NONCE: "X-Nonce-Str", _TIMESTAMP: "X-Timestamp"}
-# Printable, and no "&": with one, a nonce could hold the URL that the signature is also of, and
-# a delivery to another URL would pass as one that names none.
+# Printable, and no "&": with one, the nonce of a delivery to another URL could hold that URL, and
+# the delivery would pass as one whose signature names none.
 _PLAIN_NONCE = re.compile(r"[!-%'-~]{1,128}")
 _SCHEMES = ("https://", "http://")
 _MAX_KEY_BYTES = 64 * 1024
 _KEY_KINDS = "A public key is PEM text, PEM bytes or a pathlib.Path."
-# RM's callbacks have a handful. Tens of thousands, in 64 KiB, would hold the event loop for 5 ms.
+# RM's callbacks have a handful. Tens of thousands, in 64 KiB, would block the event loop for 5 ms.
 _MAX_BRACKETS = 1000
 _MANY_BRACKETS = 32  # with fewer, nothing can be too deep
 _LONG_BODY = 4096
 
 
 class CallbackStep(enum.StrEnum):
-    """What is checked, in this order."""
+    """The checks, in their order."""
 
     SIZE = "size"
     """The body is no longer than ``max_body_bytes``."""
@@ -60,9 +60,9 @@ class CallbackStep(enum.StrEnum):
     TIMESTAMP = "timestamp"
     """``X-Timestamp`` is in unix seconds."""
     BODY = "body"
-    """The body is a JSON object, without the many or deep ones inside that nobody would send."""
+    """The body is a JSON object, neither too deep nor with too many objects and arrays in it."""
     SIGNATURE = "signature"
-    """``X-Signature`` is of this delivery, by one of the server's keys."""
+    """One of the server's keys made ``X-Signature``, for this delivery."""
     CLOCK = "clock"
     """``X-Timestamp`` is within the tolerance."""
     EVENT = "event"
@@ -74,20 +74,18 @@ class CallbackVerifier:
 
     Args:
         public_keys: RM's server key, from the merchant portal, as PEM text, PEM bytes or a
-            `pathlib.Path`; or several of them, of which any may have signed, while RM changes
-            keys.
+            `pathlib.Path`. Give several while RM changes keys: any of them may have signed.
         url: the public URL that RM calls, exactly as it is entered at RM. A signature that names
             another URL is refused.
         requires_url: refuse signatures that name no URL. RM's pages say that it may be left out;
             where RM's callbacks name it, this keeps out deliveries that were meant for others.
         tolerance_s: how far RM's clock and ours may be apart, in seconds. Not documented.
-        delivery_s: how long after its first attempt a delivery may come with the first one's
-            timestamp, in seconds. RM tries five times, a minute apart; whether each attempt is
-            signed anew is not documented.
+        delivery_s: RM tries five times, a minute apart, and may not sign each attempt anew, which
+            is not documented. So a delivery may be older by this many seconds.
         max_body_bytes: RM's callbacks have about 1,000 bytes.
-        min_key_bits: the least size of a key. What RM's has is not documented; one of much fewer
-            can be broken.
-        clock: the time, in unix seconds.
+        min_key_bits: the least size of a key. RM does not document the size of its own; a key of
+            much fewer bits can be broken.
+        runtime: its clock is compared with ``X-Timestamp``.
 
     Raises `ConfigurationError` for keys and settings that can't be used.
     """
@@ -103,7 +101,7 @@ class CallbackVerifier:
         delivery_s: float = 300.0,
         max_body_bytes: int = 64 * 1024,
         min_key_bits: int = 2048,
-        clock: Callable[[], float] = time.time,
+        runtime: Runtime | None = None,
     ) -> None:
         if isinstance(public_keys, str | bytes | Path):
             public_keys = [public_keys]
@@ -129,18 +127,17 @@ class CallbackVerifier:
                 "tolerance_s and delivery_s are seconds, 0 or more; max_body_bytes is more than 0, "
                 "and whole."
             )
-        self._url = url
-        self._requires_url = requires_url
+        self._urls = [url] if requires_url or url is None else [url, None]
         self._tolerance_s = tolerance_s
         self._delivery_s = delivery_s
         self.max_body_bytes = max_body_bytes
-        self._clock = clock
+        self._clock = (runtime or Runtime()).clock
 
     @hide_locals
     def verify(self, headers: Headers, body: bytes) -> VoucherEvent:
-        """Return the event that a delivery tells, if it is RM's (RM's page "Voucher").
+        """Return the event of a delivery, if it is RM's (RM's page "Voucher").
 
-        ``body`` is what came, byte for byte, before anything parsed it. Raises `CallbackError`,
+        ``body`` has the bytes as they came, before anything parsed them. Raises `CallbackError`,
         whose ``step`` says which check failed. It may be called again: a repeat is no forgery.
         """
         told, at = self._authenticate(headers, body)
@@ -154,7 +151,7 @@ class CallbackVerifier:
 
     @hide_locals
     def authenticate(self, headers: Headers, body: bytes) -> dict[str, Any]:
-        """Return the JSON object that RM signed, whatever it tells. Raises `CallbackError`."""
+        """Return the JSON object that RM signed, with any content. Raises `CallbackError`."""
         return self._authenticate(headers, body)[0]
 
     def _authenticate(self, headers: Headers, body: bytes) -> tuple[dict[str, Any], float]:
@@ -187,7 +184,7 @@ class CallbackVerifier:
             raise CallbackError(CallbackStep.BODY, "the body is not a JSON object")
         if brackets > _MANY_BRACKETS and is_too_deep(told):
             raise CallbackError(CallbackStep.BODY, "the body is nested too deep")
-        # To write a long one again and hash it takes up to 3 ms, to look for a key 0.03 ms.
+        # Canonical JSON and hash of a long body take up to 3 ms, the search for a key 0.03 ms.
         if len(body) > _LONG_BODY and not self._is_by_a_key(signature):
             raise CallbackError(CallbackStep.SIGNATURE, self._why(signature))
         self._check_signature(canonical_json(told), signature, nonce, timestamp)
@@ -195,8 +192,7 @@ class CallbackVerifier:
         return told, at
 
     def _check_signature(self, body: bytes, signature: str, nonce: str, timestamp: str) -> None:
-        urls = [] if self._url is None else [self._url]
-        for url in urls if self._requires_url else [*urls, None]:
+        for url in self._urls:
             text = string_to_sign(
                 method="POST", url=url, nonce=nonce, timestamp=timestamp, body=body
             ).encode()
@@ -218,9 +214,9 @@ class CallbackVerifier:
         return "X-Signature is by none of the public keys"
 
     def _other_url(self) -> str:
-        if self._url is None:
+        if self._urls == [None]:
             return "it names a URL, and none is set here"
-        other = "no URL or another one" if self._requires_url else "another URL"
+        other = "another URL" if None in self._urls else "no URL or another one"
         return f"it names {other} than is set here"
 
     def _check_clock(self, at: float) -> None:
@@ -237,7 +233,7 @@ class CallbackVerifier:
 
 def _signing_headers(headers: Headers) -> dict[str, str]:
     found: dict[str, str] = {}
-    # Not only mappings have items: those of http.server, for one, are none.
+    # Not `isinstance(headers, Mapping)`: the headers of http.server have items, and are no mapping.
     pairs = headers.items() if hasattr(headers, "items") else headers
     for name, value in pairs:
         if not isinstance(name, str):
@@ -260,7 +256,7 @@ def _pem(key: PublicKey) -> bytes:
         try:
             with key.open("rb") as file:
                 return file.read(_MAX_KEY_BYTES)
-        except (OSError, ValueError) as exc:  # a ValueError of a name with NUL
+        except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
             why = exc.strerror if isinstance(exc, OSError) else exc
             raise ConfigurationError(f"The public key file {key} can't be read: {why}.") from exc
     if isinstance(key, bytes):

@@ -1,8 +1,8 @@
 """The API's operations without I/O: ``build_…`` gives a request, ``parse_…`` reads its answer.
 
-Facts about the API stand here and in `converters`, each with the page it comes from. What all
-requests share is in `building`, what all answers share in `parsing`. Nothing here knows a clock,
-a token or a socket.
+Facts about the API stand here and in `converters`, each with its page. `requests` has the common
+parts of all requests, `responses` those of all answers. Nothing here knows a clock, a token or a
+socket.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
-from rm_voucher.wire.responses import body_of, page, page_in_steps, refuse_error, success
+from rm_voucher.wire.responses import (
+    read_body,
+    read_page,
+    read_page_cooperatively,
+    success,
+)
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
@@ -36,12 +41,12 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def build_issue(environment: Environment, batch_key: str) -> Request:
     """Build *Issue Voucher*."""
-    return _build_issue(environment, segment("batch_key", batch_key))
+    return _build_issue(environment.api_url, segment("batch_key", batch_key))
 
 
-@functools.lru_cache(maxsize=32)  # of a batch all issues are the same request
-def _build_issue(environment: Environment, key: str) -> Request:
-    return build(environment, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
+@functools.lru_cache(maxsize=32)  # all issues of a batch are the same request
+def _build_issue(api_url: str, key: str) -> Request:
+    return build(api_url, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
 
 
 def build_get(environment: Environment, code: str, *, method: str = "POST") -> Request:
@@ -50,7 +55,7 @@ def build_get(environment: Environment, code: str, *, method: str = "POST") -> R
     The page says POST with ``{}``, every SDK of RM's sends GET without a body.
     """
     path = f"/v3/voucher/{segment('code', code)}"
-    return build(environment, "get", method, path, json=None if method == "GET" else {})
+    return build(environment.api_url, "get", method, path, json=None if method == "GET" else {})
 
 
 def build_void(
@@ -60,7 +65,7 @@ def build_void(
     store_id: str | None = None,
     used_at: datetime | None = None,
 ) -> Request:
-    """Build *Void Voucher*. ``usedAt`` is on no page; RM's Go SDK sends it."""
+    """Build *Void Voucher*. No page has ``usedAt``; RM's Go SDK sends it."""
     path = f"/v3/voucher/{segment('code', code)}/void"
     body: dict[str, str] = {}
     if store_id is not None:
@@ -74,7 +79,7 @@ def build_void(
             body["usedAt"] = format_time(used_at)
         except OverflowError:
             raise InvalidRequestError.refused("used_at is in no year of UTC.") from None
-    return build(environment, "void", "POST", path, json=body)
+    return build(environment.api_url, "void", "POST", path, json=body)
 
 
 def build_vouchers(
@@ -82,7 +87,7 @@ def build_vouchers(
 ) -> Request:
     """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
     path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/vouchers"
-    return build(environment, "vouchers", "GET", path, query={"cursor": cursor})
+    return build(environment.api_url, "vouchers", "GET", path, query={"cursor": cursor})
 
 
 def build_batches(
@@ -98,7 +103,7 @@ def build_batches(
     wanted = {"status": status, "isStatic": is_static}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     return build(
-        environment,
+        environment.api_url,
         "batches",
         "GET",
         "/v3/voucher-batches",
@@ -116,12 +121,14 @@ def build_reinstate(
         raise InvalidRequestError.refused("reason must be text.")
     path = f"/v3/voucher/{segment('code', code)}/reinstate"
     body = {"pin": pin} if reason is None else {"pin": pin, "reason": reason}
-    return build(environment, "reinstate", "PATCH", path, json=body)
+    return build(environment.api_url, "reinstate", "PATCH", path, json=body)
 
 
 def build_redeem(environment: Environment, codes: Sequence[str]) -> Request:
     """Build *Bulk Redeem Vouchers*."""
-    return build(environment, "redeem", "POST", "/v3/vouchers/redeem", json={"codes": list(codes)})
+    return build(
+        environment.api_url, "redeem", "POST", "/v3/vouchers/redeem", json={"codes": list(codes)}
+    )
 
 
 def build_member_vouchers(
@@ -140,7 +147,9 @@ def build_member_vouchers(
         "limit": None if limit is None else str(limit),
         "cursor": cursor,
     }
-    return build(environment, "member vouchers", "GET", "/v3/loyalty/me/vouchers", query=query)
+    return build(
+        environment.api_url, "member vouchers", "GET", "/v3/loyalty/me/vouchers", query=query
+    )
 
 
 def build_member_get(
@@ -149,7 +158,7 @@ def build_member_get(
     """Build *Get Loyalty Member Voucher*."""
     path = f"/v3/loyalty/me/voucher/{segment('code', code)}"
     query = _member(country_code, phone_number)
-    return build(environment, "member get", "GET", path, query=query)
+    return build(environment.api_url, "member get", "GET", path, query=query)
 
 
 def build_member_redeem(
@@ -158,7 +167,7 @@ def build_member_redeem(
     """Build *Redeem Loyalty Member Voucher*. The page shows no body."""
     path = f"/v3/loyalty/me/voucher/{segment('code', code)}/redeem"
     query = _member(country_code, phone_number)
-    return build(environment, "member redeem", "POST", path, query=query)
+    return build(environment.api_url, "member redeem", "POST", path, query=query)
 
 
 def _member(country_code: str, phone_number: str) -> dict[str, str | None]:
@@ -190,8 +199,8 @@ def build_any(
         raise InvalidRequestError.refused("A GET carries no body.")
     if not isinstance(query, Mapping | None):
         raise InvalidRequestError.refused("query must map names to text.")
-    request = build(environment, "request", method, path, query=query, json=json)
-    _check_json(json)  # after it was written, which refuses what has no end
+    request = build(environment.api_url, "request", method, path, query=query, json=json)
+    _check_json(json)  # last, because writing it refuses a value that contains itself
     return request
 
 
@@ -202,7 +211,7 @@ def _leaves_its_place(path: str) -> bool:
 
 
 def _check_json(json: object) -> None:
-    """Refuse, at any depth, what would be signed in a form that RM does not document."""
+    """Refuse a value, at any depth, that RM does not document how to sign."""
     values = [json]
     while values:
         value = values.pop()
@@ -265,8 +274,8 @@ def parse_void(response: Response, code: str) -> Voucher:
 def parse_reinstate(response: Response, code: str) -> Voucher:
     """Read the answer to `build_reinstate`: the voucher that was asked for, void no more.
 
-    The page shows it REDEEMED; what it is after a void that no redemption preceded is not
-    documented.
+    The page shows it REDEEMED. RM does not document its status where no redemption preceded the
+    void.
     """
     return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
 
@@ -296,7 +305,7 @@ def checked_code(voucher: Voucher, code: str) -> Voucher:
 
 
 def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
-    """Return the voucher of a change's answer, which must itself show the change."""
+    """Return the voucher in the answer to a change, which must show the change."""
     voucher = parse_get(response)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
@@ -305,27 +314,27 @@ def _shown(response: Response, code: str, statuses: Container[VoucherStatus | No
 
 def parse_vouchers(response: Response) -> Page[Voucher]:
     """Read the answer to `build_vouchers`."""
-    return page(response, Voucher)
+    return read_page(response, Voucher)
 
 
 def parse_batches(response: Response) -> Page[VoucherBatch]:
     """Read the answer to `build_batches`."""
-    return page(response, VoucherBatch)
+    return read_page(response, VoucherBatch)
 
 
-def vouchers_step_by_step(response: Response) -> Generator[None, None, Page[Voucher]]:
-    """Read the answer to `build_vouchers`, with stops in which others may have their turn."""
-    return page_in_steps(response, Voucher)
+def read_vouchers_cooperatively(response: Response) -> Generator[None, None, Page[Voucher]]:
+    """Read the answer to `build_vouchers` in steps, between which other tasks may run."""
+    return read_page_cooperatively(response, Voucher)
 
 
-def batches_step_by_step(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
-    """Read the answer to `build_batches`, with stops in which others may have their turn."""
-    return page_in_steps(response, VoucherBatch)
+def read_batches_cooperatively(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
+    """Read the answer to `build_batches` in steps, between which other tasks may run."""
+    return read_page_cooperatively(response, VoucherBatch)
 
 
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
-    token = structure(body_of(response), Token)
+    token = structure(read_body(response), Token)
     if not fits_header(token.access_token):
         raise DecodeError("expected a token that fits a header @ $.accessToken")
     return token
@@ -338,12 +347,12 @@ def fits_header(token: str) -> bool:
 
 def parse_any(response: Response) -> Response:
     """Return the answer to `build_any` as it is, unless it is an error."""
-    refuse_error(response)
+    read_body(response)
     return response
 
 
 def is_wrong_method(error: APIError) -> bool:
-    """Return whether *get by code* was sent with the method that this server does not want."""
+    """Return whether the server refused *get by code* for its method."""
     if error.code:
         info = ERROR_CODES.get(error.code)
         return info is not None and info.code in _WRONG_METHOD_CODES

@@ -1,4 +1,4 @@
-"""What all requests are made of: one URL, one body, and the headers of one attempt. No I/O."""
+"""The common parts of all requests: one URL, one body, and the headers of one attempt. No I/O."""
 
 from __future__ import annotations
 
@@ -10,32 +10,17 @@ from urllib.parse import quote, unquote, urlencode
 from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
-from rm_voucher.settings import Environment, Timeout
+from rm_voucher.settings import Timeout
 from rm_voucher.signing.signature import (
     canonical_json,
     format_signature,
     is_too_deep,
-    string_to_sign,
 )
 from rm_voucher.transport.base import Request
 
 JSON = "application/json"
 _MAX_SEGMENT_CHARS = 512
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
-
-
-def text_to_sign(request: Request, *, nonce: str, timestamp: str) -> bytes:
-    """Return what one attempt's signature is of (RM's page "Signature Algorithm").
-
-    Each attempt needs a nonce of its own; ``timestamp`` is in unix seconds.
-    """
-    return string_to_sign(
-        method=request.method,
-        url=str(request.url),
-        nonce=nonce,
-        timestamp=timestamp,
-        body=request.body,
-    ).encode()
 
 
 def with_signature(
@@ -47,7 +32,10 @@ def with_signature(
     signature: bytes,
     timeout: Timeout,
 ) -> Request:
-    """Return the request with the headers and the time of one attempt."""
+    """Return the request with the headers and the time-out of one attempt.
+
+    Each attempt needs a nonce of its own; ``timestamp`` is in unix seconds.
+    """
     return Request(  # as `attrs.evolve` would, in a third of the time
         operation=request.operation,
         method=request.method,
@@ -65,7 +53,7 @@ def with_signature(
 
 
 def build(
-    environment: Environment,
+    api_url: str,
     operation: str,
     method: str,
     path: str,
@@ -73,10 +61,10 @@ def build(
     query: Mapping[str, str | None] | None = None,
     json: object | None = None,
 ) -> Request:
-    """Return the unsigned request to a path of the API. ``query`` leaves out what is None."""
+    """Return the unsigned request to a path of the API. A None in ``query`` is left out."""
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
     if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
-        raise InvalidRequestError.refused("What goes into the query must be text.")
+        raise InvalidRequestError.refused("Names and values of the query must be text.")
     try:
         text = urlencode(chosen, quote_via=quote, safe="")
     except UnicodeEncodeError:
@@ -84,8 +72,8 @@ def build(
     return Request(
         operation=operation,
         method=method,
-        # As it stands: yarl would turn %40 into @, and the signature would be of another URL.
-        url=URL(environment.api_url + path + (f"?{text}" if text else ""), encoded=True),
+        # Encoded already: yarl would turn %40 into @, and the signature would be of another URL.
+        url=URL(api_url + path + (f"?{text}" if text else ""), encoded=True),
         headers={"Content-Type": JSON},
         body=b"" if json is None else json_body(json),
     )
@@ -144,8 +132,8 @@ def has_control(text: str) -> bool:
 
 
 def climbs(part: str) -> bool:
-    """Return whether a server may take a part of a path for none, or for ``.`` or ``..``.
+    """Return whether a server may take a part of a path for empty, ``.`` or ``..``.
 
-    Some cut off what follows a semicolon.
+    Some servers cut off a semicolon and the text behind it.
     """
     return re.fullmatch(r"\.*(;.*)?", part) is not None

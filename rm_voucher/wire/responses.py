@@ -1,4 +1,4 @@
-"""What all answers have in common: success, a page of a listing, RM's error, or neither. No I/O."""
+"""The common parts of all answers: success, a page of a listing, RM's error, or neither. No I/O."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ T = TypeVar("T")
 _STEP = 100  # vouchers, about 2 ms
 
 
-def page(response: Response, cls: type[T]) -> Page[T]:
+def read_page(response: Response, cls: type[T]) -> Page[T]:
     """Return one page of a listing."""
-    steps = page_in_steps(response, cls)
+    steps = read_page_cooperatively(response, cls)
     while True:
         try:
             next(steps)
@@ -37,8 +37,8 @@ def page(response: Response, cls: type[T]) -> Page[T]:
             return found
 
 
-def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
-    """Return one page of a listing, with a stop after some items, for others to have their turn."""
+def read_page_cooperatively(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
+    """Return one page of a listing in steps, between which other tasks may run."""
     body = success(response)
     items = body.get("items")
     if not isinstance(items, list):
@@ -62,22 +62,15 @@ def page_in_steps(response: Response, cls: type[T]) -> Generator[None, None, Pag
 
 def success(response: Response) -> dict[str, Any]:
     """Return the JSON object of an answer that says SUCCESS."""
-    body = body_of(response)
+    body = read_body(response)
     if body.get("code") != "SUCCESS":
-        raise DecodeError("expected SUCCESS @ $.code")
+        where = "SUCCESS @ $.code" if body else "a JSON object @ $"
+        raise DecodeError(f"expected {where}")
     return body
 
 
-def body_of(response: Response) -> dict[str, Any]:
-    """Return the answer's JSON object, or raise what it says went wrong."""
-    body = refuse_error(response)
-    if not body:
-        raise DecodeError("expected a JSON object @ $")
-    return body
-
-
-def refuse_error(response: Response) -> dict[str, Any]:
-    """Raise RM's error, or what the status says; else return the JSON object, empty for others."""
+def read_body(response: Response) -> dict[str, Any]:
+    """Return the answer's JSON object, or an empty one. Raises what an error's body or status says."""
     try:
         body: dict[str, Any] = orjson.loads(response.body)
     except orjson.JSONDecodeError:
@@ -85,7 +78,7 @@ def refuse_error(response: Response) -> dict[str, Any]:
     if not isinstance(body, dict):
         body = {}
     error = body.get("error")
-    # An answer that claims both is not RM's: which of the two to believe is unknown.
+    # An answer with both is not RM's, and either of the two may be true.
     if isinstance(error, dict) and not body.get("item") and body.get("code") != "SUCCESS":
         raise _api_error(response, error)
     if not 200 <= response.status < 300:
@@ -142,7 +135,7 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     try:
         seconds = float(text)
     except ValueError:
-        from email.utils import parsedate_to_datetime  # rarely, and not for nothing
+        from email.utils import parsedate_to_datetime  # rarely, and slow to import
 
         try:
             until = parsedate_to_datetime(text)

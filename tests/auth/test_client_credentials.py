@@ -46,9 +46,7 @@ def make_source(credentials, time):
             MemoryTransport(handler),
             retry=RetryPolicy(max_attempts=2),
             timeout=Timeout(),
-            clock=time.clock,
-            sleep=time.sleep,
-            random=lambda: 0.0,
+            runtime=time.runtime,
             **options,
         )
 

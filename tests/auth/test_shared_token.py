@@ -78,9 +78,7 @@ def source_of(handler, store, time, **options):
             "transport": MemoryTransport(handler),
             "retry": RetryPolicy(max_attempts=2),
             "timeout": Timeout(),
-            "clock": time.clock,
-            "sleep": time.sleep,
-            "random": lambda: 0.0,
+            "runtime": time.runtime,
             "store": store,
             **options,
         }

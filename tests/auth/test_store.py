@@ -14,6 +14,7 @@ from support.scripted_server import ScriptedServer
 
 from rm_voucher import ConfigurationError, ConnectError, FileTokenStore
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 
 TOKEN = ok({"accessToken": "token", "expiresIn": 10_000, "refreshToken": "refresh"})
 HOLDER = """
@@ -277,7 +278,7 @@ async def test_two_processes_buy_one_token(path):
     """Two processes that begin at once buy exactly one token; a third, later, buys none."""
     emulator = Emulator(seed=1)
     emulator.add_batch("label", quantity=1)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
 
         async def start():
             return await asyncio.create_subprocess_exec(

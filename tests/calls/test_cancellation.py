@@ -209,9 +209,7 @@ def make_source(credentials, time):
             MemoryTransport(slow_server(places, sell)),
             retry=RetryPolicy(),
             timeout=Timeout(),
-            clock=time.clock,
-            sleep=time.sleep,
-            random=lambda: 0.0,
+            runtime=time.runtime,
             store=store,
         )
 

@@ -12,6 +12,7 @@ from rm_voucher import (
     BulkStatus,
     ClosedError,
     ConnectTimeoutError,
+    FlowPolicy,
     OutcomeUnknownError,
     PoolTimeoutError,
     Response,
@@ -20,7 +21,6 @@ from rm_voucher import (
     VoucherError,
     bulk_issue,
 )
-from rm_voucher.calls.flow import FlowPolicy
 
 FOUND = ok({"item": {"code": "X", "status": "ISSUED"}, "code": "SUCCESS"})
 ONCE = RetryPolicy(max_attempts=1)
@@ -199,8 +199,8 @@ async def begin_pause(
 
 @pytest.mark.parametrize(("luck", "share"), [(0.0, 1.0), (0.999, 0.5)])
 def test_probes_one_at_a_time(luck, share):
-    """In a pause one call is sent after 1 s, the next after 2 s, then 4 s, then each `probe_interval_s`, up
-    to half of that earlier, by chance."""
+    """In an outage one call is sent after 1 s, the next after 2 s, then 4 s, then one each
+    `probe_interval_s`; each up to half of the wait earlier, by chance."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)
@@ -303,13 +303,13 @@ def test_throttled_probe_ends_the_pause():
 
 
 @pytest.mark.parametrize("adaptive", [True, False])
-def test_throttled_probe_lets_nobody_stampede(learns):
+def test_throttled_probe_lets_nobody_stampede(adaptive):
     """Also where a throttle may be chance, after many answers, or lowers no rate at all, those that
     wait are sent slowly after a pause that a throttle ended."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock, FOUND)
-        flow = FlowPolicy(adaptive=learns)
+        flow = FlowPolicy(adaptive=adaptive)
         client = client_at(clock, server, flow=flow, retry=ONCE, random=lambda: 0.0)
         for _ in range(300):
             await client.get("X")
@@ -378,8 +378,8 @@ def test_probe_without_an_end_holds_up_no_other():
 
 
 def test_patience_ends():
-    """Who waits longer than `max_outage_wait_s` fails, and who comes later fails at once, provably unsent
-    and without a repeat; probes go on, and one that succeeds lets all pass."""
+    """Calls that wait longer than `max_outage_wait_s` fail, and later ones fail at once, provably
+    unsent and without a repeat; probes go on, and one that succeeds lets all pass."""
 
     async def main(clock: VirtualClock) -> None:
         server = Server(clock)

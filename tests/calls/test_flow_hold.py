@@ -7,8 +7,7 @@ from simulation.clock import VirtualClock
 from support.answers import ok
 from support.limited_server import client_at, in_virtual_time
 
-from rm_voucher import NotFoundError, Response, RetryPolicy, ServerError, VoucherClient
-from rm_voucher.calls.flow import FlowPolicy
+from rm_voucher import FlowPolicy, NotFoundError, Response, RetryPolicy, ServerError, VoucherClient
 
 FOUND = ok({"item": {"code": "X", "status": "ISSUED"}, "code": "SUCCESS"})
 

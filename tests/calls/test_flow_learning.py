@@ -2,14 +2,14 @@
 
 import asyncio
 
+import attrs
 import pytest
 from simulation.clock import VirtualClock
 from support.doubles import NoSigner
 from support.limited_server import LimitedServer, bulk_for, client_at, in_virtual_time
 
-from rm_voucher import BulkStatus, RetryPolicy
-from rm_voucher.calls.flow import FlowPolicy
-from rm_voucher.emulator import Emulator, Rule
+from rm_voucher import BulkStatus, FlowPolicy, RetryPolicy
+from rm_voucher.emulator import Check, Emulator
 from rm_voucher.transport.memory import MemoryTransport
 
 
@@ -35,7 +35,7 @@ def run_bulk(server_options, concurrency, seconds, changes, **client_options):
         (50, 0.004, 64, 1),
         (50, 0.05, 64, 2),
         (50, 0.2, 256, 3),
-        (200, 0.05, 64, 4),
+        pytest.param(200, 0.05, 64, 4, marks=pytest.mark.long),
     ],
 )
 def test_limit_is_found_and_followed(per_s, latency_s, concurrency, seed):
@@ -56,6 +56,7 @@ def test_limit_is_found_and_followed(per_s, latency_s, concurrency, seed):
     assert server.throttled_share(begin + 69, begin + 74) < 0.02
 
 
+@pytest.mark.long
 def test_high_limit_is_found():
     """A limit of 1,000 a second is found within 30 s (here: 12), and its half within 5 s."""
     server = run_bulk({"per_s": 1000}, 128, 20, [(14, 500)])
@@ -66,7 +67,7 @@ def test_high_limit_is_found():
     assert server.throttled_share(begin + 19, begin + 20) < 0.02
 
 
-@pytest.mark.parametrize("seed", [1, 7])
+@pytest.mark.parametrize("seed", [1, pytest.param(7, marks=pytest.mark.long)])
 def test_throttles_by_chance_slow_a_run_little(seed):
     """Where one request in two hundred is throttled whatever the rate, it goes on nearly as fast as
     where none is, also where the first comes soon, or some of them together."""
@@ -91,7 +92,7 @@ def test_emulator_limit_is_found():
             rate_limit=50,
             batches={"B": 10_000},
             clock=clock.wall,
-            relax=[Rule.SIGNATURE],
+            disabled_checks=[Check.SIGNATURE],
         )
         taken: list[float] = []
         throttled: list[float] = []
@@ -102,8 +103,9 @@ def test_emulator_limit_is_found():
             (throttled if answer.status == 429 else taken).append(clock.now)
             return answer
 
+        runtime = attrs.evolve(emulator.runtime, monotonic=clock.monotonic)
         async with emulator.client(
-            transport=MemoryTransport(serve), signer=NoSigner(), monotonic=clock.monotonic
+            transport=MemoryTransport(serve), signer=NoSigner(), runtime=runtime
         ) as client:
             results = await bulk_for(client, clock, 40, concurrency=64)
         assert len({result.voucher.code for result in results}) == len(results)

@@ -56,7 +56,12 @@ def check(server, results):
 
 
 @pytest.mark.parametrize(
-    ("per_s", "concurrency", "latency_s"), [(100, 64, 0.05), (60, 24, 0.01), (1e9, 32, 0.25)]
+    ("per_s", "concurrency", "latency_s"),
+    [
+        (60, 24, 0.01),
+        pytest.param(100, 64, 0.05, marks=pytest.mark.long),
+        pytest.param(1e9, 32, 0.25, marks=pytest.mark.long),
+    ],
 )
 def test_no_connection(per_s, concurrency, latency_s):
     """Through a minute without connections a run asks little, is back at its speed 10 s after, and
@@ -68,7 +73,7 @@ def test_no_connection(per_s, concurrency, latency_s):
     assert {result.status for result in results} == {BulkStatus.ISSUED}
 
 
-@pytest.mark.parametrize("fails", [unavailable, resets])
+@pytest.mark.parametrize("fails", [resets, pytest.param(unavailable, marks=pytest.mark.long)])
 def test_unknown_outcomes(fails):
     """What is answered 503 or with a reset may have been done: each of those recipients is
     unresolved, all others have a voucher, and nothing is sent twice."""

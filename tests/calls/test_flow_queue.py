@@ -11,8 +11,15 @@ from support.answers import LOST, ok, voucher
 from support.cancellation import Places, each_turn, is_cancelled_after, turn
 from support.limited_server import LimitedServer, bulk_for, client_at, in_virtual_time
 
-from rm_voucher import ConnectTimeoutError, OutcomeUnknownError, RetryPolicy, Timeout
-from rm_voucher.calls.flow import Flow, FlowPolicy
+from rm_voucher import (
+    ConnectTimeoutError,
+    FlowPolicy,
+    OutcomeUnknownError,
+    RetryPolicy,
+    Runtime,
+    Timeout,
+)
+from rm_voucher.calls.flow import Flow
 from rm_voucher.service.client import issue_call
 
 FOUND = ok({"item": {"code": "X", "status": "ISSUED"}, "code": "SUCCESS"})
@@ -146,12 +153,7 @@ async def test_waiting_cancelled_at_each_await(number):
     cancelled_at = set()
     for turns in each_turn():
         places = Places()
-        flow = Flow(
-            FlowPolicy(rate_per_s=10),
-            monotonic=lambda: 0.0,
-            sleep=places.sleep,
-            random=lambda: 0.0,
-        )
+        flow = Flow(FlowPolicy(rate_per_s=10), Runtime(monotonic=lambda: 0.0, sleep=places.sleep))
         calls = [flow.acquire("x", latest=None, is_bulk=is_bulk) for is_bulk in WHO]
         tasks = [asyncio.ensure_future(call) for at, call in enumerate(calls) if at != number]
         was_cancelled = await is_cancelled_after(turns, calls[number])
@@ -189,7 +191,7 @@ async def test_call_cancelled_while_it_waits_was_not_sent(is_bulk):
         call.is_bulk = is_bulk
         if not await is_cancelled_after(turns, client.caller.execute(call)):
             break
-        if call.pausing:
+        if not call.in_flight:
             assert len(came) == 1
             assert call.attempts == 0
         await client.get("X")

@@ -6,8 +6,14 @@ import pytest
 from simulation.clock import VirtualClock
 from support.limited_server import LimitedServer, bulk_for, client_at, in_virtual_time
 
-from rm_voucher import BulkStatus, ConfigurationError, RetryPolicy, bulk_issue
-from rm_voucher.calls.flow import FlowPolicy, FlowState
+from rm_voucher import (
+    BulkStatus,
+    ConfigurationError,
+    FlowPolicy,
+    FlowState,
+    RetryPolicy,
+    bulk_issue,
+)
 
 LATE_S = 0.02
 
@@ -145,5 +151,5 @@ def test_throttles_by_chance_change_no_rate():
 @pytest.mark.parametrize("value", ["no", "", 0, 1, None])
 def test_policy_learns_or_does_not(value):
     """Text such as "no" would be taken for a yes."""
-    with pytest.raises(ConfigurationError, match="learns must be True or False"):
+    with pytest.raises(ConfigurationError, match="adaptive must be True or False"):
         FlowPolicy(adaptive=value)

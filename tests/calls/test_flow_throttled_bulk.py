@@ -53,8 +53,8 @@ async def issue_all(client: VoucherClient, count: int) -> list[BulkResult[int]]:
 
 @pytest.mark.parametrize(("max_outage_wait_s", "borne_s"), [(60, 60), (3600, 120)])
 def test_throttles_without_end_end_a_call(max_outage_wait_s, borne_s):
-    """After `max_outage_wait_s`, and after two minutes, they count as attempts: the recipient ends FAILED,
-    with no voucher."""
+    """After `max_outage_wait_s`, and after two minutes, they count as attempts: the recipient
+    ends FAILED, with no voucher."""
 
     async def main(clock: VirtualClock) -> None:
         server = LimitedServer(clock, by_chance=1.0)

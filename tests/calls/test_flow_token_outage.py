@@ -8,8 +8,14 @@ from simulation.clock import VirtualClock
 from support.answers import ok, rm_error
 from support.limited_server import client_at, in_virtual_time
 
-from rm_voucher import BulkStatus, ConnectError, ConnectTimeoutError, Timeout, bulk_issue
-from rm_voucher.calls.flow import FlowPolicy
+from rm_voucher import (
+    BulkStatus,
+    ConnectError,
+    ConnectTimeoutError,
+    FlowPolicy,
+    Timeout,
+    bulk_issue,
+)
 from rm_voucher.ledger import Ledger
 from rm_voucher.runtime import Runtime
 

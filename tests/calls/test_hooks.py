@@ -350,9 +350,7 @@ async def test_hook_does_not_swallow_the_end_of_the_process(make_client, how):
         raise kind
 
     with pytest.raises(kind):
-        await hooks.watch(
-            lambda: None, lambda _: None, hooks=(stop,), clock=lambda: 0.0, describe=lambda: None
-        )
+        await make_client(ScriptedServer([ISSUED]), hooks=[stop]).issue("KEY")
 
 
 async def test_hook_may_return_nothing(make_client, recorder):

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from simulation.clock import VirtualClock
 from support.limited_server import client_at
 
-from rm_voucher import ConnectTimeoutError
-from rm_voucher.calls.flow import Flow, FlowPolicy
+from rm_voucher import ConnectTimeoutError, FlowPolicy, Runtime
+from rm_voucher.calls.flow import Flow
 from rm_voucher.calls.rate_limiter import _CUT, _MOST_BY_CHANCE, _MOST_PER_S
 
 DAYS_S = 86_400.0 * 30
@@ -49,12 +49,8 @@ class Clock:
 
 
 def flow_on(clock: Clock, policy: FlowPolicy | None = None, luck: float = 0.5) -> Flow:
-    return Flow(
-        policy or FlowPolicy(),
-        monotonic=clock.monotonic,
-        sleep=clock.sleep,
-        random=lambda: luck,
-    )
+    runtime = Runtime(monotonic=clock.monotonic, sleep=clock.sleep, random=lambda: luck)
+    return Flow(policy or FlowPolicy(), runtime)
 
 
 def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
@@ -69,13 +65,13 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
     assert state.outage_s is None or 0 <= state.outage_s < 1e12
     # A turn is at most one interval of the least rate away, or the rest after a cut.
     least = min(1.0, policy.rate_per_s or 1.0) * _CUT
-    assert flow._pace.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
-    assert flow._circuit.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
+    assert flow._bucket.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
+    assert flow._breaker.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
     if flow.unlimited:
         assert rate is None
         assert state.retry_after_s == 0
         assert state.outage_s is None
-        assert flow._pace.wait_s(clock.now) <= 0
+        assert flow._bucket.wait_s(clock.now) <= 0
 
 
 @given(policies, steps, st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
@@ -84,7 +80,6 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
     the user set, every wait is short and finite, and only a flow that holds nobody is free."""
     clock = Clock(start)
     flow = flow_on(clock, policy, luck)
-    counted = -1
     for event, seconds in steps:
         clock.now += seconds
         now = clock.now
@@ -96,12 +91,12 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
             case "throttled late":
                 flow.throttled(now - 5, now)
             case "failed":
-                counted = flow.failed(counted, now, now)
+                flow.failed("a call", now, now)
             case "hold":
                 flow.pause_until(now + min(seconds, 120.0))
             case "many":
                 for _ in range(30):
-                    flow.failed(-1, now, now)
+                    flow.failed(object(), now, now)
             case "turn":
                 try:
                     await flow.acquire("x", latest=now + 0.2, is_bulk=bool(int(seconds) % 2))
@@ -113,7 +108,7 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
 
 
 @given(st.floats(1, 1e5), st.integers(1, 50), st.booleans())
-def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
+async def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
     """Whatever the rate was, throttles lower it, down to about one a second; used whole, it grows
     until there is none."""
     clock = Clock()
@@ -130,12 +125,12 @@ def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
         rate = flow.state.rate_per_s
         clock.now += 0.2 if spread else 0.0
     assert rate >= _CUT
-    pace = flow._pace
     for _ in range(20):
-        clock.now += max(0.0, pace.wait_s(clock.now))
-        pace.take(clock.now)
-        assert pace.per_s(clock.now) >= rate
-        rate = pace.per_s(clock.now)
+        await flow.acquire("x", latest=None, is_bulk=False)
+        grown = flow.state.rate_per_s
+        assert grown is not None
+        assert grown >= rate
+        rate = grown
 
 
 def test_throttles_by_chance_lower_no_rate():
@@ -179,15 +174,12 @@ async def test_lifted_limit_is_forgotten():
         flow.answered(clock.now, clock.now)
     for _ in range(_MOST_BY_CHANCE + 1):
         flow.throttled(clock.now, clock.now)
-    pace, begin = flow._pace, clock.now
-    assert pace.per_s(clock.now) is not None
-    while pace.per_s(clock.now) is not None:
-        assert clock.now < begin + 30
-        clock.now += max(0.0, pace.wait_s(clock.now))
-        pace.take(clock.now)
+    begin = clock.now
+    assert flow.state.rate_per_s is not None
     assert not flow.unlimited
-    clock.now += 1
-    await flow.acquire("x", latest=None, is_bulk=False)
+    while flow.state.rate_per_s is not None:
+        assert clock.now < begin + 30
+        await flow.acquire("x", latest=None, is_bulk=False)
     assert flow.unlimited
 
 
@@ -200,7 +192,7 @@ def test_nothing_is_kept_of_a_call():
         for number in range(events):
             clock.now += 0.01
             flow.answered(clock.now, clock.now)
-            flow.failed(-1, clock.now, clock.now)
+            flow.failed(object(), clock.now, clock.now)
             if number % 50 == 0:
                 flow.throttled(clock.now, clock.now)
                 flow.pause_until(clock.now + 0.001)

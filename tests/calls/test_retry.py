@@ -1,7 +1,6 @@
 """Outcomes and waits: what each error proves, and how long the policy waits."""
 
-import functools
-
+import attrs
 import pytest
 
 from rm_voucher import (
@@ -22,6 +21,7 @@ from rm_voucher import (
     VoucherError,
 )
 from rm_voucher.calls.outcomes import Outcome, Safety, classify, may_repeat
+from rm_voucher.calls.retry import Retries
 from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
 
 PROVEN = {Outcome.NOT_SENT, Outcome.THROTTLED, Outcome.TOKEN_REFUSED, Outcome.REFUSED}
@@ -124,6 +124,11 @@ def attempts_of(*errors):
     return attempt, calls
 
 
+def retries(policy, time, luck=0.0):
+    """Return what repeats attempts as the policy says, at a time and chance of the test's."""
+    return Retries(policy, attrs.evolve(time.runtime, random=lambda: luck))
+
+
 async def test_policy_waits_double_up_to_a_limit(time):
     """The waits grow twofold up to the limit; chance takes off at most half."""
     policy = RetryPolicy(max_attempts=6, initial_wait_s=1, max_wait_s=5)
@@ -131,12 +136,7 @@ async def test_policy_waits_double_up_to_a_limit(time):
         attempt, calls = attempts_of(*[ServerError()] * 9)
         time.slept.clear()
         with pytest.raises(ServerError):
-            await policy.run(
-                attempt,
-                repeat_after=lambda _: True,
-                sleep=time.sleep,
-                random=functools.partial(float, luck),
-            )
+            await retries(policy, time, luck).run(attempt, repeat_after=lambda _: True)
         assert time.slept == expected
         assert len(calls) == 6
 
@@ -148,9 +148,7 @@ async def test_policy_keeps_to_retry_after(time, asked_s, waited_s):
     """A wait that the server asks for is kept, up to a limit, and never shortens ours."""
     policy = RetryPolicy(initial_wait_s=1, max_retry_after_s=60)
     attempt, _ = attempts_of(RateLimitError(retry_after_s=asked_s))
-    done = await policy.run(
-        attempt, repeat_after=lambda _: True, sleep=time.sleep, random=lambda: 0.0
-    )
+    done = await retries(policy, time).run(attempt, repeat_after=lambda _: True)
     assert done == "done"
     assert time.slept == [waited_s]
 
@@ -159,7 +157,7 @@ async def test_policy_many_attempts_do_not_overflow(time):
     """A patient policy of thousands of attempts still computes its waits."""
     policy = RetryPolicy(max_attempts=2_000, max_wait_s=1)
     attempt, calls = attempts_of(*[ServerError()] * 1_999)
-    await policy.run(attempt, repeat_after=lambda _: True, sleep=time.sleep, random=lambda: 0.0)
+    await retries(policy, time).run(attempt, repeat_after=lambda _: True)
     assert len(calls) == 2_000
 
 
@@ -168,8 +166,6 @@ async def test_policy_raises_what_may_not_be_repeated(time, error):
     """An error that may not be repeated, or is not ours, is raised at once and as it is."""
     attempt, calls = attempts_of(error)
     with pytest.raises(type(error)) as caught:
-        await RetryPolicy().run(
-            attempt, repeat_after=lambda _: False, sleep=time.sleep, random=lambda: 0.0
-        )
+        await retries(RetryPolicy(), time).run(attempt, repeat_after=lambda _: False)
     assert caught.value is error
     assert (len(calls), time.slept) == (1, [])

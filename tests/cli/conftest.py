@@ -17,12 +17,18 @@ import orjson
 import pytest
 from support.command import PATIENCE_S
 from support.files import KEY_FILE
+from typer.main import get_command
 
 from rm_voucher import Credentials, Request, Response
-from rm_voucher.cli import main, serve
-from rm_voucher.emulator import Emulator, Guesses, Rule
+from rm_voucher.cli import emulator as emulator_command
+from rm_voucher.cli import main
+from rm_voucher.cli.app import app
+from rm_voucher.emulator import Check, Emulator, Guesses
 from rm_voucher.emulator.reply import Reply
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
+
+BUILT = get_command(app)  # once: typer would build all commands anew for each run
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -48,20 +54,13 @@ class Ended:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Embedded emulators don't generate keys, and nothing depends on who runs the tests."""
+    """No test makes keys or commands anew, and nothing depends on the person who runs it."""
     monkeypatch.setattr("rm_voucher.emulator.app.new_private_key", KEY_FILE.read_bytes)
+    monkeypatch.setattr("rm_voucher.cli.app.app", BUILT)
     for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "200")
-
-
-@pytest.fixture
-def sigint() -> Iterator[None]:
-    """Ctrl-C works as at a prompt, whatever the test runner made of it; children inherit that."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
@@ -74,13 +73,13 @@ def rm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> C
         with pytest.raises(SystemExit) as ended:
             main()
         captured = capsys.readouterr()
-        return Ended(ended.value.code or 0, captured.out, captured.err)
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
 
     return run
 
 
 @pytest.fixture
-def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
+def stopped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """An emulator in this process is interrupted as soon as it says where it is. What it said."""
     said = []
 
@@ -88,7 +87,7 @@ def stopped(monkeypatch: pytest.MonkeyPatch, sigint: None) -> list[str]:
         said.append(text)
         signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(serve, "say", say)
+    monkeypatch.setattr(emulator_command, "say", say)
     return said
 
 
@@ -145,22 +144,22 @@ class Served:
             answer = self.on_issue(lambda: reply(request))
             return answer if isinstance(answer, Reply) else Reply(answer)
 
-        self.emulator.reply = answer
+        self.emulator.reply = answer  # type: ignore[method-assign] # so that issues play faults
 
     def issued(self, batch: str = "B") -> list[str]:
         return list(self.emulator.state.issued(batch))
 
 
-def serve_in_thread(served: Served, ready: Future[Callable[[], None]]) -> None:
-    async def serve() -> None:
+def serve_in_thread(served: Served, ready: Future[Callable[[], object]]) -> None:
+    async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with served.emulator.serve() as server:
+        async with serve(served.emulator) as server:
             served.url = server.url
             ready.set_result(lambda: loop.call_soon_threadsafe(stop.set))
             await stop.wait()
 
-    asyncio.run(serve())
+    asyncio.run(run())
 
 
 @pytest.fixture
@@ -170,11 +169,11 @@ def served(credentials: Credentials, monkeypatch: pytest.MonkeyPatch) -> Iterato
         seed=1,
         credentials=credentials,
         clock=lambda: 1_700_000_000.0,
-        relax=[Rule.TIMESTAMP],
+        disabled_checks=[Check.TIMESTAMP],
         guesses=Guesses(page_size=2),
     )
     served = Served(emulator)
-    ready: Future[Callable[[], None]] = Future()
+    ready: Future[Callable[[], object]] = Future()
     thread = threading.Thread(target=serve_in_thread, args=(served, ready))
     thread.start()
     stop = ready.result(PATIENCE_S)

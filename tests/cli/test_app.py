@@ -23,7 +23,7 @@ ASSIGNED = "2023-11-14T22:13:20Z"  # the clock of the emulator
 def code(served) -> str:
     """A voucher of a served batch."""
     served.emulator.add_batch("Breakfast, for two", key="B", quantity=3, amount_sen=1250)
-    return served.emulator.state.issue("B")[0]
+    return str(served.emulator.state.issue("B")[0])
 
 
 def in_words(code: str, status: str, *used: str) -> list[str]:
@@ -96,7 +96,7 @@ def test_void_sends(rm, served, code: str) -> None:
     bodies = []
     reply = served.emulator.reply
 
-    def answer(request) -> Reply:
+    def answer(request):
         if request.url.path.endswith("/void"):
             bodies.append(request.body)
         return reply(request)
@@ -186,7 +186,7 @@ def test_documented_payloads(rm, served) -> None:
     shown = {"/v3/voucher/X": "get-voucher", "/v3/voucher-batches": "list-batches"}
     reply = served.emulator.reply
 
-    def answer(request) -> Reply:
+    def answer(request):
         name = shown.get(request.url.path)
         if name is None:
             return reply(request)
@@ -276,7 +276,6 @@ def test_help(rm) -> None:
     assert " issue " in rm("--help").out
 
 
-@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("arguments", [("get", "X"), ("vouchers", "B")])
 def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal.Signals) -> None:
@@ -289,7 +288,6 @@ def test_interrupted(rm, embedded, monkeypatch, arguments: tuple, number: signal
     assert "Traceback" not in ended.err
 
 
-@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_void_interrupted(rm, embedded, monkeypatch, number: signal.Signals) -> None:
     """An interrupted void may have been done: exit 4, and a sentence that says what to do."""

@@ -163,7 +163,12 @@ def test_sold_out(rm, served) -> None:
 def test_unknown_batch(rm, served) -> None:
     """A batch that the server doesn't know fails for all, after few requests; exit 1."""
     asked = []
-    served.on_issue = lambda issue: asked.append(1) or issue()
+
+    def count(issue: Callable[[], Response]) -> Response:
+        asked.append(1)
+        return issue()
+
+    served.on_issue = count
     ended = rm("issue", "nope", "--count", 500, "--concurrency", 2)
     assert ended.code == 1
     assert {row["status"] for row in ended.rows} == {"failed"}
@@ -307,9 +312,17 @@ def test_recipients_change_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch,
     ]
 
 
-@pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("to_file", [True, False])
+@pytest.mark.parametrize(
+    ("number", "to_file"),
+    [
+        (signal.SIGINT, True),
+        (signal.SIGHUP, False),
+        pytest.param(signal.SIGINT, False, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, True, marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, False, marks=pytest.mark.long),
+        pytest.param(signal.SIGHUP, True, marks=pytest.mark.long),
+    ],
+)
 def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file: bool) -> None:
     """Interrupted in the middle: every voucher issued has its row, once; exit 130."""
     served.emulator.add_batch("Breakfast", key="B", quantity=1000)
@@ -361,7 +374,6 @@ def test_hangup_ignored_as_under_nohup(rm, embedded) -> None:
     assert (ended.code, len(ended.rows)) == (0, 5)
 
 
-@pytest.mark.usefixtures("sigint")
 @pytest.mark.parametrize(
     ("numbers", "turns"),
     [

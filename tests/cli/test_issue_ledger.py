@@ -25,7 +25,7 @@ AT_ONCE = ("--exclusive", "--settle", 0)
 @pytest.fixture
 def shop(served):
     """A served emulator with a batch, on the clock that the command runs on."""
-    served.emulator.advance(time.time() - served.emulator.timeline.now())
+    served.emulator.advance(time.time() - served.emulator.virtual_clock.now())
     served.emulator.add_batch("Breakfast", key="B", quantity=100)
     return served
 
@@ -173,7 +173,6 @@ def test_issue_output_of_another_campaign_is_kept(issue, tmp_path: Path, text: s
     assert len(path.read_text().splitlines()) == 4
 
 
-@pytest.mark.usefixtures("sigint")
 def test_issue_interrupted_keeps_the_rows_that_were_there(issue, shop, tmp_path: Path) -> None:
     """An interrupted run loses no row of the file that was there; resumed, it has all rows."""
     path = tmp_path / "out.csv"
@@ -199,7 +198,6 @@ def test_issue_interrupted_keeps_the_rows_that_were_there(issue, shop, tmp_path:
     assert not (tmp_path / "out.csv.2").exists()
 
 
-@pytest.mark.usefixtures("sigint")
 def test_issue_interrupted_while_it_waits(rm, start, shop, url: str, tmp_path: Path) -> None:
     """Ctrl-C ends the wait for what is unknown at once: exit 4, each has a row.
 
@@ -209,7 +207,7 @@ def test_issue_interrupted_while_it_waits(rm, start, shop, url: str, tmp_path: P
     path = tmp_path / "out.csv"
     options = ("--exclusive", "--settle", 3600, "--output", path)
     process = start("issue", "B", "--count", 3, "--ledger", url, *options)
-    lines = []
+    lines: list[str] = []
     while not any("waiting 3,600 s" in line for line in lines):
         lines.append(process.stderr.readline())
         assert lines[-1], lines
@@ -308,7 +306,7 @@ def test_issue_missing_extra(
 
 def test_issue_status_while_it_runs(issue, shop, start, url: str) -> None:
     """``ledger status`` looks at a ledger while a run holds it."""
-    said = []
+    said: list[tuple[tuple[str, str], int]] = []
 
     def look(issue: Callable[[], Response]) -> Response:
         if not said:

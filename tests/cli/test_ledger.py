@@ -24,7 +24,7 @@ ALL_ISSUED = (
 @pytest.fixture
 def shop(served):
     """A served emulator with a batch, on the clock that the command runs on."""
-    served.emulator.advance(time.time() - served.emulator.timeline.now())
+    served.emulator.advance(time.time() - served.emulator.virtual_clock.now())
     served.emulator.add_batch("Breakfast", key="B", quantity=100)
     return served
 
@@ -76,12 +76,12 @@ def attempt(issue, run) -> str:
     issue(3, lost=2)
     ((held,),) = [ended["attempts"] for ended in run("status", "--json").json]
     assert (held["batch"], held["state"]) == ("B", "unresolved")
-    return held["attempt"]
+    return str(held["attempt"])
 
 
 def lost_code(shop, codes: dict[str, str]) -> str:
     (code,) = set(shop.issued()) - set(codes.values())
-    return code
+    return str(code)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -22,7 +23,7 @@ GOES_ON = "Going on."
 FREE = FlowState(rate_per_s=None, throttled=0, waiting=0, retry_after_s=0.0, outage_s=None)
 
 
-def flow(**state: float) -> FlowState:
+def flow(**state: Any) -> FlowState:
     return attrs.evolve(FREE, **state)
 
 
@@ -244,7 +245,9 @@ def output_of(terminal: int) -> Iterator[bytes]:
         yield chunk
 
 
-@pytest.mark.parametrize("target", ["file", "pipe", "terminal"])
+@pytest.mark.parametrize(
+    "target", ["pipe", "terminal", pytest.param("file", marks=pytest.mark.long)]
+)
 def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, target) -> None:
     """On a terminal the results are where they were asked for; a bar is not drawn into them."""
     monkeypatch.setenv("TERM", "xterm")
@@ -271,7 +274,7 @@ def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path,
     assert sorted(int(row[0]) for row in rows) == list(range(1, 31))
 
 
-def test_bar_and_interrupt(start, served, sigint, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_and_interrupt(start, served, monkeypatch: pytest.MonkeyPatch) -> None:
     """An interrupted bar gives the terminal its cursor back, and the end is said below it."""
     monkeypatch.setenv("TERM", "xterm")
     served.emulator.add_batch("Breakfast", key="B", quantity=500)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from rm_voucher import ConfigurationError
 from rm_voucher.cli import recipients
 from rm_voucher.cli.recipients import count_recipients, read_recipients
 
@@ -78,7 +79,7 @@ def test_recipients_good(tmp_path: Path, content: str | bytes, expected: list[st
 def test_recipients_bad(tmp_path: Path, content: str | bytes, mistake: str) -> None:
     """A bad file is refused with a sentence that says where and what."""
     path = csv_file(tmp_path, content)
-    with pytest.raises(recipients.ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         count_recipients(path)
     assert str(refused.value) == f"{path}{mistake}"
 
@@ -89,7 +90,7 @@ def test_recipients_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     path = csv_file(tmp_path, "recipient\na\nb\n")
     assert count_recipients(path) == 2
     path = csv_file(tmp_path, "recipient\na\nb\nc\nd\n")
-    with pytest.raises(recipients.ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         count_recipients(path)
     assert str(refused.value) == f"{path}, line 4: more than 2 recipients: split the file."
 
@@ -98,7 +99,7 @@ def test_recipients_of_a_gigabyte(tmp_path: Path) -> None:
     """A line without an end is refused before it fills the memory."""
     path = csv_file(tmp_path, "recipient\n")
     os.truncate(path, 1 << 30)
-    with pytest.raises(recipients.ConfigurationError) as refused:
+    with pytest.raises(ConfigurationError) as refused:
         count_recipients(path)
     assert str(refused.value) == f"{path}, line 2: longer than 100,000 characters."
 

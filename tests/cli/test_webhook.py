@@ -16,7 +16,7 @@ import attrs
 import orjson
 import pytest
 from support.answers import payload
-from support.command import COMMAND, PATIENCE_S
+from support.command import PATIENCE_S, Emulating
 from support.files import PUBLIC_KEY_FILE
 
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
@@ -226,18 +226,17 @@ def test_verify_option_mistakes(
     assert said in ended.err
 
 
-@pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("as_json", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_listen_shows_what_the_emulator_delivers(
     start: Callable[..., subprocess.Popen[str]],
-    emulating: Callable[..., Any],
+    emulated: Callable[..., Emulating],
     tmp_path: Path,
     as_json: bool,
 ) -> None:
     """Two commands: one plays RM, the other shows its callback once, and says what is refused."""
-    emulated = emulating("--batch", "TEA=5", "--quiet", "--callback-interval", "0.2")
+    emulator = emulated("--batch", "TEA=5", "--quiet", "--callback-interval", "0.2")
     key = tmp_path / "rm.pem"
-    key.write_text(emulated.control("callbacks")["public_key"])
+    key.write_text(emulator.control("callbacks")["public_key"])
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}/rm"  # which the emulator signs
@@ -253,10 +252,10 @@ def test_listen_shows_what_the_emulator_delivers(
     assert listening.stderr.readline() == (
         "a delivery was refused at the step 'headers': X-Signature is missing\n"
     )
-    change = {"data": orjson.dumps({"url": url}), "method": "PUT"}
-    callbacks = f"{emulated.url}/_emulator/callbacks"
-    urllib.request.urlopen(urllib.request.Request(callbacks, **change)).close()
-    code = asyncio.run(void_one(emulated))
+    change = orjson.dumps({"url": url})
+    callbacks = f"{emulator.url}/_emulator/callbacks"
+    urllib.request.urlopen(urllib.request.Request(callbacks, change, method="PUT")).close()
+    code = asyncio.run(void_one(emulator))
     shown = listening.stdout.readline()
     if as_json:
         assert orjson.loads(shown)["status"] == "VOID"
@@ -268,7 +267,6 @@ def test_listen_shows_what_the_emulator_delivers(
     assert code not in shown
 
 
-@pytest.mark.usefixtures("sigint")
 def test_listen_says_a_line_of_what_is_no_http(start: Callable[..., subprocess.Popen[str]]) -> None:
     """A request that aiohttp can't read gets one line, which shows nothing of what came."""
     listening = start("webhook", "listen", "--public-key", PUBLIC_KEY_FILE)
@@ -288,9 +286,9 @@ def test_listen_says_a_line_of_what_is_no_http(start: Callable[..., subprocess.P
     assert [line.split(":")[0] for line in err.splitlines()] == ["a delivery was refused"] * 2
 
 
-async def void_one(emulated: Any) -> str:
+async def void_one(emulator: Emulating) -> str:
     """Let the emulator call back; return the code of the voucher that it tells of."""
-    async with emulated.client() as client:
+    async with emulator.client() as client:
         voucher = await client.issue("TEA")
         await client.void(voucher.code)
     return voucher.code
@@ -304,9 +302,8 @@ def test_listen_where_nobody_can(rm: Callable[..., Any]) -> None:
     assert ended.err.startswith("Error: Nobody can listen on 192.0.2.1:9: ")
 
 
-def test_commands_are_in_the_help() -> None:
+def test_commands_are_in_the_help(rm: Callable[..., Any]) -> None:
     """Both are found where a person looks."""
-    shown = subprocess.run(
-        [*COMMAND, "webhook", "--help"], capture_output=True, text=True, check=True
-    )
-    assert all(word in shown.stdout for word in ("verify", "listen"))
+    shown = rm("webhook", "--help")
+    assert shown.code == 0
+    assert all(word in shown.out for word in ("verify", "listen"))

@@ -4,73 +4,49 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
 from support.doubles import FakeTime
 from support.postgres import end_connections
+from support.scratch_database import add, codes, database, opening, things
 
 from rm_voucher.database import engine as sql_engine
-from rm_voucher.database.database import Database, Schema
+from rm_voucher.database.database import Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 
 CODE = "NAklEfbVdV"
 
-tables = MetaData()
-things = Table("things", tables, Column("code", Text, primary_key=True), Column("number", Integer))
-SCHEMA = Schema("thing", tables)
-
-
-def database(url: str, time: FakeTime, schema: Schema = SCHEMA, **settings: Any) -> Database:
-    return Database(
-        parse_url(url),
-        schema,
-        error=LedgerError,
-        sleep=time.sleep,
-        monotonic=time.clock,
-        **settings,
-    )
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'things.db'}"
-
-
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(request.param)
-
 
 @pytest.fixture
 async def opened(url: str, time: FakeTime) -> AsyncIterator[Database]:
-    made = database(url, time)
-    await made.open()
-    yield made
-    await made.close()
+    """An open database of each kind, whose waiting takes no time."""
+    async for made in opening(url, time):
+        yield made
 
 
-def add(code: str) -> Callable[[Connection], None]:
-    return lambda connection: connection.execute(things.insert(), {"code": code}) and None
+def insert(rows: list[dict[str, str]], connection: Connection) -> None:
+    connection.execute(things.insert(), rows)
 
 
-def codes(connection: Connection) -> list[str]:
-    return list(connection.scalars(things.select().order_by(things.c.code)))
+def show(name: str, connection: Connection) -> Any:
+    return connection.scalar(text(f"SHOW {name}"))
 
 
 def size(file: Path) -> int:
     return file.stat().st_size if file.exists() else 0
 
 
-def session(connection: Connection) -> object:
-    """Return what tells one connection from another."""
+def session(connection: Connection) -> Any:
+    """Return the driver's connection, which tells one from another."""
     return connection.connection.dbapi_connection
 
 
@@ -143,7 +119,7 @@ async def test_read_sees_no_half_of_a_write(sqlite_url: str, time: FakeTime) -> 
 
     def twice(connection: Connection) -> tuple[list[str], list[str]]:
         first = codes(connection)
-        other = sqlite3.connect(made._engine.url.database or "")
+        other = sqlite3.connect(made.engine.url.database or "")
         other.execute("INSERT INTO things (code) VALUES ('B')")
         other.commit()
         other.close()
@@ -183,7 +159,7 @@ async def test_log_of_writes_does_not_grow_for_ever(sqlite_url: str, time: FakeT
     log = Path(f"{database_file(parse_url(sqlite_url))}-wal")
     for number in range(16):
         rows = [{"code": f"{number}-{row}-{'x' * 1000}"} for row in range(500)]
-        await made.write(lambda c, rows=rows: c.execute(things.insert(), rows) and None)
+        await made.write(partial(insert, rows))
         await made.read(lambda c: c.scalar(text("SELECT count(*) FROM things")))
     assert size(log) < 6_000_000
     await made.close()
@@ -321,7 +297,7 @@ async def test_server_that_starts_is_waited_for(
 ) -> None:
     """Its refusals come without SQLSTATE, so they are told by their words."""
     made = database(postgres_url, time)
-    real = made._engine.dialect.connect
+    real = made.engine.dialect.connect
     refusals = ["the database system is starting up", "sorry, too many clients already"]
 
     def connect(*args: Any, **settings: Any) -> Any:
@@ -329,7 +305,7 @@ async def test_server_that_starts_is_waited_for(
             raise psycopg.OperationalError(f"connection failed: FATAL:  {refusals.pop()}")
         return real(*args, **settings)
 
-    monkeypatch.setattr(made._engine.dialect, "connect", connect)
+    monkeypatch.setattr(made.engine.dialect, "connect", connect)
     await made.open()
     assert time.slept == [0.05, 0.1]
     await made.close()
@@ -339,7 +315,7 @@ async def test_settings_in_the_url_are_kept(postgres_url: str, time: FakeTime) -
     """Those of the server, beside ours, and those of the driver, before ours."""
     made = database(f"{postgres_url}?options=-c%20search_path%3Dmine&connect_timeout=3", time)
     shown = [
-        await made.read(lambda c, name=name: c.scalar(text(f"SHOW {name}")))
+        await made.read(partial(show, name))
         for name in ("search_path", "lock_timeout", "plan_cache_mode")
     ]
     assert shown == ["mine", "5s", "force_custom_plan"]

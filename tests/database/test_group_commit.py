@@ -38,8 +38,8 @@ def store() -> Store:
 
 
 @pytest.fixture
-async def writer(store: Store) -> AsyncIterator[GroupCommit[int, int]]:
-    writer: GroupCommit[int, int] = GroupCommit(store.commit)
+async def writer(store: Store) -> AsyncIterator[GroupCommit[int, int | Exception]]:
+    writer: GroupCommit[int, int | Exception] = GroupCommit(store.commit)
     yield writer
     store.gate.set()
     await writer.close()
@@ -71,7 +71,7 @@ async def test_group_lingers_for_company_after_a_crowd(writer, store, monkeypatc
         lingering.set()
         await go_on.wait()
 
-    monkeypatch.setattr(group_commit.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     await asyncio.gather(writer.run(1), writer.run(2))
     third = asyncio.create_task(writer.run(3))
     await lingering.wait()
@@ -143,7 +143,7 @@ async def test_group_cancelled_waiter_leaves_its_operation(writer, store) -> Non
 
 async def test_close_commits_what_waits(store) -> None:
     """Nothing that was asked before the end is left out."""
-    writer: GroupCommit[int, int] = GroupCommit(store.commit)
+    writer: GroupCommit[int, int | Exception] = GroupCommit(store.commit)
     store.gate.clear()
     asked = [asyncio.create_task(writer.run(number)) for number in (1, 2, 3)]
     await store.entered.wait()
@@ -163,7 +163,7 @@ async def test_close_without_operations(store) -> None:
 
 async def test_cancelled_writer_leaves_nobody_waiting(store) -> None:
     """At the end of a loop, who waits is cancelled, and so is who comes later."""
-    writer: GroupCommit[int, int] = GroupCommit(store.commit)
+    writer: GroupCommit[int, int | Exception] = GroupCommit(store.commit)
     store.gate.clear()
     asked = asyncio.create_task(writer.run(1))
     await store.entered.wait()

@@ -34,16 +34,7 @@ def made(version: int, migrated: list[int] | None = None, component: str = "thin
 
 
 def database(url: str, schema: Schema, time: FakeTime) -> Database:
-    return Database(
-        parse_url(url), schema, error=LedgerError, sleep=time.sleep, monotonic=time.clock
-    )
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'things.db'}"
-    return request.getfixturevalue("postgres_url")
+    return Database(parse_url(url), schema, error=LedgerError, runtime=time.runtime)
 
 
 async def versions(url: str, time: FakeTime) -> dict[str, int]:
@@ -90,7 +81,11 @@ async def test_failed_migration_is_undone(url: str, time: FakeTime) -> None:
     await first.open()
     await first.close()
     good = made(3)
-    bad = Schema("thing", good.tables, [good.migrations[0], lambda c: c.exec_driver_sql("no")])
+
+    def fail(connection: Connection) -> None:
+        connection.exec_driver_sql("no")
+
+    bad = Schema("thing", good.tables, [good.migrations[0], fail])
     opened = database(url, bad, time)
     with pytest.raises(LedgerError):
         await opened.open()

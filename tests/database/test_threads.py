@@ -7,82 +7,28 @@ import gc
 import os
 import sqlite3
 import threading
-import time as real_time
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Column, Connection, MetaData, Table, Text
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
+from support.event_stores import Held
+from support.scratch_database import add, codes, database
 
-from rm_voucher.database.database import Database, Schema
-from rm_voucher.database.engine import parse_url
+from rm_voucher.database.database import Database
 from rm_voucher.exceptions import LedgerError
-
-tables = MetaData()
-things = Table("things", tables, Column("code", Text, primary_key=True))
-
-
-def database(url: str, **settings: Callable[..., object]) -> Database:
-    clock = real_time.monotonic
-    schema = Schema("thing", tables)
-    return Database(parse_url(url), schema, error=LedgerError, monotonic=clock, **settings)
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'things.db'}"
-
-
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-async def opened(url: str) -> AsyncIterator[Database]:
-    made = database(url)
-    await made.open()
-    yield made
-    await made.close()
-
-
-def codes(connection: Connection) -> list[str]:
-    return list(connection.scalars(things.select().order_by(things.c.code)))
-
-
-def add(code: str) -> Callable[[Connection], None]:
-    return lambda connection: connection.execute(things.insert(), {"code": code}) and None
-
-
-class Held:
-    """Work that adds a code, and then stands still in its thread until it may go on."""
-
-    def __init__(self) -> None:
-        self.entered = threading.Event()
-        self.may_go_on = threading.Event()
-
-    def __call__(self, connection: Connection) -> None:
-        add("held")(connection)
-        self.entered.set()
-        assert self.may_go_on.wait(PATIENCE_S)
-
-
-async def entered(held: Held) -> None:
-    assert await asyncio.to_thread(held.entered.wait, PATIENCE_S)
 
 
 async def test_cancelled_write_is_finished(opened: Database) -> None:
     """Who waits for it is free at once; it is committed, and the next comes after it."""
-    held = Held()
+    held = Held(add("held"))
     writing = asyncio.create_task(opened.write(held))
-    await entered(held)
+    await held.entered()
     writing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await writing
     following = asyncio.create_task(opened.write(add("next")))
-    held.may_go_on.set()
+    held.go_on()
     await following
     assert await opened.read(codes) == ["held", "next"]
 
@@ -90,26 +36,26 @@ async def test_cancelled_write_is_finished(opened: Database) -> None:
 async def test_reading_does_not_wait_for_the_writer(opened: Database) -> None:
     """It sees what was committed before."""
     await opened.write(add("before"))
-    held = Held()
+    held = Held(add("held"))
     writing = asyncio.create_task(opened.write(held))
-    await entered(held)
+    await held.entered()
     assert await opened.read(codes) == ["before"]
-    held.may_go_on.set()
+    held.go_on()
     await writing
 
 
 async def test_close_waits_for_what_is_going_on(opened: Database) -> None:
     """What was asked before is committed; what comes later is refused."""
-    held = Held()
+    held = Held(add("held"))
     writing = [asyncio.create_task(opened.write(work)) for work in (held, add("next"))]
-    await entered(held)
+    await held.entered()
     closings = [asyncio.create_task(opened.close()) for _ in range(2)]
     await asyncio.sleep(0)
     for refused in (opened.write(add("late")), opened.read(codes)):
         with pytest.raises(LedgerError, match=r"^The database is closed\.$"):
             await refused
     assert not any(task.done() for task in (*writing, *closings))
-    held.may_go_on.set()
+    held.go_on()
     await asyncio.gather(*writing, *closings)
 
 
@@ -118,16 +64,16 @@ async def test_cancelled_close_goes_on(url: str) -> None:
     let_go = threading.Event()
     made = database(url, on_close=let_go.set)
     await made.open()
-    held = Held()
+    held = Held(add("held"))
     writing = asyncio.create_task(made.write(held))
-    await entered(held)
+    await held.entered()
     closing = asyncio.create_task(made.close())
     await asyncio.sleep(0)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
     assert not let_go.is_set()
-    held.may_go_on.set()
+    held.go_on()
     await writing
     assert await asyncio.to_thread(let_go.wait, PATIENCE_S)
     await made.close()
@@ -135,7 +81,7 @@ async def test_cancelled_close_goes_on(url: str) -> None:
 
 def test_end_of_a_loop_waits_for_the_transaction(url: str) -> None:
     """Tasks that `asyncio.run` cancels leave a committed transaction, and nothing open."""
-    held = Held()
+    held = Held(add("held"))
     let_go = threading.Event()
 
     async def work() -> None:
@@ -144,12 +90,12 @@ def test_end_of_a_loop_waits_for_the_transaction(url: str) -> None:
             await made.open()
             await made.write(held)
         finally:
-            held.may_go_on.set()
+            held.go_on()
             await made.close()
 
     async def main() -> None:
         task = asyncio.create_task(work())
-        await entered(held)
+        await held.entered()
         assert not task.done()
 
     asyncio.run(main())
@@ -208,18 +154,15 @@ async def test_postgres_lock_that_is_held_for_long_is_an_error(
     monkeypatch.setattr("rm_voucher.database.engine._BUSY_S", 0.01)
     first = database(postgres_url)
     await first.open()
-    schema = Schema("thing", tables)
-    other = Database(
-        parse_url(postgres_url), schema, error=LedgerError, sleep=time.sleep, monotonic=time.clock
-    )
+    other = database(postgres_url, time)
     await other.open()
-    held = Held()
+    held = Held(add("held"))
     writing = asyncio.create_task(first.write(held))
-    await entered(held)
+    await held.entered()
     with pytest.raises(LedgerError, match="canceling statement due to lock timeout"):
         await other.write(add("held"))
     assert sum(time.slept) > 20
-    held.may_go_on.set()
+    held.go_on()
     await writing
     await first.close()
     await other.close()

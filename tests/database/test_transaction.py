@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, func, insert, select, text
@@ -14,28 +13,12 @@ from support.doubles import FakeTime
 from support.event_stores import Held
 from support.scratch_database import add, codes, in_use, opening, read, settle, things
 
+from rm_voucher.database import Transaction
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.database.database import Database
-from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import LedgerError
 
 CODE = "NAklEfbVdV"
-
-
-@pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'things.db'}"
-
-
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-async def opened(url: str) -> AsyncIterator[Database]:
-    async for made in opening(url):
-        yield made
 
 
 @pytest.fixture
@@ -47,12 +30,6 @@ async def on_sqlite(
     async for made in opening(sqlite_url, time):
         yield made
     assert time.slept == []
-
-
-@pytest.fixture
-async def on_postgres(postgres_url: str) -> AsyncIterator[Database]:
-    async for made in opening(postgres_url):
-        yield made
 
 
 async def test_transaction_commits_at_its_end(opened: Database) -> None:
@@ -225,7 +202,8 @@ async def test_transactions_at_once(opened: Database) -> None:
 async def test_write_waits_for_the_transaction_of_sqlite(on_sqlite: Database) -> None:
     """And comes before the next transaction, however many follow one another."""
     order: list[str] = []
-    may_end, writes = asyncio.Event(), []
+    may_end = asyncio.Event()
+    writes: list[asyncio.Task[None]] = []
 
     async def transact(name: str) -> None:
         async with on_sqlite.transaction(lambda _: None):

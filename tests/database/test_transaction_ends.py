@@ -7,8 +7,8 @@ import contextlib
 import os
 import sqlite3
 from collections.abc import AsyncIterator
-from pathlib import Path
 
+import attrs
 import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -16,7 +16,7 @@ from support.command import PATIENCE_S
 from support.doubles import FakeTime
 from support.event_stores import Held
 from support.postgres import end_connections
-from support.scratch_database import add, codes, database, in_use, opening, read, settle
+from support.scratch_database import add, codes, database, in_use, opening, pool_of, read, settle
 
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.database.database import Database
@@ -27,30 +27,8 @@ CODE = "NAklEfbVdV"
 
 
 @pytest.fixture
-def sqlite_url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'things.db'}"
-
-
-@pytest.fixture(params=["sqlite_url", "postgres_url"])
-def url(request: pytest.FixtureRequest) -> str:
-    return request.getfixturevalue(request.param)
-
-
-@pytest.fixture
-async def opened(url: str) -> AsyncIterator[Database]:
-    async for made in opening(url):
-        yield made
-
-
-@pytest.fixture
 async def on_sqlite(sqlite_url: str) -> AsyncIterator[Database]:
     async for made in opening(sqlite_url):
-        yield made
-
-
-@pytest.fixture
-async def on_postgres(postgres_url: str) -> AsyncIterator[Database]:
-    async for made in opening(postgres_url):
         yield made
 
 
@@ -181,7 +159,7 @@ async def test_beginning_waits_for_a_locked_file(
         async def sleep_until_free(seconds: float) -> None:
             other.execute("ROLLBACK")
 
-        made._sleep = sleep_until_free
+        made.runtime = attrs.evolve(made.runtime, sleep=sleep_until_free)
         async with made.transaction(add("A")):
             pass
         assert await read(made) == ["A"]
@@ -298,7 +276,7 @@ async def test_close_takes_an_open_transaction_back(opened: Database) -> None:
     tasks = [asyncio.create_task(work(number)) for number in range(most + 1)]
     while len(entered) < most:
         await asyncio.sleep(0)
-    pool = opened._engine.pool
+    pool = pool_of(opened)
     await opened.close()
     assert pool.checkedout() == 0
     closed.set()
@@ -347,7 +325,7 @@ async def test_block_that_fails_while_the_database_closes(on_postgres: Database)
     await held.entered()
     failing = asyncio.create_task(fail())
     await entered.wait()
-    pool = on_postgres._engine.pool
+    pool = pool_of(on_postgres)
     closing = asyncio.create_task(on_postgres.close())
     while not all(thread._shutdown for thread in on_postgres._transacting):
         await asyncio.sleep(0)

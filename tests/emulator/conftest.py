@@ -1,5 +1,6 @@
 """What the tests of the emulator share."""
 
+import functools
 import logging
 
 import pytest
@@ -8,6 +9,16 @@ from support.raw_connection import ME, Line
 from support.raw_requests import known
 
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.emulator.server import serve
+
+make_key_once = functools.cache(new_private_key)
+
+
+@pytest.fixture
+def one_key(monkeypatch):
+    """The keys that sign callbacks are one: to make one takes a tenth of a second."""
+    monkeypatch.setattr("rm_voucher.emulator.callbacks.new_private_key", make_key_once)
 
 
 @pytest.fixture
@@ -16,7 +27,7 @@ async def line(caplog):
     caplog.set_level(logging.INFO)
     emulator = Emulator(seed=1, credentials=ME, batches={"K": 1000})
     emulator.add_member("60", "1")
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         line = Line(emulator, server.url)
         assert await line.is_good()
         yield line

@@ -6,17 +6,20 @@ Nothing of it is changed but where its requests go. The first line constructs it
 import json
 import sys
 
-from rmsdk import RMSDK
-from rmsdk.exceptions import RMSDKAPIException
-from rmsdk.request import Request
+from rmsdk import RMSDK  # type: ignore[import-untyped] # RM's own has no types
+from rmsdk.exceptions import RMSDKAPIException  # type: ignore[import-untyped]
+from rmsdk.request import Request  # type: ignore[import-untyped]
 
 url = sys.argv[1]
 Request.formatUrl = lambda self, environment, auth, endpoint: f"{url}/{endpoint}"
 
 
+made: list[RMSDK] = []
+
+
 def construct(settings):
-    global sdk
     sdk = RMSDK(settings)
+    made.append(sdk)
     return [sdk.accessToken, sdk.refreshToken]
 
 
@@ -24,7 +27,7 @@ def call(names, arguments):
     if names == "RMSDK":
         return construct(*arguments)
     part, method = names.split(".")
-    return getattr(getattr(sdk, part), method)(*arguments)
+    return getattr(getattr(made[-1], part), method)(*arguments)
 
 
 for line in sys.stdin:

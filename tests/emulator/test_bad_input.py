@@ -96,9 +96,9 @@ async def test_codes(line, method, path):
         target = path.format(quote(code, safe=""))
         status, answer = await line.signed(method, target)
         assert status in (400, 404, 405), (target[:80], answer[:200])
-    for code in RAW_CODES:
-        status, answer = await line.send(method, path.encode().replace(b"{}", code))
-        assert status in (400, 401, 404, 405), (code, answer[:200])
+    for raw in RAW_CODES:
+        status, answer = await line.send(method, path.encode().replace(b"{}", raw))
+        assert status in (400, 401, 404, 405), (raw, answer[:200])
     assert line.emulator.state.issued("K") == before
     assert [batch.key for batch in line.emulator.state.stock.ours()] == ["K"]
 
@@ -170,7 +170,7 @@ async def test_doubled_headers(line, name):
     body = b'{"storeId":"S"}'
     path = "/v3/voucher/X/void"
     request = Request(operation="x", method="POST", url=line.url.join(URL(path)), body=body)
-    now = int(line.emulator.timeline.now())
+    now = int(line.emulator.virtual_clock.now())
     good = signed_attempt(request, signer=SIGNER, token=line.token, nonce="n", timestamp=now)
     status, _ = await line.send("POST", path, body, f"{name}: bad".encode(), *headers_of(good))
     assert status in (400, 401)

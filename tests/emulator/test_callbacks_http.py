@@ -11,6 +11,7 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Response
 from rm_voucher.emulator import Emulator, Guesses
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.base import Transport
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
@@ -75,9 +76,9 @@ async def test_server_delivers_by_itself():
     """A change is delivered with nobody asking, again after a failure, and no more after a 200."""
     shop = Shop(failures=2)
     emulator = emulator_with(1)
-    async with receiver(shop) as url, emulator.serve():
+    async with receiver(shop) as url, serve(emulator):
         emulator.callbacks.url = url
-        await until(lambda: emulator.timeline.watchers)  # nothing but the change wakes it
+        await until(lambda: emulator.virtual_clock.watchers)  # nothing but the change wakes it
         redeem_all(emulator, 1)
         async with asyncio.timeout(10):
             await shop.is_content.wait()
@@ -97,7 +98,7 @@ async def test_server_waits_for_the_minute():
     shop = Shop(failures=1)
     emulator = emulator_with(1)
     emulator.callbacks.interval_s = 60.0
-    async with receiver(shop) as url, emulator.serve():
+    async with receiver(shop) as url, serve(emulator):
         emulator.callbacks.url = url
         redeem_all(emulator, 1)
         await until(emulator.callbacks.next_due)
@@ -114,7 +115,7 @@ async def test_many_changes_at_once():
     """Each of 300 changes is delivered once, and only some at a time."""
     shop = Shop(expected=300)
     emulator = emulator_with(300)
-    async with receiver(shop) as url, emulator.serve():
+    async with receiver(shop) as url, serve(emulator):
         emulator.callbacks.url = url
         redeem_all(emulator, 300)
         async with asyncio.timeout(30):
@@ -154,7 +155,7 @@ async def test_stop_while_deliveries_hang(caplog):
     before = asyncio.all_tasks()
     with caplog.at_level(logging.WARNING):
         async with asyncio.timeout(5):
-            async with emulator.serve():
+            async with serve(emulator):
                 redeem_all(emulator, 40)
                 await until(lambda: transport.waiting)
                 emulator.advance(1)  # a turn in which no more can begin
@@ -171,7 +172,7 @@ async def test_hanging_shop_is_not_waited_for_longer_than_its_time():
         await asyncio.Event().wait()
 
     emulator = emulator_with(1, guesses=Guesses(callback_timeout_s=0.02))
-    async with receiver(hang) as url, emulator.serve():
+    async with receiver(hang) as url, serve(emulator):
         emulator.callbacks.url = url
         redeem_all(emulator, 1)
         await until(lambda: emulator.callbacks.given_up)
@@ -187,7 +188,7 @@ async def test_redirect_is_not_followed():
         raise web.HTTPFound("/elsewhere")
 
     emulator = emulator_with(1)
-    async with receiver(redirect) as url, emulator.serve():
+    async with receiver(redirect) as url, serve(emulator):
         emulator.callbacks.url = url
         redeem_all(emulator, 1)
         await until(lambda: emulator.callbacks.given_up)
@@ -200,7 +201,7 @@ async def test_transport_of_its_own_is_made_once_and_closed():
     shop = Shop()
     emulator = emulator_with(2)
     for number in (1, 2):
-        async with receiver(shop) as url, emulator.serve():
+        async with receiver(shop) as url, serve(emulator):
             emulator.callbacks.url = url
             redeem_all(emulator, 1)
             await until(lambda: emulator.callbacks.delivered == number)  # noqa: B023 - at once
@@ -226,7 +227,7 @@ async def test_reset_while_a_shop_answers():
     transport = Blocked()
     emulator = emulator_with(1, callback_url="http://shop.invalid/")
     emulator.callbacks.transport = transport
-    async with emulator.serve():
+    async with serve(emulator):
         redeem_all(emulator, 1)
         await until(lambda: transport.count)
         emulator.reset()
@@ -254,12 +255,12 @@ class Blocked(Transport):
 async def test_emulator_can_be_served_again(host):
     """The emulator of a server that stopped goes on in memory, and behind another server."""
     emulator = emulator_with(2)
-    async with emulator.serve(host=host):
-        await until(lambda: emulator.timeline.watchers)
+    async with serve(emulator, host=host):
+        await until(lambda: emulator.virtual_clock.watchers)
         emulator.state.issue("K")
-    assert emulator.timeline.watchers == []
+    assert emulator.virtual_clock.watchers == []
     emulator.advance(1)
-    async with emulator.serve(host=host):
+    async with serve(emulator, host=host):
         emulator.advance(1)
     assert len(emulator.state.issued("K")) == 1
 
@@ -268,12 +269,12 @@ def test_emulator_outlives_its_loop():
     """Once a server's event loop has ended, its emulator's clock can be set ahead without it."""
     emulator = emulator_with(1)
 
-    async def serve():
-        async with emulator.serve():
-            await until(lambda: emulator.timeline.watchers)  # it keeps time now
+    async def run():
+        async with serve(emulator):
+            await until(lambda: emulator.virtual_clock.watchers)  # it keeps time now
             emulator.state.issue("K")
 
-    asyncio.run(serve())
+    asyncio.run(run())
     emulator.advance(1)
     assert len(emulator.state.issued("K")) == 1
 

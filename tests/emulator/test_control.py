@@ -3,6 +3,7 @@
 from urllib.parse import quote
 
 import aiohttp
+import attrs
 import orjson
 import pytest
 from support.doubles import FakeTime
@@ -13,6 +14,7 @@ from rm_voucher import Credentials, OutcomeUnknownError, OutOfStockError, RateLi
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.faults import Fault
+from rm_voucher.emulator.server import serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 FRESH = {"key": "K", "quantity": 3, "balance": 3, "issued": 0, "redeemed": 0, "void": 0}
@@ -34,6 +36,24 @@ PATHS = {
 }
 
 
+pytestmark = pytest.mark.usefixtures("one_key")
+
+
+@attrs.frozen
+class Control:
+    """Calls the control API over HTTP; gives status and JSON."""
+
+    url: str
+    session: aiohttp.ClientSession
+
+    async def __call__(self, method, path, body=None, *, raw=None, headers=None):
+        data = raw if body is None else orjson.dumps(body)
+        url = f"/_emulator/{path}"
+        async with self.session.request(method, url, data=data, headers=headers) as answer:
+            assert answer.content_type == "application/json"
+            return answer.status, await answer.json()
+
+
 @pytest.fixture
 def clock():
     return FakeTime()
@@ -46,18 +66,8 @@ def emulator(clock):
 
 @pytest.fixture
 async def call(emulator):
-    """Call the control API over HTTP; return status and JSON."""
-    async with emulator.serve() as server, aiohttp.ClientSession(server.url) as session:
-
-        async def call(method, path, body=None, *, raw=None, headers=None):
-            data = raw if body is None else orjson.dumps(body)
-            url = f"/_emulator/{path}"
-            async with session.request(method, url, data=data, headers=headers) as answer:
-                assert answer.content_type == "application/json"
-                return answer.status, await answer.json()
-
-        call.url = server.url
-        yield call
+    async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
+        yield Control(server.url, session)
 
 
 async def test_batches(call, emulator):
@@ -126,12 +136,18 @@ async def test_faults(call, emulator):
 
 async def test_every_setting_of_a_plan(call, emulator, clock):
     """Each setting reaches the plan; a window's fault is one, not just its name."""
-    numbers = {"drip_s": 0.5, "hold_s": 2, "lag_s": 3.5, "late_s": 4, "retry_after_s": 7}
+    numbers = {
+        "slow_body_s": 0.5,
+        "stall_s": 2,
+        "listing_delay_s": 3.5,
+        "late_s": 4,
+        "retry_after_s": 7,
+    }
     assert (await call("PUT", "faults", {**numbers, "windows": [WINDOW]}))[0] == 200
     plan = emulator.faults
     assert {name: getattr(plan, name) for name in numbers} == numbers
     assert plan.windows[0].fault is Fault.THROTTLE_BARE
-    async with emulator.client(sleep=clock.sleep) as client:
+    async with emulator.client(runtime=clock.runtime) as client:
         with pytest.raises(RateLimitError):
             await client.vouchers("K")
 
@@ -167,7 +183,7 @@ async def test_clock(call, emulator, clock):
     assert await call("POST", "clock", {"advance_s": 60}) == (200, {"now": clock.now + 60})
     assert await call("POST", "clock", {"advance_s": 0.5}) == (200, {"now": clock.now + 60.5})
     assert await call("POST", "clock") == (200, {"now": clock.now + 60.5})
-    assert emulator.timeline.now() == clock.now + 60.5
+    assert emulator.virtual_clock.now() == clock.now + 60.5
 
 
 async def test_callbacks(call, emulator):

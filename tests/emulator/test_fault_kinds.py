@@ -4,6 +4,7 @@ over HTTP the same."""
 import asyncio
 import contextlib
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.fault_stage import KINDS, OPERATIONS, SHORT, THROTTLED, WAYS, WRITES, stage, until
@@ -31,7 +32,7 @@ UNTOUCHED = {
     "status": "ISSUED",
 }
 # What the work of an operation changes in the books.
-DONE = {
+DONE: dict[str, dict[str, Any]] = {
     "issue": {"issued": 2, "balance": 8, "used": 2},
     "void": {"status": "VOID"},
     "redeem": {"status": "REDEEMED"},
@@ -60,7 +61,7 @@ def expected_requests(fault, operation):
 
 def expected_books(fault, operation):
     meets = KINDS[fault]
-    books = {
+    books: dict[str, Any] = {
         **UNTOUCHED,
         "tokens": 0 if operation == "token" else 1,
         "requests": expected_requests(fault, operation),
@@ -205,11 +206,11 @@ async def test_closed_for_a_time(way):
 
 async def test_closed_breaks_a_request_in_flight():
     """A client that waits for an answer when the listener closes loses its connection, and a
-    voucher that was dripping to it is lost."""
+    voucher that was on its way to it is lost."""
     async with stage("http", retry=ONCE) as on:
-        plan = FaultPlan(drip_s=6000, windows=[Window(fault="closed", start_s=9, length_s=1)])
+        plan = FaultPlan(slow_body_s=6000, windows=[Window(fault="closed", start_s=9, length_s=1)])
         on.emulator.faults = plan
-        on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+        on.emulator.fail_next("issue", Fault.SLOW_BODY)
         call = asyncio.create_task(on.call("issue"))
         await until(lambda: on.emulator.requests["issue"])
         on.emulator.advance(9)
@@ -242,7 +243,7 @@ async def test_rate_limit(way):
         await on.has_token()
         on.emulator.rate_limit = 20  # of which 2 may come at once
         for second in range(3):
-            ends = Counter()
+            ends: Counter[object] = Counter()
             for _ in range(4):
                 try:
                     ends[(await on.call("issue")) is not None] += 1
@@ -269,14 +270,14 @@ async def test_revoked_token_is_one():
         assert on.emulator.requests == {"token": 2, "batches": 2, "get": 2}
 
 
-async def test_lagging_listing():
-    """A lagging listing is as it was `lag_s` ago: what is older is shown."""
-    async with stage("memory", plan=FaultPlan(lag_s=5)) as on:
+async def test_delayed_listing():
+    """A delayed listing is as it was `listing_delay_s` ago: what is older is shown."""
+    async with stage("memory", plan=FaultPlan(listing_delay_s=5)) as on:
         on.emulator.advance(3)
         younger = (await on.call("issue")).code
         for ahead_s, shown in ((0, []), (2, [on.code]), (3, [on.code, younger])):
             on.emulator.advance(ahead_s)
-            on.emulator.fail_next("vouchers", Fault.LISTING_LAG)
+            on.emulator.fail_next("vouchers", Fault.LISTING_DELAY)
             page = await on.call("vouchers")
             assert [voucher.code for voucher in page.items] == shown
             page = await on.call("vouchers")
@@ -284,11 +285,11 @@ async def test_lagging_listing():
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_slow_drip_in_time(way):
-    """An answer that drips in time is the whole answer, and nothing is lost."""
-    async with stage(way, plan=FaultPlan(drip_s=0.02), retry=ONCE) as on:
-        on.emulator.fail_next("issue", Fault.SLOW_DRIP)
-        on.emulator.fail_next("get", Fault.SLOW_DRIP)
+async def test_slow_body_in_time(way):
+    """A slow answer that is whole in time is the whole answer, and nothing is lost."""
+    async with stage(way, plan=FaultPlan(slow_body_s=0.02), retry=ONCE) as on:
+        on.emulator.fail_next("issue", Fault.SLOW_BODY)
+        on.emulator.fail_next("get", Fault.SLOW_BODY)
         code = (await on.call("issue")).code
         assert (await on.client.get(code)).status is VoucherStatus.ISSUED
         assert on.emulator.undelivered == []
@@ -298,7 +299,7 @@ async def test_slow_drip_in_time(way):
 @pytest.mark.parametrize("fault", [Fault.TIMEOUT_BEFORE_COMMIT, Fault.TIMEOUT_AFTER_COMMIT])
 async def test_silence_shorter_than_the_time_out(fault, way):
     """A silence that ends before the client's patience ends in a broken connection."""
-    async with stage(way, plan=FaultPlan(hold_s=0.02), retry=ONCE) as on:
+    async with stage(way, plan=FaultPlan(stall_s=0.02), retry=ONCE) as on:
         on.emulator.fail_next("get", fault)
         with pytest.raises(VoucherError) as caught:
             await on.call("get")

@@ -35,7 +35,7 @@ def test_operations_do_not_disturb_each_other():
     """The n-th request of an operation meets the same, however operations interleave."""
     alone = {op: drawn(begun(rate=0.3, seed=7), op, 100) for op in ("issue", "get", "vouchers")}
     together = begun(rate=0.3, seed=7)
-    met = {op: [] for op in alone}
+    met: dict[str, list[Fault | str | None]] = {op: [] for op in alone}
     turns = [op for op in alone for _ in range(100)]
     random.Random(5).shuffle(turns)
     for operation in turns:
@@ -84,7 +84,7 @@ def test_rate_is_kept(rate):
 
 def test_order_of_kinds_is_irrelevant():
     """The same kinds give the same faults, in any order, repeated, as text or not."""
-    kinds = [Fault.THROTTLE, Fault.SLOW_DRIP, Fault.TRUNCATED, Fault.HTML_PAGE]
+    kinds = [Fault.THROTTLE, Fault.SLOW_BODY, Fault.TRUNCATED, Fault.HTML_PAGE]
     several = (kinds, kinds[::-1], [*kinds, *kinds], [str(kind) for kind in kinds], set(kinds))
     series = [drawn(begun(rate=0.5, kinds=each), "issue", 100) for each in several]
     assert all(each == series[0] for each in series)
@@ -105,14 +105,14 @@ def test_tokens_are_exempt_by_default():
     assert set(drawn(begun(rate=1, operations=()), "issue", 100)) == {None}
 
 
-def test_only_listings_lag():
-    """Chance lets only a batch's listing lag; where there is no other kind, nothing else fails."""
-    faults = begun(rate=1, kinds=[Fault.LISTING_LAG])
-    assert set(drawn(faults, "vouchers", 20)) == {Fault.LISTING_LAG}
+def test_only_listings_are_delayed():
+    """Chance delays a batch's listing only; where there is no other kind, nothing else fails."""
+    faults = begun(rate=1, kinds=[Fault.LISTING_DELAY])
+    assert set(drawn(faults, "vouchers", 20)) == {Fault.LISTING_DELAY}
     assert set(drawn(faults, "issue", 20) + drawn(faults, "batches", 20)) == {None}
-    mixed = begun(rate=1, kinds=[Fault.LISTING_LAG, Fault.THROTTLE])
+    mixed = begun(rate=1, kinds=[Fault.LISTING_DELAY, Fault.THROTTLE])
     assert set(drawn(mixed, "issue", 50)) == {Fault.THROTTLE}
-    assert set(drawn(mixed, "vouchers", 50)) == {Fault.THROTTLE, Fault.LISTING_LAG}
+    assert set(drawn(mixed, "vouchers", 50)) == {Fault.THROTTLE, Fault.LISTING_DELAY}
 
 
 def test_what_was_met_is_counted():
@@ -130,13 +130,13 @@ def test_fail_next_keeps_its_order():
     more; before what chance would give."""
     faults = begun(rate=1, kinds=[Fault.HTML_PAGE])
     faults.fail_next("issue", Fault.THROTTLE, times=2)
-    faults.fail_next("issue", "slow-drip")
+    faults.fail_next("issue", "slow-body")
     faults.fail_next("issue", "InvalidGrant")
     assert drawn(faults, "get", 1) == [Fault.HTML_PAGE]
     assert drawn(faults, "issue", 5) == [
         Fault.THROTTLE,
         Fault.THROTTLE,
-        Fault.SLOW_DRIP,
+        Fault.SLOW_BODY,
         "InvalidGrant",
         Fault.HTML_PAGE,
     ]
@@ -196,9 +196,9 @@ def test_plan_refuses_an_operation_that_is_none():
         {"retry_after_s": -1},
         {"late_s": -1},
         {"late_s": math.nan},
-        {"drip_s": -1},
-        {"hold_s": -1},
-        {"lag_s": -1},
+        {"slow_body_s": -1},
+        {"stall_s": -1},
+        {"listing_delay_s": -1},
     ],
 )
 def test_plan_refuses(options):

@@ -14,7 +14,7 @@ from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import VoucherStatus
 
 ME = ("60", "1")
-STORE = {"store_id": "any"}
+STORE: dict[str, Any] = {"store_id": "any"}
 # What the wire asks for; it is tested where the requests are.
 OF_THE_WIRE = {
     "page_size", "get_methods", "older_batch_path", "timestamp_tolerance_s", "nonces_kept",
@@ -68,7 +68,7 @@ def void_static(domain: Domain) -> tuple[str, list[str]]:
     return domain.outcome(lambda: domain.state.void("S", **STORE)), domain.statuses("static")
 
 
-def void(domain: Domain, *, redeems: bool = False, **options: str) -> str:
+def void(domain: Domain, *, redeems: bool = False, **options: Any) -> str:
     issued(domain)
     if redeems:
         domain.state.redeem(["A"])
@@ -94,7 +94,7 @@ def share(domain: Domain) -> tuple[int, int]:
     return domain.quantities("self")[1:]
 
 
-def lagging(domain: Domain) -> dict[str, Any]:
+def delayed(domain: Domain) -> dict[str, Any]:
     """Do all that can be done to a voucher, and return how the listing shows it at once."""
     before = domain.listing("self")[0] if domain.guesses.lists_valid else {}
     issued(domain)
@@ -127,7 +127,7 @@ OBSERVED: dict[str, tuple[Observation, Any]] = {
         lambda d: (issued(d, wait_s=60), d.statuses("self"))[1], ["ISSUED", "VALID"],
     ),
     "what a listing shows at once": (
-        lambda d: sorted(set(lagging(d)) & {"status", "usedAt", "memberProfile", "updatedAt"}),
+        lambda d: sorted(set(delayed(d)) & {"status", "usedAt", "memberProfile", "updatedAt"}),
         ["memberProfile", "status", "updatedAt", "usedAt"],
     ),
     "codes that left": (lambda d: (issued(d), d.state.issued("self"))[1], ("A",)),
@@ -204,7 +204,7 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         "listing at once, uploaded": ["ISSUED"],
         "listing a minute later, uploaded": ["ISSUED"],
     }),
-    ({"listing_lag_s": 60.0}, {
+    ({"listing_delay_s": 60.0}, {
         "listing at once": [],
         "listing at once, uploaded": ["VALID", "VALID"],
         "listing at once, static": [],
@@ -273,12 +273,12 @@ def test_every_guess_is_tested() -> None:
 
 
 def test_lags_add_up() -> None:
-    """The lag of one listing is added to the option's."""
-    domain = ready(Guesses(listing_lag_s=60.0))
+    """The delay of one listing is added to the option's."""
+    domain = ready(Guesses(listing_delay_s=60.0))
     issued(domain, "made", wait_s=90)
     assert domain.statuses("made") == ["ISSUED"]
-    assert domain.statuses("made", lag_s=30) == ["ISSUED"]
-    assert domain.statuses("made", lag_s=31) == []
+    assert domain.statuses("made", delay_s=30) == ["ISSUED"]
+    assert domain.statuses("made", delay_s=31) == []
 
 
 @pytest.mark.parametrize("leave", ["issue", "redeem", "share"])
@@ -299,26 +299,26 @@ def test_lag_of_whatever_leaves_the_stock(leave: str, lists_valid: bool) -> None
         domain.state.void("A")
     now = "MARKET_PLACE" if leave == "share" else "VOID"
     stock = ["VALID"] if lists_valid else []
-    assert domain.statuses("self", lag_s=60) == [now, *stock]
-    assert domain.statuses("self", lag_s=60.5) == stock * 2
+    assert domain.statuses("self", delay_s=60) == [now, *stock]
+    assert domain.statuses("self", delay_s=60.5) == stock * 2
 
 
-def test_voucher_in_a_lagging_listing_looks_untouched() -> None:
-    """What a lagging listing shows as VALID shows nothing of what became of it."""
+def test_voucher_in_a_delayed_listing_looks_untouched() -> None:
+    """What a delayed listing shows as VALID shows nothing of what became of it."""
     domain = ready(Guesses())
     before = domain.listing("self")
-    assert lagging(domain)
-    assert domain.listing("self", lag_s=1) == before
+    assert delayed(domain)
+    assert domain.listing("self", delay_s=1) == before
 
 
-def test_stock_in_a_lagging_listing_expires() -> None:
-    """A listing's lag is of what left the stock: whatever expires there is shown at once."""
+def test_stock_in_a_delayed_listing_expires() -> None:
+    """The delay of a listing is of what left the stock: whatever expires there is shown at once."""
     domain = Domain()
     domain.add("self", codes=["A", "B"])
     domain.add("dated", codes=["C", "D"], expiry=fixed(domain.time.now + 10))
     domain.state.expire("A")
     domain.issue("dated")
-    assert domain.statuses("self", lag_s=60) == ["EXPIRED", "VALID"]
-    assert domain.statuses("dated", lag_s=60) == ["VALID", "VALID"]
+    assert domain.statuses("self", delay_s=60) == ["EXPIRED", "VALID"]
+    assert domain.statuses("dated", delay_s=60) == ["VALID", "VALID"]
     domain.time.now += 10
-    assert domain.statuses("dated", lag_s=60) == ["EXPIRED", "EXPIRED"]
+    assert domain.statuses("dated", delay_s=60) == ["EXPIRED", "EXPIRED"]

@@ -158,7 +158,7 @@ async def test_cursor_is_stable():
     emulator = stocked(guesses=Guesses(page_size=2))
     emulator.add_batch("new", key="N", quantity=10)
     codes = [emulator.state.issue("N")[0] for _ in range(4)]
-    seen = []
+    seen: list[str | None] = []
     async with emulator.client() as client:
         async for page in client.vouchers("N").pages():
             assert len(seen) <= len(codes)
@@ -256,6 +256,6 @@ def test_limit_is_a_number(emulator, text, expected):
 )
 def test_member_is_told_by_the_query(emulator, operation, query, expected):
     """A member is a country code and a phone number, exactly as they were given."""
-    methods, target, body = ROUTES[operation]
+    (method,), target, body = ROUTES[operation]
     target = target.removesuffix(WHO) + query
-    assert signed(emulator, *methods, target, body) == expected
+    assert signed(emulator, method, target, body) == expected

@@ -172,11 +172,11 @@ class VoucherMachine(RuleBasedStateMachine):
         self.domain.time.now += seconds
         self.model.now += seconds
 
-    @rule(key=st.sampled_from(KEYS), lag_s=st.sampled_from([0.25, 0.5, 3600.0, 3 * DAY_S]))
-    def list_what_lags(self, key: str, lag_s: float) -> None:
-        listing = self.domain.listing(key, lag_s=lag_s)
+    @rule(key=st.sampled_from(KEYS), delay_s=st.sampled_from([0.25, 0.5, 3600.0, 3 * DAY_S]))
+    def list_delayed(self, key: str, delay_s: float) -> None:
+        listing = self.domain.listing(key, delay_s=delay_s)
         assert [(wire["code"], wire["status"]) for wire in listing] == self.model.listing(
-            self.model.groups[key], lag_s
+            self.model.groups[key], delay_s
         )
 
     @rule(key=st.sampled_from(KEYS), size=st.integers(1, 3), target=readers)

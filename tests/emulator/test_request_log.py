@@ -2,6 +2,7 @@
 
 import base64
 import logging
+from typing import Any
 
 import aiohttp
 import pytest
@@ -11,10 +12,11 @@ from support.rm_signature import expected_text
 
 from rm_voucher import Credentials, VoucherClient
 from rm_voucher.emulator import Emulator
-from rm_voucher.emulator.gate import SignatureRefusedError
-from rm_voucher.emulator.guesses import Rule
+from rm_voucher.emulator.authenticator import SignatureRefusedError
+from rm_voucher.emulator.guesses import Check
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import LOGGER, log_bad_request, log_reply
+from rm_voucher.emulator.server import serve
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.signing import RsaSigner
 from rm_voucher.transport.base import Response
@@ -128,20 +130,23 @@ class Untouchable:
 def test_nothing_is_computed_when_it_is_off(caplog):
     """A log that is off costs nothing: neither path nor reply is looked at."""
     caplog.set_level(logging.WARNING, logger=LOGGER.name)
-    log_reply(Untouchable(), Untouchable(), Untouchable())
+    untouchable: Any = Untouchable()
+    log_reply(untouchable, untouchable, untouchable)
     log_bad_request("x")
     assert caplog.records == []
     caplog.set_level(logging.INFO, logger=LOGGER.name)
     with pytest.raises(AssertionError):
-        log_reply("GET", Untouchable(), OK)
+        log_reply("GET", untouchable, OK)
 
 
 async def test_expected_string_is_what_the_server_expected(lines):
     """For a refused signature the log has the string that would have verified, to the byte."""
-    emulator = Emulator(credentials=ME, relax=[Rule.TOKEN, Rule.NONCE], clock=FakeTime().clock)
+    emulator = Emulator(
+        credentials=ME, disabled_checks=[Check.TOKEN, Check.NONCE], clock=FakeTime().clock
+    )
     body = '{"storeId":"<ä>","a":[1,{"c":2,"b":null}]}'.encode()
     headers = {"X-Nonce-Str": "n" * 32, "X-Timestamp": "1700000000"}
-    async with emulator.serve() as server, aiohttp.ClientSession() as session:
+    async with serve(emulator) as server, aiohttp.ClientSession() as session:
         url = f"{server.url}/v3/voucher/{CODE}/void?a=b&c="
         async with session.post(url, data=body, headers=headers) as answer:
             assert answer.status == 401
@@ -163,7 +168,7 @@ async def test_no_secrets(lines, caplog):
     emulator = Emulator(credentials=ME, batches={"K": 2}, merchant_pin="987654")
     emulator.add_member("60", "123456789")
     async with (
-        emulator.serve() as server,
+        serve(emulator) as server,
         VoucherClient(ME, environment=server.environment) as client,
     ):
         code = (await client.issue("K")).code
@@ -173,7 +178,7 @@ async def test_no_secrets(lines, caplog):
     text = caplog.text
     assert len(lines()) == 5
     assert code[:2] in text
-    (access,), (refresh,) = emulator.gate._tokens, emulator.gate._refresh_tokens
+    (access,), (refresh,) = emulator.authenticator._tokens, emulator.authenticator._refresh_tokens
     secrets = [code, code[2:], "client-secret", "987654", "123456789", access, refresh]
     assert not [secret for secret in secrets if secret in text]
     assert "Y2xpZW50" not in text  # base64 of the client's identity

@@ -31,16 +31,25 @@ class SDK:
             text=True,
             env={**os.environ, "NO_PROXY": "127.0.0.1"},
         )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.given, self.said = self.process.stdin, self.process.stdout
         self.settings = settings
+
+    def end(self):
+        """End the process."""
+        self.given.close()
+        self.process.wait()
+        self.said.close()
 
     def login(self, **changes):
         """Construct it, which buys a token; return that and the refresh token."""
         return self.call("RMSDK", {**self.settings, **changes})
 
     def call(self, name, *arguments):
-        self.process.stdin.write(json.dumps([name, arguments]) + "\n")
-        self.process.stdin.flush()
-        (outcome,) = json.loads(self.process.stdout.readline()).items()
+        self.given.write(json.dumps([name, arguments]) + "\n")
+        self.given.flush()
+        (outcome,) = json.loads(self.said.readline()).items()
         match outcome:
             case "answer", answer:
                 return answer
@@ -49,12 +58,12 @@ class SDK:
 
 
 @pytest.fixture
-def connected(emulating, tmp_path):
-    """Start the command, and the SDK with the credentials that the command wrote."""
+def connected(emulated, tmp_path):
+    """Run the command, and start the SDK with the credentials that the command wrote."""
     started = []
 
     def connect(*options):
-        emulator, key = emulating(*options), tmp_path / "key.pem"
+        emulator, key = emulated(*options), tmp_path / "key.pem"
         key.write_text(emulator.variables["RM_PRIVATE_KEY"].replace("\\n", "\n"))
         settings = {
             "clientID": emulator.variables["RM_CLIENT_ID"],
@@ -63,14 +72,12 @@ def connected(emulating, tmp_path):
             "environment": "sandbox",
         }
         sdk = SDK(emulator.url, settings)
-        started.append(sdk.process)
+        started.append(sdk)
         return emulator, sdk
 
     yield connect
-    for process in started:
-        process.stdin.close()
-        process.wait()
-        process.stdout.close()
+    for sdk in started:
+        sdk.end()
 
 
 def assert_documented(answer, documented, path="$"):

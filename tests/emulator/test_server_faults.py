@@ -11,6 +11,7 @@ from support.fault_stage import ME, SHORT, listens, stage, until
 
 from rm_voucher import OutcomeUnknownError, RetryPolicy, StaticToken, VoucherClient
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
+from rm_voucher.emulator.server import serve
 
 ONCE = RetryPolicy(max_attempts=1)
 ASK = b"POST /v3/voucher-batch/B/issue HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n\r\n"
@@ -52,8 +53,8 @@ async def test_whole_answer(on):
     [
         (Fault.DROP_BEFORE_COMMIT, FaultPlan()),
         (Fault.DROP_AFTER_COMMIT, FaultPlan()),
-        (Fault.TIMEOUT_BEFORE_COMMIT, FaultPlan(hold_s=0.01)),
-        (Fault.TIMEOUT_AFTER_COMMIT, FaultPlan(hold_s=0.01)),
+        (Fault.TIMEOUT_BEFORE_COMMIT, FaultPlan(stall_s=0.01)),
+        (Fault.TIMEOUT_AFTER_COMMIT, FaultPlan(stall_s=0.01)),
     ],
 )
 async def test_reset_is_a_reset(on, fault, plan):
@@ -78,10 +79,10 @@ async def test_truncated_answer(on):
     assert body.startswith(b'{"error":')
 
 
-async def test_drip_comes_in_pieces(on):
-    """A dripping answer takes its time, whatever its length: piece by piece until it is whole."""
-    on.emulator.faults = FaultPlan(drip_s=0.2)
-    on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+async def test_slow_body_comes_in_pieces(on):
+    """A slow answer takes its time, whatever its length: piece by piece until it is whole."""
+    on.emulator.faults = FaultPlan(slow_body_s=0.2)
+    on.emulator.fail_next("issue", Fault.SLOW_BODY)
     reader, writer = await raw(on)
     loop = asyncio.get_running_loop()
     begun = loop.time()
@@ -122,27 +123,27 @@ async def test_answers_instead_of_the_work(on, fault, status, type, asked):
     writer.close()
 
 
-async def test_client_that_leaves_a_drip(on):
+async def test_client_that_leaves_a_slow_body(on):
     """A voucher whose answer the client does not wait for is undelivered, as soon as the server
     sees that the client has gone, and once."""
-    on.emulator.faults = FaultPlan(drip_s=6000)  # the next piece would come too late to tell
-    on.emulator.fail_next("issue", Fault.SLOW_DRIP)
+    on.emulator.faults = FaultPlan(slow_body_s=6000)  # the next piece would come too late to tell
+    on.emulator.fail_next("issue", Fault.SLOW_BODY)
     with pytest.raises(OutcomeUnknownError):
         await on.client.issue("B", timeout=SHORT)
     await until(lambda: on.emulator.undelivered)
     assert on.emulator.undelivered == [on.emulator.state.issued("B")[1]]
 
 
-@pytest.mark.parametrize("fault", [Fault.SLOW_DRIP, Fault.TIMEOUT_AFTER_COMMIT])
+@pytest.mark.parametrize("fault", [Fault.SLOW_BODY, Fault.TIMEOUT_AFTER_COMMIT])
 async def test_block_left_while_clients_wait(fault):
     """Once the block is left the books are right, no task of the server's runs on, and nothing
     listens; and leaving it takes no longer than a moment."""
     emulator = Emulator(seed=1, credentials=ME, batches={"B": 10})
-    emulator.faults = FaultPlan(drip_s=60, hold_s=60)
+    emulator.faults = FaultPlan(slow_body_s=60, stall_s=60)
     emulator.fail_next("issue", fault, times=5)
     loop = asyncio.get_running_loop()
     before = asyncio.all_tasks()
-    serving = emulator.serve()
+    serving = serve(emulator)
     server = await serving.__aenter__()
     async with VoucherClient(ME, environment=server.environment, retry=ONCE) as client:
         calls = [asyncio.create_task(client.issue("B")) for _ in range(5)]
@@ -161,16 +162,17 @@ LEFT_EARLY = """
     import asyncio, time
     from rm_voucher import *
     from rm_voucher.emulator import *
+    from rm_voucher.emulator.server import serve
 
     async def main():
         asyncio.get_running_loop().slow_callback_duration = 60  # of a busy machine no word
         emulator = Emulator(seed=1, batches={"B": 100})
         # Late work is done at a random time within late_s: here none while the server is up.
-        emulator.faults = FaultPlan(drip_s=60, hold_s=60, late_s=1_000_000)
-        kinds = ["slow-drip", "timeout-before-commit", "timeout-after-commit", "late-commit"]
+        emulator.faults = FaultPlan(slow_body_s=60, stall_s=60, late_s=1_000_000)
+        kinds = ["slow-body", "timeout-before-commit", "timeout-after-commit", "late-commit"]
         for kind in kinds * 5:
             emulator.fail_next("issue", kind)
-        async with emulator.serve() as server:
+        async with serve(emulator) as server:
             client = VoucherClient(
                 emulator.credentials,
                 environment=server.environment,
@@ -207,18 +209,18 @@ def test_server_ends_without_a_warning():
 async def test_latency_comes_before_the_work():
     """Latency is added to every request, before anything is done: a client that leaves meanwhile
     is issued nothing, and its request is in no book."""
-    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10}, relax=["token"])
+    emulator = Emulator(seed=1, credentials=ME, batches={"B": 10}, disabled_checks=["token"])
 
     def client(server):
         token = StaticToken("x")
         return VoucherClient(ME, environment=server.environment, retry=ONCE, token_source=token)
 
     loop = asyncio.get_running_loop()
-    async with emulator.serve(latency_s=0.1) as server, client(server) as patient:
+    async with serve(emulator, latency_s=0.1) as server, client(server) as patient:
         begun = loop.time()
         await patient.issue("B")
         assert loop.time() - begun >= 0.09
-    async with emulator.serve(latency_s=60) as server, client(server) as hasty:
+    async with serve(emulator, latency_s=60) as server, client(server) as hasty:
         with pytest.raises(OutcomeUnknownError):
             await hasty.issue("B", timeout=SHORT)
     assert len(emulator.state.issued("B")) == 1
@@ -228,7 +230,7 @@ async def test_latency_comes_before_the_work():
 async def test_port_that_was_taken_meanwhile():
     """A window ends while something else has the port: the server listens as soon as it can."""
     emulator = Emulator(credentials=ME)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         window = Window(fault=Fault.CLOSED, start_s=0, length_s=1000)
         emulator.faults = FaultPlan(windows=[window])
         await until(lambda: not listens(server.url))

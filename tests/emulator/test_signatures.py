@@ -23,7 +23,7 @@ from support.raw_requests import (
 from yarl import URL
 
 from rm_voucher.emulator import Guesses
-from rm_voucher.emulator.guesses import Rule
+from rm_voucher.emulator.guesses import Check
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.signing import RsaSigner, format_signature
 
@@ -60,7 +60,7 @@ def redeem_request(emulator):
 )
 def test_signature_covers_every_part(make, change):
     """Whatever of the request is changed after it was signed, the signature fits no more."""
-    emulator = make(relax=[Rule.METHOD])
+    emulator = make(disabled_checks=[Check.METHOD])
     changed = redeem_request(emulator)
     for name, value in change.items():
         if name.startswith("X-"):
@@ -334,7 +334,7 @@ def test_nonces_kept_are_bounded(make):
     assert signed(emulator, *BATCHES, nonce="b", token=token) == NO_NONCE
     assert signed(emulator, *BATCHES, nonce="c", token=token) == NO_NONCE
     assert signed(emulator, *BATCHES, nonce="a", token=token) == GOOD
-    assert len(emulator.gate._nonces) == 2
+    assert len(emulator.authenticator._nonces) == 2
 
 
 def test_reset_keeps_the_gate(emulator):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import pytest
 from support.doubles import FakeTime
 from support.emulated_domain import Domain, at
@@ -306,7 +308,7 @@ def test_member_has_what_they_collected(domain: Domain) -> None:
     assert (profile["name"], profile["countryCode"], profile["phoneNumber"]) == ("1", "60", "1")
     assert domain.state.member_voucher(ann, "A").code == "A"
     for call in (domain.state.member_voucher, domain.state.member_redeem):
-        assert domain.refusal(lambda call=call: call(ben, "A")) == NOT_THEIRS
+        assert domain.refusal(functools.partial(call, ben, "A")) == NOT_THEIRS
     domain.time.now += 60
     domain.state.member_redeem(ann, "A")
     assert domain.wire("A")["usedAt"] == "2023-11-14T22:14:20Z"

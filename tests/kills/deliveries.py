@@ -33,6 +33,7 @@ from rm_voucher import (
 )
 from rm_voucher.database.engine import make_engine, parse_url
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 
@@ -108,6 +109,12 @@ class Deliveries:
         self._process: asyncio.subprocess.Process | None = None
 
     @property
+    def process(self) -> asyncio.subprocess.Process:
+        """The receiver that runs."""
+        assert self._process is not None
+        return self._process
+
+    @property
     def ended(self) -> int:
         """How many events RM has done with."""
         return self.callbacks.delivered + self.callbacks.given_up
@@ -117,7 +124,7 @@ class Deliveries:
         with _port() as port:
             self.callbacks.url = f"http://127.0.0.1:{port}/callbacks"
             self._options |= {"port": port, "callback_url": self.callbacks.url}
-            async with self.emulator.serve() as server, self._ending():
+            async with serve(self.emulator) as server, self._ending():
                 minutes = asyncio.create_task(self._pass_minutes())
                 async with asyncio.TaskGroup() as group:
                     group.create_task(killing(self))
@@ -207,7 +214,7 @@ class Deliveries:
 
         def is_idle() -> bool:
             due = self.callbacks.next_due()
-            is_later = due is not None and due > self.emulator.timeline.now()
+            is_later = due is not None and due > self.emulator.virtual_clock.now()
             return self.line.is_up and not self.line.under_way and is_later
 
         while True:
@@ -246,12 +253,11 @@ class Deliveries:
 
     async def _end(self, number: signal.Signals | None, *, expected: int) -> None:
         """End the receiver by a signal, or wait for its own end."""
-        assert self._process is not None
         if number is not None:
-            self._process.send_signal(number)
+            self.process.send_signal(number)
         async with asyncio.timeout(PATIENCE_S):
             await self._waiting
-        code, self._process = self._process.returncode, None
+        code, self._process = self.process.returncode, None
         assert code == expected, f"{code}: {self._log.read_text()[-2000:]}"
         self.kills += code == KILLED
 

@@ -21,8 +21,14 @@ from kills.killer import Killer
 from sqlalchemy import Connection, text
 
 from rm_voucher import VoucherStatus
-from rm_voucher.database.transaction import Transaction
-from rm_voucher.webhooks import CallbackVerifier, EventStore, VoucherEvent, WebhookRouter
+from rm_voucher.database import Transaction
+from rm_voucher.runtime import Runtime
+from rm_voucher.webhooks import (
+    CallbackVerifier,
+    VoucherEvent,
+    WebhookRouter,
+    open_event_store,
+)
 from rm_voucher.webhooks.aiohttp import webhook_routes
 from rm_voucher.webhooks.sql.store import SqlEventStore
 
@@ -35,8 +41,8 @@ def make_router(options: dict[str, Any], killer: Killer) -> WebhookRouter:
         Path(options["public_key"]), url=options["callback_url"], requires_url=True
     )
     ahead_s = options.get("ahead_s", 0)
-    store = EventStore.open(options["store"], clock=lambda: time.time() + ahead_s)
-    router = WebhookRouter(verifier, store=store, dispatch_older=True)
+    store = open_event_store(options["store"], runtime=Runtime(clock=lambda: time.time() + ahead_s))
+    router = WebhookRouter(verifier, store=store, dispatch_stale=True)
     random, fails = Random(options.get("seed")), options.get("fails", 0)
 
     @router.on(VoucherStatus.REDEEMED, VoucherStatus.VOID)
@@ -74,6 +80,10 @@ def watch(killer: Killer) -> None:
     Transaction.commit = watched_commit  # type: ignore[method-assign]
 
 
+def say_it_listens(_: object) -> None:
+    os.write(1, b"listening\n")
+
+
 def serve(router: WebhookRouter, port: int) -> None:
     """Serve it until a signal; a line on stdout says that it listens."""
 
@@ -81,13 +91,10 @@ def serve(router: WebhookRouter, port: int) -> None:
         async with router:
             yield
 
-    def say_so(_: object) -> None:
-        os.write(1, b"listening\n")
-
     app = web.Application()
     app.cleanup_ctx.append(run)
     app.add_routes(webhook_routes(router, "/callbacks"))
-    web.run_app(app, host="127.0.0.1", port=port, print=say_so)
+    web.run_app(app, host="127.0.0.1", port=port, print=say_it_listens)
 
 
 async def run_due(router: WebhookRouter) -> None:

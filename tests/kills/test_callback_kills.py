@@ -10,6 +10,8 @@ from random import Random
 import pytest
 from kills.deliveries import Deliveries
 
+pytestmark = pytest.mark.long
+
 ALL = os.environ.get("KILLS") == "all"
 VOUCHERS = {"sqlite": 2000, "postgresql": 2000} if ALL else {"sqlite": 150, "postgresql": 60}
 EVERY = 300 if ALL else 70  # events, about, from one kill to the next

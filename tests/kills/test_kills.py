@@ -12,11 +12,15 @@ import pytest
 from kills.campaign import Campaign, Scale, run
 from support.command import Emulating
 
+pytestmark = pytest.mark.long
+
 ALL = os.environ.get("KILLS") == "all"
 SCALE = (
-    Scale(1000, 3, {"late_s": 2, "lag_s": 5})
+    Scale(1000, 3, {"late_s": 2, "listing_delay_s": 5})
     if ALL
-    else Scale(60, 1, {"late_s": 0.5, "lag_s": 0.5, "drip_s": 0.1, "retry_after_s": 0})
+    else Scale(
+        60, 1, {"late_s": 0.5, "listing_delay_s": 0.5, "slow_body_s": 0.1, "retry_after_s": 0}
+    )
 )
 
 # Where each start of a campaign is killed. Of commits, those of 1,000 requests are some dozens,

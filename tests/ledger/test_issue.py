@@ -300,7 +300,7 @@ async def test_defect_in_a_call_is_an_unknown_outcome(there):
             return await super().token()
 
     tokens = Broken(await there.client.caller.tokens.token())
-    client = there.emulator.client(token_source=tokens, retry=there.client.caller.retry)
+    client = there.emulator.client(token_source=tokens, retry=there.client.caller.retries.policy)
     async with there.ledger() as ledger:
         with pytest.raises(RuntimeError):
             await ledger.issue(client, B, "r")

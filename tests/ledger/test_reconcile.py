@@ -263,7 +263,7 @@ async def test_page_that_fails_decides_nothing(time):
 
 async def test_listing_with_fewer_than_the_balance_decides_nothing(time):
     """A listing that is behind proves no absence, however long ago the attempt was."""
-    there = place(time, listing_lag_s=10 * SETTLE_S)
+    there = place(time, listing_delay_s=10 * SETTLE_S)
     async with there.ledger() as ledger:
         await lose(there, ledger, "r")
         assert await ledger.reconcile(there.client, B, wait=True) == nothing_but(listed=0, open=1)
@@ -299,7 +299,7 @@ async def test_listing_that_shows_one_twice_and_another_not_decides_nothing(ther
 async def test_listing_is_believed_without_the_balance_if_told_so(time):
     """Where the balance is not to be looked at, the listing alone decides; a code that comes into
     it after that is a spare."""
-    there = place(time, listing_lag_s=4 * SETTLE_S)
+    there = place(time, listing_delay_s=4 * SETTLE_S)
     async with there.ledger(check_balance=False) as ledger:
         await lose(there, ledger, "r")
         assert (await ledger.reconcile(there.client, B, wait=True)).not_issued == 1

@@ -16,9 +16,9 @@ from support.files import DOCS, KEY_FILE
 
 import rm_voucher
 from rm_voucher import Credentials, OutcomeUnknownError, exceptions
-from rm_voucher.cli import serve
+from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli.options import flow_policy
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.control import control
 from rm_voucher.emulator.routes import OPERATIONS
 from rm_voucher.transport import base
@@ -37,9 +37,10 @@ def test_error_codes_page_is_the_table():
 
 def test_error_tree_is_that_of_the_module():
     """docs/handle-errors.md draws the tree that the exceptions' docstring draws."""
-    drawn = re.search(r"```\n(VoucherError\n.*?)```", (DOCS / "handle-errors.md").read_text(), re.S)
+    page = (DOCS / "handle-errors.md").read_text()
+    (drawn,) = re.findall(r"```\n(VoucherError\n.*?)```", page, re.S)
     tree = [line.strip() for line in exceptions.__doc__.splitlines()]
-    assert [line.strip() for line in drawn[1].splitlines()] == tree[
+    assert [line.strip() for line in drawn.splitlines()] == tree[
         tree.index("VoucherError") : tree.index("└── ServerError") + 1
     ]
 
@@ -88,11 +89,14 @@ def test_names_of_the_base_transport_are_those_of_the_root():
     assert set(base.__all__) == {"Request", "Response", "Transport"} <= set(rm_voucher.__all__)
 
 
-@pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "page", sorted(DOCS.rglob("*.md")), ids=lambda path: str(path.relative_to(DOCS))
+)
 def test_index_lists_every_page(page):
     """A page that nothing leads to is not read."""
-    index = (DOCS / "index.md").read_text()
+    index = (page.parent / "index.md").read_text()
     assert page.stem == "index" or f"]({page.name})" in index
+    assert "](decisions/index.md)" in (DOCS / "index.md").read_text()
 
 
 README = (DOCS.parent / "README.md").read_text()
@@ -121,7 +125,14 @@ def table(title):
     return rows
 
 
-@pytest.mark.parametrize(("page", "tests"), [(USING, 4), (README, 1), (CALLBACKS, 1)])
+@pytest.mark.parametrize(
+    ("page", "tests"),
+    [
+        pytest.param(README, 1, id="README.md"),
+        pytest.param(USING, 4, id="test-your-code.md", marks=pytest.mark.long),
+        pytest.param(CALLBACKS, 1, id="callbacks.md", marks=pytest.mark.long),
+    ],
+)
 def test_test_file_on_the_page_passes(page, tests, tmp_path):
     """The test file that is shown passes as it stands, without a conftest."""
     (tmp_path / "test_shown.py").write_text(block("python test", page))
@@ -146,6 +157,7 @@ def served(tmp_path):
     assert program == "rm-voucher"
     command = [sys.executable, "-m", "rm_voucher.cli", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        assert process.stderr is not None
         assert process.stderr.readline().startswith("Emulator at http://127.0.0.1:")
         yield process.stderr
         process.kill()
@@ -194,7 +206,9 @@ async def what_an_issue_meets(fault):
     async def sleep(seconds):
         emulator.advance(seconds)
 
-    client = emulator.client(transport=MemoryTransport(answer), sleep=sleep)
+    client = emulator.client(
+        transport=MemoryTransport(answer), runtime=attrs.evolve(emulator.runtime, sleep=sleep)
+    )
     await client.batches()  # so that the token is there
     if fault is Fault.CLOSED:
         emulator.faults = FaultPlan(windows=[Window(fault=fault, start_s=0, length_s=1)])
@@ -221,13 +235,13 @@ async def test_faults_on_the_page_do_what_it_says():
 
 def test_plan_and_operations_on_the_page():
     """The page has each field of a plan with its default, and each operation."""
-    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "drip_s": 1.0}
-    plain |= {"hold_s": 60.0, "lag_s": 5.0}
+    plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "slow_body_s": 1.0}
+    plain |= {"stall_s": 60.0, "listing_delay_s": 5.0}
     said = {row[0].strip("`"): row[2] for row in table("The plan")}
     assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
     assert {name: getattr(FaultPlan(), name) for name in plain} == plain
     assert {name: float(said[name]) for name in plain} == plain
-    names = re.search(r"The operations are (.*?)\. ", EMULATOR, re.S)[1]
+    (names,) = re.findall(r"The operations are (.*?)\. ", EMULATOR, re.S)
     assert re.findall(r"`([\w\s]+)`", names.replace("\n", " ")) == list(OPERATIONS)
 
 
@@ -236,10 +250,10 @@ def test_number_of_faults_in_the_readme():
     assert f"{len(Fault)} kinds of faults" in README
 
 
-def test_rules_on_the_page():
-    """The page has each rule that can be relaxed, and codes that exist."""
-    rows = table("Rules")
-    assert [row[0].strip("`") for row in rows] == list(Rule)
+def test_checks_on_the_page():
+    """The page has each check that can be disabled, and codes that exist."""
+    rows = table("Checks")
+    assert [row[0].strip("`") for row in rows] == list(Check)
     codes = {code for row in rows for code in re.findall(r"`(\w+)`", row[2])}
     assert {code.upper().replace("_", "") for code in codes} <= {
         code.upper().replace("_", "") for code in ERROR_CODES
@@ -256,7 +270,7 @@ def test_guesses_on_the_page():
 def test_options_on_the_page():
     """The page has each option of `rm-voucher emulator`."""
     said = [name for row in table("The command") for name in re.findall(r"`(--[a-z-]+)", row[0])]
-    options = inspect.signature(serve.emulator).parameters
+    options = inspect.signature(emulator_command.emulator).parameters
     assert sorted(said) == sorted(f"--{name.replace('_', '-')}" for name in options)
 
 
@@ -301,7 +315,13 @@ def test_control_api_on_the_page(method, path, fields, answer):
         assert set(re.findall(r'"(\w+)"', fields)) == {f.name for f in attrs.fields(Window)}
         examples |= {row[0].strip("`"): None for row in table("The plan")}
         examples |= {"rate": 0.5, "kinds": ["throttle"], "seed": 1, "operations": ["issue"]}
-        examples |= {"retry_after_s": 1, "late_s": 1, "drip_s": 1, "hold_s": 1, "lag_s": 1}
+        examples |= {
+            "retry_after_s": 1,
+            "late_s": 1,
+            "slow_body_s": 1,
+            "stall_s": 1,
+            "listing_delay_s": 1,
+        }
         examples["windows"] = [{"fault": "closed", "start_s": 0, "length_s": 1}]
         named = [row[0].strip("`") for row in table("The plan")]
     body = {name: examples[name] for name in named}

@@ -1,17 +1,18 @@
 """The example applications: each issues against the emulator, and maps every error of an issue."""
 
 import asyncio
-import importlib.util
 import json
 import logging
 import os
 import sys
 from contextlib import asynccontextmanager
 
+import attrs
 import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 from support.answers import rm_error
+from support.example_modules import load_example
 from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import (
@@ -22,6 +23,7 @@ from rm_voucher import (
     VoucherClient,
 )
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
 
 BATCH = "BREAKFAST"
@@ -60,9 +62,7 @@ RUNNERS = {"fastapi_app": in_fastapi, "aiohttp_app": in_aiohttp}
 def running(request, monkeypatch):
     """Run one of the applications with a client of the test's."""
     monkeypatch.setenv("BATCH_KEY", BATCH)
-    spec = importlib.util.spec_from_file_location(request.param, EXAMPLES / f"{request.param}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_example(request.param)
     return lambda client: RUNNERS[request.param](module.create_app(lambda: client))
 
 
@@ -84,7 +84,7 @@ def faulty(emulator, time):
         return emulator.client(
             transport=MemoryTransport(handle),
             retry=RetryPolicy(max_attempts=2),
-            sleep=time.sleep,
+            runtime=attrs.evolve(emulator.runtime, sleep=time.sleep),
         )
 
     return make
@@ -93,7 +93,7 @@ def faulty(emulator, time):
 async def test_app_issues_until_none_is_left(running, emulator, caplog):
     """Over HTTP: the QR URL, then 409; the code is in no log, and the client is closed."""
     caplog.set_level(logging.DEBUG)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         client = VoucherClient(emulator.credentials, environment=server.environment)
         async with running(client) as post:
             status, headers, body = await post("/members/42/voucher")
@@ -198,10 +198,11 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("script", [SERVE_FASTAPI, SERVE_AIOHTTP], ids=RUNNERS)
 async def test_app_starts_serves_and_leaves_nothing_open(script, emulator):
     """With the client of the RM_ variables, in a process of its own: no warning of any kind."""
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         variables = {
             "BATCH_KEY": BATCH,
             "RM_CLIENT_ID": emulator.client_id,

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import signal
 import socket
@@ -14,10 +13,12 @@ import pytest
 import uvicorn
 from aiohttp import web
 from support.command import PATIENCE_S
+from support.example_modules import load_example
 from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import Credentials, VoucherClient
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 
@@ -90,12 +91,12 @@ class Shop:
     @contextlib.asynccontextmanager
     async def running(self):
         """Run the application in this loop; give its poller. At the end nothing of it is left."""
-        spec = importlib.util.spec_from_file_location(self.name, EXAMPLES / f"{self.name}.py")
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = load_example(self.name)
         async with RUNNERS[self.name](module, self.listening.dup()) as poller:
             yield poller
-        running = [task.get_coro().__qualname__ for task in asyncio.all_tasks()]
+        running = [
+            str(getattr(task.get_coro(), "__qualname__", "")) for task in asyncio.all_tasks()
+        ]
         assert not [name for name in running if name.startswith(("CallbackPoller", "Webhook"))]
 
     async def use(self, *codes):
@@ -130,7 +131,7 @@ async def shop(request, monkeypatch, tmp_path, caplog):
     credentials = Credentials("id", "hush", KEY_FILE.read_bytes())
     emulator = Emulator(credentials=credentials, batches={BATCH: 100})
     emulator.callbacks.interval_s = 0.01
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         for name, value in server.variables.items():
             monkeypatch.setenv(name, value)
         shop = Shop(request.param, emulator, monkeypatch, tmp_path)
@@ -250,6 +251,7 @@ uvicorn.run("callbacks_fastapi:create_app", factory=True, fd=int(sys.argv[1]), l
 }
 
 
+@pytest.mark.long
 async def test_process_serves_and_ends(shop):
     """In a process of its own, ended by SIGTERM: the row is there, no warning of any kind."""
     descriptor = shop.listening.fileno()

@@ -7,28 +7,39 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.files import ROOT
+from support.doc_blocks import BLOCKS, PAGES, PROGRAM, check_types
+from support.files import ROOT, TESTS
+
+import rm_voucher
 
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+
+PROGRAMS = {each.name: each.code for each in BLOCKS if each.kind == PROGRAM}
 
 
-def blocks(text, language):
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+def test_programs_run(tmp_path):
+    """Every program on the pages runs as it stands, with warnings as errors."""
+    paths = []
+    for name, code in PROGRAMS.items():
+        folder = tmp_path / name.replace("/", "-")
+        folder.mkdir()
+        paths.append(folder / "program.py")
+        paths[-1].write_text(code)
+    runner = TESTS / "support" / "program_runner.py"
+    done = subprocess.run([sys.executable, "-W", "error", runner, *paths], check=False)
+    for name, path in zip(PROGRAMS, paths, strict=True):
+        assert path.with_name("program.py.err").read_text() == "", name
+        assert path.with_name("program.py.out").read_text() != "", name
+    assert done.returncode == 0
 
 
-SNIPPETS = [
-    pytest.param(code, id=f"{page.name}-{number}")
-    for page in PAGES
-    for number, code in enumerate(blocks(page.read_text(), "python"))
-]
-
-
-@pytest.mark.parametrize("code", SNIPPETS)
-def test_snippet_runs(code, tmp_path):
-    """Every Python block runs as it stands, with warnings as errors."""
+@pytest.mark.long
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_runs_by_itself(name, tmp_path):
+    """So it does in a process that begins with nothing."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code],
+        [sys.executable, "-W", "error", "-c", PROGRAMS[name]],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -38,9 +49,19 @@ def test_snippet_runs(code, tmp_path):
     assert done.stdout
 
 
+@pytest.mark.long
+def test_blocks_and_examples_pass_a_strict_type_checker():
+    """What a user copies from the pages passes ``mypy --strict``."""
+    done = check_types()
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def command_with(word):
     (line,) = [
-        line for block in blocks(README, "sh") for line in block.splitlines() if word in line
+        line
+        for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+        for line in block.splitlines()
+        if word in line
     ]
     return line
 
@@ -73,7 +94,7 @@ def test_second_command_is_the_one_that_ci_runs():
     assert command_with("pytest") in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     """Links to files of the repository are files of the repository."""
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
@@ -82,9 +103,12 @@ def test_links_lead_somewhere(page):
 
 
 def test_files_that_the_docs_name_are_there():
-    """The map names files that exist."""
+    """The table of what to change where names files that exist."""
     text = (ROOT / "docs" / "architecture.md").read_text()
     table = text.partition("## Where to change what")[2].partition("## Rules")[0]
-    for name in re.findall(r"`((?:tests/|emulator/|ledger/|transport/|cli/)?\w+\.py)`", table):
-        found = ROOT / name if name.startswith("tests/") else ROOT / "rm_voucher" / name
-        assert found.exists(), name
+    package = Path(rm_voucher.__file__).parent
+    names = re.findall(r"`((?:\w+/)*\w+\.py)`", table)
+    assert names
+    for name in names:
+        is_ours = name.partition("/")[0] not in {"benchmarks", "docs", "examples", "tests"}
+        assert (package / name if is_ours else ROOT / name).exists(), name

@@ -19,6 +19,8 @@ from support.files import EXAMPLES
 from rm_voucher import RetryPolicy
 from rm_voucher.ledger import Ledger
 
+pytestmark = pytest.mark.long
+
 RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672/"
 MESSAGES = int(os.environ.get("WORKER_MESSAGES", "300"))
 KILLS = int(os.environ.get("WORKER_KILLS", "2"))
@@ -55,24 +57,27 @@ async def channel():
 class Run:
     """A worker's queues, its processes one after the other, and what came out of them."""
 
-    def __init__(self, channel, variables):
+    def __init__(self, channel, emulator, ledger_url):
         self.channel = channel
+        self.emulator = emulator
+        self.ledger_url = ledger_url
         self.prefix = f"test-{uuid.uuid4().hex}."
         self.variables = {
             **os.environ,
-            **variables,
+            **emulator.variables,
+            "RM_LEDGER_URL": ledger_url,
             "BATCH_KEY": BATCH,
             "QUEUE_PREFIX": self.prefix,
             "RABBITMQ_URL": RABBITMQ_URL,
             "RETRY_S": "0.5",
             "RM_LEDGER_SETTLE_S": str(SETTLE_S),
         }
-        self.handed_on = defaultdict(list)
+        self.handed_on: defaultdict[str, list[str]] = defaultdict(list)
         self.count = 0
-        self.parked = []
-        self.lines = []
+        self.parked: list[bytes] = []
+        self.lines: list[str] = []
         self.news = asyncio.Condition()
-        self.process = None
+        self.process: asyncio.subprocess.Process | None = None
 
     async def start(self):
         """Start the worker; return when it consumes."""
@@ -89,6 +94,7 @@ class Run:
 
     async def end(self, number):
         """End the worker; return its exit code."""
+        assert self.process is not None
         self.process.send_signal(number)
         await self.reading
         return await self.process.wait()
@@ -108,7 +114,7 @@ class Run:
         """Wait for something that the worker does; it must not end meanwhile."""
 
         def is_met():
-            return condition() or self.process.returncode is not None
+            return condition() or (self.process and self.process.returncode is not None)
 
         async with asyncio.timeout(2 * PATIENCE_S + MESSAGES / 10), self.news:
             await self.news.wait_for(is_met)
@@ -158,9 +164,7 @@ async def run(channel, emulating, tmp_path):
         *("--batch", f"{BATCH}={2 * MESSAGES}", "--seed", 7, "--quiet"),
         *("--fault-rate", 0.05, "--fault-kinds", FAULTS),
     )
-    ledger_url = f"sqlite:///{tmp_path}/ledger.db"
-    run = Run(channel, {**emulator.variables, "RM_LEDGER_URL": ledger_url})
-    run.emulator, run.ledger_url = emulator, ledger_url
+    run = Run(channel, emulator, f"sqlite:///{tmp_path}/ledger.db")
     yield run
     await run.clean()
 
@@ -197,7 +201,9 @@ async def test_worker_gives_each_id_one_code_through_kills(run):
         Ledger.open(run.ledger_url, mode="exclusive", settle_s=SETTLE_S) as ledger,
     ):
         counts = await ledger.finish(client, BATCH)
-        kept = {request.id: {voucher.code} async for request, voucher in ledger.requests()}
+        kept = {
+            request.id: {voucher.code} async for request, voucher in ledger.requests() if voucher
+        }
     assert kept == codes
     assert counts.asked == counts.assigned == MESSAGES
     (batch,) = run.emulator.control("batches")
@@ -230,4 +236,5 @@ async def test_worker_keeps_a_message_whose_voucher_no_queue_takes(run):
     assert await run.end(signal.SIGTERM) == 0
     async with Ledger.open(run.ledger_url, read_only=True) as ledger:
         ((_, voucher),) = [each async for each in ledger.requests()]
+    assert voucher is not None
     assert not any(voucher.code in line for line in run.lines)

@@ -75,7 +75,7 @@ async def test_issue_each_attempt_is_signed_anew(make_client, time):
 def test_nonce_has_32_characters(make_client):
     """X-Nonce-Str is 32 random characters."""
     client = make_client(ScriptedServer([]))
-    nonces = {client.caller.make_nonce() for _ in range(100)}
+    nonces = {client.caller.runtime.make_nonce() for _ in range(100)}
     assert len(nonces) == 100
     assert all(len(nonce) == 32 and nonce.isalnum() for nonce in nonces)
 
@@ -298,7 +298,7 @@ async def test_aclose_closes_its_own(credentials):
     """A client that made its transport closes it, as often as it is asked to."""
     client = VoucherClient(credentials)
     assert isinstance(client.caller.transport, AiohttpTransport)
-    session = await client.caller.transport._session()
+    session, _ = await client.caller.transport._session()
     await client.aclose()
     await client.aclose()
     assert session.closed

@@ -9,6 +9,7 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 
 SCRIPT = """
 import asyncio, gc
@@ -38,7 +39,7 @@ async def test_module_level_client_over_three_event_loops(last):
     the client is closed in the last one or in another still."""
     emulator = Emulator(credentials=Credentials("id", "hush", KEY_FILE.read_bytes()))
     emulator.add_batch("Breakfast", key="BREAKFAST", quantity=3)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         variables = {
             "RM_CLIENT_ID": "id",
             "RM_CLIENT_SECRET": "hush",

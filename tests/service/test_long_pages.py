@@ -8,9 +8,9 @@ from support.answers import ok, payload
 from support.scripted_server import ScriptedServer
 
 from rm_voucher import DecodeError, Response, Voucher
-from rm_voucher.service.pager import parse_cooperatively
-from rm_voucher.wire.operations import parse_vouchers, vouchers_step_by_step
-from rm_voucher.wire.responses import page, page_in_steps
+from rm_voucher.calls.caller import run_cooperatively
+from rm_voucher.wire.operations import parse_vouchers, read_vouchers_cooperatively
+from rm_voucher.wire.responses import read_page, read_page_cooperatively
 
 LONG = 2_000
 
@@ -69,7 +69,7 @@ async def test_long_page_leaves_the_loop_free(make_client, name):
 async def test_short_page_takes_no_turns(count, turns):
     """Nobody waits for others who has no more than a hundred to decode."""
     response = ok(listing("list-batch-vouchers", count))
-    found, had = await turns_during(parse_cooperatively(vouchers_step_by_step, response))
+    found, had = await turns_during(run_cooperatively(read_vouchers_cooperatively(response)))
     assert (len(found.items), had) == (count, turns)
 
 
@@ -77,7 +77,7 @@ async def test_short_page_takes_no_turns(count, turns):
 async def test_page_in_turns_is_the_page(count):
     """In steps or at once, a page is the same: items in order, cursor, count."""
     response = ok(listing("list-batch-vouchers", count))
-    found = await parse_cooperatively(vouchers_step_by_step, response)
+    found = await run_cooperatively(read_vouchers_cooperatively(response))
     assert found == parse_vouchers(response)
     assert [voucher.amount_sen for voucher in found.items] == list(range(count))
     assert (found.cursor, found.count) == ("next", count)
@@ -113,9 +113,9 @@ async def test_what_is_no_page_is_refused_before_the_first_turn(body, where):
     """What a page must have is looked at before its items, so no step is done in vain."""
     response = Response(status=200, body=orjson.dumps(body))
     with pytest.raises(DecodeError, match=where.replace("$", r"\$")):
-        next(page_in_steps(response, Voucher))
+        next(read_page_cooperatively(response, Voucher))
     with pytest.raises(DecodeError, match=where.replace("$", r"\$")):
-        page(response, Voucher)
+        read_page(response, Voucher)
 
 
 async def test_cancelled_between_two_steps(make_client):

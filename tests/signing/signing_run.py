@@ -14,6 +14,7 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Request, Response, Transport, VoucherClient, bulk_issue
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.signing import pool as signers
 
 signers._WORTH_S = 0.0
@@ -59,7 +60,7 @@ async def issue(count: int = 200, on_request: Callable[[Waiting], Any] | None = 
     asyncio.get_running_loop().slow_callback_duration = 60  # -X dev would report slowness
     emulator = Emulator(credentials=Credentials("id", "hush", KEY))
     batch = emulator.add_batch("Breakfast", quantity=count)
-    async with emulator.serve() as server:
+    async with serve(emulator) as server:
         client = VoucherClient(Credentials("id", "hush", KEY), environment=server.environment)
         transport = Waiting(client.caller.transport)
         async with VoucherClient(

@@ -6,7 +6,6 @@ import random
 import signal
 
 import pytest
-from support.fault_stage import until
 from support.signing_pools import (
     at_work,
     is_of,
@@ -68,33 +67,6 @@ async def test_a_killed_process_loses_no_signature(signer, caplog):
     ]
 
 
-async def test_a_process_that_hangs_is_taken_for_dead(signer, caplog):
-    """A process that owes signatures and sends none for a while is ended, and its texts are
-    signed elsewhere; one that sends some is left alone."""
-    async with at_work(signer, 1) as pool:
-        (worker,) = pool._workers
-        os.kill(worker._process.pid, signal.SIGSTOP)
-        signature = pool.sign(b"text")
-        await asyncio.sleep(0)
-        worker._was_heard = True
-        worker._check()
-        assert pool.processes == 1
-        worker._check()
-        assert pool.processes == 0
-        assert is_of(signer, b"text", await signature)
-    assert "a process ended; 0 are left" in caplog.text
-
-
-async def test_an_idle_process_is_left_alone(signer):
-    """A process that owes nothing may be silent for as long as it likes."""
-    async with at_work(signer, 1) as pool:
-        await pool.sign(b"text")
-        await until(lambda: not pool._workers[0]._out)  # the loop may have been quicker
-        pool._workers[0]._check()
-        assert pool.processes == 1
-        await sign_all(pool, signer, 5)
-
-
 async def test_what_is_unsigned_at_the_end_is_signed_on_the_loop(signer):
     """Closing a pool leaves nobody waiting, nor does it keep anyone from signing later."""
     async with at_work(signer) as pool:
@@ -109,8 +81,7 @@ async def test_what_is_unsigned_at_the_end_is_signed_on_the_loop(signer):
 
 async def test_the_loop_signs_for_processes_that_get_no_time(signer):
     """On a machine that is busy with what is more urgent, or with a process that is stopped, a run
-    goes on as if it had none, long before that is taken for dead; and what such a process signs
-    after all is nobody's."""
+    goes on as if it had none; and what such a process signs after all is nobody's."""
     async with at_work(signer, 1) as pool:
         (number,) = processes_of(pool)
         os.kill(number, signal.SIGSTOP)

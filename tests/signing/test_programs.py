@@ -48,6 +48,7 @@ def test_a_script_without_a_guard_is_imported_once(tmp_path):
     assert run(*STRICT, path) == "imported\n" + DONE
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [("-c", ISSUE), ("-",)])
 def test_a_program_without_a_file(arguments):
     """A program from the command line or standard input has processes as any other."""
@@ -55,6 +56,7 @@ def test_a_program_without_a_file(arguments):
     assert run(*STRICT, *arguments, text=text) == DONE
 
 
+@pytest.mark.long
 def test_a_repl():
     """So has what a person types."""
     with popen("-q", "-i") as process:
@@ -77,6 +79,7 @@ print(*out)
 """
 
 
+@pytest.mark.long
 def test_a_notebook():
     """So has a loop that has been running in another thread, in a program without a main file."""
     assert run(*STRICT, "-c", NOTEBOOK) == DONE
@@ -90,6 +93,7 @@ print(asyncio.run(signing_run.issue()))
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arguments", [(), ("-P",)])
 def test_files_around_shadow_nothing(tmp_path, arguments):
     """Files in the directory of a program take the place of no module of a process, be they named
@@ -115,6 +119,7 @@ with listening:
 """
 
 
+@pytest.mark.long
 def test_a_web_application():
     """A request may issue in bulk, and the next again, under uvicorn."""
     with popen("-c", SERVED) as process:
@@ -160,6 +165,7 @@ print(signing_run.children())
 """
 
 
+@pytest.mark.long
 def test_the_end_of_the_event_loop_leaves_nothing():
     """A run in a task that the program forgets ends with the event loop, and so do its
     processes."""
@@ -180,7 +186,9 @@ asyncio.run(signing_run.issue(on_request=hold))
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="waits for processes of another one")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_a_killed_program_leaves_no_process(number):
     """Processes see the end of a program that could not say so, and end."""
     with popen("-c", HELD) as process:

@@ -11,6 +11,7 @@ from support.command import PATIENCE_S
 from support.signing_pools import Issuer, is_over, processes_of
 
 from rm_voucher import BulkStatus, bulk_issue
+from rm_voucher.calls.call import Phase
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -123,7 +124,16 @@ async def test_a_run_that_never_begins_starts_nothing(issuing):
     assert run._pool._workers == []
 
 
-@pytest.mark.parametrize("turns", [*range(1, 14), 30, 60])
+@pytest.mark.parametrize(
+    "turns",
+    [
+        *(1, 5, 60),  # before any process, while they start, when they are there
+        *(
+            pytest.param(turns, marks=pytest.mark.long)
+            for turns in (*range(2, 5), *range(6, 14), 30)
+        ),
+    ],
+)
 async def test_a_run_may_end_while_its_processes_start(issuing, turns):
     """A run that is left, and cancelled, at any step of the start leaves no process either."""
     run, _ = issuing()
@@ -152,7 +162,7 @@ async def test_a_call_that_waits_for_its_signature_is_sent_after_all(issuing, si
     run._pool.sign = sign
     async with run:
         await turn(5)
-        assert [call.pausing for call in run._in_flight.values()] == [True] * 20
+        assert [call.phase for call in run._in_flight.values()] == [Phase.SIGNING] * 20
         leaving = asyncio.create_task(run.__aexit__(None, None, None))
         await turn(5)
         assert server.count == 0
@@ -175,7 +185,7 @@ async def test_single_calls_are_cancelled_safely_while_they_wait(issuing):
     calling.cancel()
     await asyncio.wait([calling])
     assert calling.cancelled()
-    assert (call.pausing, call.attempts, server.count) == (True, 0, 0)
+    assert (call.in_flight, call.attempts, server.count) == (False, 0, 0)
 
 
 class Odd:

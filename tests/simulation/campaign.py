@@ -88,7 +88,7 @@ class Campaign:
             late_s=self.late_s,
             lag_s=self.lag_s,
             batches=dict.fromkeys(self.keys, self.quantity),
-            guesses=Guesses(listing_lag_s=self.lag_s, shows_assigned_at=self.shows_assigned_at),
+            guesses=Guesses(listing_delay_s=self.lag_s, shows_assigned_at=self.shows_assigned_at),
         )
         self.disk = Disk(
             self.world, self.books, lost_rate=self.lost_rate, failed_rate=self.failed_rate

@@ -12,7 +12,7 @@ from simulation.campaign import Campaign
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "50"))
 REPLAYS = int(os.environ.get("SIMULATION_REPLAYS", "1"))
-CHUNK = 25
+CHUNK = 5
 # So many of the seeds are run of each other kind of campaign, and never none.
 OTHERS = max(1, SEEDS // 50)
 FIRST_LATE = 60  # of the seeds before, none issues too much
@@ -53,7 +53,13 @@ def hold_end(campaign):
         assert campaign.books.surplus.total() == 0
 
 
-@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+@pytest.mark.parametrize(
+    "first",
+    [
+        pytest.param(first, marks=[pytest.mark.long] if first else [])
+        for first in range(0, SEEDS, CHUNK)
+    ],
+)
 def test_campaigns_issue_exactly_once(first):
     """Through 30 % faults and four crashes each request gets one code, and no code is too many;
     and a seed replays to its last event."""
@@ -71,6 +77,7 @@ def test_campaigns_of_other_kinds_issue_exactly_once(kind):
         hold_end(Campaign(seed=seed, **{"requests": 150, **VARIED[kind]}).run())
 
 
+@pytest.mark.long
 def test_settling_too_early_issues_too_much_and_says_so():
     """Where the server is later than expected, what was issued for nobody is all spare, and no
     request has two codes."""

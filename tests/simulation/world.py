@@ -13,6 +13,7 @@ from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 from support.doubles import NoSigner
 from support.files import PUBLIC_KEY_FILE
+from support.runtimes import with_runtime
 
 from rm_voucher import (
     Credentials,
@@ -24,7 +25,7 @@ from rm_voucher import (
     TransportError,
     VoucherClient,
 )
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.reply import Reply
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ T = TypeVar("T")
 # A revoked token costs each call that is under way an attempt, so that is for tests that ask.
 KINDS = tuple(kind for kind in Fault if kind not in (Fault.CLOSED, Fault.TOKEN_REVOKED))
 # The last two: machines' clocks differ here, and a run must not depend on what is remembered.
-_RELAXED = (Rule.SIGNATURE, Rule.TIMESTAMP, Rule.NONCE)
+_RELAXED = (Check.SIGNATURE, Check.TIMESTAMP, Check.NONCE)
 _CLOSED_TIMES = 3
 _CREDENTIALS = Credentials("client-id", "client-secret", b"nobody signs here")
 _RETRY = RetryPolicy(max_attempts=30, initial_wait_s=0.1, max_wait_s=5.0)
@@ -78,14 +79,14 @@ class World:
             client_secret=_CREDENTIALS.client_secret,
             public_key=_public_key(),
             batches={"B": 100_000} if batches is None else batches,
-            relax=_RELAXED,
+            disabled_checks=_RELAXED,
             guesses=guesses,
             faults=FaultPlan(
                 rate=fault_rate,
                 kinds=kinds,
                 windows=self._closed_times() if fault_rate else (),
                 late_s=late_s,
-                lag_s=lag_s,
+                listing_delay_s=lag_s,
             ),
             clock=self.clock.true_wall,
         )
@@ -109,7 +110,7 @@ class World:
     def settle(self, seconds: float = 60.0) -> None:
         """Let the server come to its end, late work included, while no process lives."""
         self.clock.run_for(seconds)
-        self.emulator.timeline.run_due()
+        self.emulator.virtual_clock.run_due()
 
     def client(self, **options: Any) -> VoucherClient:
         """Return a client for the process that runs. ``options`` go to `VoucherClient`."""
@@ -128,7 +129,7 @@ class World:
             "make_nonce": lambda: f"{nonces.getrandbits(128):032x}",
             **options,
         }
-        return VoucherClient(_CREDENTIALS, **options)
+        return VoucherClient(_CREDENTIALS, **with_runtime(options))
 
     def answer(self, request: Request) -> Reply:
         """Let the server answer a request that has arrived. For tests that look on here."""

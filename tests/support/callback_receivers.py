@@ -18,6 +18,7 @@ from support.command import PATIENCE_S
 from support.files import KEY_FILE, PUBLIC_KEY_FILE
 from support.raw_connection import Line
 
+from rm_voucher.runtime import Runtime
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
 from rm_voucher.webhooks import CallbackVerifier, MemoryEventStore, WebhookRouter
 from rm_voucher.webhooks.aiohttp import webhook_routes
@@ -77,7 +78,7 @@ class Verifier(CallbackVerifier):
     """Keeps the bodies that it was given."""
 
     def __init__(self):
-        super().__init__(PUBLIC_KEY_FILE, clock=lambda: NOW)
+        super().__init__(PUBLIC_KEY_FILE, runtime=Runtime(clock=lambda: NOW))
         self.bodies = []
 
     def verify(self, headers, body):
@@ -87,6 +88,8 @@ class Verifier(CallbackVerifier):
 
 class Router(WebhookRouter):
     """Keeps what is handled, and counts what began and ended to be received."""
+
+    verifier: Verifier
 
     def __init__(self, **options):
         super().__init__(Verifier(), **{"store": MemoryEventStore(), **options})
@@ -110,7 +113,7 @@ class Router(WebhookRouter):
     async def has_nothing(self):
         """Return whether no handler ran, and nothing was recorded."""
         counts = await self.store.counts()
-        return not self.handled and (counts.done, counts.waiting, counts.older) == (0, 0, 0)
+        return not self.handled and (counts.done, counts.waiting, counts.stale) == (0, 0, 0)
 
 
 @contextlib.asynccontextmanager

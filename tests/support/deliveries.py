@@ -10,6 +10,7 @@ import attrs
 from support.answers import payload
 from support.files import KEY_FILE, PUBLIC_KEY_FILE
 
+from rm_voucher.runtime import Runtime
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
 from rm_voucher.webhooks import CallbackVerifier
 
@@ -45,7 +46,7 @@ class Delivery:
         return iter((self.headers, self.body))
 
 
-def told(code: str = "NAklEfbVdV", **changes: Any) -> dict[str, Any]:
+def told(code: object = "NAklEfbVdV", **changes: Any) -> dict[str, Any]:
     """Return RM's example callback, its voucher with another code and other fields."""
     example: dict[str, Any] = payload("webhook-callback")
     return {**example, "item": {**example["item"], "code": code, **changes}}
@@ -83,4 +84,4 @@ def verifier(
     public_keys: Any = PUBLIC_KEY, *, now: float = NOW, url: str | None = URL, **options: Any
 ) -> CallbackVerifier:
     """Return a verifier that knows the key and the URL, and whose clock stands at ``now``."""
-    return CallbackVerifier(public_keys, url=url, clock=lambda: now, **options)
+    return CallbackVerifier(public_keys, url=url, runtime=Runtime(clock=lambda: now), **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from rm_voucher import TokenSource
+from rm_voucher import Runtime, TokenSource
 
 
 class Tokens(TokenSource):
@@ -40,6 +40,11 @@ class FakeTime:
         self.slept.append(seconds)
         self.now += seconds
         await asyncio.sleep(0)
+
+    @property
+    def runtime(self) -> Runtime:
+        """What a client of this time is given."""
+        return Runtime(clock=self.clock, monotonic=self.clock, sleep=self.sleep, random=lambda: 0.0)
 
 
 class NoSigner:

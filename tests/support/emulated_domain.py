@@ -73,13 +73,13 @@ class Domain:
         """Return a voucher's status."""
         return str(self.wire(code)["status"])
 
-    def listing(self, key: str, *, lag_s: float = 0.0) -> list[dict[str, Any]]:
+    def listing(self, key: str, *, delay_s: float = 0.0) -> list[dict[str, Any]]:
         """Return all that a batch's listing shows."""
-        return self.state.page(key, 0, size=ALL, lag_s=lag_s)
+        return self.state.page(key, 0, size=ALL, delay_s=delay_s)
 
-    def statuses(self, key: str, *, lag_s: float = 0.0) -> list[str]:
+    def statuses(self, key: str, *, delay_s: float = 0.0) -> list[str]:
         """Return the statuses of all vouchers in a batch's listing."""
-        return [str(wire["status"]) for wire in self.listing(key, lag_s=lag_s)]
+        return [str(wire["status"]) for wire in self.listing(key, delay_s=delay_s)]
 
     def batch(self, key: str) -> dict[str, Any]:
         """Return a batch as RM writes it."""

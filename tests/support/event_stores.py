@@ -21,8 +21,8 @@ from rm_voucher.webhooks import (
     MemoryEventStore,
     VoucherEvent,
 )
+from rm_voucher.webhooks.records import Disposition
 from rm_voucher.webhooks.sql.store import SqlEventStore
-from rm_voucher.webhooks.store import Standing
 
 START = datetime(2026, 11, 20, 10, tzinfo=UTC)
 ISSUED, REDEEMED, VOID = VoucherStatus.ISSUED, VoucherStatus.REDEEMED, VoucherStatus.VOID
@@ -65,12 +65,19 @@ def event(
 
 def store_maker(
     kind: str, request: pytest.FixtureRequest, time: FakeTime
-) -> Callable[..., EventStore]:
+) -> Callable[[], EventStore]:
     """Return what makes stores on one database; in memory it makes one, which has no others."""
     if kind == "memory":
-        return lambda: MemoryEventStore(clock=time.clock)
+        return lambda: MemoryEventStore(runtime=time.runtime)
+    return sql_store_maker(kind, request, time)
+
+
+def sql_store_maker(
+    kind: str, request: pytest.FixtureRequest, time: FakeTime
+) -> Callable[[], SqlEventStore]:
+    """Return what makes stores on one database."""
     url = database_url(kind, request)
-    return lambda: SqlEventStore(url, clock=time.clock, monotonic=time.clock, sleep=time.sleep)
+    return lambda: SqlEventStore(url, runtime=time.runtime)
 
 
 def database_url(kind: str, request: pytest.FixtureRequest) -> str:
@@ -83,18 +90,18 @@ def database_url(kind: str, request: pytest.FixtureRequest) -> str:
 async def do(store: EventStore, *events: VoucherEvent) -> None:
     """Record events and let their handlers succeed."""
     for one in events:
-        assert await store.record(one) is Standing.READY
+        assert await store.record(one) is Disposition.READY
         await store.finish(one, EventState.DONE)
 
 
-def tally(done: int = 0, waiting: int = 0, older: int = 0, expected: int = 0) -> EventCounts:
+def tally(done: int = 0, waiting: int = 0, stale: int = 0, expected: int = 0) -> EventCounts:
     """Return what `EventStore.counts` is to be."""
-    return EventCounts(done=done, waiting=waiting, older=older, expected=expected)
+    return EventCounts(done=done, waiting=waiting, stale=stale, expected=expected)
 
 
 async def make_orders(store: SqlEventStore) -> None:
     """Make the application's table."""
-    await store._database.write(_tables.create_all)
+    await store.database.write(_tables.create_all)
 
 
 async def ordered(store: SqlEventStore) -> list[str]:
@@ -103,4 +110,4 @@ async def ordered(store: SqlEventStore) -> list[str]:
     def work(connection: Connection) -> list[str]:
         return list(connection.scalars(orders.select().order_by(orders.c.code)))
 
-    return await store._database.read(work)
+    return await store.database.read(work)

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 from support.doubles import FakeTime
 from support.files import KEY_FILE
+from support.runtimes import with_runtime
 
 from rm_voucher import (
     ConnectError,
@@ -27,6 +28,7 @@ from rm_voucher import (
     VoucherError,
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
+from rm_voucher.emulator.server import serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 WAYS = ("memory", "http")
@@ -54,7 +56,7 @@ KINDS = {
     Fault.LATE_COMMIT: Meets(ResponseLostError, late=True),
     Fault.TIMEOUT_BEFORE_COMMIT: Meets(ResponseTimeoutError, waits=True),
     Fault.TIMEOUT_AFTER_COMMIT: Meets(ResponseTimeoutError, done=True, waits=True),
-    Fault.SLOW_DRIP: Meets(ResponseTimeoutError, done=True, waits=True),
+    Fault.SLOW_BODY: Meets(ResponseTimeoutError, done=True, waits=True),
     Fault.THROTTLE: Meets(RateLimitError, THROTTLED),
     Fault.THROTTLE_NO_RETRY_AFTER: Meets(RateLimitError, THROTTLED),
     Fault.THROTTLE_NO_BODY: Meets(RateLimitError, ""),
@@ -66,7 +68,7 @@ KINDS = {
     Fault.MALFORMED_JSON: Meets(DecodeError, done=True),
     Fault.WRONG_TYPES: Meets(DecodeError, done=True),
     Fault.TOKEN_REVOKED: Meets(None, done=True),
-    Fault.LISTING_LAG: Meets(None, done=True),
+    Fault.LISTING_DELAY: Meets(None, done=True),
     Fault.CLOSED: Meets(ConnectError),
 }
 # A time-out of the client's, where it is waited for; else no test depends on the machine's speed.
@@ -145,7 +147,7 @@ class Stage:
             "met": dict(emulator.faults_met),
             "issued": len(emulator.state.issued("B")),
             "undelivered": len(emulator.undelivered),
-            "tokens": len(emulator.gate._tokens),
+            "tokens": len(emulator.authenticator._tokens),
             "balance": batch.balance_quantity,
             "used": batch.used_quantity,
             "status": str(emulator.voucher(self.code).status),
@@ -159,17 +161,11 @@ async def stage(way: str, *, plan: FaultPlan | None = None, **options: Any) -> A
     emulator = Emulator(seed=1, credentials=ME, clock=time.clock, batches={"B": 10})
     emulator.faults = plan or FaultPlan(late_s=10)
     code = emulator.state.issue("B")[0]
-    options = {
-        "clock": time.clock,
-        "monotonic": time.clock,
-        "sleep": time.sleep,
-        "random": lambda: 0.0,
-        **options,
-    }
+    options = with_runtime({"runtime": time.runtime, **options})
     async with AsyncExitStack() as stack:
         url = None
         if way == "http":
-            server = await stack.enter_async_context(emulator.serve())
+            server = await stack.enter_async_context(serve(emulator))
             url = server.url
             client = VoucherClient(ME, environment=Environment.at(url), **options)
         else:

@@ -34,8 +34,8 @@ def forge(rng: random.Random, real: Delivery, others: list[Delivery]) -> tuple[P
                 forged = attrs.evolve(forged, body=_rewritten(rng, real.body))
             case 6:
                 field = rng.choice(FIELDS)
-                changed = _text(rng, getattr(forged, field))
-                forged = attrs.evolve(forged, **{field: changed})
+                text: Any = _text(rng, getattr(forged, field))
+                forged = attrs.evolve(forged, **{field: text})
             case 7:
                 forged = attrs.evolve(forged, signature=_bits(rng, real.signature))
             case 8:

@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 from support.doubles import FakeTime
 from support.fault_stage import ME
+from support.runtimes import with_runtime
 
 from rm_voucher import Request, Response, RetryPolicy, Transport, VoucherClient
 from rm_voucher.emulator import Emulator, Guesses
@@ -76,13 +77,11 @@ class Place:
 
 def client_of(emulator: Emulator, time: FakeTime, **options: Any) -> VoucherClient:
     given: dict[str, Any] = {
-        "monotonic": time.clock,
-        "sleep": time.sleep,
-        "random": lambda: 0.0,
+        "runtime": time.runtime,
         "retry": RetryPolicy(max_attempts=2),
         **options,
     }
-    return emulator.client(**given)
+    return emulator.client(**with_runtime(given))
 
 
 def place(time: FakeTime, *, quantity: int = 100, **guesses: Any) -> Place:

@@ -11,6 +11,7 @@ from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 from support.answers import THROTTLED, ok
 from support.doubles import NoSigner
+from support.runtimes import with_runtime
 
 from rm_voucher import Credentials, Request, Response, StaticToken, VoucherClient, bulk_issue
 from rm_voucher.bulk.results import BulkResult
@@ -113,7 +114,7 @@ def client_at(
         "random": random.Random(1).random,
         **options,
     }
-    return VoucherClient(Credentials("id", "secret", b""), **given)
+    return VoucherClient(Credentials("id", "secret", b""), **with_runtime(given))
 
 
 async def bulk_for(

@@ -193,13 +193,13 @@ class Model:
             case _:
                 return len(group.gone)
 
-    def listing(self, group: Group, lag_s: float = 0.0) -> list[tuple[str, str]]:
+    def listing(self, group: Group, delay_s: float = 0.0) -> list[tuple[str, str]]:
         """Return codes and statuses as a listing shows them that lags."""
         up_front = group.key not in LATER
         shown = group.vouchers if up_front and self.guesses.lists_valid else group.gone
         found = []
         for one in shown:
-            if one.left_at is None or one.left_at <= self.now - lag_s:
+            if one.left_at is None or one.left_at <= self.now - delay_s:
                 found.append((one.code, self.status(one)))
             elif shown is group.vouchers:
                 over = group.date is not None and self.now >= group.date

@@ -63,7 +63,7 @@ class Line:
             signer=SIGNER,
             token=self.token,
             nonce=f"nonce {self.nonce}",
-            timestamp=int(self.emulator.timeline.now()),
+            timestamp=int(self.emulator.virtual_clock.now()),
         )
         return await self.send(method, path, body, *headers_of(signed))
 

@@ -86,7 +86,7 @@ def token_request(emulator: Emulator, body: object) -> Any:
 
 def access_token(emulator: Emulator) -> str:
     """Return a new access token."""
-    return token_request(emulator, FIRST_TOKEN)["accessToken"]
+    return str(token_request(emulator, FIRST_TOKEN)["accessToken"])
 
 
 def prepared(
@@ -106,7 +106,7 @@ def prepared(
         signer=signer,
         token=access_token(emulator) if token is None else token,
         nonce=secrets.token_hex(16) if nonce is None else nonce,
-        timestamp=int(emulator._clock()) if timestamp is None else timestamp,
+        timestamp=int(emulator.runtime.clock()) if timestamp is None else timestamp,
     )
 
 

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import time as real_time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from sqlalchemy import Column, Connection, MetaData, Table, Text
+from sqlalchemy import Column, Connection, MetaData, QueuePool, Table, Text
 from support.doubles import FakeTime
 
 from rm_voucher.database.database import Database, Schema
 from rm_voucher.database.engine import parse_url
 from rm_voucher.exceptions import LedgerError
+from rm_voucher.runtime import Runtime
 
 tables = MetaData()
 things = Table("things", tables, Column("code", Text, primary_key=True))
 
 
 def database(url: str, time: FakeTime | None = None, **settings: Any) -> Database:
-    given: dict[str, Any] = {"monotonic": real_time.monotonic}
-    if time is not None:
-        given = {"monotonic": time.clock, "sleep": time.sleep}
-    return Database(
-        parse_url(url), Schema("thing", tables), error=LedgerError, **{**given, **settings}
-    )
+    """Return a database that is not open, by the real time if none is given."""
+    runtime = Runtime() if time is None else time.runtime
+    schema = Schema("thing", tables)
+    return Database(parse_url(url), schema, error=LedgerError, runtime=runtime, **settings)
 
 
 async def opening(
@@ -34,7 +32,7 @@ async def opening(
     """Give an open database, and see that nothing of it stays open."""
     made = database(url, time, **settings)
     await made.open()
-    pool = made._engine.pool
+    pool = pool_of(made)
     yield made
     assert made._closing or not made._transactions
     await made.close()
@@ -42,9 +40,16 @@ async def opening(
     gc.collect()  # what was left open warns, and warnings are errors
 
 
+def pool_of(opened: Database) -> QueuePool:
+    """Return the connections of a database."""
+    pool = opened.engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool
+
+
 def in_use(opened: Database) -> int:
     """Return how many connections somebody has besides the writer."""
-    return opened._engine.pool.checkedout() - (opened._writer is not None)
+    return pool_of(opened).checkedout() - (opened._writer is not None)
 
 
 def codes(connection: Connection) -> list[str]:
@@ -52,7 +57,10 @@ def codes(connection: Connection) -> list[str]:
 
 
 def add(code: str) -> Callable[..., None]:
-    return lambda connection, *_: connection.execute(things.insert(), {"code": code}) and None
+    def work(connection: Connection, *_: object) -> None:
+        connection.execute(things.insert(), {"code": code})
+
+    return work
 
 
 async def read(opened: Database) -> list[str]:

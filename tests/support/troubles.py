@@ -13,6 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from support.answers import ok
 from support.canaries import CANARIES, CODE, ECHO, OTHER_CODE, PEM, USED_AT, item
 from support.doubles import FakeTime
+from support.runtimes import with_runtime
 
 from rm_voucher import (
     ConnectError,
@@ -252,14 +253,11 @@ class World:
             "retry": RetryPolicy(max_attempts=2),
             "timeout": Timeout(),
             "signer": CanarySigner(),
-            "clock": self.time.clock,
-            "monotonic": self.time.clock,
-            "sleep": self.time.sleep,
-            "random": lambda: 0.0,
+            "runtime": self.time.runtime,
         }
         credentials = Credentials("client-id", CANARIES["client secret"], PEM)
         self.seen.append(credentials)
-        return VoucherClient(credentials, hooks=hooks, **{**defaults, **options})
+        return VoucherClient(credentials, hooks=hooks, **with_runtime({**defaults, **options}))
 
     async def handle(self, request: Request) -> Response:
         self.seen.append(request)

@@ -21,7 +21,7 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.bulk.run import BulkIssue
-from rm_voucher.emulator import Emulator, Rule
+from rm_voucher.emulator import Check, Emulator
 from rm_voucher.ledger import Ledger
 from rm_voucher.transport.memory import MemoryTransport
 
@@ -39,7 +39,7 @@ class Shop:
             credentials=credentials,
             callback_key=credentials.private_key_pem(),
             batches={"B": quantity, "C": 1000},
-            relax=[Rule.SIGNATURE],
+            disabled_checks=[Check.SIGNATURE],
             clock=time.clock,
         )
         self.on_issue: Callable[[Issue], Any] = lambda issue: issue()
@@ -59,9 +59,7 @@ class Shop:
         return self.emulator.client(
             transport=MemoryTransport(self._answer),
             signer=NoSigner(),
-            monotonic=self.time.clock,
-            sleep=self.time.sleep,
-            random=lambda: 0.0,
+            runtime=self.time.runtime,
             **options,
         )
 

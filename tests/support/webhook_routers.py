@@ -34,8 +34,8 @@ from rm_voucher import (
     VoucherStatus,
 )
 from rm_voucher.converters import format_time, structure
+from rm_voucher.database import Transaction
 from rm_voucher.database.engine import make_engine, parse_url
-from rm_voucher.database.transaction import Transaction
 from rm_voucher.emulator import Emulator
 from rm_voucher.signing import RsaSigner, canonical_json, format_signature, string_to_sign
 from rm_voucher.transport.memory import MemoryTransport
@@ -47,8 +47,9 @@ from rm_voucher.webhooks import (
     MemoryEventStore,
     VoucherEvent,
     WebhookRouter,
+    open_event_store,
 )
-from rm_voucher.webhooks.store import Standing
+from rm_voucher.webhooks.records import Disposition
 
 CODE = leaks.CODE
 NOW = FakeTime().now
@@ -110,7 +111,7 @@ async def deliver(router: WebhookRouter, *args: Any, **kwargs: Any) -> int:
 def make_router(store: EventStore, **settings: Any) -> WebhookRouter:
     """Return a router at whose clock deliveries are signed just now."""
     return WebhookRouter(
-        CallbackVerifier(PUBLIC_KEY_FILE, clock=lambda: NOW), store=store, **settings
+        CallbackVerifier(PUBLIC_KEY_FILE, runtime=FakeTime(NOW).runtime), store=store, **settings
     )
 
 
@@ -149,7 +150,7 @@ def pass_time(seconds: float) -> None:
     """Let what waits for the time of the event loop wait so much less; nothing sleeps."""
     loop = asyncio.get_running_loop()
     now = loop.time
-    loop.time = lambda: now() + seconds
+    loop.time = lambda: now() + seconds  # type: ignore[method-assign]
 
 
 async def hang(_: object = None) -> None:
@@ -162,10 +163,10 @@ class BrokenStore(MemoryEventStore):
     """Raises at the next calls of the methods in ``broken``, each once."""
 
     def __init__(self, *broken: str, time: FakeTime) -> None:
-        super().__init__(clock=time.clock)
+        super().__init__(runtime=time.runtime)
         self.broken = list(broken)
 
-    async def record(self, event: VoucherEvent, **settings: Any) -> Standing:
+    async def record(self, event: VoucherEvent, **settings: Any) -> Disposition:
         self._break("record")
         return await super().record(event, **settings)
 
@@ -184,9 +185,9 @@ class BrokenStore(MemoryEventStore):
 
 
 async def counts(store: EventStore) -> tuple[int, int, int]:
-    """Return how many events are done, waiting and older."""
+    """Return how many events are done, waiting and stale."""
     found = await store.counts()
-    return found.done, found.waiting, found.older
+    return found.done, found.waiting, found.stale
 
 
 @contextlib.contextmanager
@@ -214,9 +215,9 @@ def give_database(request: pytest.FixtureRequest) -> str:
 def give_make_store(request: pytest.FixtureRequest, time: FakeTime) -> Callable[[], EventStore]:
     """Make stores of one kind, all on one database if it is one."""
     if request.param == "memory":
-        return lambda: MemoryEventStore(clock=time.clock)
+        return lambda: MemoryEventStore(runtime=time.runtime)
     url = new_database(request)
-    return lambda: EventStore.open(url, clock=time.clock)
+    return lambda: open_event_store(url, runtime=time.runtime)
 
 
 def new_database(request: pytest.FixtureRequest) -> str:
@@ -312,15 +313,13 @@ def give_make_world(time: FakeTime) -> Callable[..., World]:
             callback_url=URL,
             clock=time.clock,
         )
-        client = emulator.client(
-            sleep=time.sleep, monotonic=time.clock, retry=RetryPolicy(max_attempts=1)
+        client = emulator.client(runtime=time.runtime, retry=RetryPolicy(max_attempts=1))
+        verifier = CallbackVerifier(
+            emulator.callbacks.public_key_pem, url=URL, runtime=time.runtime
         )
-        verifier = CallbackVerifier(emulator.callbacks.public_key_pem, url=URL, clock=time.clock)
         router, shop = WebhookRouter(verifier, store=store), Shop(*troubles)
         router.on(VoucherStatus.VOID, VoucherStatus.EXPIRED)(shop.handle)
-        poller = CallbackPoller(
-            client, router, **{"sleep": time.sleep, "monotonic": time.clock, **settings}
-        )
+        poller = CallbackPoller(client, router, **{"runtime": time.runtime, **settings})
         world = World(time, emulator, client, router, shop, poller)
         emulator.callbacks.transport = MemoryTransport(world.carry)
         return world
@@ -341,6 +340,6 @@ async def give_world(
 @pytest.fixture(name="small")
 async def give_small(make_world: Callable[..., World], time: FakeTime) -> AsyncIterator[World]:
     """A world with a store in memory, its router open."""
-    world = make_world(MemoryEventStore(clock=time.clock))
+    world = make_world(MemoryEventStore(runtime=time.runtime))
     async with world.router, world.client:
         yield world

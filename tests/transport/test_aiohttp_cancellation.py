@@ -40,7 +40,7 @@ async def make_narrow(make_client):
 async def taken(client):
     """Return the connections that calls hold, after the loop has done what it was asked."""
     await turn(3)
-    session = await client.caller.transport._session()
+    session, _ = await client.caller.transport._session()
     return set(session.connector._acquired)
 
 

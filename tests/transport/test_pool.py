@@ -6,16 +6,19 @@ from unittest import mock
 import aiohttp
 import attrs
 import pytest
-from support.http_servers import raw_server
+from support.cancellation import turn
+from support.http_servers import http, raw_server
 from yarl import URL
 
 from rm_voucher import (
+    ClosedError,
     ConnectTimeoutError,
     Limits,
     PoolTimeoutError,
     Request,
+    ResponseLostError,
+    ResponseTimeoutError,
     Timeout,
-    TransportError,
 )
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
@@ -35,7 +38,7 @@ async def busy():
         arrived.set()
         await reader.read()
 
-    async with raw_server(hang) as server:
+    async with raw_server(hang, hang) as server:
         transport = AiohttpTransport(limits=Limits(max_connections=1))
         first = asyncio.create_task(transport.send(to(server)))
         await arrived.wait()
@@ -57,18 +60,17 @@ async def test_closing_under_a_waiting_call_is_an_error_not_a_cancellation(busy)
     """A call that waits for a connection when the transport closes ends in an error of ours."""
     server, transport, first = busy
     second = asyncio.create_task(transport.send(to(server)))
-    await asyncio.sleep(0)
-    (out,) = transport._out.values()
-    assert len(out) == 2
+    await turn(3)
     await transport.aclose()
     ended = await asyncio.gather(first, second, return_exceptions=True)
-    assert [isinstance(error, TransportError) for error in ended] == [True, True]
+    assert [type(error) for error in ended] == [ResponseLostError, ClosedError]
+    assert len(server.received) == 1
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2])
 async def test_connect_timeout_with_few_out_is_the_servers(limit):
     """Where a connection was free, or their number has no limit, it says that the server is not
-    there; so it does for the oldest of many. Nothing is kept of what was out."""
+    there; so it does for the oldest of many."""
 
     async def late(*_, **__):
         await asyncio.sleep(0)
@@ -81,4 +83,51 @@ async def test_connect_timeout_with_few_out_is_the_servers(limit):
             sending = (transport.send(attrs.evolve(REQUEST, method=m)) for m in ("POST", "GET"))
             ends = await asyncio.gather(*sending, return_exceptions=True)
         assert [type(end) for end in ends] == [ConnectTimeoutError] * 2
-        assert transport._out == {}
+
+
+async def test_pool_serves_in_the_order_of_coming():
+    """Requests that wait for a connection get it in their order."""
+    async with raw_server(forever=http(200, b"x")) as server:
+        transport = AiohttpTransport(limits=Limits(max_connections=1))
+        requests = [to(server, headers={"X-Number": str(number)}) for number in range(20)]
+        answers = await asyncio.gather(*map(transport.send, requests))
+        await transport.aclose()
+        assert [answer.body for answer in answers] == [b"x"] * 20
+        assert [received.headers["x-number"] for received in server.received] == [
+            str(number) for number in range(20)
+        ]
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_pool_gives_back_the_place_of_a_wait_that_is_cancelled(turns):
+    """A request that is cancelled while it waits, also just when it gets the connection, takes
+    nobody's place."""
+    arrived = asyncio.Event()
+
+    async def hang(reader, writer):
+        arrived.set()
+        await reader.read()
+
+    async with raw_server(hang, forever=http(200, b"x")) as server:
+        transport = AiohttpTransport(limits=Limits(max_connections=1))
+        first, second = (asyncio.create_task(transport.send(to(server))) for _ in range(2))
+        await arrived.wait()
+        first.cancel()
+        await turn(turns)
+        second.cancel()
+        await asyncio.wait([first, second])
+        answer = await asyncio.wait_for(transport.send(to(server)), 30)
+        assert answer.body == b"x"
+        await transport.aclose()
+
+
+async def test_wait_for_the_pool_is_part_of_the_attempts_time(busy):
+    """What a request waited for its connection, its answer has less time for."""
+    server, transport, first = busy
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    loop.call_later(0.3, first.cancel)
+    with pytest.raises(ResponseTimeoutError):
+        await transport.send(to(server, timeout=Timeout(connect_s=0.45, attempt_s=0.5)))
+    assert 0.45 < loop.time() - begun < 0.7

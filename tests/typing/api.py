@@ -46,8 +46,9 @@ from rm_voucher import (
     VoucherType,
     bulk_issue,
 )
-from rm_voucher.database.transaction import Transaction
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Rule, Window
+from rm_voucher.database import Transaction
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
+from rm_voucher.emulator.server import serve
 from rm_voucher.ledger import (
     Counts,
     HeldAttempt,
@@ -62,12 +63,12 @@ from rm_voucher.webhooks import (
     CallbackPoller,
     CallbackVerifier,
     EventCounts,
-    EventStore,
+    EventOutcome,
     MemoryEventStore,
     VoucherEvent,
     WebhookRouter,
+    open_event_store,
 )
-from rm_voucher.webhooks import Outcome as EventOutcome
 from rm_voucher.webhooks.aiohttp import webhook_routes
 from rm_voucher.webhooks.asgi import WebhookApp
 
@@ -231,7 +232,7 @@ async def callbacks(client: VoucherClient) -> None:
     assert_type(event.voucher, Voucher)
     assert_type(event.sent_at, datetime | None)
     verifier.verify([("X-Signature", "…")], "{}")  # pyright: ignore[reportArgumentType]
-    router = WebhookRouter(verifier, store=EventStore.open("sqlite:///shop.db"), confirm=client)
+    router = WebhookRouter(verifier, store=open_event_store("sqlite:///shop.db"), confirm=client)
 
     @router.on(VoucherStatus.VOID)
     async def used(event: VoucherEvent, tx: Transaction) -> int:
@@ -271,11 +272,13 @@ async def doubles() -> None:
         windows=[Window(fault=Fault.CLOSED, start_s=1, length_s=2)],
     )
     assert_type(emulator.faults_met, Counter[tuple[str, Fault | str]])
-    emulator = Emulator(guesses=Guesses(page_size=5), relax=[Rule.TIMESTAMP], batches={"TEA": 5})
+    emulator = Emulator(
+        guesses=Guesses(page_size=5), disabled_checks=[Check.TIMESTAMP], batches={"TEA": 5}
+    )
     assert_type(emulator.voucher("CODE"), Voucher)
     assert_type(emulator.batch("KEY"), VoucherBatch)
     assert_type(emulator.issued("KEY"), Sequence[str])
-    async with emulator.client() as client, emulator.serve() as server:
+    async with emulator.client() as client, serve(emulator) as server:
         assert_type(client, VoucherClient)
         assert_type(server.environment, Environment)
         assert_type(server.variables, Mapping[str, str])

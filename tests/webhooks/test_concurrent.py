@@ -17,7 +17,7 @@ from support.webhook_routers import (
     make_router,
 )
 
-from rm_voucher.webhooks import EventStore, Outcome
+from rm_voucher.webhooks import EventOutcome, open_event_store
 
 MANY = 50
 ROUNDS = 100
@@ -28,7 +28,7 @@ class Counting(Shop):
 
     def __init__(self):
         super().__init__()
-        self.running = Counter()
+        self.running: Counter[str] = Counter()
         self.most = 0
 
     async def handle(self, event):
@@ -49,7 +49,7 @@ def handled_by(shop, store, *, takes_transaction, **settings):
 
 async def until_taken(routers, events):
     """Deliver events at once, in turn to each router, until each was answered with 200."""
-    answers = []
+    answers: list[EventOutcome] = []
     left = [(routers[number % len(routers)], one) for number, one in enumerate(events)]
     for _ in range(ROUNDS):
         if not left:
@@ -72,7 +72,7 @@ async def test_one_event_at_once(make_store):
 
 async def test_one_event_at_once_with_transaction(database, time):
     """With the transaction, too."""
-    shop, store = Counting(), EventStore.open(database, clock=time.clock)
+    shop, store = Counting(), open_event_store(database, runtime=time.runtime)
     async with handled_by(shop, store, takes_transaction=True) as router:
         answers = await asyncio.gather(*(deliver(router) for _ in range(MANY)))
         assert await counts(store) == (1, 0, 0)
@@ -87,7 +87,7 @@ async def test_two_processes_one_event(database, time, takes_transaction):
     first, second = (
         handled_by(
             shop,
-            EventStore.open(database, clock=time.clock),
+            open_event_store(database, runtime=time.runtime),
             takes_transaction=takes_transaction,
         )
         for _ in range(2)
@@ -96,8 +96,8 @@ async def test_two_processes_one_event(database, time, takes_transaction):
         answers = await until_taken([first, second], [event()] * MANY)
         assert await counts(first.store) == (1, 0, 0)
     found = Counter(answers)
-    assert (found[Outcome.HANDLED], found[Outcome.REPEAT]) == (1, MANY - 1)
-    assert found.keys() <= {Outcome.HANDLED, Outcome.REPEAT, Outcome.BUSY}
+    assert (found[EventOutcome.HANDLED], found[EventOutcome.REPEAT]) == (1, MANY - 1)
+    assert found.keys() <= {EventOutcome.HANDLED, EventOutcome.REPEAT, EventOutcome.BUSY}
     assert len(shop.got) == 1
     assert acted(database) == [event().id] * takes_transaction
 
@@ -112,7 +112,7 @@ async def test_busy_while_another_process_handles(database, time):
 
     shop = Shop(wait)
     first, second = (
-        handled_by(shop, EventStore.open(database, clock=time.clock), takes_transaction=False)
+        handled_by(shop, open_event_store(database, runtime=time.runtime), takes_transaction=False)
         for _ in range(2)
     )
     async with first, second:
@@ -136,7 +136,7 @@ async def test_one_voucher_in_order(make_store):
     events = [event(after_s=number) for number in range(MANY)]
     async with handled_by(shop, store, takes_transaction=False) as router:
         outcomes = await asyncio.gather(*map(router.dispatch, events))
-    assert outcomes == [Outcome.HANDLED] * MANY
+    assert outcomes == [EventOutcome.HANDLED] * MANY
     assert ([got.id for got in shop.got], shop.most) == ([one.id for one in events], 1)
 
 
@@ -147,16 +147,16 @@ async def test_two_processes_one_voucher(database, time, takes_transaction):
     first, second = (
         handled_by(
             shop,
-            EventStore.open(database, clock=time.clock),
+            open_event_store(database, runtime=time.runtime),
             takes_transaction=takes_transaction,
-            dispatch_older=True,
+            dispatch_stale=True,
         )
         for _ in range(2)
     )
     events = [event(after_s=number) for number in range(10)]
     async with first, second:
         answers = await until_taken([first, second], events)
-    assert set(answers) <= {Outcome.HANDLED, Outcome.BUSY}
+    assert set(answers) <= {EventOutcome.HANDLED, EventOutcome.BUSY}
     assert Counter(got.id for got in shop.got) == Counter(one.id for one in events)
     assert shop.most == 1
     assert acted(database) == sorted(one.id for one in events) * takes_transaction
@@ -177,7 +177,7 @@ async def test_vouchers_at_once_with_transactions(postgres_url, time):
         connection.exec_driver_sql("CREATE TABLE acts (event TEXT, status TEXT)")
     all_there = asyncio.Barrier(8)
     shop = Shop(*[lambda _: all_there.wait()] * 16)
-    store = EventStore.open(postgres_url, clock=time.clock)
+    store = open_event_store(postgres_url, runtime=time.runtime)
     async with handled_by(shop, store, takes_transaction=True) as router:
         answers = await asyncio.gather(*(deliver(router, f"CODE-{n}") for n in range(16)))
     assert answers == [200] * 16

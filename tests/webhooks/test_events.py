@@ -4,6 +4,7 @@ import copy
 import hashlib
 import pickle
 from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 import orjson
@@ -184,12 +185,17 @@ def test_json_keeps_all(name):
 
 def test_json_keeps_unknown_fields():
     """What no page documents is kept, at the top and in the expiry, null and deep values too."""
-    extra = {"newField": {"a": [None, 1.5, {"é": "\0"}]}, "nothing": None, "voucherBathKey": "x"}
+    extra: dict[str, Any] = {
+        "newField": {"a": [None, 1.5, {"é": "\0"}]},
+        "nothing": None,
+        "voucherBathKey": "x",
+    }
     item = told(address={"a": 1}, expiry={"type": "FIXED", "zone": "MYT"}, **extra)["item"]
     one = VoucherEvent.of(structure(item, Voucher))
     again = VoucherEvent.from_json(one.to_json())
     assert again == one
     assert again.voucher.extra == extra
+    assert again.voucher.expiry is not None
     assert again.voucher.expiry.extra == {"zone": "MYT"}
     assert again.voucher.address == {"a": 1}
 
@@ -233,13 +239,9 @@ def test_repr_masks():
 def test_pickle_and_copy(status):
     """An event goes to another process and comes back equal, with a status nobody documented."""
     one = attrs.evolve(event(status=status), sent_at=datetime.fromtimestamp(NOW, UTC))
-    ways = [copy.copy, copy.deepcopy]
-    ways += [
-        lambda event, n=n: pickle.loads(pickle.dumps(event, n))
-        for n in range(2, pickle.HIGHEST_PROTOCOL + 1)
-    ]
-    for way in ways:
-        again = way(one)
+    protocols = range(2, pickle.HIGHEST_PROTOCOL + 1)
+    pickled = [pickle.loads(pickle.dumps(one, protocol)) for protocol in protocols]
+    for again in (copy.copy(one), copy.deepcopy(one), *pickled):
         assert again == one
         assert (again.sent_at, again.voucher.extra) == (one.sent_at, one.voucher.extra)
         assert isinstance(again.status, VoucherStatus)

@@ -15,7 +15,7 @@ from support.webhook_routers import (
 
 from rm_voucher import EventStoreError, VoucherStatus
 from rm_voucher.emulator.faults import Fault
-from rm_voucher.webhooks import CallbackPoller, EventStore, MemoryEventStore
+from rm_voucher.webhooks import CallbackPoller, MemoryEventStore, open_event_store
 
 DAY_S = 86_400
 
@@ -117,7 +117,7 @@ async def test_expired(small):
 
 async def test_final_can_be_another(make_world, time):
     """``final`` says which statuses end the waiting; then VOID need not."""
-    world = make_world(MemoryEventStore(clock=time.clock), final=[VoucherStatus.REDEEMED])
+    world = make_world(MemoryEventStore(runtime=time.runtime), final=[VoucherStatus.REDEEMED])
     async with world.router, world.client:
         used, redeemed = await world.issue(), await world.issue()
         await world.client.void(used)
@@ -200,11 +200,11 @@ async def test_store_that_fails_when_it_is_found(make_world, time):
 
 async def test_waiting_survives_a_restart(make_world, database, time):
     """What is waited for is in the database: another process finds it."""
-    before = make_world(EventStore.open(database, clock=time.clock))
+    before = make_world(open_event_store(database, runtime=time.runtime))
     async with before.router:
         await before.client.void(await before.issue())
     time.now += 360
-    after = make_world(EventStore.open(database, clock=time.clock))
+    after = make_world(open_event_store(database, runtime=time.runtime))
     after.poller = CallbackPoller(before.client, after.router)
     async with after.router, before.client:
         assert await after.poller.poll() == 1
@@ -214,7 +214,9 @@ async def test_waiting_survives_a_restart(make_world, database, time):
 
 async def test_store_that_is_closed(make_world, tmp_path, time):
     """Waiting for a voucher is durable, or it raises."""
-    world = make_world(EventStore.open(f"sqlite:///{tmp_path / 'events.db'}", clock=time.clock))
+    world = make_world(
+        open_event_store(f"sqlite:///{tmp_path / 'events.db'}", runtime=time.runtime)
+    )
     async with world.router, world.client:
         code = await world.issue()
     with pytest.raises(EventStoreError):

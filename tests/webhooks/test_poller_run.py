@@ -15,6 +15,7 @@ from support.webhook_routers import (
 )
 
 from rm_voucher import ConfigurationError
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import CallbackPoller, MemoryEventStore
 
 
@@ -23,7 +24,7 @@ from rm_voucher.webhooks import CallbackPoller, MemoryEventStore
 def test_setting_that_is_none(make_world, time, setting, value):
     """A rate or interval that nothing could keep is refused at once."""
     with pytest.raises(ConfigurationError, match=setting):
-        make_world(MemoryEventStore(clock=time.clock), **{setting: value})
+        make_world(MemoryEventStore(runtime=time.runtime), **{setting: value})
 
 
 async def test_rate(small, monkeypatch):
@@ -35,9 +36,7 @@ async def test_rate(small, monkeypatch):
         return await get(code)
 
     monkeypatch.setattr(small.client, "get", look_up)
-    poller = CallbackPoller(
-        small.client, small.router, rate_per_s=4, sleep=pace.sleep, monotonic=pace.clock
-    )
+    poller = CallbackPoller(small.client, small.router, rate_per_s=4, runtime=pace.runtime)
     for _ in range(6):
         await small.issue()
     small.time.now += 360
@@ -59,7 +58,10 @@ async def test_rate_of_two_polls(small):
         await asyncio.sleep(0)
 
     poller = CallbackPoller(
-        small.client, small.router, rate_per_s=4, sleep=sleep, monotonic=lambda: 0.0
+        small.client,
+        small.router,
+        rate_per_s=4,
+        runtime=Runtime(sleep=sleep, monotonic=lambda: 0.0),
     )
     await poller.expect(*(f"CODE-{n}" for n in range(150)))
     small.time.now += 360
@@ -88,7 +90,7 @@ async def running(poller: CallbackPoller, until: Callable[[], Awaitable[bool]]) 
 
 async def test_run(make_world, time):
     """It looks again every ``interval_s``, at once where more may be due, until it is cancelled."""
-    world = make_world(MemoryEventStore(clock=time.clock), interval_s=60, rate_per_s=1e9)
+    world = make_world(MemoryEventStore(runtime=time.runtime), interval_s=60, rate_per_s=1e9)
     async with world.router, world.client:
         await world.poller.expect(*(f"CODE-{n}" for n in range(150)))
         await world.client.void(await world.issue())
@@ -122,7 +124,7 @@ async def test_run_goes_on(make_world, time, caplog):
 
 async def test_run_outlives_a_cancelled_handler(make_world, time):
     """A handler that cancels itself ends neither the poller nor its event."""
-    world = make_world(MemoryEventStore(clock=time.clock), asyncio.CancelledError)
+    world = make_world(MemoryEventStore(runtime=time.runtime), asyncio.CancelledError)
     async with world.router, world.client:
         await world.client.void(await world.issue())
 
@@ -145,7 +147,9 @@ async def test_cancelled_between_look_ups(small):
     for code in codes:
         await small.client.void(code)
     small.time.now += 360
-    poller = CallbackPoller(small.client, small.router, sleep=hang, monotonic=small.time.clock)
+    poller = CallbackPoller(
+        small.client, small.router, runtime=Runtime(sleep=hang, monotonic=small.time.clock)
+    )
     task = asyncio.create_task(poller.poll())
     await asyncio.wait_for(asked.wait(), PATIENCE_S)
     task.cancel()

@@ -20,29 +20,27 @@ from support.webhook_routers import (
 
 from rm_voucher import EventStoreError, VoucherStatus
 from rm_voucher.models import mask
-from rm_voucher.webhooks import EventStore, MemoryEventStore, Outcome
+from rm_voucher.webhooks import EventOutcome, MemoryEventStore, open_event_store
 
 
 @pytest.fixture
 def store(time):
-    return MemoryEventStore(clock=time.clock)
+    return MemoryEventStore(runtime=time.runtime)
 
 
 def test_status_of_each_outcome():
     """RM comes again after a failure, and after what may pass; all else is settled."""
-    again = {Outcome.FAILED: 500}
-    for outcome in (Outcome.UNCONFIRMED, Outcome.BUSY, Outcome.UNAVAILABLE):
-        again[outcome] = 503
-    assert {outcome: outcome.http_status for outcome in Outcome} == {
-        **dict.fromkeys(("handled", "repeat", "older", "ignored"), 200),
-        **again,
+    assert {outcome.value: outcome.http_status for outcome in EventOutcome} == {
+        **dict.fromkeys(["handled", "repeat", "stale", "ignored"], 200),
+        **dict.fromkeys(["unconfirmed", "busy", "unavailable"], 503),
+        "failed": 500,
     }
 
 
 async def test_body_that_was_parsed(store):
     """What is not the raw body is the application's mistake, and says so."""
     with pytest.raises(TypeError, match="bytes, as it came"):
-        await make_router(store).receive({}, {"item": {}})
+        await make_router(store).receive({}, {"item": {}})  # type: ignore[arg-type]
 
 
 async def test_handler_by_status(store):
@@ -54,10 +52,12 @@ async def test_handler_by_status(store):
     async with router:
         for number, status in enumerate(["VOID", "NEW_STATUS", "REDEEMED", "EXPIRED"]):
             outcome = await router.dispatch(event(f"CODE-{number}", status))
-            assert outcome is (Outcome.IGNORED if status == "EXPIRED" else Outcome.HANDLED)
+            assert outcome is (
+                EventOutcome.IGNORED if status == "EXPIRED" else EventOutcome.HANDLED
+            )
         router.on()(others.handle)
         for number, status in enumerate(["EXPIRED", "ANOTHER", "VOID"], 4):
-            assert await router.dispatch(event(f"CODE-{number}", status)) is Outcome.HANDLED
+            assert await router.dispatch(event(f"CODE-{number}", status)) is EventOutcome.HANDLED
     assert first.statuses == ["VOID", "NEW_STATUS", "VOID"]
     assert second.statuses == ["REDEEMED"]
     assert others.statuses == ["EXPIRED", "ANOTHER"]
@@ -71,7 +71,7 @@ async def test_event_without_handler_is_done(store):
         assert await counts(store) == (1, 0, 0)
         shop = Shop()
         router.on()(shop.handle)
-        assert await router.dispatch(event()) is Outcome.REPEAT
+        assert await router.dispatch(event()) is EventOutcome.REPEAT
     assert shop.got == []
 
 
@@ -105,7 +105,7 @@ async def test_nothing_is_kept_of_what_ended(store):
     router.on()(Shop(ValueError).handle)
     async with router:
         await asyncio.gather(*(router.dispatch(event(f"CODE-{n % 3}")) for n in range(9)))
-        assert (len(router._turns), len(router._tasks)) == (0, 0)
+        assert (len(router._voucher_locks), len(router._tasks)) == (0, 0)
 
 
 async def test_handler_that_fails_runs_again(store, caplog):
@@ -160,8 +160,8 @@ async def test_handler_that_takes_too_long_or_is_cancelled(store, caplog, troubl
     )
     router.on()(shop.handle)
     async with router:
-        assert await router.dispatch(event()) is Outcome.FAILED
-        assert await router.dispatch(event()) is Outcome.HANDLED
+        assert await router.dispatch(event()) is EventOutcome.FAILED
+        assert await router.dispatch(event()) is EventOutcome.HANDLED
     assert said(caplog) == [f"event {event().id}: its handler failed ({kind})"]
 
 
@@ -176,22 +176,22 @@ async def test_what_is_no_exception_passes(store):
     async with router:
         with pytest.raises(StopAllError):
             await router.dispatch(event())
-        assert await router.dispatch(event()) is Outcome.HANDLED
+        assert await router.dispatch(event()) is EventOutcome.HANDLED
 
 
-@pytest.mark.parametrize("dispatch_older", [False, True])
-async def test_older_event(store, dispatch_older):
+@pytest.mark.parametrize("dispatch_stale", [False, True])
+async def test_stale_event(store, dispatch_stale):
     """What comes after a newer event of its voucher is handled only where that is asked for."""
-    router, shop = make_router(store, dispatch_older=dispatch_older), Shop()
+    router, shop = make_router(store, dispatch_stale=dispatch_stale), Shop()
     router.on()(shop.handle)
     async with router:
         assert await deliver(router, after_s=9) == 200
         outcome = await router.dispatch(event(status="REDEEMED"))
-        assert outcome is (Outcome.HANDLED if dispatch_older else Outcome.OLDER)
-        assert await router.dispatch(event(status="REDEEMED")) is Outcome.REPEAT
-        assert await router.dispatch(event("OTHER", "REDEEMED")) is Outcome.HANDLED
-        assert await counts(store) == ((3, 0, 0) if dispatch_older else (2, 0, 1))
-    assert shop.statuses == ["VOID", *["REDEEMED"] * (1 + dispatch_older)]
+        assert outcome is (EventOutcome.HANDLED if dispatch_stale else EventOutcome.STALE)
+        assert await router.dispatch(event(status="REDEEMED")) is EventOutcome.REPEAT
+        assert await router.dispatch(event("OTHER", "REDEEMED")) is EventOutcome.HANDLED
+        assert await counts(store) == ((3, 0, 0) if dispatch_stale else (2, 0, 1))
+    assert shop.statuses == ["VOID", *["REDEEMED"] * (1 + dispatch_stale)]
 
 
 async def test_router_that_is_not_open(store, caplog):
@@ -227,7 +227,7 @@ async def test_too_many_at_once(store, caplog):
         assert await deliver(router, "CODE-2") == 503
         assert said(caplog) == [f"event {event('CODE-2').id} came while 2 are under way"]
         go_on.set()
-        assert await asyncio.gather(*under_way) == [Outcome.HANDLED] * 2
+        assert await asyncio.gather(*under_way) == [EventOutcome.HANDLED] * 2
         assert await deliver(router, "CODE-2") == 200
     assert len(shop.got) == 3
 
@@ -253,7 +253,7 @@ async def test_cancelling_stops_no_handler(store, way):
     for _ in range(5):
         await asyncio.sleep(0)
     assert not closing.done()
-    assert await router.dispatch(event("OTHER")) is Outcome.UNAVAILABLE
+    assert await router.dispatch(event("OTHER")) is EventOutcome.UNAVAILABLE
     go_on.set()
     await closing
     assert await counts(store) == (1, 0, 0)
@@ -262,7 +262,7 @@ async def test_cancelling_stops_no_handler(store, way):
 
 async def test_closing_closes_the_store(tmp_path, time):
     """The router's store is open while the router is, and no longer."""
-    store = EventStore.open(f"sqlite:///{tmp_path / 'events.db'}", clock=time.clock)
+    store = open_event_store(f"sqlite:///{tmp_path / 'events.db'}", runtime=time.runtime)
     async with make_router(store) as router:
         assert await router.run_due() == 0
     with pytest.raises(EventStoreError):

@@ -20,12 +20,12 @@ from support.webhook_routers import (
 
 from rm_voucher import Response, RetryPolicy
 from rm_voucher.emulator import Emulator
-from rm_voucher.webhooks import EventStore, MemoryEventStore, Outcome
+from rm_voucher.webhooks import EventOutcome, MemoryEventStore, open_event_store
 
 
 @pytest.fixture
 def store(time):
-    return MemoryEventStore(clock=time.clock)
+    return MemoryEventStore(runtime=time.runtime)
 
 
 @pytest.fixture
@@ -59,19 +59,19 @@ async def test_confirmed(confirming):
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize("dispatch_older", [False, True])
-async def test_moved_on(confirming, store, dispatch_older):
-    """A voucher that has changed since makes its event an older one, with the voucher as told."""
+@pytest.mark.parametrize("dispatch_stale", [False, True])
+async def test_moved_on(confirming, store, dispatch_stale):
+    """A voucher that has changed since makes its event a stale one, with the voucher as told."""
     router, shop, _ = confirming(
         shows(status="REDEEMED", updatedAt=item(after_s=5)["updatedAt"]),
-        dispatch_older=dispatch_older,
+        dispatch_stale=dispatch_stale,
     )
     async with router:
         outcome = await router.dispatch(event())
-        assert await router.dispatch(event()) is Outcome.REPEAT
-        assert await counts(store) == ((1, 0, 0) if dispatch_older else (0, 0, 1))
-    assert outcome is (Outcome.HANDLED if dispatch_older else Outcome.OLDER)
-    assert [got.voucher for got in shop.got] == [event().voucher] * dispatch_older
+        assert await router.dispatch(event()) is EventOutcome.REPEAT
+        assert await counts(store) == ((1, 0, 0) if dispatch_stale else (0, 0, 1))
+    assert outcome is (EventOutcome.HANDLED if dispatch_stale else EventOutcome.STALE)
+    assert [got.voucher for got in shop.got] == [event().voucher] * dispatch_stale
 
 
 UNDATED = "0001-01-01T00:00:00Z"
@@ -93,10 +93,10 @@ UNDATED = "0001-01-01T00:00:00Z"
         (Response(status=502, body=b"<html>"), "502"),
     ],
 )
-@pytest.mark.parametrize("dispatch_older", [False, True])
-async def test_unconfirmed(confirming, store, caplog, answer, reason, dispatch_older):
+@pytest.mark.parametrize("dispatch_stale", [False, True])
+async def test_unconfirmed(confirming, store, caplog, answer, reason, dispatch_stale):
     """What RM does not show, or can't be asked for, is a 503 and not handled; later it may be."""
-    router, shop, _ = confirming(answer, shows(), dispatch_older=dispatch_older)
+    router, shop, _ = confirming(answer, shows(), dispatch_stale=dispatch_stale)
     async with router:
         assert await deliver(router) == 503
         assert (shop.got, await counts(store)) == ([], (0, 1, 0))
@@ -110,19 +110,19 @@ async def test_confirmed_with_fewer_digits(confirming):
     """How many digits of a second a look-up shows is not documented: whole seconds confirm."""
     router, shop, _ = confirming(shows())
     async with router:
-        assert await router.dispatch(event(after_s=0.9)) is Outcome.HANDLED
+        assert await router.dispatch(event(after_s=0.9)) is EventOutcome.HANDLED
     assert len(shop.got) == 1
 
 
-async def test_fewer_digits_make_no_event_older(database, time, make_client):
-    """Callbacks tell what is older: two of one second are in the order of their digits."""
-    store, shop = EventStore.open(database, clock=time.clock), Shop()
+async def test_fewer_digits_make_no_event_stale(database, time, make_client):
+    """Callbacks tell which event is stale: two of one second are in the order of their digits."""
+    store, shop = open_event_store(database, runtime=time.runtime), Shop()
     router = make_router(store, confirm=make_client(ScriptedServer([shows()])))
     router.on("VOID")(shop.act)
     async with router:
-        assert await router.dispatch(event(status="REDEEMED", after_s=0.1)) is Outcome.IGNORED
-        assert await router.dispatch(event(after_s=0.3)) is Outcome.HANDLED
-        assert await router.dispatch(event(status="ISSUED", after_s=0.2)) is Outcome.OLDER
+        assert await router.dispatch(event(status="REDEEMED", after_s=0.1)) is EventOutcome.IGNORED
+        assert await router.dispatch(event(after_s=0.3)) is EventOutcome.HANDLED
+        assert await router.dispatch(event(status="ISSUED", after_s=0.2)) is EventOutcome.STALE
     assert acted(database) == [event(after_s=0.3).id]
 
 
@@ -156,7 +156,7 @@ async def test_time_to_confirm_is_the_handlers(store, make_client, caplog):
     router, shop = make_router(store, confirm=make_client(hang)), Shop()
     router.on()(shop.handle)
     async with router:
-        assert await router.dispatch(event()) is Outcome.FAILED
+        assert await router.dispatch(event()) is EventOutcome.FAILED
     assert shop.got == []
     assert said(caplog)[-1] == f"event {event().id}: its handler failed (TimeoutError)"
 
@@ -165,7 +165,7 @@ async def test_with_the_transaction(database, time, make_client):
     """A handler with the transaction gets the confirmed event, too; one that moved on acts not."""
     moved_on = item(after_s=5)["updatedAt"]
     server = ScriptedServer([shows(status="ISSUED"), shows(), shows(updatedAt=moved_on)])
-    store, shop = EventStore.open(database, clock=time.clock), Shop()
+    store, shop = open_event_store(database, runtime=time.runtime), Shop()
     router = make_router(store, confirm=make_client(server))
     router.on()(shop.act)
     async with router:
@@ -178,16 +178,18 @@ async def test_with_the_transaction(database, time, make_client):
 async def test_with_the_emulator(store, time):
     """A delivery of an emulator's is confirmed by the same emulator."""
     emulator = Emulator(seed=1, batches={"K": 1}, clock=time.clock)
-    async with emulator.client(sleep=time.sleep, monotonic=time.clock) as client:
+    async with emulator.client(runtime=time.runtime) as client:
         router, shop = make_router(store, confirm=client), Shop()
         router.on()(shop.handle)
         issued = await client.issue("K")
         await client.redeem([issued.code])
         async with router:
             found = emulator.voucher(issued.code)
-            told = event(
-                issued.code, "REDEEMED", (found.updated_at - event().updated_at).total_seconds()
-            )
-            assert await router.dispatch(told) is Outcome.HANDLED
-            assert await router.dispatch(event(issued.code, "VOID")) is Outcome.OLDER
+            first_at = event().updated_at
+            assert found.updated_at is not None
+            assert first_at is not None
+            after_s = (found.updated_at - first_at).total_seconds()
+            told = event(issued.code, "REDEEMED", after_s)
+            assert await router.dispatch(told) is EventOutcome.HANDLED
+            assert await router.dispatch(event(issued.code, "VOID")) is EventOutcome.STALE
     assert shop.got[0].voucher == found

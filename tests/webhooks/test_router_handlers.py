@@ -1,6 +1,7 @@
 """Making a router: its settings, and what may be registered as a handler."""
 
 import functools
+from collections.abc import Awaitable, Callable
 from unittest.mock import AsyncMock
 
 import pytest
@@ -12,12 +13,17 @@ from support.webhook_routers import (
 )
 
 from rm_voucher import ConfigurationError, VoucherStatus
-from rm_voucher.webhooks import EventStore, MemoryEventStore, Outcome, WebhookRouter
+from rm_voucher.webhooks import (
+    EventOutcome,
+    MemoryEventStore,
+    WebhookRouter,
+    open_event_store,
+)
 
 
 @pytest.fixture
 def store(time):
-    return MemoryEventStore(clock=time.clock)
+    return MemoryEventStore(runtime=time.runtime)
 
 
 async def no_event() -> None: ...
@@ -40,10 +46,10 @@ def test_setting_that_is_none(store, setting, value):
 @pytest.mark.parametrize("arguments", [(None,), ("pem",)], ids=["none", "text"])
 def test_router_of_something_else(store, arguments):
     """A URL in place of a store, or a key in place of a verifier, is a mistake with a sentence."""
-    with pytest.raises(ConfigurationError, match=r"EventStore\.open\(url\)"):
+    with pytest.raises(ConfigurationError, match=r"open_event_store\(url\)"):
         WebhookRouter(*arguments, store=store)
-    with pytest.raises(ConfigurationError, match=r"EventStore\.open\(url\)"):
-        WebhookRouter(make_router(store).verifier, store="sqlite:///x.db")
+    with pytest.raises(ConfigurationError, match=r"open_event_store\(url\)"):
+        WebhookRouter(make_router(store).verifier, store="sqlite:///x.db")  # type: ignore[arg-type]
 
 
 def test_status_in_small_letters(store):
@@ -73,7 +79,7 @@ def test_what_is_no_handler(store, function):
 def test_transaction_without_database(store):
     """A handler that takes the transaction is refused where there is none; a partial is, too."""
     for function in (Shop().act, functools.partial(Shop.act, Shop())):
-        with pytest.raises(ConfigurationError, match=r"EventStore\.open\(url\)"):
+        with pytest.raises(ConfigurationError, match=r"open_event_store\(url\)"):
             make_router(store).on()(function)
 
 
@@ -86,7 +92,7 @@ def test_decorator_without_parentheses(store, given):
 
 async def test_kinds_of_handlers(tmp_path, time):
     """Methods and partials are handlers; only a second argument without default is given ``tx``."""
-    got = []
+    got: list[tuple[object, ...]] = []
 
     async def with_default(event, session="mine"):
         got.append(("default", session))
@@ -98,8 +104,10 @@ async def test_kinds_of_handlers(tmp_path, time):
         got.append((first, type(tx).__name__))
 
     shop, mock = Shop(), AsyncMock(return_value=None)
-    router = make_router(EventStore.open(f"sqlite:///{tmp_path / 'events.db'}", clock=time.clock))
-    handlers = {
+    router = make_router(
+        open_event_store(f"sqlite:///{tmp_path / 'events.db'}", runtime=time.runtime)
+    )
+    handlers: dict[str, Callable[..., Awaitable[object]]] = {
         "A": shop.handle,
         "B": with_default,
         "C": all_there_is,
@@ -110,7 +118,7 @@ async def test_kinds_of_handlers(tmp_path, time):
         assert router.on(status)(handler) is handler
     async with router:
         for status in handlers:
-            assert await router.dispatch(event(f"CODE-{status}", status)) is Outcome.HANDLED
+            assert await router.dispatch(event(f"CODE-{status}", status)) is EventOutcome.HANDLED
     assert shop.statuses == ["A"]
     assert got == [("default", "mine"), ("all", 1, {}), ("partial", "Transaction")]
     mock.assert_awaited_once()

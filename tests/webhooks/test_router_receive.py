@@ -2,7 +2,10 @@
 
 import asyncio
 import base64
+import functools
 import logging
+from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -29,7 +32,7 @@ BODY = body()
 
 @pytest.fixture
 def store(time):
-    return MemoryEventStore(clock=time.clock)
+    return MemoryEventStore(runtime=time.runtime)
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ NOT_VOUCHERS = [
     {"item": {**item(), "updatedAt": CODE}, "code": "SUCCESS"},
     {"item": item(), "code": CODE},
 ]
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], Any], bytes, str, str]] = {
     "no header": (dict, BODY, "headers", "X-Signature is missing"),
     "no signature": (lambda: without("X-Signature"), BODY, "headers", "X-Signature is missing"),
     "no nonce": (lambda: without("X-Nonce-Str"), BODY, "headers", "X-Nonce-Str is missing"),
@@ -130,7 +133,7 @@ REFUSED = {
     "empty": (lambda: sign(BODY), b"", "body", "not JSON"),
     **{
         f"no voucher {number}": (
-            lambda content=content: sign(orjson.dumps(content)),
+            functools.partial(sign, orjson.dumps(content)),
             orjson.dumps(content),
             "event",
             "the body",

@@ -10,10 +10,10 @@ from support.event_stores import REDEEMED, VOID, do, event, store_maker, tally
 
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.webhooks import EventState, EventStore, MemoryEventStore
-from rm_voucher.webhooks.store import DELIVERY_S, Standing
+from rm_voucher.webhooks.records import DELIVERY_S, Disposition
 
 DONE, RECORDED = EventState.DONE, EventState.RECORDED
-READY, BUSY = Standing.READY, Standing.BUSY
+READY, BUSY = Disposition.READY, Disposition.BUSY
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
@@ -43,8 +43,8 @@ async def test_record_new_event(store: EventStore) -> None:
 async def test_record_done_event(store: EventStore) -> None:
     """A repeat of one that is done is never handled again, also in a newer delivery of it."""
     await do(store, event())
-    for takes_older in (False, True):
-        assert await store.record(event(), lease_s=9, takes_older=takes_older) is Standing.DONE
+    for takes_stale in (False, True):
+        assert await store.record(event(), lease_s=9, takes_stale=takes_stale) is Disposition.DONE
     assert await store.counts() == tally(done=1)
 
 
@@ -62,18 +62,18 @@ async def test_record_unfinished_event(store: EventStore) -> None:
     assert await store.counts() == tally(waiting=1)
 
 
-async def test_record_older_event(store: EventStore) -> None:
+async def test_record_stale_event(store: EventStore) -> None:
     """One that changed before the newest done one is not handled; from then on it is done."""
     await do(store, event(at=0.000002, status=VOID))
-    older = event(at=0.000001)
-    assert await store.record(older, lease_s=9) is Standing.OLDER
-    assert await store.counts() == tally(done=1, older=1)
-    for takes_older in (False, True):
-        assert await store.record(older, takes_older=takes_older) is Standing.DONE
+    stale = event(at=0.000001)
+    assert await store.record(stale, lease_s=9) is Disposition.STALE
+    assert await store.counts() == tally(done=1, stale=1)
+    for takes_stale in (False, True):
+        assert await store.record(stale, takes_stale=takes_stale) is Disposition.DONE
     assert await store.due(9) == []
 
 
-async def test_record_older_event_claims_nothing(store: EventStore, become) -> None:
+async def test_record_stale_event_leases_nothing(store: EventStore, become) -> None:
     """What is not handled keeps nobody away from its voucher."""
     await do(store, event(at=1, status=VOID))
     await store.record(event(), lease_s=9)
@@ -82,31 +82,31 @@ async def test_record_older_event_claims_nothing(store: EventStore, become) -> N
 
 
 @pytest.mark.parametrize("at", [5, 6, None])
-async def test_record_event_that_is_not_older(store: EventStore, at: float | None) -> None:
-    """One of the same moment is not older, and neither is one that does not say when."""
+async def test_record_event_that_is_not_stale(store: EventStore, at: float | None) -> None:
+    """One of the same moment is not stale, and neither is one that does not say when."""
     await do(store, event(at=5, status=VOID))
     assert await store.record(event(at=at)) is READY
 
 
-async def test_record_event_taken_though_older(store: EventStore) -> None:
-    """Who takes older ones gets them; the newest done one stays the newest."""
+async def test_record_event_taken_though_stale(store: EventStore) -> None:
+    """Who takes stale ones gets them; the newest done one stays the newest."""
     await do(store, event(at=5, status=VOID))
     taken = event(at=3, status=REDEEMED)
-    assert await store.record(taken, takes_older=True) is READY
+    assert await store.record(taken, takes_stale=True) is READY
     await store.finish(taken, DONE)
-    assert await store.record(event(at=4)) is Standing.OLDER
+    assert await store.record(event(at=4)) is Disposition.STALE
 
 
-async def test_older_counts_against_done_ones_only(store: EventStore) -> None:
-    """A newer event that failed, is handled, or was found older itself, makes none older."""
+async def test_stale_counts_against_done_ones_only(store: EventStore) -> None:
+    """A newer event that failed, is handled, or was found stale itself, makes none stale."""
     newer = event(at=9, status=VOID)
     await store.record(newer)
     assert await store.record(event(at=1)) is READY
     await store.finish(newer, RECORDED)
     assert await store.record(event(at=1)) is READY
-    await store.finish(newer, EventState.OLDER)
+    await store.finish(newer, EventState.STALE)
     assert await store.record(event(at=1)) is READY
-    assert await store.counts() == tally(waiting=1, older=1)
+    assert await store.counts() == tally(waiting=1, stale=1)
 
 
 async def test_newest_survives_an_event_without_a_time(store: EventStore) -> None:
@@ -114,11 +114,11 @@ async def test_newest_survives_an_event_without_a_time(store: EventStore) -> Non
     await do(store, event(at=None))
     assert await store.record(event(at=-9, status=REDEEMED)) is READY
     await do(store, event(at=5), event(at=None, status=VOID))
-    assert await store.record(event(at=4)) is Standing.OLDER
+    assert await store.record(event(at=4)) is Disposition.STALE
 
 
-async def test_older_is_each_vouchers_own(store: EventStore) -> None:
-    """What is done for one voucher makes no other's older."""
+async def test_stale_is_each_vouchers_own(store: EventStore) -> None:
+    """What is done for one voucher makes no other's stale."""
     await do(store, event("A", at=9))
     assert await store.record(event("B", at=1)) is READY
 
@@ -201,7 +201,7 @@ async def test_failure_after_done_changes_nothing(store: EventStore) -> None:
     """A process that took too long does not undo what another has done meanwhile."""
     await do(store, event())
     await store.finish(event(), RECORDED)
-    assert await store.record(event()) is Standing.DONE
+    assert await store.record(event()) is Disposition.DONE
     assert await store.counts() == tally(done=1)
 
 
@@ -210,12 +210,12 @@ async def test_finish_of_what_was_never_recorded(store: EventStore) -> None:
     for state in EventState:
         await store.finish(event(at=5), state)
     assert await store.counts() == tally()
-    assert await store.record(event(at=4)) is Standing.OLDER
+    assert await store.record(event(at=4)) is Disposition.STALE
 
 
 async def test_store_opens_where_its_handlers_can(time: FakeTime) -> None:
     """One in memory has no transactions, and says which has."""
-    async with MemoryEventStore(clock=time.clock) as store:
+    async with MemoryEventStore(runtime=time.runtime) as store:
         assert not store.has_transactions
-        with pytest.raises(EventStoreError, match=r"EventStore\.open\(url\) gives one"):
+        with pytest.raises(EventStoreError, match=r"open_event_store\(url\) gives one"):
             store.transaction(event())

@@ -9,10 +9,10 @@ from support.doubles import FakeTime
 from support.event_stores import REDEEMED, VOID, do, event, store_maker, tally
 
 from rm_voucher.webhooks import EventState, EventStore
-from rm_voucher.webhooks.store import DELIVERY_S, Standing
+from rm_voucher.webhooks.records import DELIVERY_S, Disposition
 
 DONE, RECORDED = EventState.DONE, EventState.RECORDED
-READY, BUSY = Standing.READY, Standing.BUSY
+READY, BUSY = Disposition.READY, Disposition.BUSY
 DAY_S = 86_400.0
 
 
@@ -60,7 +60,7 @@ async def test_due_is_later_after_each_failure(store: EventStore, time: FakeTime
     time.now += 359.75
     assert await store.due(9) == []
     time.now += 0.25
-    waits = []
+    waits: list[float] = []
     for _ in range(14):
         assert await store.due(9) == [event()]
         await store.finish(event(), RECORDED)
@@ -73,7 +73,7 @@ async def test_due_is_later_after_each_failure(store: EventStore, time: FakeTime
 
 
 async def test_due_is_nothing_that_ended(store: EventStore, time: FakeTime) -> None:
-    """Neither what is done nor what was older."""
+    """Neither what is done nor what was stale."""
     await do(store, event(at=1))
     await store.record(event(at=0))
     time.now += 2 * DAY_S
@@ -105,7 +105,7 @@ async def test_expected_voucher_is_missed(store: EventStore, time: FakeTime) -> 
     """It is told once RM has given up, and again after waits that double up to a day."""
     await store.expect(["A"])
     assert await store.counts() == tally(expected=1)
-    waits = []
+    waits: list[float] = []
     wait_s = DELIVERY_S
     for _ in range(12):
         time.now += wait_s - 0.25
@@ -206,7 +206,7 @@ async def test_missed_vouchers_are_limited(store: EventStore, time: FakeTime) ->
 
 
 async def test_prune_forgets_what_ended(store: EventStore, time: FakeTime) -> None:
-    """Ended events, done and older, after the time; a delivery of one would be new again."""
+    """Ended events, done and stale, after the time; a delivery of one would be new again."""
     await do(store, event("A", at=1), event("B"))
     await store.record(event("A", at=0))
     time.now += 100
@@ -216,7 +216,7 @@ async def test_prune_forgets_what_ended(store: EventStore, time: FakeTime) -> No
     assert await store.prune(keep_s=100) == 3
     assert await store.counts() == tally(done=1)
     assert await store.record(event("A", at=0)) is READY
-    assert await store.record(event("C")) is Standing.DONE
+    assert await store.record(event("C")) is Disposition.DONE
 
 
 async def test_prune_keeps_what_waits(store: EventStore, time: FakeTime) -> None:
@@ -227,10 +227,10 @@ async def test_prune_keeps_what_waits(store: EventStore, time: FakeTime) -> None
     time.now += 9 * DAY_S
     assert await store.prune(keep_s=0) == 1
     assert await store.due(9) == [waiting]
-    assert await store.record(event(at=4)) is Standing.OLDER
+    assert await store.record(event(at=4)) is Disposition.STALE
 
 
-async def test_prune_keeps_claims_in_use(store: EventStore, time: FakeTime) -> None:
+async def test_prune_keeps_leases_in_use(store: EventStore, time: FakeTime) -> None:
     """A lease is not given up because another process has done all there was."""
     mine = store.owner
     await store.record(event(), lease_s=30)
@@ -257,6 +257,6 @@ async def test_prune_keeps_what_a_look_up_may_show(store: EventStore, time: Fake
     await store.expect(["A"])
     time.now += 1
     assert await store.prune(keep_s=0) == 1
-    assert await store.record(event("A")) is Standing.DONE
+    assert await store.record(event("A")) is Disposition.DONE
     await store.forget(["A"])
     assert await store.prune(keep_s=0) == 1

@@ -16,9 +16,9 @@ from support.postgres import run_sql
 
 from rm_voucher.models import VoucherStatus
 from rm_voucher.webhooks import EventState, VoucherEvent
+from rm_voucher.webhooks.records import Disposition, microseconds
 from rm_voucher.webhooks.sql.schema import vouchers
 from rm_voucher.webhooks.sql.store import SqlEventStore
-from rm_voucher.webhooks.store import Standing, microseconds
 
 STATUSES = list(VoucherStatus)
 WAITING = (
@@ -34,7 +34,7 @@ class Referee:
         self.holders: dict[str, str] = {}
         self.newest: dict[str, int] = defaultdict(int)
         self.done: list[str] = []
-        self.answers: set[Standing] = set()
+        self.answers: set[Disposition] = set()
 
     def begin(self, one: VoucherEvent, owner: str) -> None:
         assert one.code not in self.holders, "two hold one voucher"
@@ -65,8 +65,8 @@ class Process:
             found = await self.store.record(one, lease_s=None if in_transaction else 30)
             self.referee.answers.add(found)
             at = microseconds(one.updated_at) or 0
-            assert (found, at >= newest) != (Standing.READY, False), "the newest was lost"
-            if found is not Standing.READY:
+            assert (found, at >= newest) != (Disposition.READY, False), "the newest was lost"
+            if found is not Disposition.READY:
                 return
             await (self.transact(one) if in_transaction else self.handle(one))
 
@@ -85,7 +85,7 @@ class Process:
         try:
             async with self.store.transaction(one) as (found, transaction):
                 self.referee.answers.add(found)
-                if found is not Standing.READY:
+                if found is not Disposition.READY:
                     return
                 self.referee.begin(one, self.store.owner)
                 try:
@@ -117,8 +117,8 @@ async def test_two_processes_at_once(
         for code in random.choices("ABCDEFGH", k=events)
     ]
     async with (
-        SqlEventStore(url, clock=time.clock) as one,
-        SqlEventStore(url, clock=time.clock) as two,
+        SqlEventStore(url, runtime=time.runtime) as one,
+        SqlEventStore(url, runtime=time.runtime) as two,
     ):
         await make_orders(one)
         processes = [Process(store, referee, random) for store in (one, two)]
@@ -138,7 +138,7 @@ async def test_two_processes_at_once(
         assert len(referee.done) == len(set(referee.done))
         assert set(await ordered(one)) <= set(referee.done)
         assert (await one.counts()).done == len(referee.done)
-    assert set(Standing) - referee.answers <= {Standing.BUSY}  # which chance may avoid
+    assert set(Disposition) - referee.answers <= {Disposition.BUSY}  # which chance may avoid
     if kind == "postgresql":  # in SQLite who waits may be told to try again
         assert [record.getMessage() for record in caplog.records] == []
 
@@ -151,12 +151,12 @@ async def test_new_vouchers_in_opposite_orders(
     url = database_url("postgresql", request)
     new = [event(f"{number}") for number in range(9)]
     async with (
-        SqlEventStore(url, clock=time.clock) as one,
-        SqlEventStore(url, clock=time.clock) as two,
+        SqlEventStore(url, runtime=time.runtime) as one,
+        SqlEventStore(url, runtime=time.runtime) as two,
     ):
         adds = insert(vouchers).values(code="4")
         with pytest.raises(LookupError):
-            async with one._database.transaction(lambda c: c.execute(adds) and None):
+            async with one.database.transaction(lambda c: c.execute(adds) and None):
                 recording = asyncio.gather(
                     *(one.record(each, lease_s=9) for each in new),
                     *(two.record(each, lease_s=9) for each in reversed(new)),
@@ -166,5 +166,5 @@ async def test_new_vouchers_in_opposite_orders(
                     await asyncio.sleep(0)
                 raise LookupError
         answers = await recording
-        assert answers.count(Standing.READY) == answers.count(Standing.BUSY) == 9
+        assert answers.count(Disposition.READY) == answers.count(Disposition.BUSY) == 9
     assert [record.getMessage() for record in caplog.records] == []

@@ -15,23 +15,23 @@ import pytest
 from sqlalchemy import Connection, select
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
-from support.event_stores import VOID, do, event, make_orders, store_maker, tally
+from support.event_stores import VOID, do, event, make_orders, sql_store_maker, tally
 
 from rm_voucher.exceptions import ConfigurationError, EventStoreError
-from rm_voucher.webhooks import EventState, EventStore
+from rm_voucher.webhooks import EventState, open_event_store
+from rm_voucher.webhooks.records import DELIVERY_S, Disposition
 from rm_voucher.webhooks.sql.schema import events, vouchers
 from rm_voucher.webhooks.sql.store import SqlEventStore
-from rm_voucher.webhooks.store import DELIVERY_S, Standing
 
 CODE = "NAklEfbVdV"
 DONE, RECORDED = EventState.DONE, EventState.RECORDED
-READY, BUSY = Standing.READY, Standing.BUSY
+READY, BUSY = Disposition.READY, Disposition.BUSY
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def make(request: pytest.FixtureRequest, time: FakeTime) -> Callable[[], SqlEventStore]:
     """Make stores on one database; the test enters them."""
-    return store_maker(request.param, request, time)
+    return sql_store_maker(request.param, request, time)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ async def test_all_survives_closing(make, time: FakeTime) -> None:
     failed, newer, waiting = event("A"), event("B", VOID, at=5), event("C", amount_sen=5)
     async with make() as store:
         await do(store, newer)
-        assert await store.record(event("B", at=4)) is Standing.OLDER
+        assert await store.record(event("B", at=4)) is Disposition.STALE
         for _ in range(3):  # from then on it waits for eight minutes
             await store.record(failed)
             await store.finish(failed, RECORDED)
@@ -53,9 +53,9 @@ async def test_all_survives_closing(make, time: FakeTime) -> None:
         await store.expect(["A", "D"])
         before = await store.counts()
     async with make() as store:
-        assert await store.counts() == before == tally(done=1, waiting=2, older=1, expected=2)
-        assert await store.record(newer) is Standing.DONE
-        assert await store.record(event("B", at=3)) is Standing.OLDER
+        assert await store.counts() == before == tally(done=1, waiting=2, stale=1, expected=2)
+        assert await store.record(newer) is Disposition.DONE
+        assert await store.record(event("B", at=3)) is Disposition.STALE
         assert await store.record(waiting) is BUSY
         time.now += DELIVERY_S
         assert await store.due(9) == [waiting]
@@ -72,7 +72,7 @@ async def test_one_of_two_stores_is_ready(make, known: bool) -> None:
             code = "A" if known else f"A{number}"
             this = event(code, at=number)
 
-            async def record(store: SqlEventStore, this=this) -> tuple[str, Standing]:
+            async def record(store: SqlEventStore, this=this) -> tuple[str, Disposition]:
                 return store.owner, await store.record(this, lease_s=30)
 
             answers = await asyncio.gather(*(record(store) for store in [one, two] * 25))
@@ -81,20 +81,20 @@ async def test_one_of_two_stores_is_ready(make, known: bool) -> None:
                 assert answer is (READY if owner == ready else BUSY)
             await (one if one.owner == ready else two).finish(this, DONE)
             answers = await asyncio.gather(*(record(store) for store in [one, two] * 25))
-            assert {answer for _, answer in answers} == {Standing.DONE}
+            assert {answer for _, answer in answers} == {Disposition.DONE}
         assert await one.counts() == tally(done=5)
 
 
 async def test_records_come_in_groups(store: SqlEventStore, monkeypatch) -> None:
     """Many at once are few transactions, and each has its own answer."""
     writes: list[object] = []
-    real = store._database.write
+    real = store.database.write
 
     def write(work: Callable[[Connection], Any]) -> Any:
         writes.append(work)
         return real(work)
 
-    monkeypatch.setattr(store._database, "write", write)
+    monkeypatch.setattr(store.database, "write", write)
     await do(store, event("A", at=5))
     writes.clear()
     answers = await asyncio.gather(
@@ -104,21 +104,21 @@ async def test_records_come_in_groups(store: SqlEventStore, monkeypatch) -> None
         *(store.record(event(f"B{number}"), lease_s=9) for number in range(200)),
         store.finish(event("A", at=6), DONE),
     )
-    assert answers == [Standing.DONE, Standing.OLDER, Standing.DONE, *[READY] * 200, None]
+    assert answers == [Disposition.DONE, Disposition.STALE, Disposition.DONE, *[READY] * 200, None]
     assert len(writes) <= 2
-    assert await store.counts() == tally(done=1, older=1, waiting=200)
+    assert await store.counts() == tally(done=1, stale=1, waiting=200)
 
 
 async def test_lease_begins_when_it_is_recorded(make, time: FakeTime, monkeypatch) -> None:
     """A database that was waited for takes nothing from the time in which to handle."""
     async with make() as store, make() as other:
-        write = store._database.write
+        write = store.database.write
 
         async def write_late(work: Callable[[Connection], Any]) -> Any:
             time.now += 25
             return await write(work)
 
-        monkeypatch.setattr(store._database, "write", write_late)
+        monkeypatch.setattr(store.database, "write", write_late)
         assert await store.record(event(), lease_s=30) is READY
         time.now += 29.75
         assert await other.record(event()) is BUSY
@@ -128,21 +128,21 @@ async def test_lease_begins_when_it_is_recorded(make, time: FakeTime, monkeypatc
 
 async def test_prune_in_short_transactions(make, time: FakeTime, monkeypatch) -> None:
     """Deliveries come between the parts of what is pruned, however much it is."""
-    monkeypatch.setattr("rm_voucher.webhooks.sql.store._PART", 3)
+    monkeypatch.setattr("rm_voucher.webhooks.sql.store._PRUNED_AT_ONCE", 3)
     async with make() as store:
         await do(store, *(event(f"B{number}") for number in range(7)))
         time.now += 1
-        write, left = store._database.write, []
+        write, left = store.database.write, []
 
         async def watch(work: Callable[[Connection], Any]) -> Any:
             result = await write(work)
             left.append((await store.counts()).done)
             return result
 
-        monkeypatch.setattr(store._database, "write", watch)
+        monkeypatch.setattr(store.database, "write", watch)
         assert await store.prune(keep_s=0) == 7
         assert left == [4, 1, 0, 0, 0, 0]  # events, and then their vouchers
-        assert await store._database.read(lambda c: c.scalars(select(vouchers.c.code)).all()) == []
+        assert await store.database.read(lambda c: c.scalars(select(vouchers.c.code)).all()) == []
 
 
 async def test_bad_record_fails_alone(store: SqlEventStore) -> None:
@@ -184,13 +184,13 @@ async def test_body_is_forgotten(store: SqlEventStore, time: FakeTime) -> None:
     for one in (event("A", VOID, at=1), event("B"), event("C")):
         await store.record(one)
     await store.finish(event("A", VOID, at=1), DONE)
-    await store.finish(event("B"), EventState.OLDER)
-    assert await store.record(event("A", at=0)) is Standing.OLDER
+    await store.finish(event("B"), EventState.STALE)
+    assert await store.record(event("A", at=0)) is Disposition.STALE
     async with store.transaction(event("C")) as (found, _):
         assert found is READY
     await store.record(event("D"))
     kept = select(events.c.code).where(events.c.voucher.is_not(None))
-    assert await store._database.read(lambda c: c.scalars(kept).all()) == ["D"]
+    assert await store.database.read(lambda c: c.scalars(kept).all()) == ["D"]
 
 
 async def test_codes_are_in_no_log(make, time: FakeTime, caplog: pytest.LogCaptureFixture) -> None:
@@ -224,7 +224,7 @@ async def test_codes_are_in_no_error(store: SqlEventStore) -> None:
     def restore(connection: Connection) -> None:
         connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO rm_webhook_events")
 
-    await store._database.write(refuse)
+    await store.database.write(refuse)
     for work in (
         store.record(event(CODE)),
         store.finish(event(CODE), DONE),
@@ -238,7 +238,7 @@ async def test_codes_are_in_no_error(store: SqlEventStore) -> None:
         assert CODE not in str(raised.value)
         assert raised.value.__cause__ is None
         assert raised.value.__context__ is None
-    await store._database.write(restore)
+    await store.database.write(restore)
     assert await store.record(event(CODE)) is READY
 
 
@@ -269,7 +269,7 @@ async def test_store_that_is_not_open(make) -> None:
         for use in uses(store):
             with pytest.raises(EventStoreError, match=r"^The store of callbacks is not open\.$"):
                 await use
-        if not store._database._closing:
+        if not store.database._closing:
             await enter(store)
     await store.aclose()
     with pytest.raises(EventStoreError, match=r"^The database is closed\.$"):
@@ -307,13 +307,13 @@ async def test_store_in_another_loop(store: SqlEventStore) -> None:
 async def test_newer_store_is_refused(tmp_path: Path) -> None:
     """One that a newer version has written is left as it is."""
     url = f"sqlite:///{tmp_path / 'events.db'}"
-    async with EventStore.open(url) as store:
+    async with open_event_store(url) as store:
         assert isinstance(store, SqlEventStore)
-        await store._database.write(
+        await store.database.write(
             lambda c: c.exec_driver_sql("UPDATE rm_schema_versions SET version = 2") and None
         )
     with pytest.raises(EventStoreError) as raised:
-        await enter(EventStore.open(url))
+        await enter(open_event_store(url))
     assert str(raised.value) == (
         "The store of callbacks was written by a newer version of rm_voucher "
         "(schema 2; this one knows 1): update rm_voucher."
@@ -325,21 +325,21 @@ async def test_store_that_can_not_be_opened(tmp_path: Path) -> None:
     file = tmp_path / "events.db"
     file.write_bytes(b"Dear all, the campaign begins on Monday.\n" * 100)
     with pytest.raises(EventStoreError, match="file is not a database"):
-        await enter(EventStore.open(f"sqlite:///{file}"))
+        await enter(open_event_store(f"sqlite:///{file}"))
     assert not [one for one in threading.enumerate() if one.name.startswith("rm-voucher")]
     with pytest.raises(ConfigurationError, match="The URL of a database is"):
-        EventStore.open("mysql://u@h/d")
+        open_event_store("mysql://u@h/d")
 
 
 async def test_lost_answer_to_a_record(store: SqlEventStore, monkeypatch) -> None:
     """A group that was committed, and is written again because nobody heard, changes nothing."""
-    real = store._database.write
+    real = store.database.write
 
     async def write(work: Callable[[Connection], Any]) -> Any:
         await real(work)
         return await real(work)
 
-    monkeypatch.setattr(store._database, "write", write)
+    monkeypatch.setattr(store.database, "write", write)
     assert await store.record(event(at=1), lease_s=30) is READY
     await store.finish(event(at=1), DONE)
     assert await store.record(event(VOID.value, at=9)) is READY
@@ -353,7 +353,7 @@ async def test_new_file_is_its_owners(tmp_path: Path) -> None:
         if mode is not None:
             file.touch(mode)
             file.chmod(mode)
-        async with EventStore.open(f"sqlite:///{file}"):
+        async with open_event_store(f"sqlite:///{file}"):
             assert file.stat().st_mode & 0o777 == expected
 
 
@@ -361,7 +361,7 @@ async def test_file_that_can_not_be_made(tmp_path: Path) -> None:
     """The sentence names the file and the reason."""
     file = tmp_path / "missing" / "events.db"
     with pytest.raises(EventStoreError) as caught:
-        async with EventStore.open(f"sqlite:///{file}"):
+        async with open_event_store(f"sqlite:///{file}"):
             pass
     assert str(caught.value) == f"{file} can't be used: No such file or directory."
 
@@ -379,8 +379,8 @@ def test_missing_extra(url: str, missing: str, extra: str) -> None:
     program = (
         "import sys\n"
         f"sys.modules[{missing!r}] = None\n"
-        "from rm_voucher.webhooks import EventStore\n"
-        f"EventStore.open({url!r})\n"
+        "from rm_voucher.webhooks import open_event_store\n"
+        f"open_event_store({url!r})\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False

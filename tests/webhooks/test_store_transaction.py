@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import Connection, insert
 from sqlalchemy.exc import IntegrityError
@@ -19,27 +20,27 @@ from support.event_stores import (
     make_orders,
     ordered,
     orders,
-    store_maker,
+    sql_store_maker,
     tally,
 )
 from support.postgres import end_connections, execute, run_sql
 
+from rm_voucher.database import Transaction
 from rm_voucher.database import engine as sql_engine
-from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.webhooks import EventState
-from rm_voucher.webhooks.sql import store as sql
+from rm_voucher.webhooks.records import Disposition
+from rm_voucher.webhooks.sql.statements import run_many
 from rm_voucher.webhooks.sql.store import SqlEventStore
-from rm_voucher.webhooks.store import Standing
 
 DONE, RECORDED = EventState.DONE, EventState.RECORDED
-READY, BUSY, OLDER = Standing.READY, Standing.BUSY, Standing.OLDER
+READY, BUSY, STALE = Disposition.READY, Disposition.BUSY, Disposition.STALE
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def make(request: pytest.FixtureRequest, time: FakeTime) -> Callable[[], SqlEventStore]:
     """Make stores on one database; the test enters them."""
-    return store_maker(request.param, request, time)
+    return sql_store_maker(request.param, request, time)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ async def store(make: Callable[[], SqlEventStore]) -> AsyncIterator[SqlEventStor
 
 @pytest.fixture
 def make_postgres(request: pytest.FixtureRequest, time: FakeTime) -> Callable[[], SqlEventStore]:
-    return store_maker("postgresql", request, time)
+    return sql_store_maker("postgresql", request, time)
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ async def on_postgres(
 
 @pytest.fixture
 async def on_sqlite(request: pytest.FixtureRequest, time: FakeTime) -> AsyncIterator[SqlEventStore]:
-    async with store_maker("sqlite", request, time)() as store:
+    async with sql_store_maker("sqlite", request, time)() as store:
         await make_orders(store)
         yield store
 
@@ -75,7 +76,7 @@ async def order(transaction: Transaction, code: str = "A") -> None:
     await transaction.execute(insert(orders), {"code": code})
 
 
-async def handle(store: SqlEventStore, one=None, code: str = "A") -> Standing:
+async def handle(store: SqlEventStore, one=None, code: str = "A") -> Disposition:
     """Handle an event in a transaction, as a router does."""
     async with store.transaction(one or event()) as (found, transaction):
         if found is READY:
@@ -89,7 +90,7 @@ async def assert_untouched(store: SqlEventStore) -> None:
     assert await store.counts() == tally(waiting=1)
     assert await store.record(event()) is READY
     assert await handle(store) is READY
-    assert await handle(store) is Standing.DONE
+    assert await handle(store) is Disposition.DONE
     assert await ordered(store) == ["A"]
     assert await store.counts() == tally(done=1)
 
@@ -105,28 +106,28 @@ async def test_transaction_and_done_together(store: SqlEventStore, make) -> None
             assert await looking.counts() == tally(waiting=1)
         assert await ordered(looking) == ["A"]
         assert await looking.counts() == tally(done=1)
-        assert await looking.record(event(at=5)) is Standing.DONE
-        assert await looking.record(event(at=4)) is OLDER
+        assert await looking.record(event(at=5)) is Disposition.DONE
+        assert await looking.record(event(at=4)) is STALE
 
 
 async def test_transaction_of_what_is_done(store: SqlEventStore) -> None:
     """A second for the same event is told so, and changes nothing."""
     await store.record(event())
-    assert [await handle(store) for _ in range(3)] == [READY, Standing.DONE, Standing.DONE]
+    assert [await handle(store) for _ in range(3)] == [READY, Disposition.DONE, Disposition.DONE]
     assert await ordered(store) == ["A"]
 
 
-async def test_transaction_of_what_became_older(store: SqlEventStore) -> None:
-    """A newer one may have been done since it was recorded; who takes older ones is READY."""
-    older = event(at=1)
-    await store.record(older)
+async def test_transaction_of_what_became_stale(store: SqlEventStore) -> None:
+    """A newer one may have been done since it was recorded; who takes stale ones is READY."""
+    stale = event(at=1)
+    await store.record(stale)
     await do(store, event(at=2, status=VOID))
-    assert await handle(store, older) is OLDER
+    assert await handle(store, stale) is STALE
     assert await store.counts() == tally(done=1, waiting=1)
-    async with store.transaction(older, takes_older=True) as (found, _):
+    async with store.transaction(stale, takes_stale=True) as (found, _):
         assert found is READY
     assert await store.counts() == tally(done=2)
-    assert await store.record(event(at=1.5)) is OLDER
+    assert await store.record(event(at=1.5)) is STALE
 
 
 async def test_transaction_of_what_another_holds(store: SqlEventStore, time: FakeTime) -> None:
@@ -186,7 +187,7 @@ async def test_block_that_is_cancelled(store: SqlEventStore, in_step: bool) -> N
     with pytest.raises(asyncio.CancelledError):
         await task
     held.go_on()
-    store._sleep = asyncio.sleep
+    store.runtime = attrs.evolve(store.runtime, sleep=asyncio.sleep)
     await store.finish(event(), RECORDED)  # waits for the step, if it must
     await assert_untouched(store)
 
@@ -216,7 +217,7 @@ async def test_block_that_ends_its_transaction(
 
 async def test_block_that_swallows_an_error(on_postgres: SqlEventStore) -> None:
     """PostgreSQL then undoes all, though a commit looks like one: it is an error, and not done."""
-    await on_postgres._database.write(lambda c: c.execute(insert(orders), {"code": "there"}))
+    await on_postgres.database.write(lambda c: c.execute(insert(orders), {"code": "there"}))
     await on_postgres.record(event())
     with pytest.raises(EventStoreError, match="current transaction is aborted"):
         async with on_postgres.transaction(event()) as (_, transaction):
@@ -231,7 +232,7 @@ async def test_block_that_swallows_an_error(on_postgres: SqlEventStore) -> None:
 async def test_done_that_is_refused(on_sqlite: SqlEventStore) -> None:
     """Then the handler's writes are taken back as well."""
     await on_sqlite.record(event())
-    await on_sqlite._database.write(
+    await on_sqlite.database.write(
         lambda c: (
             c.exec_driver_sql(
                 "CREATE TRIGGER refuse BEFORE UPDATE ON rm_webhook_events "
@@ -242,7 +243,7 @@ async def test_done_that_is_refused(on_sqlite: SqlEventStore) -> None:
     )
     with pytest.raises(EventStoreError, match=r"^The database can't be used: not now\.$"):
         await handle(on_sqlite)
-    await on_sqlite._database.write(lambda c: c.exec_driver_sql("DROP TRIGGER refuse") and None)
+    await on_sqlite.database.write(lambda c: c.exec_driver_sql("DROP TRIGGER refuse") and None)
     await assert_untouched(on_sqlite)
 
 
@@ -255,11 +256,11 @@ async def test_commit_that_is_refused(on_postgres: SqlEventStore) -> None:
         "FOR EACH ROW EXECUTE FUNCTION refuse_order()"
     )
     await on_postgres.record(event())
-    await on_postgres._database.write(lambda c: c.exec_driver_sql(check) and None)
+    await on_postgres.database.write(lambda c: c.exec_driver_sql(check) and None)
     with pytest.raises(EventStoreError, match=r"^The database can't be used: not now\.$"):
         await handle(on_postgres)
     undo = "DROP FUNCTION refuse_order CASCADE"
-    await on_postgres._database.write(lambda c: c.exec_driver_sql(undo) and None)
+    await on_postgres.database.write(lambda c: c.exec_driver_sql(undo) and None)
     await assert_untouched(on_postgres)
 
 
@@ -288,11 +289,11 @@ async def test_others_do_not_wait_in_postgresql(make_postgres, on_postgres: SqlE
                 answers = await asyncio.gather(
                     store.record(one, lease_s=30), store.record(newer), store.record(lone)
                 )
-                assert answers == [READY, BUSY, READY]
+                assert list(answers) == [READY, BUSY, READY]
                 await store.finish(one, DONE)
                 assert await handle(store, lone, lone.code) is READY
                 assert await store.prune(keep_s=0) == 0
-        assert await other.record(event()) is Standing.DONE
+        assert await other.record(event()) is Disposition.DONE
         assert await other.record(event(at=3, status=VOID)) is READY
 
 
@@ -311,7 +312,7 @@ async def test_another_process_waits_in_sqlite(
 ) -> None:
     """It tries again until the file is free."""
     monkeypatch.setattr(sql_engine, "_BUSY_S", 0)
-    async with store_maker("sqlite", request, time)() as other:
+    async with sql_store_maker("sqlite", request, time)() as other:
         await on_sqlite.record(event())
         tried = asyncio.Event()
 
@@ -320,12 +321,12 @@ async def test_another_process_waits_in_sqlite(
             await ended.wait()
 
         ended = asyncio.Event()
-        other._database._sleep = sleep
+        other.database.runtime = attrs.evolve(other.runtime, sleep=sleep)
         async with on_sqlite.transaction(event()):
             waiting = asyncio.create_task(other.record(event()))
             await tried.wait()
         ended.set()
-        assert await waiting is Standing.DONE
+        assert await waiting is Disposition.DONE
 
 
 async def test_finish_waits_for_the_transaction_of_another(
@@ -343,7 +344,7 @@ async def test_finish_waits_for_the_transaction_of_another(
             tried.set()
             await ended.wait()
 
-        on_postgres._sleep = sleep
+        on_postgres.runtime = attrs.evolve(on_postgres.runtime, sleep=sleep)
         async with other.transaction(newer) as (found, _):
             assert found is READY
             finishing = asyncio.create_task(on_postgres.finish(event(), DONE))
@@ -352,7 +353,7 @@ async def test_finish_waits_for_the_transaction_of_another(
         ended.set()
         await finishing
         assert await other.counts() == tally(done=2, waiting=1)
-        assert await other.record(event(at=2)) is OLDER
+        assert await other.record(event(at=2)) is STALE
 
 
 async def test_finish_does_not_wait_for_ever(
@@ -375,7 +376,7 @@ async def test_prune_leaves_a_voucher_that_is_locked(
     """An event of it may be about to be recorded: what its voucher remembers must stay."""
     await do(on_postgres, event(at=5))
     time.now += 1
-    async with on_postgres._database.transaction(
+    async with on_postgres.database.transaction(
         lambda c: c.exec_driver_sql("SELECT FROM rm_webhook_vouchers FOR UPDATE") and None
     ):
         assert await on_postgres.prune(keep_s=0) == 1
@@ -391,7 +392,7 @@ async def test_prune_looks_again_once_it_has_the_lock(
     """An event that came since keeps its voucher, and with it what is newest."""
     await do(on_postgres, event(at=5))
     time.now += 1
-    real = sql.run_many
+    real = run_many
 
     def many(connection: Connection, statement: Any, rows: list[dict[str, Any]]) -> None:
         execute(
@@ -402,6 +403,6 @@ async def test_prune_looks_again_once_it_has_the_lock(
         real(connection, statement, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr(sql, "run_many", many)
+        patched.setattr("rm_voucher.webhooks.sql.store.run_many", many)
         assert await on_postgres.prune(keep_s=0) == 1
-    assert await on_postgres.record(event(at=4)) is OLDER
+    assert await on_postgres.record(event(at=4)) is STALE

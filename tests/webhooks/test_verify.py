@@ -4,6 +4,8 @@ import email.message
 import json
 import subprocess
 import traceback
+from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 import pytest
@@ -16,6 +18,7 @@ from rm_voucher import CallbackError, ConfigurationError, VoucherStatus
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.runtime import Runtime
 from rm_voucher.signing import RsaSigner, RsaVerifier
 from rm_voucher.testing import CallbackReceiver
 from rm_voucher.webhooks import CallbackVerifier
@@ -34,7 +37,7 @@ def test_both_forms_are_accepted(url):
     event = verifier().verify(*deliver(url=url))
     assert (event.code, event.status) == ("NAklEfbVdV", VoucherStatus.VOID)
     assert event.updated_at == parse_time("2018-09-28T17:19:44.686549Z")
-    assert event.sent_at.timestamp() == NOW
+    assert event.sent_at == datetime.fromtimestamp(NOW, UTC)
 
 
 def test_example_is_accepted_as_it_stands():
@@ -124,7 +127,8 @@ def test_keys_in_every_form(keys):
 )
 def test_timestamp_in_seconds_fractions_and_milliseconds(timestamp, sent_at):
     """X-Timestamp is read as RM's page and its SDKs write it."""
-    assert verifier().verify(*deliver(timestamp=timestamp)).sent_at.timestamp() == sent_at
+    event = verifier().verify(*deliver(timestamp=timestamp))
+    assert event.sent_at == datetime.fromtimestamp(sent_at, UTC)
 
 
 def message_of(headers):
@@ -158,7 +162,12 @@ def test_headers_of_every_kind_in_any_case(kind, case):
 def test_other_headers_may_come_twice_and_be_anything():
     """Only the three headers that are signed with have to be there once, and be text."""
     delivery = deliver()
-    others = [("Accept", "a"), ("accept", "b"), ("Content-Length", 5), ("X-Signature-Old", "x")]
+    others: list[tuple[str, Any]] = [
+        ("Accept", "a"),
+        ("accept", "b"),
+        ("Content-Length", 5),
+        ("X-Signature-Old", "x"),
+    ]
     assert verifier().authenticate([*others, *delivery.headers.items()], delivery.body) == told()
 
 
@@ -224,7 +233,7 @@ async def test_delivery_of_the_emulator(signs_url, signs_again):
         emulator.callbacks.public_key_pem,
         url=emulator.callbacks.url,
         requires_url=signs_url,
-        clock=emulator.timeline.now,
+        runtime=Runtime(clock=emulator.virtual_clock.now),
     )
     events = {checker.verify(one.headers, one.body) for one in shop.requests}
     (event,) = events
@@ -265,7 +274,7 @@ def test_clock_that_is_far_off(late_s, words):
 @pytest.mark.parametrize("late_s", [-10, 0, 13])
 def test_clock_tolerance_of_ones_own(late_s):
     """tolerance_s goes both ways and delivery_s into the past only, each exactly."""
-    options = {"tolerance_s": 10, "delivery_s": 3}
+    options: dict[str, Any] = {"tolerance_s": 10, "delivery_s": 3}
     assert verifier(now=NOW + late_s, **options).authenticate(*deliver()) == told()
     outside = NOW + late_s + (0.5 if late_s > 0 else -10.5)
     with pytest.raises(CallbackError, match="clock"):
@@ -376,7 +385,7 @@ def test_unusable_setting_gets_a_sentence(options, sentence):
 
 def test_zero_tolerance_is_a_setting():
     """No tolerance at all is unwise, but can be wanted in a test."""
-    exact = {"tolerance_s": 0, "delivery_s": 0}
+    exact: dict[str, Any] = {"tolerance_s": 0, "delivery_s": 0}
     assert verifier(**exact).authenticate(*deliver()) == told()
     with pytest.raises(CallbackError, match="1 s behind"):
         verifier(now=NOW + 1, **exact).authenticate(*deliver())

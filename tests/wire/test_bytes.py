@@ -15,6 +15,7 @@ from yarl import URL
 
 from rm_voucher import Credentials, Environment, Request, StaticToken, VoucherClient
 from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.signing import canonical_json
 
 CASES = 300
@@ -98,7 +99,7 @@ async def send_body(client, target, value):
         request,
         signer=client.caller.signer,
         token="t",
-        nonce=client.caller.make_nonce(),
+        nonce=client.caller.runtime.make_nonce(),
         timestamp=1,
     )
     await client.caller.transport.send(signed)
@@ -140,7 +141,7 @@ async def test_wire_legitimate_codes_arrive_as_themselves(code):
     emulator = Emulator(credentials=Credentials("id", "hush", KEY_FILE.read_bytes()))
     emulator.add_batch("label", quantity=1, key=code)
     async with (
-        emulator.serve() as server,
+        serve(emulator) as server,
         VoucherClient(emulator.credentials, environment=server.environment) as client,
     ):
         issued = await client.issue(code)

@@ -44,8 +44,7 @@ class SqlLedgerStore(LedgerStore):
             error=LedgerError,
             on_connect=self._hold_owner,
             on_close=self._release_guard,
-            sleep=runtime.sleep,
-            monotonic=runtime.monotonic,
+            runtime=runtime,
         )
         self._guard = FileGuard(self._file) if self._database.is_sqlite else None
         self._commits = 0

@@ -1,4 +1,4 @@
-"""The tables of the store of events, the same in SQLite and PostgreSQL."""
+"""The tables of the event store, the same in SQLite and PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sqlalchemy import (
 )
 
 from rm_voucher.database.database import Schema
-from rm_voucher.webhooks.store import EventState
+from rm_voucher.webhooks.records import EventState
 
 _tables = MetaData()
 

@@ -1,121 +1,92 @@
 """A store in a database: an SQLite file or PostgreSQL, for one process or several.
 
-What many deliveries record is committed together. A voucher's row is locked while one of its events
-is decided; with PostgreSQL nobody waits for it: a row that is locked is one that is busy.
+Many deliveries are recorded in one commit. A voucher's row is locked while one of its events is
+decided. In PostgreSQL nobody waits for the lock: a voucher whose row is locked is busy.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import math
-import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import (
-    Connection,
-    Select,
-    bindparam,
-    delete,
-    exists,
-    func,
-    select,
-)
+from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from rm_voucher.database.database import Database
-from rm_voucher.database.engine import create_file, database_file, parse_url
+from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import GroupCommit
 from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks.events import VoucherEvent
+from rm_voucher.webhooks.records import (
+    DELIVERY_S,
+    Disposition,
+    EventCounts,
+    EventState,
+    Expectation,
+    Finish,
+    Lease,
+    Record,
+    decide,
+    microseconds,
+    review,
+)
 from rm_voucher.webhooks.sql.schema import SCHEMA, events, expected, vouchers
 from rm_voucher.webhooks.sql.statements import (
-    CLAIM_IT,
-    END,
-    FORGET,
-    FREE,
-    GO_ON,
+    END_EVENT,
+    END_LEASE,
+    END_WAITING,
     IS_WAITING,
+    TAKE_LEASE,
+    WAIT_ON,
     lock_vouchers,
     postpone,
     row_of,
     run_many,
     states_of,
 )
-from rm_voucher.webhooks.store import (
-    DELIVERY_S,
-    Claim,
-    EventCounts,
-    EventState,
-    EventStore,
-    Expectation,
-    Finish,
-    Record,
-    Standing,
-    microseconds,
-    review,
-    standing,
-)
+from rm_voucher.webhooks.store import EventStore
 
 _NOT_OPEN = "The store of callbacks is not open."
 _PATIENCE_S = 30.0
-_PART = 500  # rows that are pruned at once
+_PRUNED_AT_ONCE = 500
 
-# Of a voucher that is locked by another process, or was pruned a moment ago.
-_HELD = Claim(owner="another", leased_until=math.inf)
+# The lease of a voucher that another process has locked, or has pruned a moment ago.
+_HELD = Lease(owner="another", leased_until=math.inf)
 
 
 class SqlEventStore(EventStore):
-    """See `EventStore.open`."""
+    """See `open_event_store`."""
 
     has_transactions = True
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        super().__init__(clock=clock)
-        parsed = parse_url(url)
-        self._database = Database(
-            parsed, SCHEMA, error=EventStoreError, sleep=sleep, monotonic=monotonic
+    def __init__(self, url: str, *, runtime: Runtime | None = None) -> None:
+        super().__init__(runtime=runtime)
+        self.database = Database(
+            parse_url(url), SCHEMA, error=EventStoreError, runtime=self.runtime
         )
-        self._file = database_file(parsed) if self._database.is_sqlite else None
-        self._sleep = sleep
-        self._monotonic = monotonic
-        insert = sqlite.insert if self._database.is_sqlite else postgresql.insert
+        insert = sqlite.insert if self.database.is_sqlite else postgresql.insert
         self._add_voucher, self._add_event, self._add_expected = (
             insert(table).on_conflict_do_nothing() for table in (vouchers, events, expected)
         )
-        self._writer: GroupCommit[Record | Finish, Standing] | None = None
+        self._writer: GroupCommit[Record | Finish, Disposition] | None = None
 
     async def _open(self) -> None:
         if self._writer is not None:
             raise EventStoreError("The store of callbacks is open already.")
         try:
-            self._create_file()
-            await self._database.open()
+            await self.database.open()
         except BaseException:
-            await self._database.close()
+            await self.database.close()
             raise
         self._writer = GroupCommit(self._commit)
-
-    def _create_file(self) -> None:
-        if self._file is None:
-            return
-        try:
-            create_file(self._file)  # it holds codes: for its owner alone
-        except OSError as exc:
-            raise EventStoreError(f"{self._file} can't be used: {exc.strerror}.") from None
 
     async def aclose(self) -> None:
         """See `EventStore.aclose`."""
@@ -124,75 +95,71 @@ class SqlEventStore(EventStore):
             if writer is not None:
                 await writer.close()
         finally:
-            await self._database.close()
+            await self.database.close()
 
     async def record(
-        self, event: VoucherEvent, *, lease_s: float | None = None, takes_older: bool = False
-    ) -> Standing:
+        self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
+    ) -> Disposition:
         """See `EventStore.record`."""
-        record = Record(event=event, at=self.clock(), lease_s=lease_s, takes_older=takes_older)
-        return await self._run(record)
+        now = self.runtime.clock()
+        return await self._run(
+            Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
+        )
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
         """See `EventStore.finish`."""
-        finish = Finish(event=event, at=self.clock(), state=state)
-        deadline = self._monotonic() + _PATIENCE_S
+        finish = Finish(event=event, at=self.runtime.clock(), state=state)
+        deadline = self.runtime.monotonic() + _PATIENCE_S
         wait_s = 0.005
-        while await self._run(finish) is Standing.BUSY:  # in the transaction of another
-            if self._monotonic() > deadline:
+        while await self._run(finish) is Disposition.BUSY:  # in another process's transaction
+            if self.runtime.monotonic() > deadline:
                 raise EventStoreError("Another process holds the voucher for long.")
-            await self._sleep(wait_s)
+            await self.runtime.sleep(wait_s)
             wait_s = min(2 * wait_s, 1.0)
 
     @contextlib.asynccontextmanager
     async def transaction(
-        self, event: VoucherEvent, *, takes_older: bool = False
-    ) -> AsyncIterator[tuple[Standing, Transaction]]:
+        self, event: VoucherEvent, *, takes_stale: bool = False
+    ) -> AsyncIterator[tuple[Disposition, Transaction]]:
         """See `EventStore.transaction`."""
-        record = Record(event=event, at=self.clock(), takes_older=takes_older)
+        record = Record(event=event, at=self.runtime.clock(), takes_stale=takes_stale)
 
-        def first(connection: Connection) -> Standing:
-            claims = lock_vouchers(connection, [event.code])
+        def first(connection: Connection) -> Disposition:
+            leases = lock_vouchers(connection, [event.code])
             states = states_of(connection, [event.id])
-            return self._decide(record, claims, states) if states else Standing.BUSY
+            return self._decide(record, leases, states) if states else Disposition.BUSY
 
-        def last(connection: Connection, found: Standing) -> None:
-            if found is Standing.READY:
-                finish = Finish(event=event, at=self.clock(), state=EventState.DONE)
-                self._finish(connection, [finish])
+        def last(connection: Connection, found: Disposition) -> None:
+            if found is Disposition.READY:
+                now = self.runtime.clock()
+                _finish(
+                    connection, [Finish(event=event, at=now, state=EventState.DONE)], self.owner
+                )
 
         async with self._opened.transaction(first, last) as (transaction, found):
             yield found, transaction
 
     async def due(self, limit: int) -> list[VoucherEvent]:
         """See `EventStore.due`."""
-        statement = (
-            select(events.c.voucher)
-            .where(IS_WAITING, events.c.due_at <= self.clock())
-            .order_by(events.c.due_at)
-            .limit(limit)
-        )
+        is_due = IS_WAITING & (events.c.due_at <= self.runtime.clock())
+        statement = select(events.c.voucher).where(is_due).order_by(events.c.due_at).limit(limit)
         rows = await self._opened.read(lambda connection: connection.scalars(statement).all())
         return [VoucherEvent.from_json(row) for row in rows]
 
     async def expect(self, codes: Iterable[str]) -> None:
         """See `EventStore.expect`."""
-        now = self.clock()
-        rows = [
-            {"code": code, "since": now, "due_at": now + DELIVERY_S} for code in sorted(set(codes))
-        ]
-        if rows:
-            await self._opened.write(lambda c: c.execute(self._add_expected, rows))
+        now = self.runtime.clock()
+        due_at = now + DELIVERY_S
+        rows = [{"code": code, "since": now, "due_at": due_at} for code in sorted(set(codes))]
+        await self._write_many(self._add_expected, rows)
 
     async def forget(self, codes: Iterable[str]) -> None:
         """See `EventStore.forget`."""
-        rows = [{"of": code} for code in sorted(set(codes))]
-        if rows:
-            await self._opened.write(lambda connection: connection.execute(FORGET, rows))
+        await self._write_many(END_WAITING, [{"key": code} for code in sorted(set(codes))])
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
         """See `EventStore.take_missed`."""
-        now = self.clock()
+        now = self.runtime.clock()
 
         def work(connection: Connection) -> list[str]:
             is_due = select(expected).where(expected.c.due_at <= now).order_by(expected.c.due_at)
@@ -208,40 +175,40 @@ class SqlEventStore(EventStore):
                 statuses = [status for at, status in came[one.code] if at >= one.since]
                 following, looks_up = review(one, statuses, final=final, now=now)
                 if following is None:
-                    ended.append({"of": one.code})
+                    ended.append({"key": one.code})
                 else:
-                    going_on.append({"of": one.code, **attrs.asdict(following)})
+                    going_on.append({"key": one.code, **attrs.asdict(following)})
                 if looks_up:
                     missed.append(one.code)
-            run_many(connection, FORGET, ended)
-            run_many(connection, GO_ON, going_on)
+            run_many(connection, END_WAITING, ended)
+            run_many(connection, WAIT_ON, going_on)
             return missed
 
         return await self._opened.write(work)
 
     async def prune(self, *, keep_s: float) -> int:
         """See `EventStore.prune`."""
-        now = self.clock()
+        now = self.runtime.clock()
         has_ended = ~IS_WAITING & (events.c.ended_at < now - keep_s)
         is_expected = exists().where(expected.c.code == events.c.code)
         old = select(events.c.id).where(has_ended, ~is_expected)
         has_none = ~exists().where(events.c.code == vouchers.c.code)
         idle = select(vouchers.c.code).where(vouchers.c.leased_until <= now, has_none)
-        drop = delete(vouchers).where(vouchers.c.code == bindparam("of"), has_none)
+        drop = delete(vouchers).where(vouchers.c.code == bindparam("key"), has_none)
 
-        def forget(ids: Sequence[str], connection: Connection) -> int:
+        def drop_events(ids: Sequence[str], connection: Connection) -> int:
             these = old.where(events.c.id.in_(ids)).with_for_update(skip_locked=True)
             return connection.execute(delete(events).where(events.c.id.in_(these))).rowcount
 
-        def forget_vouchers(codes: Sequence[str], connection: Connection) -> int:
+        def drop_vouchers(codes: Sequence[str], connection: Connection) -> int:
             # Locked first: an event may have come since, which only another statement sees.
             these = idle.where(vouchers.c.code.in_(codes)).with_for_update(skip_locked=True)
             locked = connection.scalars(these).all()
-            run_many(connection, drop, [{"of": code} for code in locked])
+            run_many(connection, drop, [{"key": code} for code in locked])
             return len(locked)
 
-        pruned = await self._in_parts(old, forget)
-        await self._in_parts(idle, forget_vouchers)
+        pruned = await self._in_parts(old, drop_events)
+        await self._in_parts(idle, drop_vouchers)
         return pruned
 
     async def counts(self) -> EventCounts:
@@ -253,90 +220,104 @@ class SqlEventStore(EventStore):
             return EventCounts(
                 done=found[EventState.DONE],
                 waiting=found[EventState.RECORDED],
-                older=found[EventState.OLDER],
+                stale=found[EventState.STALE],
                 expected=connection.scalar(select(func.count()).select_from(expected)) or 0,
             )
 
         return await self._opened.read(work)
 
+    async def _write_many(self, statement: Any, rows: list[dict[str, Any]]) -> None:
+        database = self._opened
+        if rows:
+            await database.write(lambda connection: run_many(connection, statement, rows))
+
     async def _in_parts(self, found: Select[Any], work: Callable[..., int]) -> int:
         """Work on what a statement finds, in short transactions: deliveries wait for each."""
         keys = await self._opened.read(lambda connection: connection.scalars(found).all())
         done = 0
-        for first in range(0, len(keys), _PART):
-            done += await self._opened.write(functools.partial(work, keys[first : first + _PART]))
+        for first in range(0, len(keys), _PRUNED_AT_ONCE):
+            part = keys[first : first + _PRUNED_AT_ONCE]
+            done += await self._opened.write(functools.partial(work, part))
         return done
 
     @property
     def _opened(self) -> Database:
         if self._writer is None:
             raise EventStoreError(_NOT_OPEN)
-        return self._database
+        return self.database
 
-    async def _run(self, operation: Record | Finish) -> Standing:
+    async def _run(self, operation: Record | Finish) -> Disposition:
         if self._writer is None:
             raise EventStoreError(_NOT_OPEN)
         return await self._writer.run(operation)
 
-    async def _commit(self, operations: Sequence[Record | Finish]) -> Sequence[Standing]:
-        """Record and finish events in one transaction."""
+    async def _commit(self, operations: Sequence[Record | Finish]) -> Sequence[Disposition]:
+        """Record and finish events in one transaction. A Finish is DONE, or BUSY to try again."""
         records = [one for one in operations if isinstance(one, Record)]
-        finishes = [one for one in operations if isinstance(one, Finish)]
         codes = sorted({one.event.code for one in operations})
 
-        def work(connection: Connection) -> dict[int, Standing]:
+        def work(connection: Connection) -> list[Disposition]:
             # First: it may wait for another process; in one order, so that none waits for this.
             run_many(connection, self._add_voucher, [{"code": code} for code in codes])
-            claims = lock_vouchers(connection, codes)
-            found = self._record(connection, records, claims) if records else {}
-            self._finish(connection, [one for one in finishes if one.event.code in claims])
-            held = [one for one in finishes if one.event.code not in claims]
-            return found | {id(one): Standing.BUSY for one in held}
+            leases = lock_vouchers(connection, codes)
+            recorded = iter(self._record(connection, records, leases) if records else ())
+            finishes, answers = [], []
+            for one in operations:
+                if isinstance(one, Record):
+                    answers.append(next(recorded))
+                elif one.event.code in leases:
+                    finishes.append(one)
+                    answers.append(Disposition.DONE)
+                else:
+                    answers.append(Disposition.BUSY)
+            _finish(connection, finishes, self.owner)
+            return answers
 
-        found = await self._database.write(work)
-        return [found.get(id(one), Standing.DONE) for one in operations]
+        return await self.database.write(work)
 
     def _record(
-        self, connection: Connection, records: list[Record], claims: dict[str, Claim]
-    ) -> dict[int, Standing]:
+        self, connection: Connection, records: list[Record], leases: dict[str, Lease]
+    ) -> list[Disposition]:
         states = states_of(connection, [record.event.id for record in records])
-        new, older, claimed = [], [], []
-        found = {}
+        answers, new, stale, leased = [], [], [], []
         for record in records:
             event = record.event
-            stands = found[id(record)] = self._decide(record, claims, states)
+            found = self._decide(record, leases, states)
+            answers.append(found)
             if event.id not in states:
                 new.append(row_of(record))
                 states[event.id] = EventState.RECORDED
-            if stands is Standing.OLDER:
-                states[event.id] = EventState.OLDER
-                older.append({"of": event.id, "to": EventState.OLDER, "at": record.at, "more": 0})
-            elif stands is Standing.READY and record.lease_s is not None:
-                until = self.clock() + record.lease_s  # the database may have been waited for
-                claimed.append({"of": event.code, "by": self.owner, "until": until})
+            if found is Disposition.STALE:
+                states[event.id] = EventState.STALE
+                stale.append({"key": event.id, "to": EventState.STALE, "at": record.at, "more": 0})
+            elif found is Disposition.READY and record.lease_s is not None:
+                # Not from `record.at`: the database may have been waited for.
+                until = self.runtime.clock() + record.lease_s
+                leased.append({"key": event.code, "by": self.owner, "until": until})
         # Another process may have recorded one whose voucher is locked.
         run_many(connection, self._add_event, sorted(new, key=lambda row: row["id"]))
-        run_many(connection, END, older)
-        run_many(connection, CLAIM_IT, claimed)
-        return found
+        run_many(connection, END_EVENT, stale)
+        run_many(connection, TAKE_LEASE, leased)
+        return answers
 
     def _decide(
-        self, record: Record, claims: dict[str, Claim], states: dict[str, EventState]
-    ) -> Standing:
-        claim = claims.get(record.event.code, _HELD)
-        return standing(states.get(record.event.id), claim, record, owner=self.owner)
+        self, record: Record, leases: dict[str, Lease], states: dict[str, EventState]
+    ) -> Disposition:
+        lease = leases.get(record.event.code, _HELD)
+        return decide(states.get(record.event.id), lease, record, owner=self.owner)
 
-    def _finish(self, connection: Connection, finishes: list[Finish]) -> None:
-        """Write how events ended, whose vouchers are locked."""
-        freed, ended = [], []
-        for finish in finishes:
-            event, is_done = finish.event, finish.state is EventState.DONE
-            at = microseconds(event.updated_at) if is_done else None
-            freed.append({"of": event.code, "at": at, "by": self.owner})
-            if finish.state is not EventState.RECORDED:
-                ended.append({"of": event.id, "to": finish.state, "at": finish.at, "more": 1})
-        run_many(connection, FREE, freed)
-        run_many(connection, END, ended)
-        for finish in finishes:
-            if finish.state is EventState.RECORDED:
-                postpone(connection, finish)
+
+def _finish(connection: Connection, finishes: list[Finish], owner: str) -> None:
+    """Write how events ended, and end the leases of their vouchers, which are locked."""
+    leases, ended = [], []
+    for finish in finishes:
+        event, is_done = finish.event, finish.state is EventState.DONE
+        done = microseconds(event.updated_at) if is_done else None
+        leases.append({"key": event.code, "done": done, "by": owner})
+        if finish.state is not EventState.RECORDED:
+            ended.append({"key": event.id, "to": finish.state, "at": finish.at, "more": 1})
+    run_many(connection, END_LEASE, leases)
+    run_many(connection, END_EVENT, ended)
+    for finish in finishes:
+        if finish.state is EventState.RECORDED:
+            postpone(connection, finish)

@@ -1,6 +1,7 @@
-"""Each rule relaxed by itself: what it forbids is then answered, and nothing else is."""
+"""Each check disabled by itself: what it forbids is then answered, and nothing else is."""
 
 import itertools
+from typing import Any
 
 import pytest
 from support.doubles import FakeTime, NoSigner
@@ -17,7 +18,7 @@ from support.raw_requests import (
 )
 
 from rm_voucher.emulator import Guesses
-from rm_voucher.emulator.guesses import Rule
+from rm_voucher.emulator.guesses import Check
 
 BATCHES = ("GET", "/v3/voucher-batches")
 NUMBERS = itertools.count()
@@ -28,8 +29,8 @@ def clock():
     return FakeTime()
 
 
-def emulator_with(clock, *relax, **options):
-    return known(clock=clock.clock, relax=relax, **options)
+def emulator_with(clock, *disabled, **options):
+    return known(clock=clock.clock, disabled_checks=disabled, **options)
 
 
 def issued(emulator):
@@ -108,89 +109,93 @@ def unknown_store(emulator, clock):
 
 
 OFFENCES = {
-    Rule.CLIENT: (unknown_client, (401, "INVALID_CLIENT")),
-    Rule.TOKEN: (unknown_token, (401, "TOKEN_INVALID")),
-    Rule.TOKEN_LIFETIME: (token_that_ended, (401, "TOKEN_EXPIRED")),
-    Rule.ROTATION: (refreshed_twice, (401, "InvalidGrant")),
-    Rule.SIGNATURE: (unsigned, (401, "INVALID_REQUEST_SIGNATURE")),
-    Rule.TIMESTAMP: (late, (401, "INVALID_TIMESTAMP")),
-    Rule.NONCE: (nonce_again, (400, "INVALID_REQUEST")),
-    Rule.METHOD: (wrong_method, (405, "METHOD_NOT_ALLOWED")),
-    Rule.PATH: (slash_at_the_end, (404, "API_ENDPOINT_NOT_FOUND")),
-    Rule.CURSOR: (cursor_of_nobody, (400, "INVALID_PARAMETER")),
-    Rule.FILTER: (filter_of_no_object, (400, "INVALID_PARAMETER")),
-    Rule.PIN: (wrong_pin, (400, "PIN_INVALID")),
-    Rule.STORE: (unknown_store, (400, "STORE_NOT_FOUND")),
+    Check.CLIENT: (unknown_client, (401, "INVALID_CLIENT")),
+    Check.TOKEN: (unknown_token, (401, "TOKEN_INVALID")),
+    Check.TOKEN_LIFETIME: (token_that_ended, (401, "TOKEN_EXPIRED")),
+    Check.ROTATION: (refreshed_twice, (401, "InvalidGrant")),
+    Check.SIGNATURE: (unsigned, (401, "INVALID_REQUEST_SIGNATURE")),
+    Check.TIMESTAMP: (late, (401, "INVALID_TIMESTAMP")),
+    Check.NONCE: (nonce_again, (400, "INVALID_REQUEST")),
+    Check.METHOD: (wrong_method, (405, "METHOD_NOT_ALLOWED")),
+    Check.PATH: (slash_at_the_end, (404, "API_ENDPOINT_NOT_FOUND")),
+    Check.CURSOR: (cursor_of_nobody, (400, "INVALID_PARAMETER")),
+    Check.FILTER: (filter_of_no_object, (400, "INVALID_PARAMETER")),
+    Check.PIN: (wrong_pin, (400, "PIN_INVALID")),
+    Check.STORE: (unknown_store, (400, "STORE_NOT_FOUND")),
 }
 # Without a look at the token there is none at its end either.
-IMPLIED = {Rule.TOKEN: {Rule.TOKEN_LIFETIME}}
+IMPLIED = {Check.TOKEN: {Check.TOKEN_LIFETIME}}
 
 
 def test_table_is_complete():
-    """Every rule has its offence."""
-    assert set(OFFENCES) == set(Rule)
+    """Every check has its offence."""
+    assert set(OFFENCES) == set(Check)
 
 
 def test_by_default_every_rule_is_kept(clock):
     """An emulator that was told nothing is strict."""
     emulator = emulator_with(clock)
-    for rule, (offend, refusal) in OFFENCES.items():
-        assert (rule, offend(emulator, clock)) == (rule, refusal)
+    for check, (offend, refusal) in OFFENCES.items():
+        assert (check, offend(emulator, clock)) == (check, refusal)
 
 
-@pytest.mark.parametrize("relaxed", Rule)
-def test_rule_relaxed_by_itself(clock, relaxed):
-    """The offence against a relaxed rule is answered, those against the other rules are not."""
-    emulator = emulator_with(clock, relaxed)
-    for rule, (offend, refusal) in OFFENCES.items():
+@pytest.mark.parametrize("disabled", Check)
+def test_check_disabled_by_itself(clock, disabled):
+    """The offence against a disabled check is answered, those against the other checks are not."""
+    emulator = emulator_with(clock, disabled)
+    for check, (offend, refusal) in OFFENCES.items():
         status, code = offend(emulator, clock)
-        if rule is relaxed or rule in IMPLIED.get(relaxed, ()):
-            assert (rule, status) == (rule, 200)
+        if check is disabled or check in IMPLIED.get(disabled, ()):
+            assert (check, status) == (check, 200)
         else:
-            assert (rule, status, code) == (rule, *refusal)
+            assert (check, status, code) == (check, *refusal)
 
 
-@pytest.mark.parametrize("kept", sorted(set(Rule) - IMPLIED[Rule.TOKEN]))
+@pytest.mark.parametrize("kept", sorted(set(Check) - IMPLIED[Check.TOKEN]))
 def test_rule_kept_by_itself(clock, kept):
-    """A rule is kept also where all others are relaxed."""
+    """A check is kept also where all others are disabled."""
     offend, refusal = OFFENCES[kept]
-    assert offend(emulator_with(clock, *(set(Rule) - {kept})), clock) == refusal
+    assert offend(emulator_with(clock, *(set(Check) - {kept})), clock) == refusal
 
 
-def test_relaxed_by_name_or_not_at_all(clock):
-    """Rules may be given as text; what is no rule is a mistake."""
+def test_disabled_by_name_or_not_at_all(clock):
+    """Checks may be given as text; what is no check is a mistake."""
     assert unsigned(emulator_with(clock, "signature"), clock) == (200, "SUCCESS")
     with pytest.raises(ValueError, match="signatures"):
         emulator_with(clock, "signatures")
 
 
 @pytest.mark.parametrize(
-    ("rule", "name"),
+    ("check", "name"),
     [
-        (Rule.TOKEN, "Authorization"),
-        (Rule.SIGNATURE, "X-Signature"),
-        (Rule.TIMESTAMP, "X-Timestamp"),
-        (Rule.NONCE, "X-Nonce-Str"),
+        (Check.TOKEN, "Authorization"),
+        (Check.SIGNATURE, "X-Signature"),
+        (Check.TIMESTAMP, "X-Timestamp"),
+        (Check.NONCE, "X-Nonce-Str"),
     ],
 )
-def test_header_of_a_relaxed_rule_may_be_missing(clock, rule, name):
+def test_header_of_a_disabled_check_may_be_missing(clock, check, name):
     """What is not looked at need not be there; what is signed has an empty text in its place."""
-    empty = {"X-Timestamp": {"timestamp": ""}, "X-Nonce-Str": {"nonce": ""}}.get(name, {})
-    ready = prepared(emulator := emulator_with(clock, rule), *BATCHES, **empty)
+    empty: dict[str, Any] = {}
+    if check is Check.TIMESTAMP:
+        empty = {"timestamp": ""}
+    elif check is Check.NONCE:
+        empty = {"nonce": ""}
+    ready = prepared(emulator := emulator_with(clock, check), *BATCHES, **empty)
     assert send(emulator, with_header(ready, name, None)) == (200, "SUCCESS")
 
 
-def test_relaxed_lifetime_is_not_for_revoked_tokens(clock):
+def test_disabled_lifetime_is_not_for_revoked_tokens(clock):
     """A token that needs no end can still be revoked."""
-    emulator = emulator_with(clock, Rule.TOKEN_LIFETIME)
+    emulator = emulator_with(clock, Check.TOKEN_LIFETIME)
     token = access_token(emulator)
-    emulator.gate.revoke(code="TOKEN_SUSPENDED")
+    emulator.authenticator.revoke(code="TOKEN_SUSPENDED")
     assert signed(emulator, *BATCHES, token=token) == (401, "TOKEN_SUSPENDED")
 
 
-def test_relaxed_rotation_is_no_eternal_life(clock):
+def test_disabled_rotation_is_no_eternal_life(clock):
     """A refresh token that works more than once still ends."""
-    emulator = emulator_with(clock, Rule.ROTATION)
+    emulator = emulator_with(clock, Check.ROTATION)
     answer = token_request(emulator, FIRST_TOKEN)
     asking = token_asking({"grantType": "refresh_token", "refreshToken": answer["refreshToken"]})
     assert [send(emulator, asking)[0] for _ in range(3)] == [200] * 3
@@ -198,9 +203,9 @@ def test_relaxed_rotation_is_no_eternal_life(clock):
     assert send(emulator, asking) == (401, "InvalidGrant")
 
 
-def test_relaxed_method_does_the_work_of_the_path(clock):
+def test_disabled_method_does_the_work_of_the_path(clock):
     """Any method does what the path stands for, the token's too."""
-    emulator = emulator_with(clock, Rule.METHOD)
+    emulator = emulator_with(clock, Check.METHOD)
     emulator.add_batch("x", quantity=1, key="K")
     assert signed(emulator, "PUT", "/v3/voucher-batch/K/issue") == (200, "SUCCESS")
     assert len(emulator.state.issued("K")) == 1
@@ -217,16 +222,16 @@ def test_relaxed_method_does_the_work_of_the_path(clock):
         ("/", (404, "API_ENDPOINT_NOT_FOUND")),
     ],
 )
-def test_relaxed_path_is_about_its_end(clock, target, expected):
+def test_disabled_path_is_about_its_end(clock, target, expected):
     """Slashes are ignored at the end of the path, and nowhere else."""
-    emulator = emulator_with(clock, Rule.PATH)
+    emulator = emulator_with(clock, Check.PATH)
     emulator.add_batch("x", quantity=1, key="K")
     assert signed(emulator, "GET", target) == expected
 
 
-async def test_relaxed_cursor_means_the_beginning(clock):
+async def test_disabled_cursor_means_the_beginning(clock):
     """A cursor of nobody's begins at the beginning, and a page's own still goes on."""
-    emulator = emulator_with(clock, Rule.CURSOR, guesses=Guesses(page_size=1))
+    emulator = emulator_with(clock, Check.CURSOR, guesses=Guesses(page_size=1))
     first, second = (emulator.add_batch("x", quantity=1) for _ in range(2))
     async with emulator.client() as client:
         page = await client.batches(cursor="of nobody")
@@ -234,9 +239,9 @@ async def test_relaxed_cursor_means_the_beginning(clock):
         assert (await client.batches(cursor=page.cursor)).items == (second,)
 
 
-def test_relaxed_filter_filters_nothing(clock):
+def test_disabled_filter_filters_nothing(clock):
     """A filter that is no object filters nothing, and one that is does."""
-    emulator = emulator_with(clock, Rule.FILTER)
+    emulator = emulator_with(clock, Check.FILTER)
     emulator.add_batch("x", quantity=1)
 
     def count(text):
@@ -252,9 +257,9 @@ def test_relaxed_filter_filters_nothing(clock):
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b'{"pin":null}', b'{"pin":"0","reason":"r"}'])
-def test_relaxed_pin_may_be_missing(clock, body):
+def test_disabled_pin_may_be_missing(clock, body):
     """No PIN will do as well as a wrong one."""
-    emulator = emulator_with(clock, Rule.PIN)
+    emulator = emulator_with(clock, Check.PIN)
     target = f"/v3/voucher/{void(emulator)}/reinstate"
     assert signed(emulator, "PATCH", target, body) == (200, "SUCCESS")
 
@@ -268,9 +273,9 @@ def test_relaxed_pin_may_be_missing(clock, body):
         (b"{}", (400, "STORE_NOT_SET")),
     ],
 )
-def test_relaxed_store_is_any_store(clock, body, expected):
+def test_disabled_store_is_any_store(clock, body, expected):
     """Any text is a store; where the option asks for one, it must still be there."""
-    emulator = emulator_with(clock, Rule.STORE, guesses=Guesses(void_needs_store=True))
+    emulator = emulator_with(clock, Check.STORE, guesses=Guesses(void_needs_store=True))
     code = issued(emulator)
     emulator.state.add_store("not ours", is_authorised=False)
     assert signed(emulator, "POST", f"/v3/voucher/{code}/void", body) == expected

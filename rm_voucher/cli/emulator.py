@@ -1,4 +1,4 @@
-"""The emulator as a server: what it is given, and the variables that a client of it needs."""
+"""``rm-voucher emulator``: serve an emulated voucher API, and write the variables of a client."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ import typer
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import logged_to_person, say
-from rm_voucher.emulator import Emulator, Fault, FaultPlan, Rule
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan
 from rm_voucher.emulator.request_log import LOGGER
+from rm_voucher.emulator.server import serve
 from rm_voucher.wire.operations import build_issue
 
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
@@ -62,15 +63,15 @@ def emulator(
     callback_interval: Annotated[
         float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
     ] = 60.0,
-    relax: Annotated[
+    disable_check: Annotated[
         list[str] | None,
-        typer.Option(help=f"A rule not to keep. Repeatable. They are {', '.join(Rule)}."),
+        typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Write no line for each request.")] = False,
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 
-    While it runs it can be told things over HTTP, under /_emulator: see "The control API" on the
+    While it runs it takes commands over HTTP, under /_emulator: see "The control API" on the
     documentation's page "The emulator".
     """
     pem = None
@@ -95,12 +96,12 @@ def emulator(
             client_secret=client_secret,
             public_key=pem,
             batches=_quantities(batch or []),
-            relax=[_rule(text) for text in relax or []],
+            disabled_checks=[_check(text) for text in disable_check or []],
             faults=faults,
             rate_limit=rate_limit,
             callback_url=callback_url,
         )
-    except ValueError as exc:  # all else was looked at
+    except ValueError as exc:  # the other options were checked before
         raise ConfigurationError(f"--callback-url {exc}.") from None
     engine.callbacks.interval_s = callback_interval
     serving = _serve(
@@ -115,7 +116,7 @@ async def _serve(
 ) -> None:
     """Serve until cancelled."""
     try:
-        async with engine.serve(host=host, port=port, latency_s=latency_s) as server:
+        async with serve(engine, host=host, port=port, latency_s=latency_s) as server:
             if credentials_out is not None:
                 _write_variables(credentials_out, server.variables)
             say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
@@ -131,7 +132,7 @@ def _quantities(batches: list[str]) -> dict[str, int]:
         if not (equals and key and _is_number(quantity)):
             raise ConfigurationError(f"--batch {batch!r}: write KEY=QUANTITY, like BREAKFAST=1000.")
         try:
-            build_issue(Environment.SANDBOX, key)  # refuses a key that no server would be sent
+            build_issue(Environment.SANDBOX, key)  # it refuses a key that can't be sent
         except InvalidRequestError as exc:
             raise ConfigurationError(f"--batch {batch!r}: {exc}") from None
         if key in quantities:
@@ -146,11 +147,12 @@ def _is_number(text: str) -> bool:
     return text.isascii() and text.isdecimal() and len(text) < 19  # fits into 63 bits
 
 
-def _rule(text: str) -> Rule:
+def _check(text: str) -> Check:
     try:
-        return Rule(text)
+        return Check(text)
     except ValueError:
-        raise ConfigurationError(f"--relax {text!r}: the rules are {', '.join(Rule)}.") from None
+        checks = ", ".join(Check)
+        raise ConfigurationError(f"--disable-check {text!r}: the checks are {checks}.") from None
 
 
 def _kinds(text: str) -> tuple[Fault, ...]:
@@ -166,7 +168,7 @@ def _write_variables(path: Path, variables: Mapping[str, str]) -> None:
     """Write lines that a shell can source, readable by the owner only."""
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     try:
-        # Whole from the moment that it is there: a script may wait for it.
+        # It appears whole: a script may wait for it.
         new = path.with_name(f"{path.name}.new")
         new.touch(mode=0o600)
         new.chmod(0o600)

@@ -9,7 +9,7 @@ import pytest
 from support.command import PATIENCE_S
 from support.doubles import NoSigner
 
-from rm_voucher import NotFoundError, SignatureError, VoucherStateError
+from rm_voucher import NotFoundError, Runtime, SignatureError, VoucherStateError
 
 PROMPT_S = 5  # within which it ends, on a machine that does much else; what it cuts short is longer
 
@@ -45,17 +45,17 @@ async def test_log(emulating):
     ]
 
 
-async def test_quiet(emulating):
+async def test_quiet(emulated):
     """With --quiet nothing is written but where it listens."""
-    emulator = emulating("--batch", "TEA=1", "--quiet")
+    emulator = emulated("--batch", "TEA=1", "--quiet")
     await use(emulator)
     assert emulator.end() == []
 
 
-async def test_log_of_a_refused_signature(emulating):
+async def test_log_of_a_refused_signature(emulated):
     """The text that should have been signed stands below its request, to compare with one's own."""
     now = time.time()
-    emulator = emulating("--relax", "token")
+    emulator = emulated("--disable-check", "token")
     signed = []
 
     class Signer(NoSigner):
@@ -63,8 +63,8 @@ async def test_log_of_a_refused_signature(emulating):
             signed.append(text.decode())
             return super().sign(text)
 
-    options = {"clock": lambda: now, "make_nonce": lambda: "n" * 32, "signer": Signer()}
-    async with emulator.client(**options) as client:
+    runtime = Runtime(clock=lambda: now, make_nonce=lambda: "n" * 32)
+    async with emulator.client(runtime=runtime, signer=Signer()) as client:
         with pytest.raises(SignatureError):
             await client.redeem(["CODE-1"])
         with pytest.raises(SignatureError):
@@ -91,19 +91,19 @@ async def test_log_of_a_refused_signature(emulating):
     [
         ("drop-after-commit", "(reset)"),
         ("truncated", "(cut)"),
-        ("slow-drip", "(drip)"),
+        ("slow-body", "(slow)"),
         ("html-page", "502"),
         ("throttle", "429"),
         ("late-commit", "(reset)"),
     ],
 )
-def test_log_of_a_fault(emulating, fault, word):
+def test_log_of_a_fault(emulated, fault, word):
     """What the line says of a fault is what became of the answer; a client may be gone by then."""
-    rules = ("token", "timestamp", "signature", "nonce")
-    relaxed = [argument for rule in rules for argument in ("--relax", rule)]
-    emulator = emulating("--fault-rate", 1, "--fault-kinds", fault, *relaxed)
+    checks = ("token", "timestamp", "signature", "nonce")
+    disabled = [argument for check in checks for argument in ("--disable-check", check)]
+    emulator = emulated("--fault-rate", 1, "--fault-kinds", fault, *disabled)
     ask(emulator, "GET", "/v3/voucher-batches").close()
-    assert emulator.process.stderr.readline() == (
+    assert emulator.said.get(timeout=PATIENCE_S) == (
         f"GET /v3/voucher-batches {word}, fault {fault}\n"
     )
     assert emulator.end() == []
@@ -118,9 +118,9 @@ def ask(emulator, method, path):
 
 
 def end(emulator):
-    """Send Ctrl-C; return what was written and whether it was prompt."""
+    """End it; return what was written and whether it was prompt."""
     began = time.monotonic()
-    return emulator.end(signal.SIGINT), time.monotonic() - began < PROMPT_S
+    return emulator.end(), time.monotonic() - began < PROMPT_S
 
 
 def is_broken(connection):
@@ -132,9 +132,9 @@ def is_broken(connection):
             return True
 
 
-def test_client_leaves_in_the_middle_of_its_body(emulating):
+def test_client_leaves_in_the_middle_of_its_body(emulated):
     """A client that goes before its request is whole gets no line, and nothing else is said."""
-    emulator = emulating()
+    emulator = emulated()
     url = urlsplit(emulator.url)
     with socket.create_connection((url.hostname, url.port), timeout=PATIENCE_S) as connection:
         head = f"POST /v1/token HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Length: 9\r\n\r\n"
@@ -143,37 +143,36 @@ def test_client_leaves_in_the_middle_of_its_body(emulating):
     assert emulator.end() == []
 
 
-@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_during_requests(emulating):
     """Requests in flight are broken off, and it ends at once, without a word."""
     emulator = emulating("--latency", 60)
     connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(5)]
     emulator.control("batches")  # it has read what came before
-    assert end(emulator) == ([], True)
+    began = time.monotonic()
+    assert emulator.end(signal.SIGINT) == []
+    assert time.monotonic() - began < PROMPT_S
     assert [is_broken(connection) for connection in connections] == [True] * 5
 
 
-@pytest.mark.usefixtures("sigint")
-def test_ctrl_c_while_faults_hold(emulating):
+def test_end_while_faults_hold(emulated):
     """Connections that a fault holds are broken off as well."""
-    kinds = "timeout-before-commit,timeout-after-commit,slow-drip"
-    emulator = emulating("--fault-rate", 1, "--fault-kinds", kinds, "--seed", 3)
+    kinds = "timeout-before-commit,timeout-after-commit,slow-body"
+    emulator = emulated("--fault-rate", 1, "--fault-kinds", kinds, "--seed", 3)
     connections = [ask(emulator, "GET", "/v3/voucher-batches") for _ in range(9)]
-    lines = {emulator.process.stderr.readline() for _ in connections}
+    lines = {emulator.said.get(timeout=PATIENCE_S) for _ in connections}
     words = {line.split(", fault ")[0] for line in lines}
-    assert words == {f"GET /v3/voucher-batches ({word})" for word in ("silent", "drip")}
+    assert words == {f"GET /v3/voucher-batches ({word})" for word in ("stalled", "slow")}
     assert end(emulator) == ([], True)
     for connection in connections:
         connection.close()
 
 
-@pytest.mark.usefixtures("sigint")
-async def test_ctrl_c_with_callbacks(emulating):
-    """Callbacks under way, and those that wait for their repetition, are given up."""
+async def test_end_with_callbacks(emulated):
+    """Callbacks under way, and those that wait for their repetition, are given up at once."""
     with socket.create_server(("127.0.0.1", 0)) as merchant:
         merchant.settimeout(PATIENCE_S)
         url = f"http://127.0.0.1:{merchant.getsockname()[1]}/"
-        emulator = emulating("--batch", "TEA=2", "--callback-url", url, "--quiet")
+        emulator = emulated("--batch", "TEA=2", "--callback-url", url, "--quiet")
         connections = []
         async with emulator.client() as client:
             for _ in range(2):

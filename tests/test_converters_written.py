@@ -19,9 +19,15 @@ from rm_voucher import (
     VoucherStatus,
     VoucherType,
 )
-from rm_voucher.converters import _converter, make_converter, structure, structure_all
+from rm_voucher.converters import (
+    Field,
+    _converter,
+    make_converter,
+    structure,
+    structure_all,
+    write_structure_fn,
+)
 from rm_voucher.models import ErrorBody
-from rm_voucher.structuring import Field, write_structure_fn
 
 WRITTEN = _converter()
 EXPLAINING = make_converter(detailed_validation=True)

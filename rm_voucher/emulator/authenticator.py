@@ -1,4 +1,4 @@
-"""Who may pass: tokens, signatures, timestamps and nonces, each a rule that can be relaxed."""
+"""Authentication: tokens, signatures, timestamps and nonces. Each check can be disabled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from rm_voucher.converters import unstructure
-from rm_voucher.emulator.guesses import Guesses, Rule
+from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
 from rm_voucher.signing.rsa import RsaVerifier
@@ -20,21 +20,22 @@ V = TypeVar("V")
 
 _MAX_NONCE_CHARS = 128
 _MAX_TOKENS = 10_000
-_REFRESH_LIVES = 10  # how many lives of an access token a refresh token has
+_REFRESH_LIVES = 10  # a refresh token lives so many times as long as an access token
 
 
 class SignatureRefusedError(RefusedError):
-    """The signature is not of the request; ``expected`` is the text that it should be of."""
+    """The signature does not match; ``expected`` is the text that should have been signed."""
 
     def __init__(self, expected: str, reason: str) -> None:
         super().__init__("INVALID_REQUEST_SIGNATURE", reason)
         self.expected = expected
 
 
-class Gate:
-    """Grants tokens and checks requests. ``clock`` is for tokens, ``wire_clock`` for timestamps.
+class Authenticator:
+    """Grants tokens and checks requests.
 
-    The second one is never set ahead, because the clients' clocks are not either.
+    ``clock`` is for tokens. ``wire_clock`` is for timestamps: it is never set ahead, because the
+    clients' clocks are not either.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Gate:
         verifier: RsaVerifier,
         token_lifetime_s: int,
         guesses: Guesses,
-        relaxed: Collection[Rule],
+        disabled: Collection[Check],
         clock: Callable[[], float],
         wire_clock: Callable[[], float],
     ) -> None:
@@ -54,10 +55,10 @@ class Gate:
         self._verifier = verifier
         self._lifetime_s = token_lifetime_s
         self._guesses = guesses
-        self._relaxed = relaxed
+        self._disabled = disabled
         self._clock = clock
         self._wire_clock = wire_clock
-        # Until when each is good, in unix seconds, the oldest first.
+        # The end of each token in unix seconds, the oldest token first.
         self._tokens: OrderedDict[str, float] = OrderedDict()
         self._refresh_tokens: OrderedDict[str, float] = OrderedDict()
         self._revoked: OrderedDict[str, str] = OrderedDict()
@@ -66,15 +67,15 @@ class Gate:
     def grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
         """Return a new token, for the client's credentials or for a refresh token."""
         given = headers.get("authorization", "").encode(errors="replace")
-        if not secrets.compare_digest(given, self._authorization) and self._keeps(Rule.CLIENT):
+        if not secrets.compare_digest(given, self._authorization) and self._checks(Check.CLIENT):
             raise RefusedError("INVALID_CLIENT")
         match body:
             case {"grantType": "client_credentials"}:
                 pass
             case {"grantType": "refresh_token", "refreshToken": str(spent)}:
                 until = self._refresh_tokens.get(spent, 0.0)
-                if self._keeps(Rule.ROTATION):
-                    # The old one is used up, whether or not the answer arrives.
+                if self._checks(Check.ROTATION):
+                    # It is spent whether or not the answer arrives.
                     self._refresh_tokens.pop(spent, None)
                 if until <= self._clock():
                     raise RefusedError("InvalidGrant")
@@ -103,14 +104,14 @@ class Gate:
                 _keep(self._revoked, each, code, _MAX_TOKENS)
 
     def check(self, request: Request, headers: Mapping[str, str], canonical: bytes) -> None:
-        """Refuse a request that has no right to pass. Its nonce is used up if it has."""
+        """Refuse a request that fails a check. The nonce of one that passes is used up."""
         nonce = headers.get("x-nonce-str", "")
         timestamp = headers.get("x-timestamp", "")
-        if self._keeps(Rule.TOKEN):
+        if self._checks(Check.TOKEN):
             self._check_token(headers)
-        if self._keeps(Rule.TIMESTAMP):
+        if self._checks(Check.TIMESTAMP):
             self._check_timestamp(timestamp)
-        if self._keeps(Rule.SIGNATURE):
+        if self._checks(Check.SIGNATURE):
             text = string_to_sign(
                 method=request.method,
                 url=str(request.url),
@@ -120,15 +121,15 @@ class Gate:
             )
             signature = headers.get("x-signature", "")
             if not self._verifier.verify(text.encode(errors="replace"), signature):
-                raise SignatureRefusedError(text, self._why(signature))
-        if self._keeps(Rule.NONCE):
+                raise SignatureRefusedError(text, self._defect(signature))
+        if self._checks(Check.NONCE):
             self._check_nonce(nonce)
 
-    def _keeps(self, rule: Rule) -> bool:
-        return rule not in self._relaxed
+    def _checks(self, check: Check) -> bool:
+        return check not in self._disabled
 
-    def _why(self, signature: str) -> str:
-        """Return what is wrong with a signature that was refused."""
+    def _defect(self, signature: str) -> str:
+        """Return the defect of a signature that was refused."""
         if not signature:
             return "X-Signature is missing"
         if parse_signature(signature) is None:
@@ -145,7 +146,7 @@ class Gate:
         until = self._tokens.get(token)
         if until is None:
             raise RefusedError(self._revoked.get(token, "TOKEN_INVALID"))
-        if until <= self._clock() and self._keeps(Rule.TOKEN_LIFETIME):
+        if until <= self._clock() and self._checks(Check.TOKEN_LIFETIME):
             raise RefusedError("TOKEN_EXPIRED")
 
     def _check_timestamp(self, timestamp: str) -> None:
@@ -166,13 +167,13 @@ class Gate:
 
 
 def bearer_of(authorization: str) -> str:
-    """Return the token of an ``Authorization`` header, or nothing."""
+    """Return the token of an ``Authorization`` header, or an empty text."""
     scheme, _, token = authorization.partition(" ")
     return token if scheme == "Bearer" else ""
 
 
 def _keep(kept: OrderedDict[str, V], key: str, value: V, most: int) -> None:
-    """Put something into a bounded dict; the oldest is forgotten."""
+    """Put an entry into a bounded dict; the oldest one is forgotten."""
     kept[key] = value
     if len(kept) > most:
         kept.popitem(last=False)  # a plain dict would look for its first key, further each time

@@ -19,8 +19,9 @@ def sourced(path: Path, *names: str) -> list[str]:
     return done.stdout.split("\0")[:-1]
 
 
-@pytest.mark.usefixtures("sigint")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 def test_emulator_process(start, rm, tmp_path: Path, monkeypatch, number: signal.Signals) -> None:
     """It serves with the variables that it writes, until a signal ends it without a crash."""
     path = tmp_path / "it's.env"
@@ -145,7 +146,7 @@ def test_emulator_batch_too_large(rm, stopped: list[str], quantity: int) -> None
         (("--public-key", "{0}/no.pem"), "{0}/no.pem can't be read: No such file or directory."),
         (
             ("--public-key", KEY_FILE),
-            "This is a private key; checking a signature needs the public key of whoever signs.",
+            "This is a private key; checking a signature needs the signer's public key.",
         ),
         (("--client-id", "a\nb"), "client_id must be text without line breaks, and not empty."),
         (("--credentials-out", "{0}"), "{0} can't be written: Is a directory."),

@@ -8,30 +8,30 @@ import threading
 import pytest
 from support.doubles import FakeTime
 
-from rm_voucher.emulator.timeline import Timeline
+from rm_voucher.emulator.virtual_clock import VirtualClock
 
 YEAR_9000 = 221_845_392_000.0
 
 
 class Diary:
-    """A timeline on a clock, and what happened when."""
+    """A virtual clock on a clock, and the work that it did, with its times."""
 
     def __init__(self, time: FakeTime) -> None:
         self.time = time
         self.start = time.now
-        self.timeline = Timeline(time.clock)
+        self.clock = VirtualClock(time.clock)
         self.entries: list[tuple[str, float]] = []
         self.changes = 0
-        self.timeline.watchers.append(self._changed)
+        self.clock.watchers.append(self._changed)
 
     def _changed(self) -> None:
         self.changes += 1
 
     def note(self, name: str) -> None:
-        self.entries.append((name, self.timeline.now() - self.start))
+        self.entries.append((name, self.clock.now() - self.start))
 
     def plan(self, name: str, in_s: float) -> None:
-        self.timeline.at(self.start + in_s, lambda: self.note(name))
+        self.clock.call_at(self.start + in_s, lambda: self.note(name))
 
 
 @pytest.fixture
@@ -41,11 +41,11 @@ def diary(time: FakeTime) -> Diary:
 
 def test_time_is_the_clocks_and_what_it_was_set_ahead(diary: Diary) -> None:
     """The time is the clock's, plus all that it was set ahead."""
-    assert diary.timeline.now() == diary.start
-    diary.timeline.advance(5)
+    assert diary.clock.now() == diary.start
+    diary.clock.advance(5)
     diary.time.now += 2
-    diary.timeline.advance(0.5)
-    assert diary.timeline.now() == diary.start + 7.5
+    diary.clock.advance(0.5)
+    assert diary.clock.now() == diary.start + 7.5
 
 
 @pytest.mark.parametrize("ahead", [True, False], ids=["set ahead", "the clock's own"])
@@ -54,15 +54,15 @@ def test_what_falls_due_happens_in_order(diary: Diary, ahead: bool) -> None:
     the time passed; the rest waits."""
     for name, in_s in (("c", 30), ("a", 10), ("b", 20), ("a again", 10), ("later", 30.5)):
         diary.plan(name, in_s)
-    assert diary.timeline.next_due() == diary.start + 10
+    assert diary.clock.next_due() == diary.start + 10
     if ahead:
-        diary.timeline.advance(30)
+        diary.clock.advance(30)
     else:
         diary.time.now += 30
-        diary.timeline.run_due()
+        diary.clock.run_due()
     assert diary.entries == [("a", 10), ("a again", 10), ("b", 20), ("c", 30)]
-    assert diary.timeline.now() == diary.start + 30
-    assert diary.timeline.next_due() == diary.start + 30.5
+    assert diary.clock.now() == diary.start + 30
+    assert diary.clock.next_due() == diary.start + 30.5
 
 
 def test_nothing_happens_before_it_is_run(diary: Diary) -> None:
@@ -70,10 +70,10 @@ def test_nothing_happens_before_it_is_run(diary: Diary) -> None:
     diary.plan("now", 0)
     diary.plan("before", -5)
     assert diary.entries == []
-    diary.timeline.run_due()
-    diary.timeline.run_due()
+    diary.clock.run_due()
+    diary.clock.run_due()
     assert diary.entries == [("before", -5), ("now", 0)]
-    assert diary.timeline.next_due() is None
+    assert diary.clock.next_due() is None
 
 
 def test_what_follows_in_the_same_run(diary: Diary) -> None:
@@ -81,15 +81,15 @@ def test_what_follows_in_the_same_run(diary: Diary) -> None:
 
     def action() -> None:
         diary.note("first")
-        at = diary.timeline.now()
-        diary.timeline.at(at + 5, lambda: diary.note("soon"))
-        diary.timeline.at(at + 11, lambda: diary.note("too late"))
+        at = diary.clock.now()
+        diary.clock.call_at(at + 5, lambda: diary.note("soon"))
+        diary.clock.call_at(at + 11, lambda: diary.note("too late"))
 
-    diary.timeline.at(diary.start + 10, action)
+    diary.clock.call_at(diary.start + 10, action)
     diary.plan("between", 12)
-    diary.timeline.advance(20)
+    diary.clock.advance(20)
     assert diary.entries == [("first", 10), ("between", 12), ("soon", 15)]
-    diary.timeline.advance(1)
+    diary.clock.advance(1)
     assert diary.entries[3:] == [("too late", 21)]
 
 
@@ -97,24 +97,24 @@ def test_a_run_within_a_run_does_nothing(diary: Diary) -> None:
     """An action that looks at the state lets nothing else happen under its feet."""
 
     def action() -> None:
-        diary.timeline.run_due()
+        diary.clock.run_due()
         diary.note("outer")
 
-    diary.timeline.at(diary.start + 1, action)
+    diary.clock.call_at(diary.start + 1, action)
     diary.plan("at the same time", 1)
     diary.plan("next", 2)
-    diary.timeline.advance(5)
+    diary.clock.advance(5)
     assert diary.entries == [("outer", 1), ("at the same time", 1), ("next", 2)]
 
 
 def test_an_action_may_set_the_clock_ahead(diary: Diary) -> None:
     """What then falls due happens at the next run."""
-    diary.timeline.at(diary.start + 1, lambda: diary.timeline.advance(100))
+    diary.clock.call_at(diary.start + 1, lambda: diary.clock.advance(100))
     diary.plan("after", 50)
-    diary.timeline.advance(5)
+    diary.clock.advance(5)
     assert diary.entries == []
-    assert diary.timeline.now() == diary.start + 105
-    diary.timeline.run_due()
+    assert diary.clock.now() == diary.start + 105
+    diary.clock.run_due()
     assert diary.entries == [("after", 50)]
 
 
@@ -124,12 +124,12 @@ def test_an_action_that_fails(diary: Diary) -> None:
     def action() -> None:
         raise RuntimeError("no")
 
-    diary.timeline.at(diary.start + 1, action)
+    diary.clock.call_at(diary.start + 1, action)
     diary.plan("rest", 2)
     with pytest.raises(RuntimeError, match="no"):
-        diary.timeline.advance(5)
-    assert diary.timeline.now() == diary.start + 5
-    diary.timeline.run_due()
+        diary.clock.advance(5)
+    assert diary.clock.now() == diary.start + 5
+    diary.clock.run_due()
     assert diary.entries == [("rest", 2)]
 
 
@@ -138,30 +138,30 @@ def test_time_goes_forward_only(diary: Diary, seconds: float) -> None:
     """The clock is not set back, nor to no time at all."""
     diary.plan("due", 0)
     with pytest.raises(ValueError, match="forward"):
-        diary.timeline.advance(seconds)
-    assert (diary.timeline.now(), diary.entries, diary.changes) == (diary.start, [], 1)
+        diary.clock.advance(seconds)
+    assert (diary.clock.now(), diary.entries, diary.changes) == (diary.start, [], 1)
 
 
 def test_time_has_an_end(diary: Diary) -> None:
     """The clock is set to before the year 9000 at most, in one step or in many."""
     to_the_end = YEAR_9000 - diary.start
     with pytest.raises(ValueError, match="9000"):
-        diary.timeline.advance(to_the_end)
-    diary.timeline.advance(to_the_end - 1)
+        diary.clock.advance(to_the_end)
+    diary.clock.advance(to_the_end - 1)
     with pytest.raises(ValueError, match="9000"):
-        diary.timeline.advance(1)
-    assert diary.timeline.now() == YEAR_9000 - 1
+        diary.clock.advance(1)
+    assert diary.clock.now() == YEAR_9000 - 1
 
 
 def test_whoever_waits_is_told(diary: Diary) -> None:
     """Planning something and setting the clock ahead are told of, after they are done."""
     heard: list[tuple[float, float | None]] = []
-    diary.timeline.watchers.append(
-        lambda: heard.append((diary.timeline.now() - diary.start, diary.timeline.next_due()))
+    diary.clock.watchers.append(
+        lambda: heard.append((diary.clock.now() - diary.start, diary.clock.next_due()))
     )
     diary.plan("a", 5)
-    diary.timeline.advance(10)
-    diary.timeline.advance(0)
+    diary.clock.advance(10)
+    diary.clock.advance(0)
     assert heard == [(0, diary.start + 5), (10, None), (10, None)]
     assert diary.entries == [("a", 5)]
 
@@ -169,43 +169,43 @@ def test_whoever_waits_is_told(diary: Diary) -> None:
 def test_reset(diary: Diary) -> None:
     """A reset forgets what was to happen, and goes back to the clock's own time."""
     diary.plan("never", 50)
-    diary.timeline.advance(20)
+    diary.clock.advance(20)
     diary.time.now += 1
-    diary.timeline.reset()
-    assert (diary.timeline.now(), diary.timeline.next_due()) == (diary.start + 1, None)
-    diary.timeline.advance(100)
+    diary.clock.reset()
+    assert (diary.clock.now(), diary.clock.next_due()) == (diary.start + 1, None)
+    diary.clock.advance(100)
     assert diary.entries == []
 
 
 def test_reset_within_a_run(diary: Diary) -> None:
     """An action may reset: nothing else happens in that run."""
-    diary.timeline.at(diary.start + 1, diary.timeline.reset)
+    diary.clock.call_at(diary.start + 1, diary.clock.reset)
     diary.plan("never", 2)
-    diary.timeline.advance(5)
-    assert (diary.entries, diary.timeline.now()) == ([], diary.start)
+    diary.clock.advance(5)
+    assert (diary.entries, diary.clock.now()) == ([], diary.start)
 
 
 def test_nobody_need_listen(time: FakeTime) -> None:
     """Without anybody to tell, things happen all the same."""
-    timeline = Timeline(time.clock)
+    virtual_clock = VirtualClock(time.clock)
     happened: list[float] = []
-    timeline.at(time.now + 1, lambda: happened.append(timeline.now()))
-    timeline.advance(2)
+    virtual_clock.call_at(time.now + 1, lambda: happened.append(virtual_clock.now()))
+    virtual_clock.advance(2)
     assert happened == [time.now + 1]
 
 
 def test_another_thread_waits_for_what_happens(diary: Diary) -> None:
     """While something happens as of its own time, no other thread is told that time."""
     told: list[float] = []
-    other = threading.Thread(target=lambda: told.append(diary.timeline.now()))
+    other = threading.Thread(target=lambda: told.append(diary.clock.now()))
 
     def look_on() -> None:
         other.start()
         other.join(0.05)
 
-    diary.timeline.at(diary.start + 1, look_on)
+    diary.clock.call_at(diary.start + 1, look_on)
     diary.time.now += 5
-    diary.timeline.run_due()
+    diary.clock.run_due()
     other.join()
     assert told == [diary.start + 5]
 
@@ -215,9 +215,9 @@ def test_a_moment_has_one_time(diary: Diary) -> None:
     diary.plan("before", 1)
     diary.plan("during", 3)
     diary.time.now += 2
-    with diary.timeline.moment():
+    with diary.clock.frozen():
         diary.time.now += 2
-        diary.timeline.run_due()
+        diary.clock.run_due()
         diary.note("moment")
-    diary.timeline.run_due()
+    diary.clock.run_due()
     assert diary.entries == [("before", 1), ("moment", 2), ("during", 3)]

@@ -18,7 +18,7 @@ from support.raw_requests import (
 )
 
 from rm_voucher import AuthenticationError, StaticToken
-from rm_voucher.emulator import Guesses, gate
+from rm_voucher.emulator import Guesses, authenticator
 
 
 def refresh_of(answer):
@@ -145,8 +145,8 @@ async def test_client_renews_what_ended(make, clock):
 async def test_revocation(emulator, options, code):
     """Revoking one token leaves the others; the code is the test's choice; refreshing goes on."""
     first, other = (token_request(emulator, FIRST_TOKEN) for _ in range(2))
-    emulator.gate.revoke(first["accessToken"], **options)
-    emulator.gate.revoke("of nobody", **options)
+    emulator.authenticator.revoke(first["accessToken"], **options)
+    emulator.authenticator.revoke("of nobody", **options)
     async with emulator.client(token_source=StaticToken(first["accessToken"])) as client:
         with pytest.raises(AuthenticationError) as caught:
             await client.batches()
@@ -154,14 +154,14 @@ async def test_revocation(emulator, options, code):
     assert signed(emulator, *BATCHES, token=other["accessToken"]) == GOOD
     assert signed(emulator, *BATCHES, token="of nobody") == UNKNOWN_TOKEN
     assert "accessToken" in token_request(emulator, refresh_of(first))
-    emulator.gate.revoke(first["accessToken"], code="NO_ACCESS")
+    emulator.authenticator.revoke(first["accessToken"], code="NO_ACCESS")
     assert signed(emulator, *BATCHES, token=first["accessToken"]) == (401, code)
 
 
 def test_revoking_all(emulator):
     """Revoking without a token revokes every one."""
     tokens = [access_token(emulator) for _ in range(3)]
-    emulator.gate.revoke(code="TOKEN_SUSPENDED")
+    emulator.authenticator.revoke(code="TOKEN_SUSPENDED")
     for token in tokens:
         assert signed(emulator, *BATCHES, token=token) == (401, "TOKEN_SUSPENDED")
 
@@ -173,27 +173,27 @@ def test_new_token_ends_earlier(make, ends, expected):
     first = token_request(emulator, FIRST_TOKEN)
     second = access_token(emulator)
     assert signed(emulator, *BATCHES, token=first["accessToken"]) == expected
-    emulator.gate.revoke("of nobody")
+    emulator.authenticator.revoke("of nobody")
     assert signed(emulator, *BATCHES, token=second) == GOOD
     assert "accessToken" in token_request(emulator, refresh_of(first))
 
 
 def test_tokens_kept_are_bounded(emulator, monkeypatch):
     """Only so many tokens are remembered, good or revoked, and the oldest are forgotten first."""
-    monkeypatch.setattr(gate, "_MAX_TOKENS", 2)
+    monkeypatch.setattr(authenticator, "_MAX_TOKENS", 2)
     tokens = [access_token(emulator) for _ in range(3)]
     outcomes = [signed(emulator, *BATCHES, token=token) for token in tokens]
     assert outcomes == [UNKNOWN_TOKEN, GOOD, GOOD]
-    emulator.gate.revoke(code="TOKEN_SUSPENDED")
+    emulator.authenticator.revoke(code="TOKEN_SUSPENDED")
     tokens.append(access_token(emulator))
-    emulator.gate.revoke(code="TOKEN_SUSPENDED")
+    emulator.authenticator.revoke(code="TOKEN_SUSPENDED")
     codes = [signed(emulator, *BATCHES, token=token)[1] for token in tokens]
     assert codes == ["TOKEN_INVALID"] * 2 + ["TOKEN_SUSPENDED"] * 2
 
 
 def test_refresh_tokens_kept_are_bounded(emulator, monkeypatch):
     """Refresh tokens are as many."""
-    monkeypatch.setattr(gate, "_MAX_TOKENS", 2)
+    monkeypatch.setattr(authenticator, "_MAX_TOKENS", 2)
     answers = [token_request(emulator, FIRST_TOKEN) for _ in range(3)]
     outcomes = [send(emulator, token_asking(refresh_of(answer)))[1] for answer in answers]
     assert outcomes == ["InvalidGrant", "", ""]

@@ -5,6 +5,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import attrs
 import orjson
@@ -14,12 +15,13 @@ from support.command import PATIENCE_S
 from rm_voucher import (
     RateLimitError,
     ResponseTimeoutError,
+    Runtime,
     ServerError,
     StaticToken,
     Timeout,
     VoucherError,
 )
-from rm_voucher.emulator import Fault, FaultPlan, Rule
+from rm_voucher.emulator import Check, Fault, FaultPlan
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.signing import RsaSigner, RsaVerifier, canonical_json, string_to_sign
 
@@ -32,11 +34,11 @@ async def outcome(awaitable):
         return type(exc).__name__
 
 
-async def test_seed(emulating):
+async def test_seed(emulated):
     """The same seed gives the same codes and faults, another one others."""
     runs = []
     for seed in (5, 5, 6):
-        emulator = emulating(
+        emulator = emulated(
             "--batch",
             "TEA=30",
             "--seed",
@@ -55,9 +57,9 @@ async def test_seed(emulating):
     assert set(runs[0]) & set(runs[2]) == {"RateLimitError"}
 
 
-async def test_fault_kinds(emulating):
+async def test_fault_kinds(emulated):
     """Every request but a token's meets one of the kinds that are named, and no other."""
-    emulator = emulating("--fault-rate", 1, "--fault-kinds", "throttle-bare, error-before-commit")
+    emulator = emulated("--fault-rate", 1, "--fault-kinds", "throttle-bare, error-before-commit")
     async with emulator.client() as client:
         for _ in range(20):
             with pytest.raises((RateLimitError, ServerError)):
@@ -68,9 +70,9 @@ async def test_fault_kinds(emulating):
     assert sum(met.values()) == 20
 
 
-async def test_fault_rate(emulating):
+async def test_fault_rate(emulated):
     """A share of the requests fails, by default of any kind that needn't be asked for."""
-    emulator = emulating("--batch", "TEA=1", "--fault-rate", 0.4, "--seed", 1)
+    emulator = emulated("--batch", "TEA=1", "--fault-rate", 0.4, "--seed", 1)
     async with emulator.client() as client:
         for _ in range(30):
             await outcome(client.get("NONE"))
@@ -80,17 +82,17 @@ async def test_fault_rate(emulating):
     assert 3 < sum(faults["met"]["get"].values()) < 27
 
 
-async def test_no_faults_by_default(emulating):
+async def test_no_faults_by_default(emulated):
     """Nothing fails unless it is asked for."""
-    emulator = emulating("--batch", "TEA=40")
+    emulator = emulated("--batch", "TEA=40")
     async with emulator.client() as client:
         codes = Counter([await outcome(client.issue("TEA")) for _ in range(40)])
     assert [len(codes), emulator.control("faults")["met"]] == [40, {}]
 
 
-async def test_rate_limit(emulating):
+async def test_rate_limit(emulated):
     """More requests than that are throttled, the token's included."""
-    emulator = emulating("--batch", "TEA=5", "--rate-limit", 0.001)
+    emulator = emulated("--batch", "TEA=5", "--rate-limit", 0.001)
     async with emulator.client() as client:
         with pytest.raises(RateLimitError):
             await client.issue("TEA")
@@ -100,14 +102,14 @@ async def test_rate_limit(emulating):
     ]
 
 
-async def test_latency(emulating):
+async def test_latency(emulated):
     """Each request takes that much longer, and one that would be too long is not answered."""
-    emulator = emulating("--latency", 0.25, "--batch", "TEA=1")
+    emulator = emulated("--latency", 0.25, "--batch", "TEA=1")
     async with emulator.client() as client:
         began = time.monotonic()
         await client.issue("TEA")
         assert time.monotonic() - began >= 0.5  # the token's, and its own
-    slow = emulating("--latency", 60)
+    slow = emulated("--latency", 60)
     timeout = Timeout(connect_s=0.4, attempt_s=0.5)
     async with slow.client(token_source=StaticToken("x"), timeout=timeout) as client:
         with pytest.raises(ResponseTimeoutError):
@@ -115,8 +117,17 @@ async def test_latency(emulating):
     assert slow.control("batches") == []  # what is no part of RM's API is not slowed down
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(ThreadingHTTPServer):
     """A merchant's URL. It gives the statuses that it is told, and then 200."""
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Answering)
+        self.received = queue.Queue[tuple[str, dict[str, str], bytes]]()
+        self.statuses: list[int] = []
+
+
+class Answering(BaseHTTPRequestHandler):
+    server: Receiver
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -132,8 +143,7 @@ class Receiver(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def receiver():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        server.received, server.statuses = queue.Queue(), []
+    with Receiver() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server
@@ -141,11 +151,11 @@ def receiver():
         thread.join()
 
 
-async def test_callbacks(emulating, receiver):
+async def test_callbacks(emulated, receiver):
     """A void is told to the URL, signed, again after the interval, until the first 200."""
     receiver.statuses = [500, 204]
     url = f"http://127.0.0.1:{receiver.server_port}/told?by=rm"
-    emulator = emulating("--batch", "TEA=2", "--callback-url", url, "--callback-interval", 0.01)
+    emulator = emulated("--batch", "TEA=2", "--callback-url", url, "--callback-interval", 0.01)
     codes = []
     async with emulator.client() as client:
         for times in (3, 1):
@@ -170,45 +180,50 @@ async def test_callbacks(emulating, receiver):
     assert receiver.received.empty()
 
 
-async def test_callback_interval_by_default(emulating):
+async def test_callback_interval_by_default(emulated):
     """Without the options nothing is told, and a repeat would come after RM's minute."""
-    callbacks = emulating().control("callbacks")
+    callbacks = emulated().control("callbacks")
     assert (callbacks["url"], callbacks["interval_s"]) == (None, 60.0)
 
 
 @pytest.mark.parametrize(
-    ("rule", "code"),
+    ("check", "code"),
     [
-        (Rule.CLIENT, "INVALID_CLIENT"),
-        (Rule.TOKEN, "TOKEN_INVALID"),
-        (Rule.SIGNATURE, "INVALID_REQUEST_SIGNATURE"),
-        (Rule.TIMESTAMP, "INVALID_TIMESTAMP"),
-        (Rule.PIN, "PIN_INVALID"),
+        (Check.CLIENT, "INVALID_CLIENT"),
+        (Check.TOKEN, "TOKEN_INVALID"),
+        (Check.SIGNATURE, "INVALID_REQUEST_SIGNATURE"),
+        (Check.TIMESTAMP, "INVALID_TIMESTAMP"),
+        (Check.PIN, "PIN_INVALID"),
     ],
 )
-async def test_relax(emulating, rule, code):
-    """A rule that is relaxed is not kept, and all others are."""
-    options = {
-        Rule.TOKEN: {"token_source": StaticToken("mine")},
-        Rule.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
-        Rule.TIMESTAMP: {"clock": lambda: 1_000_000_000.0},
-    }.get(rule, {})
+async def test_disable_check(emulated, check, code):
+    """A check that is disabled is not made, and all others are."""
+    by_check: dict[Check, dict[str, Any]] = {
+        Check.TOKEN: {"token_source": StaticToken("mine")},
+        Check.SIGNATURE: {"signer": RsaSigner.from_pem(new_private_key())},
+        Check.TIMESTAMP: {"runtime": Runtime(clock=lambda: 1_000_000_000.0)},
+    }
+    options = by_check.get(check, {})
 
     async def use(emulator):
-        if rule is Rule.CLIENT:
+        if check is Check.CLIENT:
             emulator = attrs.evolve(
                 emulator, variables={**emulator.variables, "RM_CLIENT_SECRET": "no"}
             )
         async with emulator.client(**options) as client:
             voucher = await client.void((await client.issue("TEA")).code)
-            pin = "no" if rule is Rule.PIN else "123456"
+            pin = "no" if check is Check.PIN else "123456"
             return await client.reinstate(voucher.code, pin=pin)
 
-    others = [argument for other in Rule if other is not rule for argument in ("--relax", other)]
+    others = [
+        argument for other in Check if other is not check for argument in ("--disable-check", other)
+    ]
     with pytest.raises(VoucherError, match=code):
-        await use(emulating("--batch", "TEA=1", *others))
+        await use(emulated("--batch", "TEA=1", *others))
     assert (
-        await use(emulating("--batch", "TEA=1", "--relax", Rule.CURSOR, "--relax", rule))
+        await use(
+            emulated("--batch", "TEA=1", "--disable-check", Check.CURSOR, "--disable-check", check)
+        )
     ).status == "REDEEMED"
 
 
@@ -232,7 +247,7 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
             ("--batch", "A/B=1"),
             "--batch 'A/B=1': refused before sending: batch_key has a slash.",
         ),
-        (("--relax", "law"), f"--relax 'law': the rules are {', '.join(Rule)}."),
+        (("--disable-check", "law"), f"--disable-check 'law': the checks are {', '.join(Check)}."),
         *(
             (("--callback-url", url), f"--callback-url {url!r} is no http or https URL.")
             for url in (

@@ -1,0 +1,54 @@
+"""What is installed: in CI, and in nox, the wheel that users get."""
+
+import hashlib
+import importlib.metadata
+import os
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+import pytest
+from support.files import ROOT
+
+import rm_voucher
+
+INSTALLED = importlib.metadata.distribution("rm-voucher")
+PACKAGE = Path(rm_voucher.__file__).parent
+
+
+IS_WANTED = "RM_TESTS_WANT_WHEEL" in os.environ
+
+
+@pytest.fixture
+def files():
+    """The files of the installed wheel. A working tree that is installed as such has none."""
+    files = [file for file in INSTALLED.files or () if file.parts[0] == "rm_voucher"]
+    if not files:
+        assert not IS_WANTED
+        pytest.skip("the working tree is installed, and no wheel")
+    return files
+
+
+@pytest.mark.long
+def test_package_that_is_tested_is_the_wheel(files):
+    """What is imported is what the wheel brought, unchanged; processes can't find another one."""
+    assert not (IS_WANTED and (ROOT / "rm_voucher").exists())
+    assert {file.locate() for file in files if file.suffix == ".py"} == set(PACKAGE.rglob("*.py"))
+    for file in files:
+        if file.hash is not None:
+            digest = hashlib.new(file.hash.mode, file.read_binary()).digest()
+            assert urlsafe_b64encode(digest).decode().rstrip("=") == file.hash.value, file
+
+
+@pytest.mark.long
+def test_wheel_has_the_package_and_nothing_else(files):
+    """It says that it is typed; tests, and what else is in the repository, stay there."""
+    assert PACKAGE / "py.typed" in {file.locate() for file in files}
+    top = {file.parts[0] for file in INSTALLED.files or () if not file.parts[0].startswith("..")}
+    assert top == {"rm_voucher", f"rm_voucher-{rm_voucher.__version__}.dist-info"}
+
+
+def test_what_is_installed_has_this_version_and_these_extras():
+    """The tools of the project itself are no extra of users'."""
+    assert INSTALLED.version == rm_voucher.__version__
+    extras = set(INSTALLED.metadata.get_all("Provides-Extra", ()))
+    assert extras == {"all", "cli", "otel", "postgres", "sql", "worker"}
