@@ -17,6 +17,7 @@ from rm_voucher import (
     VoucherClient,
     bulk_issue,
 )
+from rm_voucher.runtime import Runtime
 from rm_voucher.transport.memory import MemoryTransport
 
 
@@ -212,7 +213,8 @@ async def test_bulk_left_early_sends_nothing_again(make_client):
 
 async def test_bulk_client_closed_fails_the_rest_at_once(credentials, time):
     """A closed client sends nothing: the rest end failed, without a wait."""
-    client = VoucherClient(credentials, token_source=StaticToken("t"), runtime=time.runtime)
+    runtime = Runtime(sleep=time.sleep)
+    client = VoucherClient(credentials, token_source=StaticToken("t"), runtime=runtime)
     await client.aclose()
     async with bulk_issue(client, "KEY", range(50)) as run:
         results = [result async for result in run]

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from support.ledger_ops import Acting, B, code_of, held
+from support.ledger_ops import B, LedgerOps, code_of, held
 
 from rm_voucher.exceptions import BatchStoppedError, IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, RequestState
@@ -15,7 +15,7 @@ AMBIGUOUS, REJECTED = AttemptState.AMBIGUOUS, AttemptState.REJECTED
 @pytest.fixture(params=["once", "twice"])
 async def act(ledger, time, request):
     """Acts on a ledger with a baseline, also with each transition repeated."""
-    act = Acting(ledger, time, twice=request.param == "twice")
+    act = LedgerOps(ledger, time, twice=request.param == "twice")
     await act.baseline("old")
     return act
 
@@ -62,7 +62,7 @@ async def test_ask_submitted_only_is_not_started(act):
 
 async def test_ask_before_the_baseline_or_after_an_alarm_starts_nothing(ledger, time):
     """A batch without a baseline, or with an alarm, has no attempt; the request is kept."""
-    act = Acting(ledger, time)
+    act = LedgerOps(ledger, time)
     assert isinstance(await act.ask("r"), BatchStoppedError)
     await act.baseline()
     await act.settle(stop_reason="it burns")
@@ -158,7 +158,7 @@ async def test_spare_goes_to_the_oldest_that_waits(act):
 
 async def test_spares_in_hundreds_go_round(ledger, time):
     """More spares than are dealt with in a turn all find their requests."""
-    act = Acting(ledger, time)
+    act = LedgerOps(ledger, time)
     await act.baseline()
     await act.start("s")
     await act.lose("s")
@@ -240,7 +240,7 @@ async def test_answer_to_an_ambiguous_attempt_is_its_requests(act):
 
 async def test_requests_page_in_order(ledger, time):
     """All requests are listed in the order they were asked, over several blocks, by batch."""
-    act = Acting(ledger, time)
+    act = LedgerOps(ledger, time)
     names = [f"r{(7 * number) % 1101}" for number in range(1101)]
     batches = [B if number % 3 else "other" for number in range(len(names))]
     asks = zip(names, batches, strict=True)
@@ -252,7 +252,7 @@ async def test_requests_page_in_order(ledger, time):
 
 async def test_listeners_hear_what_is_durable(ledger, time):
     """Who listens is told of each code that a request got, once that can be read."""
-    act = Acting(ledger, time)
+    act = LedgerOps(ledger, time)
     told: list[tuple[str | None, str]] = []
     ledger.subscribe(lambda codes: told.extend((c.request_id, c.code) for c in codes))
     await act.baseline("old")

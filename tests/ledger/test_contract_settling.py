@@ -1,7 +1,7 @@
 """What each store's ledger makes of recovery, reconciliation, baselines and a person's word."""
 
 import pytest
-from support.ledger_ops import Acting, B, code_of, found, held
+from support.ledger_ops import B, LedgerOps, code_of, found, held
 
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger import AttemptState, RequestState
@@ -17,7 +17,7 @@ ADOPTED = AttemptState.ADOPTED
 @pytest.fixture(params=["once", "twice"])
 async def act(ledger, time, request):
     """Acts on a ledger with a baseline, also with each transition repeated."""
-    act = Acting(ledger, time, twice=request.param == "twice")
+    act = LedgerOps(ledger, time, twice=request.param == "twice")
     await act.baseline("old")
     return act
 
@@ -216,14 +216,14 @@ async def test_recovered_attempt_may_get_a_spare_that_waited(act):
 async def test_entering_the_ledger_recovers(make_ledger, time):
     """What the last process was sending is ambiguous in the next one."""
     async with make_ledger() as ledger:
-        act = Acting(ledger, time)
+        act = LedgerOps(ledger, time)
         await act.baseline()
         await act.start("r")
     async with make_ledger() as ledger:
         for batch in (B, None):
             (attempt,) = await ledger.attempts(batch)
             assert (attempt.id, attempt.state) == ("a-r", AMBIGUOUS)
-        assert await Acting(ledger, time).ask("r", "x") == held("r")
+        assert await LedgerOps(ledger, time).ask("r", "x") == held("r")
 
 
 async def test_baseline_codes_are_nobodys(act):
@@ -238,7 +238,7 @@ async def test_baseline_codes_are_nobodys(act):
 
 async def test_baseline_is_read_once(ledger, time):
     """Nothing is started until its last part is in; what comes after that is not taken up."""
-    act = Acting(ledger, time)
+    act = LedgerOps(ledger, time)
     await act.commit(list_codes, Listed(batch=B, at=act.at(), found=found("old")))
     assert isinstance(await act.ask("r"), BatchStoppedError)
     await act.commit(list_codes, Listed(batch=B, at=act.at(), last=True))

@@ -304,7 +304,7 @@ async def test_lost_answers_to_commits(open_ledger, monkeypatch: pytest.MonkeyPa
     lost = [0]
     async with open_ledger() as ledger:
         await begin(ledger)
-        dialect = ledger.store._database._engine.dialect
+        dialect = ledger.store._database.engine.dialect
         real = dialect.do_commit
 
         def commit(connection: object) -> None:

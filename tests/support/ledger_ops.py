@@ -1,4 +1,4 @@
-"""What a test tells a ledger, one transition at a time, without a server."""
+"""A ledger's transitions, one at a time, without a server."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from rm_voucher.ledger.rules.transitions import ask, confirm, end
 B = "B"
 
 
-class Acting:
+class LedgerOps:
     """Acts on a ledger. Time goes on a second with each act, so that there is an order."""
 
     def __init__(self, ledger: Ledger, time: FakeTime, *, twice: bool = False) -> None:

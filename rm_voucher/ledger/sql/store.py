@@ -112,7 +112,7 @@ class SqlLedgerStore(LedgerStore):
         commits = self._commits + 1
 
         def work(connection: Connection) -> tuple[list[Any], list[Code]]:
-            unit = SqlUnitOfWork(connection, self.owner)
+            unit = SqlUnitOfWork(connection, writes=True)
             # First, and in one order: otherwise two processes could wait for each other, or decide
             # by rows that were read before the lock.
             unit.batches(item.batch for _, item in operations)

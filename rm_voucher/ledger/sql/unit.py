@@ -88,12 +88,12 @@ _ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
-    """A transaction on the database. Without an ``owner`` it only reads, and locks nothing."""
+    """A transaction on the database. Unless it ``writes``, it locks nothing."""
 
-    def __init__(self, connection: Connection, owner: str | None = None) -> None:
+    def __init__(self, connection: Connection, *, writes: bool = False) -> None:
         super().__init__()
         self._connection = connection
-        self._owner = owner
+        self._locks = writes
         self._is_sqlite = connection.dialect.name == "sqlite"
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
@@ -214,8 +214,7 @@ class SqlUnitOfWork(UnitOfWork):
         if self._is_sqlite:
             rows = execute(lookup.sqlite, (orjson.dumps(list(keys)).decode(),)).fetchall()
         else:
-            locks = self._owner is not None
-            statement = lookup.postgresql_locking if locks else lookup.postgresql
+            statement = lookup.postgresql_locking if self._locks else lookup.postgresql
             rows = execute(statement, (list(keys),)).fetchall()
         return [_made(kind, row) for row in rows]
 
