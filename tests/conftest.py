@@ -110,9 +110,9 @@ def start() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start ``rm-voucher`` as a process of its own; what still runs at the end is killed."""
     started = []
 
-    def popen(*args: object, **options: object) -> subprocess.Popen[str]:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        process = subprocess.Popen([*COMMAND, *map(str, args)], **pipes)
+    def popen(*args: object, **options: Any) -> subprocess.Popen[str]:
+        given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        process = subprocess.Popen([*COMMAND, *map(str, args)], text=True, **given)
         started.append(process)
         return process
 

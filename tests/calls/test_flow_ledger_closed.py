@@ -7,7 +7,11 @@ from simulation.clock import VirtualClock
 from support.answers import ok
 from support.limited_server import client_at, in_virtual_time
 
-from rm_voucher import ConnectError, VoucherClient
+from rm_voucher import (
+    ConnectError,
+    IssuedVoucher,
+    VoucherClient,
+)
 from rm_voucher.ledger import AttemptState, MemoryLedger
 
 BATCH = {"key": "B", "quantity": 100, "balanceQuantity": 100, "isStatic": False}
@@ -37,7 +41,7 @@ def ledger_at(clock: VirtualClock) -> MemoryLedger:
 
 async def throttled_and_waiting(
     client: VoucherClient, ledger: MemoryLedger
-) -> list[asyncio.Task[object]]:
+) -> list[asyncio.Task[IssuedVoucher]]:
     """Return a call that waits to be sent again, and one that waits for its turn."""
     tasks = []
     for name in ("first", "second"):
