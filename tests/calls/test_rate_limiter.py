@@ -1,4 +1,4 @@
-"""The pace under any sequence of events, and that it keeps nothing of each."""
+"""The rate under any sequence of events, and that it keeps nothing of each."""
 
 import tracemalloc
 
@@ -75,7 +75,7 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
 
 
 @given(policies, steps, st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
-async def test_pace_is_sane_after_anything(policy, steps, start, luck):
+async def test_rate_is_sane_after_anything(policy, steps, start, luck):
     """After any events at any times, also days apart or none: the rate is positive and within what
     the user set, every wait is short and finite, and only a flow that holds nobody is free."""
     clock = Clock(start)
@@ -108,7 +108,7 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
 
 
 @given(st.floats(1, 1e5), st.integers(1, 50), st.booleans())
-async def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
+async def test_rate_comes_back_from_throttles(start_per_s, throttles, spread):
     """Whatever the rate was, throttles lower it, down to about one a second; used whole, it grows
     until there is none."""
     clock = Clock()
