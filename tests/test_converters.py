@@ -61,7 +61,7 @@ def instant(text: str) -> datetime:
 
 def comparable(wire: Any, *, model_level: bool = True) -> Any:
     """Null, absent and Go's zero time count as the same; instants compare in UTC."""
-    result = {}
+    result: dict[str, Any] = {}
     for key, value in wire.items():
         if value is None or value == "0001-01-01T00:00:00Z":
             continue
@@ -81,7 +81,7 @@ def test_example_round_trips(name):
     found = objects_in(name)
     assert found
     for wire in found:
-        decoded = structure(wire, model)
+        decoded: Any = structure(wire, model)
         encoded = unstructure(decoded)
         assert structure(orjson.loads(orjson.dumps(encoded)), model) == decoded
         assert comparable(encoded) == comparable(wire)
@@ -206,7 +206,8 @@ def test_issued_voucher_needs_a_code(wire):
 
 def test_misfit_many_are_cut():
     """A message stays short, however much is wrong."""
-    wire = {name: [] for name in ("code", "status", "type", "amount", "label", "key", "origin")}
+    names = ("code", "status", "type", "amount", "label", "key", "origin")
+    wire: dict[str, Any] = {name: [] for name in names}
     with pytest.raises(DecodeError) as caught:
         structure(wire, Voucher)
     assert str(caught.value).count("@") == 5

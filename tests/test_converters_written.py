@@ -161,7 +161,7 @@ class Cup:
     extra: dict = attrs.field(factory=dict)
 
 
-ASKED = []
+ASKED: list[tuple[object, object]] = []
 
 
 def doubled(value, cls):
@@ -235,7 +235,7 @@ def test_models_of_the_written_function_are_whole():
     (item,) = [payload("get-voucher")["item"]]
     voucher = structure(item, Voucher)
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        voucher.code = "other"
+        voucher.code = "other"  # type: ignore[misc]
     assert not hasattr(voucher, "__dict__")
     by_hand = Voucher(
         **{field.name: getattr(voucher, field.name) for field in attrs.fields(Voucher)}

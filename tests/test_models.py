@@ -68,6 +68,7 @@ def test_repr_hides_what_is_worth_money():
     issued = structure(payload("issue-voucher")["item"], IssuedVoucher)
     token = structure(payload("token-client-credentials"), Token)
     batch = VoucherBatch(static_code="ALA10OFF-2026")
+    assert voucher.key is not None
     text = repr((voucher, issued, token, batch))
     for secret in (
         "UUEra22VSy2",
@@ -101,4 +102,4 @@ def test_voucher_pickles_and_hashes():
 def test_models_are_frozen():
     """A voucher does not change under the feet of those who share it."""
     with pytest.raises(AttributeError):
-        Voucher().amount_sen = 5
+        Voucher().amount_sen = 5  # type: ignore[misc]

@@ -22,7 +22,15 @@ from support.troubles import (
     token,
 )
 
-from rm_voucher import ConfigurationError, OutcomeUnknownError, Timeout, VoucherError, bulk_issue
+from rm_voucher import (
+    ClientCredentialsToken,
+    ConfigurationError,
+    OutcomeUnknownError,
+    Timeout,
+    Voucher,
+    VoucherError,
+    bulk_issue,
+)
 from rm_voucher.service.client import issue_call
 
 
@@ -103,7 +111,7 @@ async def timed_out(operation, arrived):
             inner.append(limit)
             return await operation
 
-    inner = []
+    inner: list[asyncio.Timeout] = []
     task = asyncio.ensure_future(outcome_of(run()))
     await arrived.wait()
     inner[0].reschedule(0)
@@ -272,7 +280,9 @@ async def test_redeem_in_doubt_keeps_its_codes_to_itself(check, server):
     ended = await outcome_of(world.client().redeem([CODE, CANARIES["other code"]]))
     assert isinstance(ended, OutcomeUnknownError)
     assert ended.codes == (CANARIES["other code"],)
-    assert [voucher.code for voucher in ended.redeemed] == [CODE]
+    (redeemed,) = ended.redeemed
+    assert isinstance(redeemed, Voucher)
+    assert redeemed.code == CODE
     check(world, ended, *ended.vouchers, *ended.redeemed)
 
 
@@ -299,5 +309,7 @@ async def test_values_show_nothing(check):
     pagers = client.vouchers("KEY"), member.vouchers()
     call = issue_call(client.caller, "KEY")
     call.code, call.token = CODE, await source.token()
+    assert isinstance(source, ClientCredentialsToken)
     held = source._held
+    assert held is not None
     check(world, client, client.caller, member, source, held, held.token, call, *pagers, *values)

@@ -4,9 +4,11 @@ import base64
 import logging
 import pickle
 from datetime import datetime
+from typing import cast
 from urllib.parse import quote
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from support.canaries import (
     CANARIES,
     CODE,
@@ -35,6 +37,7 @@ from rm_voucher import (
     VoucherClient,
     exceptions,
 )
+from rm_voucher.otel import OpenTelemetryHook
 from rm_voucher.signing import RsaSigner
 
 SLASH, CONTROL, HALF = CODE + "/", CODE + "\n", CODE + "\ud800"
@@ -111,7 +114,7 @@ MADE = {
     "VoucherClient, a name": lambda: VoucherClient(
         Credentials("id", SECRET, CANARIES["private key"])
     ),
-    "VoucherClient, another type": lambda: VoucherClient(Credentials("id", SECRET, [PEM])),
+    "VoucherClient, another type": lambda: VoucherClient(Credentials("id", SECRET, [PEM])),  # type: ignore[arg-type]
 }
 
 
@@ -167,7 +170,8 @@ async def test_own_signer_that_fails_shows_nothing():
         def sign(self, *args):
             raise ZeroDivisionError
 
-    ended = await outcome_of(World().client(signer=RsaSigner(Broken())).get(CODE))
+    signer = RsaSigner(cast("RSAPrivateKey", Broken()))
+    ended = await outcome_of(World().client(signer=signer).get(CODE))
     assert isinstance(ended, ConfigurationError)
     assert in_error(ended) == []
 
@@ -217,7 +221,7 @@ def test_search_finds_an_error_that_leaks():
 
 def test_search_finds_a_local(monkeypatch):
     """A local of this package's frame is found where `bare` does not cut it off."""
-    from_env = Credentials.from_env.__func__.__wrapped__
+    from_env = vars(Credentials)["from_env"].__func__.__wrapped__
     variables = VARIABLES | {"RM_CLIENT_SECRET": ""}
     with pytest.raises(ConfigurationError) as caught:
         from_env(Credentials, variables)
@@ -242,7 +246,9 @@ def test_search_finds_a_log_a_span_and_a_repr():
         "text of ConnectError",
     }
     world = World()
-    world.client().caller.hooks[0]._tracer.start_span(f"x {CODE}").end()
+    (hook,) = world.client().caller.hooks
+    assert isinstance(hook, OpenTelemetryHook)
+    hook._tracer.start_span(f"x {CODE}").end()
     assert in_spans(world.exporter.get_finished_spans()) != []
     assert in_reprs([CODE]) != []
 

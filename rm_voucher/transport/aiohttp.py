@@ -32,7 +32,7 @@ _HEADERS = {
     "Accept-Encoding": "identity",  # nothing is decompressed, so nothing can expand
 }
 
-_LEAST_S = 0.001
+_LEAST_S = 0.001  # of a time-out that a wait for a connection leaves
 
 # Most specific first.
 _ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (

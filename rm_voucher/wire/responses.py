@@ -70,7 +70,7 @@ def success(response: Response) -> dict[str, Any]:
 
 
 def read_body(response: Response) -> dict[str, Any]:
-    """Return the answer's JSON object, or an empty one. Raises the error that it says."""
+    """Return the answer's JSON object, or an empty one. Raises the error in its body or status."""
     try:
         body: dict[str, Any] = orjson.loads(response.body)
     except orjson.JSONDecodeError:

@@ -242,7 +242,7 @@ async def saved_by(process, store, **changes):
     return orjson.dumps({**kept, **changes})
 
 
-UNUSABLE = {
+UNUSABLE: dict[str, dict[str, object]] = {
     "another application": {"application": "another"},
     "no application": {"application": None},
     "no time": {"obtained_at": None},

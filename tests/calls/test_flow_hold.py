@@ -64,12 +64,12 @@ def test_every_caller_is_held_back(status, headers, retry_after_s):
             first = asyncio.create_task(client.get("X"))
             await asyncio.sleep(1.5)
             others = [asyncio.create_task(client.get("X")) for _ in range(4)]
-            others.append(asyncio.create_task(client.issue("B")))
+            last = asyncio.create_task(client.issue("B"))
             await asyncio.sleep(0.25)
             assert client.flow.retry_after_s == pytest.approx(retry_after_s - 0.75)
             assert client.flow.waiting == 5
             assert client.flow.throttled == (status == 429)
-            await asyncio.gather(first, *others)
+            await asyncio.gather(first, *others, last)
             assert client.flow.retry_after_s == 0
             assert client.flow.waiting == 0
         assert len(server.came) == 7

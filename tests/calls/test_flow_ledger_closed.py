@@ -7,7 +7,7 @@ from simulation.clock import VirtualClock
 from support.answers import ok
 from support.limited_server import client_at, in_virtual_time
 
-from rm_voucher import ConnectError, VoucherClient
+from rm_voucher import ConnectError, IssuedVoucher, VoucherClient
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.runtime import Runtime
 
@@ -38,7 +38,7 @@ def ledger_at(clock: VirtualClock) -> Ledger:
 
 async def throttled_and_waiting(
     client: VoucherClient, ledger: Ledger
-) -> list[asyncio.Task[object]]:
+) -> list[asyncio.Task[IssuedVoucher]]:
     """Return a call that waits to be sent again, and one that waits for its turn."""
     tasks = []
     for name in ("first", "second"):

@@ -15,6 +15,7 @@ from rm_voucher import (
     ConnectTimeoutError,
     FlowPolicy,
     OutcomeUnknownError,
+    Request,
     RetryPolicy,
     Runtime,
     Timeout,
@@ -173,7 +174,8 @@ async def test_waiting_cancelled_at_each_await(number):
 async def test_call_cancelled_while_it_waits_was_not_sent(is_bulk):
     """A call that is cancelled at any point of its wait was not sent, and the next one is."""
     for turns in each_turn():
-        places, came = Places(), []
+        places = Places()
+        came: list[Request] = []
 
         def serve(request, came=came):
             came.append(request)

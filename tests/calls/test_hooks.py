@@ -355,7 +355,7 @@ async def test_hook_does_not_swallow_the_end_of_the_process(make_client, how):
 
 async def test_hook_may_return_nothing(make_client, recorder):
     """A hook that only counts returns None, and is not called again."""
-    counted = []
+    counted: list[Attempt] = []
     client = make_client(ScriptedServer([ISSUED]), hooks=[counted.append, recorder])
     await client.issue("KEY")
     assert counted == recorder.before

@@ -12,6 +12,7 @@ from support.outcome_tables import CASES, CHANGES, ENDS, FOLLOWS, OPERATIONS, SL
 from support.scripted_server import ScriptedServer
 
 from rm_voucher import (
+    AttemptResult,
     OutcomeUnknownError,
     Response,
     VoucherError,
@@ -196,13 +197,15 @@ async def test_request_returns_any_2xx(meet, name, end):
 @pytest.mark.parametrize("end", [end for name, end in CASES if name == "issue"])
 async def test_outcome_is_told_to_the_hooks(meet, end):
     """Each end proves what the table says; the hooks are told so."""
-    results = []
+    results: list[AttemptResult] = []
     hooks = [lambda attempt: results.append]
     bad = ENDS[end]
     goes_on = follows("issue", end) in ("again", "token")
     rest = [OPERATIONS["issue"].done] if goes_on else []
     await meet(OPERATIONS["issue"], bad.answer, *rest, hooks=hooks)
-    assert results[0].outcome.name == bad.outcome
+    first = results[0].outcome
+    assert first is not None
+    assert first.name == bad.outcome
     assert [result.outcome for result in results[1:]] == [None] * len(rest)
 
 
@@ -235,7 +238,8 @@ async def test_outcome_of_a_change_keeps_to_retry_after(meet, name, doubt):
 @each_change
 async def test_outcome_of_a_401_is_not_met_with_the_same_token(make_client, time, name):
     """A change that a bare 401 left in doubt is sent again with the token that the look got."""
-    operation, issued = OPERATIONS[name], []
+    operation = OPERATIONS[name]
+    issued: list[str] = []
 
     def gateway(request):
         if request.operation == "token":

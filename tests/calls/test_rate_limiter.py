@@ -1,4 +1,4 @@
-"""The pace under any sequence of events, and that it keeps nothing of each."""
+"""The rate under any sequence of events, and that it keeps nothing of each."""
 
 import tracemalloc
 
@@ -75,7 +75,7 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
 
 
 @given(policies, steps, st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
-async def test_pace_is_sane_after_anything(policy, steps, start, luck):
+async def test_rate_is_sane_after_anything(policy, steps, start, luck):
     """After any events at any times, also days apart or none: the rate is positive and within what
     the user set, every wait is short and finite, and only a flow that holds nobody is free."""
     clock = Clock(start)
@@ -108,7 +108,7 @@ async def test_pace_is_sane_after_anything(policy, steps, start, luck):
 
 
 @given(st.floats(1, 1e5), st.integers(1, 50), st.booleans())
-async def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
+async def test_rate_comes_back_from_throttles(start_per_s, throttles, spread):
     """Whatever the rate was, throttles lower it, down to about one a second; used whole, it grows
     until there is none."""
     clock = Clock()
@@ -121,8 +121,10 @@ async def test_pace_comes_back_from_throttles(start_per_s, throttles, spread):
     rate = float("inf")
     for _ in range(throttles):
         flow.throttled(clock.now, clock.now)
-        assert flow.state.rate_per_s <= rate
-        rate = flow.state.rate_per_s
+        cut = flow.state.rate_per_s
+        assert cut is not None
+        assert cut <= rate
+        rate = cut
         clock.now += 0.2 if spread else 0.0
     assert rate >= _CUT
     for _ in range(20):
@@ -161,8 +163,10 @@ def test_throttles_at_once_lower_no_rate(answers, borne):
     for _ in range(borne + 1):
         flow.throttled(clock.now, clock.now)
         rates.append(flow.state.rate_per_s)
-    assert rates[:-1] == [None] * borne
-    assert 10 <= rates[-1] <= 20_000
+    *before, last = rates
+    assert before == [None] * borne
+    assert last is not None
+    assert 10 <= last <= 20_000
 
 
 async def test_lifted_limit_is_forgotten():

@@ -187,9 +187,9 @@ def drawn():
     text = (DOCS / "architecture.md").read_text()
     tree = re.search(r"```\nrm_voucher/\n(.*?)```", text, re.DOTALL)
     assert tree is not None
-    folders, modules = [], []
-    for line in tree[1].splitlines():
-        indent, name = re.match(r"( *)([\w/]+(?:\.py)?)", line).groups()
+    folders: list[str] = []
+    modules: list[str] = []
+    for indent, name in re.findall(r"^( *)([\w/]+(?:\.py)?)", tree[1], re.MULTILINE):
         del folders[len(indent) // 2 - 1 :]
         if name.endswith("/"):
             folders.append(name.strip("/"))

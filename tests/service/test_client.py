@@ -50,6 +50,7 @@ async def test_issue_unknown_says_all_that_is_known(make_client, time):
     assert (error.operation, error.batch_key, error.code) == ("issue", "KEY", None)
     assert (error.nonce, error.voucher) == ("the-nonce", None)
     assert error.sent_at == datetime.fromtimestamp(time.now, UTC)
+    assert error.attempt_id is not None
     assert error.attempt_id in str(error)
 
 

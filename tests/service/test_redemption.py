@@ -38,7 +38,7 @@ class Shop:
         self.redeems = list(redeems)
         self.looks = {code: list(answers) for code, answers in looks.items()}
         self.bodies = []
-        self.looked_up = Counter()
+        self.looked_up: Counter[str] = Counter()
 
     def __call__(self, request):
         if request.operation == "redeem":

@@ -3,10 +3,10 @@
 import dataclasses
 import decimal
 import enum
-import functools
 import math
 import uuid
 from datetime import date, datetime
+from typing import Any
 
 import pytest
 
@@ -110,13 +110,17 @@ class Plain(enum.Enum):
     ONE = 1
 
 
-CYCLE = ["canary"]
+CYCLE: list[Any] = ["canary"]
 CYCLE.append(CYCLE)
-WIDE_CYCLE = ["canary"]
+WIDE_CYCLE: list[Any] = ["canary"]
 WIDE_CYCLE.extend([WIDE_CYCLE, WIDE_CYCLE])
-DEEP = []
+DEEP: list[Any] = []
 for _ in range(400):
     DEEP = [DEEP]
+DEEP_LISTS: list[Any] = ["canary"]
+DEEP_TUPLES: tuple[Any, ...] = ("canary",)
+for _ in range(32):
+    DEEP_LISTS, DEEP_TUPLES = [DEEP_LISTS], (DEEP_TUPLES,)
 JSON_REFUSED = {
     "a fraction": 1.5,
     "a whole fraction": 1.0,
@@ -131,8 +135,8 @@ JSON_REFUSED = {
     "a cycle": CYCLE,
     "a wide cycle": WIDE_CYCLE,
     "400 levels": DEEP,
-    "33 levels": functools.reduce(lambda inner, _: [inner], range(32), ["canary"]),
-    "33 levels of tuples": functools.reduce(lambda inner, _: (inner,), range(32), ("canary",)),
+    "33 levels": DEEP_LISTS,
+    "33 levels of tuples": DEEP_TUPLES,
     "bytes": b"canary",
     "a datetime": datetime(2026, 1, 1),
     "a date": date(2026, 1, 1),

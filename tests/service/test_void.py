@@ -11,6 +11,7 @@ from rm_voucher import (
     ConnectError,
     OutcomeUnknownError,
     RetryPolicy,
+    Voucher,
     VoucherError,
     VoucherStateError,
 )
@@ -55,6 +56,7 @@ async def test_void_lost_done_by_another_till(make_client, used_at):
     """Void, but not provably by us: unknown, with the voucher. Honouring it twice is a loss."""
     result, server = await void(make_client, LOST, VOID_BY_ANOTHER, used_at=used_at)
     assert isinstance(result, OutcomeUnknownError)
+    assert isinstance(result.voucher, Voucher)
     assert result.voucher.status == "VOID"
     assert (result.operation, result.code) == ("void", "X")
     assert server.paths == [VOID, GET]
@@ -90,6 +92,7 @@ async def test_void_lost_then_refused_stays_in_doubt(make_client, code):
     answers = LOST, STILL_ISSUED, rm_error(code, 400), STILL_ISSUED
     result, server = await void(make_client, *answers)
     assert type(result) is OutcomeUnknownError
+    assert isinstance(result.voucher, Voucher)
     assert result.voucher.status == "ISSUED"
     assert server.paths == [VOID, GET, VOID, GET]
 
@@ -124,6 +127,7 @@ async def test_void_lost_again_and_again(make_client):
     policy = RetryPolicy(max_attempts=2)
     result, server = await void(make_client, LOST, STILL_ISSUED, LOST, STILL_ISSUED, retry=policy)
     assert isinstance(result, OutcomeUnknownError)
+    assert isinstance(result.voucher, Voucher)
     assert result.voucher.status == "ISSUED"
     assert server.paths == [VOID, GET, VOID, GET]
 

@@ -84,7 +84,7 @@ class Other(RsaSigner):
 
 def replaced():
     signer = RsaSigner(signer_of(2048)._key)
-    signer.sign = lambda text: b"by other means"
+    signer.sign = lambda text: b"by other means"  # type: ignore[method-assign] # as a user may
     return signer
 
 
@@ -224,7 +224,8 @@ async def test_without_a_process_the_loop_signs(monkeypatch, tmp_path, signer, c
 @pytest.mark.usefixtures("at_once")
 async def test_one_that_starts_is_used_without_the_other(monkeypatch, signer, caplog):
     """Where only some processes can be started, these sign."""
-    popen, made = subprocess.Popen, []
+    popen = subprocess.Popen
+    made: list[subprocess.Popen] = []
 
     def once(*given, **options):
         if made:

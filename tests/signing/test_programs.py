@@ -23,9 +23,10 @@ ISSUE = "import asyncio, signing_run\nprint(asyncio.run(signing_run.issue()))\n"
 def popen(*arguments, **options):
     """Give a program that runs; it ends with the block at the latest."""
     variables = {**os.environ, "PYTHONPATH": f"{HERE}{os.pathsep}{TESTS}", "PYTHON_BASIC_REPL": "1"}
-    given = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipe = subprocess.PIPE
+    command = [sys.executable, *map(str, arguments)]
     with subprocess.Popen(
-        [sys.executable, *map(str, arguments)], text=True, env=variables, **given, **options
+        command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=variables, **options
     ) as process:
         try:
             yield process

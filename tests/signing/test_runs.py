@@ -10,7 +10,7 @@ from support.cancellation import tasks_left, turn
 from support.command import PATIENCE_S
 from support.signing_pools import Issuer, is_over, processes_of
 
-from rm_voucher import BulkStatus, bulk_issue
+from rm_voucher import BulkIssue, BulkStatus, bulk_issue
 
 pytestmark = pytest.mark.usefixtures("at_once")
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("at_once")
 @pytest.fixture
 async def issuing(make_client, signer):
     """Give a function that makes a run, and its server; nothing may be left of any run."""
-    runs = []
+    runs: list[BulkIssue] = []
 
     def issue(count=300, **options):
         server = Issuer(signer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from simulation.clock import VirtualClock
@@ -115,6 +115,18 @@ def client_at(
         **options,
     }
     return VoucherClient(Credentials("id", "secret", b""), **with_runtime(given))
+
+
+def rate_of(client: VoucherClient) -> float:
+    """Return the rate that a client has, where it has one."""
+    rate = client.flow.rate_per_s
+    assert rate is not None
+    return rate
+
+
+def codes_of(results: Iterable[BulkResult]) -> list[str]:
+    """Return the codes of results that all have one."""
+    return [result.voucher.code for result in results if result.voucher is not None]
 
 
 async def bulk_for(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 from support.answers import ok
 from support.command import PATIENCE_S
 
+from rm_voucher import BulkIssue
 from rm_voucher.signing import RsaSigner, RsaVerifier, format_signature, string_to_sign
 from rm_voucher.signing.pool import SigningPool
 
@@ -29,6 +31,7 @@ async def started(pool: SigningPool) -> None:
     """Let the pool start its processes, and wait until it has, or can't."""
     await pool.sign(b"the first")
     async with asyncio.timeout(PATIENCE_S):
+        assert pool._starting is not None
         await pool._starting
 
 
@@ -71,10 +74,10 @@ class Issuer:
 
     def __init__(self, signer: RsaSigner) -> None:
         self.signer = signer
-        self.run = None
+        self.run: BulkIssue[int] | None = None
         self.count = 0
         self.nonces: set[str] = set()
-        self.on_request = lambda count: None
+        self.on_request: Callable[[int], Any] = lambda count: None
 
     async def __call__(self, request):
         text = string_to_sign(
@@ -89,6 +92,7 @@ class Issuer:
         self.nonces.add(request.headers["X-Nonce-Str"])
         self.count += 1
         number = self.count
+        assert self.run is not None
         if (starting := self.run._pool._starting) is not None:
             await asyncio.wait([starting])
         self.on_request(number)

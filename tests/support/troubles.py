@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -61,7 +62,7 @@ LOOK_UPS = {"get", "member get"}
 DONE_STATUS = {"void": "VOID", "redeem": "REDEEMED", "member redeem": "VOID"}
 
 
-def shaped(request: Request, *items: object, cursor: str | None = None) -> Response:
+def shaped(request: Request, *items: Any, cursor: str | None = None) -> Response:
     """Answer with voucher(s) in the form that the operation's answer has."""
     if request.operation == "batches":
         items = tuple({**one, "key": "KEY", "staticCode": CODE} for one in items)
@@ -114,7 +115,7 @@ NOT_SENT = always(ConnectError("x: no connection"))
 LOST = always(ResponseLostError("x: the server closed the connection"))
 
 
-def read_back(look: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def read_back(look: Callable[[Request], Any]) -> Callable[[Request], Any]:
     """Lose what changes something, and answer look-ups."""
     return lambda request: (look if request.operation in LOOK_UPS else LOST)(request)
 
@@ -244,7 +245,7 @@ class World:
     exporter: InMemorySpanExporter = attrs.field(factory=InMemorySpanExporter)
     seen: list[object] = attrs.field(factory=list)
 
-    def client(self, **options: object) -> VoucherClient:
+    def client(self, **options: Any) -> VoucherClient:
         provider = TracerProvider()
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         hooks = [OpenTelemetryHook(provider), *options.pop("hooks", ())]
@@ -267,7 +268,7 @@ class World:
         return response
 
 
-async def outcome_of(operation: Awaitable[object]) -> object:
+async def outcome_of(operation: Awaitable[object]) -> Any:
     """Return what an operation returns or raises, a cancellation too."""
     try:
         return await operation

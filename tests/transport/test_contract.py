@@ -39,7 +39,7 @@ async def over_memory(answer):
         seen.append((request.method,))
         await asyncio.Event().wait()
 
-    seen = []
+    seen: list[tuple[str, ...]] = []
     transport = MemoryTransport(hang if answer is None else handler)
     yield transport, "https://memory.invalid", seen
     await transport.aclose()

@@ -67,6 +67,25 @@ async def test_closing_under_a_waiting_call_is_an_error_not_a_cancellation(busy)
     assert len(server.received) == 1
 
 
+async def test_closing_a_session_under_a_call_in_its_queue_is_an_error():
+    """So does a call that waits in a borrowed session's own queue, whose limit is for each host:
+    the end of the session is no cancellation of the call."""
+    arrived = asyncio.Event()
+
+    async def hang(reader, writer):
+        arrived.set()
+        await reader.read()
+
+    async with raw_server(hang, hang) as server:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit_per_host=1))
+        transport = AiohttpTransport(session)
+        sending = [asyncio.create_task(transport.send(to(server))) for _ in range(2)]
+        await arrived.wait()
+        await session.close()
+        ended = await asyncio.gather(*sending, return_exceptions=True)
+        assert [type(error) for error in ended] == [ResponseLostError] * 2
+
+
 @pytest.mark.parametrize("limit", [0, 1, 2])
 async def test_connect_timeout_with_few_out_is_the_servers(limit):
     """Where a connection was free, or their number has no limit, it says that the server is not

@@ -138,11 +138,12 @@ async def test_wire_is_what_was_signed(credentials):
 @pytest.mark.parametrize("code", ["rms@xR43u4bRhUU", "A(1)", "A+1", "A#1", "A%41"])
 async def test_wire_legitimate_codes_arrive_as_themselves(code):
     """The codes that quoting breaks most often reach the emulator as themselves."""
-    emulator = Emulator(credentials=Credentials("id", "hush", KEY_FILE.read_bytes()))
+    credentials = Credentials("id", "hush", KEY_FILE.read_bytes())
+    emulator = Emulator(credentials=credentials)
     emulator.add_batch("label", quantity=1, key=code)
     async with (
         serve(emulator) as server,
-        VoucherClient(emulator.credentials, environment=server.environment) as client,
+        VoucherClient(credentials, environment=server.environment) as client,
     ):
         issued = await client.issue(code)
     assert emulator.state.issued(code) == (issued.code,)

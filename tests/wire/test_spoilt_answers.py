@@ -11,6 +11,7 @@ import sys
 import typing
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 import pytest
@@ -32,9 +33,9 @@ from rm_voucher.wire import operations as p
 CASES = int(os.environ.get("FUZZ_CASES", "8000"))
 FEW_CASES = 2000
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
-PAYLOADS = {path.stem: path.read_bytes() for path in sorted(PAYLOADS.iterdir())}
+BODIES = {path.stem: path.read_bytes() for path in sorted(PAYLOADS.iterdir())}
 # Each parser, what it returns, and the payload that is its own.
-PARSERS = {
+PARSERS: dict[str, tuple[Any, type, str]] = {
     "parse_issue": (p.parse_issue, IssuedVoucher, "issue-voucher"),
     "parse_get": (p.parse_get, Voucher, "get-voucher"),
     "parse_void": (functools.partial(p.parse_void, code="NAklEfbVdV"), Voucher, "void-voucher"),
@@ -134,12 +135,12 @@ def test_mutated_answers(cases):
     """Of thousands of spoilt answers, each gives its parser's model with every field of its type,
     or an error of ours that shows no code; a status that is no success never gives a model."""
     rng = random.Random(SEED)
-    names, payloads = list(PARSERS), list(PAYLOADS.values())
-    ends = Counter()
+    names, payloads = list(PARSERS), list(BODIES.values())
+    ends: Counter[str] = Counter()
     for number in range(cases):
         name = names[number % len(names)]
         # Mostly its own payload, else what another operation answers.
-        payload = PAYLOADS[PARSERS[name][2]] if rng.random() < 0.85 else rng.choice(payloads)
+        payload = BODIES[PARSERS[name][2]] if rng.random() < 0.85 else rng.choice(payloads)
         answer = mutate(rng, payload)
         try:
             ends[try_one(name, answer)] += 1
@@ -159,5 +160,5 @@ def test_mutated_answers(cases):
 def test_payloads_unspoilt_are_returned():
     """Each parser returns its model for its own payload as it is."""
     for name in set(PARSERS) - {"parse_any"}:
-        body = PAYLOADS[PARSERS[name][2]]
+        body = BODIES[PARSERS[name][2]]
         assert try_one(name, Response(status=200, body=body)).startswith("returned")
