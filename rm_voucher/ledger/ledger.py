@@ -31,7 +31,7 @@ from rm_voucher.ledger.rules.records import (
     RequestState,
 )
 from rm_voucher.ledger.rules.settling import resolve
-from rm_voucher.ledger.rules.unit import Page
+from rm_voucher.ledger.rules.unit_of_work import Page
 from rm_voucher.ledger.sender import Sender
 from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, Listener, blocks

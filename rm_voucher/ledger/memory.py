@@ -20,7 +20,7 @@ from rm_voucher.ledger.rules.records import (
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import KEYS, Page, Row, Tally, UnitOfWork
 from rm_voucher.ledger.store import LedgerStore, Reading, Transition
 
 I = TypeVar("I")  # noqa: E741 - an item

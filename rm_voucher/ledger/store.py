@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rm_voucher.ledger.rules.records import AttemptState, Code, IssueAttempt
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")

@@ -50,7 +50,7 @@ ELSEWHERE = {
     "ledger.sql.schema": {"sqlalchemy"},
     "ledger.sql.statements": {"sqlalchemy"},
     "ledger.sql.store": {"sqlalchemy"},
-    "ledger.sql.unit": {"sqlalchemy"},
+    "ledger.sql.unit_of_work": {"sqlalchemy"},
     "webhooks.aiohttp": {"aiohttp"},
     "webhooks.sql.schema": {"sqlalchemy"},
     "webhooks.sql.statements": {"sqlalchemy"},

@@ -16,7 +16,7 @@ from rm_voucher.ledger.rules.records import (
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import Row
+from rm_voucher.ledger.rules.unit_of_work import Row
 
 _OURS = (CodeState.SPARE, CodeState.ASSIGNED)
 _FINAL = (AttemptState.CONFIRMED, AttemptState.REJECTED, AttemptState.WRITTEN_OFF)

@@ -26,7 +26,7 @@ from rm_voucher.ledger.rules.records import (
     RequestState,
 )
 from rm_voucher.ledger.rules.transitions import ask, confirm
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 from rm_voucher.ledger.sender import Sender
 
 

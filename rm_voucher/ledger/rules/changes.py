@@ -15,7 +15,7 @@ from rm_voucher.ledger.rules.records import (
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 
 _BLOCK = 256  # spare codes that are read at once
 

@@ -26,7 +26,7 @@ from rm_voucher.ledger.rules.records import (
     IssueAttempt,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 
 
 def recover(unit: UnitOfWork, items: Sequence[Recover]) -> list[list[str]]:

@@ -39,7 +39,7 @@ from rm_voucher.ledger.rules.records import (
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 from rm_voucher.models import IssuedVoucher
 
 _WITHOUT_CODE = (

@@ -14,7 +14,7 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.sql.guard import FileGuard
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
-from rm_voucher.ledger.sql.unit import OWNER_LOCK, SqlUnitOfWork, owner_key
+from rm_voucher.ledger.sql.unit_of_work import OWNER_LOCK, SqlUnitOfWork, owner_key
 from rm_voucher.ledger.store import LedgerStore, Reading, Transition
 from rm_voucher.runtime import Runtime
 

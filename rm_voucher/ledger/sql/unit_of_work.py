@@ -34,7 +34,7 @@ from rm_voucher.ledger.rules.records import (
     IssueRequest,
     RequestState,
 )
-from rm_voucher.ledger.rules.unit import KEYS, Page, Row, Tally, UnitOfWork
+from rm_voucher.ledger.rules.unit_of_work import KEYS, Page, Row, Tally, UnitOfWork
 from rm_voucher.ledger.sql.schema import (
     IS_DETACHED,
     IS_NOTABLE,
