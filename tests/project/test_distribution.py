@@ -3,6 +3,7 @@
 import hashlib
 import importlib.metadata
 import os
+import re
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
@@ -52,3 +53,12 @@ def test_what_is_installed_has_this_version_and_these_extras():
     assert INSTALLED.version == rm_voucher.__version__
     extras = set(INSTALLED.metadata.get_all("Provides-Extra", ()))
     assert extras == {"all", "cli", "otel", "postgres", "sql", "worker"}
+
+
+def test_page_of_the_package_index_has_no_link_that_leads_nowhere():
+    """The README's relative links and pictures are for the repository, and not on an index."""
+    page = INSTALLED.metadata.get_payload()
+    assert isinstance(page, str)
+    assert "# rm-voucher" in page
+    assert "asyncio.run(main())" in page
+    assert re.findall(r"\]\((?!https?://)[^)]*\)", page) == []

@@ -89,6 +89,15 @@ def test_first_command_issues_to_all_recipients(tmp_path):
     assert all(row[1] and row[2].endswith(row[1]) for row in rows)
 
 
+def test_three_minutes_are_enough():
+    """At most 700 words; how to install it, and ten lines of code, before line 30."""
+    assert len(README.split()) <= 700
+    beginning = README.splitlines()[:30]
+    assert "pip install rm-voucher" in beginning
+    code = beginning[beginning.index("```python") + 1 :]
+    assert len(code[: code.index("```")]) >= 10
+
+
 def test_second_command_is_the_one_that_ci_runs():
     """CI runs the README's own test command."""
     assert command_with("pytest") in (ROOT / ".ci" / "run").read_text().splitlines()
