@@ -228,6 +228,13 @@ class BulkIssue(Generic[R]):
     # Working: calls, one after the other.
 
     async def _work(self, worker: _Worker[R]) -> None:
+        try:
+            await self._issue_to_all(worker)
+        except Exception as exc:
+            self._stop(exc)  # at once: others would take one recipient more
+            raise
+
+    async def _issue_to_all(self, worker: _Worker[R]) -> None:
         recipient = worker.recipient
         while not isinstance(recipient, Nobody):
             result = await self._issue(worker, recipient)

@@ -67,6 +67,7 @@ class Call(Generic[T]):
     is_bulk: bool = False  # one of many, which lets single calls pass
 
     phase: Phase = Phase.NEW
+    has_ended: bool = False
     abandoned: bool = False
     """Whether it is not sent again: its watcher said so, or its turn did not come in time."""
     token: str = attrs.field(default="", repr=False)
@@ -104,9 +105,11 @@ class Call(Generic[T]):
     def is_waiting(self) -> bool:
         """Whether it waits for a token, its turn or a repeat, so that cancelling loses nothing.
 
+        A call that has ended waits for nothing: its watcher may be keeping its outcome.
+
         A call that is being signed is about to be sent, and is not worth giving up.
         """
-        return self.phase in _WAITING and not self.in_flight
+        return self.phase in _WAITING and not (self.in_flight or self.has_ended)
 
     def abandon(self) -> None:
         """Let the present attempt be the last."""

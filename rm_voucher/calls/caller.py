@@ -89,8 +89,8 @@ class Caller:
         """Attempt the call until it is done, refused, of unknown outcome, or out of time."""
         # Outside the attempts, because the token source retries by itself, and because a lost
         # answer to a token request says nothing about the call.
-        call.token = await self._token(call)
         try:
+            call.token = await self._token(call)
             try:
                 return await self._attempt(call)
             except VoucherError as exc:
@@ -112,6 +112,8 @@ class Caller:
                     call.nonce,
                 )
             raise
+        finally:
+            call.has_ended = True
 
     def unknown(
         self, call: Call[T], error: VoucherError, voucher: object | None = None

@@ -32,12 +32,12 @@ class Safety(enum.Enum):
     """Damage, but the voucher shows whether it was done: read back before it is sent again."""
 
 
-class Remedy(enum.Enum):
+class Remedy(enum.StrEnum):
     """What may help after an error."""
 
     WAIT = "wait"
     TOKEN = "token"  # noqa: S105 - no secret
-    NONE = "none"
+    NONE = ""
 
 
 class Outcome(enum.Enum):

@@ -210,12 +210,13 @@ class Reconciler:
 
     def _ripe(self, attempts: Iterable[IssueAttempt], begun: float) -> frozenset[str]:
         """Return the ambiguous attempts that ended ``settle_s`` before the listing was begun."""
-        latest = begun - self._settings.settle_s
+        # The sum of `_ripen`, to the bit: what that waited for is ripe.
+        settle_s = self._settings.settle_s
         return frozenset(
             attempt.id
             for attempt in attempts
             if attempt.state is AttemptState.AMBIGUOUS
-            and self._tracker.ambiguous_since(attempt.id) <= latest
+            and self._tracker.ambiguous_since(attempt.id) + settle_s <= begun
         )
 
     async def _until_ended(self, batch_key: str) -> None:
