@@ -18,12 +18,7 @@ from rm_voucher.calls.outcomes import Safety, classify, may_repeat
 from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.converters import structure, unstructure
-from rm_voucher.exceptions import (
-    APIError,
-    ClosedError,
-    DecodeError,
-    VoucherError,
-)
+from rm_voucher.exceptions import APIError, ClosedError, DecodeError, VoucherError
 from rm_voucher.models import Token
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime

@@ -29,14 +29,7 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
-from rm_voucher.settings import (
-    Credentials,
-    Environment,
-    FlowPolicy,
-    Limits,
-    RetryPolicy,
-    Timeout,
-)
+from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.wire import operations

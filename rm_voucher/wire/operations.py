@@ -24,12 +24,7 @@ from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
-from rm_voucher.wire.responses import (
-    read_body,
-    read_page,
-    read_page_cooperatively,
-    success,
-)
+from rm_voucher.wire.responses import read_body, read_page, read_page_cooperatively, success
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
