@@ -21,7 +21,7 @@ from rm_voucher.converters import structure, unstructure
 from rm_voucher.exceptions import APIError, ClosedError, DecodeError, VoucherError
 from rm_voucher.models import Token
 from rm_voucher.redaction import hide_locals
-from rm_voucher.runtime import Runtime
+from rm_voucher.runtime import Runtime, is_cancelled
 from rm_voucher.settings import Credentials, Environment, RetryPolicy, Timeout
 from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.operations import build_refresh, build_token, fits_header, parse_token
@@ -118,7 +118,7 @@ class ClientCredentialsToken(TokenSource):
         try:
             return await asyncio.shield(renewal)
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             error = ClosedError("token: the client was closed")
         except VoucherError as exc:
@@ -160,7 +160,7 @@ class ClientCredentialsToken(TokenSource):
                     else:
                         await self._store.save(self._to_bytes(held))
         except (Exception, asyncio.CancelledError) as exc:  # a store may raise anything
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
         if failure is not None:
@@ -242,8 +242,6 @@ class ClientCredentialsToken(TokenSource):
         async def attempt() -> Token:
             nonlocal number
             number += 1
-            if not self._hooks:
-                return await exchange(Progress())
             return await watch(
                 exchange,
                 hooks=self._hooks,
@@ -266,9 +264,3 @@ class ClientCredentialsToken(TokenSource):
             batch_key=None,
             started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
         )
-
-
-def _is_cancelled() -> bool:
-    """Return whether a `CancelledError` is meant for the task that runs."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

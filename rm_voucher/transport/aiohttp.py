@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import ssl
 import sys
@@ -22,6 +23,7 @@ from rm_voucher.exceptions import (
     ResponseTimeoutError,
     TransportError,
 )
+from rm_voucher.runtime import is_cancelled
 from rm_voucher.settings import Limits, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
 
@@ -126,7 +128,6 @@ class AiohttpTransport(Transport):
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
-        self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
@@ -134,8 +135,7 @@ class AiohttpTransport(Transport):
         try:
             return await self._exchange(request)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             # Nobody cancelled the caller: the session was closed under the call.
             error = ResponseLostError(f"{request.operation}: the session was closed")
@@ -160,12 +160,6 @@ class AiohttpTransport(Transport):
     async def _exchange_over(
         self, session: aiohttp.ClientSession, request: Request, waited_s: float
     ) -> Response:
-        known, timeout = self._timeouts
-        if waited_s:
-            timeout = _timeout_of(request.timeout, waited_s)
-        elif request.timeout is not known:  # nearly all requests have the same
-            timeout = _timeout_of(request.timeout)
-            self._timeouts = request.timeout, timeout
         async with session.request(
             request.method,
             request.url,
@@ -175,7 +169,7 @@ class AiohttpTransport(Transport):
             auto_decompress=False,
             raise_for_status=False,
             ssl=self._ssl,
-            timeout=timeout,
+            timeout=_timeout_of(request.timeout, waited_s),
             # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
             middlewares=() if request.method in ("POST", "PATCH") else (_once(request.operation),),
         ) as answer:
@@ -247,7 +241,8 @@ async def _wait_for_slot(slots: asyncio.Semaphore, request: Request) -> float:
     return loop.time() - begun
 
 
-def _timeout_of(timeout: Timeout, waited_s: float = 0.0) -> aiohttp.ClientTimeout:
+@functools.lru_cache(maxsize=32)  # nearly all requests have the same, and wait for nothing
+def _timeout_of(timeout: Timeout, waited_s: float) -> aiohttp.ClientTimeout:
     """Return what a wait has left of a time-out. To aiohttp, 0 would be no limit."""
     return aiohttp.ClientTimeout(
         total=max(timeout.attempt_s - waited_s, _LEAST_S),
