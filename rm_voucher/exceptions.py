@@ -40,36 +40,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
-__all__ = [
-    "APIError",
-    "AuthenticationError",
-    "BatchStoppedError",
-    "CallbackError",
-    "ClosedError",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectTimeoutError",
-    "DecodeError",
-    "EventStoreError",
-    "ExpiredError",
-    "IdempotencyConflictError",
-    "InvalidRequestError",
-    "LedgerError",
-    "NotFoundError",
-    "OutOfStockError",
-    "OutcomeUnknownError",
-    "PermissionDeniedError",
-    "PoolTimeoutError",
-    "RateLimitError",
-    "ResponseLostError",
-    "ResponseTimeoutError",
-    "ServerError",
-    "SignatureError",
-    "TransportError",
-    "VoucherError",
-    "VoucherStateError",
-]
-
 
 class VoucherError(Exception):
     """The base of every error that this library raises on purpose."""

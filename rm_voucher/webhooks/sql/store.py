@@ -89,7 +89,6 @@ class SqlEventStore(EventStore):
         self._writer = GroupCommit(self._commit)
 
     async def aclose(self) -> None:
-        """See `EventStore.aclose`."""
         writer, self._writer = self._writer, None
         try:
             if writer is not None:
@@ -100,14 +99,12 @@ class SqlEventStore(EventStore):
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
     ) -> Disposition:
-        """See `EventStore.record`."""
         now = self.runtime.clock()
         return await self._run(
             Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
         )
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
-        """See `EventStore.finish`."""
         finish = Finish(event=event, at=self.runtime.clock(), state=state)
         deadline = self.runtime.monotonic() + _PATIENCE_S
         wait_s = 0.005
@@ -121,7 +118,6 @@ class SqlEventStore(EventStore):
     async def transaction(
         self, event: VoucherEvent, *, takes_stale: bool = False
     ) -> AsyncIterator[tuple[Disposition, Transaction]]:
-        """See `EventStore.transaction`."""
         record = Record(event=event, at=self.runtime.clock(), takes_stale=takes_stale)
 
         def first(connection: Connection) -> Disposition:
@@ -140,25 +136,21 @@ class SqlEventStore(EventStore):
             yield found, transaction
 
     async def due(self, limit: int) -> list[VoucherEvent]:
-        """See `EventStore.due`."""
         is_due = IS_WAITING & (events.c.due_at <= self.runtime.clock())
         statement = select(events.c.voucher).where(is_due).order_by(events.c.due_at).limit(limit)
         rows = await self._opened.read(lambda connection: connection.scalars(statement).all())
         return [VoucherEvent.from_json(row) for row in rows]
 
     async def expect(self, codes: Iterable[str]) -> None:
-        """See `EventStore.expect`."""
         now = self.runtime.clock()
         due_at = now + DELIVERY_S
         rows = [{"code": code, "since": now, "due_at": due_at} for code in sorted(set(codes))]
         await self._write_many(self._add_expected, rows)
 
     async def forget(self, codes: Iterable[str]) -> None:
-        """See `EventStore.forget`."""
         await self._write_many(END_WAITING, [{"key": code} for code in sorted(set(codes))])
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
-        """See `EventStore.take_missed`."""
         now = self.runtime.clock()
 
         def work(connection: Connection) -> list[str]:
@@ -187,7 +179,6 @@ class SqlEventStore(EventStore):
         return await self._opened.write(work)
 
     async def prune(self, *, keep_s: float) -> int:
-        """See `EventStore.prune`."""
         now = self.runtime.clock()
         has_ended = ~IS_WAITING & (events.c.ended_at < now - keep_s)
         is_expected = exists().where(expected.c.code == events.c.code)
@@ -212,8 +203,6 @@ class SqlEventStore(EventStore):
         return pruned
 
     async def counts(self) -> EventCounts:
-        """See `EventStore.counts`."""
-
         def work(connection: Connection) -> EventCounts:
             each = select(events.c.state, func.count().label("n")).group_by(events.c.state)
             found = Counter({row.state: row.n for row in connection.execute(each)})
