@@ -49,15 +49,8 @@ class VoucherError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take keywords, which BaseException's own reduce would lose.
-        return _rebuild, (type(self), self.args, {**self.__dict__, **self._private})
-
-
-def _rebuild(
-    cls: type[VoucherError], args: tuple[object, ...], state: dict[str, object]
-) -> VoucherError:
-    error = cls.__new__(cls, *args)
-    error.__dict__.update(state)
-    return error
+        cls = type(self)
+        return cls.__new__, (cls, *self.args), {**self.__dict__, **self._private}
 
 
 class ConfigurationError(VoucherError):
