@@ -242,25 +242,24 @@ class ClientCredentialsToken(TokenSource):
         async def attempt() -> Token:
             nonlocal number
             number += 1
+            if not self._hooks:
+                return await exchange(Progress())
             return await watch(
                 exchange,
                 hooks=self._hooks,
-                attempt=self._describe(request, number),
+                attempt=Attempt(
+                    operation=request.operation,
+                    method=request.method,
+                    host=request.url.host or "",
+                    number=number,
+                    attempt_id=secrets.token_hex(4),
+                    batch_key=None,
+                    started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
+                ),
                 monotonic=self._runtime.monotonic,
             )
 
         # Asking twice gives two tokens, which harms nobody.
         return await self._retries.run(
             attempt, repeat_after=lambda error: may_repeat(Safety.READ, classify(error))
-        )
-
-    def _describe(self, request: Request, number: int) -> Attempt:
-        return Attempt(
-            operation=request.operation,
-            method=request.method,
-            host=request.url.host or "",
-            number=number,
-            attempt_id=secrets.token_hex(4),
-            batch_key=None,
-            started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
         )
