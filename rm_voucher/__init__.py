@@ -61,14 +61,7 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
-from rm_voucher.settings import (
-    Credentials,
-    Environment,
-    FlowPolicy,
-    Limits,
-    RetryPolicy,
-    Timeout,
-)
+from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
 
 __all__ = [

@@ -62,13 +62,6 @@ _MODELS = (
     models.Token,
     models.ErrorBody,
 )
-_ENUMS = (
-    models.BatchStatus,
-    models.ExpiryType,
-    models.Origin,
-    models.VoucherStatus,
-    models.VoucherType,
-)
 
 _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
@@ -116,9 +109,8 @@ def configure_converter(converter: Converter) -> None:
 
 
 def _configure(converter: Converter, make_structure_fn: Callable[..., Any]) -> None:
-    for enum_class in _ENUMS:
-        converter.register_structure_hook(enum_class, _structure_enum)
-        converter.register_unstructure_hook(enum_class, lambda member: member.value)
+    converter.register_structure_hook(models.OpenEnum, _structure_enum)
+    converter.register_unstructure_hook(models.OpenEnum, lambda member: member.value)
     for model in _MODELS:
         read = _with_other_spellings(model, make_structure_fn(model, converter))
         converter.register_structure_hook(model, read)

@@ -40,36 +40,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
-__all__ = [
-    "APIError",
-    "AuthenticationError",
-    "BatchStoppedError",
-    "CallbackError",
-    "ClosedError",
-    "ConfigurationError",
-    "ConnectError",
-    "ConnectTimeoutError",
-    "DecodeError",
-    "EventStoreError",
-    "ExpiredError",
-    "IdempotencyConflictError",
-    "InvalidRequestError",
-    "LedgerError",
-    "NotFoundError",
-    "OutOfStockError",
-    "OutcomeUnknownError",
-    "PermissionDeniedError",
-    "PoolTimeoutError",
-    "RateLimitError",
-    "ResponseLostError",
-    "ResponseTimeoutError",
-    "ServerError",
-    "SignatureError",
-    "TransportError",
-    "VoucherError",
-    "VoucherStateError",
-]
-
 
 class VoucherError(Exception):
     """The base of every error that this library raises on purpose."""
@@ -79,15 +49,8 @@ class VoucherError(Exception):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Subclasses take keywords, which BaseException's own reduce would lose.
-        return _rebuild, (type(self), self.args, {**self.__dict__, **self._private})
-
-
-def _rebuild(
-    cls: type[VoucherError], args: tuple[object, ...], state: dict[str, object]
-) -> VoucherError:
-    error = cls.__new__(cls, *args)
-    error.__dict__.update(state)
-    return error
+        cls = type(self)
+        return cls.__new__, (cls, *self.args), {**self.__dict__, **self._private}
 
 
 class ConfigurationError(VoucherError):

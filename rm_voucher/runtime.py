@@ -11,7 +11,12 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-__all__ = ["Runtime"]
+
+def is_cancelled() -> bool:
+    """Return whether an `asyncio.CancelledError` is meant for the task that runs."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
 
 _random_hex = functools.partial(secrets.token_hex, 16)
 

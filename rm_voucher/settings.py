@@ -78,32 +78,29 @@ class Credentials:
 
         Warns when other users of the machine can read the file.
         """
-        if isinstance(self.private_key, Path):
-            return _read_key_file(self.private_key)
-        if isinstance(self.private_key, str):
-            try:
-                return self.private_key.encode()
-            except UnicodeEncodeError:
-                raise ConfigurationError("private_key is not PEM text.") from None
-        if isinstance(self.private_key, bytes):
-            return self.private_key
-        raise ConfigurationError("private_key must be PEM text, PEM bytes or a pathlib.Path.")
+        return read_pem(self.private_key, "private")
 
 
-def _read_key_file(path: Path) -> bytes:
+def read_pem(key: object, kind: str) -> bytes:
+    """Return a key of a kind, ``private`` or ``public``, as PEM bytes, reading its file if any."""
+    if isinstance(key, bytes):
+        return key
+    if isinstance(key, str):
+        return key.encode(errors="replace")  # whose parser says what is wrong
+    if not isinstance(key, Path):
+        raise ConfigurationError(f"A {kind} key is PEM text, PEM bytes or a pathlib.Path.")
     try:
-        with path.open("rb") as file:
+        with key.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             pem = file.read(_MAX_KEY_FILE_BYTES + 1)
-    except OSError as exc:
-        raise ConfigurationError(
-            f"The private key file {path} can't be read: {exc.strerror}."
-        ) from exc
+    except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
+        why = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigurationError(f"The {kind} key file {key} can't be read: {why}.") from exc
     if len(pem) > _MAX_KEY_FILE_BYTES:
-        raise ConfigurationError(f"{path} is too large to be a private key.")
-    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        raise ConfigurationError(f"{key} is too large to be a {kind} key.")
+    if kind == "private" and mode & (stat.S_IRGRP | stat.S_IROTH):
         warnings.warn(
-            f"The private key file {path} can be read by other users: chmod 600 it.",
+            f"The private key file {key} can be read by other users: chmod 600 it.",
             stacklevel=5,
         )
     return pem

@@ -18,15 +18,10 @@ from rm_voucher.calls.outcomes import Safety, classify, may_repeat
 from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.converters import structure, unstructure
-from rm_voucher.exceptions import (
-    APIError,
-    ClosedError,
-    DecodeError,
-    VoucherError,
-)
+from rm_voucher.exceptions import APIError, ClosedError, DecodeError, VoucherError
 from rm_voucher.models import Token
 from rm_voucher.redaction import hide_locals
-from rm_voucher.runtime import Runtime
+from rm_voucher.runtime import Runtime, is_cancelled
 from rm_voucher.settings import Credentials, Environment, RetryPolicy, Timeout
 from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.operations import build_refresh, build_token, fits_header, parse_token
@@ -123,7 +118,7 @@ class ClientCredentialsToken(TokenSource):
         try:
             return await asyncio.shield(renewal)
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             error = ClosedError("token: the client was closed")
         except VoucherError as exc:
@@ -165,7 +160,7 @@ class ClientCredentialsToken(TokenSource):
                     else:
                         await self._store.save(self._to_bytes(held))
         except (Exception, asyncio.CancelledError) as exc:  # a store may raise anything
-            if _is_cancelled():
+            if is_cancelled():
                 raise
             _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
         if failure is not None:
@@ -252,7 +247,15 @@ class ClientCredentialsToken(TokenSource):
             return await watch(
                 exchange,
                 hooks=self._hooks,
-                attempt=self._describe(request, number),
+                attempt=Attempt(
+                    operation=request.operation,
+                    method=request.method,
+                    host=request.url.host or "",
+                    number=number,
+                    attempt_id=secrets.token_hex(4),
+                    batch_key=None,
+                    started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
+                ),
                 monotonic=self._runtime.monotonic,
             )
 
@@ -260,20 +263,3 @@ class ClientCredentialsToken(TokenSource):
         return await self._retries.run(
             attempt, repeat_after=lambda error: may_repeat(Safety.READ, classify(error))
         )
-
-    def _describe(self, request: Request, number: int) -> Attempt:
-        return Attempt(
-            operation=request.operation,
-            method=request.method,
-            host=request.url.host or "",
-            number=number,
-            attempt_id=secrets.token_hex(4),
-            batch_key=None,
-            started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
-        )
-
-
-def _is_cancelled() -> bool:
-    """Return whether a `CancelledError` is meant for the task that runs."""
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

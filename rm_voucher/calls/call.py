@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
@@ -17,8 +17,8 @@ from rm_voucher.transport.base import Request, Response
 
 T = TypeVar("T")
 
-# Reads an answer. A generator stops now and then, for the event loop to have its turns.
-Parse = Callable[[Response], T] | Callable[[Response], Generator[None, None, T]]
+# Reads an answer. A coroutine lets the event loop have its turns now and then.
+Parse = Callable[[Response], T] | Callable[[Response], Coroutine[Any, Any, T]]
 
 
 class Phase(enum.Enum):

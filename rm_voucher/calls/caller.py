@@ -11,8 +11,8 @@ import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Generator
-from types import GeneratorType
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any, TypeVar, cast
 
 import attrs
@@ -275,8 +275,8 @@ class Caller:
             (self.runtime.monotonic() - sent_at) * 1000,
         )
         result = call.parse(response)
-        if isinstance(result, GeneratorType):
-            result = await run_cooperatively(result)
+        if isinstance(result, CoroutineType):
+            result = await result
         return cast("T", result)
 
     def _report(self, call: Call[T], error: VoucherError, outcome: Outcome) -> None:
@@ -408,14 +408,3 @@ def _describe(call: Call[Any]) -> Attempt:
         batch_key=call.batch_key,
         started_at=started_at,
     )
-
-
-async def run_cooperatively(steps: Generator[None, None, T]) -> T:
-    """Run a parser, and after each step let everything that is due have its turn."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: T = end.value
-            return result
-        await asyncio.sleep(0)

@@ -191,18 +191,16 @@ def _sqlstate(error: DBAPIError) -> str:
 
 
 def safe_message(error: Exception) -> str:
-    """Return a sentence for a person: the error's text without statements and values."""
-    return f"The database can't be used: {_reason(error)}."
+    """Return a sentence for a person, without what holds codes.
 
-
-def _reason(error: Exception) -> str:
-    """Return the reason without what holds codes: statement, parameters, PostgreSQL's details."""
-    if isinstance(error, OSError):
-        return str(error)
-    cause = error.orig if isinstance(error, DBAPIError) else None
-    if isinstance(cause, sqlite3.Error):
-        return str(cause)
-    if isinstance(error, DBAPIError) and _is_refusal(error):
-        return str(cause).partition("\n")[0]
-    said = getattr(getattr(cause, "diag", None), "message_primary", None)
-    return str(said or type(cause or error).__name__)
+    That is: statement, parameters, PostgreSQL's details.
+    """
+    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
+    if isinstance(cause, OSError | sqlite3.Error):
+        reason = str(cause)
+    elif isinstance(error, DBAPIError) and _is_refusal(error):
+        reason = str(cause).partition("\n")[0]
+    else:
+        said = getattr(getattr(cause, "diag", None), "message_primary", None)
+        reason = said or type(cause).__name__
+    return f"The database can't be used: {reason}."

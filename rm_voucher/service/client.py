@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from types import TracebackType
 from typing import Self
 
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
@@ -29,14 +28,7 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
-from rm_voucher.settings import (
-    Credentials,
-    Environment,
-    FlowPolicy,
-    Limits,
-    RetryPolicy,
-    Timeout,
-)
+from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.wire import operations
@@ -150,12 +142,7 @@ class VoucherClient:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -275,7 +262,7 @@ class VoucherClient:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = operations.read_vouchers_cooperatively
+            parse = operations.parse_vouchers
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)
@@ -295,7 +282,7 @@ class VoucherClient:
             request = operations.build_batches(
                 self.caller.environment, status=status, is_static=is_static, cursor=cursor
             )
-            parse = operations.read_batches_cooperatively
+            parse = operations.parse_batches
             return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
         return Pager(fetch, cursor)

@@ -43,7 +43,7 @@ class Member:
         @hide_locals
         async def fetch(cursor: str | None) -> Page[Voucher]:
             request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            parse = operations.read_vouchers_cooperatively
+            parse = operations.parse_vouchers
             return await self._caller.execute(
                 self._caller.call(request, parse, Safety.READ, timeout)
             )

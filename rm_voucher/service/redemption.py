@@ -12,11 +12,7 @@ from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_redeem
-from rm_voucher.exceptions import (
-    DecodeError,
-    InvalidRequestError,
-    OutcomeUnknownError,
-)
+from rm_voucher.exceptions import DecodeError, InvalidRequestError, OutcomeUnknownError
 from rm_voucher.models import Voucher, VoucherStatus
 from rm_voucher.settings import Timeout
 from rm_voucher.transport.base import Response

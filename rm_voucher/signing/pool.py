@@ -161,11 +161,9 @@ class SigningPool:
             if now - self._window_from > _WINDOW_S:
                 self._window_from, self._signed_s = begun, 0.0
             self._signed_s += now - begun
-            if self._signed_s >= _WORTH_S and (count := self._free()) > 0:
+            count = self._processes - (len(_running) if self._shares else 0)
+            if self._signed_s >= _WORTH_S and count > 0:
                 self._starting = asyncio.create_task(self._start(count), name="rm-voucher signers")
-
-    def _free(self) -> int:
-        return self._processes - (len(_running) if self._shares else 0)
 
     def _sign_here(self, text: bytes, future: asyncio.Future[bytes]) -> None:
         if future.done():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import os
 import ssl
 import sys
@@ -22,6 +24,7 @@ from rm_voucher.exceptions import (
     ResponseTimeoutError,
     TransportError,
 )
+from rm_voucher.runtime import is_cancelled
 from rm_voucher.settings import Limits, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
 
@@ -126,7 +129,6 @@ class AiohttpTransport(Transport):
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
-        self._timeouts = (Timeout(), aiohttp.ClientTimeout())  # ours, and the same for aiohttp
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
@@ -134,8 +136,7 @@ class AiohttpTransport(Transport):
         try:
             return await self._exchange(request)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+            if is_cancelled():
                 raise
             # Nobody cancelled the caller: the session was closed under the call.
             error = ResponseLostError(f"{request.operation}: the session was closed")
@@ -147,25 +148,24 @@ class AiohttpTransport(Transport):
         raise error.with_traceback(None)
 
     async def _exchange(self, request: Request) -> Response:
+        error: TransportError | None = None
         if not self._closed:
             session, slots = await self._session()
             waited_s = await _wait_for_slot(slots, request)
             try:
                 if not (self._closed or session.closed):
                     return await self._exchange_over(session, request, waited_s)
+            except (aiohttp.ConnectionTimeoutError, ConnectTimeoutError):
+                if waited_s <= request.timeout.connect_s / 2:
+                    raise
+                error = _pool_timeout(request)  # it took most of the time, and not the server
             finally:
                 slots.release()
-        raise ClosedError(f"{request.operation}: the transport or its session is closed")
+        raise error or ClosedError(f"{request.operation}: the transport or its session is closed")
 
     async def _exchange_over(
         self, session: aiohttp.ClientSession, request: Request, waited_s: float
     ) -> Response:
-        known, timeout = self._timeouts
-        if waited_s:
-            timeout = _timeout_of(request.timeout, waited_s)
-        elif request.timeout is not known:  # nearly all requests have the same
-            timeout = _timeout_of(request.timeout)
-            self._timeouts = request.timeout, timeout
         async with session.request(
             request.method,
             request.url,
@@ -175,7 +175,7 @@ class AiohttpTransport(Transport):
             auto_decompress=False,
             raise_for_status=False,
             ssl=self._ssl,
-            timeout=timeout,
+            timeout=_timeout_of(request.timeout, waited_s),
             # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
             middlewares=() if request.method in ("POST", "PATCH") else (_once(request.operation),),
         ) as answer:
@@ -239,15 +239,20 @@ async def _wait_for_slot(slots: asyncio.Semaphore, request: Request) -> float:
         return 0.0
     loop = asyncio.get_running_loop()
     begun = loop.time()
-    try:
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(request.timeout.connect_s):
             await slots.acquire()
-    except TimeoutError:
-        raise PoolTimeoutError(f"{request.operation}: no connection became free in time") from None
-    return loop.time() - begun
+            return loop.time() - begun
+    # Here, and not in the context of the time-out, whose frames have the request as a local.
+    raise _pool_timeout(request)
 
 
-def _timeout_of(timeout: Timeout, waited_s: float = 0.0) -> aiohttp.ClientTimeout:
+def _pool_timeout(request: Request) -> PoolTimeoutError:
+    return PoolTimeoutError(f"{request.operation}: no connection became free in time")
+
+
+@functools.lru_cache(maxsize=32)  # nearly all requests have the same, and wait for nothing
+def _timeout_of(timeout: Timeout, waited_s: float) -> aiohttp.ClientTimeout:
     """Return what a wait has left of a time-out. To aiohttp, 0 would be no limit."""
     return aiohttp.ClientTimeout(
         total=max(timeout.attempt_s - waited_s, _LEAST_S),

@@ -48,7 +48,6 @@ class MemoryEventStore(EventStore):
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
     ) -> Disposition:
-        """See `EventStore.record`."""
         now = self.runtime.clock()
         record = Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
         entry = self._entries.get(event.id)
@@ -64,7 +63,6 @@ class MemoryEventStore(EventStore):
         return found
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
-        """See `EventStore.finish`."""
         now = self.runtime.clock()
         entry, lease = self._entries.get(event.id), self._leases.get(event.code, Lease())
         if entry is not None:
@@ -82,26 +80,22 @@ class MemoryEventStore(EventStore):
         self._leases[event.code] = lease
 
     async def due(self, limit: int) -> list[VoucherEvent]:
-        """See `EventStore.due`."""
         now = self.runtime.clock()
         waiting = (entry for entry in self._entries.values() if entry.state is EventState.RECORDED)
         found = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
         return [entry.event for entry in found[:limit]]
 
     async def expect(self, codes: Iterable[str]) -> None:
-        """See `EventStore.expect`."""
         now = self.runtime.clock()
         for code in codes:
             new = Expectation(code=code, since=now, due_at=now + DELIVERY_S)
             self._expected.setdefault(code, new)
 
     async def forget(self, codes: Iterable[str]) -> None:
-        """See `EventStore.forget`."""
         for code in codes:
             self._expected.pop(code, None)
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
-        """See `EventStore.take_missed`."""
         now = self.runtime.clock()
         waiting = self._expected.values()
         due = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
@@ -123,7 +117,6 @@ class MemoryEventStore(EventStore):
         return missed
 
     async def prune(self, *, keep_s: float) -> int:
-        """See `EventStore.prune`."""
         now = self.runtime.clock()
         old = [
             key
@@ -143,7 +136,6 @@ class MemoryEventStore(EventStore):
         return len(old)
 
     async def counts(self) -> EventCounts:
-        """See `EventStore.counts`."""
         states = Counter(entry.state for entry in self._entries.values())
         return EventCounts(
             done=states[EventState.DONE],

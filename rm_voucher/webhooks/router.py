@@ -18,6 +18,7 @@ import attrs
 
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus, mask
+from rm_voucher.runtime import is_cancelled
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import Disposition, EventState
@@ -298,8 +299,7 @@ class WebhookRouter:
             _log.error("event %s was not handled: %s\n%s", event.id, exc, _report(exc, event))
             outcome = EventOutcome.UNAVAILABLE
         except (Exception, asyncio.CancelledError) as exc:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():  # as at the end of a loop
+            if is_cancelled():  # as at the end of a loop
                 raise
             kind = type(exc).__name__
             _log.error("event %s: its handler failed (%s)\n%s", event.id, kind, _report(exc, event))

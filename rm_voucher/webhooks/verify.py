@@ -21,6 +21,7 @@ from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
 from rm_voucher.models import Voucher
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
+from rm_voucher.settings import read_pem
 from rm_voucher.signing.rsa import RsaVerifier
 from rm_voucher.signing.signature import (
     canonical_json,
@@ -42,8 +43,6 @@ _NAMES = {_SIGNATURE: "X-Signature", _NONCE: "X-Nonce-Str", _TIMESTAMP: "X-Times
 # the delivery would pass as one whose signature names none.
 _PLAIN_NONCE = re.compile(r"[!-%'-~]{1,128}")
 _SCHEMES = ("https://", "http://")
-_MAX_KEY_BYTES = 64 * 1024
-_KEY_KINDS = "A public key is PEM text, PEM bytes or a pathlib.Path."
 # RM's callbacks have a handful. Tens of thousands, in 64 KiB, would block the event loop for 5 ms.
 _MAX_BRACKETS = 1000
 _MANY_BRACKETS = 32  # with fewer, nothing can be too deep
@@ -103,12 +102,11 @@ class CallbackVerifier:
         min_key_bits: int = 2048,
         runtime: Runtime | None = None,
     ) -> None:
-        if isinstance(public_keys, str | bytes | Path):
+        if isinstance(public_keys, str | bytes) or not isinstance(public_keys, Iterable):
             public_keys = [public_keys]
-        if not isinstance(public_keys, Iterable):
-            raise ConfigurationError(_KEY_KINDS)
         self._verifiers = [
-            RsaVerifier.from_pem(_pem(key), min_bits=min_key_bits) for key in public_keys
+            RsaVerifier.from_pem(read_pem(key, "public"), min_bits=min_key_bits)
+            for key in public_keys
         ]
         if not self._verifiers:
             raise ConfigurationError("A public key of the server's is needed to check signatures.")
@@ -249,18 +247,3 @@ def _signing_headers(headers: Headers) -> dict[str, str]:
         if lower not in found:
             raise CallbackError(CallbackStep.HEADERS, f"{name} is missing")
     return found
-
-
-def _pem(key: PublicKey) -> bytes:
-    if isinstance(key, Path):
-        try:
-            with key.open("rb") as file:
-                return file.read(_MAX_KEY_BYTES)
-        except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
-            why = exc.strerror if isinstance(exc, OSError) else exc
-            raise ConfigurationError(f"The public key file {key} can't be read: {why}.") from exc
-    if isinstance(key, bytes):
-        return key
-    if isinstance(key, str):
-        return key.encode(errors="replace")
-    raise ConfigurationError(_KEY_KINDS)

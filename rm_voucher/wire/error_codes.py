@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import attrs
 
@@ -59,26 +59,19 @@ class CodeInfo:
 class _CodeTable(Mapping[str, CodeInfo]):
     """Error codes, looked up without regard to case and underscores."""
 
-    def __init__(self) -> None:
-        self._codes: list[str] = []
-        self._by_folded: dict[str, CodeInfo] = {}
-
-    def add(self, code_class: CodeClass, error: type[APIError], codes: str, hint: str) -> None:
-        for code in codes.split():
-            self._codes.append(code)
-            self._by_folded[_fold(code)] = CodeInfo(code, code_class, error, hint)
-
-    def add_misspelt(self, old: str, code: str) -> None:
-        self._by_folded[_fold(old)] = self[code]
+    def __init__(self, infos: Iterable[CodeInfo], misspelt: Mapping[str, str]) -> None:
+        self._infos = {_fold(info.code): info for info in infos}
+        self._misspelt = misspelt
 
     def __getitem__(self, code: str) -> CodeInfo:
-        return self._by_folded[_fold(code)]
+        folded = _fold(code)
+        return self._infos[self._misspelt.get(folded, folded)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._codes)
+        return (info.code for info in self._infos.values())
 
     def __len__(self) -> int:
-        return len(self._codes)
+        return len(self._infos)
 
 
 def _fold(code: str) -> str:
@@ -220,12 +213,14 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
     },
 }
 
-_table = _CodeTable()
-for (_class, _error), _hints in _HINTS.items():
-    for _codes, _hint in _hints.items():
-        _table.add(_class, _error, _codes, _hint)
-# Older pages. Doubled underscores and PascalCase twins need no row: folding finds them.
-_table.add_misspelt("VOUCHER_NOT_REDEMMED", "VOUCHER_NOT_REDEEMED")
-
-ERROR_CODES: Mapping[str, CodeInfo] = _table
+ERROR_CODES: Mapping[str, CodeInfo] = _CodeTable(
+    (
+        CodeInfo(code, code_class, error, hint)
+        for (code_class, error), hints in _HINTS.items()
+        for codes, hint in hints.items()
+        for code in codes.split()
+    ),
+    # Older pages. Doubled underscores and PascalCase twins need no row: folding finds them.
+    misspelt={"VOUCHERNOTREDEMMED": "VOUCHERNOTREDEEMED"},
+)
 """What is known of each error code. Looked up without regard to case and underscores."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import functools
 import re
-from collections.abc import Container, Generator, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import unquote
 
@@ -24,12 +24,7 @@ from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
-from rm_voucher.wire.responses import (
-    read_body,
-    read_page,
-    read_page_cooperatively,
-    success,
-)
+from rm_voucher.wire.responses import read_body, read_page, success
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
@@ -312,24 +307,14 @@ def _shown(response: Response, code: str, statuses: Container[VoucherStatus | No
     return checked_code(voucher, code)
 
 
-def parse_vouchers(response: Response) -> Page[Voucher]:
-    """Read the answer to `build_vouchers`."""
-    return read_page(response, Voucher)
+async def parse_vouchers(response: Response) -> Page[Voucher]:
+    """Read the answer to `build_vouchers` or `build_member_vouchers`."""
+    return await read_page(response, Voucher)
 
 
-def parse_batches(response: Response) -> Page[VoucherBatch]:
+async def parse_batches(response: Response) -> Page[VoucherBatch]:
     """Read the answer to `build_batches`."""
-    return read_page(response, VoucherBatch)
-
-
-def read_vouchers_cooperatively(response: Response) -> Generator[None, None, Page[Voucher]]:
-    """Read the answer to `build_vouchers` in steps, between which other tasks may run."""
-    return read_page_cooperatively(response, Voucher)
-
-
-def read_batches_cooperatively(response: Response) -> Generator[None, None, Page[VoucherBatch]]:
-    """Read the answer to `build_batches` in steps, between which other tasks may run."""
-    return read_page_cooperatively(response, VoucherBatch)
+    return await read_page(response, VoucherBatch)
 
 
 def parse_token(response: Response) -> Token:

@@ -11,11 +11,7 @@ from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.settings import Timeout
-from rm_voucher.signing.signature import (
-    canonical_json,
-    format_signature,
-    is_too_deep,
-)
+from rm_voucher.signing.signature import canonical_json, format_signature, is_too_deep
 from rm_voucher.transport.base import Request
 
 JSON = "application/json"

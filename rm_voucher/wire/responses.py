@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
@@ -26,19 +27,8 @@ T = TypeVar("T")
 _STEP = 100  # vouchers, about 2 ms
 
 
-def read_page(response: Response, cls: type[T]) -> Page[T]:
-    """Return one page of a listing."""
-    steps = read_page_cooperatively(response, cls)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: Page[T] = end.value
-            return found
-
-
-def read_page_cooperatively(response: Response, cls: type[T]) -> Generator[None, None, Page[T]]:
-    """Return one page of a listing in steps, between which other tasks may run."""
+async def read_page(response: Response, cls: type[T]) -> Page[T]:
+    """Return one page of a listing, read in steps, between which other tasks have their turns."""
     body = success(response)
     items = body.get("items")
     if not isinstance(items, list):
@@ -52,7 +42,7 @@ def read_page_cooperatively(response: Response, cls: type[T]) -> Generator[None,
     read: list[T] = []
     for begin in range(0, len(items), _STEP):
         if begin:
-            yield
+            await asyncio.sleep(0)
         part = items[begin : begin + _STEP]
         read += structure_all(part, cls, path="$.items", first=begin)
     return Page(

@@ -8,9 +8,8 @@ from support.answers import ok, payload
 from support.scripted_server import ScriptedServer
 
 from rm_voucher import DecodeError, Response, Voucher
-from rm_voucher.calls.caller import run_cooperatively
-from rm_voucher.wire.operations import parse_vouchers, read_vouchers_cooperatively
-from rm_voucher.wire.responses import read_page, read_page_cooperatively
+from rm_voucher.wire.operations import parse_vouchers
+from rm_voucher.wire.responses import read_page
 
 LONG = 2_000
 
@@ -69,33 +68,29 @@ async def test_long_page_leaves_the_loop_free(make_client, name):
 async def test_short_page_takes_no_turns(count, turns):
     """Nobody waits for others who has no more than a hundred to decode."""
     response = ok(listing("list-batch-vouchers", count))
-    found, had = await turns_during(run_cooperatively(read_vouchers_cooperatively(response)))
+    found, had = await turns_during(parse_vouchers(response))
     assert (len(found.items), had) == (count, turns)
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 101, 1_234, LONG])
 async def test_page_in_turns_is_the_page(count):
-    """In steps or at once, a page is the same: items in order, cursor, count."""
+    """However many steps a page takes, it is whole: items in order, cursor, count."""
     response = ok(listing("list-batch-vouchers", count))
-    found = await run_cooperatively(read_vouchers_cooperatively(response))
-    assert found == parse_vouchers(response)
+    found = await parse_vouchers(response)
     assert [voucher.amount_sen for voucher in found.items] == list(range(count))
     assert (found.cursor, found.count) == ("next", count)
 
 
 @pytest.mark.parametrize("index", [0, 99, 100, 1_234, LONG - 1])
 async def test_misfit_deep_in_a_page_has_its_index(make_client, index):
-    """A misfit is named by its place in the whole page, whichever step meets it, in steps and at
-    once; its value is not shown."""
+    """A misfit is named by its place in the whole page, whichever step meets it; its value is
+    not shown."""
     wire = listing("list-batch-vouchers", LONG)
     wire["items"][index]["expiry"] = {"day": "GIFT"}
     path = f"expected a whole number, not negative @ $.items[{index}].expiry.days"
     client = make_client(ScriptedServer([ok(wire)] * 6))
     with pytest.raises(DecodeError) as caught:
         await client.vouchers("KEY")
-    assert str(caught.value) == path
-    with pytest.raises(DecodeError) as caught:
-        parse_vouchers(ok(wire))
     assert str(caught.value) == path
 
 
@@ -113,9 +108,7 @@ async def test_what_is_no_page_is_refused_before_the_first_turn(body, where):
     """What a page must have is looked at before its items, so no step is done in vain."""
     response = Response(status=200, body=orjson.dumps(body))
     with pytest.raises(DecodeError, match=where.replace("$", r"\$")):
-        next(read_page_cooperatively(response, Voucher))
-    with pytest.raises(DecodeError, match=where.replace("$", r"\$")):
-        read_page(response, Voucher)
+        read_page(response, Voucher).send(None)
 
 
 async def test_cancelled_between_two_steps(make_client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,17 @@ Answer = Response | BaseException | Callable[[Request], Response]
 def payload(name: str) -> Any:
     """Return one of the example payloads of RM's documentation."""
     return orjson.loads((PAYLOADS / f"{name}.json").read_bytes())
+
+
+def finished(result: Any) -> Any:
+    """Return what a parser gives; a page's, which lets others have their turns, without them."""
+    if not inspect.iscoroutine(result):
+        return result
+    while True:
+        try:
+            result.send(None)
+        except StopIteration as end:
+            return end.value
 
 
 def ok(body: object, status: int = 200, **headers: str) -> Response:

@@ -56,6 +56,35 @@ async def test_connect_pool_exhausted_is_not_sent(busy):
     assert len(server.received) == 1
 
 
+async def test_error_of_a_full_pool_brings_no_frame_with_it(busy):
+    """No cause and no context: their frames would have the token and the URL as locals."""
+    server, transport, _ = busy
+    with pytest.raises(PoolTimeoutError) as caught:
+        await transport.send(to(server, timeout=Timeout(connect_s=0.05, attempt_s=30)))
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("waits_s", "error"), [(0.02, ConnectTimeoutError), (0.12, PoolTimeoutError)]
+)
+@pytest.mark.parametrize("method", ["POST", "GET"])
+async def test_connect_timeout_after_a_long_wait_is_the_pools(busy, waits_s, error, method):
+    """Where the pool took most of the time to connect, what is left of it is no test of the
+    server, and all callers would pause for it."""
+    server, transport, first = busy
+    session, _ = await transport._session()
+
+    async def late(*_, **__):
+        raise aiohttp.ConnectionTimeoutError
+
+    asyncio.get_running_loop().call_later(waits_s, first.cancel)
+    request = to(server, method=method, timeout=Timeout(connect_s=0.2, attempt_s=30))
+    with mock.patch.object(session.connector, "connect", late), pytest.raises(error) as caught:
+        await transport.send(request)
+    assert type(caught.value) is error
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
 async def test_closing_under_a_waiting_call_is_an_error_not_a_cancellation(busy):
     """A call that waits for a connection when the transport closes ends in an error of ours."""
     server, transport, first = busy

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.answers import ok, payload, rm_error
+from support.answers import finished, ok, payload, rm_error
 from support.doubles import NoSigner
 from support.signed_attempts import signed_attempt
 
@@ -117,9 +117,9 @@ def test_parse_examples():
     assert p.parse_issue(ok(payload("issue-voucher"))).code == "NAklEfbVdV"
     assert p.parse_get(ok(payload("get-voucher"))).code == "NAklEfbVdV"
     assert p.parse_void(ok(payload("void-voucher")), "naklefbvdv").status == "VOID"
-    page = p.parse_vouchers(ok(payload("list-batch-vouchers")))
+    page = finished(p.parse_vouchers(ok(payload("list-batch-vouchers"))))
     assert ([v.code for v in page.items], page.cursor, page.count) == (["UUEra22VSy2"], None, 1)
-    batches = p.parse_batches(ok(payload("list-batches")))
+    batches = finished(p.parse_batches(ok(payload("list-batches"))))
     assert [b.label for b in batches.items] == ["Shell Voucher", "Wedding", "ALA10OFF"]
     assert p.parse_token(ok(payload("token-refresh"))).expires_in_s == 72591999
 
@@ -185,7 +185,7 @@ def test_parse_bad_success_is_a_decode_error(body):
 def test_parse_bad_success_of_the_others(parse, body):
     """The other parsers refuse an answer without their result, too."""
     with pytest.raises(DecodeError):
-        parse(Response(status=200, body=body))
+        finished(parse(Response(status=200, body=body)))
 
 
 def test_parse_duplicate_keys_last_wins():
@@ -294,7 +294,7 @@ def test_parse_retry_after(headers, seconds):
 def test_parse_page_says_where(body, where):
     """A page that is not as documented says where."""
     with pytest.raises(DecodeError, match=where):
-        p.parse_vouchers(ok(body))
+        finished(p.parse_vouchers(ok(body)))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +309,7 @@ def test_parse_page_says_where(body, where):
 )
 def test_parse_page_meta_is_optional(meta, cursor, count):
     """How the last page is marked is not documented: no cursor of any kind ends the listing."""
-    page = p.parse_batches(ok({"items": [], "meta": meta, "code": "SUCCESS"}))
+    page = finished(p.parse_batches(ok({"items": [], "meta": meta, "code": "SUCCESS"})))
     assert (page.items, page.cursor, page.count) == ((), cursor, count)
 
 
@@ -351,7 +351,7 @@ def test_parse_any_bytes_raise_only_our_errors(body, status):
     """Whatever a server answers: a result or an error of our tree."""
     for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
         try:
-            parse(Response(status=status, body=body))
+            finished(parse(Response(status=status, body=body)))
         except VoucherError:
             pass
 
@@ -375,6 +375,6 @@ def test_parse_any_json_raises_only_our_errors(value, status):
     body = json.dumps(value).encode()
     for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
         try:
-            parse(Response(status=status, body=body))
+            finished(parse(Response(status=status, body=body)))
         except VoucherError:
             pass

@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
+from support.answers import finished
 from support.files import PAYLOADS
 from support.mutations import mutate
 
@@ -113,7 +114,7 @@ def try_one(name, answer):
     """Return how the parser took the answer, by class."""
     parse, model, _ = PARSERS[name]
     try:
-        result = parse(answer)
+        result = finished(parse(answer))
     except VoucherError as exc:
         text = str(exc)
         if isinstance(exc, APIError):

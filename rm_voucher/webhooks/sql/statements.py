@@ -7,14 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, delete, func, literal_column, select, update
 
-from rm_voucher.webhooks.records import (
-    DELIVERY_S,
-    EventState,
-    Finish,
-    Lease,
-    Record,
-    retry_delay_s,
-)
+from rm_voucher.webhooks.records import DELIVERY_S, EventState, Finish, Lease, Record, retry_delay_s
 from rm_voucher.webhooks.sql.schema import events, expected, vouchers
 
 IS_WAITING = events.c.state == literal_column(f"'{EventState.RECORDED}'")

@@ -38,20 +38,8 @@ from rm_voucher.webhooks.records import (
     microseconds,
     review,
 )
+from rm_voucher.webhooks.sql import statements as sql
 from rm_voucher.webhooks.sql.schema import SCHEMA, events, expected, vouchers
-from rm_voucher.webhooks.sql.statements import (
-    END_EVENT,
-    END_LEASE,
-    END_WAITING,
-    IS_WAITING,
-    TAKE_LEASE,
-    WAIT_ON,
-    lock_vouchers,
-    postpone,
-    row_of,
-    run_many,
-    states_of,
-)
 from rm_voucher.webhooks.store import EventStore
 
 _NOT_OPEN = "The store of callbacks is not open."
@@ -89,7 +77,6 @@ class SqlEventStore(EventStore):
         self._writer = GroupCommit(self._commit)
 
     async def aclose(self) -> None:
-        """See `EventStore.aclose`."""
         writer, self._writer = self._writer, None
         try:
             if writer is not None:
@@ -100,14 +87,12 @@ class SqlEventStore(EventStore):
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
     ) -> Disposition:
-        """See `EventStore.record`."""
         now = self.runtime.clock()
         return await self._run(
             Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
         )
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
-        """See `EventStore.finish`."""
         finish = Finish(event=event, at=self.runtime.clock(), state=state)
         deadline = self.runtime.monotonic() + _PATIENCE_S
         wait_s = 0.005
@@ -121,12 +106,11 @@ class SqlEventStore(EventStore):
     async def transaction(
         self, event: VoucherEvent, *, takes_stale: bool = False
     ) -> AsyncIterator[tuple[Disposition, Transaction]]:
-        """See `EventStore.transaction`."""
         record = Record(event=event, at=self.runtime.clock(), takes_stale=takes_stale)
 
         def first(connection: Connection) -> Disposition:
-            leases = lock_vouchers(connection, [event.code])
-            states = states_of(connection, [event.id])
+            leases = sql.lock_vouchers(connection, [event.code])
+            states = sql.states_of(connection, [event.id])
             return self._decide(record, leases, states) if states else Disposition.BUSY
 
         def last(connection: Connection, found: Disposition) -> None:
@@ -140,25 +124,21 @@ class SqlEventStore(EventStore):
             yield found, transaction
 
     async def due(self, limit: int) -> list[VoucherEvent]:
-        """See `EventStore.due`."""
-        is_due = IS_WAITING & (events.c.due_at <= self.runtime.clock())
+        is_due = sql.IS_WAITING & (events.c.due_at <= self.runtime.clock())
         statement = select(events.c.voucher).where(is_due).order_by(events.c.due_at).limit(limit)
         rows = await self._opened.read(lambda connection: connection.scalars(statement).all())
         return [VoucherEvent.from_json(row) for row in rows]
 
     async def expect(self, codes: Iterable[str]) -> None:
-        """See `EventStore.expect`."""
         now = self.runtime.clock()
         due_at = now + DELIVERY_S
         rows = [{"code": code, "since": now, "due_at": due_at} for code in sorted(set(codes))]
         await self._write_many(self._add_expected, rows)
 
     async def forget(self, codes: Iterable[str]) -> None:
-        """See `EventStore.forget`."""
-        await self._write_many(END_WAITING, [{"key": code} for code in sorted(set(codes))])
+        await self._write_many(sql.END_WAITING, [{"key": code} for code in sorted(set(codes))])
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
-        """See `EventStore.take_missed`."""
         now = self.runtime.clock()
 
         def work(connection: Connection) -> list[str]:
@@ -180,16 +160,15 @@ class SqlEventStore(EventStore):
                     going_on.append({"key": one.code, **attrs.asdict(following)})
                 if looks_up:
                     missed.append(one.code)
-            run_many(connection, END_WAITING, ended)
-            run_many(connection, WAIT_ON, going_on)
+            sql.run_many(connection, sql.END_WAITING, ended)
+            sql.run_many(connection, sql.WAIT_ON, going_on)
             return missed
 
         return await self._opened.write(work)
 
     async def prune(self, *, keep_s: float) -> int:
-        """See `EventStore.prune`."""
         now = self.runtime.clock()
-        has_ended = ~IS_WAITING & (events.c.ended_at < now - keep_s)
+        has_ended = ~sql.IS_WAITING & (events.c.ended_at < now - keep_s)
         is_expected = exists().where(expected.c.code == events.c.code)
         old = select(events.c.id).where(has_ended, ~is_expected)
         has_none = ~exists().where(events.c.code == vouchers.c.code)
@@ -204,7 +183,7 @@ class SqlEventStore(EventStore):
             # Locked first: an event may have come since, which only another statement sees.
             these = idle.where(vouchers.c.code.in_(codes)).with_for_update(skip_locked=True)
             locked = connection.scalars(these).all()
-            run_many(connection, drop, [{"key": code} for code in locked])
+            sql.run_many(connection, drop, [{"key": code} for code in locked])
             return len(locked)
 
         pruned = await self._in_parts(old, drop_events)
@@ -212,8 +191,6 @@ class SqlEventStore(EventStore):
         return pruned
 
     async def counts(self) -> EventCounts:
-        """See `EventStore.counts`."""
-
         def work(connection: Connection) -> EventCounts:
             each = select(events.c.state, func.count().label("n")).group_by(events.c.state)
             found = Counter({row.state: row.n for row in connection.execute(each)})
@@ -229,7 +206,7 @@ class SqlEventStore(EventStore):
     async def _write_many(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         database = self._opened
         if rows:
-            await database.write(lambda connection: run_many(connection, statement, rows))
+            await database.write(lambda connection: sql.run_many(connection, statement, rows))
 
     async def _in_parts(self, found: Select[Any], work: Callable[..., int]) -> int:
         """Work on what a statement finds, in short transactions: deliveries wait for each."""
@@ -258,8 +235,8 @@ class SqlEventStore(EventStore):
 
         def work(connection: Connection) -> list[Disposition]:
             # First: it may wait for another process; in one order, so that none waits for this.
-            run_many(connection, self._add_voucher, [{"code": code} for code in codes])
-            leases = lock_vouchers(connection, codes)
+            sql.run_many(connection, self._add_voucher, [{"code": code} for code in codes])
+            leases = sql.lock_vouchers(connection, codes)
             recorded = iter(self._record(connection, records, leases) if records else ())
             finishes, answers = [], []
             for one in operations:
@@ -278,14 +255,14 @@ class SqlEventStore(EventStore):
     def _record(
         self, connection: Connection, records: list[Record], leases: dict[str, Lease]
     ) -> list[Disposition]:
-        states = states_of(connection, [record.event.id for record in records])
+        states = sql.states_of(connection, [record.event.id for record in records])
         answers, new, stale, leased = [], [], [], []
         for record in records:
             event = record.event
             found = self._decide(record, leases, states)
             answers.append(found)
             if event.id not in states:
-                new.append(row_of(record))
+                new.append(sql.row_of(record))
                 states[event.id] = EventState.RECORDED
             if found is Disposition.STALE:
                 states[event.id] = EventState.STALE
@@ -295,9 +272,9 @@ class SqlEventStore(EventStore):
                 until = self.runtime.clock() + record.lease_s
                 leased.append({"key": event.code, "by": self.owner, "until": until})
         # Another process may have recorded one whose voucher is locked.
-        run_many(connection, self._add_event, sorted(new, key=lambda row: row["id"]))
-        run_many(connection, END_EVENT, stale)
-        run_many(connection, TAKE_LEASE, leased)
+        sql.run_many(connection, self._add_event, sorted(new, key=lambda row: row["id"]))
+        sql.run_many(connection, sql.END_EVENT, stale)
+        sql.run_many(connection, sql.TAKE_LEASE, leased)
         return answers
 
     def _decide(
@@ -316,8 +293,8 @@ def _finish(connection: Connection, finishes: list[Finish], owner: str) -> None:
         leases.append({"key": event.code, "done": done, "by": owner})
         if finish.state is not EventState.RECORDED:
             ended.append({"key": event.id, "to": finish.state, "at": finish.at, "more": 1})
-    run_many(connection, END_LEASE, leases)
-    run_many(connection, END_EVENT, ended)
+    sql.run_many(connection, sql.END_LEASE, leases)
+    sql.run_many(connection, sql.END_EVENT, ended)
     for finish in finishes:
         if finish.state is EventState.RECORDED:
-            postpone(connection, finish)
+            sql.postpone(connection, finish)
