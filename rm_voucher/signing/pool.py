@@ -18,7 +18,7 @@ from pathlib import Path
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.signing.rsa import RsaSigner, Signer
-from rm_voucher.signing.worker import LATE_S, Item, Worker
+from rm_voucher.signing.worker import Item, Worker
 
 _log = logging.getLogger("rm_voucher")
 
@@ -29,6 +29,8 @@ _AT_ONCE = 3  # calls that go on in one turn of the event loop
 _MOST_PROCESSES = 3  # that pay: one event loop has work for no more
 _LIMIT = 32  # of processes that a user may ask for
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # Linux: microseconds, or "max", and of how many
+_LATE_S = 0.05  # without a signature, after which the event loop signs as well
+_HUNG_S = 30.0  # without a signature, after which a process is ended
 _POLL_S = 0.001  # for the end of a process that was killed
 _running: weakref.WeakSet[Worker] = weakref.WeakSet()  # of all runs of this program
 
@@ -133,7 +135,7 @@ class SigningPool:
     def _look_later(self) -> None:
         self._looking = None
         if not self._is_closed and any(worker.is_busy for worker in self._at_work):
-            self._looking = asyncio.get_running_loop().call_later(LATE_S, self._look)
+            self._looking = asyncio.get_running_loop().call_later(_LATE_S, self._look)
 
     def _look(self) -> None:
         """Sign on the event loop for processes that get no time, as on a busy machine.
@@ -141,7 +143,10 @@ class SigningPool:
         The processes' own signatures, which are the same, then come too late.
         """
         until = time.perf_counter() + _STEP_S
-        late = [worker for worker in self._at_work if worker.is_late()]
+        late = [worker for worker in self._at_work if worker.silent_s() >= _LATE_S]
+        for worker in late:
+            if worker.silent_s() >= _HUNG_S:
+                worker.close()  # its texts are signed elsewhere
         owed = deque(item for worker in late for item in worker.owed())
         if not late or not (owed or self._waiting):
             self._look_later()

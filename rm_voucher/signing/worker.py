@@ -15,7 +15,6 @@ from typing import cast
 from rm_voucher.signing import process
 from rm_voucher.signing.process import FRAME, READY
 
-LATE_S = 0.05  # without a signature, after which the event loop signs as well
 _MOST_OUT = 32  # texts at a process, so that it never waits for the next
 _READY_S = 30.0
 _SCRIPT = process.__file__
@@ -100,9 +99,9 @@ class Worker(asyncio.Protocol):
         """Whether it has texts, though they may be signed elsewhere by now."""
         return bool(self._out)
 
-    def is_late(self) -> bool:
-        """Return whether it is busy, and has sent nothing for a while."""
-        return self.is_busy and asyncio.get_running_loop().time() - self._quiet_since >= LATE_S
+    def silent_s(self) -> float:
+        """Return for how many seconds it has been busy and has sent nothing."""
+        return asyncio.get_running_loop().time() - self._quiet_since if self._out else 0.0
 
     # What asyncio calls.
 

@@ -27,6 +27,26 @@ async def test_bulk_progress_error_stops_the_run(make_client):
     assert len(results) == len(issuer.issued) == run.summary.issued < 100
 
 
+async def test_bulk_crash_takes_no_recipient_more(make_client):
+    """The worker that meets it stops the run itself, before anything else has its turn."""
+    taken = []
+
+    def recipients():
+        for number in range(100):
+            taken.append(number)
+            yield number
+
+    def broken(request):
+        raise ZeroDivisionError
+
+    run = bulk_issue(make_client(broken), "KEY", recipients(), concurrency=1)
+    with pytest.raises(ZeroDivisionError):
+        async with run:
+            async for _ in run:
+                pass
+    assert taken == [0]
+
+
 async def test_bulk_defect_ends_unresolved_and_is_raised(make_client):
     """An error that is no outcome stops the run; its recipient ends unresolved, not forgotten, with
     all that is known of the attempt."""

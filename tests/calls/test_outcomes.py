@@ -13,11 +13,15 @@ from support.scripted_server import ScriptedServer
 
 from rm_voucher import (
     AttemptResult,
+    AuthenticationError,
+    ConfigurationError,
     OutcomeUnknownError,
     Response,
     VoucherError,
 )
+from rm_voucher.calls.call import Phase
 from rm_voucher.calls.outcomes import Outcome
+from rm_voucher.service.client import issue_call
 
 
 def cases(wanted):
@@ -253,3 +257,15 @@ async def test_outcome_of_a_401_is_not_met_with_the_same_token(make_client, time
     client = make_client(gateway, token_source=None)
     assert not isinstance(await operation.call(client), VoucherError)
     await client.aclose()
+
+
+async def test_call_that_has_ended_waits_for_nothing(make_client):
+    """Its watcher may be keeping its outcome, and must not be cancelled for it: also where the
+    last that it did was to ask for another token, in vain."""
+    server = ScriptedServer([rm_error("TOKEN_INVALID", 401)])
+    tokens = Tokens("refused", ConfigurationError("no other"))
+    client = make_client(server, token_source=tokens)
+    call = issue_call(client.caller, "KEY")
+    with pytest.raises(AuthenticationError):
+        await client.caller.execute(call)
+    assert (call.phase, call.is_waiting, call.in_flight) == (Phase.TOKEN, False, False)

@@ -14,12 +14,13 @@ from rm_voucher import (
     NotFoundError,
     OutcomeUnknownError,
     Response,
+    Runtime,
     Transport,
     VoucherError,
 )
-from rm_voucher.emulator import Fault
+from rm_voucher.emulator import Emulator, Fault
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.ledger import AttemptState, Reconciliation
+from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 from rm_voucher.ledger import ledger as ledger_module
 
 DONE, NOT_DONE = Fault.DROP_AFTER_COMMIT, Fault.DROP_BEFORE_COMMIT
@@ -386,3 +387,24 @@ async def test_many_unknown_outcomes_while_closing_are_left_to_the_next_process(
         asyncio.get_running_loop().call_soon(opened.set)
     with pytest.raises(OutcomeUnknownError):
         await task
+
+
+@pytest.mark.parametrize("start_s", [0.7, 84.74337369372327, 1234.56789])
+async def test_what_a_reconciliation_waited_for_is_ripe(start_s):
+    """Whatever the clock says to the last bit: a clock that only `sleep` moves ends the wait at
+    just the instant at which an attempt may be settled."""
+    now = [start_s]
+
+    async def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    runtime = Runtime(clock=lambda: 1.7e9 + now[0], monotonic=lambda: now[0], sleep=sleep)
+    emulator = Emulator(batches={"B": 5}, clock=runtime.clock)
+    client = emulator.client(runtime=runtime)
+    async with Ledger.in_memory(runtime=runtime) as ledger:
+        await ledger.prepare(client, "B")
+        emulator.fail_next("issue", Fault.DROP_BEFORE_COMMIT)
+        with pytest.raises(OutcomeUnknownError):
+            await ledger.issue(client, "B", "order")
+        report = await ledger.reconcile(client, "B", wait=True)
+        assert (report.open, report.not_issued) == (0, 1)

@@ -67,6 +67,22 @@ async def test_a_killed_process_loses_no_signature(signer, caplog):
     ]
 
 
+async def test_a_process_that_hangs_is_taken_for_dead(signer, caplog, monkeypatch):
+    """A process that owes signatures and sends none for long is ended, so that later signatures
+    need not wait for the event loop to help; one that owes nothing may be silent."""
+    monkeypatch.setattr("rm_voucher.signing.pool._HUNG_S", 0.1)
+    async with at_work(signer, 1) as pool:
+        await sign_all(pool, signer, 5)
+        await asyncio.sleep(0.2)
+        assert pool.processes == 1
+        (number,) = processes_of(pool)
+        os.kill(number, signal.SIGSTOP)
+        while pool.processes:
+            assert is_of(signer, b"text", await pool.sign(b"text"))
+        await sign_all(pool, signer, 5)
+    assert "a process ended; 0 are left" in caplog.text
+
+
 async def test_what_is_unsigned_at_the_end_is_signed_on_the_loop(signer):
     """Closing a pool leaves nobody waiting, nor does it keep anyone from signing later."""
     async with at_work(signer) as pool:

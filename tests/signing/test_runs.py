@@ -54,16 +54,19 @@ async def test_each_recipient_has_a_voucher_whoever_signs(issuing):
 async def test_killed_processes_cost_a_run_nothing(issuing, caplog, killed):
     """Processes that are killed in the middle of a run, all of them too, cost no recipient a
     voucher and give none two; a warning tells of each."""
-    run, server = issuing()
+    run, server = issuing(1_000)
+    dead = []
 
     def kill(count):
-        if count == 80:
-            for number in processes_of(run._pool)[:killed]:
+        if not dead and run._pool.processes == 2:
+            dead.extend(processes_of(run._pool)[:killed])
+            for number in dead:
                 os.kill(number, signal.SIGKILL)
 
     server.on_request = kill
     codes = await codes_of(run)
-    assert len(codes) == len(set(codes.values())) == server.count == len(server.nonces) == 300
+    assert len(codes) == len(set(codes.values())) == server.count == len(server.nonces) == 1_000
+    assert len(dead) == killed
     warnings = [record.getMessage() for record in caplog.records]
     assert warnings[:1] == ["signing: a process ended; 1 are left"]
     assert len(warnings) <= killed
