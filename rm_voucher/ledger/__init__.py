@@ -3,12 +3,14 @@
 from rm_voucher.ledger.ledger import Ledger
 from rm_voucher.ledger.reconcile import HeldAttempt, Reconciliation
 from rm_voucher.ledger.rules.records import AttemptState, Counts, Mode, RequestState
+from rm_voucher.ledger.store import LedgerStore
 
 __all__ = [
     "AttemptState",
     "Counts",
     "HeldAttempt",
     "Ledger",
+    "LedgerStore",
     "Mode",
     "Reconciliation",
     "RequestState",

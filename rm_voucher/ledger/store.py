@@ -43,6 +43,7 @@ class LedgerStore(ABC):
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """Run one item of a transition; return its result when that is durable.
 
+        Cancelling this must not take the transition back, nor keep it from being run.
         Codes that were given to requests are then told to `notify`. Raises `LedgerError`.
         """
 

@@ -114,7 +114,7 @@ class Redemption:
         error.redeemed = tuple(
             self._redeemed[folded] for folded in self._codes if folded in self._redeemed
         )
-        error.args = (f"{error}; {len(in_doubt)} of {len(self._codes)} voucher(s) in doubt",)
+        error.args = (f"{error}; {len(in_doubt)} of {len(self._codes)} voucher(s) of unknown outcome",)
 
 
 def _checked(codes: Iterable[str], max_codes: int) -> dict[str, str]:
