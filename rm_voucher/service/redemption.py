@@ -114,7 +114,8 @@ class Redemption:
         error.redeemed = tuple(
             self._redeemed[folded] for folded in self._codes if folded in self._redeemed
         )
-        error.args = (f"{error}; {len(in_doubt)} of {len(self._codes)} voucher(s) of unknown outcome",)
+        many = f"{len(in_doubt)} of {len(self._codes)} voucher(s) of unknown outcome"
+        error.args = (f"{error}; {many}",)
 
 
 def _checked(codes: Iterable[str], max_codes: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rm_voucher.exceptions import ConfigurationError
@@ -139,26 +138,25 @@ class RsaVerifier:
 
     def verify(self, text: bytes, signature: str) -> bool:
         """Return whether ``signature``, an ``X-Signature`` value, is of ``text``. Never raises."""
-        return self._takes(
-            signature, lambda raw: self._key.verify(raw, text, self._padding, self._hash)
-        )
+        raw = parse_signature(signature)
+        if raw is None:
+            return False
+        try:
+            self._key.verify(raw, text, self._padding, self._hash)
+        except self._refusals:
+            return False
+        return True
 
     def is_by_this_key(self, signature: str) -> bool:
         """Return whether the key's other half made a signature of any text. Never raises.
 
         It tells a person whether `verify` refused a signature for its key or for its text.
         """
-        return self._takes(
-            signature,
-            lambda raw: self._key.recover_data_from_signature(raw, self._padding, self._hash),
-        )
-
-    def _takes(self, signature: str, check: Callable[[bytes], object]) -> bool:
         raw = parse_signature(signature)
         if raw is None:
             return False
         try:
-            check(raw)
+            self._key.recover_data_from_signature(raw, self._padding, self._hash)
         except self._refusals:
             return False
         return True
