@@ -133,7 +133,10 @@ class VoucherState:
         if not codes or len(codes) > self._guesses.max_redeem_codes:
             raise RefusedError("INVALID_PARAMETER")
         if self._guesses.redeem_is_atomic:
-            self._check_all(codes)
+            for code in codes:
+                self._redeemable(code)
+            if len(set(codes)) < len(codes):
+                raise RefusedError("VOUCHER_REDEEMED")
         redeemed = []
         for code in codes:
             record = self._redeemable(code)
@@ -263,14 +266,6 @@ class VoucherState:
         if status is _VALID:
             self.stock.issuable(record.batch.key)
         return record
-
-    def _check_all(self, codes: Sequence[str]) -> None:
-        seen: set[str] = set()
-        for code in codes:
-            self._redeemable(code)
-            if code in seen:
-                raise RefusedError("VOUCHER_REDEEMED")
-            seen.add(code)
 
     def _redeem(self, record: Record) -> None:
         record.redeemed_at = self._clock()
