@@ -30,26 +30,18 @@ from rm_voucher.signing.signature import canonical_json, is_too_deep
 from rm_voucher.transport.base import Request
 
 
+@attrs.define(eq=False, kw_only=True)
 class Engine:
     """Answers requests, and counts them."""
 
-    def __init__(
-        self,
-        *,
-        clock: VirtualClock,
-        authenticator: Authenticator,
-        routes: Routes,
-        disabled: Collection[Check],
-        seed: int,
-    ) -> None:
-        self.faults = Faults(seed=seed)
-        self.limit: RateLimit | None = None
-        self.requests: Counter[str] = Counter()
-        self.undelivered: list[str] = []
-        self._clock = clock
-        self._authenticator = authenticator
-        self._routes = routes
-        self._disabled = disabled
+    _clock: VirtualClock
+    _authenticator: Authenticator
+    _routes: Routes
+    _disabled: Collection[Check]
+    faults: Faults
+    limit: RateLimit | None = None
+    requests: Counter[str] = attrs.field(factory=Counter, init=False)
+    undelivered: list[str] = attrs.field(factory=list, init=False)
 
     def reply(self, request: Request) -> Reply:
         """Return the server's reaction to one request, faults included.

@@ -136,14 +136,14 @@ def _variables(emulator: Emulator, url: str) -> dict[str, str]:
     return variables
 
 
+@attrs.define(eq=False)
 class _Listener:
     """The listening socket, which can be closed for a time and opened again at the same place."""
 
-    def __init__(self, runner: web.ServerRunner, host: str, port: int) -> None:
-        self._runner = runner
-        self._host = host
-        self.port = port
-        self._site: web.TCPSite | None = None
+    _runner: web.ServerRunner
+    _host: str
+    port: int
+    _site: web.TCPSite | None = None
 
     async def open(self) -> None:
         """Listen. Raises `OSError`."""

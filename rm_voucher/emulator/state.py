@@ -133,10 +133,10 @@ class VoucherState:
         if not codes or len(codes) > self._guesses.max_redeem_codes:
             raise RefusedError("INVALID_PARAMETER")
         if self._guesses.redeem_is_atomic:
-            for code in codes:
+            for index, code in enumerate(codes):
                 self._redeemable(code)
-            if len(set(codes)) < len(codes):
-                raise RefusedError("VOUCHER_REDEEMED")
+                if code in codes[:index]:
+                    raise RefusedError("VOUCHER_REDEEMED")
         redeemed = []
         for code in codes:
             record = self._redeemable(code)

@@ -8,6 +8,8 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypedDict
 
+import attrs
+
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Record
 from rm_voucher.exceptions import InvalidRequestError
@@ -55,17 +57,17 @@ class BatchOptions(TypedDict, total=False):
     is_ours: bool
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Stock:
     """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes."""
 
-    def __init__(self, *, clock: Callable[[], float], rng: random.Random, guesses: Guesses) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._guesses = guesses
-        self._batches: dict[str, Batch] = {}
-        self._ours: list[Batch] = []
-        self._vouchers: dict[str, Record] = {}
-        self._static: dict[str, Batch] = {}
+    _clock: Callable[[], float]
+    _rng: random.Random
+    _guesses: Guesses
+    _batches: dict[str, Batch] = attrs.field(factory=dict, init=False)
+    _ours: list[Batch] = attrs.field(factory=list, init=False)
+    _vouchers: dict[str, Record] = attrs.field(factory=dict, init=False)
+    _static: dict[str, Batch] = attrs.field(factory=dict, init=False)
 
     def add_batch(
         self,
