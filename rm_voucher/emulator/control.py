@@ -22,7 +22,7 @@ from rm_voucher.emulator.reply import json_response
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import DecodeError
-from rm_voucher.models import Expiry, VoucherType
+from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 from rm_voucher.settings import is_loopback
 from rm_voucher.transport.base import Response
 
@@ -143,8 +143,8 @@ def _batch(batch: Batch) -> dict[str, Any]:
         "quantity": batch.quantity,
         "balance": batch.quantity - batch.issued,
         "issued": batch.issued,
-        "redeemed": batch.redeemed,
-        "void": batch.void,
+        "redeemed": batch.counts[VoucherStatus.REDEEMED],
+        "void": batch.counts[VoucherStatus.VOID],
     }
 
 

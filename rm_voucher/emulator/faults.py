@@ -185,6 +185,7 @@ class Faults:
         self.since = now
         self._seed = self._own_seed if plan.seed is None else plan.seed
         self._sources: dict[str, random.Random] = {}
+        self._closed = [window for window in plan.windows if window.fault is Fault.CLOSED]
         self._kinds_elsewhere = [kind for kind in plan.kinds if kind is not Fault.LISTING_DELAY]
 
     def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
@@ -206,24 +207,23 @@ class Faults:
 
     def is_closed(self, now: float) -> bool:
         """Return whether nothing listens."""
-        return any(
-            window.fault is Fault.CLOSED and window.covers(now, since=self.since)
-            for window in self.plan.windows
-        )
+        return any(window.covers(now, since=self.since) for window in self._closed)
 
     def next_turn(self, now: float) -> float | None:
         """Return the time at which the listener closes or opens next."""
-        turns = (
-            turn
-            for window in self.plan.windows
-            if window.fault is Fault.CLOSED
-            for turn in window.turns(self.since)
-        )
+        turns = (turn for window in self._closed for turn in window.turns(self.since))
         return min((turn for turn in turns if turn > now), default=None)
 
     def draw(self, operation: str, now: float) -> Fault | str | None:
         """Return the fate of a request: a fault, an error code, or None."""
-        fault = self._draw(operation, now)
+        # Drawn for every request, so that a queued fault or a window shifts no later one.
+        fault: Fault | str | None = self._by_chance(operation)
+        queued = self._queued.get(operation)
+        if queued:
+            fault = queued.popleft()
+        else:
+            covering = (one for one in self.plan.windows if one.covers(now, since=self.since))
+            fault = next((window.fault for window in covering), fault)
         if fault is not None:
             self.met[operation, fault] += 1
         return fault
@@ -237,17 +237,6 @@ class Faults:
         if name not in self._sources:
             self._sources[name] = random.Random(f"{self._seed} {name}")  # noqa: S311 - chance for tests
         return self._sources[name]
-
-    def _draw(self, operation: str, now: float) -> Fault | str | None:
-        # Drawn for every request, so that a queued fault or a window shifts no later one.
-        by_chance = self._by_chance(operation)
-        queued = self._queued.get(operation)
-        if queued:
-            return queued.popleft()
-        for window in self.plan.windows:
-            if window.covers(now, since=self.since):
-                return window.fault
-        return by_chance
 
     def _by_chance(self, operation: str) -> Fault | None:
         plan = self.plan

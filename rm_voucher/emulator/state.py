@@ -245,9 +245,9 @@ class VoucherState:
                 batch.listed.append(record)
 
     def _come_to(self, status: VoucherStatus, record: Record) -> None:
-        record.batch.count(record.kept, -1)
+        record.batch.counts[record.kept] -= 1
         record.kept = status
-        record.batch.count(status, 1)
+        record.batch.counts[status] += 1
         record.updated_at = self._clock()
         self._on_change(record)
 
