@@ -262,15 +262,14 @@ def _write_all(raw: IO[bytes], text: str) -> None:
 
 
 def _row(result: BulkResult[str]) -> dict[str, str]:
-    voucher, error = result.voucher, result.error
-    values = (
-        result.recipient,
-        voucher.code if voucher else "",
-        (voucher.qr_url or "") if voucher else "",
-        result.status.value,
-        str(error) if error else "",
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    voucher = result.voucher
+    return {
+        "recipient": result.recipient,
+        "code": voucher.code if voucher else "",
+        "qr_url": (voucher.qr_url or "") if voucher else "",
+        "status": result.status.value,
+        "error": str(result.error) if result.error else "",
+    }
 
 
 def csv_line(cells: tuple[str, ...]) -> str:

@@ -11,6 +11,7 @@ import enum
 import random
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
+from typing import NoReturn
 
 import attrs
 
@@ -19,6 +20,10 @@ from rm_voucher.wire.error_codes import CODE_PATTERN
 
 class Fault(enum.StrEnum):
     """What can go wrong. COMMIT is the moment of the work: before it nothing is done."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no fault; they are {', '.join(cls)}")
 
     DROP_BEFORE_COMMIT = "drop-before-commit"
     """The connection is reset, and nothing was done."""
@@ -72,18 +77,11 @@ _DEFAULT_KINDS = tuple(fault for fault in Fault if fault not in _BY_NAME_ONLY)
 _LISTING = "vouchers"
 
 
-def _fault(text: Fault | str) -> Fault:
-    try:
-        return Fault(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no fault; they are {', '.join(Fault)}") from None
-
-
 @attrs.frozen(kw_only=True)
 class Window:
     """A time in which every request meets one fault, in seconds after the plan was set."""
 
-    fault: Fault = attrs.field(converter=_fault)
+    fault: Fault = attrs.field(converter=Fault)
     start_s: float = attrs.field(validator=attrs.validators.ge(0))
     length_s: float = attrs.field(validator=attrs.validators.gt(0))
 
@@ -106,7 +104,7 @@ def _windows(windows: Iterable[Window]) -> tuple[Window, ...]:
 
 def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
     # In the enum's order, so that the order in which they are given makes no difference.
-    chosen = {_fault(kind) for kind in kinds}
+    chosen = {Fault(kind) for kind in kinds}
     return tuple(fault for fault in Fault if fault in chosen)
 
 

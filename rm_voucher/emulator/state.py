@@ -16,12 +16,11 @@ from typing import Any
 
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Member, Record, batch_wire, voucher_wire
-from rm_voucher.emulator.stock import RefusedError, Stock
+from rm_voucher.emulator.stock import OPEN, RefusedError, Stock
 from rm_voucher.models import VoucherStatus
 
 _VALID, _ISSUED = VoucherStatus.VALID, VoucherStatus.ISSUED
 _REDEEMED, _VOID = VoucherStatus.REDEEMED, VoucherStatus.VOID
-_OPEN = (_ISSUED, _REDEEMED)
 
 
 class VoucherState:
@@ -92,7 +91,7 @@ class VoucherState:
         record = self.stock.find(code)
         now = self._clock()
         # A VALID voucher of a static batch is kept nowhere.
-        can_expire = _OPEN if self.stock.is_static(code) else (_VALID, *_OPEN)
+        can_expire = OPEN if self.stock.is_static(code) else (_VALID, *OPEN)
         if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
@@ -123,7 +122,7 @@ class VoucherState:
         status = record.status(self._clock())
         if status is _ISSUED and self._guesses.void_needs_redeem:
             raise RefusedError("VOUCHER_NOT_REDEEMED")
-        if status not in _OPEN:
+        if status not in OPEN:
             raise RefusedError("VOUCHER_NOT_ALLOW_VOID")
         self._use(record, used_at)
         return record

@@ -29,7 +29,7 @@ _KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
 _DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
 _MAX_UP_FRONT = 10_000_000
 _VALID = VoucherStatus.VALID
-_OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
+OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
 
 
 class RefusedError(Exception):
@@ -155,7 +155,7 @@ class Stock:
             batch.listed.extend(batch.made)
         return batch
 
-    def find(self, code: str, statuses: Collection[VoucherStatus] = _OPEN) -> Record:
+    def find(self, code: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
         """Return a voucher; with a static code, one in ``statuses`` if there is one."""
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
@@ -221,8 +221,7 @@ class Stock:
         """
         now = self._clock()
         while (
-            batch.first_open < len(batch.listed)
-            and batch.listed[batch.first_open].kept not in _OPEN
+            batch.first_open < len(batch.listed) and batch.listed[batch.first_open].kept not in OPEN
         ):
             batch.first_open += 1
         first = batch.first_open if VoucherStatus.VOID not in statuses else 0
