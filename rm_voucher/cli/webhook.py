@@ -17,7 +17,7 @@ from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, printable, say, write_out
 from rm_voucher.converters import format_time
-from rm_voucher.emulator.request_log import without_bad_requests
+from rm_voucher.emulator.server import without_bad_requests
 from rm_voucher.models import mask
 from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import (

@@ -7,10 +7,7 @@ with the client's. It may hold codes, but those of an emulator are worth nothing
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from urllib.parse import unquote
-
-from aiohttp.http_exceptions import HttpProcessingError
 
 from rm_voucher.emulator.authenticator import SignatureRefusedError
 from rm_voucher.emulator.reply import Ending, Reply
@@ -34,22 +31,6 @@ def log_reply(method: str, raw_path: str, reply: Reply) -> None:
 def log_bad_request(reason: str) -> None:
     """Write a line about bytes that are no HTTP request, at level INFO. It shows none of them."""
     LOGGER.info("400 %s", reason)
-
-
-def without_bad_requests(say: Callable[[str], None]) -> Callable[[logging.LogRecord], bool]:
-    """Return a filter for aiohttp's log: ``say`` is told of a stranger's bad request instead.
-
-    aiohttp logs it as an error, with a traceback that shows the codes and tokens in it.
-    """
-
-    def is_ours(record: logging.LogRecord) -> bool:
-        exc = record.exc_info[1] if record.exc_info else None
-        if not isinstance(exc, HttpProcessingError):
-            return True
-        say(type(exc).__name__)
-        return False
-
-    return is_ours
 
 
 def _masked(raw_path: str) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -20,7 +20,7 @@ from yarl import URL
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control import HOST, PREFIX, control, problem_response, refuses
 from rm_voucher.emulator.reply import Ending, Reply
-from rm_voucher.emulator.request_log import log_bad_request, log_reply, without_bad_requests
+from rm_voucher.emulator.request_log import log_bad_request, log_reply
 from rm_voucher.settings import Environment
 from rm_voucher.transport.base import Request, Response
 
@@ -31,6 +31,22 @@ _REOPEN_AFTER_S = 0.1
 # To close a socket with this linger, which is of no time, sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 _HTTP_LOGGER = logging.getLogger("rm_voucher.emulator.http")
+
+
+def without_bad_requests(say: Callable[[str], None]) -> Callable[[logging.LogRecord], bool]:
+    """Return a filter for aiohttp's log: ``say`` is told of a stranger's bad request instead.
+
+    aiohttp logs it as an error, with a traceback that shows the codes and tokens in it.
+    """
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        if not isinstance(exc, HttpProcessingError):
+            return True
+        say(type(exc).__name__)
+        return False
+
+    return is_ours
 
 
 _HTTP_LOGGER.addFilter(without_bad_requests(log_bad_request))
