@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +29,7 @@ from rm_voucher.webhooks import (
 from rm_voucher.webhooks.aiohttp import webhook_routes
 
 _REFUSED = 1
+_MAX_FILE_BYTES = 1024 * 1024
 _LOGGER = logging.getLogger("rm_voucher.webhooks")
 _HTTP_LOGGER = logging.getLogger("rm_voucher.cli.http")
 
@@ -56,12 +56,10 @@ UrlOption = Annotated[
 @webhook_app.command()
 def verify(
     headers: Annotated[
-        typer.FileBinaryRead,
-        typer.Option(metavar="FILE", help="The delivery's headers, a 'Name: value' a line."),
+        Path, typer.Option(metavar="FILE", help="The delivery's headers, a 'Name: value' a line.")
     ],
     body: Annotated[
-        typer.FileBinaryRead,
-        typer.Option(metavar="FILE", help="The delivery's body, byte for byte as it came."),
+        Path, typer.Option(metavar="FILE", help="The delivery's body, byte for byte as it came.")
     ],
     public_key: KeyOption,
     url: UrlOption = None,
@@ -77,18 +75,15 @@ def verify(
     """
     instant = None if at is None else parse_instant("--at", at)
     verifier = _verifier(public_key, url, instant)
-    pairs = _headers(headers)
+    pairs, content = _headers(headers), _read(body)
     try:
-        event = verifier.verify(pairs, body.read())
+        event = verifier.verify(pairs, content)
     except CallbackError as exc:
-        if as_json:
-            write_out(json_line({"failed": exc.step, "reason": str(exc)}))
-        else:
-            _show_steps(exc.step)
-            write_out(f"{exc.step}: FAILED, {exc}\n")
+        _show_refusal(exc, as_json=as_json)
         raise typer.Exit(_REFUSED) from None
     if not as_json:
-        _show_steps()
+        for step in CallbackStep:
+            write_out(f"{step}: ok\n")
     _show(event, as_json=as_json)
 
 
@@ -156,21 +151,36 @@ def _show(event: VoucherEvent, *, as_json: bool) -> None:
         write_out(f"{what}, event {event.id}, sent {sent_at}\n")
 
 
-def _show_steps(failed: str | None = None) -> None:
-    """Show the steps that were good: all, or those before the one that failed."""
-    for step in itertools.takewhile(lambda step: step != failed, CallbackStep):
+def _show_refusal(error: CallbackError, *, as_json: bool) -> None:
+    if as_json:
+        write_out(json_line({"failed": error.step, "reason": str(error)}))
+        return
+    for step in CallbackStep:
+        if step == error.step:
+            write_out(f"{step}: FAILED, {error}\n")
+            return
         write_out(f"{step}: ok\n")
 
 
-def _headers(file: typer.FileBinaryRead) -> list[tuple[str, str]]:
+def _headers(path: Path) -> list[tuple[str, str]]:
     """Return the headers that stand in a file; a request's first line may stand before them."""
     pairs = []
-    for number, line in enumerate(file.read().decode("latin-1").split("\n"), 1):
+    for number, line in enumerate(_read(path).decode("latin-1").split("\n"), 1):
         name, colon, value = line.partition(":")
         if (number == 1 and " HTTP/" in line) or not line.strip():
             continue
         if not colon:
-            where = f"{file.name}, line {number}"
-            raise ConfigurationError(f"{where} is no header: write 'Name: value'.")
+            raise ConfigurationError(f"{path}, line {number} is no header: write 'Name: value'.")
         pairs.append((name.strip(), value.strip(" \t\r")))
     return pairs
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_FILE_BYTES + 1)
+    except OSError as exc:
+        raise ConfigurationError(f"{path} can't be read: {exc.strerror}.") from exc
+    if len(content) > _MAX_FILE_BYTES:
+        raise ConfigurationError(f"{path} is too large for a callback.")
+    return content

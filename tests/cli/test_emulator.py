@@ -143,6 +143,7 @@ def test_emulator_batch_too_large(rm, stopped: list[str], quantity: int) -> None
             ("--batch", "A=B=1", "--batch", "A=B=2"),
             "--batch 'A=B=2': there is a batch with the key 'A=B' already.",
         ),
+        (("--public-key", "{0}/no.pem"), "{0}/no.pem can't be read: No such file or directory."),
         (
             ("--public-key", KEY_FILE),
             "This is a private key; checking a signature needs the signer's public key.",

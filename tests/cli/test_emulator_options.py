@@ -237,10 +237,17 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
         (("--fault-kinds", "closed"), f"--fault-kinds 'closed': the kinds are {KINDS}."),
         (("--fault-kinds", "throttle,"), f"--fault-kinds 'throttle,': the kinds are {KINDS}."),
         (("--fault-kinds", ""), f"--fault-kinds '': the kinds are {KINDS}."),
+        (("--rate-limit", "0"), "--rate-limit is more than 0; leave it out for none."),
+        (("--rate-limit", "-1"), "--rate-limit is more than 0; leave it out for none."),
+        (("--rate-limit", "nan"), "--rate-limit is more than 0; leave it out for none."),
+        (("--latency", "inf"), "--latency is a number of seconds."),
+        (("--callback-interval", "0"), "--callback-interval is more than 0, in seconds."),
+        (("--callback-interval", "inf"), "--callback-interval is more than 0, in seconds."),
         (
             ("--batch", "A/B=1"),
             "--batch 'A/B=1': refused before sending: batch_key has a slash.",
         ),
+        (("--disable-check", "law"), f"--disable-check 'law': the checks are {', '.join(Check)}."),
         *(
             (("--callback-url", url), f"--callback-url {url!r} is no http or https URL.")
             for url in (
@@ -277,18 +284,10 @@ def test_mistakes(rm, stopped, arguments, sentence):
         ("--callback-interval", "-1"),
         ("--callback-interval", "nan"),
         ("--callback-interval", "soon"),
-        ("--callback-interval", "0"),
-        ("--callback-interval", "inf"),
-        ("--latency", "inf"),
-        ("--rate-limit", "0"),
-        ("--rate-limit", "-1"),
-        ("--rate-limit", "nan"),
-        ("--disable-check", "law"),
-        ("--public-key", "missing.pem"),
     ],
 )
-def test_values_that_are_none(rm, stopped, arguments):
-    """A value that the option can't take is a mistake, and what is said names the option."""
+def test_numbers_that_are_none(rm, stopped, arguments):
+    """A number out of its range is a mistake, and what is said names the option."""
     ended = rm("emulator", *arguments)
     assert (ended.code, ended.out, stopped) == (2, "", [])
     assert f"Invalid value for '{arguments[0]}': " in ended.err

@@ -194,8 +194,9 @@ def test_header_is_cut_as_servers_cut_it(rm: Callable[..., Any], kept: Kept) -> 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda kept: kept.headers.unlink(), "headers.txt': No such file"),
+        (lambda kept: kept.headers.unlink(), "headers.txt can't be read: No such file"),
         (lambda kept: kept.headers.write_text("a: b\nnonsense\n"), "line 2 is no header"),
+        (lambda kept: kept.body.write_bytes(b" " * 2**21), "body.json is too large"),
     ],
 )
 def test_verify_mistakes(
