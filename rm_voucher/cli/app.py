@@ -77,14 +77,13 @@ def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
     try:
         app()
-    except (ConfigurationError, InvalidRequestError) as exc:
-        # The client refuses input without a status; with one it is the server's word.
-        status = exc.http_status if isinstance(exc, InvalidRequestError) else None
-        say(f"Error: {exc}")
-        sys.exit(_MISTAKE if status is None else exit_code_of(exc))
     except VoucherError as exc:
         say(f"Error: {exc}")
-        sys.exit(exit_code_of(exc))
+        # The client refuses input without a status; with one it is the server's word.
+        is_mistake = isinstance(exc, ConfigurationError) or (
+            isinstance(exc, InvalidRequestError) and exc.http_status is None
+        )
+        sys.exit(_MISTAKE if is_mistake else exit_code_of(exc))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(INTERRUPTED)
     except OSError as exc:

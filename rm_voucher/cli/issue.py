@@ -16,7 +16,6 @@ from rm_voucher import (
     AuthenticationError,
     BatchStoppedError,
     BulkResult,
-    BulkStatus,
     BulkSummary,
     IdempotencyConflictError,
     OutcomeUnknownError,
@@ -35,13 +34,9 @@ INTERRUPTED = 130
 
 def exit_code_of(error: BaseException) -> int:
     """Return the exit code for an error that ended a command or a recipient."""
-    match error:
-        case OutcomeUnknownError():
-            return 4
-        case AuthenticationError() | SignatureError():
-            return 3
-        case _:
-            return 1
+    if isinstance(error, OutcomeUnknownError):
+        return 4
+    return 3 if isinstance(error, (AuthenticationError, SignatureError)) else 1
 
 
 @attrs.define
@@ -94,11 +89,6 @@ class Report:
 
     def write(self, output: Path | None, *, as_json: bool) -> None:
         """Report in sentences on standard error, and with a line of JSON on standard output."""
-        counts = {
-            BulkStatus.ISSUED.value: self.summary.issued,
-            BulkStatus.FAILED.value: self.summary.failed,
-            BulkStatus.UNRESOLVED.value: self.summary.unresolved,
-        }
         spare = f", {self.summary.spare:,} spare" if self.summary.spare else ""
         where = f" → {output}" if output else ""
         say(
@@ -121,9 +111,11 @@ class Report:
         if self.unwritten is not None:
             say(str(self.unwritten))
         if as_json:
-            name = output and os.fsencode(output).decode(errors="replace")
+            counted = ("asked", "issued", "failed", "unresolved")
+            counts = {name: getattr(self.summary, name) for name in counted}
+            path = output and os.fsencode(output).decode(errors="replace")
             with contextlib.suppress(OSError):  # nobody reads it
-                write_out(json_line({"asked": self.summary.asked, **counts, "output": name}))
+                write_out(json_line({**counts, "output": path}))
 
 
 def run_issue(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,7 +21,6 @@ from rm_voucher.cli.options import (
     JsonOption,
     NoBalanceCheckOption,
     SettleOption,
-    open_existing_ledger,
     open_ledger,
 )
 from rm_voucher.cli.output import ResultFile, csv_line, json_line, say, write_out
@@ -102,8 +102,9 @@ def reconcile(
 
     What it can't settle is shown with the codes that it may have issued, for 'ledger resolve'.
     """
+    client = _client(environment)
 
-    async def settle_unknown(ledger: Ledger, client: VoucherClient) -> None:
+    async def settle_unknown(ledger: Ledger) -> None:
         if not as_json and await ledger.attempts(batch, (AttemptState.AMBIGUOUS,)):
             say(f"Outcomes are unknown: waiting {settle:,.0f} s, so that the listing is complete.")
         report = await ledger.reconcile(client, batch, wait=True)
@@ -111,14 +112,14 @@ def reconcile(
         if report.held or report.open or report.stop_reason:
             raise typer.Exit(_UNKNOWN)
 
-    _run_with_client(
+    kept = open_ledger(
         url,
-        environment,
-        settle_unknown,
         exclusive=exclusive,
         settle_s=settle,
         check_balance=not no_balance_check,
+        must_exist=True,
     )
+    _run(kept, settle_unknown, client)
 
 
 @ledger_app.command()
@@ -144,22 +145,19 @@ def resolve(
     if (adopt is not None) + reissue + write_off != 1:
         raise ConfigurationError("Give one of --adopt, --reissue and --write-off.")
 
+    client = None if adopt is None else _client(environment)
+
     async def decide(ledger: Ledger) -> None:
+        if client is not None:
+            voucher = await client.get(adopt or "")
+            of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
+            if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
+                raise ConfigurationError("This code is of another batch than the attempt.")
+            if voucher.status is VoucherStatus.VALID:  # it is somebody's yet to come
+                raise ConfigurationError("This code has not been issued.")
         await ledger.resolve(attempt, adopt=adopt, reissue=reissue, write_off=write_off)
 
-    async def adopt_code(ledger: Ledger, client: VoucherClient) -> None:
-        voucher = await client.get(adopt or "")
-        of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
-        if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
-            raise ConfigurationError("This code is of another batch than the attempt.")
-        if voucher.status is VoucherStatus.VALID:  # it is somebody's yet to come
-            raise ConfigurationError("This code has not been issued.")
-        await decide(ledger)
-
-    if adopt is None:
-        _run(open_existing_ledger(url), decide)
-    else:
-        _run_with_client(url, environment, adopt_code)
+    _run(open_ledger(url, must_exist=True), decide, client)
 
 
 @ledger_app.command()
@@ -174,8 +172,9 @@ def baseline(
     Codes that the ledger does not know are given to nobody from then on, and unknown outcomes are
     held for 'ledger resolve'.
     """
+    client = _client(environment)
 
-    async def begin(ledger: Ledger, client: VoucherClient) -> None:
+    async def begin(ledger: Ledger) -> None:
         await ledger.baseline(client, batch)
         counts = await ledger.counts(batch)
         say(
@@ -183,7 +182,8 @@ def baseline(
             "request(s) to resolve."
         )
 
-    _run_with_client(url, environment, begin, check_balance=not no_balance_check)
+    kept = open_ledger(url, check_balance=not no_balance_check, must_exist=True)
+    _run(kept, begin, client)
 
 
 @ledger_app.command()
@@ -248,35 +248,22 @@ def _time(seconds: float) -> str:
     return format_time(datetime.fromtimestamp(seconds, UTC))
 
 
-def _run(ledger: Ledger, work: Callable[[Ledger], Coroutine[Any, Any, None]]) -> None:
-    async def main() -> None:
-        async with ledger:
-            await work(ledger)
-
-    run_until_interrupted(main())
-
-
-def _run_with_client(
-    url: str,
-    environment: str | None,
-    work: Callable[[Ledger, VoucherClient], Coroutine[Any, Any, None]],
-    *,
-    exclusive: bool = False,
-    settle_s: float = SETTLE_S,
-    check_balance: bool = True,
-) -> None:
+def _client(environment: str | None) -> VoucherClient:
     if is_memory(environment):
         raise ConfigurationError(
             "This asks the server, and the environment is 'memory', which knows nothing of the "
             "ledger: set the RM_… variables."
         )
-    ledger = open_existing_ledger(
-        url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance
-    )
-    client = make_client(environment)
+    return make_client(environment)
 
+
+def _run(
+    ledger: Ledger,
+    work: Callable[[Ledger], Coroutine[Any, Any, None]],
+    client: VoucherClient | None = None,
+) -> None:
     async def main() -> None:
-        async with client, ledger:
-            await work(ledger, client)
+        async with client or nullcontext(), ledger:
+            await work(ledger)
 
     run_until_interrupted(main())

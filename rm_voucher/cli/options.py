@@ -78,29 +78,22 @@ def open_ledger(
     settle_s: float = SETTLE_S,
     check_balance: bool = True,
     read_only: bool = False,
+    must_exist: bool = False,
 ) -> Ledger:
-    """Return the ledger that a command names. It is opened when it is entered."""
-    return Ledger.open(
+    """Return the ledger that a command names. It is opened when it is entered.
+
+    Where it ``must_exist``, a missing file is a `LedgerError`: an empty ledger settles nothing.
+    """
+    ledger = Ledger.open(
         url,
         mode="exclusive" if exclusive else "shared",
         settle_s=settle_s,
         check_balance=check_balance,
         read_only=read_only,
     )
-
-
-def open_existing_ledger(
-    url: str,
-    *,
-    exclusive: bool = False,
-    settle_s: float = SETTLE_S,
-    check_balance: bool = True,
-) -> Ledger:
-    """Return a ledger that must exist already, because an empty one settles nothing."""
-    ledger = open_ledger(url, exclusive=exclusive, settle_s=settle_s, check_balance=check_balance)
     from rm_voucher.database.engine import database_file, parse_url  # an extra, and it is installed
 
-    if url.startswith("sqlite"):
+    if must_exist and url.startswith("sqlite"):
         file = database_file(parse_url(url))
         # If only the .lock is left, the ledger itself explains that when it is opened.
         if not file.exists() and not file.with_name(f"{file.name}.lock").exists():

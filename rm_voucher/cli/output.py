@@ -18,7 +18,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Self, TextIO
 
 import orjson
@@ -99,12 +98,7 @@ class ResultStream(Results):
                 raise ConfigurationError(str(self._error(exc))) from exc
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Nothing is left to do: each row was written through."""
 
     def _line(self, result: BulkResult[str]) -> str:
@@ -163,22 +157,15 @@ class ResultFile(Results):
             raise ConfigurationError(f"{self.path} can't be written: {exc.strerror}.") from exc
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._is_kept and exc_type is not None:  # the ledger has all rows of this run
-            self._file.close()
-            self.partial.unlink(missing_ok=True)
-            return
-        if self._broken:
-            self._file.close()
-            return
+    def __exit__(self, error_type: object, *_: object) -> None:
         try:
-            os.fsync(self._file.fileno())
-            self._file.close()
+            with self._file:
+                if self._is_kept and error_type is not None:  # the ledger has all rows of this run
+                    self.partial.unlink(missing_ok=True)
+                    return
+                if self._broken:
+                    return
+                os.fsync(self._file.fileno())
             if self.path.exists() and not (self._is_kept and self._has_all_of(self.path)):
                 os.link(self.path, self._free_name())
             self.partial.replace(self.path)
@@ -275,15 +262,14 @@ def _write_all(raw: IO[bytes], text: str) -> None:
 
 
 def _row(result: BulkResult[str]) -> dict[str, str]:
-    voucher, error = result.voucher, result.error
-    values = (
-        result.recipient,
-        voucher.code if voucher else "",
-        (voucher.qr_url or "") if voucher else "",
-        result.status.value,
-        str(error) if error else "",
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    voucher = result.voucher
+    return {
+        "recipient": result.recipient,
+        "code": voucher.code if voucher else "",
+        "qr_url": (voucher.qr_url or "") if voucher else "",
+        "status": result.status.value,
+        "error": str(result.error) if result.error else "",
+    }
 
 
 def csv_line(cells: tuple[str, ...]) -> str:

@@ -107,13 +107,11 @@ class _Lines:
         if state.throttled and not self._was_throttled:
             self._was_throttled = True
             say("The server throttles: sent as fast as it takes them from here on.")
-        before = self._pause
+        before, self._pause = self._pause, ""
         if state.outage_s is not None:
             self._pause = "failing"
         elif state.retry_after_s >= (_LONG_S if not before else math.ulp(0)):
             self._pause = "held"
-        else:
-            self._pause = ""
         if self._pause == before:
             return
         if self._pause == "failing":

@@ -10,13 +10,13 @@ from typing import Annotated
 
 import typer
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from rm_voucher import CallbackError, ConfigurationError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, printable, say, write_out
 from rm_voucher.converters import format_time
+from rm_voucher.emulator.server import without_bad_requests
 from rm_voucher.models import mask
 from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import (
@@ -110,19 +110,11 @@ def listen(
         run_until_interrupted(_listen(router, host, port))
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether to log a record. A stranger's bad request gets one line of ours instead.
-
-    aiohttp logs it as an error, with a traceback that shows the request.
-    """
-    exc = record.exc_info[1] if record.exc_info else None
-    if not isinstance(exc, HttpProcessingError):
-        return True
-    _LOGGER.warning("a delivery was refused: it is not HTTP (%s)", type(exc).__name__)
-    return False
-
-
-_HTTP_LOGGER.addFilter(_is_ours)
+_HTTP_LOGGER.addFilter(
+    without_bad_requests(
+        lambda name: _LOGGER.warning("a delivery was refused: it is not HTTP (%s)", name)
+    )
+)
 
 
 async def _listen(router: WebhookRouter, host: str, port: int) -> None:
@@ -175,9 +167,7 @@ def _headers(path: Path) -> list[tuple[str, str]]:
     pairs = []
     for number, line in enumerate(_read(path).decode("latin-1").split("\n"), 1):
         name, colon, value = line.partition(":")
-        if number == 1 and " HTTP/" in line:
-            continue
-        if not line.strip():
+        if (number == 1 and " HTTP/" in line) or not line.strip():
             continue
         if not colon:
             raise ConfigurationError(f"{path}, line {number} is no header: write 'Name: value'.")

@@ -13,11 +13,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
 from typing import Any, Unpack
 
+import attrs
+
 from rm_voucher.converters import structure
 from rm_voucher.emulator.authenticator import Authenticator
 from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.engine import Engine
-from rm_voucher.emulator.faults import Fault, FaultPlan, RateLimit
+from rm_voucher.emulator.faults import Fault, FaultPlan, Faults, RateLimit
 from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.records import Batch, Member, Record
@@ -111,9 +113,9 @@ class Emulator:
         self.callbacks = Callbacks(
             self.virtual_clock,
             self.guesses,
-            wire_clock=clock,
+            clock,
+            None if callback_key is None else RsaSigner.from_pem(callback_key),
             url=callback_url,
-            private_key=callback_key,
         )
         """The deliveries to the merchant."""
         self.authenticator = Authenticator(
@@ -147,9 +149,9 @@ class Emulator:
         self._engine = Engine(
             clock=self.virtual_clock,
             authenticator=self.authenticator,
-            routes=Routes(self._state, self.guesses, self._disabled, pin=self._pin),
+            routes=Routes(self._state, self.guesses, self._disabled, self._pin),
             disabled=self._disabled,
-            seed=secrets.randbits(32) if self._seed is None else self._seed,
+            faults=Faults(seed=secrets.randbits(32) if self._seed is None else self._seed),
         )
         self.faults, self.rate_limit, self.callbacks.url = self._as_given
         for key, quantity in self._batches.items():
@@ -295,11 +297,11 @@ class Emulator:
         return structure(self._state.batch_wire(batch), VoucherBatch)
 
 
+@attrs.frozen
 class _InProcess(Transport):
     """Calls the emulator as a function."""
 
-    def __init__(self, emulator: Emulator) -> None:
-        self._emulator = emulator
+    _emulator: Emulator
 
     async def send(self, request: Request) -> Response:
         """Answer, after other tasks had a turn, as with a socket. Raises `TransportError`."""

@@ -8,6 +8,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+import attrs
+
 from rm_voucher.converters import unstructure
 from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.stock import RefusedError
@@ -31,6 +33,7 @@ class SignatureRefusedError(RefusedError):
         self.expected = expected
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Authenticator:
     """Grants tokens and checks requests.
 
@@ -38,36 +41,25 @@ class Authenticator:
     clients' clocks are not either.
     """
 
-    def __init__(
-        self,
-        *,
-        client_id: str,
-        client_secret: str,
-        verifier: RsaVerifier,
-        token_lifetime_s: int,
-        guesses: Guesses,
-        disabled: Collection[Check],
-        clock: Callable[[], float],
-        wire_clock: Callable[[], float],
-    ) -> None:
-        identity = base64.b64encode(f"{client_id}:{client_secret}".encode()).decode()
-        self._authorization = f"Basic {identity}".encode()
-        self._verifier = verifier
-        self._lifetime_s = token_lifetime_s
-        self._guesses = guesses
-        self._disabled = disabled
-        self._clock = clock
-        self._wire_clock = wire_clock
-        # The end of each token in unix seconds, the oldest token first.
-        self._tokens: OrderedDict[str, float] = OrderedDict()
-        self._refresh_tokens: OrderedDict[str, float] = OrderedDict()
-        self._revoked: OrderedDict[str, str] = OrderedDict()
-        self._nonces: OrderedDict[str, None] = OrderedDict()
+    _client_id: str
+    _client_secret: str
+    _verifier: RsaVerifier
+    _token_lifetime_s: int
+    _guesses: Guesses
+    _disabled: Collection[Check]
+    _clock: Callable[[], float]
+    _wire_clock: Callable[[], float]
+    # The end of each token in unix seconds, the oldest token first.
+    _tokens: OrderedDict[str, float] = attrs.field(factory=OrderedDict, init=False)
+    _refresh_tokens: OrderedDict[str, float] = attrs.field(factory=OrderedDict, init=False)
+    _revoked: OrderedDict[str, str] = attrs.field(factory=OrderedDict, init=False)
+    _nonces: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
 
     def grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
         """Return a new token, for the client's credentials or for a refresh token."""
         given = headers.get("authorization", "").encode(errors="replace")
-        if not secrets.compare_digest(given, self._authorization) and self._checks(Check.CLIENT):
+        identity = base64.b64encode(f"{self._client_id}:{self._client_secret}".encode())
+        if not secrets.compare_digest(given, b"Basic " + identity) and self._checks(Check.CLIENT):
             raise RefusedError("INVALID_CLIENT")
         match body:
             case {"grantType": "client_credentials"}:
@@ -83,17 +75,18 @@ class Authenticator:
                 raise RefusedError("GRANT_TYPE_INVALID")
         now = self._clock()
         access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        refresh_lifetime_s = self._token_lifetime_s * _REFRESH_LIVES
         if self._guesses.new_token_ends_earlier:
             self._tokens.clear()
-        _keep(self._tokens, access, now + self._lifetime_s, _MAX_TOKENS)
-        _keep(self._refresh_tokens, refresh, now + self._lifetime_s * _REFRESH_LIVES, _MAX_TOKENS)
+        _keep(self._tokens, access, now + self._token_lifetime_s, _MAX_TOKENS)
+        _keep(self._refresh_tokens, refresh, now + refresh_lifetime_s, _MAX_TOKENS)
         return unstructure(
             Token(
                 access_token=access,
                 token_type="Bearer",  # noqa: S106 - the scheme's name
-                expires_in_s=self._lifetime_s,
+                expires_in_s=self._token_lifetime_s,
                 refresh_token=refresh,
-                refresh_expires_in_s=self._lifetime_s * _REFRESH_LIVES,
+                refresh_expires_in_s=refresh_lifetime_s,
             )
         )
 

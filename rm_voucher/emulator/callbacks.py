@@ -10,7 +10,7 @@ import functools
 import heapq
 import itertools
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -42,6 +42,18 @@ class Delivery:
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
+def _is_usable(_: object, __: object, url: str) -> None:
+    try:
+        parts = URL(url, encoded=True)
+        has_host = bool(parts.raw_host and parts.port)
+    except ValueError:
+        has_host = False
+    is_plain = url.isascii() and url.isprintable() and " " not in url
+    if not (is_plain and has_host and parts.scheme in ("http", "https") and not parts.raw_fragment):
+        raise ValueError(f"{url!r} is no http or https URL")
+
+
+@attrs.define(eq=False, repr=False)
 class Callbacks:
     """The deliveries to the merchant's URL.
 
@@ -50,54 +62,37 @@ class Callbacks:
     due on the emulator's clock; a server over HTTP makes them by itself.
     """
 
-    def __init__(
-        self,
-        clock: VirtualClock,
-        guesses: Guesses,
-        *,
-        wire_clock: Callable[[], float],
-        url: str | None = None,
-        private_key: bytes | None = None,
-    ) -> None:
-        self.url = url
-        self.interval_s = _INTERVAL_S
-        self.transport: Transport | None = None
-        self._owned: Transport | None = None
-        self._clock = clock
-        self._guesses = guesses
-        self._wire_clock = wire_clock
-        if private_key is not None:
-            self._signer = RsaSigner.from_pem(private_key)
-        self._number = itertools.count()
-        self.reset()
+    _clock: VirtualClock
+    _guesses: Guesses
+    _wire_clock: Callable[[], float]
+    _given_signer: RsaSigner | None = None
+    url: str | None = attrs.field(
+        default=None, validator=attrs.validators.optional(_is_usable), kw_only=True
+    )
+    """The target. Setting it raises `ValueError` for a URL that no request can go to."""
+    interval_s: float = attrs.field(default=_INTERVAL_S, init=False)
+    transport: Transport | None = attrs.field(default=None, init=False)
+    delivered: int = attrs.field(default=0, init=False)
+    """The number of deliveries that ended with a 200."""
+    given_up: int = attrs.field(default=0, init=False)
+    """The number of deliveries without a 200 in five attempts."""
+    _owned: Transport | None = attrs.field(default=None, init=False)
+    _number: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    _waiting: list[tuple[float, int, Delivery]] = attrs.field(factory=list, init=False)
 
     def reset(self) -> None:
         """Forget all deliveries and counts."""
-        self._waiting: list[tuple[float, int, Delivery]] = []
-        self.delivered = 0
-        """The number of deliveries that ended with a 200."""
-        self.given_up = 0
-        """The number of deliveries without a 200 in five attempts."""
+        self._waiting = []
+        self.delivered = self.given_up = 0
 
     @functools.cached_property
     def _signer(self) -> RsaSigner:
-        return RsaSigner.from_pem(new_private_key())
+        return self._given_signer or RsaSigner.from_pem(new_private_key())
 
     @property
     def public_key_pem(self) -> bytes:
         """The server's public key, which a receiver verifies with."""
         return self._signer.public_key_pem()
-
-    @property
-    def url(self) -> str | None:
-        """The target. Setting it raises `ValueError` for a URL that no request can go to."""
-        return self._url
-
-    @url.setter
-    def url(self, url: str | None) -> None:
-        if url is not None and not _is_usable(url):
-            raise ValueError(f"{url!r} is no http or https URL")
-        self._url = url
 
     def wants(self, status: VoucherStatus) -> bool:
         """Return whether a change to a status causes a callback."""
@@ -195,13 +190,3 @@ class Callbacks:
             "X-Timestamp": timestamp,
             "X-Signature": format_signature(self._signer.sign(text.encode())),
         }
-
-
-def _is_usable(url: str) -> bool:
-    try:
-        parts = URL(url, encoded=True)
-        has_host = bool(parts.raw_host and parts.port)
-    except ValueError:
-        return False
-    is_plain = url.isascii() and url.isprintable() and " " not in url
-    return is_plain and has_host and parts.scheme in ("http", "https") and not parts.raw_fragment

@@ -18,10 +18,11 @@ from rm_voucher.converters import structure
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.faults import FaultPlan, Window
 from rm_voucher.emulator.records import Batch
+from rm_voucher.emulator.reply import json_response
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import DecodeError
-from rm_voucher.models import Expiry, VoucherType
+from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 from rm_voucher.settings import is_loopback
 from rm_voucher.transport.base import Response
 
@@ -29,28 +30,15 @@ HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 """The form of a Host header: a name or an address, and a port."""
 PREFIX = "/_emulator"
 _BATCH_FIELDS = {
-    "amount_sen": int,
+    **dict.fromkeys(("amount_sen", "discount_rate_bp", "minimum_spend_sen", "quantity"), int),
+    **dict.fromkeys(("key", "label", "static_code", "type"), str),
     "codes": list,
-    "discount_rate_bp": int,
     "expiry": dict,
-    "key": str,
-    "label": str,
-    "minimum_spend_sen": int,
-    "quantity": int,
-    "static_code": str,
-    "type": str,
 }
 _PLAN_FIELDS = {
-    "slow_body_s": float,
-    "stall_s": float,
-    "kinds": list,
-    "listing_delay_s": float,
-    "late_s": float,
-    "operations": list,
-    "rate": float,
-    "retry_after_s": int,
-    "seed": int,
-    "windows": list,
+    **dict.fromkeys(("late_s", "listing_delay_s", "rate", "slow_body_s", "stall_s"), float),
+    **dict.fromkeys(("retry_after_s", "seed"), int),
+    **dict.fromkeys(("kinds", "operations", "windows"), list),
 }
 _FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
 _NUMBER_FIELDS = {"country_code": str, "phone_number": str}
@@ -93,7 +81,7 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
     if method not in methods:
         return problem_response(405, f"the method is {' or '.join(sorted(methods))}")
     try:
-        return _json(200, methods[method].do(_checked(wire, methods[method].fields)))
+        return json_response(200, methods[method].do(_checked(wire, methods[method].fields)))
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
     except (ValueError, DecodeError) as exc:
@@ -155,8 +143,8 @@ def _batch(batch: Batch) -> dict[str, Any]:
         "quantity": batch.quantity,
         "balance": batch.quantity - batch.issued,
         "issued": batch.issued,
-        "redeemed": batch.redeemed,
-        "void": batch.void,
+        "redeemed": batch.counts[VoucherStatus.REDEEMED],
+        "void": batch.counts[VoucherStatus.VOID],
     }
 
 
@@ -196,11 +184,8 @@ def _advance(emulator: Emulator, given: dict[str, Any]) -> object:
 
 
 def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
-    windows = given.pop("windows", ())
-    if not all(isinstance(window, dict) for window in windows):
-        raise ValueError("windows is a list of objects")
-    given["windows"] = [_window(_checked(window, _WINDOW_FIELDS)) for window in windows]
-    emulator.faults = FaultPlan(**given)
+    windows = [_window(wire) for wire in given.pop("windows", ())]
+    emulator.faults = FaultPlan(windows=windows, **given)
     return _faults(emulator)
 
 
@@ -210,7 +195,10 @@ def _fail_next(emulator: Emulator, given: dict[str, Any]) -> object:
     return {}
 
 
-def _window(given: dict[str, Any]) -> Window:
+def _window(wire: object) -> Window:
+    if not isinstance(wire, dict):
+        raise ValueError("windows is a list of objects")  # noqa: TRY004 - of JSON
+    given = _checked(wire, _WINDOW_FIELDS)
     _require(given, _WINDOW_FIELDS.keys(), "a window")
     return Window(**given)
 
@@ -280,12 +268,6 @@ def _require(given: Mapping[str, Any], names: AbstractSet[str], what: str) -> No
         raise ValueError(f"{what} has {', '.join(sorted(missing))}")
 
 
-def _json(status: int, wire: object) -> Response:
-    return Response(
-        status=status, headers={"content-type": "application/json"}, body=orjson.dumps(wire)
-    )
-
-
 def problem_response(status: int, sentence: str) -> Response:
     """Return the control API's answer to a mistake."""
-    return _json(status, {"error": sentence})
+    return json_response(status, {"error": sentence})

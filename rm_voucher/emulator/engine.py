@@ -14,34 +14,34 @@ import orjson
 from rm_voucher.emulator.authenticator import Authenticator, bearer_of
 from rm_voucher.emulator.faults import Fault, Faults, RateLimit
 from rm_voucher.emulator.guesses import Check
-from rm_voucher.emulator.reply import Ending, Reply, gateway_page, refusal, spoilt, throttled
+from rm_voucher.emulator.reply import (
+    GATEWAY_PAGE,
+    Ending,
+    Reply,
+    json_response,
+    refusal,
+    spoilt,
+    throttled,
+)
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.signing.signature import canonical_json, is_too_deep
-from rm_voucher.transport.base import Request, Response
+from rm_voucher.transport.base import Request
 
 
+@attrs.define(eq=False, kw_only=True)
 class Engine:
     """Answers requests, and counts them."""
 
-    def __init__(
-        self,
-        *,
-        clock: VirtualClock,
-        authenticator: Authenticator,
-        routes: Routes,
-        disabled: Collection[Check],
-        seed: int,
-    ) -> None:
-        self.faults = Faults(seed=seed)
-        self.limit: RateLimit | None = None
-        self.requests: Counter[str] = Counter()
-        self.undelivered: list[str] = []
-        self._clock = clock
-        self._authenticator = authenticator
-        self._routes = routes
-        self._disabled = disabled
+    _clock: VirtualClock
+    _authenticator: Authenticator
+    _routes: Routes
+    _disabled: Collection[Check]
+    faults: Faults
+    limit: RateLimit | None = None
+    requests: Counter[str] = attrs.field(factory=Counter, init=False)
+    undelivered: list[str] = attrs.field(factory=list, init=False)
 
     def reply(self, request: Request) -> Reply:
         """Return the server's reaction to one request, faults included.
@@ -52,18 +52,23 @@ class Engine:
         if self.faults.is_closed(now):
             # Over HTTP such a request reaches nobody, so it is not counted.
             return Reply(ending=Ending.NOT_CONNECTED)
+        fault = None
         try:
             route = self._routes.find(_path(request, self._disabled))
+            self.requests[route.operation] += 1
+            fault = self.faults.draw(route.operation, now)
+            if fault is None or fault is Fault.LISTING_DELAY:
+                return self._as_usual(request, route, is_behind=fault is not None)
+            reply = self._fail(request, route, fault)
         except RefusedError as exc:
-            return Reply(refusal(exc), refused=exc)
-        self.requests[route.operation] += 1
-        fault = self.faults.draw(route.operation, now)
-        if fault is None or fault is Fault.LISTING_DELAY:
-            if self.limit is not None and not self.limit.takes(now):
-                return Reply(throttled(retry_after_s=None, has_body=True))
-            delay_s = 0.0 if fault is None else self.faults.plan.listing_delay_s
-            return self._do(request, route, delay_s=delay_s)
-        return attrs.evolve(self._fail(request, route, fault), fault=fault)
+            reply = Reply(refusal(exc), refused=exc)
+        return attrs.evolve(reply, fault=fault)
+
+    def _as_usual(self, request: Request, route: Route, *, is_behind: bool) -> Reply:
+        if self.limit is not None and not self.limit.takes(self._clock.now()):
+            return Reply(throttled(retry_after_s=None, has_body=True))
+        delay_s = self.faults.plan.listing_delay_s if is_behind else 0.0
+        return self._do(request, route, delay_s=delay_s)
 
     def _fail(self, request: Request, route: Route, fault: Fault | str) -> Reply:
         plan = self.faults.plan
@@ -83,7 +88,7 @@ class Engine:
             case Fault.ERROR_BEFORE_COMMIT:
                 return Reply(refusal(RefusedError("INTERNAL_ERROR")))
             case Fault.HTML_PAGE:
-                return Reply(gateway_page())
+                return Reply(GATEWAY_PAGE)
             case Fault.TOKEN_REVOKED:
                 self._authenticator.revoke(bearer_of(_headers(request).get("authorization", "")))
                 return self._do(request, route)
@@ -100,13 +105,10 @@ class Engine:
             wire = self._work(request, route, body, delay_s=delay_s)
         except RefusedError as exc:
             return Reply(refusal(exc), refused=exc)
-        return Reply(_ok(wire), on_loss=lambda: self._withhold(route, wire))
+        return Reply(json_response(200, wire), on_loss=lambda: self._withhold(route, wire))
 
     def _do_late(self, request: Request, route: Route) -> Reply:
-        try:
-            body = self._authenticate(request, route)
-        except RefusedError as exc:
-            return Reply(refusal(exc), refused=exc)
+        body = self._authenticate(request, route)
 
         def work() -> None:
             with contextlib.suppress(RefusedError):  # the client has gone
@@ -118,33 +120,21 @@ class Engine:
 
     def _do_and_spoil(self, request: Request, route: Route, fault: Fault) -> Reply:
         """Do the work, and lose the answer or spoil it."""
-        try:
-            body = self._authenticate(request, route)
-            wire = self._work(request, route, body)
-            response = _ok(wire)
-        except RefusedError as exc:
-            wire = {}
-            response = refusal(exc)
-        plan = self.faults.plan
+        done, plan = self._do(request, route), self.faults.plan
         if fault is Fault.SLOW_BODY:
-            return Reply(
-                response,
-                ending=Ending.SLOW,
-                lasts_s=plan.slow_body_s,
-                on_loss=lambda: self._withhold(route, wire),
-            )
-        self._withhold(route, wire)
+            return attrs.evolve(done, ending=Ending.SLOW, lasts_s=plan.slow_body_s)
+        done.on_loss()
         match fault:
             case Fault.DROP_AFTER_COMMIT:
                 return Reply(ending=Ending.RESET)
             case Fault.TIMEOUT_AFTER_COMMIT:
                 return Reply(ending=Ending.STALLED, lasts_s=plan.stall_s)
             case Fault.TRUNCATED:
-                return Reply(response, ending=Ending.CUT)
+                return Reply(done.response, ending=Ending.CUT)
             case Fault.ERROR_AFTER_COMMIT:
                 return Reply(refusal(RefusedError("INTERNAL_ERROR")))
             case _:
-                return Reply(spoilt(response, fault))
+                return Reply(spoilt(done.response, fault))
 
     def _authenticate(self, request: Request, route: Route) -> object:
         """Return the body of a request that passes all checks. Raises `RefusedError`."""
@@ -169,7 +159,7 @@ class Engine:
         return route.answer(request.url.raw_query_string, body, delay_s=delay_s)
 
     def _withhold(self, route: Route, wire: Mapping[str, Any]) -> None:
-        if route.operation == "issue" and wire:
+        if route.operation == "issue":
             self.undelivered.append(wire["item"]["code"])
 
 
@@ -185,9 +175,3 @@ def _path(request: Request, disabled: Collection[Check]) -> list[str]:
         return [unquote(part, errors="strict") for part in text.split("/")[1:]]
     except UnicodeDecodeError:
         raise RefusedError("INVALID_REQUEST", "The path is not UTF-8") from None
-
-
-def _ok(wire: Mapping[str, Any]) -> Response:
-    return Response(
-        status=200, headers={"content-type": "application/json"}, body=orjson.dumps(wire)
-    )

@@ -11,6 +11,7 @@ import enum
 import random
 from collections import Counter, deque
 from collections.abc import Collection, Iterable
+from typing import NoReturn
 
 import attrs
 
@@ -19,6 +20,10 @@ from rm_voucher.wire.error_codes import CODE_PATTERN
 
 class Fault(enum.StrEnum):
     """What can go wrong. COMMIT is the moment of the work: before it nothing is done."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> NoReturn:
+        raise ValueError(f"{value!r} is no fault; they are {', '.join(cls)}")
 
     DROP_BEFORE_COMMIT = "drop-before-commit"
     """The connection is reset, and nothing was done."""
@@ -72,18 +77,11 @@ _DEFAULT_KINDS = tuple(fault for fault in Fault if fault not in _BY_NAME_ONLY)
 _LISTING = "vouchers"
 
 
-def _fault(text: Fault | str) -> Fault:
-    try:
-        return Fault(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no fault; they are {', '.join(Fault)}") from None
-
-
 @attrs.frozen(kw_only=True)
 class Window:
     """A time in which every request meets one fault, in seconds after the plan was set."""
 
-    fault: Fault = attrs.field(converter=_fault)
+    fault: Fault = attrs.field(converter=Fault)
     start_s: float = attrs.field(validator=attrs.validators.ge(0))
     length_s: float = attrs.field(validator=attrs.validators.gt(0))
 
@@ -106,7 +104,7 @@ def _windows(windows: Iterable[Window]) -> tuple[Window, ...]:
 
 def _kinds(kinds: Collection[Fault | str]) -> tuple[Fault, ...]:
     # In the enum's order, so that the order in which they are given makes no difference.
-    chosen = {_fault(kind) for kind in kinds}
+    chosen = {Fault(kind) for kind in kinds}
     return tuple(fault for fault in Fault if fault in chosen)
 
 
@@ -185,6 +183,7 @@ class Faults:
         self.since = now
         self._seed = self._own_seed if plan.seed is None else plan.seed
         self._sources: dict[str, random.Random] = {}
+        self._closed = [window for window in plan.windows if window.fault is Fault.CLOSED]
         self._kinds_elsewhere = [kind for kind in plan.kinds if kind is not Fault.LISTING_DELAY]
 
     def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
@@ -206,24 +205,23 @@ class Faults:
 
     def is_closed(self, now: float) -> bool:
         """Return whether nothing listens."""
-        return any(
-            window.fault is Fault.CLOSED and window.covers(now, since=self.since)
-            for window in self.plan.windows
-        )
+        return any(window.covers(now, since=self.since) for window in self._closed)
 
     def next_turn(self, now: float) -> float | None:
         """Return the time at which the listener closes or opens next."""
-        turns = (
-            turn
-            for window in self.plan.windows
-            if window.fault is Fault.CLOSED
-            for turn in window.turns(self.since)
-        )
+        turns = (turn for window in self._closed for turn in window.turns(self.since))
         return min((turn for turn in turns if turn > now), default=None)
 
     def draw(self, operation: str, now: float) -> Fault | str | None:
         """Return the fate of a request: a fault, an error code, or None."""
-        fault = self._draw(operation, now)
+        # Drawn for every request, so that a queued fault or a window shifts no later one.
+        fault: Fault | str | None = self._by_chance(operation)
+        queued = self._queued.get(operation)
+        if queued:
+            fault = queued.popleft()
+        else:
+            covering = (one for one in self.plan.windows if one.covers(now, since=self.since))
+            fault = next((window.fault for window in covering), fault)
         if fault is not None:
             self.met[operation, fault] += 1
         return fault
@@ -237,17 +235,6 @@ class Faults:
         if name not in self._sources:
             self._sources[name] = random.Random(f"{self._seed} {name}")  # noqa: S311 - chance for tests
         return self._sources[name]
-
-    def _draw(self, operation: str, now: float) -> Fault | str | None:
-        # Drawn for every request, so that a queued fault or a window shifts no later one.
-        by_chance = self._by_chance(operation)
-        queued = self._queued.get(operation)
-        if queued:
-            return queued.popleft()
-        for window in self.plan.windows:
-            if window.covers(now, since=self.since):
-                return window.fault
-        return by_chance
 
     def _by_chance(self, operation: str) -> Fault | None:
         plan = self.plan

@@ -7,20 +7,14 @@ from __future__ import annotations
 
 import base64
 import math
+from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
 import attrs
 
 from rm_voucher.converters import format_time
-from rm_voucher.models import (
-    BatchStatus,
-    Expiry,
-    ExpiryType,
-    Origin,
-    VoucherStatus,
-    VoucherType,
-)
+from rm_voucher.models import BatchStatus, Expiry, ExpiryType, Origin, VoucherStatus, VoucherType
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
@@ -66,26 +60,15 @@ class Batch:
     """The first of ``listed`` that may still be used; only kept for static batches."""
     issued: int = 0
     """The number of vouchers that ever left the stock."""
-    redeemed: int = 0
-    void: int = 0
+    counts: Counter[VoucherStatus] = attrs.field(factory=Counter, repr=False)
+    """The number of vouchers in each status that came about by a change."""
     updated_at: float = 0.0
 
     def used(self, since: VoucherStatus) -> int:
         """Return the number of vouchers that reached a status, or went further."""
-        match since:
-            case VoucherStatus.VOID:
-                return self.void
-            case VoucherStatus.REDEEMED:
-                return self.redeemed + self.void
-            case _:
-                return self.issued
-
-    def count(self, status: VoucherStatus, step: int) -> None:
-        """Count a voucher that enters a status (1) or leaves it (-1)."""
-        if status is VoucherStatus.REDEEMED:
-            self.redeemed += step
-        elif status is VoucherStatus.VOID:
-            self.void += step
+        if since is VoucherStatus.REDEEMED:
+            return self.counts[VoucherStatus.REDEEMED] + self.counts[VoucherStatus.VOID]
+        return self.counts[since] if since is VoucherStatus.VOID else self.issued
 
     def ends_at(self, redeemed_at: float | None) -> float | None:
         """Return the time of expiry of a voucher of this batch, or None if it is not settled."""
@@ -127,14 +110,8 @@ class Record:
 
     def in_stock(self) -> Record:
         """Return the voucher as it was before it left the stock."""
-        batch = self.batch
-        return Record(
-            batch,
-            self.code,
-            VoucherStatus.VALID,
-            batch.created_at,
-            expires_at=batch.ends_at(None),
-        )
+        batch, ends_at = self.batch, self.batch.ends_at(None)
+        return Record(batch, self.code, VoucherStatus.VALID, batch.created_at, expires_at=ends_at)
 
 
 _EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.REDEEMED})
@@ -168,9 +145,7 @@ def voucher_wire(
         "code": record.code,
         "isShipping": False,
         "address": None,
-        "expiry": _expiry_wire(
-            batch.expiry, None if record.expires_at is None else _time(record.expires_at)
-        ),
+        "expiry": _expiry_wire(batch.expiry, record.expires_at),
         "usedAt": _ZERO_TIME if record.used_at is None else format_time(record.used_at),
         "redeemedAt": _time(record.redeemed_at),
         "isDeviceRedeem": False,
@@ -185,7 +160,6 @@ def voucher_wire(
 def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used = batch.used(used_from)
-    expires_at = batch.expiry.expires_at
     wire = {
         "id": batch.id,
         "key": batch.key,
@@ -199,9 +173,7 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "balanceQuantity": batch.quantity - used,
         "usedQuantity": used,
         "status": batch.status,
-        "expiry": _expiry_wire(
-            batch.expiry, None if expires_at is None else format_time(expires_at)
-        ),
+        "expiry": _expiry_wire(batch.expiry, batch.ends_at(None)),
         "origin": batch.origin,
         "isShipping": False,
         "reason": "",
@@ -216,9 +188,10 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     return wire
 
 
-def _expiry_wire(expiry: Expiry, expires_at: str | None) -> dict[str, Any]:
+def _expiry_wire(expiry: Expiry, expires_at: float | None) -> dict[str, Any]:
     days = {} if expiry.days is None else {"day": expiry.days}
-    return {"type": expiry.type, **days, "expiredAt": expires_at or _FAR_TIME}
+    shown = _FAR_TIME if expires_at is None else _time(expires_at)
+    return {"type": expiry.type, **days, "expiredAt": shown}
 
 
 def _member_wire(member: Member) -> dict[str, Any]:

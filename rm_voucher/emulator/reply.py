@@ -26,7 +26,6 @@ from rm_voucher.exceptions import (
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 
-_JSON = "application/json"
 _STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}
 _STATUS_OF_ERROR: dict[type[APIError], int] = {
     AuthenticationError: 401,
@@ -36,7 +35,12 @@ _STATUS_OF_ERROR: dict[type[APIError], int] = {
     RateLimitError: 429,
     ServerError: 500,
 }
-_PAGE = b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>"
+GATEWAY_PAGE = Response(
+    status=502,
+    headers={"content-type": "text/html"},
+    body=b"<html><head><title>502 Bad Gateway</title></head><body>Bad Gateway</body></html>",
+)
+"""The answer of a gateway that does not reach its server."""
 
 
 class Ending(enum.Enum):
@@ -86,15 +90,19 @@ class Reply:
                 raise ResponseLostError(f"{request.operation}: the connection broke")
 
 
+def json_response(status: int, wire: object) -> Response:
+    """Return an answer with JSON in it."""
+    return Response(
+        status=status, headers={"content-type": "application/json"}, body=orjson.dumps(wire)
+    )
+
+
 def refusal(exc: RefusedError) -> Response:
     """Return RM's error answer."""
     info = ERROR_CODES.get(exc.code)
     default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
-    return Response(
-        status=_STATUS_OF_CODE.get(exc.code, default),
-        headers={"content-type": _JSON},
-        body=orjson.dumps({"error": {"code": exc.code, "message": exc.message}}),
-    )
+    wire = {"error": {"code": exc.code, "message": exc.message}}
+    return json_response(_STATUS_OF_CODE.get(exc.code, default), wire)
 
 
 def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
@@ -104,11 +112,6 @@ def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
     if retry_after_s is not None:
         headers["retry-after"] = str(retry_after_s)
     return Response(status=429, headers=headers, body=answer.body if has_body else b"")
-
-
-def gateway_page() -> Response:
-    """Return the answer of a gateway that does not reach its server."""
-    return Response(status=502, headers={"content-type": "text/html"}, body=_PAGE)
 
 
 def spoilt(response: Response, fault: Fault) -> Response:

@@ -68,16 +68,14 @@ class Route:
         return self.handler(Input(self.name, dict(fields), _object(body), delay_s))
 
 
+@attrs.define(eq=False)
 class Routes:
     """Finds the route of a path, given as its decoded segments."""
 
-    def __init__(
-        self, state: VoucherState, guesses: Guesses, disabled: Collection[Check], *, pin: str
-    ) -> None:
-        self._state = state
-        self._guesses = guesses
-        self._disabled = disabled
-        self._pin = pin
+    _state: VoucherState
+    _guesses: Guesses
+    _disabled: Collection[Check]
+    _pin: str = attrs.field(repr=False)
 
     def find(self, path: Sequence[str]) -> Route:
         """Return the route of a path. Raises `RefusedError` where there is none."""

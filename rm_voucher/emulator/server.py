@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 import struct
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -33,19 +33,23 @@ _RESET = struct.pack("ii", 1, 0)
 _HTTP_LOGGER = logging.getLogger("rm_voucher.emulator.http")
 
 
-def _is_ours(record: logging.LogRecord) -> bool:
-    """Return whether to log a record. A client's bad request gets one line of ours instead.
+def without_bad_requests(say: Callable[[str], None]) -> Callable[[logging.LogRecord], bool]:
+    """Return a filter for aiohttp's log: ``say`` is told of a stranger's bad request instead.
 
     aiohttp logs it as an error, with a traceback that shows the codes and tokens in it.
     """
-    exc = record.exc_info[1] if record.exc_info else None
-    if not isinstance(exc, HttpProcessingError):
-        return True
-    log_bad_request(type(exc).__name__)
-    return False
+
+    def is_ours(record: logging.LogRecord) -> bool:
+        exc = record.exc_info[1] if record.exc_info else None
+        if not isinstance(exc, HttpProcessingError):
+            return True
+        say(type(exc).__name__)
+        return False
+
+    return is_ours
 
 
-_HTTP_LOGGER.addFilter(_is_ours)
+_HTTP_LOGGER.addFilter(without_bad_requests(log_bad_request))
 
 
 @attrs.frozen
@@ -148,14 +152,14 @@ def _variables(emulator: Emulator, url: str) -> dict[str, str]:
     return variables
 
 
+@attrs.define(eq=False)
 class _Listener:
     """The listening socket, which can be closed for a time and opened again at the same place."""
 
-    def __init__(self, runner: web.ServerRunner, host: str, port: int) -> None:
-        self._runner = runner
-        self._host = host
-        self.port = port
-        self._site: web.TCPSite | None = None
+    _runner: web.ServerRunner
+    _host: str
+    port: int
+    _site: web.TCPSite | None = None
 
     async def open(self) -> None:
         """Listen. Raises `OSError`."""
@@ -258,59 +262,44 @@ def _plain(answer: Response) -> web.Response:
 
 
 async def _send(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    answer = _plain(reply.response)
-    match reply.ending:
-        case Ending.WHOLE:
-            return await _whole(http, reply, answer)
-        case Ending.SLOW:
-            return await _slow(http, reply)
-        case Ending.CUT:
-            half = await _begin(http, reply.response)
-            await half.write(reply.response.body[: len(reply.response.body) // 2])
-            http.protocol.force_close()
-            return half
-        case Ending.STALLED:
-            await asyncio.sleep(reply.lasts_s)
-        case _:
-            pass
-    transport = http.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        transport.abort()
-    return answer
-
-
-async def _whole(http: web.BaseRequest, reply: Reply, answer: web.Response) -> web.StreamResponse:
     """Send the answer inside the handler, which is cancelled when the client has gone."""
+    answer = _plain(reply.response)
     try:
-        await answer.prepare(http)
-        await answer.write_eof()
+        match reply.ending:
+            case Ending.WHOLE:
+                await answer.prepare(http)
+                await answer.write_eof()
+                return answer
+            case Ending.SLOW | Ending.CUT:
+                return await _in_pieces(http, reply)
+            case Ending.STALLED:
+                await asyncio.sleep(reply.lasts_s)
+            case _:
+                pass
     except (asyncio.CancelledError, ConnectionError):
         reply.on_loss()
         raise
+    if http.transport is not None:
+        connection = http.transport.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        http.transport.abort()
     return answer
 
 
-async def _begin(http: web.BaseRequest, answer: Response) -> web.StreamResponse:
-    response = web.StreamResponse(status=answer.status, headers=answer.headers)
-    response.content_length = len(answer.body)
-    await response.prepare(http)
-    return response
-
-
-async def _slow(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
-    """Send the answer in pieces. It is lost when the client does not wait for the last one."""
+async def _in_pieces(http: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+    """Send the answer slowly, or the first half of it."""
     body = reply.response.body
-    try:
-        response = await _begin(http, reply.response)
-        size = max(1, -(-len(body) // _PIECES))
-        starts = range(0, len(body), size)
-        for start in starts:
-            await asyncio.sleep(reply.lasts_s / len(starts))
-            await response.write(body[start : start + size])
-        await response.write_eof()
-    except (asyncio.CancelledError, ConnectionError):
-        reply.on_loss()
-        raise
+    response = web.StreamResponse(status=reply.response.status, headers=reply.response.headers)
+    response.content_length = len(body)
+    await response.prepare(http)
+    if reply.ending is Ending.CUT:
+        await response.write(body[: len(body) // 2])
+        http.protocol.force_close()
+        return response
+    size = max(1, -(-len(body) // _PIECES))
+    starts = range(0, len(body), size)
+    for start in starts:
+        await asyncio.sleep(reply.lasts_s / len(starts))
+        await response.write(body[start : start + size])
+    await response.write_eof()
     return response

@@ -16,12 +16,11 @@ from typing import Any
 
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Member, Record, batch_wire, voucher_wire
-from rm_voucher.emulator.stock import RefusedError, Stock
+from rm_voucher.emulator.stock import OPEN, RefusedError, Stock
 from rm_voucher.models import VoucherStatus
 
 _VALID, _ISSUED = VoucherStatus.VALID, VoucherStatus.ISSUED
 _REDEEMED, _VOID = VoucherStatus.REDEEMED, VoucherStatus.VOID
-_OPEN = (_ISSUED, _REDEEMED)
 
 
 class VoucherState:
@@ -92,7 +91,7 @@ class VoucherState:
         record = self.stock.find(code)
         now = self._clock()
         # A VALID voucher of a static batch is kept nowhere.
-        can_expire = _OPEN if self.stock.is_static(code) else (_VALID, *_OPEN)
+        can_expire = OPEN if self.stock.is_static(code) else (_VALID, *OPEN)
         if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
@@ -123,7 +122,7 @@ class VoucherState:
         status = record.status(self._clock())
         if status is _ISSUED and self._guesses.void_needs_redeem:
             raise RefusedError("VOUCHER_NOT_REDEEMED")
-        if status not in _OPEN:
+        if status not in OPEN:
             raise RefusedError("VOUCHER_NOT_ALLOW_VOID")
         self._use(record, used_at)
         return record
@@ -133,7 +132,10 @@ class VoucherState:
         if not codes or len(codes) > self._guesses.max_redeem_codes:
             raise RefusedError("INVALID_PARAMETER")
         if self._guesses.redeem_is_atomic:
-            self._check_all(codes)
+            for index, code in enumerate(codes):
+                self._redeemable(code)
+                if code in codes[:index]:
+                    raise RefusedError("VOUCHER_REDEEMED")
         redeemed = []
         for code in codes:
             record = self._redeemable(code)
@@ -242,9 +244,9 @@ class VoucherState:
                 batch.listed.append(record)
 
     def _come_to(self, status: VoucherStatus, record: Record) -> None:
-        record.batch.count(record.kept, -1)
+        record.batch.counts[record.kept] -= 1
         record.kept = status
-        record.batch.count(status, 1)
+        record.batch.counts[status] += 1
         record.updated_at = self._clock()
         self._on_change(record)
 
@@ -263,14 +265,6 @@ class VoucherState:
         if status is _VALID:
             self.stock.issuable(record.batch.key)
         return record
-
-    def _check_all(self, codes: Sequence[str]) -> None:
-        seen: set[str] = set()
-        for code in codes:
-            self._redeemable(code)
-            if code in seen:
-                raise RefusedError("VOUCHER_REDEEMED")
-            seen.add(code)
 
     def _redeem(self, record: Record) -> None:
         record.redeemed_at = self._clock()

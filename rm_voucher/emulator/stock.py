@@ -8,6 +8,8 @@ import string
 from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TypedDict
 
+import attrs
+
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.records import Batch, Record
 from rm_voucher.exceptions import InvalidRequestError
@@ -27,7 +29,7 @@ _KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
 _DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
 _MAX_UP_FRONT = 10_000_000
 _VALID = VoucherStatus.VALID
-_OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
+OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
 
 
 class RefusedError(Exception):
@@ -55,17 +57,17 @@ class BatchOptions(TypedDict, total=False):
     is_ours: bool
 
 
+@attrs.define(eq=False, repr=False, kw_only=True)
 class Stock:
     """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes."""
 
-    def __init__(self, *, clock: Callable[[], float], rng: random.Random, guesses: Guesses) -> None:
-        self._clock = clock
-        self._rng = rng
-        self._guesses = guesses
-        self._batches: dict[str, Batch] = {}
-        self._ours: list[Batch] = []
-        self._vouchers: dict[str, Record] = {}
-        self._static: dict[str, Batch] = {}
+    _clock: Callable[[], float]
+    _rng: random.Random
+    _guesses: Guesses
+    _batches: dict[str, Batch] = attrs.field(factory=dict, init=False)
+    _ours: list[Batch] = attrs.field(factory=list, init=False)
+    _vouchers: dict[str, Record] = attrs.field(factory=dict, init=False)
+    _static: dict[str, Batch] = attrs.field(factory=dict, init=False)
 
     def add_batch(
         self,
@@ -153,7 +155,7 @@ class Stock:
             batch.listed.extend(batch.made)
         return batch
 
-    def find(self, code: str, statuses: Collection[VoucherStatus] = _OPEN) -> Record:
+    def find(self, code: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
         """Return a voucher; with a static code, one in ``statuses`` if there is one."""
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
@@ -219,8 +221,7 @@ class Stock:
         """
         now = self._clock()
         while (
-            batch.first_open < len(batch.listed)
-            and batch.listed[batch.first_open].kept not in _OPEN
+            batch.first_open < len(batch.listed) and batch.listed[batch.first_open].kept not in OPEN
         ):
             batch.first_open += 1
         first = batch.first_open if VoucherStatus.VOID not in statuses else 0

@@ -23,7 +23,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 from rm_voucher.emulator.reply import Ending, Reply
-from rm_voucher.emulator.server import _send, _whole, serve
+from rm_voucher.emulator.server import _send, serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
 
@@ -173,15 +173,15 @@ async def test_reset_of_a_connection_that_has_gone():
 
 
 @pytest.mark.parametrize("error", [ConnectionResetError, asyncio.CancelledError])
-async def test_whole_answer_whose_client_has_gone(error):
+async def test_whole_answer_whose_client_has_gone(monkeypatch, error):
     """An answer that can't be written is lost, and that is told for the books."""
     lost = []
 
-    class Unwritable(web.Response):
-        async def prepare(self, request):
-            raise error
+    async def prepare(answer, request):
+        raise error
 
+    monkeypatch.setattr(web.Response, "prepare", prepare)
     with pytest.raises(error):
         http = cast("web.BaseRequest", None)
-        await _whole(http, Reply(on_loss=lambda: lost.append("it")), Unwritable())
+        await _send(http, Reply(on_loss=lambda: lost.append("it")))
     assert lost == ["it"]
