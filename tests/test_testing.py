@@ -70,9 +70,14 @@ def without_plugin(source):
     ("source", "arguments"),
     [
         pytest.param(without_plugin(EVERY_FIXTURE), PLAIN, id="plain"),
-        pytest.param(without_plugin(EVERY_FIXTURE), (*ALONE, "-pno:asyncio", "-n2"), id="xdist"),
+        pytest.param(
+            without_plugin(EVERY_FIXTURE),
+            (*ALONE, "-pno:asyncio", "-n2"),
+            id="xdist",
+            marks=pytest.mark.long,
+        ),
         pytest.param(EVERY_FIXTURE, (*ASYNCIO, "-pno:xdist"), id="asyncio"),
-        pytest.param(EVERY_FIXTURE, (*ASYNCIO, "-n2"), id="asyncio-xdist"),
+        pytest.param(EVERY_FIXTURE, (*ASYNCIO, "-n2"), id="asyncio-xdist", marks=pytest.mark.long),
     ],
 )
 def test_every_fixture_without_a_conftest(run_pytest, source, arguments):
@@ -142,8 +147,16 @@ def test_marker_arguments_reach_the_emulator(run_pytest):
     ("marker", "sentence"),
     [
         ("(batch={'TEA': 1})", "TypeError: .*unexpected keyword argument 'batch'"),
-        ("({'TEA': 1})", "TypeError: the marker rm_emulator takes keyword arguments only"),
-        ("(batches={'TEA': -1})", "ValueError: quantity is a whole number"),
+        pytest.param(
+            "({'TEA': 1})",
+            "TypeError: the marker rm_emulator takes keyword arguments only",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "(batches={'TEA': -1})",
+            "ValueError: quantity is a whole number",
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_marker_with_a_mistake(run_pytest, marker, sentence):
@@ -154,6 +167,7 @@ def test_marker_with_a_mistake(run_pytest, marker, sentence):
     assert re.search(rf"^E +{sentence}", said, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_tests_share_nothing(run_pytest):
     """Each test has an emulator of its own, from the same seed, and its fixtures share that one."""
     source = """
@@ -280,6 +294,7 @@ def test_server_for_others(run_pytest):
     assert counts == {"passed": 3}, said
 
 
+@pytest.mark.long
 def test_server_stops_with_its_test(run_pytest):
     """A test that fails leaves no server and no thread; one that can't listen fails at once."""
     source = """
@@ -312,6 +327,7 @@ def test_server_stops_with_its_test(run_pytest):
     assert "AssertionError: meant" in said
 
 
+@pytest.mark.long
 def test_callbacks(run_pytest):
     """What is delivered can be seen, refused and hurried: five attempts, a minute apart."""
     source = """

@@ -159,7 +159,7 @@ def voucher_wire(
 
 def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
-    used = batch.used(used_from)
+    used, expires_at = batch.used(used_from), batch.expiry.expires_at
     wire = {
         "id": batch.id,
         "key": batch.key,
@@ -173,7 +173,9 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "balanceQuantity": batch.quantity - used,
         "usedQuantity": used,
         "status": batch.status,
-        "expiry": _expiry_wire(batch.expiry, batch.ends_at(None)),
+        "expiry": _expiry_wire(
+            batch.expiry, None if expires_at is None else expires_at.timestamp()
+        ),
         "origin": batch.origin,
         "isShipping": False,
         "reason": "",
@@ -189,9 +191,11 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
 
 
 def _expiry_wire(expiry: Expiry, expires_at: float | None) -> dict[str, Any]:
-    days = {} if expiry.days is None else {"day": expiry.days}
-    shown = _FAR_TIME if expires_at is None else _time(expires_at)
-    return {"type": expiry.type, **days, "expiredAt": shown}
+    fields = {"type": expiry.type, "day": expiry.days}
+    return {
+        **{name: value for name, value in fields.items() if value is not None},
+        "expiredAt": _FAR_TIME if expires_at is None else _time(expires_at),
+    }
 
 
 def _member_wire(member: Member) -> dict[str, Any]:

@@ -18,17 +18,29 @@ TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
 PROGRAMS = {each.name: each.code for each in BLOCKS if each.kind == PROGRAM}
 
 
+def test_programs_of_the_readme_run(tmp_path):
+    """They run as they stand, with warnings as errors."""
+    hold_that_they_run([name for name in PROGRAMS if name.startswith("README")], tmp_path)
+
+
+@pytest.mark.long
 def test_programs_run(tmp_path):
-    """Every program on the pages runs as it stands, with warnings as errors."""
+    """So does every program on the pages."""
+    hold_that_they_run(list(PROGRAMS), tmp_path)
+
+
+def hold_that_they_run(names, tmp_path):
+    """Run programs in one process, each in a fork of it."""
+    assert names
     paths = []
-    for name, code in PROGRAMS.items():
+    for name, code in ((name, PROGRAMS[name]) for name in names):
         folder = tmp_path / name.replace("/", "-")
         folder.mkdir()
         paths.append(folder / "program.py")
         paths[-1].write_text(code)
     runner = TESTS / "support" / "program_runner.py"
     done = subprocess.run([sys.executable, "-W", "error", runner, *paths], check=False)
-    for name, path in zip(PROGRAMS, paths, strict=True):
+    for name, path in zip(names, paths, strict=True):
         assert path.with_name("program.py.err").read_text() == "", name
         assert path.with_name("program.py.out").read_text() != "", name
     assert done.returncode == 0

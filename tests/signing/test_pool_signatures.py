@@ -21,7 +21,10 @@ from rm_voucher.signing.pool import SigningPool
 pytestmark = pytest.mark.usefixtures("at_once")
 
 
-@pytest.mark.parametrize("bits", [2048, 2056, 3072])
+@pytest.mark.parametrize(
+    "bits",
+    [2048, pytest.param(2056, marks=pytest.mark.long), pytest.param(3072, marks=pytest.mark.long)],
+)
 async def test_signatures_of_every_key_size_verify(bits):
     """A signature of a process is the key's own, whatever its size."""
     signer = signer_of(bits)

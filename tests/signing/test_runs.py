@@ -55,7 +55,7 @@ async def test_killed_processes_cost_a_run_nothing(issuing, caplog, killed):
     """Processes that are killed in the middle of a run, all of them too, cost no recipient a
     voucher and give none two; a warning tells of each."""
     run, server = issuing(1_000)
-    dead = []
+    dead: list[int] = []
 
     def kill(count):
         if not dead and run._pool.processes == 2:
