@@ -61,9 +61,12 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# Speed is measured in benchmarks/, not here.
+# Speed is measured in benchmarks/, not here. A run of CI tries more examples.
 settings.register_profile(
-    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "any-machine",
+    deadline=None,
+    max_examples=100 if os.environ.get("CI") else 40,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("any-machine")
 

@@ -72,7 +72,7 @@ KINDS = {
     Fault.CLOSED: Meets(ConnectError),
 }
 # A time-out of the client's, where it is waited for; else no test depends on the machine's speed.
-SHORT = Timeout(connect_s=0.4, attempt_s=0.5)
+SHORT = Timeout(connect_s=0.15, attempt_s=0.2)
 
 
 async def until(condition: Callable[[], Any]) -> None:

@@ -158,6 +158,12 @@ async def test_what_was_not_read_is_no_delivery(line, router, lines):
     assert await router.has_nothing()
 
 
+# uvicorn waits five seconds before it lets go of what it has not read.
+@pytest.mark.parametrize(
+    "line",
+    [pytest.param(kind, marks=[pytest.mark.long] if kind == "asgi" else []) for kind in SERVERS],
+    indirect=True,
+)
 async def test_bomb(line, router):
     """100 MiB in 100 kB are refused, and are not unpacked."""
     assert len(BOMB) < 110_000
