@@ -168,7 +168,8 @@ def issue(
         if ledger is not None:
             raise ConfigurationError(
                 "A ledger needs a server that outlives the command, and the environment is "
-                "'memory': start one with 'rm-voucher emulator'."
+                "'memory': start one with 'rm-voucher emulator --batch KEY=100 "
+                "--credentials-out FILE'."
             )
         say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
         client = make_memory_client(batch=batch, quantity=total, flow=flow)
