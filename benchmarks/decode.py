@@ -69,7 +69,7 @@ def varied(example: dict[str, Any], n: int) -> dict[str, Any]:
     return item
 
 
-def decode(response: Response) -> Page[Voucher]:
+def read(response: Response) -> Page[Voucher]:
     """Return the page, without the turns of the event loop in between."""
     reading = parse_vouchers(response)
     while True:
@@ -82,7 +82,7 @@ def decode(response: Response) -> Page[Voucher]:
 
 def check(body: bytes) -> None:
     """Exit unless both decode the page to equal values, and it has what makes it hard."""
-    ours = decode(Response(status=200, body=body)).items
+    ours = read(Response(status=200, body=body)).items
     theirs = peer.Answer.model_validate_json(body).items
     if not len(ours) == len(theirs) == VOUCHERS:
         sys.exit("not the whole page")
@@ -128,7 +128,7 @@ def measure() -> Iterator[Row]:
     response = Response(status=200, body=body)
     decoder = msgspec.json.Decoder(msgspec_peer.Answer)
     ways: dict[str, Callable[[], object]] = {
-        "ours": lambda: decode(response),
+        "ours": lambda: read(response),
         "pydantic v2": lambda: peer.Answer.model_validate_json(body),
         "bare `orjson.loads`": lambda: orjson.loads(body),
         "msgspec, without UTC and unknown fields": lambda: decoder.decode(body),
