@@ -169,3 +169,14 @@ async def test_policy_raises_what_may_not_be_repeated(time, error):
         await retries(RetryPolicy(), time).run(attempt, repeat_after=lambda _: False)
     assert caught.value is error
     assert (len(calls), time.slept) == (1, [])
+
+
+def test_remedy_of_an_outcome_is_its_documented_text():
+    """A hook compares it with text, as it may have done before there was an enum of it."""
+    by_text = {
+        "wait": {"NOT_SENT", "THROTTLED", "LOST", "SERVER_FAILED", "UNREADABLE"},
+        "token": {"TOKEN_REFUSED", "UNAUTHORIZED"},
+        "": {"REFUSED", "UNEXPECTED"},
+    }
+    for text, names in by_text.items():
+        assert {outcome.name for outcome in Outcome if outcome.remedy == text} == names
