@@ -38,7 +38,7 @@ def parse_url(url: str) -> URL:
         )
     if driver == _DRIVERS["sqlite"] and not _names_a_file(parsed):
         raise ConfigurationError(
-            "SQLite needs a file here, by its name alone, without options: sqlite:///file.db."
+            "SQLite needs a file here: sqlite:///file.db. Give its name alone, without options."
         )
     return parsed.set(drivername=driver)
 

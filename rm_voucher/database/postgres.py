@@ -90,7 +90,7 @@ def shares_sessions(engine: Engine) -> bool:
 
 
 def durability(engine: Engine) -> tuple[bool, bool]:
-    """Return whether a commit waits for the server's disk, and whether that waits for the medium."""
+    """Return whether commits wait for the server's disk, and whether that keeps what it has."""
     shown = text("SELECT current_setting('synchronous_commit'), current_setting('fsync')")
     with engine.connect() as connection:
         commit, fsync = connection.execute(shown).one()

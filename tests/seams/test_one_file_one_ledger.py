@@ -1,6 +1,6 @@
-"""One ledger is one file: what is not the file that was written last gives nobody a second voucher.
+"""One ledger is one file: from another than the one written last, nobody gets a second voucher.
 
-A file that is older than its ``.lock`` says, that is another one, or that came without its ``.lock``,
+A file that is older than its ``.lock`` says, that is another one, or that came without a ``.lock``
 stops the *whole* ledger, also for batches that it never heard of, until ``baseline``. While it is
 open, what was committed to a file that is gone from its place is handed to nobody. What is no file,
 or has two names, is refused.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +18,9 @@ from pathlib import Path
 
 import pytest
 
+import rm_voucher.ledger.sql.store as sql_store
 from rm_voucher import VoucherClient
+from rm_voucher.database.database import Database
 from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.emulator import Emulator
@@ -79,7 +82,7 @@ async def is_stopped(file: Path, client: VoucherClient) -> bool:
     for batch in (OLD, NEW, LATER):
         async with at(file) as ledger:
             try:
-                await ledger.issue(client, batch, f"another of {batch}")
+                await ledger.issue(client, batch, secrets.token_hex(6))
             except BatchStoppedError:
                 stopped.append(batch)
     assert stopped in ([], [OLD, NEW, LATER])
@@ -146,16 +149,16 @@ async def test_file_that_is_not_the_one_written_last(
     shutil.copyfile(lock_of(other), file.with_name("copy.lock"))
     await issue(file, client, OLD, "order 1")
     shutil.copyfile(file, file.with_name("copy"))
-    await die(file, client, NEW, "order 2")
+    given = await die(file, client, NEW, "order 2")
     if damage is not lose_log:
-        await issue(file, client, NEW, "order 2")  # which moves the log into the file
+        assert await issue(file, client, NEW, "order 2") == given  # the log moves into the file
     damage(file)
     for _ in range(2):
         assert await is_stopped(file, client)
-        async with at(file) as ledger:
-            for batch in (OLD, NEW):
-                with contextlib.suppress(BatchStoppedError):  # known, so it is the old one
-                    await ledger.issue(client, batch, "order 2")
+        with contextlib.suppress(BatchStoppedError):
+            assert await issue(file, client, NEW, "order 2") == given
+    async with at(file) as ledger:
+        assert "find out who got a code since" in (await ledger.stop_reason() or "")
     async with at(file) as ledger:
         await ledger.baseline(client, NEW)
         assert (await ledger.issue(client, NEW, "order 3")).code
@@ -220,23 +223,20 @@ async def test_file_that_is_the_same_goes_on(file: Path, client: VoucherClient) 
     assert not await is_stopped(moved / file.name, client)
 
 
-@pytest.mark.parametrize("step", ["_migrate", "_check_age"])
+@pytest.mark.parametrize(
+    ("where", "step"), [(Database, "_migrate"), (sql_store, "_check_age"), (Database, "move_log")]
+)
 async def test_file_that_was_not_made_to_its_end(
-    file: Path, client: VoucherClient, monkeypatch: pytest.MonkeyPatch, step: str
+    file: Path, client: VoucherClient, monkeypatch: pytest.MonkeyPatch, where: object, step: str
 ) -> None:
     """Who was killed while making it, before anything was kept, makes it the next time."""
 
-    def die(*_: object) -> None:
+    def end(*_: object) -> None:
         raise LedgerError("killed")
 
-    with monkeypatch.context() as patched:
-        where = {
-            "_migrate": "rm_voucher.database.database.Database._migrate",
-            "_check_age": "rm_voucher.ledger.sql.store._check_age",
-        }
-        patched.setattr(where[step], die)
-        with pytest.raises(LedgerError, match="killed"):
-            await issue(file, client, OLD, "order 1")
+    with monkeypatch.context() as patched, pytest.raises(LedgerError, match="killed"):
+        patched.setattr(where, step, end)
+        await issue(file, client, OLD, "order 1")
     assert file.exists()
     assert not await is_stopped(file, client)
 
@@ -368,10 +368,7 @@ async def test_second_name_of_a_file(file: Path, client: VoucherClient) -> None:
     assert await issue(file, client, OLD, "order 1") == [given]
 
 
-@pytest.mark.parametrize("name", ["led.db.lock", "led.db"])
-async def test_files_that_are_there_are_made_private(
-    file: Path, client: VoucherClient, name: str
-) -> None:
+async def test_files_that_are_there_are_made_private(file: Path, client: VoucherClient) -> None:
     """They hold codes: others may read them no more, whatever they could before."""
     await die(file, client, OLD, "order 1")
     for path in file.parent.iterdir():
