@@ -34,6 +34,7 @@ class EventStore(ABC):
         self.owner = secrets.token_hex(8)
 
     async def __aenter__(self) -> Self:
+        self.owner = secrets.token_hex(8)  # again: it may have been made before a fork
         await self._open()
         return self
 
