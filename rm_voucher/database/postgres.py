@@ -22,6 +22,7 @@ _SILENCE_S = 25.0
 _ASK_S = 5.0
 _ANYBODY = struct.pack("!ii17s", 25, 3 << 16, b"user\0rm_voucher\0")
 _PASSING = ("08001", "53300", "57P03")
+_OWN = text("SELECT pg_backend_pid()")
 _DURABLE = ("on", "remote_apply")
 
 
@@ -107,15 +108,14 @@ def shares_sessions(engine: Engine) -> bool:
 
     A lock that lives with a session then says nothing about who lives.
     """
-    own = text("SELECT pg_backend_pid()")
     with engine.connect() as one, engine.connect() as other:
         with one.begin():
-            first = one.scalar(own)
+            first = one.scalar(_OWN)
         with other.begin():
-            if other.scalar(own) == first:  # it is free: the first transaction has ended
+            if other.scalar(_OWN) == first:  # it is free: the first transaction has ended
                 return True
             with one.begin():
-                return bool(one.scalar(own) != first)
+                return bool(one.scalar(_OWN) != first)
 
 
 def durability(engine: Engine) -> tuple[bool, bool]:

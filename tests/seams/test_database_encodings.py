@@ -97,15 +97,18 @@ async def test_what_no_database_holds(
         pg = request.getfixturevalue("postgres_url")
     async with Ledger.open(f"{at}led.db" if kind == "sqlite" else pg) as ledger:
         await begin(ledger)
-        for refused in (start(ledger, wrong), start(ledger, "a", wrong), issue(ledger, "b", wrong)):
-            with pytest.raises(VoucherError):
-                await refused
+        with pytest.raises(VoucherError):
+            await start(ledger, wrong)
+        with pytest.raises(VoucherError):
+            await start(ledger, "a", wrong)
+        with pytest.raises(VoucherError):
+            await issue(ledger, "b", wrong)
         assert wrong not in await codes(ledger)
     async with open_event_store(f"{at}events.db" if kind == "sqlite" else pg) as store:
-        for refused in (store.expect([wrong]), store.forget([wrong])):
+        for keep in (store.expect, store.forget):
             if kind == "sqlite" and name == "NUL":  # it keeps all of it
-                await refused
+                await keep([wrong])
                 continue
             with pytest.raises(EventStoreError):
-                await refused
+                await keep([wrong])
         await store.record(event("GOOD"))
