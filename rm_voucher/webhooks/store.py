@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
@@ -32,9 +33,11 @@ class EventStore(ABC):
     def __init__(self, *, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
         self.owner = secrets.token_hex(8)
+        self._made_in = os.getpid()
 
     async def __aenter__(self) -> Self:
-        self.owner = secrets.token_hex(8)  # again: it may have been made before a fork
+        if self._made_in != os.getpid():  # made before a fork: each child is another owner
+            self.owner = secrets.token_hex(8)
         await self._open()
         return self
 
