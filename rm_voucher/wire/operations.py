@@ -12,19 +12,31 @@ import functools
 import re
 from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
+from typing import TypeVar
 from urllib.parse import unquote
 
 from yarl import URL
 
 from rm_voucher.converters import format_time, structure, structure_all
 from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
-from rm_voucher.models import IssuedVoucher, Page, Token, Voucher, VoucherBatch, VoucherStatus
+from rm_voucher.models import (
+    ALL_OF_IT,
+    IssuedVoucher,
+    Page,
+    Token,
+    Voucher,
+    VoucherBatch,
+    VoucherStatus,
+)
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
 from rm_voucher.wire.responses import read_body, read_page, success
+from rm_voucher.wire.strict_fields import strict_fields
+
+T = TypeVar("T")
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
@@ -253,17 +265,22 @@ def _build_token(
 
 def parse_issue(response: Response) -> IssuedVoucher:
     """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do."""
-    return structure(success(response).get("item"), IssuedVoucher, path="$.item")
+    return _item(response, "issue", IssuedVoucher)
 
 
 def parse_get(response: Response) -> Voucher:
     """Read the answer to `build_get`."""
-    return structure(success(response).get("item"), Voucher, path="$.item")
+    return _item(response, "get", Voucher)
+
+
+def _item(response: Response, operation: str, model: type[T]) -> T:
+    strict = strict_fields(operation)
+    return structure(success(response).get("item"), model, path="$.item", strict=strict)
 
 
 def parse_void(response: Response, code: str) -> Voucher:
     """Read the answer to `build_void`: the voucher that was asked for, and it is void."""
-    return _shown(response, code, {VoucherStatus.VOID})
+    return _shown(response, "void", code, {VoucherStatus.VOID})
 
 
 def parse_reinstate(response: Response, code: str) -> Voucher:
@@ -272,7 +289,7 @@ def parse_reinstate(response: Response, code: str) -> Voucher:
     The page shows it REDEEMED. RM does not document its status where no redemption preceded the
     void.
     """
-    return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
+    return _shown(response, "reinstate", code, set(VoucherStatus) - {VoucherStatus.VOID})
 
 
 def parse_member_redeem(response: Response, code: str) -> Voucher:
@@ -280,15 +297,22 @@ def parse_member_redeem(response: Response, code: str) -> Voucher:
 
     The page's example turns it from REDEEMED to VOID.
     """
-    return _shown(response, code, {VoucherStatus.REDEEMED, VoucherStatus.VOID})
+    statuses = {VoucherStatus.REDEEMED, VoucherStatus.VOID}
+    return _shown(response, "member redeem", code, statuses)
 
 
 def parse_redeem(response: Response) -> tuple[Voucher, ...]:
-    """Read the answer to `build_redeem`: a list, under ``item``."""
+    """Read the answer to `build_redeem`: a list, under ``item``.
+
+    A voucher that does not show its code and status is left out: it proves nothing, and what the
+    others show stands.
+    """
     items = success(response).get("item")
     if not isinstance(items, list):
         raise DecodeError("expected a list @ $.item")
-    return tuple(structure_all(items, Voucher, path="$.item"))
+    unclear = {*strict_fields("redeem"), ALL_OF_IT}
+    vouchers = structure_all(items, Voucher, path="$.item")
+    return tuple(one for one in vouchers if unclear.isdisjoint(one.misfits))
 
 
 def checked_code(voucher: Voucher, code: str) -> Voucher:
@@ -299,9 +323,11 @@ def checked_code(voucher: Voucher, code: str) -> Voucher:
     return voucher
 
 
-def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
+def _shown(
+    response: Response, operation: str, code: str, statuses: Container[VoucherStatus | None]
+) -> Voucher:
     """Return the voucher in the answer to a change, which must show the change."""
-    voucher = parse_get(response)
+    voucher = _item(response, operation, Voucher)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
     return checked_code(voucher, code)
@@ -319,7 +345,7 @@ async def parse_batches(response: Response) -> Page[VoucherBatch]:
 
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
-    token = structure(read_body(response), Token)
+    token = structure(read_body(response), Token, strict=strict_fields("token"))
     if not fits_header(token.access_token):
         raise DecodeError("expected a token that fits a header @ $.accessToken")
     return token
