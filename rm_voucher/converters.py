@@ -64,8 +64,8 @@ _SECOND = timedelta(seconds=1)
 def parse_time(text: str) -> datetime | None:
     """Return the instant that an RFC 3339 text names, in UTC, cut to the microsecond.
 
-    Go's zero time means *not set*, however it is written: any instant in year 1, in UTC or by its
-    own offset, gives None. A leap second is the second after it. Raises `ValueError` for anything
+    Go's zero time means *not set*, however it is written: any instant before year 2, in UTC or by
+    its own offset, gives None. A leap second is the second after it. Raises `ValueError` for anything
     but RFC 3339, also where `datetime.fromisoformat` would take it.
     """
     if text == _GO_ZERO_TIME:
@@ -94,9 +94,9 @@ def _parse_early_time(text: str) -> datetime | None:
     """Read one of the first ten years. `datetime` begins with year 1, in UTC too."""
     local = datetime.fromisoformat(f"2{text[1:]}")  # two millennia on, the calendar is the same
     instant = local.astimezone(UTC)
-    if 2001 in (local.year, instant.year):
+    if min(local.year, instant.year) <= 2001:
         return None
-    return instant.replace(year=instant.year - 2000)  # there is no year 0
+    return instant.replace(year=instant.year - 2000)
 
 
 def format_time(instant: datetime) -> str:

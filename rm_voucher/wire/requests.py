@@ -104,7 +104,7 @@ def segment(name: str, text: str) -> str:
     if text != text.strip():
         raise refused("has white space at an end")
     if unseen := find_unseen(text):  # where, but not what: it stands in a code
-        raise refused(f"has {unseen}, which nobody sees: a control or format character, or none")
+        raise refused(f"has {unseen}, a character that can't be seen")
     # Decoded, because a gateway may decode once more than the server that splits the path.
     decoded = unquote(unquote(text))
     if has_control(decoded):
