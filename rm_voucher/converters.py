@@ -65,8 +65,8 @@ def parse_time(text: str) -> datetime | None:
     """Return the instant that an RFC 3339 text names, in UTC, cut to the microsecond.
 
     Go's zero time means *not set*, however it is written: any instant before year 2, in UTC or by
-    its own offset, gives None. A leap second is the second after it. Raises `ValueError` for anything
-    but RFC 3339, also where `datetime.fromisoformat` would take it.
+    its own offset, gives None. A leap second is the second after it. Raises `ValueError` for
+    anything but RFC 3339, also where `datetime.fromisoformat` would take it.
     """
     if text == _GO_ZERO_TIME:
         return None
@@ -466,7 +466,11 @@ def _make_unstructure_hook(
     write = make_dict_unstructure_fn(model, converter, **overrides)
 
     def unstructure_model(value: Any) -> dict[str, Any]:
-        misfits = {models.wire_name(name): raw for name, raw in value.misfits.items()}
+        misfits = {
+            models.wire_name(name): raw
+            for name, raw in value.misfits.items()
+            if name != models.ALL_OF_IT  # of which there is no object to write it into
+        }
         return {**write(value), **value.extra, **misfits}
 
     return unstructure_model

@@ -20,7 +20,6 @@ from yarl import URL
 from rm_voucher.converters import format_time, structure, structure_all
 from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
 from rm_voucher.models import (
-    ALL_OF_IT,
     IssuedVoucher,
     Page,
     Token,
@@ -310,9 +309,9 @@ def parse_redeem(response: Response) -> tuple[Voucher, ...]:
     items = success(response).get("item")
     if not isinstance(items, list):
         raise DecodeError("expected a list @ $.item")
-    unclear = {*strict_fields("redeem"), ALL_OF_IT}
+    strict = strict_fields("redeem")
     vouchers = structure_all(items, Voucher, path="$.item")
-    return tuple(one for one in vouchers if unclear.isdisjoint(one.misfits))
+    return tuple(one for one in vouchers if one.code and strict.isdisjoint(one.misfits))
 
 
 def checked_code(voucher: Voucher, code: str) -> Voucher:
