@@ -6,8 +6,10 @@ by *not set*: where a decision hangs on the field, a misfit proves nothing. Mone
 """
 
 import typing
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import attrs
 import orjson
@@ -99,7 +101,7 @@ def one(parse, *args):
 
 
 # By operation: an item that fits, and what reads it.
-READ = {
+READ: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "issue": ({"code": CODE, "qrUrl": "https://qr.invalid/1"}, one(p.parse_issue)),
     "get": (VOID_ITEM, one(p.parse_get)),
     "void": (VOID_ITEM, one(p.parse_void, CODE)),
@@ -139,13 +141,14 @@ def test_each_operation_is_here():
 def test_misfit_is_refused_or_kept(operation, name):
     """A misfit in a strict field is an error; in any other the rest is as it was, and the value
     survives being written again."""
-    (wire, read), model = READ[operation], READINGS[operation].model
+    (wire, read), reading = READ[operation], READINGS[operation]
+    model: Any = reading.model
     sound = read(wire)
     assert type(sound) is model
     assert sound.misfits == {}
     for value in odd_values(model, name):
         odd_wire = {**wire, wire_name(name): value}
-        if name in READINGS[operation].strict:
+        if name in reading.strict:
             with pytest.raises((DecodeError, CallbackError)):
                 read(odd_wire)
             continue
@@ -239,7 +242,8 @@ async def test_redeem_is_not_sent_again_after_an_odd_time(make_client):
     server = ScriptedServer([LOST, ok({"item": item, "code": "SUCCESS"})])
     with pytest.raises(OutcomeUnknownError) as caught:
         await make_client(server).redeem([CODE])
-    assert [voucher.misfits for voucher in caught.value.vouchers] == [{"redeemed_at": "yesterday"}]
+    vouchers: list[Any] = list(caught.value.vouchers)
+    assert [voucher.misfits for voucher in vouchers] == [{"redeemed_at": "yesterday"}]
 
 
 async def test_odd_voucher_of_a_redeem_leaves_the_others_redeemed(make_client):
@@ -251,7 +255,8 @@ async def test_odd_voucher_of_a_redeem_leaves_the_others_redeemed(make_client):
     with pytest.raises(OutcomeUnknownError) as caught:
         await make_client(server).redeem(["A", "B", "C"])
     assert caught.value.codes == ("B",)
-    assert [voucher.code for voucher in caught.value.redeemed] == ["A", "C"]
+    redeemed: list[Any] = list(caught.value.redeemed)
+    assert [voucher.code for voucher in redeemed] == ["A", "C"]
 
 
 @pytest.mark.parametrize("odd", [None, 5, "C", {"code": 5, "status": "REDEEMED"}, {"label": 1}])
