@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.answers import payload
 
@@ -134,6 +134,7 @@ def test_comparison_meets_objects_that_fit_and_that_do_not(model):
     """The comparison above is not one of refusals only, nor of what fits."""
     met = set()
 
+    @settings(max_examples=200)
     @given(WIRE[model] | json_values)
     def meet(value):
         found = read(WRITTEN, value, model)

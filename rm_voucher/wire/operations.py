@@ -12,7 +12,6 @@ import functools
 import re
 from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
-from typing import TypeVar
 from urllib.parse import unquote
 
 from yarl import URL
@@ -34,8 +33,6 @@ from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
 from rm_voucher.wire.responses import read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
-
-T = TypeVar("T")
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
@@ -264,17 +261,17 @@ def _build_token(
 
 def parse_issue(response: Response) -> IssuedVoucher:
     """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do."""
-    return _item(response, "issue", IssuedVoucher)
+    return structure(success(response).get("item"), IssuedVoucher, path="$.item")
 
 
 def parse_get(response: Response) -> Voucher:
     """Read the answer to `build_get`."""
-    return _item(response, "get", Voucher)
+    return _voucher(response, "get")
 
 
-def _item(response: Response, operation: str, model: type[T]) -> T:
+def _voucher(response: Response, operation: str) -> Voucher:
     strict = strict_fields(operation)
-    return structure(success(response).get("item"), model, path="$.item", strict=strict)
+    return structure(success(response).get("item"), Voucher, path="$.item", strict=strict)
 
 
 def parse_void(response: Response, code: str) -> Voucher:
@@ -326,7 +323,7 @@ def _shown(
     response: Response, operation: str, code: str, statuses: Container[VoucherStatus | None]
 ) -> Voucher:
     """Return the voucher in the answer to a change, which must show the change."""
-    voucher = _item(response, operation, Voucher)
+    voucher = _voucher(response, operation)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
     return checked_code(voucher, code)
@@ -344,7 +341,7 @@ async def parse_batches(response: Response) -> Page[VoucherBatch]:
 
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
-    token = structure(read_body(response), Token, strict=strict_fields("token"))
+    token = structure(read_body(response), Token)
     if not fits_header(token.access_token):
         raise DecodeError("expected a token that fits a header @ $.accessToken")
     return token

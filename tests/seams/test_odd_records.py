@@ -482,6 +482,15 @@ async def test_balance_that_can_not_be_read_is_no_agreement(there, odd):
         assert (await ledger.reconcile(client, B, wait=True)).not_issued == 1
 
 
+@pytest.mark.parametrize("odd", [{"balanceQuantity": None}, {"quantity": None}])
+async def test_balance_that_is_not_shown_is_not_looked_at(there, odd):
+    """RM does not promise one: without it the listing alone counts."""
+    client = spoilt(there, batches=each(**odd))
+    async with there.ledger() as ledger:
+        await lose(there, ledger, client, fault=Fault.DROP_BEFORE_COMMIT)
+        assert (await ledger.reconcile(client, B, wait=True)).not_issued == 1
+
+
 @pytest.mark.parametrize("odd", BALANCES)
 async def test_baseline_needs_a_balance_that_can_be_read(there, odd):
     """A code that is not listed yet would pass for ours."""
