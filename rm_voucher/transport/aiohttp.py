@@ -173,10 +173,10 @@ class AiohttpTransport(Transport):
         if len(body) > limit:
             if not is_error:
                 raise ResponseLostError(f"{request.operation}: the answer is larger than allowed")
-            body = b""  # no error of RM's: what it says is its status
+            body.clear()  # no error of RM's: what it says is its status
         elif broken is not None and not is_whole(body):
             raise broken
-        return Response(status=answer.status, headers=headers, body=body)
+        return Response(status=answer.status, headers=headers, body=bytes(body))
 
     async def _session(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
         """Return the session to send over, and a slot for each of its connections."""
@@ -207,7 +207,7 @@ class AiohttpTransport(Transport):
             await owned.closing.aclose()
 
 
-async def _body(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytes, Exception | None]:
+async def _body(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytearray, Exception | None]:
     """Return the body, up to one piece more than the limit, and the error that ended it if any."""
     body = bytearray()
     try:
@@ -215,10 +215,10 @@ async def _body(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytes, Exce
             body += await answer.content.readany()
     except FOREIGN as exc:
         answer.close()
-        return bytes(body), exc
+        return body, exc
     if len(body) > limit:
         answer.close()
-    return bytes(body), None
+    return body, None
 
 
 def _slots_of(session: aiohttp.ClientSession) -> asyncio.Semaphore:

@@ -13,7 +13,7 @@ _STEP = 64 * 1024  # bytes in and out, well under a millisecond
 _ZLIB, _GZIP, _RAW = zlib.MAX_WBITS, zlib.MAX_WBITS | 16, -zlib.MAX_WBITS
 
 
-async def decompressed(body: bytes, encoding: str, *, limit: int) -> bytes | None:
+async def decompressed(body: bytearray, encoding: str, *, limit: int) -> bytearray | None:
     """Return what a ``Content-Encoding`` hides, or None where it can't be read.
 
     At most one step more than ``limit`` is made of it, with turns of the event loop between the
@@ -29,7 +29,7 @@ async def decompressed(body: bytes, encoding: str, *, limit: int) -> bytes | Non
     decoder, plain = zlib.decompressobj(bits), bytearray()
     try:
         for begin in range(0, len(body), _STEP):
-            rest = body[begin : begin + _STEP]
+            rest = bytes(body[begin : begin + _STEP])
             while rest and len(plain) <= limit:
                 plain += decoder.decompress(rest, _STEP)
                 rest = decoder.unconsumed_tail
@@ -38,10 +38,10 @@ async def decompressed(body: bytes, encoding: str, *, limit: int) -> bytes | Non
     except zlib.error:
         return None
     is_read = decoder.eof and not decoder.unused_data
-    return bytes(plain) if is_read or len(plain) > limit else None
+    return plain if is_read or len(plain) > limit else None
 
 
-def is_whole(body: bytes) -> bool:
+def is_whole(body: bytearray) -> bool:
     """Return whether a body is whole by its own words: a JSON object says where it ends."""
     if not body.rstrip().endswith(b"}"):
         return False

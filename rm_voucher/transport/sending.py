@@ -50,7 +50,7 @@ class Sending:
             return await send(connection)
 
         # Nothing is written before this is called, and nothing comes between it and the first byte.
-        prepared.send = send_over  # type: ignore[method-assign]
+        prepared.send = send_over  # type: ignore[assignment]
         try:
             while True:
                 try:
