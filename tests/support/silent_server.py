@@ -120,10 +120,10 @@ class Certificate:
 
 
 def make_certificate(folder: Path) -> Certificate:
-    """Make a certificate for 127.0.0.1, localhost and rm.test."""
+    """Make a certificate for 127.0.0.1, localhost, rm.test and 127.1."""
     subprocess.run(
         "openssl req -x509 -newkey rsa:2048 -nodes -keyout k.pem -out c.pem -days 2 -subj"
-        " /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:rm.test",
+        " /CN=localhost -addext subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:rm.test,DNS:127.1",
         shell=True,
         check=True,
         capture_output=True,
