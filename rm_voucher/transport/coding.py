@@ -13,7 +13,7 @@ _STEP = 64 * 1024  # bytes in and out, well under a millisecond
 _ZLIB, _GZIP, _RAW = zlib.MAX_WBITS, zlib.MAX_WBITS | 16, -zlib.MAX_WBITS
 
 
-async def decompressed(body: bytearray, encoding: str, *, limit: int) -> bytearray | None:
+async def decompressed(body: bytes | bytearray, encoding: str, *, limit: int) -> bytearray | None:
     """Return what a ``Content-Encoding`` hides, or None where it can't be read.
 
     At most one step more than ``limit`` is made of it, with turns of the event loop between the

@@ -79,8 +79,8 @@ class Sending:
         if protocol is None or wire is None or wire.is_closing() or protocol.should_close:
             is_quiet = False
         elif is_used:
-            is_quiet = not _has_unread(wire)
-        elif scheme == "http" and is_loopback(host) and not _is_here(wire):
+            is_quiet = not has_unread(wire)
+        elif scheme == "http" and is_loopback(host) and not is_here(wire):
             raise ConnectError(f"{self._operation}: {host} is another machine; use https")
         else:
             self._used.add(protocol)
@@ -92,7 +92,7 @@ class Sending:
         raise ConnectError(f"{self._operation}: the server closed, or spoke, before it was asked")
 
 
-def _has_unread(wire: Wire) -> bool:
+def has_unread(wire: Wire) -> bool:
     """Return whether the kernel has bytes, or the end, of a connection whose loop was busy.
 
     Only of one that was used: on a new one TLS may have tickets, which the first answer brings in.
@@ -105,6 +105,7 @@ def _has_unread(wire: Wire) -> bool:
     return bool(poll.poll(0))
 
 
-def _is_here(wire: Wire) -> bool:
+def is_here(wire: Wire) -> bool:
+    """Return whether the other end is on this machine: a loopback address, or a socket's file."""
     peer = wire.get_extra_info("peername")
     return not isinstance(peer, tuple) or ipaddress.ip_address(peer[0].split("%")[0]).is_loopback

@@ -214,7 +214,9 @@ async def test_bomb_leaves_the_others_their_turns():
             await asyncio.sleep(0)
 
     task = asyncio.create_task(other())
-    assert len(await decompressed(BOMB, "gzip", limit=16 * MIB)) > 16 * MIB
+    inflated = await decompressed(BOMB, "gzip", limit=16 * MIB)
+    assert inflated is not None
+    assert len(inflated) > 16 * MIB
     task.cancel()
     assert turns > 200
 
@@ -230,7 +232,9 @@ async def test_decompressed_is_what_was_compressed(encoding, compress, size, byt
     body = bytes_of(size)
     assert await decompressed(compress(body), encoding, limit=size) == body
     if size:
-        assert len(await decompressed(compress(body), encoding, limit=size - 1)) > size - 1
+        longer = await decompressed(compress(body), encoding, limit=size - 1)
+        assert longer is not None
+        assert len(longer) > size - 1
 
 
 OBJECT = ok(payload("get-voucher")).body
@@ -305,6 +309,6 @@ async def test_run_behind_a_gateway_that_compresses_everything(credentials):
         VoucherClient(credentials, environment=Environment.at(url)) as client,
         bulk_issue(client, "TEA", range(500), concurrency=32) as run,
     ):
-        codes = [result.voucher.code async for result in run]
+        codes = [result.voucher.code async for result in run if result.voucher]
     assert sorted(codes) == sorted(emulator.issued("TEA"))
     assert len(set(codes)) == 500

@@ -10,13 +10,17 @@ import base64
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import traceback
 from contextlib import asynccontextmanager
+from typing import Any
+from unittest import mock
 
 import aiohttp
 import attrs
 import pytest
+from aiohttp.abc import AbstractResolver, ResolveResult
 from support.answers import ISSUED
 from support.command import COMMAND
 from support.forward_proxies import TUNNEL, forward_proxy, tls_front
@@ -33,6 +37,7 @@ from rm_voucher import (
     Proxy,
     ProxyError,
     Request,
+    ResponseLostError,
     Timeout,
     TransportError,
     VoucherClient,
@@ -40,6 +45,7 @@ from rm_voucher import (
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
+from rm_voucher.transport.sending import has_unread, is_here
 
 SECRET = "canary-password"
 REQUEST = Request(
@@ -147,7 +153,7 @@ async def issuing(certificate):
     """Give the port of a server with TLS that issues one voucher, and what came to it."""
     async with (
         raw_server(http(200, ISSUED.body)) as server,
-        tls_front(URL(server.url).port, certificate.server) as port,
+        tls_front(int(server.url.rpartition(":")[2]), certificate.server) as port,
     ):
         yield port, server
 
@@ -215,17 +221,18 @@ def test_proxy_of_another_kind_is_refused(url):
     """With a sentence that says what is wanted, and not what was given."""
     with pytest.raises(ConfigurationError, match="must be http://host:port") as caught:
         Proxy(url)
-    error, frames = caught.value, caught.value.__traceback__.tb_next  # below this one
-    shown = traceback.TracebackException(type(error), error, frames, capture_locals=True)
+    shown = traceback.TracebackException(
+        caught.type, caught.value, caught.tb.tb_next, capture_locals=True
+    )
     assert SECRET not in "".join(shown.format())
 
 
 def test_proxy_arguments_are_checked(credentials):
     """By the proxy, the transport and the client."""
     with pytest.raises(ConfigurationError, match="no_proxy must be text"):
-        Proxy("http://proxy.test", ["rm.test"])
+        Proxy("http://proxy.test", ["rm.test"])  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="proxy must be a Proxy"):
-        AiohttpTransport(proxy="http://proxy.test")
+        AiohttpTransport(proxy="http://proxy.test")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="for the transport that is given"):
         VoucherClient(credentials, transport=AiohttpTransport(), proxy=Proxy("http://proxy.test:1"))
 
@@ -282,15 +289,131 @@ async def test_client_from_env_goes_through_the_proxy(monkeypatch, credentials):
             with pytest.raises(ProxyError):
                 await client.get("X")
         monkeypatch.setenv("NO_PROXY", "rm.test")
-        assert not VoucherClient.from_env().caller.transport._proxy.leads_to(URL("https://rm.test"))
-        assert VoucherClient(Credentials.from_env()).caller.transport._proxy is None
+        past: Any = VoucherClient.from_env().caller.transport
+        assert not past._proxy.leads_to(URL("https://rm.test"))
+        by_hand: Any = VoucherClient(Credentials.from_env()).caller.transport
+        assert by_hand._proxy is None
         assert len(proxy.received) == 1
+
+
+async def new_connection(transport, happens):
+    """Let something happen to each new connection before the request is written to it."""
+    session, _ = await transport._session()
+    connect = session.connector.connect
+
+    async def connect_late(*arguments, **options):
+        connection = await connect(*arguments, **options)
+        await happens(connection)
+        return connection
+
+    return mock.patch.object(session.connector, "connect", connect_late)
+
+
+@pytest.mark.parametrize("said", [b"", http(503), http(200, ISSUED.body), b"junk"])
+async def test_server_that_ends_or_speaks_before_it_was_asked_was_not_asked(said):
+    """What came before the request is not its answer, and a close before it loses nothing."""
+
+    async def serve(reader, writer):
+        writer.write(said)
+        writer.close()
+
+    async def until_it_is_known(connection):
+        while connection.transport and not connection.transport.is_closing():
+            await asyncio.sleep(0)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    request = attrs.evolve(REQUEST, url=URL(f"http://127.0.0.1:{port}/"))
+    transport = AiohttpTransport()
+    with (
+        await new_connection(transport, until_it_is_known),
+        pytest.raises(ConnectError, match="before it was asked"),
+    ):
+        await transport.send(request)
+    await transport.aclose()
+    server.close()
+    await server.wait_closed()
+
+
+class HereResolver(AbstractResolver):
+    """Knows every name, and all lead here."""
+
+    async def resolve(self, host, port=0, family=socket.AF_INET):
+        return [
+            ResolveResult(
+                hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0
+            )
+        ]
+
+    async def close(self):
+        pass
+
+
+@pytest.mark.parametrize("host", ["localhost", "x.localhost"])
+@pytest.mark.parametrize(("peer", "sent"), [(("192.0.2.1", 80), 0), (("127.0.0.1", 80), 1)])
+async def test_name_that_looks_like_here_must_lead_here(host, peer, sent):
+    """Whatever a resolver says, plain http to ``x.localhost`` does not leave this machine."""
+
+    async def lead_elsewhere(connection):
+        connection.transport._extra["peername"] = peer
+
+    connector = aiohttp.TCPConnector(resolver=HereResolver())
+    async with (
+        raw_server(forever=http()) as server,
+        aiohttp.ClientSession(connector=connector) as session,
+    ):
+        transport = AiohttpTransport(session)
+        url = URL(server.url).with_host(host)
+        with (
+            await new_connection(transport, lead_elsewhere),
+            contextlib.nullcontext() if sent else pytest.raises(ConnectError, match=host),
+        ):
+            await transport.send(attrs.evolve(REQUEST, url=url))
+        assert len(server.received) == sent
+
+
+@pytest.mark.parametrize(
+    ("peer", "expected"),
+    [
+        (("127.0.0.1", 80), True),
+        (("127.9.9.9", 80), True),
+        (("::1", 80, 0, 0), True),
+        (("10.0.0.1", 80), False),
+        (("fe80::1%eth0", 80, 0, 2), False),
+        ("/run/server.sock", True),
+        ("", True),
+    ],
+)
+def test_peer_is_here(peer, expected):
+    """A loopback address, or a socket that is a file."""
+    assert is_here(mock.Mock(get_extra_info=lambda _: peer)) is expected
+
+
+async def test_connection_without_a_socket_is_believed():
+    """A connector of the caller's own may have none; nothing can be seen of it."""
+    assert not has_unread(mock.Mock(get_extra_info=lambda _: None))
+
+
+async def test_first_byte_ends_the_proof():
+    """What breaks after it is unknown, also where the same error would prove much before it."""
+
+    async def begin(reader, writer):
+        writer.transport.abort()
+
+    for broken in (begin, b"junk"):
+        async with raw_server(broken) as server:
+            transport = AiohttpTransport()
+            with pytest.raises(ResponseLostError):
+                await transport.send(attrs.evolve(REQUEST, url=URL(server.url + "/")))
+            await transport.aclose()
+            assert len(server.received) == 1
 
 
 @asynccontextmanager
 async def tinyproxy(folder):
     """Run a real forward proxy, which wants a user and a password."""
     if shutil.which("tinyproxy") is None:
+        assert not os.environ.get("CI"), "tinyproxy is missing"
         pytest.skip("tinyproxy is not installed")
     async with forward_proxy(close) as free:
         address = free.address
@@ -326,7 +449,7 @@ async def test_command_goes_through_a_proxy_and_trusts_an_authority_of_ones_own(
     )
     async with (
         serve(emulator) as server,
-        tls_front(URL(server.url).port, certificate.server) as port,
+        tls_front(int(server.url.rpartition(":")[2]), certificate.server) as port,
         tinyproxy(tmp_path) if real else forward_proxy(TUNNEL, port=port) as proxy,
     ):
         address = proxy if real else proxy.address
