@@ -54,7 +54,7 @@ def as_ours(operation: str, exc: Exception, *, is_unsent: bool, proxied: bool) -
         # It is raised for a tunnel only, which is there before the first byte of a request.
         ends = 400 <= exc.status < 500 and exc.status not in _PASSING
         refused = ProxyError if ends else ConnectError
-        return refused(f"{operation}: the proxy refused the connection (HTTP {exc.status})")
+        return refused(f"{operation}: the proxy refused ({type(exc).__name__}: HTTP {exc.status})")
     ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
     if is_unsent and not issubclass(ours, ConnectError):
         is_late = issubclass(ours, ResponseTimeoutError)

@@ -465,7 +465,7 @@ async def test_command_goes_through_a_proxy_and_trusts_an_authority_of_ones_own(
         if real:
             wrong = {**variables, "HTTPS_PROXY": f"http://joe:wrong@{address}"}
             code, _, err = await run(wrong, "get", "X")
-            assert (code, b"the proxy refused the connection" in err) == (1, True), err
+            assert (code, b"the proxy refused" in err) == (1, True), err
     assert len(emulator.issued("TEA")) == 5
 
 
