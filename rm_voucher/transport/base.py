@@ -49,7 +49,8 @@ class Transport(ABC):
 
     An implementation returns any HTTP status, follows no redirect, sends a request at most once,
     and raises only the `TransportError` family: `ConnectError` when provably no byte of the
-    request left, `ResponseLostError` in every other case. It keeps to ``request.timeout``.
+    request left, `ResponseLostError` in every other case. It keeps to ``request.timeout`` and
+    ``request.max_answer_bytes``.
     """
 
     @abstractmethod

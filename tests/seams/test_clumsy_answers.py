@@ -96,6 +96,9 @@ UNREADABLE = {
     "zstd": http(200, b"\x28\xb5\x2f\xfd", "Content-Encoding: zstd"),
     "gzip twice": http(200, gzip.compress(gzip.compress(ISSUED)), "Content-Encoding: gzip, gzip"),
     "gzip cut short": http(200, gzip.compress(ISSUED)[:-9], "Content-Encoding: gzip"),
+    "gzip cut short, length too long": framed(
+        LONG + b"Content-Encoding: gzip\r\n", gzip.compress(ISSUED)[:-9]
+    ),
     "gzip spoilt": http(200, gzip.compress(ISSUED)[:-6] + b"x" * 6, "Content-Encoding: gzip"),
     "gzip and more": http(200, gzip.compress(ISSUED) + b"x", "Content-Encoding: gzip"),
     "gzip that is no JSON": http(200, gzip.compress(b"<html>"), "Content-Encoding: gzip"),
