@@ -27,7 +27,7 @@ from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.coding import decompressed, is_whole
 from rm_voucher.transport.foreign import FOREIGN
 from rm_voucher.transport.proxy import Proxy
-from rm_voucher.transport.sending import Sending, Used
+from rm_voucher.transport.sending import Sending
 
 __all__ = ["AiohttpTransport"]
 
@@ -94,12 +94,11 @@ class AiohttpTransport(Transport):
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
         self._proxy = proxy
-        self._used = Used()
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
         error: TransportError
-        sending = Sending(request.operation, self._used)
+        sending = Sending(request.operation)
         try:
             return await self._exchange(request, sending)
         except asyncio.CancelledError:

@@ -13,8 +13,7 @@ from rm_voucher.exceptions import ClosedError, ConnectError, ResponseLostError, 
 from rm_voucher.settings import is_loopback
 from rm_voucher.transport.foreign import FOREIGN, as_ours
 
-Used = weakref.WeakSet[object]
-"""The connections that have carried a request."""
+_used = weakref.WeakSet[object]()  # connections that have carried a request, of any transport
 
 
 class _StaleError(Exception):
@@ -30,9 +29,8 @@ class Sending:
     does not.
     """
 
-    def __init__(self, operation: str, used: Used) -> None:
+    def __init__(self, operation: str) -> None:
         self._operation = operation
-        self._used = used
         self._is_unsent = False  # proven
         self._proxied = False
 
@@ -54,11 +52,17 @@ class Sending:
         try:
             while True:
                 try:
-                    return await handler(prepared)
+                    answer = await handler(prepared)
                 except _StaleError:
                     continue
                 except FOREIGN as exc:
                     error = self.error(exc)
+                else:
+                    if not self._is_unsent:
+                        return answer
+                    # Better no answer than a proof that is none: the first token shows it.
+                    self._is_unsent = False
+                    error = ResponseLostError(f"{self._operation}: aiohttp can't be watched")
                 raise error
         finally:
             del prepared.send  # a circle
@@ -75,7 +79,7 @@ class Sending:
     def _check(self, connection: aiohttp.connector.Connection, scheme: str, host: str) -> None:
         """Raise if the connection can't carry the request."""
         protocol, wire = connection.protocol, connection.transport
-        is_used = protocol in self._used
+        is_used = protocol in _used
         if protocol is None or wire is None or wire.is_closing() or protocol.should_close:
             is_quiet = False
         elif is_used:
@@ -83,7 +87,7 @@ class Sending:
         elif scheme == "http" and is_loopback(host) and not is_here(wire):
             raise ConnectError(f"{self._operation}: {host} is another machine; use https")
         else:
-            self._used.add(protocol)
+            _used.add(protocol)
             is_quiet = True
         if is_quiet:
             return

@@ -45,7 +45,7 @@ from rm_voucher import (
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.emulator.server import serve
 from rm_voucher.transport.aiohttp import AiohttpTransport
-from rm_voucher.transport.sending import has_unread, is_here
+from rm_voucher.transport.sending import Sending, has_unread, is_here
 
 SECRET = "canary-password"
 REQUEST = Request(
@@ -392,6 +392,19 @@ def test_peer_is_here(peer, expected):
 async def test_connection_without_a_socket_is_believed():
     """A connector of the caller's own may have none; nothing can be seen of it."""
     assert not has_unread(mock.Mock(get_extra_info=lambda _: None))
+
+
+async def test_aiohttp_that_goes_another_way_proves_nothing():
+    """Should a later aiohttp write a request past the look at its connection, no answer counts."""
+
+    async def past(prepared):
+        return prepared
+
+    sending = Sending("issue")
+    prepared: Any = mock.Mock(proxy=None)
+    with pytest.raises(ResponseLostError, match="can't be watched"):
+        await sending(prepared, past)
+    assert type(sending.error(OSError())) is ResponseLostError
 
 
 async def test_first_byte_ends_the_proof():
