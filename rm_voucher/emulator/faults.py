@@ -57,6 +57,9 @@ class Fault(enum.StrEnum):
     """200, the work done, and half of the JSON."""
     WRONG_TYPES = "wrong-types"
     """200, the work done, and lists in the place of objects, and the other way round."""
+    RESENT = "resent"
+    """The answer is lost on its way to a proxy, which sends the very same bytes again. So the work
+    was done, and the answer is that of the repetition: the nonce is refused."""
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - a fault's name
     """The request's token is revoked before it is checked."""
     LISTING_DELAY = "listing-delay"

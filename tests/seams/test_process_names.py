@@ -35,9 +35,7 @@ def in_a_child(tell: Callable[[], str]) -> str:
     return text
 
 
-@pytest.mark.parametrize(
-    "make", [MemoryLedgerStore, MemoryEventStore], ids=["ledger", "callbacks"]
-)
+@pytest.mark.parametrize("make", [MemoryLedgerStore, MemoryEventStore], ids=["ledger", "callbacks"])
 def test_forked_children_have_owners_of_their_own(make):
     store = make()
     owners = {in_a_child(lambda: store.owner) for _ in range(2)} | {store.owner}
@@ -45,9 +43,7 @@ def test_forked_children_have_owners_of_their_own(make):
     assert "" not in owners
 
 
-@pytest.mark.parametrize(
-    "make", [MemoryLedgerStore, MemoryEventStore], ids=["ledger", "callbacks"]
-)
+@pytest.mark.parametrize("make", [MemoryLedgerStore, MemoryEventStore], ids=["ledger", "callbacks"])
 def test_an_owner_stays_the_same(make):
     store, other = make(), make()
     assert store.owner == store.owner != other.owner
