@@ -30,7 +30,7 @@ class EventStore(ABC):
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
-        self._owner = ProcessName()
+        self._owner: ProcessName | str = ProcessName()
 
     @property
     def owner(self) -> str:
