@@ -29,8 +29,10 @@ def check_type(
     """
     if value is None and optional:
         return
-    # A truth value is no number, though Python has it so.
-    if isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool)):
+    # A whole number is a number too. A truth value is none, though Python has it so.
+    if isinstance(value, (*kinds, int) if float in kinds else kinds) and (
+        bool in kinds or not isinstance(value, bool)
+    ):
         return
     words = " or ".join(_WORDS.get(kind, f"of type {kind.__name__}") for kind in kinds)
     raise refused(f"{name} must be {words}, not {_named(value)}.")
