@@ -16,6 +16,7 @@ from rm_voucher.exceptions import (
     DecodeError,
     DuplicateRequestError,
     PoolTimeoutError,
+    ProxyError,
     ResponseLostError,
     VoucherError,
 )
@@ -89,8 +90,8 @@ def classify(error: VoucherError) -> Outcome:
     request before; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError():
-            return Outcome.REFUSED  # by the client itself: nothing was sent
+        case ClosedError() | ConfigurationError() | ProxyError():
+            return Outcome.REFUSED  # by the client itself, or on the way: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():
