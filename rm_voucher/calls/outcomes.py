@@ -14,6 +14,7 @@ from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectError,
     DecodeError,
+    LedgerError,
     PoolTimeoutError,
     ResponseLostError,
     VoucherError,
@@ -86,8 +87,8 @@ def classify(error: VoucherError) -> Outcome:
     A listed code of RM's decides, whatever the HTTP status; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError():
-            return Outcome.REFUSED  # by the client itself: nothing was sent
+        case ClosedError() | ConfigurationError() | LedgerError():
+            return Outcome.REFUSED  # by the client or the ledger: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Connection,
     Double,
     Index,
     Integer,
@@ -57,6 +58,8 @@ attempts = Table(
     Column("state", Text, nullable=False),
     Column("sent_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("seen_code", Text),
+    Column("seen_qr_url", Text),
     sqlite_with_rowid=False,
 )
 
@@ -105,4 +108,10 @@ _index(attempts, "loose", IS_DETACHED, "batch")  # the name in databases of toda
 _index(attempts, "notable", IS_NOTABLE, "batch", "state")
 _index(codes, "spare", IS_SPARE, "batch")
 
-SCHEMA = Schema("ledger", _tables)
+
+def _add_seen(connection: Connection) -> None:
+    for column in (attempts.c.seen_code, attempts.c.seen_qr_url):
+        connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN {column.name} TEXT")
+
+
+SCHEMA = Schema("ledger", _tables, migrations=[_add_seen])
