@@ -25,6 +25,7 @@ _LONGEST_POLL_S = 5.0
 _LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
 _BASELINE_TRIES = 3  # a listing may be a little behind
 _BASELINE_WAIT_S = 5.0
+_WRONG_CLOCK_S = 86_400.0  # a time zone, or a date
 _WITHOUT_CODE = (
     AttemptState.AMBIGUOUS,
     AttemptState.NOT_ISSUED,
@@ -245,9 +246,9 @@ class Reconciler:
             attrs.evolve(empty, not_issued=tuple(block)) for block in blocks(settlement.not_issued)
         ]
         parts += [attrs.evolve(empty, hold=tuple(block)) for block in blocks(settlement.hold)]
-        if settlement.stop_reason or settlement.foreign:
-            stop_reason, foreign = settlement.stop_reason, settlement.foreign
-            parts.insert(0, attrs.evolve(empty, stop_reason=stop_reason, foreign=foreign))
+        parts += [attrs.evolve(empty, foreign=tuple(block)) for block in blocks(settlement.foreign)]
+        if settlement.stop_reason:
+            parts.insert(0, attrs.evolve(empty, stop_reason=settlement.stop_reason))
         for part in parts:
             await self._store.commit(settle, part)
         self._tracker.forget([*dict(settlement.adopt), *settlement.not_issued, *settlement.hold])
@@ -258,8 +259,10 @@ class Reconciler:
         taken = {found.code for _, found in settlement.adopt}
         left = {found.code: found for found in evidence.orphans if found.code not in taken}
         held = await self._store.attempts(batch_key, [AttemptState.UNRESOLVED])
+        # For one that has no candidate in its time: its clock may have been wrong.
+        wide = attrs.evolve(evidence, skew_s=evidence.skew_s + _WRONG_CLOCK_S)
         if held:  # a code of theirs may have been taken for foreign
-            times = [time_of(attempt, evidence) for attempt in held]
+            times = [time_of(attempt, wide) for attempt in held]
             begin, end = min(time[0] for time in times), max(time[1] for time in times)
             foreign = await self._store.read(lambda unit: unit.find_foreign(batch_key, begin, end))
             for code in foreign:
@@ -275,7 +278,9 @@ class Reconciler:
                     sent_at=attempt.sent_at,
                     ended_at=attempt.ended_at,
                     candidates=tuple(
-                        found.code for found in candidates(attempt, left.values(), evidence)
+                        found.code
+                        for found in candidates(attempt, left.values(), evidence)
+                        or candidates(attempt, left.values(), wide)
                     ),
                 )
                 for attempt in held
