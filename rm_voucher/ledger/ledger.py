@@ -48,7 +48,7 @@ from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, Listener, blocks
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
-from rm_voucher.runtime import Runtime
+from rm_voucher.runtime import Runtime, is_cancelled
 from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.settings import Timeout
 
@@ -417,8 +417,7 @@ class Ledger:
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            own = asyncio.current_task()
-            if not task.cancelled() or (own is not None and own.cancelling()):
+            if is_cancelled():
                 raise
             raise ConnectError("issue: given up, because the ledger was closed") from None
 

@@ -85,6 +85,7 @@ class Reconciler:
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Refuse a static batch; read the baseline of one that has none."""
         batch = await _look_up(client, batch_key)
+        self._check_clock(client)
         if batch is not None and batch.is_static:
             raise InvalidRequestError.refused(
                 "This batch is static, with one code for everybody: a ledger, which gives each "
@@ -131,6 +132,7 @@ class Reconciler:
             await self._ripen(batch_key)
         begun = self._clock.monotonic()
         batch = await _look_up(client, batch_key)
+        self._check_clock(client)
         seen, orphans = set[str](), dict[str, Found]()
         async for page in client.vouchers(batch_key).pages():
             issued = _issued(page.items)
@@ -165,6 +167,16 @@ class Reconciler:
             f"; stopped: {report.stop_reason}" if report.stop_reason else "",
         )
         return report
+
+    def _check_clock(self, client: VoucherClient) -> None:
+        """Refuse to compare RM's times with ours where they are provably too far apart."""
+        offset_s, skew_s = client.clock_offset_s or 0.0, self._settings.skew_s
+        if abs(offset_s) > skew_s:
+            raise LedgerError(
+                f"RM's clock and this machine's differ by {abs(offset_s):,.0f} s or more, and skew_s "
+                f"is {skew_s:,.0f} s: no code could be told to be a call's own by its time. Set this "
+                "machine's clock."
+            )
 
     async def _row(self, batch_key: str) -> Batch:
         rows = await self._store.read(lambda unit: unit.find_batches())

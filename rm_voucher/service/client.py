@@ -158,6 +158,15 @@ class VoucherClient:
         """
         return self.caller.flow.state
 
+    @property
+    def clock_offset_s(self) -> float | None:
+        """By how many seconds RM's clock is ahead of this machine's, behind if negative.
+
+        It is what the latest answer's ``Date`` proves: 0 where nothing proves a difference, None
+        before the first answer that has one. Over 5 s are logged as a warning, once.
+        """
+        return self.caller.server_clock.offset_s
+
     @hide_locals
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
         """Issue one voucher of a batch (RM's page "Issue Voucher").

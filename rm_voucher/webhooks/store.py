@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
-from rm_voucher.runtime import Runtime
+from rm_voucher.runtime import ProcessName, Runtime
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import Disposition, EventCounts, EventState
 
@@ -31,7 +30,12 @@ class EventStore(ABC):
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
         self.runtime = runtime or Runtime()
-        self.owner = secrets.token_hex(8)
+        self._owner = ProcessName()
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the leases that it takes."""
+        return str(self._owner)
 
     async def __aenter__(self) -> Self:
         await self._open()
