@@ -56,11 +56,15 @@ class Keeper:
 
     async def catch_up(self) -> None:
         """Try again to commit what is not kept. Raises `LedgerError` if something is left."""
-        if not self._unkept:
-            return
-        if self._trying is None or self._trying.done():
-            self._trying = asyncio.create_task(self._try(), name="rm-voucher keeper")
-        await asyncio.shield(self._trying)
+        for _ in range(2):  # what is under way may have begun before the database was back
+            if not self._unkept:
+                return
+            is_new = self._trying is None or self._trying.done()
+            if self._trying is None or is_new:
+                self._trying = asyncio.create_task(self._try(), name="rm-voucher keeper")
+            await asyncio.shield(self._trying)
+            if is_new:
+                break
         if self._unkept:
             raise LedgerError(
                 f"Nothing more is issued: the ledger could not keep how {len(self._unkept):,} "

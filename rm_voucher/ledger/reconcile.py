@@ -173,9 +173,9 @@ class Reconciler:
         offset_s, skew_s = client.clock_offset_s or 0.0, self._settings.skew_s
         if abs(offset_s) > skew_s:
             raise LedgerError(
-                f"RM's clock and this machine's differ by {abs(offset_s):,.0f} s or more, and skew_s "
-                f"is {skew_s:,.0f} s: no code could be told to be a call's own by its time. Set this "
-                "machine's clock."
+                f"RM's clock and this machine's differ by {abs(offset_s):,.0f} s or more, and "
+                f"skew_s is {skew_s:,.0f} s: no code could be told by its time to be a call's own. "
+                "Set this machine's clock."
             )
 
     async def _row(self, batch_key: str) -> Batch:
