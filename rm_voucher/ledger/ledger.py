@@ -406,13 +406,12 @@ class Ledger:
         The first call to a batch does it, in each process. Call it at the start of a program, so
         that no request waits for the listing. Cancelling is safe: it goes on.
         """
+        client = _checked(client)
         if check_key(batch_key) in self._prepared:
             return
         task = self._preparing.get(batch_key)
         if task is None:
-            task = self._preparing[batch_key] = self._read(
-                self._prepare(_checked(client), batch_key)
-            )
+            task = self._preparing[batch_key] = self._read(self._prepare(client, batch_key))
             task.add_done_callback(lambda _: self._preparing.pop(batch_key))
         try:
             await asyncio.shield(task)
