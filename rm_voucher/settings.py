@@ -201,12 +201,17 @@ Environment.PRODUCTION = Environment(
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuse anything but a finite number more than 0."""
-    # The text of an environment variable can't be compared.
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be a number more than 0, and finite.")
+    check_positive(attribute.name, value)
 
 
-@attrs.frozen(kw_only=True)
+def check_positive(name: str, value: object) -> None:
+    """Refuse anything but a finite number more than 0."""
+    # The text of an environment variable can't be compared, and True is no number of anything.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number more than 0, and finite.")
+
+
+@attrs.frozen(kw_only=True, init=False)
 class Timeout:
     """How long a call may take, in seconds.
 
@@ -215,17 +220,36 @@ class Timeout:
     it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
     waits and reading back; None for none. It cuts the last attempt short, and no attempt begins
     with ``connect_s`` or less left.
+
+    What is not given fits itself to what is: ``attempt_s`` is 30, but three times ``connect_s`` at
+    least and ``total_s`` at most; ``connect_s`` is 10, but a third of ``attempt_s`` at most.
     """
 
-    connect_s: float = attrs.field(default=10.0, validator=positive)
-    attempt_s: float = attrs.field(default=30.0, validator=positive)
-    total_s: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    connect_s: float
+    attempt_s: float
+    total_s: float | None
 
-    def __attrs_post_init__(self) -> None:
-        if self.connect_s >= self.attempt_s:
-            raise ConfigurationError("connect_s must be less than attempt_s.")
-        if self.total_s is not None and self.total_s < self.attempt_s:
+    def __init__(
+        self,
+        *,
+        connect_s: float | None = None,
+        attempt_s: float | None = None,
+        total_s: float | None = None,
+    ) -> None:
+        given = {"connect_s": connect_s, "attempt_s": attempt_s, "total_s": total_s}
+        for name, seconds in given.items():
+            if seconds is not None:
+                check_positive(name, seconds)
+        if attempt_s is None:
+            attempt_s = min(max(30.0, 3 * (connect_s or 0.0)), total_s or math.inf)
+        if connect_s is None:
+            connect_s = min(10.0, attempt_s / 3)
+        if total_s is not None and total_s < attempt_s:
             raise ConfigurationError("total_s must not be less than attempt_s.")
+        if connect_s >= attempt_s:
+            longer = "total_s" if attempt_s == total_s else "attempt_s"
+            raise ConfigurationError(f"connect_s must be less than {longer}.")
+        self.__attrs_init__(connect_s=connect_s, attempt_s=attempt_s, total_s=total_s)
 
 
 @attrs.frozen(kw_only=True)

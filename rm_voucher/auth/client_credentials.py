@@ -32,7 +32,7 @@ _log = logging.getLogger("rm_voucher")
 _DEFAULT_LIFETIME_S = 3600
 _RENEW_AGAIN_AFTER_S = 60.0
 # So long a server may refuse the token that it granted in the place of a refused one.
-_SETTLES_S = 5.0
+_SETTLES_S = 3.0
 
 
 @attrs.define(eq=False)
@@ -56,7 +56,7 @@ class ClientCredentialsToken(TokenSource):
     credentials. While the present token lives, no call waits for its renewal, and a renewal that
     fails is tried again a minute later.
 
-    A token that was granted because another was refused is kept for 5 s whatever is said of it: a
+    A token that was granted because another was refused is kept for 3 s whatever is said of it: a
     server may need a moment to know it, and a token for each refusal would be hundreds.
 
     With a ``store``, processes share the token too: one at a time renews it, and the others take

@@ -86,6 +86,7 @@ class Call(Generic[T]):
     unknown_cause: VoucherError | None = None
     """The first error after which it may have been executed."""
     throttled_at: float | None = None  # first, by the monotonic clock
+    trouble: str = ""  # the text of the last error
     uncounted: int = 0  # throttled attempts that don't count towards the retry policy's
 
     @property

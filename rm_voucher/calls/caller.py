@@ -150,6 +150,7 @@ class Caller:
                 else:
                     token = await self._token_in_time(call, call.deadline - asked_at)
             except VoucherError as exc:
+                call.trouble = str(exc)
                 if not server_fails(exc) or self._time_left(call) is None:
                     raise
                 has_failed = True
@@ -222,6 +223,7 @@ class Caller:
     async def _conclude(self, call: Call[T], error: VoucherError) -> T:
         """Raise what an error proves, or return what another attempt or the voucher shows."""
         outcome = classify(error)
+        call.trouble = str(error)
         _log.debug(
             "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
         )

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from email.utils import formatdate
 from random import Random
 from typing import Any, Unpack
 
@@ -287,7 +288,11 @@ class Emulator:
     def reply(self, request: Request) -> Reply:
         """Return the server's reaction to one request, faults included."""
         with self.virtual_clock.frozen():
-            return self._engine.reply(request)
+            reply = self._engine.reply(request)
+        # As HTTP has it, and by the clock that timestamps are compared with.
+        date = formatdate(self.runtime.clock(), usegmt=True)
+        headers = {**reply.response.headers, "date": date}
+        return attrs.evolve(reply, response=attrs.evolve(reply.response, headers=headers))
 
     def _changed(self, record: Record) -> None:
         if self.callbacks.wants(record.kept):

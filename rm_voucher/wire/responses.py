@@ -26,8 +26,8 @@ from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES
 
 T = TypeVar("T")
 
-# RM refuses a repeated nonce as a duplicate request, with a code that it does not publish. Its words
-# count beside any code: taken for a plain refusal, they would let an issue be sent again.
+# RM refuses a repeated nonce as a duplicate request, with a code that it does not publish. So its
+# words count beside any code: as a plain refusal, they would let an issue be sent again.
 _DUPLICATE = re.compile(
     r"duplicat|repeated|replay|nonce|re-?used|"
     r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
