@@ -25,7 +25,13 @@ from rm_voucher.ledger.rules.records import NOTABLE, OPEN, CodeState, RequestSta
 
 _tables = MetaData()
 
-meta = Table("rm_ledger_meta", _tables, Column("commits", BigInteger, nullable=False))
+meta = Table(
+    "rm_ledger_meta",
+    _tables,
+    Column("commits", BigInteger, nullable=False),
+    Column("id", Text),
+    Column("stop_reason", Text),  # of batches that have no row yet
+)
 
 batches = Table(
     "rm_ledger_batches",
@@ -109,9 +115,14 @@ _index(attempts, "notable", IS_NOTABLE, "batch", "state")
 _index(codes, "spare", IS_SPARE, "batch")
 
 
-def _add_seen(connection: Connection) -> None:
-    for column in (attempts.c.seen_code, attempts.c.seen_qr_url):
-        connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN {column.name} TEXT")
+def _to_version_2(connection: Connection) -> None:
+    for name in ("id", "stop_reason"):
+        connection.exec_driver_sql(f"ALTER TABLE {meta.name} ADD COLUMN {name} TEXT")
 
 
-SCHEMA = Schema("ledger", _tables, migrations=[_add_seen])
+def _to_version_3(connection: Connection) -> None:
+    for name in ("seen_code", "seen_qr_url"):
+        connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN {name} TEXT")
+
+
+SCHEMA = Schema("ledger", _tables, [_to_version_2, _to_version_3])

@@ -44,6 +44,7 @@ from rm_voucher.ledger.sql.schema import (
     batches,
     codes,
     is_in,
+    meta,
     requests,
 )
 from rm_voucher.ledger.sql.statements import Lookup, Statement
@@ -84,7 +85,7 @@ _UPDATES = {
     kind: Statement.update(table, _NAMES[kind], KEYS[kind]) for kind, table in _TABLES.items()
 }
 # Another process may be adding it.
-_ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
+_ADD_BATCHES = Statement.insert(batches, ["key", "stop_reason"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
@@ -100,7 +101,9 @@ class SqlUnitOfWork(UnitOfWork):
         found = self.load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
-            self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
+            reason = self.stop_reason()
+            new = [Batch(key, stop_reason=reason) for key in sorted(missing)]
+            self._write(_ADD_BATCHES, new)
             found = self.load(Batch, keys)
         return found
 
@@ -132,6 +135,9 @@ class SqlUnitOfWork(UnitOfWork):
             then = then.order_by(requests.c.seq).limit(limit - len(unserved))
             unserved += self._made(IssueRequest, then)
         return unserved
+
+    def stop_reason(self) -> str | None:
+        return self._connection.scalar(select(meta.c.stop_reason))
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         self._write(_INSERTS[kind], rows)
