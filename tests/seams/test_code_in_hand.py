@@ -244,7 +244,10 @@ def codes_of(results: list[BulkResult[str]]) -> dict[str, str]:
 
 
 async def fill(there: Place, ledger: Ledger, stop: Callable[[], Awaitable[object]]) -> Any:
-    """Issue to many, from some result on with a ledger that can keep nothing: soon none is."""
+    """Issue to many, from some result on with a ledger that can keep nothing.
+
+    Return how many had been issued then, too.
+    """
     results, names = [], [f"m{number}" for number in range(60)]
     async with bulk_issue(there.client, B, names, ledger=ledger, concurrency=4) as run:
         async for result in run:
@@ -252,14 +255,16 @@ async def fill(there: Place, ledger: Ledger, stop: Callable[[], Awaitable[object
             if len(results) == 10:
                 await stop()
                 issued = len(there.issued)
-    assert len(there.issued) <= issued + LIMIT
-    return names, results
+    return names, results, issued
 
 
-def assert_all_codes_seen(there: Place, results: list[BulkResult[str]]) -> dict[str, str]:
-    """Each code that was issued is in a result."""
+def assert_all_codes_seen(
+    there: Place, results: list[BulkResult[str]], issued: int
+) -> dict[str, str]:
+    """Each code that was issued is in a result, and soon no more are issued."""
     seen = codes_of(results)
     assert sorted(seen.values()) == sorted(there.issued)
+    assert len(there.issued) <= issued + LIMIT
     unresolved = [each for each in results if each.status is BulkStatus.UNRESOLVED]
     assert unresolved
     assert all(each.voucher is not None for each in unresolved)
@@ -273,8 +278,8 @@ async def test_bulk_run_has_every_code(there, store) -> None:
         store.fails = (confirm,)
 
     async with there.ledger(store=store) as ledger:
-        names, results = await fill(there, ledger, stop)
-        seen = assert_all_codes_seen(there, results)
+        names, results, issued = await fill(there, ledger, stop)
+        seen = assert_all_codes_seen(there, results, issued)
     async with there.ledger() as ledger:
         for result in results:
             if result.status is BulkStatus.UNRESOLVED:
@@ -297,7 +302,7 @@ async def test_full_disk(there, tmp_path, time) -> None:
                 lambda c: c.exec_driver_sql("PRAGMA max_page_count = 1").scalar()
             )
 
-        names, results = await fill(there, ledger, stop)
+        names, results, _ = await fill(there, ledger, stop)  # small commits still find room
     seen = codes_of(results)
     assert sorted(seen.values()) == sorted(there.issued)
     async with Ledger.open(url, **settings) as ledger:
@@ -325,12 +330,13 @@ async def test_postgres_that_turned_read_only(there, postgres_ledger_url, time) 
 
     try:
         async with Ledger.open(postgres_ledger_url, **settings) as ledger:
-            names, results = await fill(there, ledger, stop)
-            seen = assert_all_codes_seen(there, results)
+            names, results, issued = await fill(there, ledger, stop)
+            seen = assert_all_codes_seen(there, results, issued)
             await run_sql(SERVICE, WRITABLE.format(name=name))
             await end_connections(postgres_ledger_url)
             await until(lambda: not ledger.unkept)  # in the process that has the codes
             again = await bulk(there, ledger, names)
+            assert {each.error for each in again} == {None}
             assert seen.items() <= codes_of(again).items()
     finally:
         await run_sql(SERVICE, WRITABLE.format(name=name))
@@ -343,15 +349,15 @@ async def test_statement_timeout(there, postgres_ledger_url, time, monkeypatch) 
     import psycopg
 
     monkeypatch.setattr(sql_engine, "_BUSY_S", 0.02)
-    settings: dict[str, Any] = {"runtime": runtime_at(time), "mode": "exclusive", "patience_s": 0.1}
+    settings: dict[str, Any] = {"runtime": runtime_at(time), "mode": "exclusive", "patience_s": 3.0}
     async with Ledger.open(postgres_ledger_url, **settings) as ledger:
         with psycopg.connect(postgres_ledger_url) as holder:
 
             async def stop() -> None:
                 holder.execute("LOCK TABLE rm_ledger_codes IN ACCESS EXCLUSIVE MODE")
 
-            names, results = await fill(there, ledger, stop)
-            assert_all_codes_seen(there, results)
+            names, results, issued = await fill(there, ledger, stop)
+            assert_all_codes_seen(there, results, issued)
         await until(lambda: not ledger.unkept)
         again = await bulk(there, ledger, names)
         assert codes_of(results).items() <= codes_of(again).items()
