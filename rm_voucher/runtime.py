@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
+from rm_voucher.arguments import check_callable
+
 
 def is_cancelled() -> bool:
     """Return whether an `asyncio.CancelledError` is meant for the task that runs."""
@@ -53,3 +55,7 @@ class Runtime:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
     make_nonce: Callable[[], str] = _random_hex
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("clock", "monotonic", "sleep", "random", "make_nonce"):
+            check_callable(name, getattr(self, name))

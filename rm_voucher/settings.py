@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import attrs
 from yarl import URL
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
 
@@ -55,11 +56,16 @@ class Credentials:
     client_secret: str = attrs.field(validator=_identifier, repr=False)
     private_key: str | bytes | Path = attrs.field(repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.private_key, str | bytes | Path):
+            raise ConfigurationError("A private key is PEM text, PEM bytes or a pathlib.Path.")
+
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Return the credentials in the ``RM_…`` variables; see the module."""
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         key: str | Path
         if env.get("RM_PRIVATE_KEY", "").strip():
             key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
@@ -126,7 +132,9 @@ class Environment:
     allow_plain_http: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        check_type("allow_plain_http", self.allow_plain_http, bool)
         for name in ("api_url", "oauth_url"):
+            check_type(name, getattr(self, name), str)
             text = _normalised(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
             object.__setattr__(self, name, text)  # frozen; still under construction
 
@@ -141,6 +149,7 @@ class Environment:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
         """Return the environment in the ``RM_…`` variables; sandbox by default."""
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         named = cls.named(env.get("RM_ENVIRONMENT", "").strip() or "sandbox")
         return Environment(
             env.get("RM_API_URL", "").strip() or named.api_url,
@@ -151,6 +160,7 @@ class Environment:
     @hide_locals
     def named(cls, name: str) -> Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
+        check_type("name", name, str)
         known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
         if name.lower() in known:
             return known[name.lower()]
@@ -202,6 +212,12 @@ Environment.PRODUCTION = Environment(
 def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuse anything but a finite number more than 0."""
     check_positive(attribute.name, value)
+
+
+def whole(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse anything but a whole number more than 0."""
+    positive(instance, attribute, value)
+    check_type(attribute.name, value, int)
 
 
 def check_positive(name: str, value: object) -> None:
@@ -260,9 +276,9 @@ class Limits:
     own transport. ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
     """
 
-    max_connections: int = attrs.field(default=100, validator=positive)
-    max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=positive)
-    max_redeem_codes: int = attrs.field(default=100, validator=positive)
+    max_connections: int = attrs.field(default=100, validator=whole)
+    max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=whole)
+    max_redeem_codes: int = attrs.field(default=100, validator=whole)
 
 
 @attrs.frozen(kw_only=True)
@@ -274,7 +290,7 @@ class RetryPolicy:
     (``Retry-After``) is kept, up to ``max_retry_after_s``.
     """
 
-    max_attempts: int = attrs.field(default=6, validator=positive)
+    max_attempts: int = attrs.field(default=6, validator=whole)
     initial_wait_s: float = attrs.field(default=0.5, validator=positive)
     max_wait_s: float = attrs.field(default=20.0, validator=positive)
     max_retry_after_s: float = attrs.field(default=120.0, validator=positive)
@@ -289,9 +305,7 @@ def _enough_calls(instance: object, attribute: attrs.Attribute[int], value: obje
 
 
 def _yes_or_no(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    # "no" would be taken for a yes.
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name} must be True or False.")
+    check_type(attribute.name, value, bool)  # "no" would be taken for a yes
 
 
 @attrs.frozen(kw_only=True)

@@ -19,14 +19,15 @@ _LOOK_AGAIN_S = 0.1  # sooner than a call is sent again
 class FirstAnswer:
     """Calls ``on_none`` when the server has answered nothing at all, ever, in the first seconds.
 
-    While a call ``is_sent`` and none has failed, the server may be slow: then it waits on.
+    As long as none has failed, the server may be slow, and it waits on; unless ``lacks_token``,
+    because what buys tokens tries on by itself.
     """
 
     def __init__(
-        self, flow: Flow, *, is_sent: Callable[[], bool], on_none: Callable[[], None]
+        self, flow: Flow, *, lacks_token: Callable[[], bool], on_none: Callable[[], None]
     ) -> None:
         self._flow = flow
-        self._is_sent = is_sent
+        self._lacks_token = lacks_token
         self._on_none = on_none
         self._begun_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -49,7 +50,7 @@ class FirstAnswer:
             return
         loop = asyncio.get_running_loop()
         is_over = loop.time() >= self._begun_at + _LONGEST_S
-        if self._flow.has_failed or (is_over and not self._is_sent()):
+        if self._flow.has_failed or (is_over and self._lacks_token()):
             self._on_none()
         else:
             self._timer = loop.call_later(_LOOK_AGAIN_S, self._look)

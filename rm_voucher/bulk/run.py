@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import attrs
 
+from rm_voucher.arguments import check_type
 from rm_voucher.bulk.first_answer import FirstAnswer
 from rm_voucher.bulk.recipients import NOBODY, Nobody, Recipients
 from rm_voucher.bulk.results import (
@@ -64,8 +65,9 @@ class BulkIssue(Generic[R]):
         on_progress: Callable[[BulkSummary], None] | None,
         signers: int | None,
     ) -> None:
-        if not isinstance(concurrency, int) or concurrency < 1:
+        if type(concurrency) is not int or concurrency < 1:
             raise ConfigurationError("concurrency must be a number of calls, 1 or more.")
+        check_type("signers", signers, int, optional=True)
         self._pool = SigningPool(client.caller.signer, processes=signers)
         self._ledger_run: LedgerRun[R] | None = None
         if ledger is not None:
@@ -100,7 +102,7 @@ class BulkIssue(Generic[R]):
         self._finished = asyncio.Event()
         self._fatal: VoucherError | None = None  # an outcome that holds for all recipients
         self._first_answer = FirstAnswer(
-            client.caller.flow, is_sent=self._is_sent, on_none=self._never_answered
+            client.caller.flow, lacks_token=self._lacks_token, on_none=self._never_answered
         )
         self._unanswered: ConnectError | None = None  # what ends a run that nothing answers
         self._reading: asyncio.Task[None] | None = None  # of a listing
@@ -373,9 +375,10 @@ class BulkIssue(Generic[R]):
                 if call.is_waiting:  # its attempts so far did nothing
                     task.cancel()
 
-    def _is_sent(self) -> bool:
-        calls = [worker.call for worker in self._workers]
-        return any(call is not None and call.phase is Phase.SENT for call in calls)
+    def _lacks_token(self) -> bool:
+        """Return whether, for all that is known, the run waits for a token and nothing else."""
+        phases = {worker.call.phase for worker in self._workers if worker.call is not None}
+        return self._reading is not None or (Phase.TOKEN in phases and Phase.SENT not in phases)
 
     def _never_answered(self) -> None:
         """End a run that the server never answered: for all, though nobody was refused."""

@@ -75,7 +75,7 @@ class Caller:
         code: str | None = None,
     ) -> Call[T]:
         """Return a call to be executed. Its deadline, unless one is given, counts from here."""
-        timeout = timeout or self.timeout
+        timeout = self.timeout if timeout is None else timeout
         if not isinstance(timeout, Timeout):
             raise InvalidRequestError.refused(
                 "timeout must be a Timeout, such as Timeout(connect_s=2, attempt_s=5)."

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Self
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import ProcessName, Runtime
@@ -29,8 +30,9 @@ class EventStore(ABC):
     """Whether a handler may take the transaction."""
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
+        check_type("runtime", runtime, Runtime, optional=True)
         self.runtime = runtime or Runtime()
-        self._owner = ProcessName()
+        self._owner: ProcessName | str = ProcessName()
 
     @property
     def owner(self) -> str:

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from rm_voucher.arguments import check_type
 from rm_voucher.converters import structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
 from rm_voucher.models import Voucher
@@ -31,6 +32,7 @@ from rm_voucher.signing.signature import (
     string_to_sign,
 )
 from rm_voucher.webhooks.events import VoucherEvent
+from rm_voucher.wire.strict_fields import strict_fields
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """A delivery's headers. Pairs, or a multidict, keep one that came twice."""
@@ -102,6 +104,9 @@ class CallbackVerifier:
         min_key_bits: int = 2048,
         runtime: Runtime | None = None,
     ) -> None:
+        check_type("requires_url", requires_url, bool)
+        check_type("min_key_bits", min_key_bits, int)
+        check_type("runtime", runtime, Runtime, optional=True)
         if isinstance(public_keys, str | bytes) or not isinstance(public_keys, Iterable):
             public_keys = [public_keys]
         self._verifiers = [
@@ -117,8 +122,8 @@ class CallbackVerifier:
             raise ConfigurationError(
                 "url is the public URL that RM calls, as text that begins with https://."
             )
-        are_numbers = isinstance(max_body_bytes, int) and all(
-            isinstance(seconds, int | float) for seconds in (tolerance_s, delivery_s)
+        are_numbers = type(max_body_bytes) is int and all(
+            type(seconds) in (int, float) for seconds in (tolerance_s, delivery_s)
         )
         if not (are_numbers and tolerance_s >= 0 and delivery_s >= 0 and max_body_bytes > 0):
             raise ConfigurationError(
@@ -142,7 +147,8 @@ class CallbackVerifier:
         if told.get("code", "SUCCESS") != "SUCCESS":
             raise CallbackError(CallbackStep.EVENT, "the body does not say SUCCESS")
         try:
-            voucher = structure(told.get("item"), Voucher, path="$.item")
+            strict = strict_fields("callback")
+            voucher = structure(told.get("item"), Voucher, path="$.item", strict=strict)
             return VoucherEvent.of(voucher, sent_at=datetime.fromtimestamp(at, UTC))
         except DecodeError as exc:
             raise CallbackError(CallbackStep.EVENT, f"the body shows no voucher: {exc}") from None

@@ -17,8 +17,8 @@ PACKAGE = Path(rm_voucher.__file__).parent
 # the files at the root that stand on one level.
 WINGS = [
     {"_version"},
-    {"exceptions"},
-    {"redaction"},
+    {"exceptions", "text"},
+    {"arguments", "redaction"},
     {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},

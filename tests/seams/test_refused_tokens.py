@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from typing import Any
 
 import pytest
 from support.answers import ISSUED, ok, rm_error
@@ -110,7 +111,7 @@ async def test_token_that_is_not_known_yet_is_waited_for(make_client, time, dela
 @pytest.mark.parametrize("name", ["get", "void", "vouchers"])
 async def test_other_operations_wait_for_it_too(make_client, time, name):
     server = TokenServer(time, delay_s=0.7)
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "get": {"item": {"code": "X", "status": "ISSUED"}},
         "void": {"item": {"code": "X", "status": "VOID"}},
         "vouchers": {"items": []},
@@ -129,7 +130,7 @@ async def test_other_operations_wait_for_it_too(make_client, time, name):
 def test_bulk_run_pauses_and_fails_nobody(credentials, signer, delay_s):
     """600 recipients, and a server that knows each token some time after it granted it; one is
     revoked in the middle."""
-    servers = []
+    servers: list[TokenServer] = []
 
     def meet(network, request):
         if not servers:

@@ -12,7 +12,7 @@ import pytest
 from support.answers import ISSUED, rm_error
 
 from rm_voucher import APIError, Response
-from rm_voucher.emulator import Emulator
+from rm_voucher.emulator import Check, Emulator
 
 NOW = 1_700_000_000
 
@@ -111,6 +111,14 @@ async def test_emulator_tells_its_time(time):
     async with emulator.client(runtime=time.runtime) as client:
         await client.issue("K")
         assert client.clock_offset_s == pytest.approx(30, abs=1)
+
+
+async def test_emulator_whose_clock_is_not_compared_tells_none(time):
+    checks = [Check.TIMESTAMP]
+    emulator = Emulator(batches={"K": 5}, clock=lambda: 1e9, disabled_checks=checks)
+    async with emulator.client(runtime=time.runtime) as client:
+        await client.issue("K")
+        assert client.clock_offset_s is None
 
 
 async def test_answer_without_a_date_tells_nothing(make_client):

@@ -41,6 +41,7 @@ class Surroundings(Transport):
     async def send(self, request: Request) -> Response:
         self.requests.append(request)
         wait_s, answer = self.meet(self, request)
+        assert isinstance(answer, Response | VoucherError)
         await asyncio.sleep(wait_s)
         if isinstance(answer, VoucherError):
             raise answer
