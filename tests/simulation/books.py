@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable, Sequence
 
 from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import (
@@ -47,6 +48,19 @@ class Books(MemoryTables):
         """
         self.seen: dict[str, str] = {}
         """The code that a caller got for each request."""
+        self.in_hand: dict[str, str] = {}
+        """The code that a caller got with an error, because the ledger could not keep it."""
+        self.arrived: dict[str, tuple[str, str]] = {}
+        """By attempt, the request and the code whose answer came to the process that lives."""
+        self.hinted: dict[str, str] = {}
+        """By attempt, the code that an error held, be it issued or not."""
+        self.evidence: dict[str, str] = {}
+        """Those of which the ledger has kept that their outcome is unknown."""
+        self.callers: Counter[str] = Counter()
+        """How many wait for each request, without having lost patience."""
+        self.left_sending_at: dict[str, float] = {}
+        """When each attempt came out of SENDING."""
+        self.now: Callable[[], float] = float
         self.broken: list[str] = []
         # The rows that a transaction changes, as they were before it.
         self._requests_before: dict[str, IssueRequest | None] = {}
@@ -62,8 +76,8 @@ class Books(MemoryTables):
             self._codes_before.setdefault(row.code, self.codes.get(row.code))
         super().put(row)
 
-    def check(self, *, only_asked: bool = False) -> None:
-        """Look at what a transaction changed; ``only_asked`` when it did nothing but ask."""
+    def check(self, kinds: Sequence[str]) -> None:
+        """Look at what a transaction of these transitions changed."""
         batches: dict[str, None] = {}
         for name, old_request in self._requests_before.items():
             request = self.requests[name]
@@ -73,8 +87,11 @@ class Books(MemoryTables):
             attempt = self.attempts[name]
             batches[attempt.batch] = None
             self._check_attempt(old_attempt, attempt)
-            if old_attempt is None and only_asked:
+            if old_attempt is None and list(kinds) == ["ask"]:
                 self._check_start(attempt.batch)
+            if name in self.hinted and attempt.state is AttemptState.AMBIGUOUS:
+                if "end" in kinds and "recover" not in kinds:
+                    self.evidence[name] = self.hinted[name]
         for name, old_code in self._codes_before.items():
             code = self.codes[name]
             batches[code.batch] = None
@@ -89,6 +106,33 @@ class Books(MemoryTables):
         """Note what a caller got."""
         self.must(self.code_of.get(request_id) == code, "a caller saw a code that is not durable")
         self.must(self.seen.setdefault(request_id, code) == code, "a caller saw two codes")
+
+    def was_told(self, request_id: str, code: str) -> None:
+        """Note what a caller got that the ledger could not keep: from now on it is theirs."""
+        self.must(self.issued.get(code) is not None, "a code that nobody issued was told")
+        known = self.in_hand.setdefault(request_id, code)
+        self.must(known == code == self.seen.get(request_id, code), "a caller saw two codes")
+
+    def check_arrived(self) -> None:
+        """Hold that each code that came is kept, or was told to who asked for it."""
+        for request_id, code in self.arrived.values():
+            row = self.codes.get(code)
+            kept = row is not None and row.state in _OURS
+            told = code in (self.in_hand.get(request_id), self.seen.get(request_id))
+            self.must(kept or told or not self.callers[request_id], "a code in hand was dropped")
+        self.arrived.clear()
+
+    def check_hands(self) -> None:
+        """Hold that in the end all that was told is so, and errors' codes are their attempts'."""
+        for request_id, code in self.in_hand.items():
+            self.must(self.code_of.get(request_id) == code, "what was told is somebody else's")
+        for attempt_id, code in self.evidence.items():
+            row = self.codes.get(code)
+            if code in self.issued:
+                own = row is not None and row.attempt_id == attempt_id
+                self.must(own, "the code of an error is another attempt's")
+            else:
+                self.must(row is None, "the code of an error was taken, and nobody issued it")
 
     def must(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
@@ -132,6 +176,8 @@ class Books(MemoryTables):
             self.must(attempt.state in wanted, "a request claims an attempt that has ended")
 
     def _check_attempt(self, old: IssueAttempt | None, row: IssueAttempt) -> None:
+        if old is not None and old.state is AttemptState.SENDING is not row.state:
+            self.left_sending_at[row.id] = self.now()
         if old is not None and old.state in _FINAL and old.state is not row.state:
             late = old.state is AttemptState.WRITTEN_OFF and row.state is AttemptState.CONFIRMED
             self.must(late, "an attempt that had ended came to another end")

@@ -114,7 +114,7 @@ def test_ignoring_a_detached_attempt_is_noticed(monkeypatch):
         item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
         transitions.ask(unit, [item])
         unit.flush()
-        books.check(only_asked=True)
+        books.check(["ask"])
         return books.broken
 
     assert ask_beside_a_detached_one() == []

@@ -52,6 +52,7 @@ class World:
         late_s: the longest time after which late work is done.
         lag_s: how far a lagging listing is behind.
         guesses: what the server does that is not documented.
+        retry_after_s: the wait that it asks for where it throttles.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class World:
         late_s: float = 2.0,
         lag_s: float = 5.0,
         guesses: Guesses | None = None,
+        retry_after_s: int = 1,
     ) -> None:
         self.seed = seed
         self.clock = VirtualClock()
@@ -87,6 +89,7 @@ class World:
                 windows=self._closed_times() if fault_rate else (),
                 late_s=late_s,
                 listing_delay_s=lag_s,
+                retry_after_s=retry_after_s,
             ),
             clock=self.clock.true_wall,
         )

@@ -1,0 +1,62 @@
+"""Campaigns keep the ledger's promises where its surroundings give way: at the network, at the
+database, by the clock."""
+
+from typing import Any
+
+import pytest
+from simulation.campaign import Campaign
+from simulation.seams import Seams, Trouble
+from simulation.test_campaigns import OTHERS, hold_end
+
+COMMON: dict[str, Any] = {"requests": 120, "crashes": 2}
+# The server asks for long waits, and what it does is soon to be seen: so that an outcome is settled
+# while a call of another process waits.
+_OVERTAKEN: dict[str, Any] = {
+    "ledgers": 2,
+    "retry_after_s": 40,
+    "settle_s": 12.0,
+    "late_s": 4.0,
+    "lag_s": 1.0,
+    "workers": 8,
+    "requests": 60,
+    "looks_s": 3.0,
+    "finishes": True,
+    "pace_s": 2.0,
+}
+SEAMS: dict[str, dict[str, Any]] = {
+    "bytes sent again": {"seams": Seams(resent=0.1)},
+    "bytes sent again, shared": {"seams": Seams(resent=0.1), "mode": "shared", "foreign": 10},
+    "bytes sent again, in bulk": {"seams": Seams(resent=0.1), "bulk": True},
+    "codes in errors": {"seams": Seams(codes_in_errors=0.1)},
+    "codes in errors, shared": {
+        "seams": Seams(codes_in_errors=0.1),
+        "mode": "shared",
+        "foreign": 10,
+    },
+    "codes in errors, in bulk": {"seams": Seams(codes_in_errors=0.1), "bulk": True},
+    "a full disk": {"seams": Seams(troubles=4, kinds=(Trouble.FULL,))},
+    "a full disk, shared": {"seams": Seams(troubles=4, kinds=(Trouble.FULL,)), "mode": "shared"},
+    "a full disk, in bulk": {"seams": Seams(troubles=4, kinds=(Trouble.FULL,)), "bulk": True},
+    "read only": {"seams": Seams(troubles=4, kinds=(Trouble.READ_ONLY,))},
+    "away": {"seams": Seams(troubles=4, kinds=(Trouble.AWAY,)), "mode": "shared"},
+    "two processes": {"ledgers": 2},
+    "two processes, shared": {"ledgers": 2, "mode": "shared", "foreign": 10},
+    "lost locks": {"seams": Seams(cuts=6), **_OVERTAKEN},
+    "lost locks, shared": {"seams": Seams(cuts=6), **_OVERTAKEN, "mode": "shared"},
+    "a clock that is ahead": {"seams": Seams(clock_off_s=30.0), "mode": "shared"},
+    "a clock that is behind": {"seams": Seams(clock_off_s=-150.0), "mode": "shared", "foreign": 10},
+    "all of it": {
+        "seams": Seams(resent=0.05, codes_in_errors=0.05, troubles=3, cuts=3),
+        **_OVERTAKEN,
+        "mode": "shared",
+        "foreign": 10,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", SEAMS)
+def test_campaigns_issue_exactly_once_where_seams_give_way(kind):
+    """Whatever gives way, each request gets one code, what came is told or kept, and no code is
+    too many."""
+    for seed in range(OTHERS):
+        hold_end(Campaign(seed=seed, **{**COMMON, **SEAMS[kind]}).run())
