@@ -134,6 +134,19 @@ def simulation(session: nox.Session) -> None:
 
 
 @nox.session
+def seams(session: nox.Session) -> None:
+    """Try the seams in real surroundings: proxies, a full disk, failovers, lost locks. Five minutes.
+
+    For all of it: root (a tmpfs of its own), PostgreSQL at RM_TEST_POSTGRES_URL with its programs
+    (initdb, pg_ctl), and the commands tinyproxy, pgbouncer and faketime. What is missing is
+    skipped, with its reason.
+    """
+    install_editable(session, "test")
+    arguments = ("-n", "2", "-rs", "-m", "long or not long", "tests/seams")
+    session.run("pytest", *arguments, *session.posargs)
+
+
+@nox.session
 def fuzz(session: nox.Session) -> None:
     """Try 200,000 spoilt answers and forged deliveries; FUZZ_SEED=… tries others. Ten minutes."""
     install_editable(session, "test")

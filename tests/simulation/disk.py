@@ -16,7 +16,7 @@ from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryUnitOfWork
-from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm
 from rm_voucher.runtime import Runtime
 
 ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
@@ -127,6 +127,8 @@ class SimulatedStore(MemoryLedgerStore):
         self._has_lock = False
         self._cut_until = 0.0
         self._waits_since: float | None = None
+        self._unkept: set[str] = set()
+        self._too_early: set[str] = set()
 
     @property
     def is_connected(self) -> bool:
@@ -147,6 +149,8 @@ class SimulatedStore(MemoryLedgerStore):
         self._cut_until = self._disk.world.clock.now + lasts_s
 
     async def commit(self, transition: Any, item: Any) -> Any:
+        if self._unkept and isinstance(item, Ask):
+            self._too_early.add(item.attempt_id)
         future = self._loop.create_future()
         self._queue.append((transition, item, future))
         self._begin()
@@ -243,6 +247,9 @@ class SimulatedStore(MemoryLedgerStore):
         except LedgerError as exc:
             books.must(False, f"the store refused: {exc}")
         books.check([kind.__name__ for kind in kinds])
+        self._unkept -= {item.code for _, item in group if isinstance(item, Confirm)}
+        early = self._too_early & books.attempts.keys()
+        books.must(not early, "an attempt was started while a code could not be kept")
         if books.broken:
             self._loop.dead = True
         world = self._disk.world
@@ -264,6 +271,7 @@ class SimulatedStore(MemoryLedgerStore):
         self._begin()
 
     def _fail(self, group: list[Any], error: LedgerError) -> None:
+        self._unkept |= {item.code for _, item, _ in group if isinstance(item, Confirm)}
         self._answer(group, [error for _ in group], [])
 
 
