@@ -92,6 +92,8 @@ class Campaign:
     books: Books = attrs.field(init=False, factory=Books, repr=False)
     world: WatchedWorld = attrs.field(init=False, repr=False)
     disk: Disk = attrs.field(init=False, repr=False)
+    rows: dict[str, str] = attrs.field(init=False, factory=dict)
+    """The code that came last with an error, for each request: what a command would write."""
     alarms: list[str] = attrs.field(init=False, factory=list)
     finished: bool = attrs.field(init=False, default=False)
 
@@ -197,9 +199,16 @@ class Campaign:
             self.world.event("process", type(exc).__name__)
 
     async def _keep_what_is_in_hand(self, ledger: Any) -> None:
-        for name, code in list(self.books.in_hand.items()):
-            if name not in self.books.seen and hasattr(ledger, "keep"):
-                await ledger.keep(self._key(int(name[1:])), name, IssuedVoucher(code=code))
+        """Give the ledger what came with errors, as the command does with rows of its output."""
+        for name, code in list(self.rows.items()):
+            if name not in self.books.seen:
+                await self._keep(ledger, name, IssuedVoucher(code=code))
+
+    async def _keep(self, ledger: Any, name: str, voucher: IssuedVoucher) -> None:
+        try:
+            await ledger.keep(self._key(int(name[1:])), name, voucher)
+        except LedgerError as exc:
+            self.world.event("not kept", name, type(exc).__name__)
 
     def _ledger(self) -> Ledger:
         return open_ledger(self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger)
@@ -291,6 +300,8 @@ class Campaign:
         if not isinstance(error, OutcomeUnknownError):
             return
         told = None if error.voucher is None else error.code
+        if told is not None:
+            self.rows[name] = told
         if isinstance(error.__cause__, LedgerError):
             if told is not None:
                 books.was_told(name, told)

@@ -25,7 +25,7 @@ ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
 _GROUPS = (1, 2, 5, 20, 512)
 _PATIENCE_S = 30.0  # as `database.Database` has it
 _LONGEST_WAIT_S = 2.0
-_FINDS_NO_SPACE = 0.8  # so many of the writes on a full disk
+_BREAKS = 0.8  # so many of the writes on a broken disk
 
 
 class Disk:
@@ -179,8 +179,9 @@ class SimulatedStore(MemoryLedgerStore):
     def _is_away(self, *, reads: bool = False) -> bool:
         """Return whether no connection is to be had that can do it."""
         trouble = self._disk.trouble()
-        passing = trouble is Trouble.AWAY or (trouble is Trouble.READ_ONLY and not reads)
-        return passing or self._loop.time() < self._cut_until
+        only_reads = trouble in (Trouble.READ_ONLY, Trouble.FULL)
+        away = trouble is Trouble.AWAY or (only_reads and not reads)
+        return away or self._loop.time() < self._cut_until
 
     def _wait(self) -> bool:
         """Try again later what can't be written now; return False when it was long enough."""
@@ -201,10 +202,9 @@ class SimulatedStore(MemoryLedgerStore):
                 self._fail(self._take(), _unavailable())
             return
         self._waits_since, self._has_lock = None, True
-        if disk.trouble() is Trouble.FULL and disk.chance.random() < _FINDS_NO_SPACE:
-            self._loop.call_later(
-                disk.latency(), self._fail, self._take(), LedgerError("The disk is full.")
-            )
+        if disk.trouble() is Trouble.BROKEN and disk.chance.random() < _BREAKS:
+            error = LedgerError("The disk is broken.")
+            self._loop.call_later(disk.latency(), self._fail, self._take(), error)
             return
         crashes = disk.crashes_now()
         if crashes and disk.chance.random() < 0.5:

@@ -35,7 +35,9 @@ class Trouble(enum.Enum):
     READ_ONLY = enum.auto()
     """Another one takes over, and only reads so far. It is waited for."""
     FULL = enum.auto()
-    """Most of what is written finds no space, and fails at once."""
+    """Nothing that is written finds space. It is waited for, and may be so for ever."""
+    BROKEN = enum.auto()
+    """Most of what is written fails, and at once: to wait is of no use."""
 
 
 @attrs.frozen(kw_only=True)
@@ -64,9 +66,10 @@ class Seams:
     clock_off_s: float = 0.0
 
     def trouble(self, chance: Random) -> tuple[Trouble, float, float]:
-        """Return a trouble, when it begins, and how long it lasts: for ever, where space is out."""
+        """Return a trouble, when it begins, and how long it lasts: perhaps for ever."""
         kind = chance.choice(self.kinds)
-        lasts = (*_TROUBLE_LASTS_S, math.inf) if kind is Trouble.FULL else _TROUBLE_LASTS_S
+        stays = kind in (Trouble.FULL, Trouble.BROKEN)
+        lasts = (*_TROUBLE_LASTS_S, math.inf) if stays else _TROUBLE_LASTS_S
         return kind, chance.uniform(0.2, 5), chance.choice(lasts)
 
     def is_resent(self, chance: Random) -> bool:
