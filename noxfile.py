@@ -126,7 +126,7 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate 1,000 campaigns, and 1,000 where seams give way; replay 100. A quarter of an hour."""
+    """Simulate 1,000 campaigns, and 1,000 where seams give way; replay 100. Ten minutes."""
     install_editable(session, "test")
     many = {"SIMULATION_SEEDS": "1000", "SIMULATION_REPLAYS": "100"}
     whole = ("-n", "2", "-m", "long or not long", "tests/simulation")
@@ -135,7 +135,7 @@ def simulation(session: nox.Session) -> None:
 
 @nox.session
 def seams(session: nox.Session) -> None:
-    """Try the seams in real surroundings: proxies, a full disk, failovers, lost locks. Five minutes.
+    """Try the seams in real surroundings: proxies, full disks, failovers, lost locks. Five minutes.
 
     For all of it: root (a tmpfs of its own), PostgreSQL at RM_TEST_POSTGRES_URL with its programs
     (initdb, pg_ctl), and the commands tinyproxy, pgbouncer and faketime. What is missing is

@@ -1,4 +1,4 @@
-"""Rule: who lost the connection by which it shows that it lives sends nothing more for what it held.
+"""Rule: who lost the connection by which it shows that it lives sends no more of what it held.
 
 Two ledgers on one PostgreSQL. At each step of the first one's way to a code its backends are ended,
 and before it can go on, the second takes over: it recovers, settles and issues. Then the first goes
@@ -8,7 +8,7 @@ on. Whatever the step: a code for each request, and none lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import attrs
@@ -91,8 +91,9 @@ Step = Callable[[Duel], VoucherClient]
 
 def _at_write(duel: Duel, transition: str, *, committed: bool) -> VoucherClient:
     """Take over before or after the commit of the first transaction with such a transition."""
-    database, loop = duel.first.store._database, asyncio.get_running_loop()
-    right_all, right_write = duel.first.store._commit_all, database._write
+    store: Any = duel.first.store
+    database, loop = store._database, asyncio.get_running_loop()
+    right_all, right_write = store._commit_all, database._write
     kinds: list[str] = []
 
     async def commit_all(operations: Any) -> Any:
@@ -114,7 +115,7 @@ def _at_write(duel: Duel, transition: str, *, committed: bool) -> VoucherClient:
 
         return right_write(interrupted)
 
-    duel.first.store._writer._commit = commit_all
+    store._writer._commit = commit_all
     database._write = write
     return duel.client()
 

@@ -89,9 +89,9 @@ class Books(MemoryTables):
             self._check_attempt(old_attempt, attempt)
             if old_attempt is None and list(kinds) == ["ask"]:
                 self._check_start(attempt.batch)
-            if name in self.hinted and attempt.state is AttemptState.AMBIGUOUS:
-                if "end" in kinds and "recover" not in kinds:
-                    self.evidence[name] = self.hinted[name]
+            was_told = name in self.hinted and "end" in kinds and "recover" not in kinds
+            if was_told and attempt.state is AttemptState.AMBIGUOUS:
+                self.evidence[name] = self.hinted[name]
         for name, old_code in self._codes_before.items():
             code = self.codes[name]
             batches[code.batch] = None

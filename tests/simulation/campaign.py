@@ -86,7 +86,7 @@ class Campaign:
     failed_rate: float = 0.003
     shows_assigned_at: bool = True
     ledgers: int = 1
-    seams: Seams = Seams()
+    seams: Seams = attrs.field(factory=Seams)
     retry_after_s: int = 1
 
     books: Books = attrs.field(init=False, factory=Books, repr=False)

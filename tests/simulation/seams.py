@@ -1,4 +1,4 @@
-"""The seams of a campaign: how a ledger's surroundings give way, on the network and at its database.
+"""The seams of a campaign: how what surrounds ledgers gives way, on the network and at the disk.
 
 What the server did is true; what it is said to have done need not be.
 """

@@ -1,4 +1,4 @@
-"""Files of a ledger that are put back issue to nobody a second time, whatever was copied, and when."""
+"""Files of a ledger that are put back issue to nobody a second time, whatever was copied."""
 
 import pytest
 from simulation.restored import History
