@@ -122,10 +122,16 @@ class Books(MemoryTables):
             self.must(kept or told or not self.callers[request_id], "a code in hand was dropped")
         self.arrived.clear()
 
-    def check_hands(self) -> None:
-        """Hold that in the end all that was told is so, and errors' codes are their attempts'."""
+    def check_hands(self, *, is_alone: bool) -> None:
+        """Hold that in the end all that was told is so, and errors' codes are their attempts'.
+
+        Another process may have taken a code that is not kept for another lost answer of ours,
+        where the ledger is the only issuer: so it is to be handed on only when it is kept.
+        """
         for request_id, code in self.in_hand.items():
-            self.must(self.code_of.get(request_id) == code, "what was told is somebody else's")
+            given = self.code_of.get(request_id)
+            traded = not is_alone and given is not None and self.codes[code].state in _OURS
+            self.must(given == code or traded, "what was told is somebody else's")
         for attempt_id, code in self.evidence.items():
             row = self.codes.get(code)
             if code in self.issued:
@@ -208,6 +214,10 @@ class Books(MemoryTables):
             self.must(same, "an assigned code was taken away")
         if old is not None and old.state is CodeState.BASELINE:
             self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
+        traded = old is not None and old.attempt_id != row.attempt_id
+        if traded and ours and old.state in _OURS and row.attempt_id is not None:
+            before = self._attempts_before.get(row.attempt_id)
+            self.surplus[row.batch] += before is not None and before.state not in OPEN
         if ours and (old is None or old.state not in _OURS):
             self.surplus[row.batch] += self._is_unawaited(row) or row.origin is CodeOrigin.LATE
 

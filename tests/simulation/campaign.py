@@ -154,7 +154,7 @@ class Campaign:
         while not self.finished:
             self._begin_process()
             world.run(self._last_look)
-        self.books.check_hands()
+        self.books.check_hands(is_alone=self.ledgers == 1)
         self.books.raise_broken()
         return self
 
@@ -180,11 +180,11 @@ class Campaign:
 
     async def _process(self) -> None:
         async with asyncio.TaskGroup() as processes:
-            for _ in range(self.ledgers):
-                processes.create_task(self._use_ledger())
+            for number in range(self.ledgers):
+                processes.create_task(self._use_ledger(has_person=self.person and not number))
         self.finished = self._is_done() or bool(self.alarms)
 
-    async def _use_ledger(self) -> None:
+    async def _use_ledger(self, *, has_person: bool) -> None:
         chance = self.world.random("process")
         try:
             async with self._ledger() as ledger:
@@ -194,7 +194,7 @@ class Campaign:
                     await ledger.baseline(client, chance.choice(self.keys))
                 await (self._issue_in_bulk if self.bulk else self._issue_all)(ledger, client)
                 for key in self.keys:
-                    await self._finish(ledger, client, key)
+                    await self._finish(ledger, client, key, has_person=has_person)
         except VoucherError as exc:
             self.world.event("process", type(exc).__name__)
 
@@ -305,7 +305,7 @@ class Campaign:
         if isinstance(error.__cause__, LedgerError):
             if told is not None:
                 books.was_told(name, told)
-        elif error.attempt_id in books.hinted and error.__cause__ is not None:
+        elif error.attempt_id in books.evidence and error.__cause__ is not None:
             books.must(told == books.hinted[error.attempt_id], "an error's code was not told")
 
     def _saw(self, name: str, code: str) -> None:
@@ -339,10 +339,12 @@ class Campaign:
         else:
             self._not_yet(f"r{result.recipient}", result.error)
 
-    async def _finish(self, ledger: Ledger, client: Any, key: str) -> None:
+    async def _finish(
+        self, ledger: Ledger, client: Any, key: str, *, has_person: bool
+    ) -> None:
         try:
             counts = await ledger.finish(client, key, concurrency=self.workers)
-            if counts.unresolved and self.person:
+            if counts.unresolved and has_person:
                 await decide(self, ledger, await ledger.reconcile(client, key, wait=True))
         except VoucherError as exc:
             self.world.event("finish", key, type(exc).__name__)
