@@ -10,7 +10,7 @@ from simulation.books import Books, BrokenPromiseError
 from simulation.disk import ATTEMPT, Disk, open_ledger
 from simulation.loop import CrashError
 from simulation.person import decide
-from simulation.seams import Seams, duplicate, failed_with, item_of, item_of_nobody
+from simulation.seams import Seams, duplicate, failed_with, item_of, item_of_nobody, without_date
 from simulation.world import KINDS, Network, World
 
 from rm_voucher import (
@@ -429,7 +429,7 @@ class WatchedWorld(World):
                 reply = attrs.evolve(reply, response=failed_with(item))
             elif executed and self.seams.is_resent(chance):
                 reply = duplicate(reply, chance)
-        return reply
+        return reply if self.seams.shows_date else without_date(reply)
 
     def note_issued(self) -> None:
         stock = self.emulator.state.stock  # after late work was done

@@ -54,6 +54,7 @@ class Seams:
         cuts: how often, in each process, the connection by which a ledger shows that it lives ends.
         cut_s: the longest time until it can have another.
         clock_off_s: by so much the process's clock is ahead of the server's, all the time.
+        shows_date: whether the server says what time it is.
     """
 
     resent: float = 0.0
@@ -64,6 +65,7 @@ class Seams:
     cuts: int = 0
     cut_s: float = 60.0
     clock_off_s: float = 0.0
+    shows_date: bool = True
 
     def trouble(self, chance: Random) -> tuple[Trouble, float, float]:
         """Return a trouble, when it begins, and how long it lasts: perhaps for ever."""
@@ -83,6 +85,12 @@ class Seams:
     def is_rolled_back(self, chance: Random) -> bool:
         """Return whether such an issue was undone."""
         return chance.random() < self.rolled_back
+
+
+def without_date(reply: Reply) -> Reply:
+    """Return an answer that does not say what time it is."""
+    headers = {name: value for name, value in reply.response.headers.items() if name != "date"}
+    return attrs.evolve(reply, response=attrs.evolve(reply.response, headers=headers))
 
 
 def duplicate(reply: Reply, chance: Random) -> Reply:

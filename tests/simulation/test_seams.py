@@ -49,8 +49,15 @@ SEAMS: dict[str, dict[str, Any]] = {
     "two processes, shared": {"ledgers": 2, "mode": "shared", "foreign": 10},
     "lost locks": {"seams": Seams(cuts=6), **_OVERTAKEN},
     "lost locks, shared": {"seams": Seams(cuts=6), **_OVERTAKEN, "mode": "shared"},
-    "a clock that is ahead": {"seams": Seams(clock_off_s=30.0), "mode": "shared"},
-    "a clock that is behind": {"seams": Seams(clock_off_s=-150.0), "mode": "shared", "foreign": 10},
+    "a clock that is ahead": {
+        "seams": Seams(clock_off_s=30.0, shows_date=False),
+        "mode": "shared",
+    },
+    "a clock that is behind": {
+        "seams": Seams(clock_off_s=-150.0, shows_date=False),
+        "mode": "shared",
+        "foreign": 10,
+    },
     "all of it": {
         "seams": Seams(resent=0.05, codes_in_errors=0.05, troubles=3, cuts=3),
         **_OVERTAKEN,
