@@ -50,14 +50,14 @@ class Books(MemoryTables):
         """The code that a caller got for each request."""
         self.in_hand: dict[str, str] = {}
         """The code that a caller got with an error, because the ledger could not keep it."""
-        self.arrived: dict[str, tuple[str, str]] = {}
-        """By attempt, the request and the code whose answer came to the process that lives."""
+        self.arrived: dict[tuple[str, str], str] = {}
+        """By process and request, the code that came while somebody waited for it there."""
         self.hinted: dict[str, str] = {}
         """By attempt, the code that an error held, be it issued or not."""
         self.evidence: dict[str, str] = {}
         """Those of which the ledger has kept that their outcome is unknown."""
-        self.callers: Counter[str] = Counter()
-        """How many wait for each request, without having lost patience."""
+        self.callers: Counter[tuple[str, str]] = Counter()
+        """By process and request, how many wait for it."""
         self.left_sending_at: dict[str, float] = {}
         """When each attempt came out of SENDING."""
         self.now: Callable[[], float] = float
@@ -113,14 +113,12 @@ class Books(MemoryTables):
         known = self.in_hand.setdefault(request_id, code)
         self.must(known == code == self.seen.get(request_id, code), "a caller saw two codes")
 
-    def check_arrived(self) -> None:
-        """Hold that each code that came is kept, or was told to who asked for it."""
-        for request_id, code in self.arrived.values():
-            row = self.codes.get(code)
-            kept = row is not None and row.state in _OURS
-            told = code in (self.in_hand.get(request_id), self.seen.get(request_id))
-            self.must(kept or told or not self.callers[request_id], "a code in hand was dropped")
-        self.arrived.clear()
+    def check_told(self, process: str, request_id: str, code: str | None) -> None:
+        """Hold that who waits no longer for a request was told the code that came, or it is kept."""
+        came = self.arrived.pop((process, request_id), None)
+        row = self.codes.get(came or "")
+        is_kept = row is not None and row.state in _OURS
+        self.must(came in (None, code) or is_kept, "a code in hand was dropped")
 
     def check_hands(self, *, is_alone: bool) -> None:
         """Hold that in the end all that was told is so, and errors' codes are their attempts'.

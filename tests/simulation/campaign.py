@@ -141,9 +141,7 @@ class Campaign:
             try:
                 world.run(self._process, crash_after_s=crash_after_s)
             except CrashError:
-                self.books.arrived.clear()
                 world.clock.run_for(chance.choice((0, 1, 20)) * chance.random())
-            self.books.check_arrived()
             self.books.raise_broken()
             if number >= self.crashes and self.finished:
                 break
@@ -169,6 +167,7 @@ class Campaign:
         if self.wall_step_s:
             clock.after(chance.uniform(0.5, 20), clock.step_wall, self.wall_step_s)
         self.books.callers.clear()
+        self.books.arrived.clear()
         disk.stores.clear()
         disk.recover()
         if has_trouble:
@@ -273,17 +272,20 @@ class Campaign:
             await self._ask_for_another(ledger, client, number)
             return
         patience_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
-        self.books.callers[name] += 1
+        waits = ledger.store.owner, name
+        self.books.callers[waits] += 1
         try:
             async with asyncio.timeout(patience_s):
                 voucher = await ledger.issue(client, self._key(number), name)
         except TimeoutError:
-            self.books.callers[name] -= 1
+            self.books.arrived.pop(waits, None)
             self.world.event("not yet", number, "TimeoutError")
         except VoucherError as exc:
-            self._not_yet(name, exc)
+            self._not_yet(*waits, exc)
         else:
             self._saw(name, voucher.code)
+        finally:
+            self.books.callers[waits] -= 1
 
     async def _ask_for_another(self, ledger: Ledger, client: Any, number: int) -> None:
         try:
@@ -293,13 +295,14 @@ class Campaign:
         else:
             self.books.must(False, "one id was taken for two contents")
 
-    def _not_yet(self, name: str, error: Any) -> None:
+    def _not_yet(self, process: str, name: str, error: Any) -> None:
         """Note what a caller got in a voucher's place."""
         self.world.event("not yet", name, type(error).__name__)
-        books = self.books
-        if not isinstance(error, OutcomeUnknownError):
+        books, is_unknown = self.books, isinstance(error, OutcomeUnknownError)
+        told = error.code if is_unknown and error.voucher is not None else None
+        books.check_told(process, name, told)
+        if not is_unknown:
             return
-        told = None if error.voucher is None else error.code
         if told is not None:
             self.rows[name] = told
         if isinstance(error.__cause__, LedgerError):
@@ -319,25 +322,27 @@ class Campaign:
             left, leaves_after = len(jobs), None
             if chance.random() < self.cancels:
                 leaves_after = chance.randrange(self.requests)
-            self.books.callers.update(f"r{number}" for number in jobs)
+            self.books.callers.update((ledger.store.owner, f"r{number}") for number in jobs)
             async with bulk_issue(
                 client, key, jobs, concurrency=self.workers, ledger=ledger, request_id="r{}".format
             ) as run:
                 async for result in run:
                     left -= 1
-                    self._take(result)
+                    self._take(ledger.store.owner, result)
                     if leaves_after == left:
                         break
             for result in run.undelivered:
-                self._take(result)
+                self._take(ledger.store.owner, result)
             if leaves_after is None:
                 self.books.must(left == 0, "a recipient has no result, or two")
 
-    def _take(self, result: Any) -> None:
+    def _take(self, process: str, result: Any) -> None:
+        name = f"r{result.recipient}"
+        self.books.callers[process, name] -= 1
         if result.status is BulkStatus.ISSUED:
-            self._saw(f"r{result.recipient}", result.voucher.code)
+            self._saw(name, result.voucher.code)
         else:
-            self._not_yet(f"r{result.recipient}", result.error)
+            self._not_yet(process, name, result.error)
 
     async def _finish(
         self, ledger: Ledger, client: Any, key: str, *, has_person: bool
@@ -479,7 +484,9 @@ class WatchedWire(Transport):
             raise
         item = item_of(response)
         if item is not None and response.status == 200:
-            books.arrived[attempt_id] = (name, item["code"])
+            waits = attempt.owner if attempt else "", name
+            if books.callers[waits] > 0:
+                books.arrived[waits] = item["code"]
         elif item is not None:
             books.hinted[attempt_id] = item["code"]
         return response
