@@ -113,12 +113,15 @@ class Books(MemoryTables):
         known = self.in_hand.setdefault(request_id, code)
         self.must(known == code == self.seen.get(request_id, code), "a caller saw two codes")
 
-    def check_told(self, process: str, request_id: str, code: str | None) -> None:
-        """Hold that who waits no longer for a request was told the code that came, or it is kept."""
-        came = self.arrived.pop((process, request_id), None)
-        row = self.codes.get(came or "")
-        is_kept = row is not None and row.state in _OURS
-        self.must(came in (None, code) or is_kept, "a code in hand was dropped")
+    def leave(self, process: str, request_id: str) -> None:
+        """Hold that the last who waited for a request was told the code that came, or it is kept."""
+        waits = process, request_id
+        self.callers[waits] -= 1
+        if not self.callers[waits] and (came := self.arrived.pop(waits, None)) is not None:
+            row = self.codes.get(came)
+            is_kept = row is not None and row.state in _OURS
+            is_told = self.in_hand.get(request_id) == came
+            self.must(is_kept or is_told, "a code in hand was dropped")
 
     def check_hands(self, *, is_alone: bool) -> None:
         """Hold that in the end all that was told is so, and errors' codes are their attempts'.

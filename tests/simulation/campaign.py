@@ -281,11 +281,10 @@ class Campaign:
             self.books.arrived.pop(waits, None)
             self.world.event("not yet", number, "TimeoutError")
         except VoucherError as exc:
-            self._not_yet(*waits, exc)
+            self._not_yet(name, exc)
         else:
             self._saw(name, voucher.code)
-        finally:
-            self.books.callers[waits] -= 1
+        self.books.leave(*waits)
 
     async def _ask_for_another(self, ledger: Ledger, client: Any, number: int) -> None:
         try:
@@ -295,14 +294,13 @@ class Campaign:
         else:
             self.books.must(False, "one id was taken for two contents")
 
-    def _not_yet(self, process: str, name: str, error: Any) -> None:
+    def _not_yet(self, name: str, error: Any) -> None:
         """Note what a caller got in a voucher's place."""
         self.world.event("not yet", name, type(error).__name__)
-        books, is_unknown = self.books, isinstance(error, OutcomeUnknownError)
-        told = error.code if is_unknown and error.voucher is not None else None
-        books.check_told(process, name, told)
-        if not is_unknown:
+        books = self.books
+        if not isinstance(error, OutcomeUnknownError):
             return
+        told = None if error.voucher is None else error.code
         if told is not None:
             self.rows[name] = told
         if isinstance(error.__cause__, LedgerError):
@@ -338,11 +336,11 @@ class Campaign:
 
     def _take(self, process: str, result: Any) -> None:
         name = f"r{result.recipient}"
-        self.books.callers[process, name] -= 1
         if result.status is BulkStatus.ISSUED:
             self._saw(name, result.voucher.code)
         else:
-            self._not_yet(process, name, result.error)
+            self._not_yet(name, result.error)
+        self.books.leave(process, name)
 
     async def _finish(
         self, ledger: Ledger, client: Any, key: str, *, has_person: bool
