@@ -24,6 +24,7 @@ from rm_voucher import (
 )
 from rm_voucher.bulk.issue import bulk_issue
 from rm_voucher.bulk.results import BulkStatus
+from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.ledger import Ledger
@@ -207,6 +208,8 @@ class Campaign:
         try:
             await ledger.keep(self._key(int(name[1:])), name, voucher)
         except LedgerError as exc:
+            if isinstance(exc.__cause__, UnavailableError):
+                raise  # nothing may be issued before all is kept
             self.world.event("not kept", name, type(exc).__name__)
 
     def _ledger(self) -> Ledger:

@@ -203,7 +203,7 @@ class SimulatedStore(MemoryLedgerStore):
             return
         self._waits_since, self._has_lock = None, True
         if disk.trouble() is Trouble.BROKEN and disk.chance.random() < _BREAKS:
-            error = LedgerError("The disk is broken.")
+            error = _unavailable("The disk is broken.")
             self._loop.call_later(disk.latency(), self._fail, self._take(), error)
             return
         crashes = disk.crashes_now()
@@ -218,7 +218,7 @@ class SimulatedStore(MemoryLedgerStore):
         if crashes:
             self._loop.dead = True
         elif fails:
-            error = LedgerError("The disk failed.")
+            error = _unavailable("The disk failed.")
             self._loop.call_later(disk.latency(), self._fail, group, error)
         elif disk.chance.random() < disk.lost_rate:
             self._queue = group + self._queue
@@ -275,7 +275,7 @@ class SimulatedStore(MemoryLedgerStore):
         self._answer(group, [error for _ in group], [])
 
 
-def _unavailable() -> LedgerError:
-    error = LedgerError("The database can't be used.")
+def _unavailable(sentence: str = "The database can't be used.") -> LedgerError:
+    error = LedgerError(sentence)
     error.__cause__ = UnavailableError("OperationalError")
     return error
