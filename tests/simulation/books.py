@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from rm_voucher import IssuedVoucher
 from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import (
     OPEN,
@@ -113,15 +114,19 @@ class Books(MemoryTables):
         known = self.in_hand.setdefault(request_id, code)
         self.must(known == code == self.seen.get(request_id, code), "a caller saw two codes")
 
-    def leave(self, process: str, request_id: str) -> None:
-        """Hold that the last who waited for a request was told the code that came, or it is kept."""
+    def leave(self, process: str, request_id: str, unkept: Mapping[str, IssuedVoucher]) -> None:
+        """Hold that the last who waited for a request was told the code that came.
+
+        Or that the ledger has it, be it in the memory of its process.
+        """
         waits = process, request_id
         self.callers[waits] -= 1
         if not self.callers[waits] and (came := self.arrived.pop(waits, None)) is not None:
-            row = self.codes.get(came)
+            row, still = self.codes.get(came), unkept.get(request_id)
             is_kept = row is not None and row.state in _OURS
             is_told = self.in_hand.get(request_id) == came
-            self.must(is_kept or is_told, "a code in hand was dropped")
+            is_known = still is not None and still.code == came
+            self.must(is_kept or is_told or is_known, "a code in hand was dropped")
 
     def check_hands(self, *, is_alone: bool) -> None:
         """Hold that in the end all that was told is so, and errors' codes are their attempts'.

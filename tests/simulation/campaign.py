@@ -185,9 +185,9 @@ class Campaign:
         self.finished = self._is_done() or bool(self.alarms)
 
     async def _use_ledger(self, *, has_person: bool) -> None:
-        chance = self.world.random("process")
+        chance, ledger = self.world.random("process"), self._ledger()
         try:
-            async with self._ledger() as ledger:
+            async with ledger:
                 client = self._client()
                 await self._keep_what_is_in_hand(ledger)
                 if chance.random() < self.resets:
@@ -197,6 +197,8 @@ class Campaign:
                     await self._finish(ledger, client, key, has_person=has_person)
         except VoucherError as exc:
             self.world.event("process", type(exc).__name__)
+        for name, voucher in ledger.unkept.items():
+            self._was_told(name, voucher.code)
 
     async def _keep_what_is_in_hand(self, ledger: Any) -> None:
         """Give the ledger what came with errors, as the command does with rows of its output."""
@@ -287,7 +289,7 @@ class Campaign:
             self._not_yet(name, exc)
         else:
             self._saw(name, voucher.code)
-        self.books.leave(*waits)
+        self.books.leave(*waits, ledger.unkept)
 
     async def _ask_for_another(self, ledger: Ledger, client: Any, number: int) -> None:
         try:
@@ -308,9 +310,14 @@ class Campaign:
             self.rows[name] = told
         if isinstance(error.__cause__, LedgerError):
             if told is not None:
-                books.was_told(name, told)
+                self._was_told(name, told)
         elif error.attempt_id in books.evidence and error.__cause__ is not None:
             books.must(told == books.hinted[error.attempt_id], "an error's code was not told")
+
+    def _was_told(self, name: str, code: str) -> None:
+        """Note a code that is in hand, and not in the ledger."""
+        self.rows[name] = code
+        self.books.was_told(name, code)
 
     def _saw(self, name: str, code: str) -> None:
         self.books.saw(name, code)
@@ -329,25 +336,23 @@ class Campaign:
             ) as run:
                 async for result in run:
                     left -= 1
-                    self._take(ledger.store.owner, result)
+                    self._take(ledger, result)
                     if leaves_after == left:
                         break
             for result in run.undelivered:
-                self._take(ledger.store.owner, result)
+                self._take(ledger, result)
             if leaves_after is None:
                 self.books.must(left == 0, "a recipient has no result, or two")
 
-    def _take(self, process: str, result: Any) -> None:
+    def _take(self, ledger: Ledger, result: Any) -> None:
         name = f"r{result.recipient}"
         if result.status is BulkStatus.ISSUED:
             self._saw(name, result.voucher.code)
         else:
             self._not_yet(name, result.error)
-        self.books.leave(process, name)
+        self.books.leave(ledger.store.owner, name, ledger.unkept)
 
-    async def _finish(
-        self, ledger: Ledger, client: Any, key: str, *, has_person: bool
-    ) -> None:
+    async def _finish(self, ledger: Ledger, client: Any, key: str, *, has_person: bool) -> None:
         try:
             counts = await ledger.finish(client, key, concurrency=self.workers)
             if counts.unresolved and has_person:
