@@ -11,7 +11,7 @@ from simulation.test_campaigns import SEEDS, hold_end
 COMMON: dict[str, Any] = {"requests": 120, "crashes": 2}
 # The server asks for long waits, and what it does is soon to be seen: so that an outcome is settled
 # while a call of another process waits.
-_OVERTAKEN: dict[str, Any] = {
+OVERTAKEN: dict[str, Any] = {
     "ledgers": 2,
     "retry_after_s": 40,
     "settle_s": 12.0,
@@ -47,8 +47,8 @@ SEAMS: dict[str, dict[str, Any]] = {
     "away": {"seams": Seams(troubles=4, kinds=(Trouble.AWAY,)), "mode": "shared"},
     "two processes": {"ledgers": 2},
     "two processes, shared": {"ledgers": 2, "mode": "shared", "foreign": 10},
-    "lost locks": {"seams": Seams(cuts=6), **_OVERTAKEN},
-    "lost locks, shared": {"seams": Seams(cuts=6), **_OVERTAKEN, "mode": "shared"},
+    "lost locks": {"seams": Seams(cuts=6), **OVERTAKEN},
+    "lost locks, shared": {"seams": Seams(cuts=6), **OVERTAKEN, "mode": "shared"},
     "a clock that is ahead": {
         "seams": Seams(clock_off_s=30.0, shows_date=False),
         "mode": "shared",
@@ -60,7 +60,7 @@ SEAMS: dict[str, dict[str, Any]] = {
     },
     "all of it": {
         "seams": Seams(resent=0.05, codes_in_errors=0.05, troubles=3, cuts=3),
-        **_OVERTAKEN,
+        **OVERTAKEN,
         "mode": "shared",
         "foreign": 10,
     },
