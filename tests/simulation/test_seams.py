@@ -1,12 +1,17 @@
 """Campaigns keep the ledger's promises where its surroundings give way: at the network, at the
 database, by the clock."""
 
+import asyncio
+import math
+from functools import partial
 from typing import Any
 
 import pytest
 from simulation.campaign import Campaign
 from simulation.seams import Seams, Trouble
 from simulation.test_campaigns import SEEDS, hold_end
+
+from rm_voucher import IssuedVoucher, LedgerError, OutcomeUnknownError
 
 COMMON: dict[str, Any] = {"requests": 120, "crashes": 2}
 # The server asks for long waits, and what it does is soon to be seen: so that an outcome is settled
@@ -82,6 +87,60 @@ def test_campaigns_issue_exactly_once_where_seams_give_way(kind):
     too many."""
     for seed in range(max(1, SEEDS // len(SEAMS))):
         hold_end(campaign(kind, seed))
+
+
+def test_code_that_can_not_be_kept_is_told():
+    """A disk that is full from the first answer on: every code that came is told with its error,
+    nothing more is sent, and the next process gives each to who was told it."""
+    told: dict[str, str] = {}
+    given: dict[str, str] = {}
+    names = [f"r{number}" for number in range(40)]
+    calm = Campaign(seed=1, failed_rate=0, lost_rate=0, fault_rate=0, baseline=0)
+    world, disk = calm.world, calm.disk
+    right = world.answer
+
+    def answer(request):
+        reply = right(request)
+        if request.operation == "issue" and disk.trouble() is None:
+            disk.fall_ill(Trouble.FULL, math.inf)
+        return reply
+
+    async def ask(ledger, client, names):
+        limit = asyncio.Semaphore(8)
+
+        async def one(name):
+            async with limit:
+                try:
+                    given[name] = (await ledger.issue(client, "B0", name)).code
+                except OutcomeUnknownError as exc:
+                    told[name] = exc.code
+                except LedgerError:
+                    pass
+
+        await asyncio.gather(*map(one, names))
+
+    async def fill(names):
+        world.answer = answer
+        async with calm._ledger() as ledger:
+            await ask(ledger, calm._client(), names)
+        assert {name: voucher.code for name, voucher in ledger.unkept.items()} == told
+
+    async def go_on(names):
+        world.answer = right
+        async with calm._ledger() as ledger:
+            for name, code in told.items():
+                await ledger.keep("B0", name, IssuedVoucher(code=code))
+            await ask(ledger, calm._client(), names)
+
+    world.run(partial(fill, names))
+    assert given == {}
+    assert sorted(told.values()) == sorted(world.emulator.issued("B0"))
+    assert 0 < len(told) <= 8
+    disk.recover()
+    world.run(partial(go_on, names))
+    assert given == {**given, **told}
+    assert sorted(given.values()) == sorted(world.emulator.issued("B0"))
+    assert len(given) == len(names)
 
 
 def test_same_seed_same_seams():
