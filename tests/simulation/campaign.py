@@ -56,6 +56,7 @@ class Campaign:
         ledgers: so many processes share the disk at a time. A crash ends all of them.
         seams: how what surrounds them gives way.
         retry_after_s: the wait that the server asks for where it throttles.
+        calm_after_s: after so long the server meets no more faults.
     """
 
     seed: int
@@ -89,6 +90,7 @@ class Campaign:
     ledgers: int = 1
     seams: Seams = attrs.field(factory=Seams)
     retry_after_s: int = 1
+    calm_after_s: float | None = None
 
     books: Books = attrs.field(init=False, factory=Books, repr=False)
     world: WatchedWorld = attrs.field(init=False, repr=False)
@@ -127,6 +129,8 @@ class Campaign:
             for _ in range(self.baseline):
                 world.issue_to_somebody_else(key)
         world.clock.run_for(2 * self.lag_s + 1)
+        if self.calm_after_s is not None:
+            world.clock.after(self.calm_after_s, world.calm_down)
         for _ in range(self.foreign):
             world.clock.after(
                 chance.uniform(0.5, 60), world.issue_to_somebody_else, chance.choice(self.keys)

@@ -10,7 +10,7 @@ from simulation.campaign import Campaign
 from simulation.restored import History
 from simulation.seams import Seams, Trouble
 from simulation.test_campaigns import hold_end
-from simulation.test_seams import OVERTAKEN
+from simulation.test_seams import OFF, OVERTAKEN
 
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger.memory import MemoryUnitOfWork
@@ -53,10 +53,10 @@ ERRING_AND_BROKEN: dict[str, Any] = {
     "seams": Seams(codes_in_errors=0.2, troubles=3, kinds=(Trouble.BROKEN,)),
 }
 CUT: dict[str, Any] = {**OVERTAKEN, "crashes": 0, "seams": Seams(cuts=6)}
-OFF: dict[str, Any] = {
+OFF_BY_AN_HOUR: dict[str, Any] = {
     **QUICK,
-    "mode": "shared",
-    "seams": Seams(clock_off_s=-150.0, shows_date=False),
+    **OFF,
+    "seams": Seams(clock_off_s=-3600.0, shows_date=False),
 }
 
 CAUGHT = {
@@ -88,7 +88,7 @@ CAUGHT = {
     mutants.forget_the_code_of_an_error: ERRING,
     mutants.take_the_code_of_an_error: ERRING,
     mutants.keep_the_code_of_an_error: ERRING,
-    mutants.orphan_out_of_all_times_is_nothing: OFF,
+    mutants.orphan_out_of_all_times_is_nothing: OFF_BY_AN_HOUR,
 }
 
 

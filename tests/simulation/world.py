@@ -133,6 +133,10 @@ class World:
         }
         return VoucherClient(_CREDENTIALS, **with_runtime(options))
 
+    def calm_down(self) -> None:
+        """Let the server meet no more faults."""
+        self.emulator.faults = FaultPlan()
+
     def answer(self, request: Request) -> Reply:
         """Let the server answer a request that has arrived. For tests that look on here."""
         return self.emulator.reply(request)
