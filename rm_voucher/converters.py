@@ -1,27 +1,28 @@
 """cattrs converters between the wire's JSON objects and `rm_voucher.models`. No I/O.
 
 Reading is tolerant where the API is loose: unknown fields go to ``extra``, unknown enum values
-stay as text, both documented spellings of a name are read, null and Go's zero time are None. It is
-strict where a wrong value would cost money: amounts are whole, not negative and not text. Writing
-gives the documented spelling and leaves out what is None.
+stay as text, both documented spellings of a name are read, null, the empty time and Go's zero time
+are None. No value is guessed: one that does not fit its field (an amount is whole, not negative and
+not text) leaves it None, and is kept in ``extra``, marked. It spoils the whole object only in a
+field that the caller decides by, which it names as ``strict``. Writing gives the documented
+spelling, and a misfit as it came, and leaves out what is None.
 
 `structure` reads a model with a function that is written for it here, in half the time of cattrs'
-own. A misfit is read again by cattrs, which says what did not fit and where.
+own.
 """
 
 from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable
+from datetime import UTC, datetime, timedelta
 from types import NoneType
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, cast, get_args
 
 import attrs
 from cattrs import Converter
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.v import transform_error
 
 from rm_voucher import models
 from rm_voucher.exceptions import DecodeError
@@ -38,17 +39,6 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Every other name is the field's own in camelCase.
-_WIRE_NAMES = {
-    "amount_sen": "amount",
-    "batch_key": "voucherBatchKey",
-    "days": "day",
-    "discount_rate_bp": "discountRate",
-    "expires_at": "expiredAt",
-    "expires_in_s": "expiresIn",
-    "minimum_spend_sen": "minimumSpendAmount",
-    "refresh_expires_in_s": "refreshTokenExpiresIn",
-}
 # What other pages call the same field.
 _OTHER_SPELLINGS: dict[type, dict[str, str]] = {
     models.Expiry: {"expiryAt": "expiredAt"},  # the tables; every payload says expiredAt
@@ -67,26 +57,46 @@ _RFC3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?"
     r"(Z|[+-][0-9]{2}:[0-9]{2})"
 )
-_GO_ZERO_TIME = datetime.min.replace(tzinfo=UTC)
+_GO_ZERO_TIME = "0001-01-01T00:00:00Z"
+_SECOND = timedelta(seconds=1)
 
 
 def parse_time(text: str) -> datetime | None:
     """Return the instant that an RFC 3339 text names, in UTC, cut to the microsecond.
 
-    Go's zero time, 0001-01-01T00:00:00Z, means *not set* and gives None. Raises `ValueError` for
+    Go's zero time means *not set*, however it is written: any instant before year 2, in UTC or by
+    its own offset, gives None. A leap second is the second after it. Raises `ValueError` for
     anything but RFC 3339, also where `datetime.fromisoformat` would take it.
     """
+    if text == _GO_ZERO_TIME:
+        return None
     if not _RFC3339.fullmatch(text):
         text = text.upper()  # a small t or z is one too
         if not _RFC3339.fullmatch(text):
             raise ValueError("an RFC 3339 time")
     try:
-        instant = datetime.fromisoformat(text)
+        if text.startswith("000"):
+            return _parse_early_time(text)
+        is_leap = text[17:19] == "60"
+        instant = datetime.fromisoformat(f"{text[:17]}59{text[19:]}" if is_leap else text)
         if instant.tzinfo is not UTC:
             instant = instant.astimezone(UTC)
+        if is_leap:
+            if (instant.hour, instant.minute) != (23, 59):
+                raise ValueError
+            instant += _SECOND
     except (ValueError, OverflowError) as exc:
         raise ValueError("an RFC 3339 time that exists") from exc
-    return None if instant.year == 1 and instant == _GO_ZERO_TIME else instant
+    return instant
+
+
+def _parse_early_time(text: str) -> datetime | None:
+    """Read one of the first ten years. `datetime` begins with year 1, in UTC too."""
+    local = datetime.fromisoformat(f"2{text[1:]}")  # two millennia on, the calendar is the same
+    instant = local.astimezone(UTC)
+    if min(local.year, instant.year) <= 2001:
+        return None
+    return instant.replace(year=instant.year - 2000)
 
 
 def format_time(instant: datetime) -> str:
@@ -117,32 +127,42 @@ def _configure(converter: Converter, make_structure_fn: Callable[..., Any]) -> N
         converter.register_unstructure_hook(model, _make_unstructure_hook(model, converter))
 
 
-def structure(obj: object, cls: type[T], *, path: str = "$") -> T:
+def structure(obj: object, cls: type[T], *, path: str = "$", strict: Collection[str] = ()) -> T:
     """Return the model that a decoded JSON value stands for.
 
-    Raises `DecodeError` with the path of each misfit, but never a value: it might be a code.
+    ``strict`` names fields in which a misfit is not kept. Raises `DecodeError` for one, for what a
+    model can't be without, and for what is no object: with the path, but never a value, which might
+    be a code.
     """
     try:
-        model: T = _reader(cls)(obj, cls)
-    # Whatever the hooks raise: nothing is hidden, because all of it is read again, and explained.
-    except Exception:  # noqa: BLE001 - hooks are any functions, also those of a later cattrs
-        model = _structure_explaining(obj, cls, path)
-    return model
+        model = _reader(cls)(obj, cls)
+    except _MisfitError:
+        raise _refusal(obj, cls, path, strict) from None
+    if strict and not model.misfits.keys().isdisjoint(strict):
+        raise _refusal(obj, cls, path, strict)
+    return cast("T", model)
 
 
 def structure_all(
     items: Iterable[object], cls: type[T], *, path: str = "$", first: int = 0
 ) -> list[T]:
-    """Return the models of a list's items, the first of which has the index ``first``."""
+    """Return the models of a list's items, the first of which has the index ``first``.
+
+    An item that is no object is not left out: it is a model whose only content is that misfit,
+    unless it can't be without a field. Then, as for such a field, this raises `DecodeError`.
+    """
     read = _reader(cls)
-    models: list[T] = []
+    found: list[T] = []
     for index, item in enumerate(items, first):
         try:
             model = read(item, cls)
-        except Exception:  # noqa: BLE001 - read again, and explained, as in `structure`
-            model = _structure_explaining(item, cls, f"{path}[{index}]")
-        models.append(model)
-    return models
+        except _MisfitError:
+            if isinstance(item, dict) or any(field.is_required for field in _fields_read(cls)):
+                raise _refusal(item, cls, f"{path}[{index}]") from None
+            blank: Callable[..., T] = cls
+            model = blank(extra={models.ALL_OF_IT: {models.MISFIT: item}})
+        found.append(model)
+    return found
 
 
 def unstructure(model: object) -> dict[str, Any]:
@@ -151,18 +171,21 @@ def unstructure(model: object) -> dict[str, Any]:
     return wire
 
 
-def _structure_explaining(obj: object, cls: type[T], path: str) -> T:
-    try:
-        return _explaining_converter().structure(obj, cls)
-    except Exception as exc:  # noqa: BLE001 - cattrs raises groups and plain errors alike
-        misfits = transform_error(exc, path, _describe)
-        raise DecodeError("; ".join(misfits[:5])) from None  # the cause would carry values
-
-
-def _describe(exc: BaseException, _type: type | None) -> str:
-    if isinstance(exc, KeyError):
-        return "missing"
-    return f"expected {exc}" if isinstance(exc, _MisfitError) else "not as documented"
+def _refusal(obj: object, cls: type, path: str, strict: Collection[str] = ()) -> DecodeError:
+    if not isinstance(obj, dict):
+        return DecodeError(f"expected an object @ {path}")
+    misfits = []
+    for field in _fields_read(cls):
+        if field.is_required and field.wire_name not in obj:
+            misfits.append(f"missing @ {path}.{field.name}")
+            continue
+        value = obj.get(field.wire_name)
+        if field.is_required or (field.name in strict and value is not None):
+            try:
+                field.hook(value, field.type)
+            except _MisfitError as exc:
+                misfits.append(f"expected {exc} @ {path}.{field.name}")
+    return DecodeError("; ".join(misfits))
 
 
 @functools.cache
@@ -180,11 +203,6 @@ def _make_reader(cls: type) -> Callable[[Any, Any], Any]:
 _reader: Callable[[type], Callable[[Any, Any], Any]] = functools.cache(_make_reader)
 
 
-@functools.cache
-def _explaining_converter() -> Converter:
-    return make_converter(detailed_validation=True)
-
-
 class _MisfitError(ValueError):
     """What was expected; never what was found."""
 
@@ -200,6 +218,8 @@ def _structure_seconds(value: object, _: object) -> int:
     # Documented as a string, shown as a number.
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value):
         return int(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return _structure_int(value, _)
 
 
@@ -214,11 +234,6 @@ def _structure_code(value: object, _: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise _MisfitError("a voucher code")
     return value
-
-
-def _structure_qr_url(value: object, _: object) -> str | None:
-    # Beside a code that was issued, nothing is worth losing the code for.
-    return value if isinstance(value, str) else None
 
 
 def _structure_bool(value: object, _: object) -> bool:
@@ -236,6 +251,8 @@ def _structure_enum(value: object, cls: Any) -> Any:
 def _structure_time(value: object, _: object) -> datetime | None:
     if not isinstance(value, str):
         raise _MisfitError("text")
+    if not value:  # not set
+        return None
     try:
         return parse_time(value)
     except ValueError as exc:
@@ -251,17 +268,11 @@ _FIELD_HOOKS: dict[object, Callable[[Any, Any], Any]] = {
 }
 _NAMED_FIELD_HOOKS: dict[tuple[type, str], Callable[[Any, Any], Any]] = {
     (models.IssuedVoucher, "code"): _structure_code,
-    (models.IssuedVoucher, "qr_url"): _structure_qr_url,
     (models.Token, "expires_in_s"): _structure_seconds,
     (models.Token, "refresh_expires_in_s"): _structure_seconds,
 }
 # Instances of just this type pass the hook unchanged.
-_PLAIN: dict[object, type] = {_structure_str: str, _structure_qr_url: str, _structure_bool: bool}
-
-
-def _wire_name(field: str) -> str:
-    head, *tail = field.split("_")
-    return _WIRE_NAMES.get(field) or head + "".join(part.capitalize() for part in tail)
+_PLAIN: dict[object, type] = {_structure_str: str, _structure_bool: bool}
 
 
 def _fields(model: Any) -> tuple[attrs.Attribute[Any], ...]:
@@ -304,7 +315,7 @@ class Field:
     is_required: bool
 
 
-def _make_written_structure_fn(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+def _fields_of(model: type, converter: Converter) -> list[Field]:
     fields = []
     for field in _fields(model):
         if field.name == "extra":
@@ -313,17 +324,29 @@ def _make_written_structure_fn(model: type[T], converter: Converter) -> Callable
         if hook is None:
             inner = next((arg for arg in get_args(field.type) if arg is not NoneType), field.type)
             hook = converter.get_structure_hook(inner)
+        wire_name = models.wire_name(field.name)
         is_required = field.default is attrs.NOTHING
-        plain = _PLAIN.get(hook)
-        fields.append(Field(field.name, _wire_name(field.name), inner, hook, plain, is_required))
-    return write_structure_fn(model, fields)
+        fields.append(Field(field.name, wire_name, inner, hook, _PLAIN.get(hook), is_required))
+    return fields
+
+
+def _make_fields_read(model: type) -> list[Field]:
+    return _fields_of(model, _converter())
+
+
+_fields_read: Callable[[type], list[Field]] = functools.cache(_make_fields_read)
+
+
+def _make_written_structure_fn(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
+    return write_structure_fn(model, _fields_of(model, converter))
 
 
 def write_structure_fn(model: type[T], fields: Iterable[Field]) -> Callable[[Any, Any], T]:
     """Return a function of a JSON object that returns the model. Raises what the hooks raise.
 
-    What no field reads goes to the model's ``extra``. The model is slotted and its ``__init__``
-    does nothing but set the fields: they are set here, which also passes by its being frozen.
+    What no field reads goes to the model's ``extra``, and so does a value that a hook finds to be a
+    misfit, unless the field is required. The model is slotted and its ``__init__`` does nothing but
+    set the fields: they are set here, which also passes by its being frozen.
     """
     fields = tuple(fields)
     names: dict[str, Any] = {
@@ -331,28 +354,56 @@ def write_structure_fn(model: type[T], fields: Iterable[Field]) -> Callable[[Any
         "model": model,
         "known": {field.wire_name for field in fields},
         "set_extra": vars(model)["extra"].__set__,
+        "Misfit": _MisfitError,
+        "mark": models.MISFIT,
     }
-    lines = ["def structure(wire, _):", "    get, result = wire.get, new(model)"]
+    lines = [
+        "def structure(wire, _):",
+        "    if not isinstance(wire, dict):",
+        "        raise Misfit('an object')",
+        "    get, result, misfits = wire.get, new(model), None",
+    ]
     for number, field in enumerate(fields):
         names[f"set{number}"] = vars(model)[field.name].__set__  # of its slot
         names |= {f"hook{number}": field.hook, f"type{number}": field.type}
-        lines.append(f"    value = get({field.wire_name!r})")
         conditions = [] if field.is_required else ["value is not None"]
         if field.plain is not None:
             conditions.append(f"value.__class__ is not {field.plain.__name__}")
         lines += [
+            f"    value = get({field.wire_name!r})",
             f"    if {' and '.join(conditions) or True}:",
-            f"        value = hook{number}(value, type{number})",
-            f"    set{number}(result, value)",
         ]
+        call = f"value = hook{number}(value, type{number})"
+        if field.is_required:
+            lines.append(f"        {call}")
+        else:
+            lines += [
+                "        try:",
+                f"            {call}",
+                "        except Misfit:",
+                "            misfits = misfits or {}",
+                f"            misfits[{field.wire_name!r}] = {{mark: value}}",
+                "            value = None",
+            ]
+        lines.append(f"    set{number}(result, value)")
     lines += [
         "    is_all = wire.keys() <= known",
-        "    set_extra(result, {} if is_all else {k: wire[k] for k in wire if k not in known})",
+        "    extra = {} if is_all else {k: wire[k] for k in wire if k not in known}",
+        "    if misfits:",
+        "        extra |= misfits",
+        "    set_extra(result, extra)",
         "    return result",
     ]
     exec("\n".join(lines), names)  # noqa: S102 - of names in this package
     structure: Callable[[Any, Any], T] = names["structure"]
     return structure
+
+
+@attrs.frozen
+class _Misfit:
+    """Stands in a field for a value that does not fit, until the model is read."""
+
+    value: object
 
 
 def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
@@ -361,25 +412,42 @@ def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callab
     for field in _fields(model):
         if field.name != "extra":
             hook = _own_hook(model, field)
-            if hook is not None and field.default is not attrs.NOTHING:
-                hook = _nullable(hook)
-            overrides[field.name] = override(rename=_wire_name(field.name), struct_hook=hook)
-    known = {one.rename for one in overrides.values() if one.rename}
+            if field.default is not attrs.NOTHING:
+                hook = _keeping_misfits(hook or converter.structure, field.type)
+            wire_name = models.wire_name(field.name)
+            overrides[field.name] = override(rename=wire_name, struct_hook=hook)
+    known = {one.rename: name for name, one in overrides.items() if one.rename}
     read = make_dict_structure_fn(model, converter, **overrides)
 
     def structure_model(wire: Any, cls: Any) -> T:
         if not isinstance(wire, dict):
             raise _MisfitError("an object")
         result = read(wire, cls)
+        extra = {key: wire[key] for key in wire if key not in known}
         # Frozen, but nobody else has seen it yet; evolving it would build it twice.
-        object.__setattr__(result, "extra", {key: wire[key] for key in wire if key not in known})
+        for wire_name, name in known.items():
+            value = getattr(result, name)
+            if type(value) is _Misfit:
+                object.__setattr__(result, name, None)
+                extra[wire_name] = {models.MISFIT: value.value}
+        object.__setattr__(result, "extra", extra)
         return result
 
     return structure_model
 
 
-def _nullable(hook: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    return lambda value, cls: None if value is None else hook(value, cls)
+def _keeping_misfits(hook: Callable[[Any, Any], Any], type_: Any) -> Callable[[Any, Any], Any]:
+    inner = next((arg for arg in get_args(type_) if arg is not NoneType), type_)
+
+    def structure_field(value: Any, _: Any) -> Any:
+        if value is None:
+            return None
+        try:
+            return hook(value, inner)
+        except _MisfitError:
+            return _Misfit(value)
+
+    return structure_field
 
 
 def _make_unstructure_hook(
@@ -391,14 +459,18 @@ def _make_unstructure_hook(
             overrides["extra"] = override(omit=True)
         else:
             overrides[field.name] = override(
-                rename=_wire_name(field.name),
+                rename=models.wire_name(field.name),
                 omit_if_default=True,
                 unstruct_hook=format_time if field.type == datetime | None else None,
             )
     write = make_dict_unstructure_fn(model, converter, **overrides)
 
     def unstructure_model(value: Any) -> dict[str, Any]:
-        extra: Mapping[str, Any] = value.extra
-        return {**write(value), **extra}
+        misfits = {
+            models.wire_name(name): raw
+            for name, raw in value.misfits.items()
+            if name != models.ALL_OF_IT  # of which there is no object to write it into
+        }
+        return {**write(value), **value.extra, **misfits}
 
     return unstructure_model

@@ -4,6 +4,8 @@ Every field may be None, because each is missing or null in some documented answ
 counts as missing. Times are aware UTC datetimes. Money is whole sen (``_sen``,
 RM 1.00 = 100), discounts are hundredths of a percent (``_bp``, 1 % = 100), both with a Decimal
 property for people. Fields that no page documents are kept in ``extra`` and survive a round trip.
+So does a documented field whose value does not fit: it reads as None, and ``extra`` has the value
+under RM's name of the field, marked (``{"amount": {"misfit": 5.5}}``); ``misfits`` has them all.
 
 A voucher's code, its QR URL, its key (the code stands in it, base64-encoded) and a batch's static
 code are worth money to whoever holds them, and a member's profile is personal: reprs mask or omit
@@ -13,6 +15,7 @@ them.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -20,14 +23,47 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
+from rm_voucher.exceptions import DecodeError
+from rm_voucher.text import printable
+
 T_co = TypeVar("T_co", covariant=True)
+
+MISFIT = "misfit"
+"""Marks, in ``extra``, the value of a documented field that does not fit."""
+ALL_OF_IT = "$"
+"""Stands for a field where the whole item of a list is no object."""
+
+# Every other name is the field's own in camelCase.
+_WIRE_NAMES = {
+    "amount_sen": "amount",
+    "batch_key": "voucherBatchKey",
+    "days": "day",
+    "discount_rate_bp": "discountRate",
+    "expires_at": "expiredAt",
+    "expires_in_s": "expiresIn",
+    "minimum_spend_sen": "minimumSpendAmount",
+    "refresh_expires_in_s": "refreshTokenExpiresIn",
+}
+
+
+def wire_name(field: str) -> str:
+    """Return RM's name of a field."""
+    head, *tail = field.split("_")
+    return _WIRE_NAMES.get(field) or head + "".join(part.capitalize() for part in tail)
+
+
+@functools.cache
+def _names(model: Any) -> dict[str, str]:
+    """Return the names of a model's fields by RM's names of them."""
+    names = [field.name for field in attrs.fields(model) if field.name != "extra"]
+    return {ALL_OF_IT: ALL_OF_IT, **{wire_name(name): name for name in names}}
 
 
 def mask(text: str | None) -> str:
     """Return ``text`` with all but a hint of it hidden, for logs and reprs."""
     if not text:
         return repr(text)
-    return f"'{text[:2]}…'" if len(text) >= 8 else "'…'"
+    return f"'{printable(text[:2])}…'" if len(text) >= 8 else "'…'"
 
 
 def _extra() -> Any:
@@ -46,7 +82,7 @@ class OpenEnum(enum.StrEnum):
         if not isinstance(value, str):
             return None
         unknown = str.__new__(cls, value)
-        unknown._name_ = unknown._value_ = value
+        unknown._name_, unknown._value_ = printable(value), value  # a repr shows the name raw
         return unknown
 
     @property
@@ -115,12 +151,35 @@ class BatchStatus(OpenEnum):
     COMPLETED = "COMPLETED"
 
 
+class _Read:
+    """What was read off an answer."""
+
+    __slots__ = ()
+
+    extra: Mapping[str, Any]
+
+    @property
+    def misfits(self) -> Mapping[str, Any]:
+        """The documented fields whose values don't fit, each with the value as it came.
+
+        They read as None, which by itself means *not set*. An item of a listing that is no object
+        at all has the one misfit ``$``.
+        """
+        model: Any = type(self)
+        names = _names(model)
+        return {
+            names[key]: value[MISFIT]
+            for key, value in self.extra.items()
+            if key in names and isinstance(value, dict) and MISFIT in value
+        }
+
+
 def _hundredths(value: int | None) -> Decimal | None:
     return None if value is None else Decimal(value).scaleb(-2)
 
 
-class _Worth:
-    """A voucher's or batch's figures, for people."""
+class _Worth(_Read):
+    """A voucher's or batch's figures, for people. One that does not fit raises `DecodeError`."""
 
     __slots__ = ()
 
@@ -131,21 +190,26 @@ class _Worth:
     @property
     def amount_rm(self) -> Decimal | None:
         """The amount in ringgit."""
-        return _hundredths(self.amount_sen)
+        return self._hundredths("amount_sen")
 
     @property
     def discount_percent(self) -> Decimal | None:
         """The discount in percent."""
-        return _hundredths(self.discount_rate_bp)
+        return self._hundredths("discount_rate_bp")
 
     @property
     def minimum_spend_rm(self) -> Decimal | None:
         """The least spend in ringgit."""
-        return _hundredths(self.minimum_spend_sen)
+        return self._hundredths("minimum_spend_sen")
+
+    def _hundredths(self, field: str) -> Decimal | None:
+        if wire_name(field) in self.extra:
+            raise DecodeError(f"expected a whole number, not negative @ $.{field}")
+        return _hundredths(getattr(self, field))
 
 
 @attrs.frozen(kw_only=True)
-class Expiry:
+class Expiry(_Read):
     """When a voucher ends.
 
     ``days`` goes with DYNAMIC: in RM's examples a redeemed voucher's ``expires_at`` is its
@@ -160,7 +224,7 @@ class Expiry:
 
 
 @attrs.frozen(kw_only=True)
-class IssuedVoucher:
+class IssuedVoucher(_Read):
     """The answer to *issue*: the code, and the URL that the customer scans as a QR code."""
 
     code: str = attrs.field(repr=mask)
@@ -253,7 +317,7 @@ class Page(Generic[T_co]):
 
 
 @attrs.frozen(kw_only=True)
-class Token:
+class Token(_Read):
     """An access token, its lifetime in seconds, and the refresh token that buys the next one."""
 
     access_token: str = attrs.field(repr=False)
@@ -265,7 +329,7 @@ class Token:
 
 
 @attrs.frozen(kw_only=True)
-class ErrorBody:
+class ErrorBody(_Read):
     """The object under ``error`` in a failed answer."""
 
     code: str

@@ -8,6 +8,7 @@ import pytest
 from support.canaries import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans
 from support.troubles import (
     CHANGING,
+    KEPT,
     MEETINGS,
     OPERATIONS,
     PHONE,
@@ -66,6 +67,16 @@ async def test_error_of_an_operation_shows_nothing(check, operation, server):
     client = world.client()
     ended = await outcome_of(OPERATIONS[operation](client))
     assert isinstance(ended, VoucherError)
+    check(world, ended, client)
+
+
+@pytest.mark.parametrize(("operation", "server"), KEPT)
+async def test_misfit_that_is_kept_shows_nothing(check, operation, server):
+    """What does not fit is in no repr, nor in a log or span, of the listing that it came in."""
+    world = World(SERVER_OF[server])
+    client = world.client()
+    ended = await outcome_of(OPERATIONS[operation](client))
+    assert not isinstance(ended, BaseException)
     check(world, ended, client)
 
 

@@ -1,4 +1,7 @@
-"""What a voucher that was read back proves about a call whose answer was lost. Pure."""
+"""What a voucher that was read back proves about a call whose answer was lost. Pure.
+
+A voucher with a status or time that does not fit proves nothing.
+"""
 
 from __future__ import annotations
 
@@ -38,6 +41,8 @@ def judge_void(voucher: Voucher, *, used_at: datetime | None) -> Verdict:
     so without the status VOID it proves nothing. An undocumented status, or none, proves nothing
     either way. The wire carries microseconds.
     """
+    if not _is_clear(voucher):
+        return Verdict.UNPROVEN
     if voucher.status in _NOT_VOID:
         return Verdict.UNCHANGED
     is_void = voucher.status is VoucherStatus.VOID
@@ -65,10 +70,15 @@ def judge_redeem(voucher: Voucher) -> Verdict:
     A voucher may expire, or be voided, after its redemption, so ``redeemed_at`` counts too.
     """
     unchanged = voucher.status in _NOT_REDEEMED and voucher.redeemed_at is None
-    return Verdict.UNCHANGED if unchanged else Verdict.UNPROVEN
+    return Verdict.UNCHANGED if unchanged and _is_clear(voucher) else Verdict.UNPROVEN
 
 
 def judge_reinstate(voucher: Voucher) -> Verdict:
     """Judge a *reinstate*: nothing on a reinstated voucher tells which call reinstated it."""
     is_void = voucher.status is VoucherStatus.VOID
-    return Verdict.UNCHANGED if is_void else Verdict.UNPROVEN
+    return Verdict.UNCHANGED if is_void and _is_clear(voucher) else Verdict.UNPROVEN
+
+
+def _is_clear(voucher: Voucher) -> bool:
+    """Return whether all that the verdicts rest on fits: a misfit reads as None, as *not set*."""
+    return voucher.misfits.keys().isdisjoint(("status", "redeemed_at", "used_at"))

@@ -152,7 +152,8 @@ def _add_batch(emulator: Emulator, options: dict[str, Any]) -> object:
     if "type" in options:
         options["type"] = VoucherType(options["type"])
     if "expiry" in options:
-        expiry = structure(options["expiry"], Expiry, path="$.expiry")
+        strict = ("type", "days", "expires_at")
+        expiry = structure(options["expiry"], Expiry, path="$.expiry", strict=strict)
         if expiry.extra:
             raise ValueError(f"no such field of expiry: {', '.join(sorted(expiry.extra))}")
         options["expiry"] = expiry

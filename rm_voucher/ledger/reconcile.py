@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
+from rm_voucher.ledger.listing import count_without_code, have_odd_time, issued, look_up
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
 from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude, time_of
@@ -15,7 +17,6 @@ from rm_voucher.ledger.rules.records import AttemptState, Batch, IssueAttempt
 from rm_voucher.ledger.rules.settling import list_codes, settle
 from rm_voucher.ledger.settings import LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, blocks
-from rm_voucher.models import Voucher, VoucherBatch, VoucherStatus
 from rm_voucher.redaction import hide_locals
 from rm_voucher.service.client import VoucherClient
 
@@ -83,7 +84,12 @@ class Reconciler:
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Refuse a static batch; read the baseline of one that has none."""
-        batch = await _look_up(client, batch_key)
+        batch, _ = await look_up(client, batch_key)
+        if batch is not None and "is_static" in batch.misfits:
+            raise LedgerError(
+                "Whether this batch is static, with one code for everybody, can't be read off RM's "
+                "listing of batches: a ledger has no use for one that is."
+            )
         if batch is not None and batch.is_static:
             raise InvalidRequestError.refused(
                 "This batch is static, with one code for everybody: a ledger, which gives each "
@@ -103,21 +109,28 @@ class Reconciler:
             await client.vouchers(batch_key)  # refuses a misspelt key, before the batch is stopped
             await self._keep(batch_key, reset=True)
         for _ in range(_BASELINE_TRIES):
-            issued_before = _issued_count(await _look_up(client, batch_key))
+            _, issued_before = await look_up(client, batch_key)
             seen = set[str]()  # a listing that moves while it is read shows some vouchers twice
+            without_code = 0
             async for page in client.vouchers(batch_key).pages():
-                issued = _issued(page.items)
-                seen.update(found.code for found in issued)
-                for block in blocks(issued):
+                without_code += count_without_code(page.items)
+                found = issued(page.items)
+                seen.update(each.code for each in found)
+                for block in blocks(found):
                     await self._keep(batch_key, block)
-            if self._may_be_complete(len(seen), issued_before):
+            if not without_code and self._may_be_complete(len(seen), issued_before):
                 await self._keep(batch_key, last=True)
                 return
             await self._clock.sleep(_BASELINE_WAIT_S)
+        what = f"The batch's listing has {len(seen):,} issued vouchers, and"
+        if without_code:
+            what += f" {without_code:,} that may be issued and don't show a code"
+        elif issued_before == math.inf:
+            what += " its balance can't be read"
+        else:
+            what += f" by its balance there are {issued_before:,}"
         raise LedgerError(
-            f"The batch's listing has {len(seen):,} issued vouchers, and by its balance there are "
-            f"{issued_before:,}: a code that is not listed yet would pass for ours. Try again "
-            "later."
+            f"{what}: a code that is not listed yet would pass for ours. Try again later."
         )
 
     @hide_locals
@@ -129,25 +142,29 @@ class Reconciler:
         if wait:
             await self._ripen(batch_key)
         begun = self._clock.monotonic()
-        batch = await _look_up(client, batch_key)
+        _, issued_before = await look_up(client, batch_key)
         seen, orphans = set[str](), dict[str, Found]()
+        is_clear, has_clear_times = True, True
         async for page in client.vouchers(batch_key).pages():
-            issued = _issued(page.items)
-            seen.update(found.code for found in issued)
-            orphans.update({found.code: found for found in await self._orphans_among(issued)})
+            is_clear &= not count_without_code(page.items)
+            found = issued(page.items)
+            seen.update(each.code for each in found)
+            unknown = {each.code: each for each in await self._orphans_among(found)}
+            has_clear_times &= not have_odd_time(page.items, unknown)
+            orphans.update(unknown)
         await self._until_ended(batch_key)
         # Before the orphans are: otherwise another process may adopt one, and its attempt would
         # be missing here.
         attempts = await self._store.attempts(batch_key, _WITHOUT_CODE)
-        issued_before = _issued_count(batch)
         evidence = Evidence(
             mode=self._settings.mode,
             # Once more: the answers with some of these codes were on their way.
             orphans=await self._orphans_among(list(orphans.values())),
             attempts=attempts,
             ripe=self._ripe(attempts, begun),
-            complete=self._may_be_complete(len(seen), issued_before),
-            balanced=len(seen) == issued_before,
+            complete=is_clear and self._may_be_complete(len(seen), issued_before),
+            # A time that can't be read is no missing one: nothing is adopted by counting then.
+            balanced=is_clear and has_clear_times and len(seen) == issued_before,
             settle_s=self._settings.settle_s,
             skew_s=self._settings.skew_s,
         )
@@ -183,7 +200,7 @@ class Reconciler:
         if error is not None:
             raise error
 
-    def _may_be_complete(self, listed: int, issued: int | None) -> bool:
+    def _may_be_complete(self, listed: int, issued: float | None) -> bool:
         """Return whether the balance allows that a listing has all vouchers that were issued."""
         return not self._settings.check_balance or issued is None or listed >= issued
 
@@ -283,29 +300,3 @@ class Reconciler:
             foreign=len(settlement.foreign),
             stop_reason=(await self._row(batch_key)).stop_reason,
         )
-
-
-async def _look_up(client: VoucherClient, batch_key: str) -> VoucherBatch | None:
-    async for batch in client.batches():
-        if batch.key == batch_key:
-            return batch
-    return None
-
-
-def _issued_count(batch: VoucherBatch | None) -> int | None:
-    if batch is None or batch.quantity is None or batch.balance_quantity is None:
-        return None
-    return batch.quantity - batch.balance_quantity
-
-
-def _issued(vouchers: Iterable[Voucher]) -> list[Found]:
-    """Return the vouchers that have left the batch. One without a code can't be anybody's."""
-    return [
-        Found(
-            code=voucher.code,
-            qr_url=voucher.qr_url,
-            assigned_at=None if voucher.assigned_at is None else voucher.assigned_at.timestamp(),
-        )
-        for voucher in vouchers
-        if voucher.code and voucher.status is not VoucherStatus.VALID
-    ]

@@ -13,6 +13,7 @@ from rm_voucher.converters import format_time, structure, unstructure
 from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Voucher, VoucherStatus, mask
 from rm_voucher.redaction import hide_locals
+from rm_voucher.wire.strict_fields import strict_fields
 
 _MAX_CHARS = 512  # as for a code in a path; databases keep neither longer keys nor NUL
 
@@ -39,18 +40,25 @@ class VoucherEvent:
 
     @classmethod
     def of(cls, voucher: Voucher, *, sent_at: datetime | None = None) -> Self:
-        """Return the event that a voucher shows. Raises `DecodeError` without code or status."""
-        code, status = voucher.code, voucher.status
+        """Return the event that a voucher shows.
+
+        Raises `DecodeError` without code or status, or with one, or an ``updatedAt``, that does
+        not fit.
+        """
+        code, status, misfits = voucher.code, voucher.status, voucher.misfits
+        for field in sorted(strict_fields("callback") & misfits.keys()):
+            raise DecodeError(f"not as documented @ $.item.{field}")
         if not code:
             raise DecodeError("missing @ $.item.code")
         if not status:
             raise DecodeError("missing @ $.item.status")
         if any("\0" in text or len(text) > _MAX_CHARS for text in (code, status)):
             raise DecodeError(f"expected {_MAX_CHARS} characters at most, and no NUL, @ $.item")
-        times = [voucher.updated_at]
+        names = ["updated_at"]
         if voucher.updated_at is None:
-            times = [voucher.assigned_at, voucher.redeemed_at, voucher.used_at]
-        parts = [code, status.value, *(at and format_time(at) for at in times)]
+            names = ["assigned_at", "redeemed_at", "used_at"]
+        times = [(getattr(voucher, name), misfits.get(name)) for name in names]
+        parts = [code, status.value, *((at and format_time(at)) or raw for at, raw in times)]
         digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
         return cls(id=digest, code=code, status=status, voucher=voucher, sent_at=sent_at)
 
@@ -62,7 +70,7 @@ class VoucherEvent:
             wire = orjson.loads(text)
         except orjson.JSONDecodeError:
             raise DecodeError("expected JSON @ $") from None
-        return cls.of(structure(wire, Voucher))
+        return cls.of(structure(wire, Voucher, strict=strict_fields("callback")))
 
     def to_json(self) -> bytes:
         """Return the voucher as JSON. It holds the code."""

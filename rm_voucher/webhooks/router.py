@@ -334,6 +334,9 @@ class WebhookRouter:
         except VoucherError as exc:
             _log.warning("event %s can't be confirmed: %s", event.id, exc)
             return event, EventOutcome.UNCONFIRMED
+        if "updated_at" in voucher.misfits:
+            _log.warning("event %s can't be confirmed: RM's updatedAt can't be read", event.id)
+            return event, EventOutcome.UNCONFIRMED
         now, then = voucher.updated_at, event.updated_at
         is_newer = is_older = False
         if now is not None and then is not None:

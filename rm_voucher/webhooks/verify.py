@@ -31,6 +31,7 @@ from rm_voucher.signing.signature import (
     string_to_sign,
 )
 from rm_voucher.webhooks.events import VoucherEvent
+from rm_voucher.wire.strict_fields import strict_fields
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 """A delivery's headers. Pairs, or a multidict, keep one that came twice."""
@@ -142,7 +143,8 @@ class CallbackVerifier:
         if told.get("code", "SUCCESS") != "SUCCESS":
             raise CallbackError(CallbackStep.EVENT, "the body does not say SUCCESS")
         try:
-            voucher = structure(told.get("item"), Voucher, path="$.item")
+            strict = strict_fields("callback")
+            voucher = structure(told.get("item"), Voucher, path="$.item", strict=strict)
             return VoucherEvent.of(voucher, sent_at=datetime.fromtimestamp(at, UTC))
         except DecodeError as exc:
             raise CallbackError(CallbackStep.EVENT, f"the body shows no voucher: {exc}") from None

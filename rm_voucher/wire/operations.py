@@ -18,13 +18,21 @@ from yarl import URL
 
 from rm_voucher.converters import format_time, structure, structure_all
 from rm_voucher.exceptions import APIError, DecodeError, InvalidRequestError
-from rm_voucher.models import IssuedVoucher, Page, Token, Voucher, VoucherBatch, VoucherStatus
+from rm_voucher.models import (
+    IssuedVoucher,
+    Page,
+    Token,
+    Voucher,
+    VoucherBatch,
+    VoucherStatus,
+)
 from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
 from rm_voucher.wire.responses import read_body, read_page, success
+from rm_voucher.wire.strict_fields import strict_fields
 
 _WRONG_METHOD_CODES = frozenset(
     {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
@@ -258,12 +266,17 @@ def parse_issue(response: Response) -> IssuedVoucher:
 
 def parse_get(response: Response) -> Voucher:
     """Read the answer to `build_get`."""
-    return structure(success(response).get("item"), Voucher, path="$.item")
+    return _voucher(response, "get")
+
+
+def _voucher(response: Response, operation: str) -> Voucher:
+    strict = strict_fields(operation)
+    return structure(success(response).get("item"), Voucher, path="$.item", strict=strict)
 
 
 def parse_void(response: Response, code: str) -> Voucher:
     """Read the answer to `build_void`: the voucher that was asked for, and it is void."""
-    return _shown(response, code, {VoucherStatus.VOID})
+    return _shown(response, "void", code, {VoucherStatus.VOID})
 
 
 def parse_reinstate(response: Response, code: str) -> Voucher:
@@ -272,7 +285,7 @@ def parse_reinstate(response: Response, code: str) -> Voucher:
     The page shows it REDEEMED. RM does not document its status where no redemption preceded the
     void.
     """
-    return _shown(response, code, set(VoucherStatus) - {VoucherStatus.VOID})
+    return _shown(response, "reinstate", code, set(VoucherStatus) - {VoucherStatus.VOID})
 
 
 def parse_member_redeem(response: Response, code: str) -> Voucher:
@@ -280,15 +293,22 @@ def parse_member_redeem(response: Response, code: str) -> Voucher:
 
     The page's example turns it from REDEEMED to VOID.
     """
-    return _shown(response, code, {VoucherStatus.REDEEMED, VoucherStatus.VOID})
+    statuses = {VoucherStatus.REDEEMED, VoucherStatus.VOID}
+    return _shown(response, "member redeem", code, statuses)
 
 
 def parse_redeem(response: Response) -> tuple[Voucher, ...]:
-    """Read the answer to `build_redeem`: a list, under ``item``."""
+    """Read the answer to `build_redeem`: a list, under ``item``.
+
+    A voucher that does not show its code and status is left out: it proves nothing, and what the
+    others show stands.
+    """
     items = success(response).get("item")
     if not isinstance(items, list):
         raise DecodeError("expected a list @ $.item")
-    return tuple(structure_all(items, Voucher, path="$.item"))
+    strict = strict_fields("redeem")
+    vouchers = structure_all(items, Voucher, path="$.item")
+    return tuple(one for one in vouchers if one.code and strict.isdisjoint(one.misfits))
 
 
 def checked_code(voucher: Voucher, code: str) -> Voucher:
@@ -299,9 +319,11 @@ def checked_code(voucher: Voucher, code: str) -> Voucher:
     return voucher
 
 
-def _shown(response: Response, code: str, statuses: Container[VoucherStatus | None]) -> Voucher:
+def _shown(
+    response: Response, operation: str, code: str, statuses: Container[VoucherStatus | None]
+) -> Voucher:
     """Return the voucher in the answer to a change, which must show the change."""
-    voucher = parse_get(response)
+    voucher = _voucher(response, operation)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
     return checked_code(voucher, code)

@@ -12,6 +12,7 @@ from yarl import URL
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.settings import Timeout
 from rm_voucher.signing.signature import canonical_json, format_signature, is_too_deep
+from rm_voucher.text import find_unseen
 from rm_voucher.transport.base import Request
 
 JSON = "application/json"
@@ -102,10 +103,12 @@ def segment(name: str, text: str) -> str:
         raise refused(f"is longer than {_MAX_SEGMENT_CHARS} characters")
     if text != text.strip():
         raise refused("has white space at an end")
+    if unseen := find_unseen(text):  # where, but not what: it stands in a code
+        raise refused(f"has {unseen}, a character that can't be seen")
     # Decoded, because a gateway may decode once more than the server that splits the path.
     decoded = unquote(unquote(text))
-    if has_control(text) or has_control(decoded):
-        raise refused("has a control character or half a surrogate pair")
+    if has_control(decoded):
+        raise refused("has a control character once it is decoded")
     folded = fold(decoded)
     if "/" in folded or "\\" in folded:
         raise refused("has a slash")

@@ -21,10 +21,12 @@ from rm_voucher.exceptions import (
 from rm_voucher.models import ErrorBody, Page
 from rm_voucher.transport.base import Response
 from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES
+from rm_voucher.wire.strict_fields import strict_fields
 
 T = TypeVar("T")
 
 _STEP = 100  # vouchers, about 2 ms
+_NO_CURSOR = (None, False, 0)
 
 
 async def read_page(response: Response, cls: type[T]) -> Page[T]:
@@ -37,7 +39,8 @@ async def read_page(response: Response, cls: type[T]) -> Page[T]:
     if not isinstance(meta, dict):
         raise DecodeError("expected an object @ $.meta")
     cursor, count = meta.get("cursor"), meta.get("count")
-    if not isinstance(cursor, str | None):
+    if not isinstance(cursor, str) and cursor not in _NO_CURSOR:
+        # Not kept: without it the listing would end here, and what it lacks would prove something.
         raise DecodeError("expected text @ $.meta.cursor")
     read: list[T] = []
     for begin in range(0, len(items), _STEP):
@@ -80,7 +83,7 @@ def read_body(response: Response) -> dict[str, Any]:
 
 def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeError:
     try:
-        error = structure(wire, ErrorBody, path="$.error")
+        error = structure(wire, ErrorBody, path="$.error", strict=strict_fields("error"))
     except DecodeError as exc:
         return exc if 200 <= response.status < 300 else _status_error(response)
     if not CODE_PATTERN.fullmatch(error.code):

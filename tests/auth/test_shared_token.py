@@ -249,7 +249,6 @@ UNUSABLE: dict[str, dict[str, object]] = {
     "time of text": {"obtained_at": "2026-01-01"},
     "token that fits no header": {"token": {"accessToken": "a\nX-Evil: 1"}},
     "token of another kind": {"token": {"accessToken": 7}},
-    "lifetime of another kind": {"token": {"expiresIn": []}},
     "long expired": {"obtained_at": 1.0},
 }
 

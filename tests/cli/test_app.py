@@ -227,7 +227,7 @@ def test_memory_is_empty(rm, arguments: tuple, out: str, error: str | None, as_j
     [
         (("get", ""), "code is empty."),
         (("get", "../x"), "code has a slash."),
-        (("void", "a\nb"), "code has a control character or half a surrogate pair."),
+        (("void", "a\nb"), "code has U+000A at position 2, a character that can't be seen."),
         (("void", "X", "--store-id", ""), "store_id must be text, and not empty."),
         (("vouchers", ".."), "batch_key is only dots."),
         (("vouchers", "x" * 513), "batch_key is longer than 512 characters."),

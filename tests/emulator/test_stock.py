@@ -167,7 +167,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"quantity": 1, "static_code": "S"}, "there already"),
     ({"quantity": 1, "static_code": ""}, "code is empty"),
     ({"codes": ["x", ""]}, "code is empty"),
-    ({"codes": ["x\0"]}, "control character"),
+    ({"codes": ["x\0"]}, "U\\+0000 at position 2"),
 ]
 
 

@@ -17,7 +17,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 # the files at the root that stand on one level.
 WINGS = [
     {"_version"},
-    {"exceptions"},
+    {"exceptions", "text"},
     {"redaction"},
     {"models", "runtime", "settings"},
     {"converters"},

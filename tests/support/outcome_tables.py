@@ -205,7 +205,7 @@ ENDS = {
     ),
     "an item of a wrong type": unreadable(ok({"code": "SUCCESS", "item": 5, "items": 5})),
     "items of a wrong type": unreadable(
-        ok({"code": "SUCCESS", "item": {"amount": "1", "code": 5}, "items": [{"amount": -1}]})
+        ok({"code": "SUCCESS", "item": {"amount": "1", "code": 5}, "items": {"amount": -1}})
     ),
     "success and an error": End(
         ok({"code": "SUCCESS", "item": {"code": "X"}, "error": {"code": "SPAM"}}),

@@ -342,9 +342,6 @@ def without(name):
         (told(updatedAt="2018-09-28T17:19:44"), r"an RFC 3339 time @ \$.item.updated_at"),
         (told(updatedAt="2018-02-30T17:19:44Z"), r"that exists @ \$.item.updated_at"),
         (told(updatedAt=1538155184), r"expected text @ \$.item.updated_at"),
-        (told(amount=-1), r"a whole number, not negative @ \$.item.amount"),
-        (told(amount=0.5), r"a whole number, not negative @ \$.item.amount"),
-        (told(expiry=[]), r"@ \$.item.expiry"),
     ],
 )
 def test_signed_body_that_is_no_event(value, words):
@@ -370,7 +367,7 @@ SECRETIVE: list[tuple[CallbackStep, Delivery]] = [
     (CallbackStep.BODY, attrs.evolve(GOOD, body=GOOD.body + b"}")),
     (CallbackStep.SIGNATURE, attrs.evolve(GOOD, body=GOOD.body.replace(b"VOID", b"VOIX"))),
     (CallbackStep.CLOCK, deliver(told(leaks.CODE), nonce=GOOD.nonce, timestamp=NOW - 9999)),
-    (CallbackStep.EVENT, deliver(told(leaks.CODE, amount=leaks.CODE), nonce=GOOD.nonce)),
+    (CallbackStep.EVENT, deliver(told(leaks.CODE, updatedAt=leaks.CODE), nonce=GOOD.nonce)),
 ]
 
 

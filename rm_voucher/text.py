@@ -1,0 +1,50 @@
+"""Text that people and strangers wrote: compared, shown, and looked at for what nobody sees. Pure.
+
+A character is *seen* if Python counts it as printable and Unicode does not let a font leave it
+out. Neither control and format characters are (U+200B, U+202E), nor private, unassigned and half
+ones, nor any space but U+0020.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Of Unicode's Default_Ignorable_Code_Point, those that are printable to Python: joiners, fillers
+# and variation selectors.
+_LEFT_OUT = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+
+
+def comparable(text: str) -> str:
+    """Return what two spellings of one name or id share: NFC, without characters that don't show.
+
+    ``José`` composed, decomposed, and with U+200B in it are one. Case and spaces count.
+    """
+    if text.isascii():
+        return text
+    shown = "".join(char for char in text if unicodedata.category(char) != "Cf")
+    return unicodedata.normalize("NFC", _LEFT_OUT.sub("", shown))
+
+
+def printable(text: str) -> str:
+    r"""Return a stranger's text as it may stand in a terminal, a table or a log: on one line.
+
+    What is not printable is written as Python escapes it (``\x1b``, ``\u202e``), so that nothing
+    moves the cursor, sets the clipboard, turns the line around or begins another one.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def find_unseen(text: str) -> str | None:
+    """Return where the first character is that is not seen, such as ``U+200B at position 3``."""
+    if text.isascii() and text.isprintable():
+        return None
+    for position, char in enumerate(text, start=1):
+        if not char.isprintable() or _LEFT_OUT.match(char):
+            return f"U+{ord(char):04X} at position {position}"
+    return None
