@@ -75,16 +75,24 @@ def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResu
 
 
 def aborted(
-    recipient: R, crash: BaseException | None, batch_key: str, call: Call[IssuedVoucher] | None
+    recipient: R,
+    crash: BaseException | None,
+    batch_key: str,
+    call: Call[IssuedVoucher] | None,
+    *,
+    fatal: VoucherError | None = None,
 ) -> BulkResult[R]:
-    """Return the result of a recipient whose worker ended early, by a crash or a cancellation."""
+    """Return the result of a recipient whose worker ended early, by a crash or a cancellation.
+
+    ``fatal`` is why calls that waited were given up, if not for a shut-down.
+    """
     attempts = call.attempts if call else 0
     if crash is None and call is None:
         error = ConnectError("issue: the run was shut down before it was sent")
         return not_issued(recipient, error)
     if crash is None and call is not None and call.has_begun and not call.in_flight:
-        error = ConnectError("issue: given up while it waited; nothing had been done")
-        return not_issued(recipient, error, attempts)
+        given_up = ConnectError("issue: given up while it waited; nothing had been done")
+        return not_issued(recipient, fatal or given_up, attempts)
     cause = "CancelledError" if crash is None else type(crash).__name__
     unknown = OutcomeUnknownError(
         f"issue: {cause} aborted it; whether it was executed is unknown",

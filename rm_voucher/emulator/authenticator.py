@@ -139,6 +139,9 @@ class Authenticator:
         until = self._tokens.get(token)
         if until is None:
             raise RefusedError(self._revoked.get(token, "TOKEN_INVALID"))
+        age_s = self._clock() - (until - self._token_lifetime_s)
+        if 0 <= age_s < self._guesses.token_delay_s:
+            raise RefusedError("TOKEN_INVALID")
         if until <= self._clock() and self._checks(Check.TOKEN_LIFETIME):
             raise RefusedError("TOKEN_EXPIRED")
 
@@ -155,7 +158,7 @@ class Authenticator:
         if not 0 < len(nonce) <= _MAX_NONCE_CHARS:
             raise RefusedError("INVALID_REQUEST", "X-Nonce-Str is missing or too long")
         if nonce in self._nonces:
-            raise RefusedError("INVALID_REQUEST", "X-Nonce-Str was used before")
+            raise RefusedError(self._guesses.duplicate_code, "X-Nonce-Str was used before")
         _keep(self._nonces, nonce, None, self._guesses.nonces_kept)
 
 

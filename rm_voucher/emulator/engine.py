@@ -133,6 +133,8 @@ class Engine:
                 return Reply(done.response, ending=Ending.CUT)
             case Fault.ERROR_AFTER_COMMIT:
                 return Reply(refusal(RefusedError("INTERNAL_ERROR")))
+            case Fault.RESENT:
+                return self._do(request, route)
             case _:
                 return Reply(spoilt(done.response, fault))
 

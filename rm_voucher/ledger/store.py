@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from rm_voucher.ledger.rules.records import AttemptState, Code, IssueAttempt
 from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
+from rm_voucher.runtime import ProcessName
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -22,14 +22,19 @@ Listener = Callable[[Sequence[Code]], None]
 class LedgerStore(ABC):
     """A database that a ledger is kept in.
 
-    ``owner`` names this process in the attempts that it sends; by default it is a random name.
+    ``owner`` names this process; by default it is a random name, another in each forked child.
     """
 
     read_only = False
 
     def __init__(self, *, owner: str | None = None) -> None:
-        self.owner = owner or secrets.token_hex(6)
+        self._owner = owner or ProcessName()
         self._listeners: set[Listener] = set()
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the attempts that it sends."""
+        return str(self._owner)
 
     @abstractmethod
     async def open(self) -> None:
