@@ -103,6 +103,7 @@ class Ledger:
         url: str,
         *,
         read_only: bool = False,
+        patience_s: float = 30.0,
         runtime: Runtime | None = None,
         **settings: Unpack[LedgerOptions],
     ) -> Self:
@@ -110,14 +111,15 @@ class Ledger:
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
         ``postgresql://user@host/database``, for several. ``read_only`` looks at a ledger that
-        another process may be using, and changes nothing. The settings are those of `Ledger`.
-        Needs the extra ``sql`` or ``postgres``. Raises `ConfigurationError`, and `LedgerError` on
-        entry.
+        another process may be using, and changes nothing. ``patience_s`` is how long each step
+        waits for a database that is away, read-only or full. The settings are those of `Ledger`.
+        Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
+        each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
         try:
             from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
-            store = SqlLedgerStore(url, read_only=read_only, runtime=runtime)
+            store = SqlLedgerStore(url, read_only=read_only, patience_s=patience_s, runtime=runtime)
         except ImportError as exc:
             raise ConfigurationError.no_driver("A ledger", url) from exc
         return cls(store, runtime=runtime, **settings)
@@ -310,6 +312,13 @@ class Ledger:
     async def batches(self) -> list[Batch]:
         """Return the batches that the ledger knows, with ``stop_reason`` if one is stopped."""
         return await self.store.read(lambda unit: unit.find_batches())
+
+    async def stop_reason(self) -> str | None:
+        """Return why the whole ledger was stopped, if it was: an older copy was put back.
+
+        Each batch, also one that it does not know yet, is stopped then until its `baseline`.
+        """
+        return await self.store.read(lambda unit: unit.stop_reason())
 
     async def requests(
         self, batch_key: str | None = None

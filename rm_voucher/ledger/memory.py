@@ -45,6 +45,7 @@ class MemoryTables:
             Code: self.codes,
         }
         self.code_of: dict[str, str] = {}
+        self.stop_reason: str | None = None
         # Rows by the conditions of queries, so that no transaction looks at all of them.
         self.groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
 
@@ -80,7 +81,9 @@ class MemoryUnitOfWork(UnitOfWork):
         self._owner = owner
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        return [copy.copy(self._tables.batches.setdefault(key, Batch(key))) for key in keys]
+        known, reason = self._tables.batches, self.stop_reason()
+        new = (Batch(key, stop_reason=reason) for key in keys)
+        return [copy.copy(known.setdefault(batch.key, batch)) for batch in new]
 
     def load(self, kind: type[Kind], keys: Sequence[str]) -> list[Kind]:
         return _copies(self._tables.of_kind[kind], keys)
@@ -112,6 +115,9 @@ class MemoryUnitOfWork(UnitOfWork):
                 key=asked_at,
             )
         return unserved[:limit]
+
+    def stop_reason(self) -> str | None:
+        return self._tables.stop_reason
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         for row in rows:

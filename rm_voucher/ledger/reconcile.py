@@ -183,8 +183,11 @@ class Reconciler:
         return report
 
     async def _row(self, batch_key: str) -> Batch:
-        rows = await self._store.read(lambda unit: unit.find_batches())
-        return next((row for row in rows if row.key == batch_key), Batch(batch_key))
+        rows = await self._store.read(lambda unit: unit.load(Batch, [batch_key]))
+        if rows:
+            return rows[0]
+        reason = await self._store.read(lambda unit: unit.stop_reason())
+        return Batch(batch_key, stop_reason=reason)
 
     async def _keep(
         self,

@@ -141,7 +141,10 @@ class UnitOfWork(ABC):
 
     @abstractmethod
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        """Lock these batches until the end of the transaction; insert those that are missing."""
+        """Lock these batches until the end of the transaction.
+
+        Insert those that are missing, with the ledger's `stop_reason`.
+        """
 
     @abstractmethod
     def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
@@ -177,6 +180,10 @@ class UnitOfWork(ABC):
 
         First come the oldest that claim no attempt, then the oldest with an ambiguous one.
         """
+
+    @abstractmethod
+    def stop_reason(self) -> str | None:
+        """Return why the whole ledger is stopped, and with it each batch that has no row yet."""
 
     @abstractmethod
     def find_attempts(
