@@ -15,6 +15,7 @@ from rm_voucher.exceptions import (
     ConnectError,
     DecodeError,
     DuplicateRequestError,
+    LedgerError,
     PoolTimeoutError,
     ResponseLostError,
     VoucherError,
@@ -89,8 +90,8 @@ def classify(error: VoucherError) -> Outcome:
     request before; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError():
-            return Outcome.REFUSED  # by the client itself: nothing was sent
+        case ClosedError() | ConfigurationError() | LedgerError():
+            return Outcome.REFUSED  # by the client or the ledger: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

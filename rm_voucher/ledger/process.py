@@ -82,8 +82,11 @@ class AttemptTracker:
         self._store = store
         self._clock = clock
         self._ambiguous_since: dict[str, float] = {}
-        self.sending: set[str] = set()
-        """The ids of the attempts that this process sends."""
+        self.sending: dict[str, float] = {}
+        """The attempts that this process sends, and until when each was provably its own.
+
+        That time is by the monotonic clock.
+        """
 
     async def open(self) -> None:
         """Recover from the last process, and note the attempts that are ambiguous."""

@@ -210,6 +210,8 @@ async def test_recovered_attempt_may_get_a_spare_that_waited(act):
     await act.confirm("s", "spare")
     assert (await act.counts())["spare"] == 1
     await act.recover(own=act.ledger.store.owner)
+    assert (await act.who())["r"] == "waiting"  # until it is known whether its code is in hand
+    await act.settle()
     assert (await act.who())["r"] == "spare"
 
 
