@@ -40,7 +40,6 @@ class EventStore(ABC):
         return str(self._owner)
 
     async def __aenter__(self) -> Self:
-        self.owner = secrets.token_hex(8)  # again: it may have been made before a fork
         await self._open()
         return self
 
