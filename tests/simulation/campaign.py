@@ -315,7 +315,8 @@ class Campaign:
         if isinstance(error.__cause__, LedgerError):
             if told is not None:
                 self._was_told(name, told)
-        elif error.attempt_id in books.evidence and error.__cause__ is not None:
+        elif error.attempt_id in books.evidence and error.__cause__ is None:
+            # Who asks again. The first may have been told nothing, where that could not be kept.
             books.must(told == books.hinted[error.attempt_id], "an error's code was not told")
 
     def _was_told(self, name: str, code: str) -> None:
