@@ -49,6 +49,7 @@ _log = logging.getLogger("rm_voucher.database")
 
 PATIENCE_S = 30.0
 _CLOSING_S = 10.0
+_IDLE_S = 10.0  # the writer's transactions wait for nobody but the server
 _TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
@@ -268,6 +269,9 @@ class Database:
         writer = self.engine.execution_options(writes=True).connect()
         try:
             with writer.begin():
+                if not self.is_sqlite:  # of one whose connection was given up, locks are let go
+                    setting = f"idle_in_transaction_session_timeout = {_IDLE_S * 1000:.0f}"
+                    writer.exec_driver_sql(f"SET {setting}")
                 self._on_connect(writer)
         except BaseException:
             discard(writer)

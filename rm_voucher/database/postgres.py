@@ -5,19 +5,24 @@ Needs the extra ``postgres``.
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Generator
 from typing import Any
 
 import psycopg
-from psycopg import errors, pq
-from psycopg.conninfo import make_conninfo
+from psycopg import errors
 from sqlalchemy import Engine, text
 
 from rm_voucher.database.bound import Bound
 
 # Longer than `statement_timeout`, by which a server that lives would have answered.
 _SILENCE_S = 25.0
+_ASK_S = 5.0
+_ANYBODY = struct.pack("!ii17s", 25, 3 << 16, b"user\0rm_voucher\0")
+_PASSING = ("08001", "53300", "57P03")
+_OWN = text("SELECT pg_backend_pid()")
 _DURABLE = ("on", "remote_apply")
 
 
@@ -52,25 +57,50 @@ class AnsweringConnection(psycopg.Connection[Any]):
 
 
 def connect(bound: Bound, *args: Any, **settings: Any) -> AnsweringConnection:
-    """Return a connection. The error of a server that does not answer, or not yet, says so.
+    """Return a connection. The error of a server that is away, starting or full has its SQLSTATE.
 
-    Others have no SQLSTATE: libpq does not tell it, whatever the server gave.
+    Others have none: libpq does not tell it, whatever the server gave.
     """
     try:
         connection = AnsweringConnection.connect(*args, **settings)
     except errors.ConnectionTimeout as exc:
         raise errors.SqlclientUnableToEstablishSqlconnection(str(exc)) from None
     except psycopg.OperationalError as exc:
-        known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
-        options = {name: value for name, value in settings.items() if name in known}
-        match pq.PGconn.ping(make_conninfo(*args, **options).encode()):
-            case pq.Ping.REJECT:
-                raise errors.CannotConnectNow(str(exc)) from None
-            case pq.Ping.NO_RESPONSE:
-                raise errors.SqlclientUnableToEstablishSqlconnection(str(exc)) from None
+        try:
+            state = _refusal_of(exc.pgconn)
+        except OSError:  # nobody is there
+            state = "08001"
+        if state in _PASSING:
+            raise errors.lookup(state)(str(exc)) from None
         raise
     connection.bound = bound
     return connection
+
+
+def _refusal_of(tried: Any) -> str:
+    """Return the SQLSTATE by which a server refuses everybody, if it does. Raises `OSError`.
+
+    That comes before names and passwords, so none is sent.
+    """
+    host, port = (tried.hostaddr or tried.host).decode(), int(tried.port)
+    with _reach(host, port) as server:
+        server.sendall(_ANYBODY)
+        answer = server.recv(4096)
+    fields = {field[:1]: field[1:] for field in answer[5:].split(b"\0")}
+    return fields.get(b"C", b"").decode() if answer.startswith(b"E") else ""
+
+
+def _reach(host: str, port: int) -> socket.socket:
+    if not host.startswith("/"):
+        return socket.create_connection((host, port), _ASK_S)
+    local = socket.socket(socket.AF_UNIX)
+    local.settimeout(_ASK_S)
+    try:
+        local.connect(f"{host}/.s.PGSQL.{port}")
+    except OSError:
+        local.close()
+        raise
+    return local
 
 
 def shares_sessions(engine: Engine) -> bool:
@@ -78,15 +108,14 @@ def shares_sessions(engine: Engine) -> bool:
 
     A lock that lives with a session then says nothing about who lives.
     """
-    own = text("SELECT pg_backend_pid()")
     with engine.connect() as one, engine.connect() as other:
         with one.begin():
-            first = one.scalar(own)
+            first = one.scalar(_OWN)
         with other.begin():
-            if other.scalar(own) == first:  # it is free: the first transaction has ended
+            if other.scalar(_OWN) == first:  # it is free: the first transaction has ended
                 return True
             with one.begin():
-                return bool(one.scalar(own) != first)
+                return bool(one.scalar(_OWN) != first)
 
 
 def durability(engine: Engine) -> tuple[bool, bool]:

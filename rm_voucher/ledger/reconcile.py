@@ -187,10 +187,12 @@ class Reconciler:
 
     def _check_clock(self, client: VoucherClient) -> None:
         """Refuse to compare RM's times with ours where they are provably too far apart."""
-        offset_s, skew_s = client.clock_offset_s or 0.0, self._settings.skew_s
-        if abs(offset_s) > skew_s:
+        # Times hold by whichever of our clocks is right: one may be set while a process runs.
+        off_s = self._clock.off_by_s(client.clock_offset_s or 0.0)
+        skew_s = self._settings.skew_s
+        if off_s > skew_s:
             raise LedgerError(
-                f"RM's clock and this machine's differ by {abs(offset_s):,.0f} s or more, and "
+                f"RM's clock and this machine's differ by {off_s:,.0f} s or more, and "
                 f"skew_s is {skew_s:,.0f} s: no code could be told by its time to be a call's own. "
                 "Set this machine's clock."
             )
@@ -291,7 +293,7 @@ class Reconciler:
         taken = {found.code for _, found in settlement.adopt}
         left = {found.code: found for found in evidence.orphans if found.code not in taken}
         held = await self._store.attempts(batch_key, [AttemptState.UNRESOLVED])
-        # For one that has no candidate in its time: its clock may have been wrong.
+        # A code that fits nobody's time may be anybody's whose clock was wrong.
         wide = attrs.evolve(evidence, skew_s=evidence.skew_s + _WRONG_CLOCK_S)
         if held:  # a code of theirs may have been taken for foreign
             times = [time_of(attempt, wide) for attempt in held]
@@ -299,6 +301,9 @@ class Reconciler:
             foreign = await self._store.read(lambda unit: unit.find_foreign(batch_key, begin, end))
             for code in foreign:
                 left[code.code] = Found(code=code.code, assigned_at=code.assigned_at)
+        fitting = {attempt.id: candidates(attempt, left.values(), evidence) for attempt in held}
+        fits = {found.code for each in fitting.values() for found in each}
+        others = [found for found in left.values() if found.code not in fits]
         return Reconciliation(
             listed=listed,
             adopted=len(settlement.adopt),
@@ -311,8 +316,7 @@ class Reconciler:
                     ended_at=attempt.ended_at,
                     candidates=tuple(
                         found.code
-                        for found in candidates(attempt, left.values(), evidence)
-                        or candidates(attempt, left.values(), wide)
+                        for found in (*fitting[attempt.id], *candidates(attempt, others, wide))
                     ),
                 )
                 for attempt in held

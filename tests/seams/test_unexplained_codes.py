@@ -87,6 +87,23 @@ async def test_each_code_holds_one(there) -> None:
         assert report.held[0].candidates == tuple(there.issued)
 
 
+async def test_code_that_fits_nobody_is_shown_to_each(there) -> None:
+    """Also to who has a candidate in time: that may be another's, and this one theirs."""
+    async with there.ledger("shared") as ledger:
+        await ledger.prepare(there.client, B)
+        await there.client.issue(B)
+        there.time.now += 3 * SETTLE_S
+        for name in ("r1", "r2"):
+            await lose(there, ledger, name, Fault.DROP_AFTER_COMMIT)
+            there.time.now += 3 * SETTLE_S
+        report = await ledger.reconcile(there.client, B, wait=True)
+        terminals, first, second = there.issued
+        assert [set(held.candidates) for held in report.held] == [
+            {first, terminals},
+            {second, terminals},
+        ]
+
+
 async def test_nothing_is_foreign_while_an_attempt_is_young(there) -> None:
     """The code may be its own, if the clock was wrong."""
     async with there.ledger("shared") as ledger:
@@ -131,3 +148,23 @@ async def test_clock_that_is_provably_wrong_stops(there, mode, ahead_s) -> None:
         assert (await ledger.counts(B)).ambiguous == 1
     async with there.ledger(mode, skew_s=60.0) as ledger:
         assert (await ledger.reconcile(client, B, wait=True)).not_issued == 1
+
+
+async def test_clock_that_is_set_while_a_process_runs_stops_nothing(there) -> None:
+    """The process goes on by the clock that nobody sets. The next one has the wrong one only."""
+    runtime = attrs.evolve(there.time.runtime, clock=lambda: there.time.now + there.wall_ahead_s)
+    client = client_of(there.emulator, there.time, transport=Dated(there, 0), runtime=runtime)
+    async with there.ledger("exclusive") as ledger:
+        await ledger.issue(client, B, "before")
+        for there.wall_ahead_s in (120.0, -120.0):
+            there.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
+            with pytest.raises(OutcomeUnknownError):
+                await ledger.issue(client, B, f"lost {there.wall_ahead_s}")
+            there.time.now += 2
+            async for _ in client.batches():  # an answer with a date
+                pass
+            assert abs(client.clock_offset_s or 0) > 100
+            assert (await ledger.reconcile(client, B, wait=True)).adopted == 1
+    async with there.ledger("exclusive") as ledger:
+        with pytest.raises(LedgerError, match="Set this machine's clock"):
+            await ledger.reconcile(client, B)

@@ -177,6 +177,8 @@ def confirm(
             pass  # the answer to the commit was lost, or the listing was quicker
         elif code.origin is CodeOrigin.ADOPTED and attempt.state in _WITHOUT_CODE:
             _swap(unit, code, attempt, item.at)
+        elif code.origin is CodeOrigin.ADOPTED and attempt.state is AttemptState.ADOPTED:
+            pass  # two were adopted crosswise: each has a code that is ours
         else:
             results.append(_stop(unit, batches[item.batch], attempt, item.at))
             continue

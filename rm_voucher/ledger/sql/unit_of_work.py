@@ -148,7 +148,7 @@ class SqlUnitOfWork(UnitOfWork):
     def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
         values = [statement.values_of(row) for row in rows]
         if self._is_sqlite:
-            text = orjson.dumps(values).decode()
+            text = _json(values)
             # SQLite would end the text there; PostgreSQL refuses it by itself.
             if "\\u0000" in text and _has_nul(values):
                 raise LedgerError("What is to be kept has a NUL in it.")
@@ -221,7 +221,7 @@ class SqlUnitOfWork(UnitOfWork):
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         execute = self._connection.exec_driver_sql
         if self._is_sqlite:
-            rows = execute(lookup.sqlite, (orjson.dumps(list(keys)).decode(),)).fetchall()
+            rows = execute(lookup.sqlite, (_json(list(keys)),)).fetchall()
         else:
             statement = lookup.postgresql_locking if self._locks else lookup.postgresql
             rows = execute(statement, (list(keys),)).fetchall()
@@ -233,9 +233,16 @@ class SqlUnitOfWork(UnitOfWork):
     def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
         """Return a condition whose text does not depend on the number of keys."""
         if self._is_sqlite:
-            each = func.json_each(orjson.dumps(list(keys)).decode()).table_valued("value")
+            each = func.json_each(_json(list(keys))).table_valued("value")
             return column.in_(select(each.c.value))
         return column == any_(literal(list(keys), ARRAY(Text)))
+
+
+def _json(values: Sequence[Any]) -> str:
+    try:
+        return orjson.dumps(values).decode()
+    except orjson.JSONEncodeError:
+        raise LedgerError("What is to be kept or found is not valid Unicode.") from None
 
 
 def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
