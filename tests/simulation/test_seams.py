@@ -77,16 +77,21 @@ SEAMS: dict[str, dict[str, Any]] = {
     },
 }
 
+EACH = SEEDS // len(SEAMS) + 1  # so many seeds of each kind, and of all of them ``SEEDS`` or more
+
 
 def campaign(kind, seed):
     return Campaign(seed=seed, **{**COMMON, **SEAMS[kind]}).run()
 
 
 @pytest.mark.parametrize("kind", SEAMS)
-def test_campaigns_issue_exactly_once_where_seams_give_way(kind):
+@pytest.mark.parametrize(
+    "seeds", [range(1), pytest.param(range(1, EACH), marks=pytest.mark.long)], ids=["one", "more"]
+)
+def test_campaigns_issue_exactly_once_where_seams_give_way(kind, seeds):
     """Whatever gives way, each request gets one code, what came is told or kept, and no code is
     too many."""
-    for seed in range(max(1, SEEDS // len(SEAMS))):
+    for seed in seeds:
         hold_end(campaign(kind, seed))
 
 
