@@ -29,7 +29,7 @@ def parse_url(url: str) -> URL:
     """Return a URL with its driver. Raises `ConfigurationError`."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         parsed = URL.create("?")
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
@@ -69,23 +69,23 @@ def create_file(path: Path) -> None:
     One that is there is not opened: to close it would end SQLite's locks in this process. Raises
     `OSError`, as where it is no file.
     """
+    file = Path(os.path.realpath(path))
     try:
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        # A link may lead to no file yet: then the file is made, and not the link.
-        found = path.resolve()
-        if found != path.absolute() and not found.exists():
-            create_file(found)
-        elif not stat.S_ISREG(found.stat().st_mode):
+        if not stat.S_ISREG(file.stat().st_mode):
             raise OSError(errno.EINVAL, "it is no regular file") from None
 
 
 def make_engine(url: URL, bound: Bound | None = None) -> Engine:
     """Return an engine. Its transactions are durable, and each wait in it ends.
 
-    ``bound`` can end the waits for PostgreSQL earlier.
+    ``bound`` can end the waits for PostgreSQL earlier. Raises `ConfigurationError`.
     """
-    return _sqlite(url) if is_sqlite(url) else _postgresql(url, bound or Bound())
+    try:
+        return _sqlite(url) if is_sqlite(url) else _postgresql(url, bound or Bound())
+    except ArgumentError:
+        raise ConfigurationError("The URL of the database has a port that is none.") from None
 
 
 def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:

@@ -5,6 +5,7 @@ Needs the extra ``postgres``.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -82,25 +83,20 @@ def _refusal_of(tried: Any) -> str:
 
     That comes before names and passwords, so none is sent.
     """
-    host, port = (tried.hostaddr or tried.host).decode(), int(tried.port)
-    with _reach(host, port) as server:
+    if tried is None:
+        raise OSError("its host has no address")
+    host, port = (tried.hostaddr or tried.host).decode(), tried.port.decode()
+    with contextlib.ExitStack() as reached:
+        if host.startswith("/"):
+            server = reached.enter_context(socket.socket(socket.AF_UNIX))
+            server.settimeout(_ASK_S)
+            server.connect(f"{host}/.s.PGSQL.{port}")
+        else:
+            server = reached.enter_context(socket.create_connection((host, port), _ASK_S))
         server.sendall(_ANYBODY)
         answer = server.recv(4096)
     fields = {field[:1]: field[1:] for field in answer[5:].split(b"\0")}
     return fields.get(b"C", b"").decode() if answer.startswith(b"E") else ""
-
-
-def _reach(host: str, port: int) -> socket.socket:
-    if not host.startswith("/"):
-        return socket.create_connection((host, port), _ASK_S)
-    local = socket.socket(socket.AF_UNIX)
-    local.settimeout(_ASK_S)
-    try:
-        local.connect(f"{host}/.s.PGSQL.{port}")
-    except OSError:
-        local.close()
-        raise
-    return local
 
 
 def shares_sessions(engine: Engine) -> bool:

@@ -118,6 +118,10 @@ class Authenticator:
         if self._checks(Check.NONCE):
             self._check_nonce(nonce)
 
+    def duplicate(self) -> RefusedError:
+        """Return the refusal of a nonce that was used before."""
+        return RefusedError(self._guesses.duplicate_code, "X-Nonce-Str was used before")
+
     def _checks(self, check: Check) -> bool:
         return check not in self._disabled
 
@@ -158,7 +162,7 @@ class Authenticator:
         if not 0 < len(nonce) <= _MAX_NONCE_CHARS:
             raise RefusedError("INVALID_REQUEST", "X-Nonce-Str is missing or too long")
         if nonce in self._nonces:
-            raise RefusedError(self._guesses.duplicate_code, "X-Nonce-Str was used before")
+            raise self.duplicate()
         _keep(self._nonces, nonce, None, self._guesses.nonces_kept)
 
 

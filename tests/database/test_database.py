@@ -80,6 +80,13 @@ def test_url_of_another_database_is_refused(given: str) -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("given", ["postgresql://u@h/d?port=x", "postgresql://u@h:x/d"])
+def test_port_that_is_none(given: str, time: FakeTime) -> None:
+    """It is refused when the URL is."""
+    with pytest.raises(ConfigurationError):
+        database(given, time)
+
+
 @pytest.mark.parametrize("given", ["sqlite://", "sqlite:///:memory:"])
 def test_url_of_sqlite_in_memory_is_refused(given: str) -> None:
     """A database that nobody else can open is no store."""

@@ -334,6 +334,22 @@ def test_what_is_no_file_is_refused(url: str) -> None:
         parse_url(url)
 
 
+async def test_link_that_leads_to_no_file(file: Path, client: VoucherClient) -> None:
+    """The file is made where it leads; one that leads to itself is refused."""
+    link, events = file.with_name("link.db"), file.with_name("events.db")
+    link.symlink_to(file)
+    assert await issue(link, client, OLD, "order 1")
+    assert file.stat().st_size
+    link.unlink()
+    link.symlink_to(events)
+    async with open_event_store(f"sqlite:///{link}"):
+        assert events.stat().st_mode & 0o777 == 0o600
+    link.unlink()
+    link.symlink_to(link)
+    with pytest.raises(LedgerError, match="can't be used"):
+        await issue(link, client, OLD, "order 1")
+
+
 @pytest.mark.parametrize("kind", ["folder", "pipe", "device", "to_device"])
 async def test_what_is_no_regular_file_is_refused(
     file: Path, client: VoucherClient, kind: str

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 from support.doubles import FakeTime
 from support.event_stores import event
@@ -130,10 +131,14 @@ async def test_trouble_that_lasts(postgres_url: str) -> None:
 class Refusing:
     """A server at a port of its own that refuses each connection, in whatever language."""
 
-    def __init__(self, sqlstate: str, words: str) -> None:
+    def __init__(self, sqlstate: str, words: str, folder: Path | None = None) -> None:
         self._refusal = self._message(sqlstate, words)
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port = self._server.getsockname()[1]
+        if folder is None:
+            self._server = socket.create_server(("127.0.0.1", 0))
+            self.url = f"postgresql://u@127.0.0.1:{self._server.getsockname()[1]}/d"
+        else:
+            self._server = socket.create_server(f"{folder}/.s.PGSQL.5433", family=socket.AF_UNIX)
+            self.url = f"postgresql://u@/d?host={folder}&port=5433"
         self.refused = 0
         threading.Thread(target=self._serve, daemon=True).start()
 
@@ -167,11 +172,11 @@ class Refusing:
 
 
 @pytest.fixture
-def refusing() -> Iterator[Callable[[str, str], Refusing]]:
+def refusing() -> Iterator[Callable[..., Refusing]]:
     servers: list[Refusing] = []
 
-    def make(sqlstate: str, words: str) -> Refusing:
-        servers.append(Refusing(sqlstate, words))
+    def make(*args: Any) -> Refusing:
+        servers.append(Refusing(*args))
         return servers[-1]
 
     yield make
@@ -191,12 +196,49 @@ async def test_server_that_starts_is_waited_for(refusing, words: str) -> None:
     """Also when the ledger is opened for the first time."""
     server = refusing("57P03", words)
     time = FakeTime()
-    made = database(f"postgresql://u@127.0.0.1:{server.port}/d", time)
+    made = database(server.url, time)
     with pytest.raises(LedgerError, match=words) as raised:
         await made.open()
     assert isinstance(raised.value.__cause__, UnavailableError)
     assert raised.value.__cause__.may_pass
     assert 20 < sum(time.slept) < 31
+    await made.close()
+
+
+async def test_refusals_over_a_local_socket(refusing, tmp_path: Path) -> None:
+    """The same, without a network."""
+    server = refusing("57P03", "das Datenbanksystem startet", tmp_path)
+    time = FakeTime()
+    made = database(server.url, time, patience_s=1)
+    with pytest.raises(LedgerError, match="startet"):
+        await made.open()
+    assert server.refused > 2
+    await made.close()
+
+
+@pytest.mark.parametrize(
+    "place", ["/u@/d?host=/nowhere", "/u@nobody.invalid/d", "/u@/d?host=/nowhere,/nobody"]
+)
+async def test_server_that_is_not_there(place: str) -> None:
+    """Its name, or its place, may be back in a moment."""
+    time = FakeTime()
+    made = database(f"postgresql:/{place}", time, patience_s=1)
+    with pytest.raises(LedgerError) as raised:
+        await made.open()
+    assert isinstance(raised.value.__cause__, UnavailableError)
+    assert raised.value.__cause__.may_pass
+    assert time.slept
+    await made.close()
+
+
+@pytest.mark.parametrize("option", ["sslmode=nonsense", "nonsense=1"])
+async def test_url_that_is_wrong(option: str) -> None:
+    """Nobody waits for it."""
+    time = FakeTime()
+    made = database(f"postgresql://u@127.0.0.1/d?{option}", time)
+    with pytest.raises(LedgerError):
+        await made.open()
+    assert time.slept == []
     await made.close()
 
 
@@ -212,7 +254,7 @@ async def test_refusal_at_the_first_connection(refusing, sqlstate: str, words: s
     """A wrong password is wrong at once: nobody waits for it."""
     server = refusing(sqlstate, words)
     time = FakeTime()
-    made = database(f"postgresql://u@127.0.0.1:{server.port}/d", time)
+    made = database(server.url, time)
     with pytest.raises(LedgerError, match=words) as raised:
         await made.open()
     assert time.slept == []
@@ -246,7 +288,7 @@ async def test_refusal_to_take_a_connection_back(
 
     def elsewhere(bound: Any, *args: Any, **settings: Any) -> Any:
         if redirected:
-            settings |= {"host": "127.0.0.1", "port": server.port}
+            settings |= {"host": "127.0.0.1", "port": make_url(server.url).port}
         return connect(bound, *args, **settings)
 
     with pytest.MonkeyPatch.context() as patched:

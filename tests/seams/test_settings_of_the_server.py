@@ -110,7 +110,7 @@ async def test_sessions_that_are_shared(
 
     def scalar(self: Connection, statement: object, *args: object) -> object:
         if statement is postgres._OWN:
-            return real(self, statement, {"pid": next(pids)})  # type: ignore[call-overload]
+            return real(self, statement, {"pid": next(pids)})
         return real(self, statement, *args)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Connection, "scalar", scalar)

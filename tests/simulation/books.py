@@ -220,9 +220,8 @@ class Books(MemoryTables):
             self.must(same, "an assigned code was taken away")
         if old is not None and old.state is CodeState.BASELINE:
             self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
-        traded = old is not None and old.attempt_id != row.attempt_id
-        if traded and ours and old.state in _OURS and row.attempt_id is not None:
-            before = self._attempts_before.get(row.attempt_id)
+        if ours and old is not None and old.state in _OURS and old.attempt_id != row.attempt_id:
+            before = self._attempts_before.get(row.attempt_id or "")
             self.surplus[row.batch] += before is not None and before.state not in OPEN
         if ours and (old is None or old.state not in _OURS):
             self.surplus[row.batch] += self._is_unawaited(row) or row.origin is CodeOrigin.LATE

@@ -39,7 +39,8 @@ class FileGuard:
     """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
 
     def __init__(self, database: Path) -> None:
-        self._database = database.resolve()  # by another name it is the same file, with one lock
+        # By another name it is the same file, with one lock.
+        self._database = Path(os.path.realpath(database))
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
         self._held: list[tuple[int, int]] = []
