@@ -21,13 +21,16 @@ class BulkStatus(enum.StrEnum):
     FAILED = "failed"
     """Definitely no voucher."""
     UNRESOLVED = "unresolved"
-    """A voucher may have been issued whose code is not known. Never simply ask again."""
+    """A voucher may have been issued whose code is not known, or not certain. Never simply ask
+    again."""
 
 
 @attrs.frozen(kw_only=True)
 class BulkResult(Generic[R]):
     """The end for one recipient.
 
+    An UNRESOLVED one has a ``voucher`` where a code is known that is not to be handed on yet: the
+    ledger could not keep it, or it came with an error. Keep it until the ledger has settled it.
     ``attempts`` is 0 if a fatal error had already ended the run, or the ledger had the voucher.
     """
 
@@ -69,9 +72,13 @@ def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> BulkResult[R]
 
 def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
     """Return the result of a recipient without one: UNRESOLVED if the outcome is unknown."""
-    is_unknown = isinstance(error, OutcomeUnknownError)
-    status = BulkStatus.UNRESOLVED if is_unknown else BulkStatus.FAILED
-    return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
+    status, voucher = BulkStatus.FAILED, None
+    if isinstance(error, OutcomeUnknownError):
+        status = BulkStatus.UNRESOLVED
+        voucher = error.voucher if isinstance(error.voucher, IssuedVoucher) else None
+    return BulkResult(
+        recipient=recipient, status=status, voucher=voucher, error=error, attempts=attempts
+    )
 
 
 def aborted(

@@ -64,6 +64,9 @@ class Call(Generic[T]):
     )
     # Of a bulk run: signs elsewhere than on the event loop.
     sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
+    # Of a ledger: may refuse an attempt whose turn has come, with an error after which nothing was
+    # sent and nothing is repeated.
+    before_send: Callable[[], Awaitable[None]] | None = attrs.field(default=None, repr=False)
     is_bulk: bool = False  # one of many, which lets single calls pass
 
     phase: Phase = Phase.NEW

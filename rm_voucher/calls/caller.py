@@ -198,6 +198,8 @@ class Caller:
         try:
             if not self.flow.unlimited:
                 await self._acquire(call)
+            if call.before_send is not None:
+                await call.before_send()
             # Before it is signed, which takes its time in a bulk run: the rate of this instant
             # admits the attempt, and a later throttle is charged to it.
             call.admitted_at = self.runtime.monotonic()

@@ -15,6 +15,7 @@ from rm_voucher.exceptions import (
     ConnectError,
     DecodeError,
     DuplicateRequestError,
+    LedgerError,
     PoolTimeoutError,
     ProxyError,
     ResponseLostError,
@@ -90,8 +91,8 @@ def classify(error: VoucherError) -> Outcome:
     request before; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError() | ProxyError():
-            return Outcome.REFUSED  # by the client itself, or on the way: nothing was sent
+        case ClosedError() | ConfigurationError() | LedgerError() | ProxyError():
+            return Outcome.REFUSED  # by the client, its ledger, or on the way: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

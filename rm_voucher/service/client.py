@@ -400,8 +400,19 @@ class VoucherClient:
 
 
 def issue_call(
-    caller: Caller, batch_key: str, timeout: Timeout | None = None
+    caller: Caller,
+    batch_key: str,
+    timeout: Timeout | None = None,
+    *,
+    deadline: float | None = None,
 ) -> Call[IssuedVoucher]:
     """Return the call of an *issue*, for a bulk run or a ledger to watch."""
     request = operations.build_issue(caller.environment, batch_key)
-    return caller.call(request, operations.parse_issue, Safety.ONCE, timeout, batch_key=batch_key)
+    return caller.call(
+        request,
+        operations.parse_issue,
+        Safety.ONCE,
+        timeout,
+        deadline=deadline,
+        batch_key=batch_key,
+    )

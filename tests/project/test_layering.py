@@ -48,6 +48,8 @@ ELSEWHERE = {
     "emulator.server": {"aiohttp"},
     "database.database": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
+    "database.postgres": {"psycopg", "sqlalchemy"},
+    "database.troubles": {"sqlalchemy"},
     "database.transaction": {"sqlalchemy"},
     "ledger.sql.schema": {"sqlalchemy"},
     "ledger.sql.statements": {"sqlalchemy"},
