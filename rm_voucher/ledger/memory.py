@@ -21,7 +21,7 @@ from rm_voucher.ledger.rules.records import (
     RequestState,
 )
 from rm_voucher.ledger.rules.unit_of_work import KEYS, Page, Row, Tally, UnitOfWork
-from rm_voucher.ledger.store import LedgerStore, Reading, Transition
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
 
 I = TypeVar("I")  # noqa: E741 - an item
 Kind = TypeVar("Kind", Batch, IssueRequest, IssueAttempt, Code)
@@ -144,6 +144,10 @@ class MemoryUnitOfWork(UnitOfWork):
         ]
         return sorted(rows, key=attrgetter("sent_at"))
 
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        rows = self._tables.attempts.values()
+        return [copy.copy(row) for row in rows if row.seen_code == code]
+
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
         return [
             code
@@ -198,11 +202,13 @@ class MemoryLedgerStore(LedgerStore):
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""
         unit = MemoryUnitOfWork(self.tables, self.owner)
-        (result,) = transition(unit, [item])
-        unit.flush()
+        with sound_rows():
+            (result,) = transition(unit, [item])
+            unit.flush()
         self.notify(unit.assigned)
         return result
 
     async def read(self, reading: Reading[R]) -> R:
         """See `LedgerStore.read`."""
-        return reading(MemoryUnitOfWork(self.tables, self.owner))
+        with sound_rows():
+            return reading(MemoryUnitOfWork(self.tables, self.owner))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks.store import EventStore
@@ -19,6 +20,7 @@ def open_event_store(
     the extra ``sql`` or ``postgres``. The first call imports SQLAlchemy, which takes some 100 ms:
     make the store before the application serves. Raises `ConfigurationError`.
     """
+    check_type("url", url, str)
     try:
         from rm_voucher.webhooks.sql.store import SqlEventStore  # an extra, and slow to import
 

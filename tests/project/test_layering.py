@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 WINGS = [
     {"_version"},
     {"exceptions", "text"},
-    {"redaction"},
+    {"arguments", "redaction"},
     {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},

@@ -248,8 +248,13 @@ async def test_ledger_of_the_last_version_goes_on(file: Path, client: VoucherCli
 
     def downgrade() -> None:
         with contextlib.closing(sqlite3.connect(file)) as database:
-            for column in ("id", "stop_reason"):
-                database.execute(f"ALTER TABLE rm_ledger_meta DROP COLUMN {column}")
+            for table, column in (
+                ("meta", "id"),
+                ("meta", "stop_reason"),
+                ("attempts", "seen_code"),
+                ("attempts", "seen_qr_url"),
+            ):
+                database.execute(f"ALTER TABLE rm_ledger_{table} DROP COLUMN {column}")
             database.execute("UPDATE rm_schema_versions SET version = 1")
             database.commit()
         lock_of(file).write_bytes(lock_of(file).read_bytes()[:20])

@@ -191,6 +191,10 @@ class UnitOfWork(ABC):
     ) -> list[IssueAttempt]:
         """Return the attempts in these states, the first sent first."""
 
+    @abstractmethod
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        """Return the attempts that ended with an error which came with this code."""
+
     # For reading only
 
     @abstractmethod

@@ -64,6 +64,8 @@ attempts = Table(
     Column("state", Text, nullable=False),
     Column("sent_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("seen_code", Text),
+    Column("seen_qr_url", Text),
     sqlite_with_rowid=False,
 )
 
@@ -118,4 +120,9 @@ def _to_version_2(connection: Connection) -> None:
         connection.exec_driver_sql(f"ALTER TABLE {meta.name} ADD COLUMN {name} TEXT")
 
 
-SCHEMA = Schema("ledger", _tables, [_to_version_2])
+def _to_version_3(connection: Connection) -> None:
+    for name in ("seen_code", "seen_qr_url"):
+        connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN {name} TEXT")
+
+
+SCHEMA = Schema("ledger", _tables, [_to_version_2, _to_version_3])

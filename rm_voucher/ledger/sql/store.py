@@ -16,7 +16,7 @@ from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.sql.guard import FileGuard, Noted
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql.unit_of_work import OWNER_LOCK, SqlUnitOfWork, owner_key
-from rm_voucher.ledger.store import LedgerStore, Reading, Transition
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
 from rm_voucher.runtime import Runtime
 
 I = TypeVar("I")  # noqa: E741 - an item
@@ -92,7 +92,12 @@ class SqlLedgerStore(LedgerStore):
         """See `LedgerStore.read`."""
         if not self._is_open:  # or a file would be made, and no table found in it
             raise LedgerError("The ledger is not open: use it with 'async with'.")
-        return await self._database.read(lambda connection: reading(SqlUnitOfWork(connection)))
+
+        def work(connection: Connection) -> R:
+            with sound_rows():
+                return reading(SqlUnitOfWork(connection))
+
+        return await self._database.read(work)
 
     async def _open_to_write(self) -> None:
         guard = self._guard
@@ -130,11 +135,12 @@ class SqlLedgerStore(LedgerStore):
             # by rows that were read before the lock.
             unit.batches(item.batch for _, item in operations)
             results: list[Any] = [None] * len(operations)
-            for transition, numbers in kinds.items():
-                answers = transition(unit, [operations[number][1] for number in numbers])
-                for number, answer in zip(numbers, answers, strict=True):
-                    results[number] = answer
-            unit.flush()
+            with sound_rows():
+                for transition, numbers in kinds.items():
+                    answers = transition(unit, [operations[number][1] for number in numbers])
+                    for number, answer in zip(numbers, answers, strict=True):
+                        results[number] = answer
+                unit.flush()
             if self._guard is not None:
                 connection.execute(update(meta).values(commits=commits))
             return results, unit.assigned

@@ -168,6 +168,9 @@ class SqlUnitOfWork(UnitOfWork):
             )
         }
 
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        return self._made(IssueAttempt, _SELECTS[IssueAttempt].where(attempts.c.seen_code == code))
+
     def find_batches(self) -> list[Batch]:
         return self._made(Batch, _SELECTS[Batch])
 
