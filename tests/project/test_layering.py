@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 WINGS = [
     {"_version"},
     {"exceptions", "text"},
-    {"redaction"},
+    {"redaction", "files"},
     {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},
@@ -57,6 +57,7 @@ ELSEWHERE = {
     "webhooks.sql.store": {"sqlalchemy"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
+    "cli.arguments": {"typer"},
     "cli.app": {"typer"},
     "cli.ledger": {"typer"},
     "cli.options": {"typer"},
