@@ -216,6 +216,11 @@ def export(
                 write_out(line)
             return
         with ResultFile(output, columns=_COLUMNS, is_kept=True) as file:
+            for path, _ in file.unkept():
+                raise ConfigurationError(
+                    f"{path} has codes that are in no ledger: run the command that wrote it again, "
+                    "which gives them to its ledger, or name another file."
+                )
             file.begin()
             async for line in _lines(ledger, batch):
                 file.add_line(line)

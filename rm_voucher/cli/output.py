@@ -182,8 +182,8 @@ class ResultFile(Results):
         """
         for path in (self.partial, self.path):
             try:
-                for cells in _rows_in(path, self._columns):
-                    row = dict(zip(self._columns, cells, strict=False))
+                for cells in _rows_in(path, COLUMNS):
+                    row = dict(zip(COLUMNS, cells, strict=False))
                     # A row that a killed run has torn has no status.
                     if row.get("status") == _UNKEPT and row["code"]:
                         yield path, row

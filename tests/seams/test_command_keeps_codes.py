@@ -201,6 +201,19 @@ def test_evidence_is_not_kept(issue, served, out: Path) -> None:
     assert "EVIDENCE" in out.with_name("out.csv.1").read_text()  # it is not in the new file
 
 
+@pytest.mark.parametrize("where", ["out.csv", "out.csv.ledger.partial"])
+def test_export_over_it(issue, rm, tmp_path: Path, where: str) -> None:
+    """An export writes over no code that is in no ledger."""
+    issue()
+    text = ",".join(COLUMNS) + "\n1,CODE,,unkept,x\n"
+    (tmp_path / where).write_text(text)
+    ended = rm(
+        "ledger", "export", f"sqlite:///{tmp_path}/ledger.db", "--output", tmp_path / "out.csv"
+    )
+    assert (ended.code, (tmp_path / where).read_text()) == (2, text)
+    assert f"{where} has codes that are in no ledger" in ended.err
+
+
 def test_refused_before_it_begins(issue, rm, served, tmp_path: Path, out: Path) -> None:
     """A ledger that can't be opened leaves a partial file as it is."""
     partial = out.with_name("out.csv.ledger.partial")
