@@ -279,7 +279,9 @@ def _rows_in(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
 def _open_alone(path: Path, *, again: bool) -> int:
     """Open a new file for its owner alone; ``again`` also an old one that nobody writes."""
     flags = os.O_RDWR | os.O_CREAT
-    descriptor = open_private(path, flags if again else flags | os.O_EXCL)
+    if not again:
+        return open_private(path, flags | os.O_EXCL)
+    descriptor = open_private(path, flags)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         opened = os.fstat(descriptor)
@@ -395,6 +397,9 @@ class _ToPerson(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                say(line)
 
 
 @contextlib.contextmanager

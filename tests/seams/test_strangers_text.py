@@ -5,9 +5,11 @@ the command passes one of `tell`, `say`, `table_line` and `json_line`.
 """
 
 import ast
+import contextlib
 import csv
 import io
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -129,16 +131,36 @@ def test_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr() == (f"{HARMLESS}\n", f"{HARMLESS}\n")
 
 
+@contextlib.contextmanager
+def unhandled() -> Iterator[logging.Logger]:
+    """A logger without a handler, as where logging was not set up; pytest's are with others."""
+    logger = logging.getLogger("rm_voucher.test.stranger")
+    logger.propagate = False
+    with strangers_are_harmless():
+        yield logger
+    logger.propagate = True
+
+
 def test_logs(capsys: pytest.CaptureFixture[str]) -> None:
     """What a library logs and nobody handles is a line, too, and only while the command runs."""
-    logger = logging.getLogger("rm_voucher.test.stranger")
-    logger.propagate = False  # as where nobody has set up logging
     before = logging.lastResort
-    with strangers_are_harmless():
+    with unhandled() as logger:
         logger.warning("unknown status %s", ESCAPES)
         logger.info("not shown")
     assert logging.lastResort is before
     assert capsys.readouterr().err == f"unknown status {HARMLESS}\n"
+
+
+def test_logged_tracebacks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A traceback is a line for each of its lines."""
+    with unhandled() as logger:
+        try:
+            raise ValueError(ESCAPES.replace("\r", ""))
+        except ValueError:
+            logger.exception("a defect")
+    err = capsys.readouterr().err
+    assert err.startswith("a defect\nTraceback (most recent call last):\n")
+    assert is_harmless(err)
 
 
 @pytest.mark.parametrize(
