@@ -50,6 +50,8 @@ EXPORTED = [
     "Pager",
     "PermissionDeniedError",
     "PoolTimeoutError",
+    "Proxy",
+    "ProxyError",
     "RateLimitError",
     "Request",
     "Response",

@@ -15,6 +15,7 @@ from rm_voucher.exceptions import (
     ConnectError,
     DecodeError,
     PoolTimeoutError,
+    ProxyError,
     ResponseLostError,
     VoucherError,
 )
@@ -86,8 +87,8 @@ def classify(error: VoucherError) -> Outcome:
     A listed code of RM's decides, whatever the HTTP status; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError():
-            return Outcome.REFUSED  # by the client itself: nothing was sent
+        case ClosedError() | ConfigurationError() | ProxyError():
+            return Outcome.REFUSED  # by the client itself, or on the way: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -65,7 +66,7 @@ def success(response: Response) -> dict[str, Any]:
 def read_body(response: Response) -> dict[str, Any]:
     """Return the answer's JSON object, or an empty one. Raises the error in its body or status."""
     try:
-        body: dict[str, Any] = orjson.loads(response.body)
+        body: dict[str, Any] = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
         body = {}
     if not isinstance(body, dict):
