@@ -126,11 +126,24 @@ def soak(session: nox.Session) -> None:
 
 @nox.session
 def simulation(session: nox.Session) -> None:
-    """Simulate 1,000 campaigns on the ledger; replay 100, and one 100 times. Ten minutes."""
+    """Simulate 1,000 campaigns, and 1,000 where seams give way; replay 100. Ten minutes."""
     install_editable(session, "test")
     many = {"SIMULATION_SEEDS": "1000", "SIMULATION_REPLAYS": "100"}
     whole = ("-n", "2", "-m", "long or not long", "tests/simulation")
     session.run("pytest", *whole, *session.posargs, env=many)
+
+
+@nox.session
+def seams(session: nox.Session) -> None:
+    """Try the seams in real surroundings: proxies, full disks, failovers, lost locks. Five minutes.
+
+    For all of it: root (a tmpfs of its own), PostgreSQL at RM_TEST_POSTGRES_URL with its programs
+    (initdb, pg_ctl), and the commands tinyproxy, pgbouncer and faketime. What is missing is
+    skipped, with its reason.
+    """
+    install_editable(session, "test")
+    arguments = ("-n", "2", "-rs", "-m", "long or not long", "tests/seams")
+    session.run("pytest", *arguments, *session.posargs)
 
 
 @nox.session

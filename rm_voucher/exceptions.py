@@ -28,12 +28,13 @@ The tree::
         │   ├── OutOfStockError
         │   └── ExpiredError
         ├── InvalidRequestError
+        ├── DuplicateRequestError   may have been executed, by an earlier copy
         ├── RateLimitError
         └── ServerError
 
 No message, repr or pickle contains a secret or a voucher code. Only attributes may hold a code,
-and a pickle leaves these out: ``message`` of `APIError` (the server's own words), and the codes and
-vouchers of `OutcomeUnknownError`.
+and a pickle leaves these out: ``message`` of `APIError` (the server's own words), the voucher of
+`DecodeError`, and the codes and vouchers of `OutcomeUnknownError`.
 """
 
 from __future__ import annotations
@@ -100,7 +101,17 @@ class ResponseTimeoutError(ResponseLostError):
 
 
 class DecodeError(VoucherError):
-    """An answer is not what the API documents. The message says where (``$.item.amount``)."""
+    """An answer is not what the API documents. The message says where (``$.item.amount``).
+
+    ``voucher`` is what an answer to an *issue* shows all the same: an error with a voucher in it.
+    Bearer value; neither in the message nor in a pickle.
+    """
+
+    _private: ClassVar = {"voucher": None}
+
+    def __init__(self, message: str, *, voucher: object | None = None) -> None:
+        super().__init__(message)
+        self.voucher = voucher
 
 
 class LedgerError(VoucherError):
@@ -142,12 +153,15 @@ class OutcomeUnknownError(VoucherError):
     Attributes:
         operation: what was called, for example ``"issue"``.
         batch_key: the batch, where the operation has one.
-        code: the voucher code, where the operation has one. Bearer value; not in the message.
+        code: the voucher code, where the operation has one; of an *issue*, that of ``voucher``.
+            Bearer value; not in the message.
         codes: of a bulk redeem, the codes whose outcome is unknown.
         attempt_id: identifies the last attempt in this library's log.
         nonce: the ``X-Nonce-Str`` of the last attempt.
         sent_at: when the last attempt was signed, UTC.
-        voucher: the voucher as it was read back, when it could be.
+        voucher: the voucher as it was read back, when it could be. Of an *issue*, the
+            `IssuedVoucher` that came in spite of all: in an answer that is also an error, say. Keep
+            it.
         vouchers: of a bulk redeem, the vouchers of these codes that could be read back.
         redeemed: of a bulk redeem, the vouchers that it redeemed for certain.
 
@@ -256,6 +270,13 @@ class ExpiredError(VoucherStateError):
 
 class InvalidRequestError(APIError):
     """The request is malformed, or the client refused its input before sending anything."""
+
+
+class DuplicateRequestError(APIError):
+    """The server had this very request before, so an earlier copy of it arrived.
+
+    A proxy in between may have sent it twice. After anything but a read the outcome is unknown.
+    """
 
 
 class RateLimitError(APIError):

@@ -175,7 +175,8 @@ class _Read:
 
 
 def _hundredths(value: int | None) -> Decimal | None:
-    return None if value is None else Decimal(value).scaleb(-2)
+    # Not by arithmetic, which rounds and raises as the application's decimal context says.
+    return None if value is None else Decimal(f"{value}E-2")
 
 
 class _Worth(_Read):

@@ -1,9 +1,10 @@
-"""Time and chance: what a test replaces."""
+"""Time and chance, what a test replaces; and the name that a process has for others."""
 
 from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import random
 import secrets
 import time
@@ -11,11 +12,25 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
+from rm_voucher.arguments import check_callable
+
 
 def is_cancelled() -> bool:
     """Return whether an `asyncio.CancelledError` is meant for the task that runs."""
     task = asyncio.current_task()
     return task is None or task.cancelling() > 0
+
+
+class ProcessName:
+    """A random name, for what several processes share; a child that was forked has another one."""
+
+    def __init__(self) -> None:
+        self._name, self._pid = "", 0
+
+    def __str__(self) -> str:
+        if self._pid != os.getpid():
+            self._name, self._pid = secrets.token_hex(8), os.getpid()
+        return self._name
 
 
 _random_hex = functools.partial(secrets.token_hex, 16)
@@ -40,3 +55,7 @@ class Runtime:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     random: Callable[[], float] = random.random
     make_nonce: Callable[[], str] = _random_hex
+
+    def __attrs_post_init__(self) -> None:
+        for name in ("clock", "monotonic", "sleep", "random", "make_nonce"):
+            check_callable(name, getattr(self, name))

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import attrs
 from yarl import URL
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
 from rm_voucher.redaction import hide_locals
@@ -57,11 +58,16 @@ class Credentials:
     client_secret: str = attrs.field(validator=_identifier, repr=False)
     private_key: str | bytes | Path = attrs.field(repr=False)
 
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.private_key, str | bytes | Path):
+            raise ConfigurationError("A private key is PEM text, PEM bytes or a pathlib.Path.")
+
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Return the credentials in the ``RM_…`` variables; see the module."""
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         key: str | Path
         if env.get("RM_PRIVATE_KEY", "").strip():
             key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
@@ -129,7 +135,9 @@ class Environment:
     allow_plain_http: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
+        check_type("allow_plain_http", self.allow_plain_http, bool)
         for name in ("api_url", "oauth_url"):
+            check_type(name, getattr(self, name), str)
             text = _normalised(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
             object.__setattr__(self, name, text)  # frozen; still under construction
 
@@ -147,6 +155,7 @@ class Environment:
         Raises `ConfigurationError`, also for a variable that is set to nothing.
         """
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         named = cls.named(_place(env, "RM_ENVIRONMENT", "sandbox"))
         return Environment(
             _place(env, "RM_API_URL", named.api_url),
@@ -157,6 +166,7 @@ class Environment:
     @hide_locals
     def named(cls, name: str) -> Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
+        check_type("name", name, str)
         known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
         if name.lower() in known:
             return known[name.lower()]
@@ -222,12 +232,23 @@ Environment.PRODUCTION = Environment(
 
 def positive(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
     """Refuse anything but a finite number more than 0."""
-    # The text of an environment variable can't be compared.
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ConfigurationError(f"{attribute.name} must be a number more than 0, and finite.")
+    check_positive(attribute.name, value)
 
 
-@attrs.frozen(kw_only=True)
+def whole(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Refuse anything but a whole number more than 0."""
+    positive(instance, attribute, value)
+    check_type(attribute.name, value, int)
+
+
+def check_positive(name: str, value: object) -> None:
+    """Refuse anything but a finite number more than 0."""
+    # The text of an environment variable can't be compared, and True is no number of anything.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ConfigurationError(f"{name} must be a number more than 0, and finite.")
+
+
+@attrs.frozen(kw_only=True, init=False)
 class Timeout:
     """How long a call may take, in seconds.
 
@@ -236,17 +257,36 @@ class Timeout:
     it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
     waits and reading back; None for none. It cuts the last attempt short, and no attempt begins
     with ``connect_s`` or less left.
+
+    What is not given fits itself to what is: ``attempt_s`` is 30, but three times ``connect_s`` at
+    least and ``total_s`` at most; ``connect_s`` is 10, but a third of ``attempt_s`` at most.
     """
 
-    connect_s: float = attrs.field(default=10.0, validator=positive)
-    attempt_s: float = attrs.field(default=30.0, validator=positive)
-    total_s: float | None = attrs.field(default=None, validator=attrs.validators.optional(positive))
+    connect_s: float
+    attempt_s: float
+    total_s: float | None
 
-    def __attrs_post_init__(self) -> None:
-        if self.connect_s >= self.attempt_s:
-            raise ConfigurationError("connect_s must be less than attempt_s.")
-        if self.total_s is not None and self.total_s < self.attempt_s:
+    def __init__(
+        self,
+        *,
+        connect_s: float | None = None,
+        attempt_s: float | None = None,
+        total_s: float | None = None,
+    ) -> None:
+        given = {"connect_s": connect_s, "attempt_s": attempt_s, "total_s": total_s}
+        for name, seconds in given.items():
+            if seconds is not None:
+                check_positive(name, seconds)
+        if attempt_s is None:
+            attempt_s = min(max(30.0, 3 * (connect_s or 0.0)), total_s or math.inf)
+        if connect_s is None:
+            connect_s = min(10.0, attempt_s / 3)
+        if total_s is not None and total_s < attempt_s:
             raise ConfigurationError("total_s must not be less than attempt_s.")
+        if connect_s >= attempt_s:
+            longer = "total_s" if attempt_s == total_s else "attempt_s"
+            raise ConfigurationError(f"connect_s must be less than {longer}.")
+        self.__attrs_init__(connect_s=connect_s, attempt_s=attempt_s, total_s=total_s)
 
 
 @attrs.frozen(kw_only=True)
@@ -258,9 +298,9 @@ class Limits:
     ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
     """
 
-    max_connections: int = attrs.field(default=100, validator=positive)
-    max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=positive)
-    max_redeem_codes: int = attrs.field(default=100, validator=positive)
+    max_connections: int = attrs.field(default=100, validator=whole)
+    max_response_bytes: int = attrs.field(default=16 * 1024 * 1024, validator=whole)
+    max_redeem_codes: int = attrs.field(default=100, validator=whole)
 
 
 @attrs.frozen(kw_only=True)
@@ -272,7 +312,7 @@ class RetryPolicy:
     (``Retry-After``) is kept, up to ``max_retry_after_s``.
     """
 
-    max_attempts: int = attrs.field(default=6, validator=positive)
+    max_attempts: int = attrs.field(default=6, validator=whole)
     initial_wait_s: float = attrs.field(default=0.5, validator=positive)
     max_wait_s: float = attrs.field(default=20.0, validator=positive)
     max_retry_after_s: float = attrs.field(default=120.0, validator=positive)
@@ -287,9 +327,7 @@ def _enough_calls(instance: object, attribute: attrs.Attribute[int], value: obje
 
 
 def _yes_or_no(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    # "no" would be taken for a yes.
-    if not isinstance(value, bool):
-        raise ConfigurationError(f"{attribute.name} must be True or False.")
+    check_type(attribute.name, value, bool)  # "no" would be taken for a yes
 
 
 @attrs.frozen(kw_only=True)

@@ -26,6 +26,7 @@ EXPORTED = [
     "ConnectTimeoutError",
     "Credentials",
     "DecodeError",
+    "DuplicateRequestError",
     "Environment",
     "EventStoreError",
     "ExpiredError",

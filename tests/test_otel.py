@@ -49,7 +49,7 @@ async def test_span_of_a_success(make_client, hook, exporter):
     (span,) = exporter.get_finished_spans()
     assert (span.name, span.kind) == ("rm_voucher issue", SpanKind.CLIENT)
     attributes = dict(span.attributes)
-    assert len(attributes.pop("rm_voucher.attempt_id")) == 8
+    assert len(attributes.pop("rm_voucher.attempt_id")) == 16
     assert attributes == {
         "http.request.method": "POST",
         "http.request.resend_count": 0,

@@ -31,6 +31,8 @@ _log = logging.getLogger("rm_voucher")
 # RM always sends a lifetime, by its page of 30 days. Without one a token lasts an hour.
 _DEFAULT_LIFETIME_S = 3600
 _RENEW_AGAIN_AFTER_S = 60.0
+# So long a server may refuse the token that it granted in the place of a refused one.
+_SETTLES_S = 3.0
 
 
 @attrs.define(eq=False)
@@ -43,6 +45,7 @@ class _Held:
     expires_at: float
     refresh_until: float
     refused: bool = False
+    replaces_refused: bool = False
 
 
 class ClientCredentialsToken(TokenSource):
@@ -52,6 +55,9 @@ class ClientCredentialsToken(TokenSource):
     the refresh token, so two at once must not happen. A refresh that is refused falls back to the
     credentials. While the present token lives, no call waits for its renewal, and a renewal that
     fails is tried again a minute later.
+
+    A token that was granted because another was refused is kept for 3 s whatever is said of it: a
+    server may need a moment to know it, and a token for each refusal would be hundreds.
 
     With a ``store``, processes share the token too: one at a time renews it, and the others take
     the token that it saved. RM does not document whether a new token ends the earlier ones. If it
@@ -99,10 +105,15 @@ class ClientCredentialsToken(TokenSource):
         return held.token.access_token
 
     def refuse(self, token: str) -> bool:
-        """Discard ``token`` if it is the present one; return True."""
+        """Discard ``token`` if it is the present one; return True.
+
+        In its first seconds, one that replaced another is kept; see the class.
+        """
         held = self._held
         if held is not None and held.token.access_token == token:
-            held.refused = True
+            age_s = self._runtime.clock() - held.obtained_at
+            if not (held.replaces_refused and 0 <= age_s < _SETTLES_S):
+                held.refused = True
         return True
 
     async def aclose(self) -> None:
@@ -144,17 +155,16 @@ class ClientCredentialsToken(TokenSource):
 
     async def _renew(self) -> Token:
         if self._store is None:
-            self._held = await self._obtain(self._held)
-            return self._held.token
+            return self._keep(await self._obtain(self._held)).token
         held = failure = None
         try:
             async with self._store.lock():
                 shared = self._from_bytes(await self._store.load())
                 if shared is not None and self._is_news(shared):
-                    self._held = held = shared
+                    held = self._keep(shared)
                 else:
                     try:
-                        self._held = held = await self._obtain(shared or self._held)
+                        held = self._keep(await self._obtain(shared or self._held))
                     except Exception as exc:  # noqa: BLE001 - raised below: not the store's
                         failure = exc
                     else:
@@ -166,8 +176,13 @@ class ClientCredentialsToken(TokenSource):
         if failure is not None:
             raise failure
         if held is None:
-            self._held = held = await self._obtain(self._held)
+            held = self._keep(await self._obtain(self._held))
         return held.token
+
+    def _keep(self, held: _Held) -> _Held:
+        held.replaces_refused = self._held is not None and self._held.refused
+        self._held = held
+        return held
 
     async def _obtain(self, held: _Held | None) -> _Held:
         now = self._runtime.clock()
@@ -252,7 +267,7 @@ class ClientCredentialsToken(TokenSource):
                     method=request.method,
                     host=request.url.host or "",
                     number=number,
-                    attempt_id=secrets.token_hex(4),
+                    attempt_id=secrets.token_hex(8),
                     batch_key=None,
                     started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
                 ),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, TypeVar
 
+from rm_voucher.arguments import check_callable, check_type
 from rm_voucher.bulk.results import BulkSummary
 from rm_voucher.bulk.run import BulkIssue
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.service.client import VoucherClient
+from rm_voucher.wire.requests import segment
 
 if TYPE_CHECKING:
     from rm_voucher.ledger.ledger import Ledger
@@ -54,17 +56,20 @@ def bulk_issue(
     results in ``run.undelivered``. Without a ledger the run is not repeatable: run again with the
     recipients that FAILED.
 
-    Raises `ConfigurationError` for settings that can't be used, and what ``recipients`` or
+    Raises `ConfigurationError` for settings that can't be used, `InvalidRequestError` for a key
+    that can't, and what ``recipients`` or
     ``on_progress`` raise; with a ledger also what makes a batch unfit for it, see `Ledger.issue`.
     """
-    if not isinstance(client, VoucherClient):
-        raise ConfigurationError("client must be of type VoucherClient.")
+    check_type("client", client, VoucherClient)
+    segment("batch_key", batch_key)
+    if not isinstance(recipients, Iterable | AsyncIterable):
+        raise ConfigurationError("recipients must be a list or the like.")
     if isinstance(recipients, str | bytes | bytearray):
         # The name of a file, say: each of its letters would be given a voucher.
         raise ConfigurationError("recipients must be a list or the like, not one text.")
     for name, function in (("request_id", request_id), ("on_progress", on_progress)):
-        if function is not None and not callable(function):
-            raise ConfigurationError(f"{name} must be a function.")
+        if function is not None:
+            check_callable(name, function)
     if request_id is not None and ledger is None:
         raise ConfigurationError("request_id is for a ledger: give ledger too.")
     return BulkIssue(

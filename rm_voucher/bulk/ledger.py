@@ -59,8 +59,9 @@ class LedgerRun(Generic[R]):
         self._request_id = request_id or _own_id
         self._on_result = on_result
         self._calls = asyncio.Semaphore(concurrency)
-        # By request, the recipients that wait for it, each with the number of attempts so far.
-        self._held: dict[str, list[tuple[R, int]]] = defaultdict(list)
+        # By request, the recipients that wait for it, each with the number of attempts so far and
+        # what it waits for.
+        self._held: dict[str, list[tuple[R, int, Pending]]] = defaultdict(list)
         self.held = 0
         self.spare = 0
         self.is_broken = False
@@ -94,7 +95,7 @@ class LedgerRun(Generic[R]):
             return answer
         if answer.state is not RequestState.WAITING:
             raise pending_error(self._batch_key, answer)
-        self._held[name].append((recipient, call.attempts))
+        self._held[name].append((recipient, call.attempts, answer))
         self.held += 1
         return None
 
@@ -108,6 +109,8 @@ class LedgerRun(Generic[R]):
             return cause
         if isinstance(cause, APIError) and cause.http_status is None:
             return None  # it is about the recipient's id
+        if isinstance(cause, LedgerError):
+            return None  # it is about this request
         refused = classify(error) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED)
         return error if refused else None
 
@@ -121,7 +124,8 @@ class LedgerRun(Generic[R]):
                 except OutcomeUnknownError as exc:
                     if isinstance(exc.__cause__, LedgerError):
                         raise
-                    return Pending(RequestState.WAITING, attempt_id)
+                    seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
+                    return Pending(RequestState.WAITING, attempt_id, seen=seen)
         await self._sender.release(self._batch_key, attempt_id)
         raise ConnectError("issue: given up before it was sent")
 
@@ -165,8 +169,9 @@ class LedgerRun(Generic[R]):
     def end(self) -> None:
         """Stop listening; give those who could not be looked up a result."""
         self._unsubscribe()
-        for name in list(self._held):
-            self._end_held(name, pending_error(self._batch_key, _AGAIN))
+        for name, held in list(self._held.items()):
+            _, _, pending = held[0]
+            self._end_held(name, pending_error(self._batch_key, pending))
 
     def _assigned(self, codes: Sequence[Code]) -> None:
         for code in codes:
@@ -175,7 +180,7 @@ class LedgerRun(Generic[R]):
     def _end_held(self, name: str, end: IssuedVoucher | VoucherError) -> None:
         recipients = self._held.pop(name, [])
         self.held -= len(recipients)
-        for recipient, attempts in recipients:
+        for recipient, attempts, _ in recipients:
             if isinstance(end, IssuedVoucher):
                 self._on_result(issued(recipient, end, attempts))
             else:

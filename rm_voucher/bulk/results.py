@@ -21,13 +21,16 @@ class BulkStatus(enum.StrEnum):
     FAILED = "failed"
     """Definitely no voucher."""
     UNRESOLVED = "unresolved"
-    """A voucher may have been issued whose code is not known. Never simply ask again."""
+    """A voucher may have been issued whose code is not known, or not certain. Never simply ask
+    again."""
 
 
 @attrs.frozen(kw_only=True)
 class BulkResult(Generic[R]):
     """The end for one recipient.
 
+    An UNRESOLVED one has a ``voucher`` where a code is known that is not to be handed on yet: the
+    ledger could not keep it, or it came with an error. Keep it until the ledger has settled it.
     ``attempts`` is 0 if a fatal error had already ended the run, or the ledger had the voucher.
     """
 
@@ -69,22 +72,34 @@ def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> BulkResult[R]
 
 def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
     """Return the result of a recipient without one: UNRESOLVED if the outcome is unknown."""
-    is_unknown = isinstance(error, OutcomeUnknownError)
-    status = BulkStatus.UNRESOLVED if is_unknown else BulkStatus.FAILED
-    return BulkResult(recipient=recipient, status=status, error=error, attempts=attempts)
+    status, voucher = BulkStatus.FAILED, None
+    if isinstance(error, OutcomeUnknownError):
+        status = BulkStatus.UNRESOLVED
+        voucher = error.voucher if isinstance(error.voucher, IssuedVoucher) else None
+    return BulkResult(
+        recipient=recipient, status=status, voucher=voucher, error=error, attempts=attempts
+    )
 
 
 def aborted(
-    recipient: R, crash: BaseException | None, batch_key: str, call: Call[IssuedVoucher] | None
+    recipient: R,
+    crash: BaseException | None,
+    batch_key: str,
+    call: Call[IssuedVoucher] | None,
+    *,
+    fatal: VoucherError | None = None,
 ) -> BulkResult[R]:
-    """Return the result of a recipient whose worker ended early, by a crash or a cancellation."""
+    """Return the result of a recipient whose worker ended early, by a crash or a cancellation.
+
+    ``fatal`` is why calls that waited were given up, if not for a shut-down.
+    """
     attempts = call.attempts if call else 0
     if crash is None and call is None:
         error = ConnectError("issue: the run was shut down before it was sent")
         return not_issued(recipient, error)
     if crash is None and call is not None and call.has_begun and not call.in_flight:
-        error = ConnectError("issue: given up while it waited; nothing had been done")
-        return not_issued(recipient, error, attempts)
+        given_up = ConnectError("issue: given up while it waited; nothing had been done")
+        return not_issued(recipient, fatal or given_up, attempts)
     cause = "CancelledError" if crash is None else type(crash).__name__
     unknown = OutcomeUnknownError(
         f"issue: {cause} aborted it; whether it was executed is unknown",

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import attrs
 
+from rm_voucher.arguments import check_type
+from rm_voucher.bulk.first_answer import FirstAnswer
 from rm_voucher.bulk.recipients import NOBODY, Nobody, Recipients
 from rm_voucher.bulk.results import (
     BulkResult,
@@ -27,6 +29,7 @@ from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import ConfigurationError, ConnectError, VoucherError
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import strip_tracebacks
+from rm_voucher.runtime import is_cancelled
 from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.signing.pool import SigningPool
 
@@ -62,8 +65,9 @@ class BulkIssue(Generic[R]):
         on_progress: Callable[[BulkSummary], None] | None,
         signers: int | None,
     ) -> None:
-        if not isinstance(concurrency, int) or concurrency < 1:
+        if type(concurrency) is not int or concurrency < 1:
             raise ConfigurationError("concurrency must be a number of calls, 1 or more.")
+        check_type("signers", signers, int, optional=True)
         self._pool = SigningPool(client.caller.signer, processes=signers)
         self._ledger_run: LedgerRun[R] | None = None
         if ledger is not None:
@@ -97,6 +101,14 @@ class BulkIssue(Generic[R]):
         self._stopping = False
         self._finished = asyncio.Event()
         self._fatal: VoucherError | None = None  # an outcome that holds for all recipients
+        self._first_answer = FirstAnswer(
+            client.caller.flow,
+            connect_s=client.caller.timeout.connect_s,
+            lacks_token=self._lacks_token,
+            on_none=self._never_answered,
+        )
+        self._unanswered: ConnectError | None = None  # what ends a run that nothing answers
+        self._reading: asyncio.Task[None] | None = None  # of a listing
         self._crash: BaseException | None = None  # an error that is no outcome, raised at the end
         self.undelivered: list[BulkResult[R]] = []
         """Results that no loop saw because the block was left early: those that were waiting, and
@@ -180,16 +192,29 @@ class BulkIssue(Generic[R]):
         if self._ledger_run is None:
             await self._feed_all()
             return
-        await self._ledger_run.begin()
+        await self._read(self._ledger_run.begin())
         await self._feed_all()
         while self._workers:
             self._freed.clear()
             await self._freed.wait()
         try:
-            await self._ledger_run.settle()
+            await self._read(self._ledger_run.settle())
         except VoucherError as exc:
             self._fatal = self._fatal or exc
         await self._ledger_run.look_up_held(self._fatal)
+
+    async def _read(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Await what reads a listing. Raises what ends a run that nothing answers."""
+        self._first_answer.begin()
+        self._reading = asyncio.create_task(reading, name="rm-voucher bulk listing")
+        try:
+            await self._reading
+        except asyncio.CancelledError:
+            if self._unanswered is None or is_cancelled():
+                raise
+            raise self._unanswered from None
+        finally:
+            self._reading = None
 
     async def _feed_all(self) -> None:
         while True:
@@ -267,11 +292,7 @@ class BulkIssue(Generic[R]):
             return not_issued(recipient, ConnectError("issue: the run had ended before it"))
         if self._fatal is not None and (self._ledger_run is None or self._ledger_run.is_broken):
             return not_issued(recipient, self._fatal)
-        try:
-            worker.call = call = self._new_call()
-        except VoucherError as exc:
-            self._fatal = exc
-            return not_issued(recipient, exc)
+        worker.call = call = self._new_call()
         try:
             if self._ledger_run is None:
                 return issued(recipient, await self._client.caller.execute(call), call.attempts)
@@ -279,12 +300,14 @@ class BulkIssue(Generic[R]):
         except VoucherError as exc:
             strip_tracebacks(exc)
             self._note_fatal(exc, call)
-            return not_issued(recipient, exc, call.attempts)
+            error = self._unanswered if isinstance(exc, ConnectError) else None
+            return not_issued(recipient, error or exc, call.attempts)
         return None if voucher is None else issued(recipient, voucher, call.attempts)
 
     def _new_call(self) -> Call[IssuedVoucher]:
         """Return the next call. All are of one request, which is built once."""
         caller = self._client.caller
+        self._first_answer.begin()
         if self._template is None:
             self._template = issue_call(caller, self._batch_key)
         same = self._template
@@ -314,7 +337,8 @@ class BulkIssue(Generic[R]):
         if crash is not None:
             self._stop(crash)
         if not isinstance(recipient, Nobody):
-            self._deliver(aborted(recipient, crash, self._batch_key, worker.call))
+            why = self._unanswered
+            self._deliver(aborted(recipient, crash, self._batch_key, worker.call, fatal=why))
         self._slots += 1
         self._freed.set()
         self._finish_if_all_ended()
@@ -344,6 +368,10 @@ class BulkIssue(Generic[R]):
         self._stopping = True
         self._crash = self._crash or crash
         self._feeding.cancel()
+        self._give_up_waiting()
+
+    def _give_up_waiting(self) -> None:
+        """Send no call again, and give up those that wait."""
         for worker in self._workers:
             call, task = worker.call, worker.task
             if call is not None and task is not None:
@@ -351,8 +379,27 @@ class BulkIssue(Generic[R]):
                 if call.is_waiting:  # its attempts so far did nothing
                     task.cancel()
 
+    def _lacks_token(self) -> bool:
+        """Return whether, for all that is known, the run waits for a token and nothing else."""
+        phases = {worker.call.phase for worker in self._workers if worker.call is not None}
+        return self._reading is not None or (Phase.TOKEN in phases and Phase.SENT not in phases)
+
+    def _never_answered(self) -> None:
+        """End a run that the server never answered: for all, though nobody was refused."""
+        caller = self._client.caller
+        troubles = [w.call.trouble for w in self._workers if w.call is not None and w.call.trouble]
+        last = f" (last: {troubles[-1]})" if troubles else ""
+        self._fatal = self._unanswered = ConnectError(
+            f"issue: no answer at all from {caller.environment.api_url}, so the run was ended: "
+            f"check the URL, the network and DNS{last}"
+        )
+        self._give_up_waiting()
+        if self._reading is not None:
+            self._reading.cancel()
+
     def _finish_if_all_ended(self) -> None:
         if self._feeding.done() and not self._workers and not self._finished.is_set():
+            self._first_answer.end()
             if self._ledger_run is not None:
                 self._ledger_run.end()
             self._finished.set()

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import attrs
 
-from rm_voucher.calls.outcomes import Safety, classify, may_repeat
+from rm_voucher.calls.outcomes import Outcome, Remedy, Safety, classify, may_repeat
 from rm_voucher.calls.recovery import Verdict
 from rm_voucher.exceptions import OutcomeUnknownError, VoucherError
 from rm_voucher.settings import Timeout
@@ -64,6 +64,9 @@ class Call(Generic[T]):
     )
     # Of a bulk run: signs elsewhere than on the event loop.
     sign: Callable[[bytes], Awaitable[bytes]] | None = attrs.field(default=None, repr=False)
+    # Of a ledger: may refuse an attempt whose turn has come, with an error after which nothing was
+    # sent and nothing is repeated.
+    before_send: Callable[[], Awaitable[None]] | None = attrs.field(default=None, repr=False)
     is_bulk: bool = False  # one of many, which lets single calls pass
 
     phase: Phase = Phase.NEW
@@ -72,6 +75,8 @@ class Call(Generic[T]):
     """Whether it is not sent again: its watcher said so, or its turn did not come in time."""
     token: str = attrs.field(default="", repr=False)
     token_renewed: bool = False
+    token_error: VoucherError | None = None
+    """The refusal of a token that was new, or of which there is no other yet."""
     # The last attempt.
     attempts: int = 0
     admitted_at: float = 0.0  # by the monotonic clock
@@ -81,6 +86,7 @@ class Call(Generic[T]):
     unknown_cause: VoucherError | None = None
     """The first error after which it may have been executed."""
     throttled_at: float | None = None  # first, by the monotonic clock
+    trouble: str = ""  # the text of the last error
     uncounted: int = 0  # throttled attempts that don't count towards the retry policy's
 
     @property
@@ -121,4 +127,11 @@ class Call(Generic[T]):
             return False
         if isinstance(error, OutcomeUnknownError):
             return self.phase is Phase.UNCHANGED
-        return may_repeat(self.safety, classify(error))
+        outcome = classify(error)
+        if outcome.remedy is Remedy.TOKEN:
+            return self.token_error is not None and self.is_harmless(outcome)
+        return may_repeat(self.safety, outcome)
+
+    def is_harmless(self, outcome: Outcome) -> bool:
+        """Return whether the call may be sent again after an attempt of this outcome."""
+        return outcome.nothing_done or self.safety is Safety.READ

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
@@ -23,6 +22,7 @@ from rm_voucher.calls.hooks import Attempt, Hook, Progress, watch
 from rm_voucher.calls.outcomes import Outcome, Remedy, Safety, classify, server_fails
 from rm_voucher.calls.recovery import Verdict
 from rm_voucher.calls.retry import Retries
+from rm_voucher.calls.server_clock import ServerClock
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import (
     APIError,
@@ -46,8 +46,6 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher")
 
 _MOST_UNCOUNTED = 1_000  # attempts, because in tests the clock may stand still
-# From a random one on, so that those of several processes can be told apart in one log.
-_attempt_numbers = itertools.count(secrets.randbits(32))
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -63,6 +61,7 @@ class Caller:
     flow: Flow
     hooks: tuple[Hook, ...]
     runtime: Runtime
+    server_clock: ServerClock = attrs.field(factory=ServerClock)
 
     def call(
         self,
@@ -76,7 +75,7 @@ class Caller:
         code: str | None = None,
     ) -> Call[T]:
         """Return a call to be executed. Its deadline, unless one is given, counts from here."""
-        timeout = timeout or self.timeout
+        timeout = self.timeout if timeout is None else timeout
         if not isinstance(timeout, Timeout):
             raise InvalidRequestError.refused(
                 "timeout must be a Timeout, such as Timeout(connect_s=2, attempt_s=5)."
@@ -97,7 +96,7 @@ class Caller:
                 failed = exc
             return await self.retries.go_on(
                 failed,
-                functools.partial(self._attempt, call),
+                functools.partial(self._again, call),
                 repeat_after=call.may_repeat_after,
                 sleep=functools.partial(self._pause, call),
                 in_time=lambda wait_s: self._time_left(call, wait_s) is not None,
@@ -123,14 +122,17 @@ class Caller:
         consequence = (
             "do not repeat it" if call.read_back is None else "look it up before you repeat it"
         )
+        voucher = voucher or getattr(error, "voucher", None)
+        code = call.code
         if operation == "issue":
+            code = getattr(voucher, "code", None)
             consequence = f"a voucher may have been issued; {consequence}"
         return OutcomeUnknownError(
             f"{operation}: {classify(error).words} after {call.attempts} attempt(s), so whether it "
             f"was executed is unknown: {consequence} (attempt {call.attempt_id})",
             operation=operation,
             batch_key=call.batch_key,
-            code=call.code,
+            code=code,
             attempt_id=call.attempt_id,
             nonce=call.nonce,
             sent_at=call.sent_at,
@@ -148,6 +150,7 @@ class Caller:
                 else:
                     token = await self._token_in_time(call, call.deadline - asked_at)
             except VoucherError as exc:
+                call.trouble = str(exc)
                 if not server_fails(exc) or self._time_left(call) is None:
                     raise
                 has_failed = True
@@ -183,11 +186,20 @@ class Caller:
         call.phase = Phase.REPEAT
         await self.runtime.sleep(seconds)
 
+    async def _again(self, call: Call[T]) -> T:
+        """Send once more, after a wait; with another token if the last one was refused."""
+        refused, call.token_error = call.token_error, None
+        if refused is None or await self._replace_token(call):
+            return await self._attempt(call)
+        raise refused
+
     async def _attempt(self, call: Call[T]) -> T:
         """Send once; on an error raise what the attempts so far prove."""
         try:
             if not self.flow.unlimited:
                 await self._acquire(call)
+            if call.before_send is not None:
+                await call.before_send()
             # Before it is signed, which takes its time in a bulk run: the rate of this instant
             # admits the attempt, and a later throttle is charged to it.
             call.admitted_at = self.runtime.monotonic()
@@ -211,17 +223,18 @@ class Caller:
     async def _conclude(self, call: Call[T], error: VoucherError) -> T:
         """Raise what an error proves, or return what another attempt or the voucher shows."""
         outcome = classify(error)
+        call.trouble = str(error)
         _log.debug(
             "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
         )
         if call.phase is Phase.SENT:
             self._report(call, error, outcome)
-        is_harmless = outcome.nothing_done or call.safety is Safety.READ
+        is_harmless = call.is_harmless(outcome)
         if not is_harmless:
             call.unknown_cause = call.unknown_cause or error
         needs_token = outcome.remedy is Remedy.TOKEN
         has_new_token = needs_token and await self._renew_token(
-            call, is_repeatable=is_harmless or call.read_back is not None
+            call, error, is_repeatable=is_harmless or call.read_back is not None
         )
         if has_new_token and is_harmless:
             return await self._attempt(call)
@@ -264,6 +277,9 @@ class Caller:
         """Send the request and read its answer."""
         sent_at = self.runtime.monotonic()
         response = await self.transport.send(signed)
+        date = response.headers.get("date")
+        if date is not None and self.server_clock.is_news(date):
+            self._note_date(call, date)
         if progress is not None:
             progress.http_status = response.status
         _log.debug(
@@ -278,6 +294,10 @@ class Caller:
         if isinstance(result, CoroutineType):
             result = await result
         return cast("T", result)
+
+    def _note_date(self, call: Call[Any], date: str) -> None:
+        assert call.sent_unix_s is not None  # noqa: S101 - for the type checker
+        self.server_clock.note(date, sent_at=call.sent_unix_s, received_at=self.runtime.clock())
 
     def _report(self, call: Call[T], error: VoucherError, outcome: Outcome) -> None:
         """Tell the flow how an attempt failed."""
@@ -334,7 +354,7 @@ class Caller:
         if call.deadline is not None:
             signed = self._limited(call, signed)
         call.attempts += 1
-        call.attempt_id = f"{next(_attempt_numbers) % 2**32:08x}"
+        call.attempt_id = secrets.token_hex(8)
         call.nonce = nonce
         call.sent_unix_s = now
         call.phase = Phase.SENT
@@ -352,13 +372,26 @@ class Caller:
         timeout = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
         return attrs.evolve(request, timeout=timeout)
 
-    async def _renew_token(self, call: Call[T], *, is_repeatable: bool) -> bool:
-        """Get another token once a call, if it can use one; return whether there is one."""
-        if call.token_renewed or not self.tokens.refuse(call.token):
+    async def _renew_token(
+        self, call: Call[T], error: VoucherError, *, is_repeatable: bool
+    ) -> bool:
+        """Get another token, if the call can use one; return whether there is one.
+
+        Only once a call at once: a server may take a moment to know the token that it granted.
+        """
+        if not self.tokens.refuse(call.token) or call.abandoned or not is_repeatable:
             return False
-        if call.abandoned or not is_repeatable:
-            return False
-        call.token_renewed = True
+        if not call.token_renewed:
+            call.token_renewed, refused = True, call.token
+            if not await self._replace_token(call):
+                return False
+            if call.token != refused:
+                return True
+        call.token_error = error
+        return False
+
+    async def _replace_token(self, call: Call[Any]) -> bool:
+        """Ask for a token in the place of one that was refused; return whether one came."""
         try:
             call.token = await self._token(call)
         except Exception as exc:  # noqa: BLE001 - a source of the user's own may raise anything

@@ -57,6 +57,10 @@ class Flow:
         self._paused_until = float("-inf")
         self.unlimited = policy.rate_per_s is None
         """Whether attempts may be sent without asking."""
+        self.has_worked = False
+        """Whether the server has ever answered."""
+        self.has_failed = False
+        """Whether an attempt ever got no answer of the server's."""
         self._throttled = 0
         self._waiting = 0
         # Locks belong to an event loop; a client may be used in one after another.
@@ -136,12 +140,14 @@ class Flow:
 
         ``admitted_at``, here and below, is when the attempt had its turn.
         """
+        self.has_worked = True
         self._meter.add(now)
         if self._breaker.answered(admitted_at):
             self._rate.start_slowly(now)
 
     def throttled(self, admitted_at: float, now: float) -> None:
         """Take note of a throttle."""
+        self.has_worked = True
         self._throttled += 1
         if self._policy.adaptive:
             self.unlimited = False
@@ -167,6 +173,7 @@ class Flow:
 
         All attempts of one ``call`` count once.
         """
+        self.has_failed = True
         self._breaker.failed(call, admitted_at, now)
         if self.is_failing:
             self.unlimited = False

@@ -14,6 +14,8 @@ from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectError,
     DecodeError,
+    DuplicateRequestError,
+    LedgerError,
     PoolTimeoutError,
     ProxyError,
     ResponseLostError,
@@ -54,6 +56,7 @@ class Outcome(enum.Enum):
     THROTTLED = (True, Remedy.WAIT, "throttled")
     TOKEN_REFUSED = (True, Remedy.TOKEN, "token refused")
     REFUSED = (True, Remedy.NONE, "refused")
+    DUPLICATE = (False, Remedy.WAIT, "refused as a duplicate of an earlier copy")
     LOST = (False, Remedy.WAIT, "answer lost")
     SERVER_FAILED = (False, Remedy.WAIT, "server failed")
     UNREADABLE = (False, Remedy.WAIT, "answer unreadable")
@@ -84,11 +87,12 @@ _BY_STATUS = {
 def classify(error: VoucherError) -> Outcome:
     """Return what an attempt that ended in ``error`` proves. What is not listed is unknown.
 
-    A listed code of RM's decides, whatever the HTTP status; else the status does.
+    A listed code of RM's decides, whatever the HTTP status, unless RM's words are that it had the
+    request before; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError() | ProxyError():
-            return Outcome.REFUSED  # by the client itself, or on the way: nothing was sent
+        case ClosedError() | ConfigurationError() | LedgerError() | ProxyError():
+            return Outcome.REFUSED  # by the client, its ledger, or on the way: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():
@@ -97,6 +101,8 @@ def classify(error: VoucherError) -> Outcome:
             return Outcome.UNREADABLE
         case APIError(http_status=None):
             return Outcome.REFUSED  # by the client itself: nothing was sent
+        case DuplicateRequestError():
+            return Outcome.DUPLICATE
         case APIError(code=code) if code in ERROR_CODES:
             return _BY_CODE_CLASS[ERROR_CODES[code].code_class]
         case APIError(code=code, http_status=int(status)):
@@ -113,7 +119,7 @@ def _classify_status(status: int, *, has_rm_body: bool) -> Outcome:
     if 200 <= status < 300:
         return Outcome.UNREADABLE
     if status >= 400 and has_rm_body:
-        return Outcome.REFUSED
+        return Outcome.TOKEN_REFUSED if status in (401, 403) else Outcome.REFUSED
     return Outcome.UNAUTHORIZED if status == 401 else Outcome.UNEXPECTED
 
 

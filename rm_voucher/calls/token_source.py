@@ -29,7 +29,7 @@ class StaticToken(TokenSource):
 
     @hide_locals
     def __init__(self, token: str) -> None:
-        if not fits_header(token):
+        if not isinstance(token, str) or not fits_header(token):
             raise ConfigurationError(
                 "A token is ASCII text without spaces or line breaks, and not empty."
             )

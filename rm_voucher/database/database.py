@@ -11,28 +11,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import attrs
 from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from rm_voucher.database.bound import Bound
 from rm_voucher.database.engine import (
     create_file,
     database_file,
     is_sqlite,
-    is_transient,
     make_engine,
-    must_invalidate,
-    safe_message,
 )
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.database.transaction import Transaction, discard
+from rm_voucher.database.troubles import (
+    Trouble,
+    is_refusal,
+    must_invalidate,
+    safe_message,
+    trouble_of,
+)
 from rm_voucher.exceptions import VoucherError
 from rm_voucher.runtime import Runtime
 
@@ -40,7 +47,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger("rm_voucher.database")
 
-_PATIENCE_S = 30.0
+PATIENCE_S = 30.0
+_CLOSING_S = 10.0
+_IDLE_S = 10.0  # the writer's transactions wait for nobody but the server
 _TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
@@ -71,7 +80,11 @@ class Database:
 
     An ``error`` is raised in place of everything that the database or its driver raises.
     ``on_connect`` runs on each new connection of the writer, for instance to take a lock that lives
-    with it. ``on_close`` runs in another thread, when all connections are closed.
+    with it; with ``needs_sessions``, a server that gives each transaction another session is
+    refused. ``on_close`` runs in another thread, when all connections are closed. Trouble that may
+    pass is waited for, ``patience_s`` for each transaction.
+
+    It belongs to the process that first uses it, and may be made before a fork.
     """
 
     def __init__(
@@ -82,8 +95,9 @@ class Database:
         error: type[VoucherError],
         on_connect: Callable[[Connection], None] = lambda _: None,
         on_close: Callable[[], None] = lambda: None,
+        needs_sessions: bool = False,
         runtime: Runtime,
-        patience_s: float = _PATIENCE_S,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._schema = schema
         self._error = error
@@ -92,13 +106,16 @@ class Database:
         self.runtime = runtime
         self._patience_s = patience_s
         self._closing: asyncio.Future[None] | None = None
-        self._process = os.getpid()
+        self._process: int | None = None
+        self._needs_sessions = needs_sessions
+        self._has_connected = False
         self._url = url
         self.is_sqlite = is_sqlite(url)
         self._writer: Connection | None = None
         self._writing = ThreadPoolExecutor(1, "rm-voucher writer")
         self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
-        self.engine = make_engine(url)
+        self._bound = Bound()
+        self.engine = make_engine(url, self._bound)
         self._reading = self.engine
         if not self.is_sqlite:  # by default, each statement would see a state of its own
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
@@ -120,6 +137,8 @@ class Database:
                 create_file(file)  # it holds codes: for its owner alone
             except OSError as exc:
                 raise self._error(f"{file} can't be used: {exc.strerror}.") from None
+        else:
+            await self._patiently(self._writing, self._examine)
         await self.write(self._migrate)
 
     async def open_read_only(self) -> None:
@@ -129,11 +148,17 @@ class Database:
     async def close(self) -> None:
         """Wait for the work that runs, and close all connections. It may be called again.
 
-        Cancelling this does not stop it: it goes on in its thread.
+        A server that does not answer is given up after ten seconds. Cancelling this does not stop
+        it: it goes on in its thread.
         """
         if self._closing is None:
+            self._bound.at = time.monotonic() + _CLOSING_S
             self._closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
         await asyncio.shield(self._closing)
+
+    async def move_log(self) -> None:
+        """Move what SQLite has in its log into the file itself, as far as nobody reads it."""
+        await self._patiently(self._writing, self._move_log)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, in another thread, in a transaction that sees one state and writes nothing.
@@ -197,6 +222,33 @@ class Database:
         self.engine.dispose()
         self._on_close()
 
+    def _move_log(self) -> None:
+        with self.engine.connect() as connection:
+            driven: Any = connection.connection.driver_connection
+            driven.execute("PRAGMA wal_checkpoint").close()
+
+    def _examine(self) -> None:
+        """Refuse a PostgreSQL on which no promise could rest."""
+        from rm_voucher.database import postgres  # an extra of its own
+
+        if self._needs_sessions and postgres.shares_sessions(self.engine):
+            raise self._error(
+                "A pooler shares sessions here, as PgBouncer does with pool_mode=transaction, so "
+                "nobody could tell which processes live: connect to PostgreSQL itself, or with "
+                "pool_mode=session."
+            )
+        waits_for_disk, waits_for_medium = postgres.durability(self.engine)
+        if not waits_for_disk:
+            raise self._error(
+                "Commits don't wait for the disk: a pooler drops the settings of connections, and "
+                "synchronous_commit is off by default. Connect without it, or set it on there."
+            )
+        if not waits_for_medium:
+            _log.warning(
+                "PostgreSQL runs with fsync=off: if its machine fails, what was committed is lost, "
+                "and codes with it"
+            )
+
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._reading.connect() as connection, connection.begin():
             return work(connection)
@@ -217,6 +269,9 @@ class Database:
         writer = self.engine.execution_options(writes=True).connect()
         try:
             with writer.begin():
+                if not self.is_sqlite:  # of one whose connection was given up, locks are let go
+                    setting = f"idle_in_transaction_session_timeout = {_IDLE_S * 1000:.0f}"
+                    writer.exec_driver_sql(f"SET {setting}")
                 self._on_connect(writer)
         except BaseException:
             discard(writer)
@@ -228,24 +283,35 @@ class Database:
         deadline = self.runtime.monotonic() + self._patience_s
         wait_s = 0.05
         may_collide = True
+        self._process = self._process or os.getpid()
         while True:
             if self._closing is not None:
                 raise self._error("The database is closed.")
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
+            left_s = deadline - self.runtime.monotonic()
+            run = contextvars.copy_context().run
             try:
-                return await asyncio.get_running_loop().run_in_executor(thread, attempt)
-            except (SQLAlchemyError, OSError) as exc:
-                may_pass = is_transient(exc)
+                async with asyncio.timeout(left_s):
+                    done = await asyncio.get_running_loop().run_in_executor(thread, run, attempt)
+            except (SQLAlchemyError, OSError, UnicodeError) as exc:
+                trouble = trouble_of(exc)
+                if self._has_connected and is_refusal(exc):  # it was right before
+                    trouble = Trouble.PASSING
                 collides = may_collide and isinstance(exc, IntegrityError)
                 error = self._error(safe_message(exc))
                 kind = type(exc).__name__
+            else:
+                self._has_connected = True
+                return done
             # Raised outside the handler: the driver's error, which holds parameters, is no context.
             if collides:  # another process added the row after we looked; now we see it
                 may_collide = False
                 continue
-            if not may_pass:
+            if trouble is Trouble.OPERATION:
                 raise error
+            if trouble is Trouble.LASTING:
+                raise error from UnavailableError(kind, may_pass=False)
             if self.runtime.monotonic() + wait_s > deadline:
                 raise error from UnavailableError(kind)
             _log.warning("the database can't be used (%s): tried again", kind)

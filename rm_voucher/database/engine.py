@@ -1,55 +1,56 @@
-"""The engines of SQLite and PostgreSQL, and the meaning of their drivers' errors.
+"""The engines of SQLite and PostgreSQL, and their URLs.
 
 Needs the extra ``sql`` (SQLite) or ``postgres``.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
-import sqlite3
+import stat
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError
 
+from rm_voucher.database.bound import Bound
 from rm_voucher.exceptions import ConfigurationError
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _BUSY_S = 5.0
 _IDLE = 0  # psycopg's `TransactionStatus`
-# The SQLSTATEs of a lost connection and of a shutdown.
-_DISCONNECTED = ("08", "57P")
-# The server may only read, as a former primary: another connection may reach the new one.
-_READ_ONLY = "25006"
-# Serialization failure and deadlock, too many connections, and a lock that is held for long.
-_TRANSIENT = ("40", "53300", "55P03")
-# In the server's refusals to connect, which come without SQLSTATE.
-_TRANSIENT_REFUSALS = (
-    "too many",
-    "remaining connection slots",
-    "starting up",
-    "shutting down",
-    "recovery",
-)
+_STATEMENT_S = 20.0
 
 
 def parse_url(url: str) -> URL:
     """Return a URL with its driver. Raises `ConfigurationError`."""
     try:
         parsed = make_url(url)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # the latter of a port that is no number
         parsed = URL.create("?")
     driver = _DRIVERS.get(parsed.get_backend_name())
     if driver is None or parsed.drivername not in (parsed.get_backend_name(), driver):
         raise ConfigurationError(
             "The URL of a database is sqlite:///file.db or postgresql://user@host/database."
         )
-    if driver == _DRIVERS["sqlite"] and (parsed.database or ":memory:") == ":memory:":
-        raise ConfigurationError("SQLite needs a file here: sqlite:///file.db.")
+    if driver == _DRIVERS["sqlite"] and not _names_a_file(parsed):
+        raise ConfigurationError(
+            "SQLite needs a file here: sqlite:///file.db. Give its name alone, without options."
+        )
     return parsed.set(drivername=driver)
+
+
+def _names_a_file(url: URL) -> bool:
+    """Return whether a URL of SQLite's is a file's name, and nothing else.
+
+    Options change what a file is, or what a commit is, as ``mode=memory`` and ``vfs``.
+    """
+    name = url.database or ":memory:"
+    is_special = name == ":memory:" or name.lower().startswith("file:") or "\0" in name
+    return not (is_special or url.query or url.host or url.username)
 
 
 def is_sqlite(url: URL) -> bool:
@@ -65,14 +66,26 @@ def database_file(url: URL) -> Path:
 def create_file(path: Path) -> None:
     """Create the file of an SQLite database, for its owner alone, if it is not there.
 
-    Raises `OSError`.
+    One that is there is not opened: to close it would end SQLite's locks in this process. Raises
+    `OSError`, as where it is no file.
     """
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    file = Path(os.path.realpath(path))
+    try:
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not stat.S_ISREG(file.stat().st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file") from None
 
 
-def make_engine(url: URL) -> Engine:
-    """Return an engine. Its transactions are durable, and each wait in it ends."""
-    return _sqlite(url) if is_sqlite(url) else _postgresql(url)
+def make_engine(url: URL, bound: Bound | None = None) -> Engine:
+    """Return an engine. Its transactions are durable, and each wait in it ends.
+
+    ``bound`` can end the waits for PostgreSQL earlier. Raises `ConfigurationError`.
+    """
+    try:
+        return _sqlite(url) if is_sqlite(url) else _postgresql(url, bound or Bound())
+    except ArgumentError:
+        raise ConfigurationError("The URL of the database has a port that is none.") from None
 
 
 def _engine(url: URL, connect_args: dict[str, Any]) -> Engine:
@@ -111,9 +124,12 @@ def _sqlite(url: URL) -> Engine:
     return engine
 
 
-def _postgresql(url: URL) -> Engine:
+def _postgresql(url: URL, bound: Bound) -> Engine:
+    from rm_voucher.database import postgres  # an extra of its own
+
     # A host that vanishes must let go of its locks, and so must a worker that stands still.
     # PostgreSQL must not keep a plan: one made for an empty table reads the whole table ever after.
+    # And whatever the database's own settings are, a commit waits for the disk.
     settings = {
         "tcp_keepalives_idle": "30",
         "tcp_keepalives_interval": "10",
@@ -121,18 +137,33 @@ def _postgresql(url: URL) -> Engine:
         "tcp_user_timeout": "60000",
         "lock_timeout": f"{_BUSY_S * 1000:.0f}",
         "plan_cache_mode": "force_custom_plan",
+        "synchronous_commit": "on",
     }
-    options = [str(url.query.get("options", "")), *(f"-c {n}={v}" for n, v in settings.items())]
+    # The last one holds.
+    given = f"-c statement_timeout={_STATEMENT_S * 1000:.0f} {url.query.get('options', '')}"
+    ours = (f"-c {name}={value}" for name, value in settings.items())
     # A thread that waits for a vanished server can't be cancelled, and its process can't end.
-    ours = {
+    timeouts = {
         "connect_timeout": "10",
         "keepalives_idle": "30",
         "keepalives_interval": "10",
         "keepalives_count": "3",
         "tcp_user_timeout": "60000",
     }
-    given = {name: value for name, value in ours.items() if name not in url.query}
-    return _engine(url, {**given, "options": " ".join(options).strip()})
+    engine = _engine(
+        url,
+        {
+            **{name: value for name, value in timeouts.items() if name not in url.query},
+            "options": " ".join((given.strip(), *ours)),
+            "client_encoding": "utf8",  # whatever the database's: the server converts, or refuses
+        },
+    )
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, args: list[Any], parameters: dict[str, Any]) -> Any:
+        return postgres.connect(bound, *args, **parameters)
+
+    return engine
 
 
 def has_begun(connection: Connection) -> bool:
@@ -141,66 +172,3 @@ def has_begun(connection: Connection) -> bool:
     if connection.dialect.name == "sqlite":
         return bool(driven.in_transaction)
     return int(driven.info.transaction_status) != _IDLE
-
-
-def is_transient(error: Exception) -> bool:
-    """Return whether another try may succeed."""
-    if isinstance(error, OSError):
-        return isinstance(error, ConnectionError | TimeoutError)
-    if not isinstance(error, DBAPIError):
-        return False
-    return (
-        is_disconnect(error)
-        or _sqlstate(error).startswith(_TRANSIENT)
-        or "database is locked" in str(error.orig)
-        or (_is_refusal(error) and _is_transient_refusal(str(error.orig)))
-    )
-
-
-def is_disconnect(error: BaseException) -> bool:
-    """Return whether the connection is lost."""
-    if isinstance(error, OSError):
-        return True
-    return isinstance(error, DBAPIError) and (
-        error.connection_invalidated or _sqlstate(error).startswith(_DISCONNECTED)
-    )
-
-
-def must_invalidate(error: BaseException) -> bool:
-    """Return whether the connection is lost, or can no longer write."""
-    return is_disconnect(error) or (
-        isinstance(error, DBAPIError) and _sqlstate(error) == _READ_ONLY
-    )
-
-
-def _is_refusal(error: DBAPIError) -> bool:
-    """Return whether PostgreSQL refused the connection.
-
-    Such an error has no SQLSTATE, not even where the server gave one.
-    """
-    return error.statement is None and getattr(error.orig, "sqlstate", "") is None
-
-
-def _is_transient_refusal(text: str) -> bool:
-    """Return whether no server answered, or a busy one. A wrong password stays wrong."""
-    return "FATAL:" not in text or any(reason in text for reason in _TRANSIENT_REFUSALS)
-
-
-def _sqlstate(error: DBAPIError) -> str:
-    return str(getattr(error.orig, "sqlstate", None) or "")
-
-
-def safe_message(error: Exception) -> str:
-    """Return a sentence for a person, without what holds codes.
-
-    That is: statement, parameters, PostgreSQL's details.
-    """
-    cause = (error.orig if isinstance(error, DBAPIError) else None) or error
-    if isinstance(cause, OSError | sqlite3.Error):
-        reason = str(cause)
-    elif isinstance(error, DBAPIError) and _is_refusal(error):
-        reason = str(cause).partition("\n")[0]
-    else:
-        said = getattr(getattr(cause, "diag", None), "message_primary", None)
-        reason = said or type(cause).__name__
-    return f"The database can't be used: {reason}."

@@ -15,15 +15,22 @@ _MANY = 32  # so many operations are worth a transaction, without waiting for mo
 
 
 class UnavailableError(Exception):
-    """The cause of an error that is no operation's fault: the database was out of reach."""
+    """The cause of an error that is no operation's fault: the database can't be used.
+
+    Either it ``may_pass``, and was waited for in vain; or it does not, and nobody waited.
+    """
+
+    def __init__(self, kind: str = "", *, may_pass: bool = True) -> None:
+        super().__init__(kind)
+        self.may_pass = may_pass
 
 
 class GroupCommit(Generic[O, R]):
     """Commits the writes of many tasks in few transactions.
 
     ``commit`` takes operations and returns their results when they are durable. If it fails for
-    several, each is tried alone, so that one bad operation fails alone. If the database was out of
-    reach, all fail together: to wait for it once is enough. Where operations come in quickly, a
+    several, each is tried alone, so that one bad operation fails alone. If the database can't be
+    used, all fail together: to wait for it once is enough. Where operations come in quickly, a
     transaction waits a moment for more.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -11,7 +12,8 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Engine, Executable, RootTransaction, Row
 from sqlalchemy.exc import SQLAlchemyError
 
-from rm_voucher.database.engine import has_begun, must_invalidate, safe_message
+from rm_voucher.database.engine import has_begun
+from rm_voucher.database.troubles import must_invalidate, safe_message
 from rm_voucher.exceptions import VoucherError
 
 T = TypeVar("T")
@@ -104,7 +106,9 @@ class Transaction:
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         try:
-            running = asyncio.get_running_loop().run_in_executor(self._thread, step)
+            # With the context of the caller, as `asyncio.to_thread` does.
+            run = contextvars.copy_context().run
+            running = asyncio.get_running_loop().run_in_executor(self._thread, run, step)
         except RuntimeError:  # it is shut down
             raise self._error("The database is closed.") from None
         return await running

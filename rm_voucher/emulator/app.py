@@ -10,11 +10,13 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from email.utils import formatdate
 from random import Random
 from typing import Any, Unpack
 
 import attrs
 
+from rm_voucher.arguments import check_callable, check_type
 from rm_voucher.converters import structure
 from rm_voucher.emulator.authenticator import Authenticator
 from rm_voucher.emulator.callbacks import Callbacks
@@ -89,6 +91,24 @@ class Emulator:
     ) -> None:
         self.environment = Environment.at(_URL)
         """The URLs for a client in this process; over HTTP it is `Server.environment`."""
+        for name, given, kind in (
+            ("seed", seed, int),
+            ("credentials", credentials, Credentials),
+            ("client_id", client_id, str),
+            ("client_secret", client_secret, str),
+            ("public_key", public_key, bytes),
+            ("batches", batches, Mapping),
+            ("guesses", guesses, Guesses),
+            ("faults", faults, FaultPlan),
+            ("callback_url", callback_url, str),
+            ("callback_key", callback_key, bytes),
+        ):
+            check_type(name, given, kind, optional=True)
+        check_type("merchant_pin", merchant_pin, str)
+        check_type("token_lifetime_s", token_lifetime_s, int)
+        if isinstance(disabled_checks, str) or not isinstance(disabled_checks, Collection):
+            raise ConfigurationError("disabled_checks must be several checks, such as a list.")
+        check_callable("clock", clock)
         if "" in (client_id, client_secret):
             raise ConfigurationError("client_id and client_secret are not empty.")
         client_id = client_id or f"emulator-{secrets.token_hex(6)}"
@@ -197,6 +217,7 @@ class Emulator:
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
+        check_type("seconds", seconds, float)
         self.virtual_clock.advance(seconds)
 
     @property
@@ -222,6 +243,7 @@ class Emulator:
 
     @faults.setter
     def faults(self, plan: FaultPlan) -> None:
+        check_type("faults", plan, FaultPlan)
         for operation in plan.operations or ():
             _check_operation(operation)
         self._engine.faults.set(plan, now=self.virtual_clock.now())
@@ -245,6 +267,7 @@ class Emulator:
         Raises `ValueError`.
         """
         _check_operation(operation)
+        check_type("fault", fault, str)
         self._engine.faults.fail_next(operation, fault, times=times)
 
     @property
@@ -254,6 +277,7 @@ class Emulator:
 
     @rate_limit.setter
     def rate_limit(self, per_s: float | None) -> None:
+        check_type("rate_limit", per_s, float, optional=True)
         now, burst_s = self.virtual_clock.now(), self.guesses.rate_burst_s
         self._engine.limit = None if per_s is None else RateLimit(per_s, burst_s=burst_s, now=now)
         self._rate_limit = per_s
@@ -287,7 +311,12 @@ class Emulator:
     def reply(self, request: Request) -> Reply:
         """Return the server's reaction to one request, faults included."""
         with self.virtual_clock.frozen():
-            return self._engine.reply(request)
+            reply = self._engine.reply(request)
+        if Check.TIMESTAMP in self._disabled:  # its clock is not compared with anybody's
+            return reply
+        date = formatdate(self.runtime.clock(), usegmt=True)
+        headers = {**reply.response.headers, "date": date}
+        return attrs.evolve(reply, response=attrs.evolve(reply.response, headers=headers))
 
     def _changed(self, record: Record) -> None:
         if self.callbacks.wants(record.kept):
@@ -315,5 +344,6 @@ class _InProcess(Transport):
 
 
 def _check_operation(operation: str) -> None:
+    check_type("operation", operation, str)
     if operation not in OPERATIONS:
         raise ValueError(f"{operation!r} is no operation; they are {', '.join(OPERATIONS)}")

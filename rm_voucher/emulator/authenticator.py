@@ -118,6 +118,10 @@ class Authenticator:
         if self._checks(Check.NONCE):
             self._check_nonce(nonce)
 
+    def duplicate(self) -> RefusedError:
+        """Return the refusal of a nonce that was used before."""
+        return RefusedError(self._guesses.duplicate_code, "X-Nonce-Str was used before")
+
     def _checks(self, check: Check) -> bool:
         return check not in self._disabled
 
@@ -139,6 +143,9 @@ class Authenticator:
         until = self._tokens.get(token)
         if until is None:
             raise RefusedError(self._revoked.get(token, "TOKEN_INVALID"))
+        age_s = self._clock() - (until - self._token_lifetime_s)
+        if 0 <= age_s < self._guesses.token_delay_s:
+            raise RefusedError("TOKEN_INVALID")
         if until <= self._clock() and self._checks(Check.TOKEN_LIFETIME):
             raise RefusedError("TOKEN_EXPIRED")
 
@@ -155,7 +162,7 @@ class Authenticator:
         if not 0 < len(nonce) <= _MAX_NONCE_CHARS:
             raise RefusedError("INVALID_REQUEST", "X-Nonce-Str is missing or too long")
         if nonce in self._nonces:
-            raise RefusedError("INVALID_REQUEST", "X-Nonce-Str was used before")
+            raise self.duplicate()
         _keep(self._nonces, nonce, None, self._guesses.nonces_kept)
 
 

@@ -45,6 +45,10 @@ _NUMBER_FIELDS = {"country_code": str, "phone_number": str}
 _MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
 _CALLBACK_FIELDS = {"interval_s": float, "url": str}
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
+# An endpoint that takes any number is one that takes all memory, or stands still for ever.
+_MOST = 1_000_000_000
+_MOST_OF = {"quantity": 1_000_000, "discount_rate_bp": 10_000, "seed": 2**63}
+_MOST_WINDOWS = 100
 _JSON_WORDS = {dict: "an object", float: "a number", int: "a whole number", list: "a list"}
 
 
@@ -185,7 +189,10 @@ def _advance(emulator: Emulator, given: dict[str, Any]) -> object:
 
 
 def _set_faults(emulator: Emulator, given: dict[str, Any]) -> object:
-    windows = [_window(wire) for wire in given.pop("windows", ())]
+    wires = given.pop("windows", ())
+    if len(wires) > _MOST_WINDOWS:
+        raise ValueError(f"windows is a list of {_MOST_WINDOWS} at most")
+    windows = [_window(wire) for wire in wires]
     emulator.faults = FaultPlan(windows=windows, **given)
     return _faults(emulator)
 
@@ -251,7 +258,7 @@ def _reset(emulator: Emulator) -> object:
 
 
 def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
-    """Return the fields. Raises `ValueError` with the name of a field that is not of its type."""
+    """Return the fields. Raises `ValueError` that names one of another type or size."""
     unknown = wire.keys() - fields.keys()
     if unknown:
         raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
@@ -259,6 +266,8 @@ def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]
         kinds = (int, float) if fields[name] is float else (fields[name],)
         if not isinstance(value, kinds) or isinstance(value, bool):
             raise ValueError(f"{name} is {_JSON_WORDS.get(fields[name], 'text')}")  # noqa: TRY004 - of JSON
+        if isinstance(value, int | float) and abs(value) > (most := _MOST_OF.get(name, _MOST)):
+            raise ValueError(f"{name} is {_JSON_WORDS[fields[name]]}, {most} at most")
     return dict(wire)
 
 

@@ -133,8 +133,20 @@ class Engine:
                 return Reply(done.response, ending=Ending.CUT)
             case Fault.ERROR_AFTER_COMMIT:
                 return Reply(refusal(RefusedError("INTERNAL_ERROR")))
+            case Fault.RESENT:
+                return self._do_again(request, route)
             case _:
                 return Reply(spoilt(done.response, fault))
+
+    def _do_again(self, request: Request, route: Route) -> Reply:
+        """Answer the very same bytes again. A nonce works once, whether or not it is checked."""
+        if route.operation == TOKEN:  # it has none
+            return self._do(request, route)
+        try:
+            self._authenticate(request, route)
+            raise self._authenticator.duplicate()
+        except RefusedError as exc:
+            return Reply(refusal(exc), refused=exc)
 
     def _authenticate(self, request: Request, route: Route) -> object:
         """Return the body of a request that passes all checks. Raises `RefusedError`."""

@@ -57,6 +57,9 @@ class Fault(enum.StrEnum):
     """200, the work done, and half of the JSON."""
     WRONG_TYPES = "wrong-types"
     """200, the work done, and lists in the place of objects, and the other way round."""
+    RESENT = "resent"
+    """The answer is lost on its way to a proxy, which sends the very same bytes again. So the work
+    was done, and the answer is that of the repetition: the nonce is refused."""
     TOKEN_REVOKED = "token-revoked"  # noqa: S105 - a fault's name
     """The request's token is revoked before it is checked."""
     LISTING_DELAY = "listing-delay"
@@ -174,7 +177,8 @@ class Faults:
         self._own_seed = seed
         self.met: Counter[tuple[str, Fault | str]] = Counter()
         """The number of times that an operation met a fault or, from `fail_next`, an error code."""
-        self._queued: dict[str, deque[Fault | str]] = {}
+        # Each with the number of times that it is still to be met.
+        self._queued: dict[str, deque[tuple[Fault | str, int]]] = {}
         self.set(FaultPlan(), now=0.0)
 
     def set(self, plan: FaultPlan, *, now: float) -> None:
@@ -199,9 +203,9 @@ class Faults:
                 raise ValueError(f"{fault!r} is no fault, and no error code") from None
         if wanted is Fault.CLOSED:
             raise ValueError("nothing listens for a time: give a plan with a Window")
-        if times < 1:
-            raise ValueError("times is 1 or more")
-        self._queued.setdefault(operation, deque()).extend([wanted] * times)
+        if type(times) is not int or times < 1:
+            raise ValueError("times is a whole number, 1 or more")
+        self._queued.setdefault(operation, deque()).append((wanted, times))
 
     def is_closed(self, now: float) -> bool:
         """Return whether nothing listens."""
@@ -218,7 +222,9 @@ class Faults:
         fault: Fault | str | None = self._by_chance(operation)
         queued = self._queued.get(operation)
         if queued:
-            fault = queued.popleft()
+            fault, times = queued.popleft()
+            if times > 1:
+                queued.appendleft((fault, times - 1))
         else:
             covering = (one for one in self.plan.windows if one.covers(now, since=self.since))
             fault = next((window.fault for window in covering), fault)

@@ -93,6 +93,11 @@ class Guesses:
     """The greatest deviation of ``X-Timestamp``, to either side."""
     nonces_kept: int = 100_000
     """The number of nonces that are remembered; the oldest are forgotten."""
+    duplicate_code: str = "DUPLICATE_REQUEST"
+    """The answer to a nonce that was used before. RM calls that a duplicate request, and does not
+    publish the code."""
+    token_delay_s: float = 0.0
+    """The time until a token that was granted is accepted, as where servers tell each other."""
     new_token_ends_earlier: bool = False
     """Whether a new access token ends the earlier ones."""
     rate_burst_s: float = 0.1

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from typing import Self, Unpack
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from typing import Any, Self, TypeVar, Unpack
 
 from rm_voucher.exceptions import (
     ConfigurationError,
+    ConnectError,
+    InvalidRequestError,
     LedgerError,
     OutcomeUnknownError,
     VoucherError,
 )
+from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
 from rm_voucher.ledger.reconcile import Reconciler, Reconciliation
-from rm_voucher.ledger.rules.commands import Found, Pending, Resolve, check_id, digest
+from rm_voucher.ledger.rules.commands import (
+    Found,
+    Keep,
+    Pending,
+    Resolve,
+    check_id,
+    check_key,
+    digest,
+)
 from rm_voucher.ledger.rules.records import (
     AttemptState,
     Batch,
@@ -30,16 +41,18 @@ from rm_voucher.ledger.rules.records import (
     Mode,
     RequestState,
 )
-from rm_voucher.ledger.rules.settling import resolve
+from rm_voucher.ledger.rules.settling import keep, resolve
 from rm_voucher.ledger.rules.unit_of_work import Page
-from rm_voucher.ledger.sender import Sender
+from rm_voucher.ledger.sender import Errand, Sender, overdue_error
 from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, Listener, blocks
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
-from rm_voucher.runtime import Runtime
-from rm_voucher.service.client import VoucherClient
+from rm_voucher.runtime import Runtime, is_cancelled
+from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.settings import Timeout
+
+T = TypeVar("T")
 
 _PAGE = 500
 _IDLE_ROUNDS = 3  # that settle nothing, before `finish` gives up
@@ -87,15 +100,26 @@ class Ledger:
         self._tasks = LedgerTasks()
         self._tracker = AttemptTracker(store, self.clock)
         self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker)
-        self.sender = Sender(store, self.clock, self._tracker, self._tasks, self._outcome_unknown)
+        self._keeper = Keeper(store, self.clock)
+        self.sender = Sender(
+            store,
+            self.clock,
+            self._tracker,
+            self._tasks,
+            self._keeper,
+            self._outcome_unknown,
+            self.settings.settle_s,
+        )
         """Issues to one request step by step, for a bulk run; everybody else calls `issue`."""
-        self._issuing: dict[str, tuple[object, asyncio.Task[IssuedVoucher]]] = {}
+        self._issuing: dict[str, tuple[object, Errand, asyncio.Task[IssuedVoucher]]] = {}
         self._prepared: set[str] = set()
+        self._preparing: dict[str, asyncio.Task[None]] = {}
         self._prepare_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._reconcile_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Outcomes of each batch that became unknown since its listing was read.
         self._unknown_outcomes: dict[str, int] = defaultdict(int)
-        self._reconciling: set[asyncio.Task[Reconciliation]] = set()
+        self._reading: set[asyncio.Task[Any]] = set()
+        """Tasks that read listings, which closing gives up."""
 
     @classmethod
     def open(
@@ -103,6 +127,7 @@ class Ledger:
         url: str,
         *,
         read_only: bool = False,
+        patience_s: float = 30.0,
         runtime: Runtime | None = None,
         **settings: Unpack[LedgerOptions],
     ) -> Self:
@@ -110,14 +135,15 @@ class Ledger:
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
         ``postgresql://user@host/database``, for several. ``read_only`` looks at a ledger that
-        another process may be using, and changes nothing. The settings are those of `Ledger`.
-        Needs the extra ``sql`` or ``postgres``. Raises `ConfigurationError`, and `LedgerError` on
-        entry.
+        another process may be using, and changes nothing. ``patience_s`` is how long each step
+        waits for a database that is away, read-only or full. The settings are those of `Ledger`.
+        Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
+        each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
         try:
             from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
-            store = SqlLedgerStore(url, read_only=read_only, runtime=runtime)
+            store = SqlLedgerStore(url, read_only=read_only, patience_s=patience_s, runtime=runtime)
         except ImportError as exc:
             raise ConfigurationError.no_driver("A ledger", url) from exc
         return cls(store, runtime=runtime, **settings)
@@ -145,14 +171,18 @@ class Ledger:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Wait for calls in flight, give up those that wait, and close. It may be called again."""
+        """Wait for calls in flight, give up those that wait, and close. It may be called again.
+
+        What the ledger could not keep is tried once more. Codes that are left are in `unkept`.
+        """
         if self._tasks.is_open:
             self._tasks.is_open = False
             self.sender.stop()
-            for task in self._reconciling:
+            for task in self._reading:
                 task.cancel()
             try:
                 await self._tasks.drain()
+                await self._keeper.aclose()
             finally:
                 await self.store.close()
 
@@ -171,22 +201,39 @@ class Ledger:
         It may be repeated, with the same id, at once or after a crash: it never issues twice.
         ``content`` tells apart two requests with one id, say by an order's lines; the ledger keeps
         only a digest of it. Cancelling is safe: the call goes on, and the ledger keeps its outcome.
+        So it does after the ``total_s`` of the timeout, which bounds all that this waits for, the
+        database and the listing of `prepare` too.
 
         Raises `OutcomeUnknownError` when a voucher may have been issued whose code is not known:
-        ask again later, with the same id, after `reconcile`. Raises `IdempotencyConflictError`,
-        `BatchStoppedError`, `LedgerError`, and what `VoucherClient.issue` raises.
+        ask again later, with the same id, after `reconcile`. It has a ``voucher`` where a code is
+        known that the ledger could not keep, or that came with an error: evidence, not to be
+        handed on. Raises `ConnectTimeoutError` when nothing was sent in time,
+        `IdempotencyConflictError`, `BatchStoppedError`, `LedgerError`, and what
+        `VoucherClient.issue` raises.
         """
-        what = (batch_key, digest(content))
+        what = (check_key(batch_key), digest(content))
         check_id(request_id)
-        await self.prepare(client, batch_key)
+        errand = Errand(issue_call(_checked(client).caller, batch_key, timeout))
+        # The work may have been begun by another one, with a call that has another deadline.
+        deadline = errand.call.deadline
         issuing = self._issuing.get(request_id)
         if issuing is not None and issuing[0] == what:
-            return await asyncio.shield(issuing[1])
-        task = self._tasks.start(self.sender.issue(client, *what, request_id, timeout=timeout))
-        if issuing is None:
-            self._issuing[request_id] = (what, task)
-            task.add_done_callback(lambda _: self._issuing.pop(request_id))
-        return await asyncio.shield(task)
+            _, errand, task = issuing
+        else:
+            task = self._tasks.start(self._issue(client, *what, request_id, errand))
+            if issuing is None:
+                self._issuing[request_id] = (what, errand, task)
+                task.add_done_callback(lambda _: self._issuing.pop(request_id))
+        within_s = None if deadline is None else deadline - self.clock.monotonic()
+        try:
+            async with asyncio.timeout(within_s) as limit:
+                return await asyncio.shield(task)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        # A call is not sent after its own deadline, but another's may have more time.
+        may_be_sent = errand.in_flight or errand.call.deadline != deadline
+        raise overdue_error(batch_key, in_flight=may_be_sent)
 
     @hide_locals
     async def submit(
@@ -198,11 +245,40 @@ class Ledger:
         acknowledged. `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
         answer = await self.sender.ask(
-            batch_key, digest(content), check_id(request_id), may_start=False
+            check_key(batch_key), digest(content), check_id(request_id), may_start=False
         )
         if isinstance(answer, IssuedVoucher):
             return answer
         return answer.state if isinstance(answer, Pending) else RequestState.WAITING
+
+    @hide_locals
+    async def keep(self, batch_key: str, request_id: str, voucher: IssuedVoucher) -> None:
+        """Keep a code that an earlier process received for a request, and could not keep.
+
+        It is the ``voucher`` of an `OutcomeUnknownError` or of an unresolved `BulkResult`. The
+        request gets it, be its attempt unknown or held. Call it before anything else is done with
+        the batch. What came with an error of the server's stays evidence, for `reconcile`. May be
+        repeated. Raises `LedgerError` when the ledger knows the code or the request otherwise.
+        """
+        if not isinstance(voucher, IssuedVoucher):
+            raise InvalidRequestError.refused("What is to be kept is an IssuedVoucher.")
+        check_id(request_id)
+        await self._tracker.recover(check_key(batch_key))
+        item = Keep(
+            batch=batch_key, request_id=request_id, voucher=voucher, at=self.clock.latest_now()
+        )
+        error = await self.store.commit(keep, item)
+        if error is not None:
+            raise error
+
+    @property
+    def unkept(self) -> dict[str, IssuedVoucher]:
+        """The codes that only this process's memory has, by the ids of their requests.
+
+        The ledger could not keep them yet. If there are some after `aclose`, write them down: they
+        are real vouchers, and `keep` takes them.
+        """
+        return self._keeper.unkept
 
     async def finish(
         self,
@@ -255,7 +331,8 @@ class Ledger:
         outcomes are held for `resolve`. If the ledger is an old copy, requests that got a voucher
         since would get a second one. Raises `LedgerError` while calls are in flight.
         """
-        await self._tracker.recover(batch_key)
+        _checked(client)
+        await self._tracker.recover(check_key(batch_key))
         async with self._prepare_locks[batch_key]:
             await self._reconciler.read_baseline(client, batch_key, reset=True)
             self._prepared.discard(batch_key)
@@ -311,6 +388,13 @@ class Ledger:
         """Return the batches that the ledger knows, with ``stop_reason`` if one is stopped."""
         return await self.store.read(lambda unit: unit.find_batches())
 
+    async def stop_reason(self) -> str | None:
+        """Return why the whole ledger was stopped, if it was: an older copy was put back.
+
+        Each batch, also one that it does not know yet, is stopped then until its `baseline`.
+        """
+        return await self.store.read(lambda unit: unit.stop_reason())
+
     async def requests(
         self, batch_key: str | None = None
     ) -> AsyncIterator[tuple[IssueRequest, IssuedVoucher | None]]:
@@ -326,13 +410,24 @@ class Ledger:
         await self._tracker.recover(batch_key)
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
-        """Before the first call to a batch: refuse a static one, and read the baseline."""
-        if batch_key in self._prepared:
+        """Make a batch ready: refuse a static one, and read its whole listing as the baseline.
+
+        The first call to a batch does it, in each process. Call it at the start of a program, so
+        that no request waits for the listing. Cancelling is safe: it goes on.
+        """
+        client = _checked(client)
+        if check_key(batch_key) in self._prepared:
             return
-        async with self._prepare_locks[batch_key]:
-            if batch_key not in self._prepared:
-                await self._reconciler.prepare(client, batch_key)
-                self._prepared.add(batch_key)
+        task = self._preparing.get(batch_key)
+        if task is None:
+            task = self._preparing[batch_key] = self._read(self._prepare(client, batch_key))
+            task.add_done_callback(lambda _: self._preparing.pop(batch_key))
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            raise ConnectError("issue: given up, because the ledger was closed") from None
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call the listener with codes given to requests, once durable; return what ends that."""
@@ -345,9 +440,25 @@ class Ledger:
         is_open, mode = self._tasks.is_open, self.settings.mode
         if is_open and mode is Mode.EXCLUSIVE and self._unknown_outcomes[batch_key] > many:
             self._unknown_outcomes[batch_key] = 0
-            task = self._tasks.start(self.reconcile(client, batch_key))
-            self._reconciling.add(task)
-            task.add_done_callback(self._reconciling.discard)
+            self._read(self.reconcile(client, batch_key))
+
+    def _read(self, reading: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Read a listing in a task of its own."""
+        task = self._tasks.start(reading)
+        self._reading.add(task)
+        task.add_done_callback(self._reading.discard)
+        return task
+
+    async def _prepare(self, client: VoucherClient, batch_key: str) -> None:
+        async with self._prepare_locks[batch_key]:
+            await self._reconciler.prepare(client, batch_key)
+            self._prepared.add(batch_key)
+
+    async def _issue(
+        self, client: VoucherClient, batch_key: str, content: str, request_id: str, errand: Errand
+    ) -> IssuedVoucher:
+        await self.prepare(client, batch_key)
+        return await self.sender.issue(client, batch_key, content, request_id, errand)
 
     @hide_locals
     async def _issue_waiting(
@@ -408,6 +519,12 @@ class Ledger:
 
     async def _load(self, ids: Sequence[str]) -> list[IssueRequest]:
         return await self.store.read(lambda unit: unit.load(IssueRequest, ids))
+
+
+def _checked(client: VoucherClient) -> VoucherClient:
+    if not isinstance(client, VoucherClient):
+        raise ConfigurationError("client must be of type VoucherClient.")
+    return client
 
 
 def _unclaimed(requests: Iterable[IssueRequest]) -> list[IssueRequest]:

@@ -21,7 +21,7 @@ from rm_voucher.ledger.rules.records import (
     RequestState,
 )
 from rm_voucher.ledger.rules.unit_of_work import KEYS, Page, Row, Tally, UnitOfWork
-from rm_voucher.ledger.store import LedgerStore, Reading, Transition
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
 
 I = TypeVar("I")  # noqa: E741 - an item
 Kind = TypeVar("Kind", Batch, IssueRequest, IssueAttempt, Code)
@@ -45,6 +45,7 @@ class MemoryTables:
             Code: self.codes,
         }
         self.code_of: dict[str, str] = {}
+        self.stop_reason: str | None = None
         # Rows by the conditions of queries, so that no transaction looks at all of them.
         self.groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
 
@@ -80,7 +81,9 @@ class MemoryUnitOfWork(UnitOfWork):
         self._owner = owner
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        return [copy.copy(self._tables.batches.setdefault(key, Batch(key))) for key in keys]
+        known, reason = self._tables.batches, self.stop_reason()
+        new = (Batch(key, stop_reason=reason) for key in keys)
+        return [copy.copy(known.setdefault(batch.key, batch)) for batch in new]
 
     def load(self, kind: type[Kind], keys: Sequence[str]) -> list[Kind]:
         return _copies(self._tables.of_kind[kind], keys)
@@ -113,6 +116,9 @@ class MemoryUnitOfWork(UnitOfWork):
             )
         return unserved[:limit]
 
+    def stop_reason(self) -> str | None:
+        return self._tables.stop_reason
+
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         for row in rows:
             self._tables.put(row)
@@ -137,6 +143,10 @@ class MemoryUnitOfWork(UnitOfWork):
             for row in self._group(IssueAttempt, key, state, has_claim=has_claim)
         ]
         return sorted(rows, key=attrgetter("sent_at"))
+
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        rows = self._tables.attempts.values()
+        return [copy.copy(row) for row in rows if row.seen_code == code]
 
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
         return [
@@ -192,11 +202,13 @@ class MemoryLedgerStore(LedgerStore):
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""
         unit = MemoryUnitOfWork(self.tables, self.owner)
-        (result,) = transition(unit, [item])
-        unit.flush()
+        with sound_rows():
+            (result,) = transition(unit, [item])
+            unit.flush()
         self.notify(unit.assigned)
         return result
 
     async def read(self, reading: Reading[R]) -> R:
         """See `LedgerStore.read`."""
-        return reading(MemoryUnitOfWork(self.tables, self.owner))
+        with sound_rows():
+            return reading(MemoryUnitOfWork(self.tables, self.owner))

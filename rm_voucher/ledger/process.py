@@ -41,6 +41,11 @@ class LedgerClock:
         """Return the later time, in seconds since 1970: for its end, and all else."""
         return max(self._epoch + self.monotonic(), self._wall())
 
+    def off_by_s(self, offset_s: float) -> float:
+        """Return how far a clock is off both, which is ``offset_s`` ahead of the machine's."""
+        theirs = self._wall() + offset_s
+        return max(self.earliest_now() - theirs, theirs - self.latest_now(), 0.0)
+
 
 class LedgerTasks:
     """Runs work that must not end with its caller, while the ledger is open."""
@@ -82,8 +87,11 @@ class AttemptTracker:
         self._store = store
         self._clock = clock
         self._ambiguous_since: dict[str, float] = {}
-        self.sending: set[str] = set()
-        """The ids of the attempts that this process sends."""
+        self.sending: dict[str, float] = {}
+        """The attempts that this process sends, and until when each was provably its own.
+
+        That time is by the monotonic clock.
+        """
 
     async def open(self) -> None:
         """Recover from the last process, and note the attempts that are ambiguous."""

@@ -26,6 +26,7 @@ _LONGEST_POLL_S = 5.0
 _LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
 _BASELINE_TRIES = 3  # a listing may be a little behind
 _BASELINE_WAIT_S = 5.0
+_WRONG_CLOCK_S = 86_400.0  # a time zone, or a date
 _WITHOUT_CODE = (
     AttemptState.AMBIGUOUS,
     AttemptState.NOT_ISSUED,
@@ -85,6 +86,7 @@ class Reconciler:
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Refuse a static batch; read the baseline of one that has none."""
         batch, _ = await look_up(client, batch_key)
+        self._check_clock(client)
         if batch is not None and "is_static" in batch.misfits:
             raise LedgerError(
                 "Whether this batch is static, with one code for everybody, can't be read off RM's "
@@ -143,6 +145,7 @@ class Reconciler:
             await self._ripen(batch_key)
         begun = self._clock.monotonic()
         _, issued_before = await look_up(client, batch_key)
+        self._check_clock(client)
         seen, orphans = set[str](), dict[str, Found]()
         is_clear, has_clear_times = True, True
         async for page in client.vouchers(batch_key).pages():
@@ -182,9 +185,24 @@ class Reconciler:
         )
         return report
 
+    def _check_clock(self, client: VoucherClient) -> None:
+        """Refuse to compare RM's times with ours where they are provably too far apart."""
+        # Times hold by whichever of our clocks is right: one may be set while a process runs.
+        off_s = self._clock.off_by_s(client.clock_offset_s or 0.0)
+        skew_s = self._settings.skew_s
+        if off_s > skew_s:
+            raise LedgerError(
+                f"RM's clock and this machine's differ by {off_s:,.0f} s or more, and "
+                f"skew_s is {skew_s:,.0f} s: no code could be told by its time to be a call's own. "
+                "Set this machine's clock."
+            )
+
     async def _row(self, batch_key: str) -> Batch:
-        rows = await self._store.read(lambda unit: unit.find_batches())
-        return next((row for row in rows if row.key == batch_key), Batch(batch_key))
+        rows = await self._store.read(lambda unit: unit.load(Batch, [batch_key]))
+        if rows:
+            return rows[0]
+        reason = await self._store.read(lambda unit: unit.stop_reason())
+        return Batch(batch_key, stop_reason=reason)
 
     async def _keep(
         self,
@@ -262,9 +280,9 @@ class Reconciler:
             attrs.evolve(empty, not_issued=tuple(block)) for block in blocks(settlement.not_issued)
         ]
         parts += [attrs.evolve(empty, hold=tuple(block)) for block in blocks(settlement.hold)]
-        if settlement.stop_reason or settlement.foreign:
-            stop_reason, foreign = settlement.stop_reason, settlement.foreign
-            parts.insert(0, attrs.evolve(empty, stop_reason=stop_reason, foreign=foreign))
+        parts += [attrs.evolve(empty, foreign=tuple(block)) for block in blocks(settlement.foreign)]
+        if settlement.stop_reason:
+            parts.insert(0, attrs.evolve(empty, stop_reason=settlement.stop_reason))
         for part in parts:
             await self._store.commit(settle, part)
         self._tracker.forget([*dict(settlement.adopt), *settlement.not_issued, *settlement.hold])
@@ -275,12 +293,17 @@ class Reconciler:
         taken = {found.code for _, found in settlement.adopt}
         left = {found.code: found for found in evidence.orphans if found.code not in taken}
         held = await self._store.attempts(batch_key, [AttemptState.UNRESOLVED])
+        # A code that fits nobody's time may be anybody's whose clock was wrong.
+        wide = attrs.evolve(evidence, skew_s=evidence.skew_s + _WRONG_CLOCK_S)
         if held:  # a code of theirs may have been taken for foreign
-            times = [time_of(attempt, evidence) for attempt in held]
+            times = [time_of(attempt, wide) for attempt in held]
             begin, end = min(time[0] for time in times), max(time[1] for time in times)
             foreign = await self._store.read(lambda unit: unit.find_foreign(batch_key, begin, end))
             for code in foreign:
                 left[code.code] = Found(code=code.code, assigned_at=code.assigned_at)
+        fitting = {attempt.id: candidates(attempt, left.values(), evidence) for attempt in held}
+        fits = {found.code for each in fitting.values() for found in each}
+        others = [found for found in left.values() if found.code not in fits]
         return Reconciliation(
             listed=listed,
             adopted=len(settlement.adopt),
@@ -292,7 +315,8 @@ class Reconciler:
                     sent_at=attempt.sent_at,
                     ended_at=attempt.ended_at,
                     candidates=tuple(
-                        found.code for found in candidates(attempt, left.values(), evidence)
+                        found.code
+                        for found in (*fitting[attempt.id], *candidates(attempt, others, wide))
                     ),
                 )
                 for attempt in held

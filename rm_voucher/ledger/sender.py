@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator
@@ -14,22 +15,49 @@ from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     APIError,
     ConnectError,
+    ConnectTimeoutError,
     LedgerError,
     OutcomeUnknownError,
     VoucherError,
 )
+from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
-from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm, End, Pending
+from rm_voucher.ledger.rules.commands import Ask, Check, Claimed, Confirm, End, Pending
 from rm_voucher.ledger.rules.records import AttemptState, RequestState
-from rm_voucher.ledger.rules.transitions import ask, confirm, end
+from rm_voucher.ledger.rules.transitions import ask, check, confirm, end
 from rm_voucher.ledger.store import LedgerStore
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.service.client import VoucherClient, issue_call
-from rm_voucher.settings import Timeout
 
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1
 _POLLS = 300  # for a call of another process
+_FRESH_S = 1.0
+
+
+class _TakenOverError(LedgerError):
+    """Another process, which took this one for dead, decides about the attempt now."""
+
+
+@attrs.define(eq=False)
+class Errand:
+    """One request on its way, for whoever waits for it no longer than its call's deadline."""
+
+    call: Call[IssuedVoucher]
+    is_elsewhere: bool = False
+    """Whether a call that another task or process makes for the request is in flight."""
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether a voucher may have been issued, for all that is known."""
+        return self.is_elsewhere or self.call.in_flight
+
+    def renew(self, client: VoucherClient) -> None:
+        """Go on with another call, which has the same deadline."""
+        last = self.call
+        self.call = issue_call(
+            client.caller, last.batch_key or "", last.timeout, deadline=last.deadline
+        )
 
 
 @attrs.define(eq=False)
@@ -44,7 +72,9 @@ class Sender:
     _clock: LedgerClock
     _tracker: AttemptTracker
     _tasks: LedgerTasks
+    _keeper: Keeper
     _on_unknown: Callable[[VoucherClient, str], None]
+    _settle_s: float
     sent: int = attrs.field(init=False, default=0)
     """The number of attempts sent so far."""
     _single: dict[asyncio.Task[object], Call[IssuedVoucher]] = attrs.field(init=False, factory=dict)
@@ -56,12 +86,13 @@ class Sender:
         """Insert or find a request; return its voucher, or what it waits for.
 
         ``may_start`` an attempt for it. Raises `IdempotencyConflictError`, `BatchStoppedError` and
-        `LedgerError`.
+        `LedgerError`, also while how a call ended can't be kept.
         """
+        await self._keeper.catch_up()
         # Ids in the order of time stand together in the database's index.
         attempt_id = f"{self._store.owner}-{next(self._numbers):07}"
         # Before it is durable: a recovery must not take it for lost.
-        self._tracker.sending.add(attempt_id)
+        self._tracker.sending[attempt_id] = self._clock.monotonic()
         answer: IssuedVoucher | Claimed | Pending | LedgerError | None = None
         try:
             answer = await self._store.commit(
@@ -78,7 +109,7 @@ class Sender:
             )
         finally:
             if not isinstance(answer, Claimed):
-                self._tracker.sending.discard(attempt_id)
+                del self._tracker.sending[attempt_id]
         if isinstance(answer, LedgerError):
             raise answer
         return answer
@@ -89,15 +120,15 @@ class Sender:
         batch_key: str,
         content: str,
         request_id: str,
-        *,
-        timeout: Timeout | None = None,
+        errand: Errand | None = None,
     ) -> IssuedVoucher:
         """Return the voucher of a request; issue it if it has none."""
+        errand = errand or Errand(issue_call(client.caller, batch_key))
         for _ in range(_POLLS):
-            call = issue_call(client.caller, batch_key, timeout)
             answer = await self.ask(batch_key, content, request_id)
+            errand.is_elsewhere = isinstance(answer, Pending) and answer.in_flight
             if isinstance(answer, Claimed):
-                answer = await self._send_single(client, call, request_id, answer.attempt_id)
+                answer = await self._send_single(client, errand.call, request_id, answer.attempt_id)
             if isinstance(answer, IssuedVoucher):
                 return answer
             pending = answer
@@ -105,6 +136,7 @@ class Sender:
                 await self._clock.sleep(_POLL_S)
             elif pending.attempt_id is not None or pending.state is not RequestState.WAITING:
                 break
+            errand.renew(client)
         raise pending_error(batch_key, pending)
 
     async def send(
@@ -117,12 +149,12 @@ class Sender:
         try:
             return await self._send(client, call, request_id, attempt_id)
         finally:
-            self._tracker.sending.discard(attempt_id)
+            del self._tracker.sending[attempt_id]
 
     async def release(self, batch_key: str, attempt_id: str) -> None:
         """Give up a claimed attempt that was not sent."""
         await self._end(batch_key, attempt_id, AttemptState.REJECTED)
-        self._tracker.sending.discard(attempt_id)
+        del self._tracker.sending[attempt_id]
 
     def stop(self) -> None:
         """Give up the calls of `issue` that have nothing in flight: they may wait for long."""
@@ -156,23 +188,30 @@ class Sender:
     ) -> IssuedVoucher | Pending:
         batch_key = call.batch_key or ""
         self.sent += 1
+        call.before_send = functools.partial(self._check, batch_key, attempt_id)
         try:
             voucher = await client.caller.execute(call)
         except OutcomeUnknownError as exc:
-            await self._end_unknown(client, batch_key, attempt_id)
+            seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
+            is_kept = await self._end_unknown(client, batch_key, attempt_id, seen)
             # With a ledger it may be asked again, and the error says so.
             unknown = _unknown(
                 batch_key,
                 attempt_id,
                 "whether a voucher was issued is unknown, and is to be settled; ask again later "
                 "with the same id",
+                # Who keeps it for a later run must find it in the ledger as what it is: a hint.
+                seen if is_kept else None,
             )
             unknown.nonce, unknown.sent_at = exc.nonce, exc.sent_at
             raise unknown from exc.__cause__
+        except _TakenOverError:
+            await self._end(batch_key, attempt_id, AttemptState.REJECTED)
+            return Pending(RequestState.WAITING, None)  # to be asked again
         except VoucherError as exc:  # of an issue, all others prove that nothing was done
             # Without an attempt it is about the token, and not about the request.
             failure = _failure(exc) if call.attempts else None
-            await self._end(batch_key, attempt_id, AttemptState.REJECTED, failure)
+            await self._end(batch_key, attempt_id, AttemptState.REJECTED, failure=failure)
             raise
         except asyncio.CancelledError:
             if not call.in_flight:
@@ -190,32 +229,77 @@ class Sender:
             at=self._clock.latest_now(),
         )
         try:
-            answer = await self._store.commit(confirm, item)
-            if isinstance(answer, LedgerError):
-                raise answer
+            answer = await self._keeper.keep(confirm, item)
         except LedgerError as exc:
+            unknown = _unknown(
+                batch_key,
+                attempt_id,
+                "a voucher was issued, but the ledger could not keep it: its code is in this "
+                "error's voucher, and kept as soon as that is possible; hand it on only then",
+                item.voucher,
+            )
+            unknown.nonce, unknown.sent_at = call.nonce, call.sent_at
+            raise unknown from exc
+        if isinstance(answer, LedgerError):  # the code is somebody else's too
             raise _unknown(
                 batch_key, attempt_id, "a voucher was issued, but the ledger could not keep it"
-            ) from exc
+            ) from answer
         return answer
 
+    async def _check(self, batch_key: str, attempt_id: str) -> None:
+        """Refuse to send an attempt that is no longer this process's, or while codes wait.
+
+        Whoever takes an attempt over waits ``settle_s`` before anything is concluded. So a proof
+        that is a small part of that old is good, and only an attempt that waited needs a new one.
+        """
+        await self._keeper.catch_up()
+        now, fresh_s = self._clock.monotonic(), min(_FRESH_S, self._settle_s / 10)
+        if now - self._tracker.sending[attempt_id] < fresh_s:
+            return
+        item = Check(batch=batch_key, attempt_id=attempt_id, owner=self._store.owner)
+        if not await self._store.commit(check, item):
+            raise _TakenOverError("issue: not sent, because another process took it over")
+        self._tracker.sending[attempt_id] = now
+
     async def _end(
-        self, batch_key: str, attempt_id: str, state: AttemptState, failure: str | None = None
-    ) -> None:
-        now = self._clock.latest_now()
-        item = End(batch=batch_key, attempt_id=attempt_id, state=state, at=now, failure=failure)
+        self,
+        batch_key: str,
+        attempt_id: str,
+        state: AttemptState,
+        *,
+        failure: str | None = None,
+        seen: IssuedVoucher | None = None,
+    ) -> bool:
+        """Keep the end of an attempt; return whether it is durable."""
+        item = End(
+            batch=batch_key,
+            attempt_id=attempt_id,
+            state=state,
+            at=self._clock.latest_now(),
+            failure=failure,
+            seen=seen,
+        )
         try:
-            await self._store.commit(end, item)
+            await self._keeper.keep(end, item)
         except LedgerError as exc:
-            # It stays SENDING, and is ambiguous once the ledger is opened again.
+            # It stays SENDING until it can be kept, or the ledger is opened again.
             _log.warning(
                 "attempt %s ended as %s, which could not be kept: %s", attempt_id, state, exc
             )
+            return False
+        return True
 
-    async def _end_unknown(self, client: VoucherClient, batch_key: str, attempt_id: str) -> None:
-        await self._end(batch_key, attempt_id, AttemptState.AMBIGUOUS)
+    async def _end_unknown(
+        self,
+        client: VoucherClient,
+        batch_key: str,
+        attempt_id: str,
+        seen: IssuedVoucher | None = None,
+    ) -> bool:
+        is_kept = await self._end(batch_key, attempt_id, AttemptState.AMBIGUOUS, seen=seen)
         self._tracker.note_ambiguous(attempt_id)
         self._on_unknown(client, batch_key)
+        return is_kept
 
 
 def pending_error(batch_key: str, pending: Pending) -> VoucherError:
@@ -227,15 +311,31 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
             what = "the attempt for this request is held for a person to resolve"
         case _:
             what = "the outcome of the attempt for this request is to be settled; ask again later"
-    return _unknown(batch_key, pending.attempt_id, what)
+    return _unknown(batch_key, pending.attempt_id, what, pending.seen)
 
 
-def _unknown(batch_key: str, attempt_id: str | None, what: str) -> OutcomeUnknownError:
+def overdue_error(batch_key: str, *, in_flight: bool) -> VoucherError:
+    """Return the error for whoever waits no longer for a request that is on its way."""
+    if in_flight:
+        return _unknown(
+            batch_key, None, "it goes on after the deadline; ask again with the same id"
+        )
+    return ConnectTimeoutError(
+        "issue: not sent before its deadline; ask again with the same id, because it may have been "
+        "issued before"
+    )
+
+
+def _unknown(
+    batch_key: str, attempt_id: str | None, what: str, voucher: IssuedVoucher | None = None
+) -> OutcomeUnknownError:
     return OutcomeUnknownError(
         f"issue: {what}" + (f" (attempt {attempt_id})" if attempt_id else ""),
         operation="issue",
         batch_key=batch_key,
         attempt_id=attempt_id,
+        code=None if voucher is None else voucher.code,
+        voucher=voucher,
     )
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
+from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import AttemptState, Code, IssueAttempt
 from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
+from rm_voucher.runtime import ProcessName
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
@@ -22,14 +24,19 @@ Listener = Callable[[Sequence[Code]], None]
 class LedgerStore(ABC):
     """A database that a ledger is kept in.
 
-    ``owner`` names this process in the attempts that it sends; by default it is a random name.
+    ``owner`` names this process; by default it is a random name, another in each forked child.
     """
 
     read_only = False
 
     def __init__(self, *, owner: str | None = None) -> None:
-        self.owner = owner or secrets.token_hex(6)
+        self._owner = owner or ProcessName()
         self._listeners: set[Listener] = set()
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the attempts that it sends."""
+        return str(self._owner)
 
     @abstractmethod
     async def open(self) -> None:
@@ -68,6 +75,21 @@ class LedgerStore(ABC):
         if codes:
             for listener in tuple(self._listeners):
                 listener(codes)
+
+
+@contextmanager
+def sound_rows() -> Iterator[None]:
+    """Raise a `LedgerError` where rules meet rows that no ledger has written, or miss some."""
+    try:
+        yield
+        return
+    except (LookupError, TypeError, ValueError) as exc:
+        kind = type(exc).__name__
+    # Outside of the handler: that error may have a code in it, and is no context.
+    raise LedgerError(
+        f"The ledger's rows contradict each other ({kind}): some were removed or changed by hand, "
+        "or are damaged. Put them back, or restore a backup and read a new baseline."
+    )
 
 
 def blocks(rows: Sequence[T], size: int = 200) -> Iterator[Sequence[T]]:

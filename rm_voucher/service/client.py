@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
 
+from rm_voucher.arguments import check_callable, check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
@@ -92,19 +93,29 @@ class VoucherClient:
         runtime: Runtime | None = None,
     ) -> None:
         self._get_method = "POST"
-        retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
-        flow, runtime = flow or FlowPolicy(), runtime or Runtime()
+        check_type("credentials", credentials, Credentials)
+        check_type("environment", environment, Environment)
         for name, given, kind in (
-            ("environment", environment, Environment),
+            ("transport", transport, Transport),
             ("retry", retry, RetryPolicy),
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
+            ("token_source", token_source, TokenSource),
             ("runtime", runtime, Runtime),
         ):
-            if not isinstance(given, kind):
-                raise ConfigurationError(f"{name} must be of type {kind.__name__}.")
+            check_type(name, given, kind, optional=True)
+        if token_store is not None:
+            check_method("token_store", token_store, "load")
+        if signer is not None:
+            check_method("signer", signer, "sign")
+        if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes | Mapping):
+            raise ConfigurationError("hooks must be several functions, such as a list.")
         hooks = tuple(hooks)
+        for hook in hooks:
+            check_callable("A hook", hook)
+        retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
+        flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
         self._owned: list[TokenSource | Transport] = []
@@ -171,6 +182,15 @@ class VoucherClient:
         Reading it sends nothing, and is cheap. Read it in the client's event loop.
         """
         return self.caller.flow.state
+
+    @property
+    def clock_offset_s(self) -> float | None:
+        """By how many seconds RM's clock is ahead of this machine's, behind if negative.
+
+        It is what the latest answer's ``Date`` proves: 0 where nothing proves a difference, None
+        before the first answer that has one. Over 5 s are logged as a warning, once.
+        """
+        return self.caller.server_clock.offset_s
 
     @hide_locals
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
@@ -380,8 +400,19 @@ class VoucherClient:
 
 
 def issue_call(
-    caller: Caller, batch_key: str, timeout: Timeout | None = None
+    caller: Caller,
+    batch_key: str,
+    timeout: Timeout | None = None,
+    *,
+    deadline: float | None = None,
 ) -> Call[IssuedVoucher]:
     """Return the call of an *issue*, for a bulk run or a ledger to watch."""
     request = operations.build_issue(caller.environment, batch_key)
-    return caller.call(request, operations.parse_issue, Safety.ONCE, timeout, batch_key=batch_key)
+    return caller.call(
+        request,
+        operations.parse_issue,
+        Safety.ONCE,
+        timeout,
+        deadline=deadline,
+        batch_key=batch_key,
+    )

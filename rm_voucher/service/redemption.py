@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import attrs
 
@@ -119,7 +119,7 @@ class Redemption:
 
 
 def _checked(codes: Iterable[str], max_codes: int) -> dict[str, str]:
-    if isinstance(codes, str | bytes) or not isinstance(codes, Iterable):
+    if isinstance(codes, str | bytes | Mapping) or not isinstance(codes, Iterable):
         raise InvalidRequestError.refused("codes must be several codes, such as a list.")
     checked: dict[str, str] = {}
     for position, code in enumerate(codes, start=1):

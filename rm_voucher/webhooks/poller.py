@@ -9,6 +9,7 @@ import logging
 from collections.abc import Collection
 from typing import NoReturn
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
@@ -52,6 +53,15 @@ class CallbackPoller:
         interval_s: float = 30.0,
         runtime: Runtime | None = None,
     ) -> None:
+        check_type("client", client, VoucherClient)
+        check_type("router", router, WebhookRouter)
+        if isinstance(final, str) or not isinstance(final, Collection):
+            raise ConfigurationError("final must be several statuses, such as a list.")
+        for status in final:
+            check_type("A status of final", status, str)
+        check_type("rate_per_s", rate_per_s, float)
+        check_type("interval_s", interval_s, float)
+        check_type("runtime", runtime, Runtime, optional=True)
         if not (rate_per_s > 0 and interval_s > 0):
             raise ConfigurationError("rate_per_s and interval_s must be more than 0.")
         self._client = client

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 import attrs
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus, mask
 from rm_voucher.runtime import is_cancelled
@@ -136,6 +137,11 @@ class WebhookRouter:
         read_timeout_s: float = 10.0,
         max_in_flight: int = 256,
     ) -> None:
+        check_type("confirm", confirm, VoucherClient, optional=True)
+        check_type("dispatch_stale", dispatch_stale, bool)
+        check_type("handler_timeout_s", handler_timeout_s, float)
+        check_type("read_timeout_s", read_timeout_s, float)
+        check_type("max_in_flight", max_in_flight, int)
         if not (handler_timeout_s > 0 and read_timeout_s > 0 and max_in_flight > 0):
             raise ConfigurationError(
                 "handler_timeout_s, read_timeout_s and max_in_flight must be more than 0."

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Self
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
-from rm_voucher.runtime import Runtime
+from rm_voucher.runtime import ProcessName, Runtime
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import Disposition, EventCounts, EventState
 
@@ -30,8 +30,14 @@ class EventStore(ABC):
     """Whether a handler may take the transaction."""
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
+        check_type("runtime", runtime, Runtime, optional=True)
         self.runtime = runtime or Runtime()
-        self.owner = secrets.token_hex(8)
+        self._owner: ProcessName | str = ProcessName()
+
+    @property
+    def owner(self) -> str:
+        """The name of this process in the leases that it takes."""
+        return str(self._owner)
 
     async def __aenter__(self) -> Self:
         await self._open()

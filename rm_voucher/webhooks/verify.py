@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 import orjson
 
+from rm_voucher.arguments import check_type
 from rm_voucher.converters import structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
 from rm_voucher.models import Voucher
@@ -103,6 +104,9 @@ class CallbackVerifier:
         min_key_bits: int = 2048,
         runtime: Runtime | None = None,
     ) -> None:
+        check_type("requires_url", requires_url, bool)
+        check_type("min_key_bits", min_key_bits, int)
+        check_type("runtime", runtime, Runtime, optional=True)
         if isinstance(public_keys, str | bytes) or not isinstance(public_keys, Iterable):
             public_keys = [public_keys]
         self._verifiers = [
@@ -118,8 +122,8 @@ class CallbackVerifier:
             raise ConfigurationError(
                 "url is the public URL that RM calls, as text that begins with https://."
             )
-        are_numbers = isinstance(max_body_bytes, int) and all(
-            isinstance(seconds, int | float) for seconds in (tolerance_s, delivery_s)
+        are_numbers = type(max_body_bytes) is int and all(
+            type(seconds) in (int, float) for seconds in (tolerance_s, delivery_s)
         )
         if not (are_numbers and tolerance_s >= 0 and delivery_s >= 0 and max_body_bytes > 0):
             raise ConfigurationError(

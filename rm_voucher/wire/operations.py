@@ -40,7 +40,7 @@ from rm_voucher.wire.requests import (
     json_body,
     segment,
 )
-from rm_voucher.wire.responses import read_body, read_page, success
+from rm_voucher.wire.responses import json_object, read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
 
 _WRONG_METHOD_CODES = frozenset(
@@ -275,8 +275,23 @@ def _build_token(
 
 
 def parse_issue(response: Response) -> IssuedVoucher:
-    """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do."""
-    return structure(success(response).get("item"), IssuedVoucher, path="$.item")
+    """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do.
+
+    An answer that is no success, and has a voucher in it, proves neither. Its code is kept.
+    """
+    try:
+        item = success(response).get("item")
+    except DecodeError as exc:
+        exc.voucher = _voucher_in(response)
+        raise
+    return structure(item, IssuedVoucher, path="$.item")
+
+
+def _voucher_in(response: Response) -> IssuedVoucher | None:
+    try:
+        return structure(json_object(response).get("item"), IssuedVoucher)
+    except DecodeError:
+        return None
 
 
 def parse_get(response: Response, code: str) -> Voucher:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -15,6 +16,7 @@ from rm_voucher.exceptions import (
     APIError,
     AuthenticationError,
     DecodeError,
+    DuplicateRequestError,
     PermissionDeniedError,
     RateLimitError,
     ServerError,
@@ -26,6 +28,13 @@ from rm_voucher.wire.strict_fields import strict_fields
 
 T = TypeVar("T")
 
+# RM refuses a repeated nonce as a duplicate request, with a code that it does not publish. So its
+# words count beside any code: as a plain refusal, they would let an issue be sent again.
+_DUPLICATE = re.compile(
+    r"duplicat|repeated|replay|nonce|re-?used|"
+    r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
+    re.IGNORECASE,
+)
 _STEP = 100  # vouchers, about 2 ms
 _NO_CURSOR = (None, False, 0)
 
@@ -65,21 +74,27 @@ def success(response: Response) -> dict[str, Any]:
 
 def read_body(response: Response) -> dict[str, Any]:
     """Return the answer's JSON object, or an empty one. Raises the error in its body or status."""
-    try:
-        body: dict[str, Any] = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
-    except orjson.JSONDecodeError:
-        body = {}
-    if not isinstance(body, dict):
-        body = {}
+    body = json_object(response)
     error = body.get("error")
     # An answer with both is not RM's, and either of the two may be true.
     if isinstance(error, dict) and not body.get("item") and body.get("code") != "SUCCESS":
         raise _api_error(response, error)
     if not 200 <= response.status < 300:
+        if body.get("item") or body.get("code") == "SUCCESS":
+            raise DecodeError(f"expected no success in an HTTP {response.status} @ $")
         raise _status_error(response)
     if error is not None:
         raise DecodeError("expected an answer without an error @ $.error")
     return body
+
+
+def json_object(response: Response) -> dict[str, Any]:
+    """Return the JSON object of an answer of any kind, or an empty one."""
+    try:
+        body = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
 
 
 def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeError:
@@ -91,11 +106,14 @@ def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeErr
         return _status_error(response)
     info = ERROR_CODES.get(error.code)
     cls = info.error if info else _class_of_status(response.status)
+    hint = info.hint if info else "RM's list of error codes does not have this one."
+    if _DUPLICATE.search(error.code) or _DUPLICATE.search(error.message or ""):
+        cls, hint = DuplicateRequestError, "An earlier copy of the very same request arrived."
     return cls(
         error.code,
         error.message or "",
         response.status,
-        info.hint if info else "RM's list of error codes does not have this one.",
+        hint,
         retry_after_s=_retry_after_s(response.headers),
     )
 

@@ -16,6 +16,7 @@ from rm_voucher import (
     BulkSummary,
     ConfigurationError,
     ConnectError,
+    InvalidRequestError,
     OutcomeUnknownError,
     OutOfStockError,
     Response,
@@ -113,12 +114,10 @@ async def test_bulk_hopeless_run_sends_nothing_more(make_client, refusal, error)
     assert run.summary == BulkSummary(asked=100, issued=1, failed=99)
 
 
-async def test_bulk_bad_batch_key_sends_nothing(make_client):
-    """A key that can't be sent fails all, without a request."""
-    server = ScriptedServer([])
-    async with bulk_issue(make_client(server), "../x", range(3)) as run:
-        results = [result async for result in run]
-    assert [(r.status.value, r.attempts) for r in results] == [("failed", 0)] * 3
+async def test_bulk_bad_batch_key_is_refused(make_client):
+    """A key that can't be sent is refused before anybody is asked for."""
+    with pytest.raises(InvalidRequestError, match="batch_key has a slash"):
+        bulk_issue(make_client(ScriptedServer([])), "../x", range(3))
 
 
 async def test_bulk_progress(make_client):

@@ -62,7 +62,7 @@ def patient():
 def test_total_that_makes_no_sense(total_s):
     """A deadline is positive and finite, and leaves room for one whole attempt."""
     with pytest.raises(ConfigurationError, match="total_s"):
-        Timeout(total_s=total_s)
+        Timeout(attempt_s=30, total_s=total_s)
 
 
 def test_total_of_one_attempt():

@@ -73,13 +73,18 @@ async def test_outcome_is_waited_out(meet, name, end):
 
 @cases("token")
 async def test_outcome_renews_the_token_once(meet, name, end):
-    """A refused token: one new one, one more request, no wait; a second refusal is raised."""
+    """A refused token: a new one, and one more request at once. After a second refusal it waits,
+    because a server may need a moment to know a token. It ends with the tokens."""
     operation, bad = OPERATIONS[name], ENDS[end]
     result, *rest = await meet(operation, bad.answer, operation.done)
     assert rest == [[operation.path] * 2, ["old", "new"], []]
     assert not isinstance(result, VoucherError)
-    result, *rest = await meet(operation, bad.answer, bad.answer)
-    assert rest == [[operation.path] * 2, ["old", "new"], []]
+    result, *rest = await meet(operation, bad.answer, bad.answer, operation.done)
+    assert rest == [[operation.path] * 3, ["old", "new", "newest"], WAITS[:1]]
+    assert not isinstance(result, VoucherError)
+    rest[2].clear()
+    result, *rest = await meet(operation, *[bad.answer] * 3)
+    assert rest == [[operation.path] * 3, ["old", "new", "newest"], WAITS[:1]]
     assert type(result) is bad.error
 
 

@@ -50,8 +50,8 @@ def test_classify_listed_code_decides_whatever_the_status(code, status):
         (301, Outcome.UNEXPECTED, Outcome.UNEXPECTED),
         (307, Outcome.UNEXPECTED, Outcome.UNEXPECTED),
         (400, Outcome.UNEXPECTED, Outcome.REFUSED),
-        (401, Outcome.UNAUTHORIZED, Outcome.REFUSED),
-        (403, Outcome.UNEXPECTED, Outcome.REFUSED),
+        (401, Outcome.UNAUTHORIZED, Outcome.TOKEN_REFUSED),
+        (403, Outcome.UNEXPECTED, Outcome.TOKEN_REFUSED),
         (404, Outcome.UNEXPECTED, Outcome.REFUSED),
         (408, Outcome.SERVER_FAILED, Outcome.SERVER_FAILED),
         (409, Outcome.SERVER_FAILED, Outcome.SERVER_FAILED),
@@ -103,6 +103,7 @@ def test_may_repeat(safety, outcome):
     waiting_helps = outcome in {
         Outcome.NOT_SENT,
         Outcome.THROTTLED,
+        Outcome.DUPLICATE,
         Outcome.LOST,
         Outcome.SERVER_FAILED,
         Outcome.UNREADABLE,
@@ -174,7 +175,7 @@ async def test_policy_raises_what_may_not_be_repeated(time, error):
 def test_remedy_of_an_outcome_is_its_documented_text():
     """A hook compares it with text, as it may have done before there was an enum of it."""
     by_text = {
-        "wait": {"NOT_SENT", "THROTTLED", "LOST", "SERVER_FAILED", "UNREADABLE"},
+        "wait": {"NOT_SENT", "THROTTLED", "DUPLICATE", "LOST", "SERVER_FAILED", "UNREADABLE"},
         "token": {"TOKEN_REFUSED", "UNAUTHORIZED"},
         "": {"REFUSED", "UNEXPECTED"},
     }

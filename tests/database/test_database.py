@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import StatementError
@@ -79,6 +78,13 @@ def test_url_of_another_database_is_refused(given: str) -> None:
     with pytest.raises(ConfigurationError, match=r"sqlite:///file\.db or postgresql://") as raised:
         parse_url(given)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("given", ["postgresql://u@h/d?port=x", "postgresql://u@h:x/d"])
+def test_port_that_is_none(given: str, time: FakeTime) -> None:
+    """It is refused when the URL is."""
+    with pytest.raises(ConfigurationError):
+        database(given, time)
 
 
 @pytest.mark.parametrize("given", ["sqlite://", "sqlite:///:memory:"])
@@ -289,25 +295,6 @@ async def test_missing_database_is_no_passing_error(postgres_url: str, time: Fak
     with pytest.raises(LedgerError, match="does not exist"):
         await made.open()
     assert time.slept == []
-    await made.close()
-
-
-async def test_server_that_starts_is_waited_for(
-    postgres_url: str, time: FakeTime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its refusals come without SQLSTATE, so they are told by their words."""
-    made = database(postgres_url, time)
-    real = made.engine.dialect.connect
-    refusals = ["the database system is starting up", "sorry, too many clients already"]
-
-    def connect(*args: Any, **settings: Any) -> Any:
-        if refusals:
-            raise psycopg.OperationalError(f"connection failed: FATAL:  {refusals.pop()}")
-        return real(*args, **settings)
-
-    monkeypatch.setattr(made.engine.dialect, "connect", connect)
-    await made.open()
-    assert time.slept == [0.05, 0.1]
     await made.close()
 
 

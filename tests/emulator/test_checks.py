@@ -115,7 +115,7 @@ OFFENCES = {
     Check.ROTATION: (refreshed_twice, (401, "InvalidGrant")),
     Check.SIGNATURE: (unsigned, (401, "INVALID_REQUEST_SIGNATURE")),
     Check.TIMESTAMP: (late, (401, "INVALID_TIMESTAMP")),
-    Check.NONCE: (nonce_again, (400, "INVALID_REQUEST")),
+    Check.NONCE: (nonce_again, (400, "DUPLICATE_REQUEST")),
     Check.METHOD: (wrong_method, (405, "METHOD_NOT_ALLOWED")),
     Check.PATH: (slash_at_the_end, (404, "API_ENDPOINT_NOT_FOUND")),
     Check.CURSOR: (cursor_of_nobody, (400, "INVALID_PARAMETER")),

@@ -15,6 +15,7 @@ import rm_voucher.emulator
 from rm_voucher import (
     APIError,
     AuthenticationError,
+    DuplicateRequestError,
     ExpiredError,
     InvalidRequestError,
     NotFoundError,
@@ -131,12 +132,6 @@ async def ask_for_token(shop, body):
     await shop.client().request("POST", "/v1/token", json=body)
 
 
-async def with_nonce_again(shop):
-    client = shop.client(runtime=attrs.evolve(shop.emulator.runtime, make_nonce=lambda: "0" * 32))
-    await client.batches()
-    await client.batches()
-
-
 async def with_late_clock(shop):
     await shop.client(runtime=Runtime(clock=lambda: shop.clock.now - 301)).batches()
 
@@ -176,7 +171,7 @@ REACHED: list[tuple[Any, ...]] = [
     ("INTERNAL_ERROR", ServerError, in_trouble),
     ("INVALID_CLIENT", AuthenticationError, with_another_secret),
     ("INVALID_PARAMETER", InvalidRequestError, lambda s: s.client().batches(cursor="x")),
-    ("INVALID_REQUEST", InvalidRequestError, with_nonce_again),
+    ("INVALID_REQUEST", InvalidRequestError, lambda s: s.client().request("GET", "/v3/%ff")),
     (
         "INVALID_REQUEST_SIGNATURE",
         SignatureError,
@@ -255,6 +250,7 @@ REACHED: list[tuple[Any, ...]] = [
 CODES_REACHED = [code for code, *_ in REACHED]
 CHOSEN = {"TOKEN_SUSPENDED", "VOUCHER_INSUFFICIENT", "VOUCHER_SOLD_OUT"}
 OTHERS = sorted(set(ERROR_CODES) - set(CODES_REACHED))
+SENT = {CodeClass.AUTH: 2}  # with a new token, too
 WRONG_METHOD = {"INVALID_HTTP_METHOD", "NO_METHOD"}
 
 
@@ -278,6 +274,16 @@ def test_table_is_complete():
     assert sorted(CODES_REACHED) == sorted(found | CHOSEN)
 
 
+async def test_nonce_again_is_a_duplicate():
+    """A nonce that comes again is refused as a duplicate, with a code that no list has."""
+    place = shop()
+    runtime = attrs.evolve(place.emulator.runtime, make_nonce=lambda: "0" * 32)
+    client = place.client(runtime=runtime)
+    await client.batches()
+    with pytest.raises(DuplicateRequestError, match="DUPLICATE_REQUEST"):
+        await client.batches()
+
+
 @pytest.mark.parametrize("row", REACHED, ids=CODES_REACHED)
 async def test_code_is_reached(row):
     """What draws the code from the emulator gives the client's caller the code's own error."""
@@ -294,14 +300,14 @@ async def test_code_is_reached(row):
 async def test_any_other_code_on_a_read(code):
     """A read that is refused with a code raises its error, after what the code's class allows."""
     place, info = shop(), ERROR_CODES[code]
-    again = info.code_class is CodeClass.AUTH or code in WRONG_METHOD
-    place.emulator.fail_next("get", code, times=2 if again else 1)
+    sent = 2 if code in WRONG_METHOD else SENT.get(info.code_class, 1)
+    place.emulator.fail_next("get", code, times=sent)
     async with place.client() as client:
         with pytest.raises(APIError) as caught:
             await client.get("A")
         assert (type(caught.value), caught.value.code) == (info.error, code)
         assert caught.value.http_status == status_of(code, info.error)
-        assert place.emulator.requests["get"] == (2 if again else 1)
+        assert place.emulator.requests["get"] == sent
         assert (await client.get("A")).status == "ISSUED"
 
 
@@ -309,8 +315,8 @@ async def test_any_other_code_on_a_read(code):
 async def test_any_other_code_on_an_issue(code):
     """An issue raises it as well, unless it leaves open whether a voucher was issued."""
     place, info = shop(), ERROR_CODES[code]
-    again = info.code_class is CodeClass.AUTH
-    place.emulator.fail_next("issue", code, times=2 if again else 1)
+    sent = SENT.get(info.code_class, 1)
+    place.emulator.fail_next("issue", code, times=sent)
     async with place.client() as client:
         with pytest.raises((APIError, OutcomeUnknownError)) as caught:
             await client.issue("own")
@@ -321,10 +327,10 @@ async def test_any_other_code_on_an_issue(code):
             error = error.__cause__
         assert isinstance(error, APIError)
         assert (type(error), error.code) == (info.error, code)
-        assert place.emulator.requests["issue"] == (2 if again else 1)
+        assert place.emulator.requests["issue"] == sent
         assert place.emulator.state.issued("own") == ("A", "B", "C")
         assert (await client.issue("own")).code == "D"
-    assert place.emulator.faults_met == {("issue", code): 2 if again else 1}
+    assert place.emulator.faults_met == {("issue", code): sent}
 
 
 @pytest.mark.parametrize("code", ["SOMETHING_NEW", "SomethingNew"])

@@ -162,8 +162,8 @@ def test_fail_next_outlives_a_plan_and_precedes_a_window():
         ("issue", "DROP_BEFORE_COMMIT", 1, "is written 'drop-before-commit'"),
         ("issue", "closed", 1, "a plan with a Window"),
         ("issue", Fault.CLOSED, 1, "a plan with a Window"),
-        ("issue", Fault.THROTTLE, 0, "times is 1 or more"),
-        ("issue", Fault.THROTTLE, -1, "times is 1 or more"),
+        ("issue", Fault.THROTTLE, 0, "times is a whole number, 1 or more"),
+        ("issue", Fault.THROTTLE, -1, "times is a whole number, 1 or more"),
     ],
 )
 def test_fail_next_refuses_a_slip(operation, fault, times, sentence):

@@ -11,6 +11,7 @@ from support.raw_requests import (
     GOOD,
     LATE,
     NO_NONCE,
+    REPLAYED,
     UNKNOWN_TOKEN,
     UNSIGNED,
     access_token,
@@ -266,17 +267,17 @@ def test_nonce_works_once(emulator):
     """A request that was sent before is refused, whole or with its nonce only."""
     ready = prepared(emulator, *BATCHES, nonce="once")
     assert send(emulator, ready) == GOOD
-    assert send(emulator, ready) == NO_NONCE
-    assert signed(emulator, "GET", "/v3/voucher-batches?cursor=", nonce="once") == NO_NONCE
+    assert send(emulator, ready) == REPLAYED
+    assert signed(emulator, "GET", "/v3/voucher-batches?cursor=", nonce="once") == REPLAYED
     assert signed(emulator, *BATCHES, nonce="Once") == GOOD
-    assert send(emulator, ready) == NO_NONCE
+    assert send(emulator, ready) == REPLAYED
 
 
 def test_replayed_issue_issues_once(emulator):
     """A replayed issue leaves the stock alone."""
     emulator.add_batch("x", quantity=2, key="K")
     ready = prepared(emulator, "POST", "/v3/voucher-batch/K/issue", b"{}")
-    assert [send(emulator, ready) for _ in range(2)] == [GOOD, NO_NONCE]
+    assert [send(emulator, ready) for _ in range(2)] == [GOOD, REPLAYED]
     assert len(emulator.state.issued("K")) == 1
 
 
@@ -284,7 +285,7 @@ def test_refused_work_uses_up_the_nonce(emulator):
     """A request that may pass uses up its nonce, also when its work is refused."""
     ready = prepared(emulator, "POST", "/v3/voucher/none")
     assert send(emulator, ready) == (404, "VOUCHER_NOT_FOUND")
-    assert send(emulator, ready) == NO_NONCE
+    assert send(emulator, ready) == REPLAYED
 
 
 @pytest.mark.parametrize(
@@ -330,9 +331,9 @@ def test_nonces_kept_are_bounded(make):
     outcomes = [
         signed(emulator, *BATCHES, nonce=nonce, token=token) for nonce in ("a", "b", "a", "c")
     ]
-    assert outcomes == [GOOD, GOOD, NO_NONCE, GOOD]
-    assert signed(emulator, *BATCHES, nonce="b", token=token) == NO_NONCE
-    assert signed(emulator, *BATCHES, nonce="c", token=token) == NO_NONCE
+    assert outcomes == [GOOD, GOOD, REPLAYED, GOOD]
+    assert signed(emulator, *BATCHES, nonce="b", token=token) == REPLAYED
+    assert signed(emulator, *BATCHES, nonce="c", token=token) == REPLAYED
     assert signed(emulator, *BATCHES, nonce="a", token=token) == GOOD
     assert len(emulator.authenticator._nonces) == 2
 
@@ -343,5 +344,5 @@ def test_reset_keeps_the_gate(emulator):
     ready = prepared(emulator, *BATCHES, token=token)
     assert send(emulator, ready) == GOOD
     emulator.reset()
-    assert send(emulator, ready) == NO_NONCE
+    assert send(emulator, ready) == REPLAYED
     assert signed(emulator, *BATCHES, token=token) == GOOD

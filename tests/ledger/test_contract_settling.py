@@ -61,6 +61,21 @@ async def test_code_adopted_for_another_is_traded(act):
     assert await act.who() == {"r1": "c2", "r2": "c1"}
 
 
+async def test_two_codes_adopted_crosswise_are_no_alarm(act):
+    """Each request has a code that is ours, and keeps it: the server gave none twice."""
+    await act.start("r1", "r2")
+    await act.lose("r1", "r2")
+    await act.adopt("r1", "c2")
+    await act.adopt("r2", "c1")
+    assert await act.confirm("r1", "c1") == Pending(RequestState.WAITING, None)
+    assert code_of(await act.ask("r1", "x")) == "c2"
+    assert await act.confirm("r2", "c2") == Pending(RequestState.WAITING, None)
+    assert await act.who() == {"r1": "c2", "r2": "c1"}
+    assert await act.counts() == {"asked": 2, "assigned": 2}
+    (batch,) = await act.ledger.batches()
+    assert batch.stop_reason is None
+
+
 async def test_code_adopted_for_another_is_traded_by_a_loose_attempt(act):
     """Where nobody relies on the attempt that is proved, the other one is open for the next."""
     await act.start("s", "r1", "r2")
@@ -210,6 +225,8 @@ async def test_recovered_attempt_may_get_a_spare_that_waited(act):
     await act.confirm("s", "spare")
     assert (await act.counts())["spare"] == 1
     await act.recover(own=act.ledger.store.owner)
+    assert (await act.who())["r"] == "waiting"  # until it is known whether its code is in hand
+    await act.settle()
     assert (await act.who())["r"] == "spare"
 
 

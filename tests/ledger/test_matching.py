@@ -129,9 +129,39 @@ def test_nothing_is_adopted_outside_its_time(what):
 
 @given(situations(mode=Mode.SHARED))
 def test_shared_batch_adopts_nothing(what):
-    """In a shared batch no code is taken for ours, none for foreign, and nothing stops."""
+    """In a shared batch no code is taken for ours, and nothing stops."""
     done = conclude("B", what, 0.0)
-    assert (done.adopt, done.foreign, done.stop_reason) == ((), (), None)
+    assert (done.adopt, done.stop_reason) == ((), None)
+
+
+@given(situations(mode=Mode.SHARED))
+def test_shared_batch_calls_nothing_foreign_while_an_outcome_is_open(what):
+    """A code that has no other explanation may be that attempt's."""
+    done = conclude("B", what, 0.0)
+    settled = {*done.hold, *done.not_issued}
+    if any(one.state is AMBIGUOUS and one.id not in settled for one in what.attempts):
+        assert done.foreign == ()
+    fitting = [one for one in what.attempts if one.state is not NOT_ISSUED]
+    for found in done.foreign:
+        assert found.assigned_at is not None
+    timed = [found for found in what.orphans if found.assigned_at is not None]
+    if done.foreign:
+        assert len(done.foreign) == len(timed) - most_pairs(fitting, timed, LATE_S)
+
+
+@given(situations(mode=Mode.SHARED, complete=True, orphans=TIMED))
+def test_shared_batch_takes_no_more_for_nothing_than_the_codes_allow(what):
+    """Each code that fits no attempt speaks for one: it is held, if there is one left."""
+    done = conclude("B", what, 0.0)
+    fitting = [one for one in what.attempts if one.state is not NOT_ISSUED]
+    unexplained = len(what.orphans) - most_pairs(fitting, what.orphans, LATE_S)
+    without = [name for name in what.ripe if not candidates_of(what, name)]
+    assert len(done.not_issued) == max(0, len(without) - unexplained)
+
+
+def candidates_of(what, name):
+    (one,) = (one for one in what.attempts if one.id == name)
+    return candidates(one, what.orphans, what)
 
 
 @given(situations())
@@ -149,13 +179,16 @@ def test_not_issued_needs_a_complete_listing_and_time_and_no_candidate(what):
 
 @given(situations(mode=Mode.SHARED))
 def test_shared_batch_settles_all_that_is_ripe(what):
-    """Ripe attempts are held if they have a candidate, else not issued in a complete listing."""
+    """Ripe attempts are held if they have a candidate. In a complete listing others are settled."""
     done = conclude("B", what, 0.0)
     for one in what.attempts:
         if one.id in what.ripe:
-            has_candidate = bool(candidates(one, what.orphans, what))
-            assert (one.id in done.hold) is has_candidate
-            assert (one.id in done.not_issued) is (not has_candidate and what.complete)
+            if candidates(one, what.orphans, what):
+                assert one.id in done.hold
+            else:
+                assert (one.id in {*done.hold, *done.not_issued}) is what.complete
+        else:
+            assert one.id not in {*done.hold, *done.not_issued}
 
 
 @given(situations(mode=Mode.EXCLUSIVE))

@@ -6,7 +6,15 @@ import traceback
 
 import pytest
 from support.fault_stage import until
-from support.ledger_clients import SETTLE_S, B, client_of, ledger_tasks, place, reported
+from support.ledger_clients import (
+    SETTLE_S,
+    B,
+    FailingStore,
+    client_of,
+    ledger_tasks,
+    place,
+    reported,
+)
 
 from rm_voucher import (
     BatchStoppedError,
@@ -17,7 +25,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger import AttemptState, Ledger
-from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
+from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import Code, CodeOrigin, CodeState
 from rm_voucher.ledger.rules.transitions import confirm, end
 
@@ -167,17 +175,6 @@ async def test_answer_to_a_call_that_another_process_gave_up(there, done):
     assert (await task).code == there.issued[0]
     await ledger.aclose()
     assert there.tables.code_of == {"r": there.issued[0]}
-
-
-class FailingStore(MemoryLedgerStore):
-    """Can't keep how calls end."""
-
-    fails: tuple[object, ...] = ()
-
-    async def commit(self, transition, item):
-        if transition in self.fails:
-            raise LedgerError("the disk is full")
-        return await super().commit(transition, item)
 
 
 async def test_answer_that_can_not_be_kept_is_an_unknown_outcome(there):

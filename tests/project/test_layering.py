@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 WINGS = [
     {"_version"},
     {"exceptions", "text"},
-    {"redaction", "files"},
+    {"arguments", "redaction", "files"},
     {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},
@@ -48,6 +48,8 @@ ELSEWHERE = {
     "emulator.server": {"aiohttp"},
     "database.database": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
+    "database.postgres": {"psycopg", "sqlalchemy"},
+    "database.troubles": {"sqlalchemy"},
     "database.transaction": {"sqlalchemy"},
     "ledger.sql.schema": {"sqlalchemy"},
     "ledger.sql.statements": {"sqlalchemy"},

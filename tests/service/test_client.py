@@ -22,6 +22,7 @@ from rm_voucher import (
     Request,
     Response,
     ResponseLostError,
+    RetryPolicy,
     SignatureError,
     Timeout,
     VoucherClient,
@@ -102,12 +103,15 @@ async def test_issue_cancelled_in_flight_is_logged(make_client, caplog):
     assert "the-nonce" in record.message
 
 
-async def test_token_refused_twice_is_raised(make_client):
-    """A second refusal is the answer."""
-    server = ScriptedServer([rm_error("TOKEN_INVALID", 401)] * 2)
+async def test_token_refused_to_the_last_attempt_is_raised(make_client, time):
+    """The second refusal of a call, and each that follows, is waited out within the policy."""
+    server = ScriptedServer([rm_error("TOKEN_INVALID", 401)] * 4)
+    tokens = Tokens(*"abcde")
+    policy = RetryPolicy(max_attempts=3)
     with pytest.raises(AuthenticationError):
-        await make_client(server, token_source=Tokens("a", "b", "c")).issue("KEY")
-    assert len(server.requests) == 2
+        await make_client(server, token_source=tokens, retry=policy).issue("KEY")
+    assert len(server.requests) == 4
+    assert time.slept == [0.5, 1.0]
 
 
 async def test_token_static_refused_is_raised(make_client):

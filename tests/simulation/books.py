@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
+from rm_voucher import IssuedVoucher
 from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import (
     OPEN,
@@ -47,6 +49,19 @@ class Books(MemoryTables):
         """
         self.seen: dict[str, str] = {}
         """The code that a caller got for each request."""
+        self.in_hand: dict[str, str] = {}
+        """The code that a caller got with an error, because the ledger could not keep it."""
+        self.arrived: dict[tuple[str, str], str] = {}
+        """By process and request, the code that came while somebody waited for it there."""
+        self.hinted: dict[str, str] = {}
+        """By attempt, the code that an error held, be it issued or not."""
+        self.evidence: dict[str, str] = {}
+        """Those of which the ledger has kept that their outcome is unknown."""
+        self.callers: Counter[tuple[str, str]] = Counter()
+        """By process and request, how many wait for it."""
+        self.left_sending_at: dict[str, float] = {}
+        """When each attempt came out of SENDING."""
+        self.now: Callable[[], float] = float
         self.broken: list[str] = []
         # The rows that a transaction changes, as they were before it.
         self._requests_before: dict[str, IssueRequest | None] = {}
@@ -62,8 +77,8 @@ class Books(MemoryTables):
             self._codes_before.setdefault(row.code, self.codes.get(row.code))
         super().put(row)
 
-    def check(self, *, only_asked: bool = False) -> None:
-        """Look at what a transaction changed; ``only_asked`` when it did nothing but ask."""
+    def check(self, kinds: Sequence[str]) -> None:
+        """Look at what a transaction of these transitions changed."""
         batches: dict[str, None] = {}
         for name, old_request in self._requests_before.items():
             request = self.requests[name]
@@ -73,8 +88,11 @@ class Books(MemoryTables):
             attempt = self.attempts[name]
             batches[attempt.batch] = None
             self._check_attempt(old_attempt, attempt)
-            if old_attempt is None and only_asked:
+            if old_attempt is None and list(kinds) == ["ask"]:
                 self._check_start(attempt.batch)
+            was_told = name in self.hinted and "end" in kinds and "recover" not in kinds
+            if was_told and attempt.state is AttemptState.AMBIGUOUS:
+                self.evidence[name] = self.hinted[name]
         for name, old_code in self._codes_before.items():
             code = self.codes[name]
             batches[code.batch] = None
@@ -89,6 +107,44 @@ class Books(MemoryTables):
         """Note what a caller got."""
         self.must(self.code_of.get(request_id) == code, "a caller saw a code that is not durable")
         self.must(self.seen.setdefault(request_id, code) == code, "a caller saw two codes")
+
+    def was_told(self, request_id: str, code: str) -> None:
+        """Note what a caller got that the ledger could not keep: from now on it is theirs."""
+        self.must(self.issued.get(code) is not None, "a code that nobody issued was told")
+        known = self.in_hand.setdefault(request_id, code)
+        self.must(known == code == self.seen.get(request_id, code), "a caller saw two codes")
+
+    def leave(self, process: str, request_id: str, unkept: Mapping[str, IssuedVoucher]) -> None:
+        """Hold that the last who waited for a request was told the code that came.
+
+        Or that the ledger has it, be it in the memory of its process.
+        """
+        waits = process, request_id
+        self.callers[waits] -= 1
+        if not self.callers[waits] and (came := self.arrived.pop(waits, None)) is not None:
+            row, still = self.codes.get(came), unkept.get(request_id)
+            is_kept = row is not None and row.state in _OURS
+            is_told = self.in_hand.get(request_id) == came
+            is_known = still is not None and still.code == came
+            self.must(is_kept or is_told or is_known, "a code in hand was dropped")
+
+    def check_hands(self, *, is_alone: bool) -> None:
+        """Hold that in the end all that was told is so, and errors' codes are their attempts'.
+
+        Another process may have taken a code that is not kept for another lost answer of ours,
+        where the ledger is the only issuer: so it is to be handed on only when it is kept.
+        """
+        for request_id, code in self.in_hand.items():
+            given = self.code_of.get(request_id)
+            traded = not is_alone and given is not None and self.codes[code].state in _OURS
+            self.must(given == code or traded, "what was told is somebody else's")
+        for attempt_id, code in self.evidence.items():
+            row = self.codes.get(code)
+            if code in self.issued:
+                own = row is not None and row.attempt_id == attempt_id
+                self.must(own, "the code of an error is another attempt's")
+            else:
+                self.must(row is None, "the code of an error was taken, and nobody issued it")
 
     def must(self, is_so: bool, otherwise: str) -> None:
         if not is_so:
@@ -132,6 +188,8 @@ class Books(MemoryTables):
             self.must(attempt.state in wanted, "a request claims an attempt that has ended")
 
     def _check_attempt(self, old: IssueAttempt | None, row: IssueAttempt) -> None:
+        if old is not None and old.state is AttemptState.SENDING is not row.state:
+            self.left_sending_at[row.id] = self.now()
         if old is not None and old.state in _FINAL and old.state is not row.state:
             late = old.state is AttemptState.WRITTEN_OFF and row.state is AttemptState.CONFIRMED
             self.must(late, "an attempt that had ended came to another end")
@@ -162,6 +220,9 @@ class Books(MemoryTables):
             self.must(same, "an assigned code was taken away")
         if old is not None and old.state is CodeState.BASELINE:
             self.must(row.state is CodeState.BASELINE, "a code of the baseline came into use")
+        if ours and old is not None and old.state in _OURS and old.attempt_id != row.attempt_id:
+            before = self._attempts_before.get(row.attempt_id or "")
+            self.surplus[row.batch] += before is not None and before.state not in OPEN
         if ours and (old is None or old.state not in _OURS):
             self.surplus[row.batch] += self._is_unawaited(row) or row.origin is CodeOrigin.LATE
 

@@ -10,17 +10,28 @@ from simulation.books import Books, BrokenPromiseError
 from simulation.disk import ATTEMPT, Disk, open_ledger
 from simulation.loop import CrashError
 from simulation.person import decide
+from simulation.seams import Seams, duplicate, failed_with, item_of, item_of_nobody, without_date
 from simulation.world import KINDS, Network, World
 
-from rm_voucher import Request, Response, Transport, VoucherError
+from rm_voucher import (
+    IssuedVoucher,
+    LedgerError,
+    OutcomeUnknownError,
+    Request,
+    Response,
+    Transport,
+    VoucherError,
+)
 from rm_voucher.bulk.issue import bulk_issue
 from rm_voucher.bulk.results import BulkStatus
+from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.emulator import Fault, Guesses, RefusedError
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.rules.records import AttemptState, CodeState, RequestState
 
 _MOST_UNCRASHED = 36
+_CHECK_TO_BYTE_S = 1.0  # the longest time between an attempt's last look at itself, and its sending
 
 
 @attrs.define(kw_only=True)
@@ -42,6 +53,10 @@ class Campaign:
         conflicts: how often an id is asked for again with another content, as a share.
         ledger: settings of the ledger besides.
         person: whether somebody resolves what is held.
+        ledgers: so many processes share the disk at a time. A crash ends all of them.
+        seams: how what surrounds them gives way.
+        retry_after_s: the wait that the server asks for where it throttles.
+        calm_after_s: after so long the server meets no more faults.
     """
 
     seed: int
@@ -72,10 +87,16 @@ class Campaign:
     lost_rate: float = 0.02
     failed_rate: float = 0.003
     shows_assigned_at: bool = True
+    ledgers: int = 1
+    seams: Seams = attrs.field(factory=Seams)
+    retry_after_s: int = 1
+    calm_after_s: float | None = None
 
     books: Books = attrs.field(init=False, factory=Books, repr=False)
     world: WatchedWorld = attrs.field(init=False, repr=False)
     disk: Disk = attrs.field(init=False, repr=False)
+    rows: dict[str, str] = attrs.field(init=False, factory=dict)
+    """The code that came last with an error, for each request: what a command would write."""
     alarms: list[str] = attrs.field(init=False, factory=list)
     finished: bool = attrs.field(init=False, default=False)
 
@@ -83,13 +104,16 @@ class Campaign:
         self.world = WatchedWorld(
             self.books,
             self.seed,
+            seams=self.seams,
             fault_rate=self.fault_rate,
             kinds=self.kinds,
             late_s=self.late_s,
             lag_s=self.lag_s,
             batches=dict.fromkeys(self.keys, self.quantity),
             guesses=Guesses(listing_delay_s=self.lag_s, shows_assigned_at=self.shows_assigned_at),
+            retry_after_s=self.retry_after_s,
         )
+        self.books.now = self.world.clock.monotonic
         self.disk = Disk(
             self.world, self.books, lost_rate=self.lost_rate, failed_rate=self.failed_rate
         )
@@ -105,6 +129,8 @@ class Campaign:
             for _ in range(self.baseline):
                 world.issue_to_somebody_else(key)
         world.clock.run_for(2 * self.lag_s + 1)
+        if self.calm_after_s is not None:
+            world.clock.after(self.calm_after_s, world.calm_down)
         for _ in range(self.foreign):
             world.clock.after(
                 chance.uniform(0.5, 60), world.issue_to_somebody_else, chance.choice(self.keys)
@@ -116,6 +142,7 @@ class Campaign:
                     crash_after_s = chance.choice((2.0, 10.0, 100.0)) * chance.random()
                 else:
                     self.disk.crash_in = chance.randrange(1, 400)
+            self._begin_process(has_trouble=number < self.seams.troubles)
             try:
                 world.run(self._process, crash_after_s=crash_after_s)
             except CrashError:
@@ -128,7 +155,9 @@ class Campaign:
         world.settle(self.late_s + self.lag_s + 70)
         self.finished = False
         while not self.finished:
+            self._begin_process()
             world.run(self._last_look)
+        self.books.check_hands(is_alone=self.ledgers == 1)
         self.books.raise_broken()
         return self
 
@@ -136,22 +165,58 @@ class Campaign:
         states = [request.state for request in self.books.requests.values()]
         return {state: states.count(state) for state in RequestState}
 
-    async def _process(self) -> None:
-        world, chance = self.world, self.world.random("process")
+    def _begin_process(self, *, has_trouble: bool = False) -> None:
+        """Set the clock of the next process's machine, and let happen to its disk what is to."""
+        clock, disk, chance = self.world.clock, self.disk, self.world.random("process")
+        clock.step_wall(clock.true_wall() + self.seams.clock_off_s - clock.wall())
         if self.wall_step_s:
-            world.clock.step_wall(world.clock.true_wall() - world.clock.wall())
-            world.clock.after(chance.uniform(0.5, 20), world.clock.step_wall, self.wall_step_s)
+            clock.after(chance.uniform(0.5, 20), clock.step_wall, self.wall_step_s)
+        self.books.callers.clear()
+        self.books.arrived.clear()
+        disk.stores.clear()
+        disk.recover()
+        if has_trouble:
+            trouble, begins_s, lasts_s = self.seams.trouble(self.world.random("trouble"))
+            clock.after(begins_s, disk.fall_ill, trouble, lasts_s)
+        for _ in range(self.seams.cuts):
+            cut = chance.randrange(self.ledgers), chance.uniform(0, self.seams.cut_s)
+            clock.after(chance.choice((2.0, 10.0, 60.0)) * chance.random(), disk.cut, *cut)
+
+    async def _process(self) -> None:
+        async with asyncio.TaskGroup() as processes:
+            for number in range(self.ledgers):
+                processes.create_task(self._use_ledger(has_person=self.person and not number))
+        self.finished = self._is_done() or bool(self.alarms)
+
+    async def _use_ledger(self, *, has_person: bool) -> None:
+        chance, ledger = self.world.random("process"), self._ledger()
         try:
-            async with self._ledger() as ledger:
+            async with ledger:
                 client = self._client()
+                await self._keep_what_is_in_hand(ledger)
                 if chance.random() < self.resets:
                     await ledger.baseline(client, chance.choice(self.keys))
                 await (self._issue_in_bulk if self.bulk else self._issue_all)(ledger, client)
                 for key in self.keys:
-                    await self._finish(ledger, client, key)
-                self.finished = self._is_done() or bool(self.alarms)
+                    await self._finish(ledger, client, key, has_person=has_person)
         except VoucherError as exc:
-            world.event("process", type(exc).__name__)
+            self.world.event("process", type(exc).__name__)
+        for name, voucher in ledger.unkept.items():
+            self._was_told(name, voucher.code)
+
+    async def _keep_what_is_in_hand(self, ledger: Any) -> None:
+        """Give the ledger what came with errors, as the command does with rows of its output."""
+        for name, code in list(self.rows.items()):
+            if name not in self.books.seen:
+                await self._keep(ledger, name, IssuedVoucher(code=code))
+
+    async def _keep(self, ledger: Any, name: str, voucher: IssuedVoucher) -> None:
+        try:
+            await ledger.keep(self._key(int(name[1:])), name, voucher)
+        except LedgerError as exc:
+            if isinstance(exc.__cause__, UnavailableError):
+                raise  # nothing may be issued before all is kept
+            self.world.event("not kept", name, type(exc).__name__)
 
     def _ledger(self) -> Ledger:
         return open_ledger(self.disk, mode=self.mode, settle_s=self.settle_s, **self.ledger)
@@ -215,14 +280,20 @@ class Campaign:
         if chance.random() < self.conflicts and known:
             await self._ask_for_another(ledger, client, number)
             return
-        max_outage_wait_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
+        patience_s = chance.uniform(0, 0.6) if chance.random() < self.cancels else None
+        waits = ledger.store.owner, name
+        self.books.callers[waits] += 1
         try:
-            async with asyncio.timeout(max_outage_wait_s):
+            async with asyncio.timeout(patience_s):
                 voucher = await ledger.issue(client, self._key(number), name)
-        except (VoucherError, TimeoutError) as exc:
-            self.world.event("not yet", number, type(exc).__name__)
+        except TimeoutError:
+            self.books.arrived.pop(waits, None)
+            self.world.event("not yet", number, "TimeoutError")
+        except VoucherError as exc:
+            self._not_yet(name, exc)
         else:
             self._saw(name, voucher.code)
+        self.books.leave(*waits, ledger.unkept)
 
     async def _ask_for_another(self, ledger: Ledger, client: Any, number: int) -> None:
         try:
@@ -231,6 +302,27 @@ class Campaign:
             self.world.event("refused", number, type(exc).__name__)
         else:
             self.books.must(False, "one id was taken for two contents")
+
+    def _not_yet(self, name: str, error: Any) -> None:
+        """Note what a caller got in a voucher's place."""
+        self.world.event("not yet", name, type(error).__name__)
+        books = self.books
+        if not isinstance(error, OutcomeUnknownError):
+            return
+        told = None if error.voucher is None else error.code
+        if told is not None:
+            self.rows[name] = told
+        if isinstance(error.__cause__, LedgerError):
+            if told is not None:
+                self._was_told(name, told)
+        elif error.attempt_id in books.evidence and error.__cause__ is None:
+            # Who asks again. The first may have been told nothing, where that could not be kept.
+            books.must(told == books.hinted[error.attempt_id], "an error's code was not told")
+
+    def _was_told(self, name: str, code: str) -> None:
+        """Note a code that is in hand, and not in the ledger."""
+        self.rows[name] = code
+        self.books.was_told(name, code)
 
     def _saw(self, name: str, code: str) -> None:
         self.books.saw(name, code)
@@ -243,29 +335,32 @@ class Campaign:
             left, leaves_after = len(jobs), None
             if chance.random() < self.cancels:
                 leaves_after = chance.randrange(self.requests)
+            self.books.callers.update((ledger.store.owner, f"r{number}") for number in jobs)
             async with bulk_issue(
                 client, key, jobs, concurrency=self.workers, ledger=ledger, request_id="r{}".format
             ) as run:
                 async for result in run:
                     left -= 1
-                    self._take(result)
+                    self._take(ledger, result)
                     if leaves_after == left:
                         break
             for result in run.undelivered:
-                self._take(result)
+                self._take(ledger, result)
             if leaves_after is None:
                 self.books.must(left == 0, "a recipient has no result, or two")
 
-    def _take(self, result: Any) -> None:
+    def _take(self, ledger: Ledger, result: Any) -> None:
+        name = f"r{result.recipient}"
         if result.status is BulkStatus.ISSUED:
-            self._saw(f"r{result.recipient}", result.voucher.code)
+            self._saw(name, result.voucher.code)
         else:
-            self.world.event("bulk", result.recipient, result.status.value)
+            self._not_yet(name, result.error)
+        self.books.leave(ledger.store.owner, name, ledger.unkept)
 
-    async def _finish(self, ledger: Ledger, client: Any, key: str) -> None:
+    async def _finish(self, ledger: Ledger, client: Any, key: str, *, has_person: bool) -> None:
         try:
             counts = await ledger.finish(client, key, concurrency=self.workers)
-            if counts.unresolved and self.person:
+            if counts.unresolved and has_person:
                 await decide(self, ledger, await ledger.reconcile(client, key, wait=True))
         except VoucherError as exc:
             self.world.event("finish", key, type(exc).__name__)
@@ -325,22 +420,32 @@ class Campaign:
 class WatchedWorld(World):
     """Notes what the server does, for whom."""
 
-    def __init__(self, books: Books, seed: int, **options: Any) -> None:
+    def __init__(self, books: Books, seed: int, *, seams: Seams, **options: Any) -> None:
         super().__init__(seed, **options)
         self.books = books
+        self.seams = seams
         self.attempt_of: dict[int, tuple[Request, str, bool]] = {}
         self._noted: dict[str, int] = {}
 
     def answer(self, request: Request) -> Reply:
         self.note_issued()
-        before = len(self.books.issued)
+        before, chance = len(self.books.issued), self.random("seams")
+        is_issue = request.operation == "issue"
+        fails = is_issue and self.seams.errs_with_code(chance)
+        if fails and self.seams.is_rolled_back(chance):
+            return Reply(failed_with(item_of_nobody(chance)))
         reply = super().answer(request)
         self.note_issued()
-        if request.operation == "issue":
+        if is_issue:
             _, attempt_id, _ = self.attempt_of.pop(id(request))
             executed = len(self.books.issued) > before or reply.fault is Fault.LATE_COMMIT
             self.books.may_have_issued[attempt_id] += executed
-        return reply
+            item = item_of(reply.response)
+            if fails and item is not None:
+                reply = attrs.evolve(reply, response=failed_with(item))
+            elif executed and self.seams.is_resent(chance):
+                reply = duplicate(reply, chance)
+        return reply if self.seams.shows_date else without_date(reply)
 
     def note_issued(self) -> None:
         stock = self.emulator.state.stock  # after late work was done
@@ -373,15 +478,26 @@ class WatchedWire(Transport):
             return await self._wire.send(request)
         books, attempt_id = self._world.books, ATTEMPT.get() or ""
         attempt = books.attempts.get(attempt_id)
+        books.must(attempt is not None, "a request was sent, and that it is, is not durable")
+        ended_at = books.left_sending_at.get(attempt_id)
         books.must(
-            attempt is not None and attempt.state is AttemptState.SENDING,
-            "a request was sent, and that it is, is not durable",
+            ended_at is None or self._loop.time() < ended_at + _CHECK_TO_BYTE_S,
+            "a request was sent, and its attempt had ended",
         )
         books.must(not books.may_have_issued[attempt_id], "a request was sent again in doubt")
         self._world.attempt_of[id(request)] = (request, attempt_id, True)
+        name = (attempt and attempt.request_id) or ""
         try:
-            return await self._wire.send(request)
+            response = await self._wire.send(request)
         except asyncio.CancelledError:
             if not self._loop.dead:
                 books.must(False, "a cancelled caller took a request with it")
             raise
+        item = item_of(response)
+        if item is not None and response.status == 200:
+            waits = attempt.owner if attempt else "", name
+            if books.callers[waits] > 0:
+                books.arrived[waits] = item["code"]
+        elif item is not None:
+            books.hinted[attempt_id] = item["code"]
+        return response

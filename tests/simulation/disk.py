@@ -1,29 +1,35 @@
-"""A ledger's store on a simulated disk: commits take time, fail, and are cut off by a crash."""
+"""Ledgers' stores on a simulated disk: commits take time, fail, and are cut off by a crash."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from contextvars import ContextVar
 from typing import Any
 
 from simulation.books import Books
 from simulation.loop import VirtualLoop
+from simulation.seams import Trouble
 from simulation.world import World
 
+from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryUnitOfWork
-from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm
 from rm_voucher.runtime import Runtime
 
 ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
 """The attempt that a task has claimed, whose call it makes."""
 
 _GROUPS = (1, 2, 5, 20, 512)
+_PATIENCE_S = 30.0  # as `database.Database` has it
+_LONGEST_WAIT_S = 2.0
+_BREAKS = 0.8  # so many of the writes on a broken disk
 
 
 class Disk:
-    """What outlives a ledger's process, and what happens to its commits.
+    """What outlives ledgers' processes, and what happens to their commits.
 
     Args:
         latency_s: the longest time before a commit is durable, and after that until it is known.
@@ -48,6 +54,33 @@ class Disk:
         self.failed_rate = failed_rate
         self.crash_in: int | None = None
         """In so many commits the process crashes, before or after one is durable."""
+        self.stores: list[SimulatedStore] = []
+        """All that are open, or were when their process crashed."""
+        self._trouble: Trouble | None = None
+        self._trouble_ends = 0.0
+
+    def is_owner_alive(self, owner: str) -> bool:
+        """Return whether the database knows a process by its connection."""
+        return any(store.owner == owner and store.is_connected for store in self.stores)
+
+    def fall_ill(self, trouble: Trouble, lasts_s: float) -> None:
+        """Begin a trouble."""
+        self.world.log("trouble", trouble.name)
+        self._trouble, self._trouble_ends = trouble, self.world.clock.now + lasts_s
+
+    def recover(self) -> None:
+        """End it, as a person does between two processes."""
+        self._trouble = None
+
+    def trouble(self) -> Trouble | None:
+        """Return what the matter is at this instant."""
+        return self._trouble if self.world.clock.now < self._trouble_ends else None
+
+    def cut(self, number: int, lasts_s: float) -> None:
+        """End a process's connection; for so long it gets no other."""
+        if number < len(self.stores):
+            self.world.log("cut", number)
+            self.stores[number].cut(lasts_s)
 
     def latency(self) -> float:
         return self.chance.uniform(0, self.latency_s)
@@ -65,8 +98,23 @@ def open_ledger(disk: Disk, **settings: Any) -> Ledger:
     return Ledger(SimulatedStore(disk), **{"runtime": runtime, **settings})
 
 
+class _Unit(MemoryUnitOfWork):
+    """A transaction in a database that knows which processes live."""
+
+    def __init__(self, disk: Disk, owner: str) -> None:
+        super().__init__(disk.books, owner)
+        self._disk = disk
+
+    def dead_owners(self, owners: Collection[str]) -> set[str]:
+        return {owner for owner in owners if not self._disk.is_owner_alive(owner)}
+
+
 class SimulatedStore(MemoryLedgerStore):
-    """The store of one process. Like that in SQL, it commits what many want in one go."""
+    """The store of one process. Like that in SQL, it commits what many want in one go.
+
+    What passes is waited for, as there. With the connection goes what shows that its process lives,
+    and comes back with the next write.
+    """
 
     def __init__(self, disk: Disk) -> None:
         owner = f"{disk.world.random('ids').getrandbits(64):016x}"
@@ -76,8 +124,33 @@ class SimulatedStore(MemoryLedgerStore):
         self._loop: VirtualLoop = disk.world.loop
         self._queue: list[tuple[Any, Any, asyncio.Future[Any]]] = []
         self._writing = False
+        self._has_lock = False
+        self._cut_until = 0.0
+        self._waits_since: float | None = None
+        self._unkept: set[str] = set()
+        self._too_early: set[str] = set()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the database holds this process for alive."""
+        return self._has_lock and not self._loop.dead
+
+    async def open(self) -> None:
+        self._disk.stores.append(self)
+        self._has_lock = True
+
+    async def close(self) -> None:
+        self._has_lock = False
+        self._disk.stores.remove(self)
+
+    def cut(self, lasts_s: float) -> None:
+        """End the connection; for so long there is no other."""
+        self._has_lock = False
+        self._cut_until = self._disk.world.clock.now + lasts_s
 
     async def commit(self, transition: Any, item: Any) -> Any:
+        if self._unkept and isinstance(item, Ask):
+            self._too_early.add(item.attempt_id)
         future = self._loop.create_future()
         self._queue.append((transition, item, future))
         self._begin()
@@ -88,7 +161,13 @@ class SimulatedStore(MemoryLedgerStore):
 
     async def read(self, reading: Any) -> Any:
         await asyncio.sleep(self._disk.latency())
-        found = reading(MemoryUnitOfWork(self.tables, self.owner))
+        since, wait_s = self._loop.time(), 0.05
+        while self._is_away(reads=True):
+            if self._loop.time() + wait_s > since + _PATIENCE_S:
+                raise _unavailable()
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+        found = reading(_Unit(self._disk, self.owner))
         await asyncio.sleep(self._disk.latency())
         return found
 
@@ -97,14 +176,41 @@ class SimulatedStore(MemoryLedgerStore):
             self._writing = True
             self._loop.call_later(self._disk.latency(), self._write)
 
+    def _is_away(self, *, reads: bool = False) -> bool:
+        """Return whether no connection is to be had that can do it."""
+        trouble = self._disk.trouble()
+        only_reads = trouble in (Trouble.READ_ONLY, Trouble.FULL)
+        away = trouble is Trouble.AWAY or (only_reads and not reads)
+        return away or self._loop.time() < self._cut_until
+
+    def _wait(self) -> bool:
+        """Try again later what can't be written now; return False when it was long enough."""
+        now = self._loop.time()
+        self._waits_since = now if self._waits_since is None else self._waits_since
+        waited_s = now - self._waits_since
+        wait_s = min(max(0.05, waited_s), _LONGEST_WAIT_S)
+        if waited_s + wait_s > _PATIENCE_S:
+            self._waits_since = None
+            return False
+        self._loop.call_later(wait_s, self._write)
+        return True
+
     def _write(self) -> None:
         disk = self._disk
+        if self._is_away():
+            if not self._wait():
+                self._fail(self._take(), _unavailable())
+            return
+        self._waits_since, self._has_lock = None, True
+        if disk.trouble() is Trouble.BROKEN and disk.chance.random() < _BREAKS:
+            error = _unavailable("The disk is broken.")
+            self._loop.call_later(disk.latency(), self._fail, self._take(), error)
+            return
         crashes = disk.crashes_now()
         if crashes and disk.chance.random() < 0.5:
             self._loop.dead = True
             return
-        size = disk.chance.choice(_GROUPS)
-        group, self._queue = self._queue[:size], self._queue[size:]
+        group = self._take()
         fails = disk.chance.random() < disk.failed_rate
         results: list[Any] = []
         if not fails or disk.chance.random() < 0.5:
@@ -112,16 +218,22 @@ class SimulatedStore(MemoryLedgerStore):
         if crashes:
             self._loop.dead = True
         elif fails:
-            self._loop.call_later(disk.latency(), self._fail, group)
+            error = _unavailable("The disk failed.")
+            self._loop.call_later(disk.latency(), self._fail, group, error)
         elif disk.chance.random() < disk.lost_rate:
             self._queue = group + self._queue
             self._loop.call_later(disk.latency(), self._write)
         else:
             self._loop.call_later(disk.latency(), self._answer, group, results, assigned)
 
+    def _take(self) -> list[Any]:
+        size = self._disk.chance.choice(_GROUPS)
+        group, self._queue = self._queue[:size], self._queue[size:]
+        return group
+
     def _transact(self, group: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Run items in one transaction, those of one kind together; look at what came of it."""
-        books, unit = self._disk.books, MemoryUnitOfWork(self.tables, self.owner)
+        books, unit = self._disk.books, _Unit(self._disk, self.owner)
         kinds: dict[Any, list[int]] = {}
         for number, (transition, _) in enumerate(group):
             kinds.setdefault(transition, []).append(number)
@@ -134,7 +246,10 @@ class SimulatedStore(MemoryLedgerStore):
             unit.flush()
         except LedgerError as exc:
             books.must(False, f"the store refused: {exc}")
-        books.check(only_asked=[kind.__name__ for kind in kinds] == ["ask"])
+        books.check([kind.__name__ for kind in kinds])
+        self._unkept -= {item.code for _, item in group if isinstance(item, Confirm)}
+        early = self._too_early & books.attempts.keys()
+        books.must(not early, "an attempt was started while a code could not be kept")
         if books.broken:
             self._loop.dead = True
         world = self._disk.world
@@ -155,5 +270,12 @@ class SimulatedStore(MemoryLedgerStore):
         self._writing = False
         self._begin()
 
-    def _fail(self, group: list[Any]) -> None:
-        self._answer(group, [LedgerError("The disk failed.") for _ in group], [])
+    def _fail(self, group: list[Any], error: LedgerError) -> None:
+        self._unkept |= {item.code for _, item, _ in group if isinstance(item, Confirm)}
+        self._answer(group, [error for _ in group], [])
+
+
+def _unavailable(sentence: str = "The database can't be used.") -> LedgerError:
+    error = LedgerError(sentence)
+    error.__cause__ = UnavailableError("OperationalError")
+    return error

@@ -11,10 +11,12 @@ from rm_voucher.calls import caller, outcomes
 from rm_voucher.calls.call import Call
 from rm_voucher.ledger import ledger as ledger_module
 from rm_voucher.ledger import reconcile
-from rm_voucher.ledger.memory import MemoryTables
+from rm_voucher.ledger import sender as sender_module
+from rm_voucher.ledger.keeper import Keeper
+from rm_voucher.ledger.memory import MemoryTables, MemoryUnitOfWork
 from rm_voucher.ledger.process import LedgerClock
 from rm_voucher.ledger.reconcile import Reconciler
-from rm_voucher.ledger.rules import changes, settling, transitions
+from rm_voucher.ledger.rules import changes, matching, settling, transitions
 from rm_voucher.ledger.rules.commands import Ask, Claimed, Listed
 from rm_voucher.ledger.rules.matching import Evidence
 from rm_voucher.ledger.rules.records import (
@@ -28,6 +30,8 @@ from rm_voucher.ledger.rules.records import (
 from rm_voucher.ledger.rules.transitions import ask, confirm
 from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 from rm_voucher.ledger.sender import Sender
+from rm_voucher.ledger.sql.unit_of_work import SqlUnitOfWork
+from rm_voucher.wire import operations
 
 
 def repeat_the_unknown(patch):
@@ -43,8 +47,8 @@ def server_error_proves_nothing_was_done(patch):
 
 
 def unknown_is_refused(patch):
-    async def end_unknown(sender, client, batch_key, attempt_id):
-        await sender._end(batch_key, attempt_id, AttemptState.REJECTED)
+    async def end_unknown(sender, client, batch_key, attempt_id, seen=None):
+        return await sender._end(batch_key, attempt_id, AttemptState.REJECTED)
 
     patch.setattr(Sender, "_end_unknown", end_unknown)
 
@@ -68,7 +72,7 @@ def send_before_it_is_durable(patch):
         if not may_start or request_id in store.tables.requests:
             return await right(sender, batch_key, content, request_id, may_start=may_start)
         attempt_id = f"{store.owner}-{next(sender._numbers):07}"
-        sender._tracker.sending.add(attempt_id)
+        sender._tracker.sending[attempt_id] = sender._clock.monotonic()
         item = Ask(
             batch=batch_key,
             request_id=request_id,
@@ -259,3 +263,74 @@ def adopt_unseen(patch):
 
 def ignore_the_content(patch):
     patch.setattr(ledger_module, "digest", lambda content: "")
+
+
+# At the seams.
+
+
+def send_what_another_process_took_over(patch):
+    async def check_nothing(sender, batch_key, attempt_id):
+        pass
+
+    patch.setattr(Sender, "_check", check_nothing)
+
+
+def drop_what_can_not_be_kept(patch):
+    """A code whose commit failed is neither told nor tried again."""
+
+    async def keep(keeper, transition, item):
+        return await keeper._store.commit(transition, item)
+
+    right = sender_module._unknown
+    patch.setattr(Keeper, "keep", keep)
+    patch.setattr(sender_module, "_unknown", lambda *what: right(*what[:3]))
+
+
+def go_on_while_a_code_can_not_be_kept(patch):
+    async def catch_up(keeper):
+        pass
+
+    patch.setattr(Keeper, "catch_up", catch_up)
+
+
+def duplicate_proves_nothing_was_done(patch):
+    def classify(error):
+        outcome = outcomes.classify(error)
+        return outcomes.Outcome.REFUSED if outcome is outcomes.Outcome.DUPLICATE else outcome
+
+    patch.setattr(caller, "classify", classify)
+
+
+def ignore_the_code_of_an_error(patch):
+    patch.setattr(operations, "_voucher_in", lambda response: None)
+
+
+def forget_the_code_of_an_error(patch):
+    """It is told, and no evidence."""
+    patch.setattr(matching, "_match_seen", lambda evidence: [])
+
+
+def take_the_code_of_an_error(patch):
+    right = operations.parse_issue
+
+    def parse_issue(response):
+        return operations._voucher_in(response) or right(response)
+
+    patch.setattr(operations, "parse_issue", parse_issue)
+
+
+def keep_the_code_of_an_error(patch):
+    """What came with an error is as good to `Ledger.keep` as what came with a success."""
+    patch.setattr(MemoryUnitOfWork, "find_seen", lambda unit, code: [])
+
+
+def orphan_out_of_all_times_is_nothing(patch):
+    def conclude(batch, evidence, at):
+        ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
+        return matching._settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+
+    patch.setattr(matching, "_conclude_shared", conclude)
+
+
+def stop_only_the_batches_of_the_copy(patch):
+    patch.setattr(SqlUnitOfWork, "stop_reason", lambda unit: None)

@@ -7,7 +7,10 @@ import pytest
 from simulation import mutants
 from simulation.books import Books, BrokenPromiseError
 from simulation.campaign import Campaign
+from simulation.restored import History
+from simulation.seams import Seams, Trouble
 from simulation.test_campaigns import hold_end
+from simulation.test_seams import OFF, OVERTAKEN
 
 from rm_voucher.emulator import Fault
 from rm_voucher.ledger.memory import MemoryUnitOfWork
@@ -42,6 +45,20 @@ LAGGING: dict[str, Any] = {**QUICK, "late_s": 0.0, "settle_s": 3.0, "lag_s": 10.
 # A listing that is often read while calls are in flight.
 HURRIED: dict[str, Any] = {**QUICK, "crashes": 0, "lag_s": 0.0, "pace_s": 3.0, "looks_s": 0.5}
 
+# What surrounds the ledger gives way.
+BROKEN: dict[str, Any] = {**QUICK, "seams": Seams(troubles=3, kinds=(Trouble.BROKEN,))}
+ERRING: dict[str, Any] = {**QUICK, "seams": Seams(codes_in_errors=0.2), "mode": "shared"}
+ERRING_AND_BROKEN: dict[str, Any] = {
+    **ERRING,
+    "seams": Seams(codes_in_errors=0.2, troubles=3, kinds=(Trouble.BROKEN,)),
+}
+CUT: dict[str, Any] = {**OVERTAKEN, "crashes": 0, "seams": Seams(cuts=6)}
+OFF_BY_AN_HOUR: dict[str, Any] = {
+    **QUICK,
+    **OFF,
+    "seams": Seams(clock_off_s=-3600.0, shows_date=False),
+}
+
 CAUGHT = {
     mutants.repeat_the_unknown: QUICK,
     mutants.server_error_proves_nothing_was_done: QUICK,
@@ -63,6 +80,15 @@ CAUGHT = {
     mutants.give_a_second_code: LATE,
     mutants.adopt_unseen: {**QUICK, "lost_rate": 0.3},
     mutants.ignore_the_content: {**QUICK, "conflicts": 0.2},
+    mutants.send_what_another_process_took_over: CUT,
+    mutants.drop_what_can_not_be_kept: BROKEN,
+    mutants.go_on_while_a_code_can_not_be_kept: BROKEN,
+    mutants.duplicate_proves_nothing_was_done: {**QUICK, "seams": Seams(resent=0.1)},
+    mutants.ignore_the_code_of_an_error: ERRING,
+    mutants.forget_the_code_of_an_error: ERRING,
+    mutants.take_the_code_of_an_error: ERRING,
+    mutants.keep_the_code_of_an_error: ERRING,
+    mutants.orphan_out_of_all_times_is_nothing: OFF_BY_AN_HOUR,
 }
 
 
@@ -114,7 +140,7 @@ def test_ignoring_a_detached_attempt_is_noticed(monkeypatch):
         item = Ask(batch="B", request_id="r", content="", attempt_id="new", owner="owner", at=1.0)
         transitions.ask(unit, [item])
         unit.flush()
-        books.check(only_asked=True)
+        books.check(["ask"])
         return books.broken
 
     assert ask_beside_a_detached_one() == []
@@ -141,3 +167,11 @@ def test_foreign_issuer_in_an_exclusive_batch_is_robbed():
     the simulation shows what it is worth where it is not kept."""
     broken = (broken_by(seed, {**PACED, "foreign": 2}) for seed in SEEDS)
     assert any("somebody else's was taken" in (each or "") for each in broken)
+
+
+async def test_stop_of_the_copys_batches_alone_is_noticed(tmp_path, monkeypatch):
+    """A verdict that is in the rows of batches does not stop those that the copy lacks."""
+    mutants.stop_only_the_batches_of_the_copy(monkeypatch)
+    with pytest.raises(AssertionError):
+        for seed in SEEDS:
+            await History(seed, tmp_path / str(seed)).run()

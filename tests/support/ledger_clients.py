@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ from support.doubles import FakeTime
 from support.fault_stage import ME
 from support.runtimes import with_runtime
 
-from rm_voucher import Request, Response, RetryPolicy, Transport, VoucherClient
+from rm_voucher import LedgerError, Request, Response, RetryPolicy, Transport, VoucherClient
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
@@ -36,6 +37,29 @@ class Gate(Transport):
             self.arrived.set()
             await self.opened.wait()
         return answer
+
+
+class Wait:
+    """A sleep that a test sees begin, and ends: ``Retry-After``, say."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+
+    async def sleep(self, _: float) -> None:
+        self.begun.set()
+        await self.over.wait()
+
+
+class FailingStore(MemoryLedgerStore):
+    """Can't commit these transitions, or any."""
+
+    fails: Collection[object] | None = ()
+
+    async def commit(self, transition: Any, item: Any) -> Any:
+        if self.fails is None or transition in self.fails:
+            raise LedgerError("the disk is full")
+        return await super().commit(transition, item)
 
 
 @attrs.define

@@ -17,6 +17,7 @@ from rm_voucher import (
     ConnectError,
     ConnectTimeoutError,
     DecodeError,
+    DuplicateRequestError,
     ExpiredError,
     InvalidRequestError,
     NotFoundError,
@@ -121,12 +122,13 @@ class End:
     is_2xx: bool = False
 
 
-# What follows. again: after a wait; token: at once with a new one, but only once.
+# What follows. again: after a wait; token: with a new one, the first time at once.
 FOLLOWS = {
     "NOT_SENT": {"read": "again", "once": "again", "change": "again"},
     "THROTTLED": {"read": "again", "once": "again", "change": "again"},
     "TOKEN_REFUSED": {"read": "token", "once": "token", "change": "token"},
     "REFUSED": {"read": "raised", "once": "raised", "change": "raised"},
+    "DUPLICATE": {"read": "again", "once": "unknown", "change": "read back"},
     "LOST": {"read": "again", "once": "unknown", "change": "read back"},
     "SERVER_FAILED": {"read": "again", "once": "unknown", "change": "read back"},
     "UNREADABLE": {"read": "again", "once": "unknown", "change": "read back"},
@@ -143,6 +145,10 @@ def bare(status: int, body: bytes = b"", **headers: str) -> Response:
 
 def unreadable(answer: Response, error: type[VoucherError] = DecodeError) -> End:
     return End(answer, "UNREADABLE", error, is_2xx=True)
+
+
+def duplicate(code: str, status: int, message: str = "") -> End:
+    return End(rm_error(code, status, message), "DUPLICATE", DuplicateRequestError)
 
 
 ENDS = {
@@ -178,7 +184,17 @@ ENDS = {
     "state code 500": End(rm_error("VOUCHER_BATCH_EXPIRED", 500), "REFUSED", ExpiredError),
     "state code 200": End(rm_error("VOUCHER_NOT_MERCHANT", 200), "REFUSED", PermissionDeniedError),
     "unlisted 400": End(rm_error("NEW_CODE", 400), "REFUSED", APIError),
-    "unlisted 401": End(rm_error("NEW_CODE", 401), "REFUSED", AuthenticationError),
+    "unlisted 401": End(rm_error("NEW_CODE", 401), "TOKEN_REFUSED", AuthenticationError),
+    "unlisted 403": End(rm_error("NEW_CODE", 403), "TOKEN_REFUSED", PermissionDeniedError),
+    "duplicate 400": duplicate("DUPLICATE_REQUEST", 400),
+    "duplicate 401": duplicate("DUPLICATE_REQUEST", 401),
+    "duplicate 403": duplicate("RequestDuplicated", 403),
+    "duplicate 409": duplicate("REQUEST_ALREADY_PROCESSED", 409),
+    "duplicate 429": duplicate("REPEATED_REQUEST", 429),
+    "duplicate 200": duplicate("NONCE_USED", 200),
+    "duplicate, a listed code": duplicate("INVALID_REQUEST", 400, "X-Nonce-Str was used before"),
+    "duplicate, a retry code": duplicate("OVERLOAD", 503, "Already been processed"),
+    "duplicate, an auth code": duplicate("UNAUTHORIZED", 401, "Repeated request"),
     "unlisted 500": End(rm_error("NEW_CODE", 500), "SERVER_FAILED", ServerError),
     "unlisted 409": End(rm_error("NEW_CODE", 409), "SERVER_FAILED", APIError),
     "unlisted 301": End(rm_error("NEW_CODE", 301), "UNEXPECTED", APIError),
@@ -189,7 +205,15 @@ ENDS = {
     "500": End(bare(500), "SERVER_FAILED", ServerError),
     "502 html": End(bare(502, b"<html>Bad Gateway"), "SERVER_FAILED", ServerError),
     "success on a 500": End(
-        ok({"item": voucher_item("VOID"), "code": "SUCCESS"}, 500), "SERVER_FAILED", ServerError
+        ok({"item": voucher_item("VOID"), "code": "SUCCESS"}, 500), "UNREADABLE", DecodeError
+    ),
+    "an item on a 429": End(
+        ok({"item": voucher_item("VOID"), "error": {"code": TOO_MANY}}, 429),
+        *("UNREADABLE", DecodeError),
+    ),
+    "an item on a 400": End(
+        ok({"item": voucher_item("VOID"), "error": {"code": "SPAM"}}, 400),
+        *("UNREADABLE", DecodeError),
     ),
     "408": End(bare(408), "SERVER_FAILED", APIError),
     "409": End(bare(409), "SERVER_FAILED", APIError),

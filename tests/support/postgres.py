@@ -45,12 +45,12 @@ def give_up(url: str, reason: object) -> NoReturn:
 
     at = make_url(url)
     text = f"PostgreSQL at {at!r} can't be used: {reason}"
-    if os.environ.get("CI") == "true" and _listens(at.host or "127.0.0.1", at.port or 5432):
+    if os.environ.get("CI") == "true" and listens(at.host or "127.0.0.1", at.port or 5432):
         pytest.fail(text, pytrace=False)
     pytest.skip(text)
 
 
-def _listens(host: str, port: int) -> bool:
+def listens(host: str, port: int) -> bool:
     with contextlib.suppress(OSError):
         socket.create_connection((host, port), 1).close()
         return True
@@ -68,8 +68,6 @@ def postgres_database() -> Iterator[str]:
         execute(SERVICE, f"CREATE DATABASE {name}")
     except psycopg.Error as exc:
         give_up(SERVICE, exc)
-    # Nothing here is about a crash of the server, so no commit need wait for its disk.
-    execute(SERVICE, f"ALTER DATABASE {name} SET synchronous_commit = off")
     yield make_url(SERVICE).set(database=name).render_as_string(hide_password=False)
     execute(SERVICE, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Column, Connection, MetaData, QueuePool, Table, Text
 from support.doubles import FakeTime
@@ -19,7 +19,14 @@ tables = MetaData()
 things = Table("things", tables, Column("code", Text, primary_key=True))
 
 
-def database(url: str, time: FakeTime | None = None, **settings: Any) -> Database:
+class HasRuntime(Protocol):
+    """A time to live in, as `FakeTime`."""
+
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+def database(url: str, time: HasRuntime | None = None, **settings: Any) -> Database:
     """Return a database that is not open, by the real time if none is given."""
     runtime = Runtime() if time is None else time.runtime
     schema = Schema("thing", tables)

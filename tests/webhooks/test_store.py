@@ -28,7 +28,7 @@ def become(store: EventStore) -> Callable[[str], None]:
     """Let the store pass for another process's, on the same events."""
 
     def become(owner: str) -> None:
-        store.owner = owner
+        store._owner = owner
 
     return become
 

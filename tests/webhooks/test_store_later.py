@@ -234,12 +234,12 @@ async def test_prune_keeps_leases_in_use(store: EventStore, time: FakeTime) -> N
     """A lease is not given up because another process has done all there was."""
     mine = store.owner
     await store.record(event(), lease_s=30)
-    store.owner = "other"
+    store._owner = "other"
     await store.finish(event(), DONE)
     time.now += 1
     assert await store.prune(keep_s=0) == 1
     assert await store.record(event(at=2)) is BUSY
-    store.owner = mine
+    store._owner = mine
     assert await store.record(event(at=2)) is READY
 
 

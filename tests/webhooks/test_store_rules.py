@@ -139,7 +139,7 @@ class Stores(RuleBasedStateMachine):
         self.url = url or f"sqlite:///{Path(self.directory.name) / 'events.db'}"
         self.memory = MemoryEventStore(runtime=self.time.runtime)
         self.sql = SqlEventStore(self.url, runtime=self.time.runtime)
-        self.sql.owner = self.memory.owner
+        self.sql._owner = self.memory.owner
         self.both("__aenter__")
         self.runner.run(empty(self.sql))
 
@@ -163,7 +163,7 @@ class Stores(RuleBasedStateMachine):
 
     @rule(owner=st.sampled_from(OWNERS))
     def become(self, owner: str) -> None:
-        self.memory.owner = self.sql.owner = owner
+        self.memory._owner = self.sql._owner = owner
 
     @rule(one=EVENTS, lease_s=st.sampled_from([None, 30.0]), takes_stale=st.booleans())
     def record(self, one: VoucherEvent, lease_s: float | None, takes_stale: bool) -> None:
@@ -212,7 +212,7 @@ class Stores(RuleBasedStateMachine):
         """What is in the database is all that counts."""
         self.runner.run(self.sql.aclose())
         owner, self.sql = self.sql.owner, SqlEventStore(self.url, runtime=self.time.runtime)
-        self.sql.owner = owner
+        self.sql._owner = owner
         self.runner.run(self.sql.__aenter__())
 
     @invariant()

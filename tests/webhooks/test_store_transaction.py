@@ -133,13 +133,13 @@ async def test_transaction_of_what_became_stale(store: SqlEventStore) -> None:
 async def test_transaction_of_what_another_holds(store: SqlEventStore, time: FakeTime) -> None:
     """A lease keeps transactions away, too, until it runs out; one's own does not."""
     await store.record(event(), lease_s=30)
-    mine, store.owner = store.owner, "other"
+    mine, store._owner = store.owner, "other"
     assert await handle(store) is BUSY
     assert await ordered(store) == []
-    store.owner = mine
+    store._owner = mine
     assert await handle(store) is READY
     await store.record(event("B"), lease_s=30)
-    store.owner = "other"
+    store._owner = "other"
     time.now += 30
     assert await handle(store, event("B"), "B") is READY
 

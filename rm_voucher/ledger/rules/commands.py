@@ -12,9 +12,10 @@ import attrs
 
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.ledger.rules.records import AttemptState, RequestState
-from rm_voucher.models import mask
+from rm_voucher.models import IssuedVoucher, mask
 
 _MAX_ID_CHARS = 1000
+_MAX_ID_BYTES = 2500  # an index of PostgreSQL takes no more; all stores take the same
 # Control characters, and halves of surrogate pairs: no database takes those.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -46,6 +47,8 @@ class Pending:
     state: RequestState
     attempt_id: str | None
     in_flight: bool = False
+    seen: IssuedVoucher | None = None
+    """What came with the error that left the attempt's outcome unknown."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,12 +62,18 @@ class Confirm:
     qr_url: str | None = attrs.field(repr=mask)
     at: float
 
+    @property
+    def voucher(self) -> IssuedVoucher:
+        """The voucher, as the caller gets it."""
+        return IssuedVoucher(code=self.code, qr_url=self.qr_url)
+
 
 @attrs.frozen(kw_only=True)
 class End:
     """An attempt ended without a code: REJECTED or AMBIGUOUS.
 
-    ``failure`` is the reason, if the server refused the request for good.
+    ``failure`` is the reason, if the server refused the request for good. ``seen`` is what came
+    with an error after which the outcome is unknown.
     """
 
     batch: str
@@ -72,6 +81,26 @@ class End:
     state: AttemptState
     at: float
     failure: str | None = None
+    seen: IssuedVoucher | None = None
+
+
+@attrs.frozen(kw_only=True)
+class Check:
+    """Whether an attempt is still SENDING, as ``owner`` left it."""
+
+    batch: str
+    attempt_id: str
+    owner: str
+
+
+@attrs.frozen(kw_only=True)
+class Keep:
+    """An earlier process received a code for a request, and could not keep it."""
+
+    batch: str
+    request_id: str
+    voucher: IssuedVoucher
+    at: float
 
 
 @attrs.frozen(kw_only=True)
@@ -132,8 +161,19 @@ class Resolve:
 
 
 def digest(content: str) -> str:
-    """Return the digest of a request's content, which is all that the ledger keeps of it."""
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest() if content else ""
+    """Return the digest of a request's content, which is all that the ledger keeps of it.
+
+    Raises `InvalidRequestError` if it is no text.
+    """
+    if not isinstance(content, str):
+        raise InvalidRequestError.refused(
+            "content is text: of an order's lines, say, their JSON with sorted keys."
+        )
+    return (
+        hashlib.blake2b(content.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+        if content
+        else ""
+    )
 
 
 def check_id(request_id: str) -> str:
@@ -144,4 +184,19 @@ def check_id(request_id: str) -> str:
         )
     if _CONTROL.search(request_id):
         raise InvalidRequestError.refused("A request id has no control characters.")
+    if len(request_id.encode()) > _MAX_ID_BYTES:
+        raise InvalidRequestError.refused(
+            f"A request id is no longer than {_MAX_ID_BYTES:,} bytes in UTF-8."
+        )
     return request_id
+
+
+def check_key(batch_key: str) -> str:
+    """Return a batch's key. Raises `InvalidRequestError` if it can be none."""
+    if not isinstance(batch_key, str) or not batch_key:
+        raise InvalidRequestError.refused("The batch is given by its key: a text.")
+    if _CONTROL.search(batch_key) or len(batch_key.encode()) > _MAX_ID_BYTES:
+        raise InvalidRequestError.refused(
+            f"A batch's key has no control characters, and {_MAX_ID_BYTES:,} bytes at most."
+        )
+    return batch_key

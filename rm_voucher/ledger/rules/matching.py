@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -45,9 +46,59 @@ class Evidence:
 
 def conclude(batch: str, evidence: Evidence, at: float) -> Settlement:
     """Return the conclusions. Attempts that they don't name stay as they are."""
+    seen = _match_seen(evidence)
+    if seen:
+        taken = {attempt.id for attempt, _ in seen}
+        codes = {found.code for _, found in seen}
+        evidence = attrs.evolve(
+            evidence,
+            attempts=[attempt for attempt in evidence.attempts if attempt.id not in taken],
+            orphans=[found for found in evidence.orphans if found.code not in codes],
+        )
+    decide = _conclude_shared if evidence.mode is Mode.SHARED else _conclude_exclusive
+    rest = decide(batch, evidence, at)
+    return attrs.evolve(rest, adopt=(*((a.id, found) for a, found in seen), *rest.adopt))
+
+
+def _match_seen(evidence: Evidence) -> list[tuple[IssueAttempt, Found]]:
+    """Pair attempts with the codes that came with their errors, where those were issued."""
+    listed = {found.code: found for found in evidence.orphans}
+    seen = [
+        attempt
+        for attempt in evidence.attempts
+        if attempt.seen_code in listed and attempt.state is not AttemptState.WRITTEN_OFF
+    ]
+    times = Counter(attempt.seen_code for attempt in seen)
+    return [
+        (attempt, listed[attempt.seen_code])
+        for attempt in seen
+        if attempt.seen_code is not None
+        and times[attempt.seen_code] == 1  # else nobody can tell whose it is
+        and candidates(attempt, [listed[attempt.seen_code]], evidence)
+    ]
+
+
+def _conclude_shared(batch: str, evidence: Evidence, at: float) -> Settlement:
+    """Adopt nothing, and take nothing for proof that has another explanation.
+
+    A code that fits no attempt in time may be of any whose clock was wrong. So as many attempts are
+    held as there are such codes. When no outcome is open any more, they are foreign: listed before
+    an attempt was sent, they can't be of that.
+    """
     ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
-    if evidence.mode is Mode.SHARED:
-        return _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+    decided = [a for a in evidence.attempts if a.state in _A_PERSONS]
+    concluded = _settle_without(batch, evidence, ambiguous, evidence.orphans, at)
+    timed = [found for found in evidence.orphans if found.assigned_at is not None]
+    _, left = _match(timed, [*ambiguous, *decided], evidence, _LATE * evidence.settle_s)
+    more, rest = concluded.not_issued[: len(left)], concluded.not_issued[len(left) :]
+    hold = (*concluded.hold, *more)
+    all_settled = len(hold) + len(rest) == len(ambiguous)
+    foreign = tuple(left) if all_settled else ()
+    return attrs.evolve(concluded, hold=hold, not_issued=rest, foreign=foreign)
+
+
+def _conclude_exclusive(batch: str, evidence: Evidence, at: float) -> Settlement:
+    ambiguous = [a for a in evidence.attempts if a.state is AttemptState.AMBIGUOUS]
     timed = [found for found in evidence.orphans if found.assigned_at is not None]
     untimed = [found for found in evidence.orphans if found.assigned_at is None]
     settled = [a for a in evidence.attempts if a.state is AttemptState.NOT_ISSUED]

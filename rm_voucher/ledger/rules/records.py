@@ -114,7 +114,10 @@ class IssueRequest:
 
 @attrs.define(eq=False)
 class IssueAttempt:
-    """One call of *issue*. Without ``request_id`` it is detached: its code becomes a spare."""
+    """One call of *issue*. Without ``request_id`` it is detached: its code becomes a spare.
+
+    ``seen_code`` is a code that came with an error: evidence, which only a listing can prove.
+    """
 
     id: str
     batch: str
@@ -123,6 +126,15 @@ class IssueAttempt:
     state: AttemptState
     sent_at: float
     ended_at: float | None = None
+    seen_code: str | None = attrs.field(default=None, repr=mask)
+    seen_qr_url: str | None = attrs.field(default=None, repr=mask)
+
+    @property
+    def seen(self) -> IssuedVoucher | None:
+        """The voucher that came with an error, if one did."""
+        if self.seen_code is None:
+            return None
+        return IssuedVoucher(code=self.seen_code, qr_url=self.seen_qr_url)
 
 
 @attrs.define(eq=False)

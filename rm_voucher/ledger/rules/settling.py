@@ -1,6 +1,7 @@
 """The transactions that settle unknown outcomes, made like those of `transitions`.
 
-They are: recovery after a crash, a reconciliation, a baseline, a person's decision.
+They are: recovery after a crash, a code that an earlier process received, a reconciliation, a
+baseline, a person's decision.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.changes import (
     assign_spares,
     close,
+    give,
     hold,
     load_attempts,
     note_listed,
     release,
     take,
 )
-from rm_voucher.ledger.rules.commands import Listed, Recover, Resolve, Settlement
+from rm_voucher.ledger.rules.commands import Found, Keep, Listed, Recover, Resolve, Settlement
 from rm_voucher.ledger.rules.records import (
     AttemptState,
     Code,
     CodeOrigin,
     CodeState,
     IssueAttempt,
+    IssueRequest,
     RequestState,
 )
 from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
@@ -44,11 +47,61 @@ def _recover(unit: UnitOfWork, item: Recover) -> list[str]:
     ended = [
         row for row in rows.values() if row.state is AttemptState.SENDING and row.owner in dead
     ]
-    for row in ended:
+    for row in ended:  # they get no spare here: the code of one may be in hand, see `keep`
         close(unit, row, AttemptState.AMBIGUOUS, item.at)
-    if ended:
-        assign_spares(unit, item.batch)
     return [row.id for row in ended]
+
+
+def keep(unit: UnitOfWork, items: Sequence[Keep]) -> list[LedgerError | None]:
+    """Keep codes that an earlier process received for its requests, and could not keep.
+
+    Whatever has become of the attempt since, the code is its request's. Where the ledger says
+    something else, it stays so, and the code is given to nobody.
+    """
+    unit.batches(item.batch for item in items)
+    return [_keep(unit, item) for item in items]
+
+
+def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
+    voucher, at = item.voucher, item.at
+    request = unit.get(IssueRequest, [item.request_id]).get(item.request_id)
+    if request is None or request.batch != item.batch:
+        return LedgerError(
+            "The ledger has never heard of this request of the batch: the code is another "
+            "ledger's, or this is an older copy of the ledger."
+        )
+    code = unit.code(voucher.code)
+    if code is not None and code.request_id == request.id:
+        return None
+    if unit.query(unit.find_seen, voucher.code):
+        return None  # it came with an error, which proves nothing: a listing decides
+    if request.state is RequestState.CANCELLED:
+        return LedgerError("This request was given up by a person, so it can't have a code.")
+    if code is not None and code.state in (CodeState.ASSIGNED, CodeState.BASELINE):
+        other = "another request's" if code.state is CodeState.ASSIGNED else "of before the ledger"
+        return LedgerError(f"The ledger has this code already, as one {other}.")
+    if request.state is RequestState.ASSIGNED:
+        if code is None:
+            found = Found(code=voucher.code, qr_url=voucher.qr_url)
+            note_listed(unit, item.batch, [found], CodeState.FOREIGN, at)
+        else:
+            code.state = CodeState.FOREIGN
+            unit.save(code)
+        return LedgerError("This request has another code already; this one is given to nobody.")
+    attempt = None if request.attempt_id is None else unit.attempt(request.attempt_id)
+    if attempt is not None and attempt.state is AttemptState.SENDING:
+        return LedgerError("A call for this request is in flight: try again when it has ended.")
+    if attempt is not None and (code is None or code.state is CodeState.FOREIGN):
+        found = Found(code=voucher.code, qr_url=voucher.qr_url)
+        ended = AttemptState.CONFIRMED
+        take(unit, found, attempt, origin=CodeOrigin.RESPONSE, ended=ended, at=at)
+        return None
+    if code is None:
+        code = Code(voucher.code, item.batch, CodeState.SPARE, CodeOrigin.RESPONSE, at)
+        code.qr_url = voucher.qr_url
+        unit.add(code)
+    give(unit, code, request)
+    return None
 
 
 def settle(unit: UnitOfWork, items: Sequence[Settlement]) -> list[None]:
@@ -61,7 +114,9 @@ def settle(unit: UnitOfWork, items: Sequence[Settlement]) -> list[None]:
         for attempt_id, found in item.adopt:
             attempt = attempts[attempt_id]
             late = attempt.state is AttemptState.NOT_ISSUED
-            if found.code not in known and (late or attempt.state is AttemptState.AMBIGUOUS):
+            held = attempt.state is AttemptState.UNRESOLVED and attempt.seen_code == found.code
+            doubtful = late or held or attempt.state is AttemptState.AMBIGUOUS
+            if found.code not in known and doubtful:
                 origin = CodeOrigin.LATE if late else CodeOrigin.ADOPTED
                 take(
                     unit,

@@ -27,7 +27,15 @@ from rm_voucher.ledger.rules.changes import (
     release,
     take,
 )
-from rm_voucher.ledger.rules.commands import Ask, Claimed, Confirm, End, Found, Pending
+from rm_voucher.ledger.rules.commands import (
+    Ask,
+    Check,
+    Claimed,
+    Confirm,
+    End,
+    Found,
+    Pending,
+)
 from rm_voucher.ledger.rules.records import (
     OPEN,
     AttemptState,
@@ -124,11 +132,26 @@ def _answer(
     if item.may_start and request.state is RequestState.WAITING and attempt is None:
         reason = batch.stop_reason or "its baseline has not been read"
         return BatchStoppedError(f"Nothing is issued from this batch: {reason}.")
-    return Pending(request.state, request.attempt_id, in_flight)
+    seen = None if attempt is None else attempt.seen
+    return Pending(request.state, request.attempt_id, in_flight, seen)
 
 
 def _is_open(batch: Batch) -> bool:
     return batch.baseline_at is not None and batch.stop_reason is None
+
+
+def check(unit: UnitOfWork, items: Sequence[Check]) -> list[bool]:
+    """Return of each attempt whether its process may still send it.
+
+    An attempt leaves SENDING for good, so what another process took over is never sent again.
+    """
+    unit.batches(item.batch for item in items)
+    attempts = unit.get(IssueAttempt, [item.attempt_id for item in items])
+    return [
+        attempts[item.attempt_id].state is AttemptState.SENDING
+        and attempts[item.attempt_id].owner == item.owner
+        for item in items
+    ]
 
 
 def confirm(
@@ -154,6 +177,8 @@ def confirm(
             pass  # the answer to the commit was lost, or the listing was quicker
         elif code.origin is CodeOrigin.ADOPTED and attempt.state in _WITHOUT_CODE:
             _swap(unit, code, attempt, item.at)
+        elif code.origin is CodeOrigin.ADOPTED and attempt.state is AttemptState.ADOPTED:
+            pass  # two were adopted crosswise: each has a code that is ours
         else:
             results.append(_stop(unit, batches[item.batch], attempt, item.at))
             continue
@@ -214,6 +239,9 @@ def end(unit: UnitOfWork, items: Sequence[End]) -> list[None]:
     touched: set[str] = set()
     for item in items:
         attempt = attempts[item.attempt_id]
+        if item.seen is not None:
+            attempt.seen_code, attempt.seen_qr_url = item.seen.code, item.seen.qr_url
+            unit.save(attempt)
         if attempt.state not in OPEN:
             continue
         touched.add(item.batch)

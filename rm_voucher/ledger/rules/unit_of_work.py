@@ -141,7 +141,10 @@ class UnitOfWork(ABC):
 
     @abstractmethod
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
-        """Lock these batches until the end of the transaction; insert those that are missing."""
+        """Lock these batches until the end of the transaction.
+
+        Insert those that are missing, with the ledger's `stop_reason`.
+        """
 
     @abstractmethod
     def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
@@ -179,10 +182,18 @@ class UnitOfWork(ABC):
         """
 
     @abstractmethod
+    def stop_reason(self) -> str | None:
+        """Return why the whole ledger is stopped, and with it each batch that has no row yet."""
+
+    @abstractmethod
     def find_attempts(
         self, batch: str | None, states: Collection[AttemptState]
     ) -> list[IssueAttempt]:
         """Return the attempts in these states, the first sent first."""
+
+    @abstractmethod
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        """Return the attempts that ended with an error which came with this code."""
 
     # For reading only
 

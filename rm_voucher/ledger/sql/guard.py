@@ -1,77 +1,165 @@
-"""The file beside a ledger's SQLite file: a lock for one process, and a counter of commits.
+"""The file beside a ledger's SQLite file: a lock for one process, and what the file must be.
 
-An older copy of the ledger, put back, is behind the counter. Issuing from it would give a second
-voucher to everybody who got one since.
+Issuing from an older copy of the ledger would give a second voucher to everybody who got one since.
+So the lock's file says how many commits the ledger has had, its id, and by their inodes which two
+files these are: a copy of both is neither.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import secrets
+import stat
 from pathlib import Path
 
+import attrs
+
 from rm_voucher.database.engine import create_file
+from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError
 
 _DIGITS = 20
+# The number is blank until the ledger is made. Earlier versions wrote it alone.
+_CONTENT = re.compile(rb"([0-9 ]{20})(?: ([0-9a-f]{32}) ([0-9]+/[0-9]+)\n)?")
+
+
+@attrs.frozen
+class Noted:
+    """What a lock's file says: the ledger's commits, if it was ever made, and its id."""
+
+    commits: int | None
+    id: str | None
+    is_of_these_files: bool
 
 
 class FileGuard:
     """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
 
     def __init__(self, database: Path) -> None:
-        self._database = database.resolve()  # by another name it is the same file, with one lock
+        # By another name it is the same file, with one lock.
+        self._database = Path(os.path.realpath(database))
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
+        self._held: list[tuple[int, int]] = []
 
-    def acquire(self) -> int | None:
-        """Take the lock; return the number of commits noted, or None for a new file.
+    def acquire(self) -> Noted:
+        """Take the lock; return what its file says. A new one is given an id.
 
-        Creates the database's file, for its owner alone. Raises `LedgerError`.
+        Creates the database's file. Both are made their owner's alone. Raises `LedgerError`.
         """
         try:
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # A power failure may leave zeros, which say nothing.
-                noted = os.pread(descriptor, _DIGITS, 0).strip(b"\0")
-                if not noted.strip() or self._database.exists():
-                    create_file(self._database)
-            except BaseException:
-                os.close(descriptor)
-                raise
-        except BlockingIOError:
-            raise LedgerError(
-                f"{self._database} is used by another process: a ledger in SQLite has one at a "
-                "time. PostgreSQL allows several."
-            ) from None
+            self._descriptor = self._lock()
+            content = os.pread(self._descriptor, 200, 0).strip(b"\0")  # a power cut may leave zeros
+            found = _CONTENT.fullmatch(content)
+            # One that says nothing may have said it before a power cut.
+            is_made = bool(content.strip()) and not (found and found[1].isspace())
+            self._make_private(is_made=is_made)
+            self._held = self._identities()
+            if found is None:
+                new_id = secrets.token_hex(16)
+                self.bind(None, new_id)
+                return Noted(None, new_id, is_of_these_files=True)
         except OSError as exc:
-            raise LedgerError(f"{self._database} can't be used: {exc.strerror}.") from None
-        self._descriptor = descriptor
-        if not self._database.exists():
             self.release()
-            raise LedgerError(
-                f"{self._database} is gone, and {self._path.name} says that it was there: who was "
-                f"issued to would get a second voucher. Remove {self._path.name} to begin anew."
-            )
-        return int(noted) if noted.strip() else None
+            raise LedgerError(f"{self._database} can't be used: {exc.strerror}.") from None
+        except BaseException:
+            self.release()
+            raise
+        return Noted(
+            int(found[1]) if is_made else None,
+            found[2].decode() if found[2] else None,
+            is_of_these_files=not found[3] or found[3].decode() == self._inodes(),
+        )
 
-    def note(self, commits: int, *, durable: bool = False) -> None:
-        """Note the number of commits. It survives a kill of the process.
+    def bind(self, commits: int | None, ledger_id: str) -> None:
+        """Write what the file is to say of these two files. It is durable. Raises `LedgerError`."""
+        number = f"{'':{_DIGITS}}" if commits is None else f"{commits:0{_DIGITS}}"
+        self._write(f"{number} {ledger_id} {self._inodes()}\n".encode(), durable=True)
 
-        A power cut may lose the last numbers, unless this one is ``durable``; a number that is
-        too low stops nothing. Raises `LedgerError`.
+    def note(self, commits: int) -> None:
+        """Note the number of commits, and see that the file is still where it was.
+
+        It survives a kill of the process. A power cut may lose the last numbers; one that is too
+        low stops nothing. Raises `LedgerError`.
         """
-        if self._descriptor is not None:
-            try:
-                os.pwrite(self._descriptor, b"%0*d" % (_DIGITS, commits), 0)
-                if durable:
-                    os.fsync(self._descriptor)
-            except OSError as exc:
-                raise LedgerError(f"{self._path} can't be written: {exc.strerror}.") from None
+        self._write(b"%0*d" % (_DIGITS, commits))
+        try:
+            is_there = self._identities() == self._held
+        except OSError:
+            is_there = False
+        if not is_there:
+            raise LedgerError(
+                f"{self._database} or its .lock is not the file that was opened: it was moved, "
+                "deleted or replaced. Nothing is issued until the ledger is opened anew."
+            ) from UnavailableError("FileGuard", may_pass=False)
 
     def release(self) -> None:
         """Let go of the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def _lock(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        try:
+            descriptor = os.open(self._path, flags, 0o600)
+        except OSError as exc:
+            if exc.errno == errno.ELOOP:
+                raise LedgerError(f"{self._path} can't be used: it is a link.") from None
+            raise
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LedgerError(f"{self._path} can't be used: it is no regular file.")
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise LedgerError(
+                f"{self._database} is used by another process: a ledger in SQLite has one at a "
+                "time. PostgreSQL allows several."
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def _make_private(self, *, is_made: bool) -> None:
+        """See that the file is there, or make it; it, its log and the lock are its owner's."""
+        size = self._database.stat().st_size if self._database.exists() else None
+        if is_made and not size:
+            reason = "is gone" if size is None else "is empty"
+            raise LedgerError(
+                f"{self._database} {reason}, and {self._path.name} says that it was there: who was "
+                f"issued to would get a second voucher. Remove {self._path.name} to begin anew."
+            )
+        create_file(self._database)
+        if self._database.stat().st_nlink > 1:  # SQLite, too, would take each for another file
+            raise LedgerError(
+                f"{self._database} has another name, a hard link, by which it would be another "
+                "ledger: remove one of the two."
+            )
+        logs = (self._database.with_name(f"{self._database.name}-{end}") for end in ("wal", "shm"))
+        for path in (self._database, self._path, *logs):
+            if path.exists() and path.stat().st_mode & 0o077:
+                path.chmod(0o600)
+
+    def _write(self, content: bytes, *, durable: bool = False) -> None:
+        if self._descriptor is None:  # closed, while a commit ended
+            return
+        try:
+            os.pwrite(self._descriptor, content, 0)
+            if durable:
+                os.fsync(self._descriptor)
+        except OSError as exc:
+            raise LedgerError(f"{self._path} can't be written: {exc.strerror}.") from None
+
+    def _identities(self) -> list[tuple[int, int]]:
+        """Return what the two names lead to now. It is asked for at each commit."""
+        found = (self._database.stat(), self._path.stat())
+        return [(each.st_dev, each.st_ino) for each in found]
+
+    def _inodes(self) -> str:
+        """Return the two files' inodes. Devices have other numbers when the machine starts anew."""
+        return "/".join(str(inode) for _, inode in self._held)

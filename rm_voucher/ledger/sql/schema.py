@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ColumnElement,
+    Connection,
     Double,
     Index,
     Integer,
@@ -24,7 +25,13 @@ from rm_voucher.ledger.rules.records import NOTABLE, OPEN, CodeState, RequestSta
 
 _tables = MetaData()
 
-meta = Table("rm_ledger_meta", _tables, Column("commits", BigInteger, nullable=False))
+meta = Table(
+    "rm_ledger_meta",
+    _tables,
+    Column("commits", BigInteger, nullable=False),
+    Column("id", Text),
+    Column("stop_reason", Text),  # of batches that have no row yet
+)
 
 batches = Table(
     "rm_ledger_batches",
@@ -57,6 +64,8 @@ attempts = Table(
     Column("state", Text, nullable=False),
     Column("sent_at", Double, nullable=False),
     Column("ended_at", Double),
+    Column("seen_code", Text),
+    Column("seen_qr_url", Text),
     sqlite_with_rowid=False,
 )
 
@@ -105,4 +114,15 @@ _index(attempts, "loose", IS_DETACHED, "batch")  # the name in databases of toda
 _index(attempts, "notable", IS_NOTABLE, "batch", "state")
 _index(codes, "spare", IS_SPARE, "batch")
 
-SCHEMA = Schema("ledger", _tables)
+
+def _to_version_2(connection: Connection) -> None:
+    for name in ("id", "stop_reason"):
+        connection.exec_driver_sql(f"ALTER TABLE {meta.name} ADD COLUMN {name} TEXT")
+
+
+def _to_version_3(connection: Connection) -> None:
+    for name in ("seen_code", "seen_qr_url"):
+        connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN {name} TEXT")
+
+
+SCHEMA = Schema("ledger", _tables, [_to_version_2, _to_version_3])

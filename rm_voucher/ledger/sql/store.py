@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection, func, select, update
 
-from rm_voucher.database.database import Database
+from rm_voucher.database.database import PATIENCE_S, Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import GroupCommit
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
-from rm_voucher.ledger.sql.guard import FileGuard
+from rm_voucher.ledger.sql.guard import FileGuard, Noted
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
 from rm_voucher.ledger.sql.unit_of_work import OWNER_LOCK, SqlUnitOfWork, owner_key
-from rm_voucher.ledger.store import LedgerStore, Reading, Transition
+from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
 from rm_voucher.runtime import Runtime
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
 _RESTORED = (
-    "the ledger's file is an older copy of itself, or came without its .lock file, so it does not "
-    "know all that was issued: find out who got a code since, then read a new baseline"
+    "the ledger's file is an older copy of itself, or another file than the one that its .lock was "
+    "written for, so it does not know all that was issued: find out who got a code since, then "
+    "read a new baseline"
 )
 
 
@@ -31,7 +33,12 @@ class SqlLedgerStore(LedgerStore):
     """Keeps a ledger in a database. ``read_only`` changes nothing; another process may write."""
 
     def __init__(
-        self, url: str, *, read_only: bool = False, runtime: Runtime | None = None
+        self,
+        url: str,
+        *,
+        read_only: bool = False,
+        patience_s: float = PATIENCE_S,
+        runtime: Runtime | None = None,
     ) -> None:
         super().__init__()
         runtime = runtime or Runtime()
@@ -44,6 +51,8 @@ class SqlLedgerStore(LedgerStore):
             error=LedgerError,
             on_connect=self._hold_owner,
             on_close=self._release_guard,
+            needs_sessions=True,
+            patience_s=patience_s,
             runtime=runtime,
         )
         self._guard = FileGuard(self._file) if self._database.is_sqlite else None
@@ -83,14 +92,23 @@ class SqlLedgerStore(LedgerStore):
         """See `LedgerStore.read`."""
         if not self._is_open:  # or a file would be made, and no table found in it
             raise LedgerError("The ledger is not open: use it with 'async with'.")
-        return await self._database.read(lambda connection: reading(SqlUnitOfWork(connection)))
+
+        def work(connection: Connection) -> R:
+            with sound_rows():
+                return reading(SqlUnitOfWork(connection))
+
+        return await self._database.read(work)
 
     async def _open_to_write(self) -> None:
-        noted = None if self._guard is None else self._guard.acquire()
-        await self._database.open()
-        if self._guard is not None:
-            self._commits = await self._database.write(lambda c: _check_age(c, noted))
-            self._guard.note(self._commits, durable=True)
+        guard = self._guard
+        if guard is None:
+            await self._database.open()
+        else:
+            noted = guard.acquire()
+            await self._database.open()
+            self._commits, ledger_id = await self._database.write(lambda c: _check_age(c, noted))
+            await self._database.move_log()  # or the file alone would pass for a new one
+            guard.bind(self._commits, ledger_id)
         self._writer = GroupCommit(self._commit_all)
 
     async def _open_read_only(self) -> None:
@@ -117,11 +135,12 @@ class SqlLedgerStore(LedgerStore):
             # by rows that were read before the lock.
             unit.batches(item.batch for _, item in operations)
             results: list[Any] = [None] * len(operations)
-            for transition, numbers in kinds.items():
-                answers = transition(unit, [operations[number][1] for number in numbers])
-                for number, answer in zip(numbers, answers, strict=True):
-                    results[number] = answer
-            unit.flush()
+            with sound_rows():
+                for transition, numbers in kinds.items():
+                    answers = transition(unit, [operations[number][1] for number in numbers])
+                    for number, answer in zip(numbers, answers, strict=True):
+                        results[number] = answer
+                unit.flush()
             if self._guard is not None:
                 connection.execute(update(meta).values(commits=commits))
             return results, unit.assigned
@@ -141,13 +160,23 @@ class SqlLedgerStore(LedgerStore):
             connection.execute(select(lock))
 
 
-def _check_age(connection: Connection, noted: int | None) -> int:
-    """Return how many commits the file has; stop its batches if it had more, or may have had."""
-    commits = connection.scalar(select(meta.c.commits))
-    if commits is None:
+def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
+    """Return how many commits the file has, and its id; stop it if it is not the noted one.
+
+    Then nothing is issued from any batch, known or not, until its next baseline.
+    """
+    row = connection.execute(select(meta)).first()
+    if row is None:
         connection.execute(meta.insert(), {"commits": 0})
-        commits = 0
-    if (noted is None and commits) or commits < (noted or 0):
+    commits, found_id = (0, noted.id) if row is None else (row.commits, row.id)
+    is_the_same = noted.is_of_these_files and found_id == noted.id
+    is_whole = noted.commits is None if row is None else commits >= (noted.commits or 0)
+    is_counted = noted.commits is not None or not commits
+    if not (is_the_same and is_whole and is_counted):
+        connection.execute(update(meta).values(stop_reason=_RESTORED))
         going = batches.c.stop_reason.is_(None)
         connection.execute(update(batches).where(going).values(stop_reason=_RESTORED))
-    return max(commits, noted or 0)
+        found_id = None  # it and the other are two from now on
+    new_id = found_id or secrets.token_hex(16)
+    connection.execute(update(meta).values(id=new_id))
+    return max(commits, noted.commits or 0), new_id

@@ -44,6 +44,7 @@ from rm_voucher.ledger.sql.schema import (
     batches,
     codes,
     is_in,
+    meta,
     requests,
 )
 from rm_voucher.ledger.sql.statements import Lookup, Statement
@@ -84,7 +85,7 @@ _UPDATES = {
     kind: Statement.update(table, _NAMES[kind], KEYS[kind]) for kind, table in _TABLES.items()
 }
 # Another process may be adding it.
-_ADD_BATCHES = Statement.insert(batches, ["key"], or_ignore=True)
+_ADD_BATCHES = Statement.insert(batches, ["key", "stop_reason"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
@@ -100,7 +101,9 @@ class SqlUnitOfWork(UnitOfWork):
         found = self.load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
-            self._write(_ADD_BATCHES, [Batch(key) for key in sorted(missing)])
+            reason = self.stop_reason()
+            new = [Batch(key, stop_reason=reason) for key in sorted(missing)]
+            self._write(_ADD_BATCHES, new)
             found = self.load(Batch, keys)
         return found
 
@@ -133,6 +136,9 @@ class SqlUnitOfWork(UnitOfWork):
             unserved += self._made(IssueRequest, then)
         return unserved
 
+    def stop_reason(self) -> str | None:
+        return self._connection.scalar(select(meta.c.stop_reason))
+
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         self._write(_INSERTS[kind], rows)
 
@@ -142,7 +148,7 @@ class SqlUnitOfWork(UnitOfWork):
     def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
         values = [statement.values_of(row) for row in rows]
         if self._is_sqlite:
-            text = orjson.dumps(values).decode()
+            text = _json(values)
             # SQLite would end the text there; PostgreSQL refuses it by itself.
             if "\\u0000" in text and _has_nul(values):
                 raise LedgerError("What is to be kept has a NUL in it.")
@@ -161,6 +167,9 @@ class SqlUnitOfWork(UnitOfWork):
                 select(func.pg_try_advisory_xact_lock(OWNER_LOCK, owner_key(owner)))
             )
         }
+
+    def find_seen(self, code: str) -> list[IssueAttempt]:
+        return self._made(IssueAttempt, _SELECTS[IssueAttempt].where(attempts.c.seen_code == code))
 
     def find_batches(self) -> list[Batch]:
         return self._made(Batch, _SELECTS[Batch])
@@ -212,7 +221,7 @@ class SqlUnitOfWork(UnitOfWork):
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         execute = self._connection.exec_driver_sql
         if self._is_sqlite:
-            rows = execute(lookup.sqlite, (orjson.dumps(list(keys)).decode(),)).fetchall()
+            rows = execute(lookup.sqlite, (_json(list(keys)),)).fetchall()
         else:
             statement = lookup.postgresql_locking if self._locks else lookup.postgresql
             rows = execute(statement, (list(keys),)).fetchall()
@@ -224,9 +233,16 @@ class SqlUnitOfWork(UnitOfWork):
     def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
         """Return a condition whose text does not depend on the number of keys."""
         if self._is_sqlite:
-            each = func.json_each(orjson.dumps(list(keys)).decode()).table_valued("value")
+            each = func.json_each(_json(list(keys))).table_valued("value")
             return column.in_(select(each.c.value))
         return column == any_(literal(list(keys), ARRAY(Text)))
+
+
+def _json(values: Sequence[Any]) -> str:
+    try:
+        return orjson.dumps(values).decode()
+    except orjson.JSONEncodeError:
+        raise LedgerError("What is to be kept or found is not valid Unicode.") from None
 
 
 def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:

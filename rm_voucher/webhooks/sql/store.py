@@ -6,6 +6,7 @@ decided. In PostgreSQL nobody waits for the lock: a voucher whose row is locked 
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import math
@@ -19,7 +20,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from rm_voucher.database.database import Database
 from rm_voucher.database.engine import parse_url
-from rm_voucher.database.group_commit import GroupCommit
+from rm_voucher.database.group_commit import GroupCommit, UnavailableError
 from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
@@ -55,8 +56,11 @@ class SqlEventStore(EventStore):
 
     has_transactions = True
 
-    def __init__(self, url: str, *, runtime: Runtime | None = None) -> None:
+    def __init__(
+        self, url: str, *, patience_s: float = 5.0, runtime: Runtime | None = None
+    ) -> None:
         super().__init__(runtime=runtime)
+        self.patience_s = patience_s
         self.database = Database(
             parse_url(url), SCHEMA, error=EventStoreError, runtime=self.runtime
         )
@@ -226,7 +230,13 @@ class SqlEventStore(EventStore):
     async def _run(self, operation: Record | Finish) -> Disposition:
         if self._writer is None:
             raise EventStoreError(_NOT_OPEN)
-        return await self._writer.run(operation)
+        try:
+            async with asyncio.timeout(self.patience_s):  # with the time in the queue
+                return await self._writer.run(operation)
+        except TimeoutError:
+            raise EventStoreError(
+                f"The database did not answer in {self.patience_s:g} s."
+            ) from UnavailableError("TimeoutError")
 
     async def _commit(self, operations: Sequence[Record | Finish]) -> Sequence[Disposition]:
         """Record and finish events in one transaction. A Finish is DONE, or BUSY to try again."""

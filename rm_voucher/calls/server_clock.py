@@ -1,0 +1,50 @@
+"""How far RM's clock is off this machine's, from the ``Date`` of each answer."""
+
+from __future__ import annotations
+
+import logging
+
+_log = logging.getLogger("rm_voucher")
+
+_WORTH_A_WARNING_S = 5.0
+
+
+class ServerClock:
+    """Knows the offset of RM's clock, as far as the latest answer proves it.
+
+    ``Date`` is in whole seconds, and was written at some time between the request and its answer.
+    So the offset is known as a range; what counts is the end of it that is next to zero.
+    """
+
+    def __init__(self) -> None:
+        self._date: str | None = None
+        self._warned = False
+        self.offset_s: float | None = None
+        """RM's clock less ours, in seconds, 0 where nothing proves a difference; None before the
+        first answer with a date."""
+
+    def is_news(self, date: str) -> bool:
+        """Return whether a ``Date`` is another than the latest: a second has many answers."""
+        return date != self._date
+
+    def note(self, date: str, *, sent_at: float, received_at: float) -> None:
+        """Take note of an answer's ``Date``, and of the two instants by our clock, in unix seconds.
+
+        Warns once of a difference that spoils timestamps and what is concluded from times.
+        """
+        from email.utils import parsedate_to_datetime  # slow to import, and once a second at most
+
+        self._date = date
+        try:
+            written_at = parsedate_to_datetime(date).timestamp()
+        except (ValueError, TypeError, OverflowError):
+            return
+        least_s, most_s = written_at - received_at, written_at + 1 - sent_at
+        self.offset_s = least_s if least_s > 0 else min(most_s, 0.0)
+        if abs(self.offset_s) > _WORTH_A_WARNING_S and not self._warned:
+            self._warned = True
+            _log.warning(
+                "RM's clock and this machine's differ by %.0f s or more: set this machine's, or "
+                "timestamps are refused and a ledger can't tell times",
+                abs(self.offset_s),
+            )

@@ -1,0 +1,107 @@
+"""Keeps how attempts end. What can't be committed stays in memory, and is tried again."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any, TypeVar
+
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger.process import LedgerClock
+from rm_voucher.ledger.rules.commands import Confirm, End
+from rm_voucher.ledger.store import LedgerStore, Transition
+from rm_voucher.models import IssuedVoucher
+
+I = TypeVar("I", Confirm, End)  # noqa: E741 - an item
+R = TypeVar("R")
+
+_log = logging.getLogger("rm_voucher.ledger")
+_FIRST_WAIT_S = 1.0
+_LONGEST_WAIT_S = 30.0
+
+
+class Keeper:
+    """Commits the outcomes of one process's attempts, for as long as the process lives.
+
+    A code in hand is in no listing's gift: where it is not durable, it is here, and nothing more
+    is issued until it is.
+    """
+
+    def __init__(self, store: LedgerStore, clock: LedgerClock) -> None:
+        self._store = store
+        self._clock = clock
+        # By attempt. To commit one twice is harmless.
+        self._unkept: dict[str, tuple[Transition[Any, Any], Confirm | End]] = {}
+        self._failed: LedgerError | None = None
+        self._trying: asyncio.Task[None] | None = None
+        self._waiting: asyncio.Task[None] | None = None
+
+    async def keep(self, transition: Transition[I, R], item: I) -> R:
+        """Commit an outcome. Raises `LedgerError` if that can't be done, or not now."""
+        try:
+            return await self._store.commit(transition, item)
+        except BaseException as exc:  # also a cancellation: nobody would learn how it went on
+            self._unkept[item.attempt_id] = transition, item
+            if isinstance(exc, LedgerError):
+                self._failed = exc
+            if self._waiting is None or self._waiting.done():
+                self._waiting = asyncio.create_task(self._try_again(), name="rm-voucher keeper")
+            raise
+
+    @property
+    def unkept(self) -> dict[str, IssuedVoucher]:
+        """The codes that are in this process's memory alone, by the ids of their requests."""
+        items = (item for _, item in self._unkept.values() if isinstance(item, Confirm))
+        return {item.request_id: item.voucher for item in items}
+
+    async def catch_up(self) -> None:
+        """Try again to commit what is not kept. Raises `LedgerError` if something is left."""
+        for _ in range(2):  # what is under way may have begun before the database was back
+            if not self._unkept:
+                return
+            is_new = self._trying is None or self._trying.done()
+            if self._trying is None or is_new:
+                self._trying = asyncio.create_task(self._try(), name="rm-voucher keeper")
+            await asyncio.shield(self._trying)
+            if is_new:
+                break
+        if self._unkept:
+            raise LedgerError(
+                f"Nothing more is issued: the ledger could not keep how {len(self._unkept):,} "
+                f"call(s) ended, {len(self.unkept):,} of them with a code. They are in this "
+                "process's memory, and tried again while it lives. The last error was: "
+                f"{self._failed or 'the process was interrupted'}"
+            )
+
+    async def aclose(self) -> None:
+        """Try for the last time. What is not kept then stays in `unkept`."""
+        if self._waiting is not None:
+            self._waiting.cancel()
+            await asyncio.wait([self._waiting])
+        try:
+            await self.catch_up()
+        except LedgerError as exc:
+            _log.error("%s", exc)
+
+    async def _try_again(self) -> None:
+        wait_s = _FIRST_WAIT_S
+        while self._unkept:
+            await self._clock.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            try:
+                await self.catch_up()
+            except LedgerError as exc:
+                _log.warning("%s", exc)
+
+    async def _try(self) -> None:
+        await asyncio.gather(*map(self._try_one, list(self._unkept)))
+
+    async def _try_one(self, attempt_id: str) -> None:
+        try:
+            refused = await self._store.commit(*self._unkept[attempt_id])
+        except LedgerError as exc:
+            self._failed = exc
+            return
+        self._unkept.pop(attempt_id, None)
+        if isinstance(refused, LedgerError):  # which the ledger has noted
+            _log.warning("attempt %s: %s", attempt_id, refused)

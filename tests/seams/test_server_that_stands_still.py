@@ -1,0 +1,184 @@
+"""Each wait for a database ends: of the caller, of the thread, of closing, and of the process.
+
+A server that is frozen, or a way to it that passes nothing on, keeps TCP content for ever. The
+caller waits for its patience; the connection is given up in its thread, and the next one may be
+answered; closing gives up what does not answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from sqlalchemy.engine import make_url
+from support.command import PATIENCE_S
+from support.ledger_rows import begin, codes, issue
+from support.scratch_database import add, database
+from support.scratch_database import codes as kept
+from support.stalling_proxy import StallingProxy
+
+import rm_voucher.database.database as sql_database
+from rm_voucher.database import postgres
+from rm_voucher.database.group_commit import UnavailableError
+from rm_voucher.exceptions import LedgerError
+from rm_voucher.ledger import Ledger
+
+Stalling = Callable[[str], tuple[StallingProxy, str]]
+
+
+@pytest.fixture
+def stalling() -> Iterator[Stalling]:
+    """Return a way to a database that can be frozen, and the URL of that way."""
+    with contextlib.ExitStack() as made:
+
+        def make(url: str) -> tuple[StallingProxy, str]:
+            at = make_url(url)
+            proxy = made.enter_context(StallingProxy(at.host or "127.0.0.1", at.port or 5432))
+            way = at.set(host="127.0.0.1", port=proxy.port)
+            return proxy, way.render_as_string(hide_password=False)
+
+        yield make
+
+
+async def test_connection_that_is_silent_is_given_up(
+    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one is answered, and what was to be written is written."""
+    monkeypatch.setattr(postgres, "_SILENCE_S", 0.2)
+    proxy, url = stalling(postgres_url)
+    made = database(url)
+    await made.open()
+    proxy.freeze()
+    await made.write(add("A"))
+    proxy.freeze()
+    assert await made.read(kept) == ["A"]
+    async with made.transaction(kept) as (tx, _):
+        await tx.run(add("B"))
+    proxy.freeze()
+    async with made.transaction(kept) as (tx, _):
+        await tx.run(add("C"))
+    assert await made.read(kept) == ["A", "B", "C"]
+    await made.close()
+
+
+async def test_transaction_whose_server_falls_silent(
+    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of it, it is an error: its steps can't be done again from here."""
+    monkeypatch.setattr(postgres, "_SILENCE_S", 0.2)
+    proxy, url = stalling(postgres_url)
+    made = database(url)
+    await made.open()
+    with pytest.raises(LedgerError, match="does not answer"):
+        async with made.transaction(lambda _: None) as (tx, _):
+            await tx.run(add("A"))
+            proxy.freeze()
+    assert await made.read(kept) == []
+    await made.close()
+
+
+async def test_caller_waits_for_its_patience(
+    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the thread waits, and however many wait for the thread."""
+    monkeypatch.setattr(sql_database, "_CLOSING_S", 0.0)
+    proxy, url = stalling(postgres_url)
+    made = database(url)
+    await made.open()
+    assert await made.read(kept) == []
+    made._patience_s = 0.1
+    proxy.freeze()
+    works = [made.write(add("A")), *(made.read(kept) for _ in range(5))]
+    async with asyncio.timeout(PATIENCE_S):
+        errors = await asyncio.gather(*works, return_exceptions=True)
+    for error in errors:
+        assert isinstance(error, LedgerError)
+        assert isinstance(error.__cause__, UnavailableError)
+        assert str(error) == "The database can't be used: it does not answer."
+    await made.close()
+
+
+async def test_closing_is_bounded(
+    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not answer is given up, whatever it was asked."""
+    monkeypatch.setattr(sql_database, "_CLOSING_S", 0.1)
+    proxy, url = stalling(postgres_url)
+    made = database(url)
+    await made.open()
+    await made.read(kept)
+    proxy.freeze()
+    works = [asyncio.ensure_future(work) for work in (made.write(add("A")), made.read(kept))]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(PATIENCE_S):
+        await made.close()
+        errors = await asyncio.gather(*works, return_exceptions=True)
+    assert [str(error) for error in errors] == ["The database is closed."] * 2
+
+
+async def test_ledger_on_a_way_that_stands_still(
+    postgres_ledger_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and nothing done twice: a commit whose answer was lost is made again."""
+    monkeypatch.setattr(postgres, "_SILENCE_S", 0.2)
+    monkeypatch.setattr(sql_database, "_IDLE_S", 0.2)  # locks of what was given up
+    proxy, url = stalling(postgres_ledger_url)
+    async with Ledger.open(url) as ledger:
+        await begin(ledger)
+        names = [f"request {number}" for number in range(60)]
+        bulk = asyncio.gather(*(issue(ledger, name, f"C {name}") for name in names))
+        await asyncio.sleep(0.01)
+        proxy.freeze()
+        given = await bulk
+        assert await codes(ledger) == dict(zip(names, given, strict=True))
+
+
+FROZEN = """
+import asyncio, sys
+from support.ledger_rows import begin, issue
+from support.stalling_proxy import StallingProxy
+from rm_voucher.ledger import Ledger
+
+async def main(host, port, url):
+    proxy = StallingProxy(host, int(port))
+    async with Ledger.open(url.replace("PORT", str(proxy.port))) as ledger:
+        await begin(ledger)
+        proxy.freeze()
+        proxy.freezes_new = True
+        print("frozen", flush=True)
+        await issue(ledger, "a")
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_the_process(postgres_ledger_url: str, times: int) -> None:
+    """Once ends it when what is under way was waited for; twice, within a quarter of a minute."""
+    at = make_url(postgres_ledger_url)
+    way = at.set(host="127.0.0.1", port=1).render_as_string(hide_password=False)
+    url = way.replace("127.0.0.1:1", "127.0.0.1:PORT")
+    process = subprocess.Popen(
+        [sys.executable, "-c", FROZEN, at.host or "127.0.0.1", str(at.port or 5432), url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"frozen\n"
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    if times == 2:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=90)
+    assert time.monotonic() - begun < (15 if times == 2 else 80)
