@@ -70,6 +70,7 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
             for row in await ledger.batches()
             if row.stop_reason is not None and batch in (None, row.key)
         }
+        whole = await ledger.stop_reason()
         figures = attrs.asdict(counts)
         if as_json:
             unknown = [
@@ -81,7 +82,11 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
                 }
                 for attempt in attempts
             ]
-            write_out(json_line({**figures, "attempts": unknown, "stopped": stopped}))
+            write_out(
+                json_line(
+                    {**figures, "attempts": unknown, "stopped": stopped, "stopped_ledger": whole}
+                )
+            )
         else:
             for name, number in figures.items():
                 tell(f"{name}: {number:,}")
@@ -93,6 +98,8 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
                 )
             if len(held) > _MANY:
                 tell(f"to resolve: {len(held) - _MANY:,} more; --json shows all")
+            if whole is not None:
+                tell(f"each batch is stopped until its new baseline: {whole}")
             for key, reason in stopped.items():
                 tell(f"batch {key} is stopped: {reason}")
         if counts.unresolved or counts.ambiguous or attempts:
