@@ -44,7 +44,8 @@ def test_password_of_another_place() -> None:
 
 def test_password_among_the_arguments(rm, served) -> None:
     """Who writes it there is told, and it is shown nowhere."""
-    ended = rm("ledger", "status", "postgresql://me:hush@127.0.0.1:1/db")
+    url = "postgresql://me:hush@127.0.0.1/db?sslmode=no-such-mode"  # refused without a wait
+    ended = rm("ledger", "status", url)
     assert ended.code == 1
     assert "write env:NAME" in ended.err
     assert "hush" not in ended.err + ended.out

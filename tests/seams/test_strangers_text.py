@@ -17,6 +17,7 @@ from support.answers import ok
 
 from rm_voucher import Response, cli
 from rm_voucher.cli.output import say, strangers_are_harmless, table_line, tell
+from rm_voucher.emulator.reply import Reply
 
 ESCAPES = "\x1b[31mred\x1b]52;c;aGk=\x07\r\u202eback\u2066\x9b2J\u2028"
 HARMLESS = "\\x1b[31mred\\x1b]52;c;aGk=\\x07\\r\\u202eback\\u2066\\x9b2J\\u2028"
@@ -51,15 +52,17 @@ def test_answers(rm, hostile, command: str, as_json: bool) -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 @pytest.mark.parametrize("command", [("issue", "B"), ("get", "X"), ("vouchers", "B"), ("batches",)])
-def test_messages(rm, served, command: tuple[str, ...], as_json: bool) -> None:
+@pytest.mark.parametrize("code", [ESCAPES, "SOME_CODE"])
+def test_messages(rm, served, command: tuple[str, ...], code: str, as_json: bool) -> None:
     """So is what the server says of an error, in a row, an end and a progress line."""
-    error = {"error": {"code": ESCAPES, "message": ESCAPES}}
+    refused = Reply(ok({"error": {"code": code, "message": ESCAPES}}, 400))
     reply = served.emulator.reply
     served.emulator.reply = lambda request: (
-        reply(request) if request.url.path.endswith("/token") else ok(error, 400)
+        reply(request) if request.url.path.endswith("/token") else refused
     )
     ended = rm(*command, *["--json"] * as_json)
     assert ended.code in (1, 4)
+    assert ("SOME_CODE" in ended.out + ended.err) is (code == "SOME_CODE")
     assert is_harmless(ended.out)
     assert is_harmless(ended.err)
 
