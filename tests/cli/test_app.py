@@ -244,7 +244,7 @@ def test_refused_before_sending(rm, served, arguments: tuple, sentence: str) -> 
         (rm_error("INVALID_REQUEST", 400), 1),
         (rm_error("VOUCHER_NOT_FOUND", 404), 1),
         (rm_error("INVALID_REQUEST_SIGNATURE", 401), 3),
-        (rm_error("PERMISSION_DENIED", 403), 1),
+        (rm_error("NOT_PERMITTED", 403), 1),
     ],
 )
 def test_server_refuses(rm, served, answer: Response, expected: int) -> None:
