@@ -1,6 +1,9 @@
 """A single call, awaited one at a time: the CPU time of this process, ours and by hand.
 
 Both sign with the same key and talk to the same server, by turns. Most of a call is its signature.
+About 2 µs of ours are the look at the connection before the request is written: whether it was
+closed, or has unread bytes. Two bare turns of the event loop instead, which show a silent close of
+plain http, take 5 µs; the four that TLS needs take 10.
 """
 
 import asyncio

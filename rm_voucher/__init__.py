@@ -36,6 +36,7 @@ from rm_voucher.exceptions import (
     OutOfStockError,
     PermissionDeniedError,
     PoolTimeoutError,
+    ProxyError,
     RateLimitError,
     ResponseLostError,
     ResponseTimeoutError,
@@ -64,6 +65,7 @@ from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
 from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.transport.proxy import Proxy
 
 __all__ = [
     "APIError",
@@ -109,6 +111,8 @@ __all__ = [
     "Pager",
     "PermissionDeniedError",
     "PoolTimeoutError",
+    "Proxy",
+    "ProxyError",
     "RateLimitError",
     "Request",
     "Response",

@@ -8,6 +8,7 @@ The tree::
     │   ├── ConnectError            provably not sent
     │   │   ├── ConnectTimeoutError
     │   │   │   └── PoolTimeoutError    too many calls were in flight
+    │   │   ├── ProxyError          the proxy refuses; not tried again
     │   │   └── ClosedError         by a client that was closed; not tried again
     │   └── ResponseLostError       may have been executed
     │       └── ResponseTimeoutError
@@ -81,6 +82,10 @@ class PoolTimeoutError(ConnectTimeoutError):
 
     More calls were in flight than `Limits.max_connections`, and the server was slow.
     """
+
+
+class ProxyError(ConnectError):
+    """The proxy refuses to connect (HTTP 403, 407): provably not sent. A repeat would not help."""
 
 
 class ClosedError(ConnectError):

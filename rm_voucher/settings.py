@@ -2,7 +2,8 @@ r"""What a user decides once: who, where, how long, how much, how fast. Opens no
 
 Variables: ``RM_CLIENT_ID``, ``RM_CLIENT_SECRET``, ``RM_PRIVATE_KEY`` (PEM text; ``\n`` may stand
 for a line break) or ``RM_PRIVATE_KEY_FILE``, ``RM_ENVIRONMENT`` (``sandbox``, ``production`` or a
-URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``).
+URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``). The way there has
+variables of its own: `rm_voucher.Proxy.from_env`.
 """
 
 from __future__ import annotations
@@ -121,7 +122,8 @@ class Environment:
 
     `Environment.SANDBOX` and `Environment.PRODUCTION` are RM's. Another pair of URLs may be
     ``https``, or ``http`` to a loopback address; ``allow_plain_http`` lifts the latter limit, for
-    a development server in another container.
+    a development server in another container. ``localhost`` and the names below it must lead to
+    loopback, which the transport checks at the connection.
     """
 
     SANDBOX: ClassVar[Environment]
@@ -191,7 +193,10 @@ def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host's name or address is this machine's own loopback."""
+    """Return whether a host's name or address says that it is this machine's own loopback.
+
+    A name only says so: where it leads, the transport looks at.
+    """
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:
@@ -272,8 +277,9 @@ class Timeout:
 class Limits:
     """How many connections, how large an answer and how many codes a client takes.
 
-    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, bound the client's
-    own transport. ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
+    ``max_connections`` at once, and ``max_response_bytes`` of an answer's body, decompressed, bound
+    the client's own transport; the answer with one voucher or token is never longer than 64 KiB.
+    ``max_redeem_codes`` bounds one bulk redeem; RM's limit is not documented.
     """
 
     max_connections: int = attrs.field(default=100, validator=whole)

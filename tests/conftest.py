@@ -125,6 +125,10 @@ def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         "RM_ENVIRONMENT",
         "RM_API_URL",
         "RM_OAUTH_URL",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "NO_PROXY",
+        "no_proxy",
     ):
         monkeypatch.delenv(name, raising=False)
 

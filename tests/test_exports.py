@@ -51,6 +51,8 @@ EXPORTED = [
     "Pager",
     "PermissionDeniedError",
     "PoolTimeoutError",
+    "Proxy",
+    "ProxyError",
     "RateLimitError",
     "Request",
     "Response",

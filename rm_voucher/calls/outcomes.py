@@ -17,6 +17,7 @@ from rm_voucher.exceptions import (
     DuplicateRequestError,
     LedgerError,
     PoolTimeoutError,
+    ProxyError,
     ResponseLostError,
     VoucherError,
 )
@@ -90,8 +91,8 @@ def classify(error: VoucherError) -> Outcome:
     request before; else the status does.
     """
     match error:
-        case ClosedError() | ConfigurationError() | LedgerError():
-            return Outcome.REFUSED  # by the client or the ledger: nothing was sent
+        case ClosedError() | ConfigurationError() | LedgerError() | ProxyError():
+            return Outcome.REFUSED  # by the client, the ledger or a proxy: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

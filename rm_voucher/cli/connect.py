@@ -12,6 +12,7 @@ from rm_voucher import (
     Environment,
     FlowPolicy,
     Limits,
+    Proxy,
     VoucherClient,
 )
 from rm_voucher.emulator import Emulator
@@ -52,6 +53,7 @@ def make_client(
         environment=Environment.named(environment) if environment else Environment.from_env(),
         limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
         flow=flow,
+        proxy=Proxy.from_env(),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rm_voucher.arguments import check_callable, check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
@@ -32,7 +32,11 @@ from rm_voucher.service.redemption import Redemption
 from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.transport.proxy import Proxy
 from rm_voucher.wire import operations
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 
 class VoucherClient:
@@ -53,6 +57,8 @@ class VoucherClient:
         environment: the servers' URLs; the sandbox's by default.
         transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
             not closed by the client.
+        proxy: for the client's own transport; none by default, whatever the variables say.
+        ssl_context: for the client's own transport: the authorities that it trusts.
         retry: how often and how patiently a call is attempted.
         timeout: for each attempt, and for the whole of a call.
         limits: how many connections, how large an answer, how many codes.
@@ -74,6 +80,8 @@ class VoucherClient:
         *,
         environment: Environment = Environment.SANDBOX,
         transport: Transport | None = None,
+        proxy: Proxy | None = None,
+        ssl_context: SSLContext | None = None,
         retry: RetryPolicy | None = None,
         timeout: Timeout | None = None,
         limits: Limits | None = None,
@@ -115,8 +123,10 @@ class VoucherClient:
             # Imported here, so that a client with another transport never loads aiohttp.
             from rm_voucher.transport.aiohttp import AiohttpTransport
 
-            transport = AiohttpTransport(limits=limits)
+            transport = AiohttpTransport(limits=limits, proxy=proxy, ssl_context=ssl_context)
             self._owned.append(transport)
+        elif proxy is not None or ssl_context is not None:
+            raise ConfigurationError("proxy and ssl_context are for the transport that is given.")
         if token_source is None:
             token_source = ClientCredentialsToken(
                 credentials,
@@ -144,10 +154,14 @@ class VoucherClient:
     @classmethod
     @hide_locals
     def from_env(cls, *, environment: Environment | None = None) -> Self:
-        """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`."""
+        """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
+
+        It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.
+        """
         return cls(
             Credentials.from_env(),
             environment=Environment.from_env() if environment is None else environment,
+            proxy=Proxy.from_env(),
         )
 
     async def __aenter__(self) -> Self:
@@ -355,7 +369,7 @@ class VoucherClient:
 
         async def read_back() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, call.timeout, call.deadline)
-            return judge(operations.checked_code(voucher, code)), voucher
+            return judge(voucher), voucher
 
         call.read_back = read_back
         return await self.caller.execute(call)
@@ -363,10 +377,12 @@ class VoucherClient:
     async def _get(
         self, code: str, timeout: Timeout | None, deadline: float | None = None
     ) -> Voucher:
+        parse = functools.partial(operations.parse_get, code=code)
+
         def call(method: str) -> Call[Voucher]:
             request = operations.build_get(self.caller.environment, code, method=method)
             return self.caller.call(
-                request, operations.parse_get, Safety.READ, timeout, deadline=deadline, code=code
+                request, parse, Safety.READ, timeout, deadline=deadline, code=code
             )
 
         method = self._get_method

@@ -75,7 +75,6 @@ class Member:
 
         async def read_back() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, timeout, call.deadline)
-            voucher = operations.checked_code(voucher, code)
             return judge_member_redeem(voucher, begun_at=begun_at), voucher
 
         call.read_back = read_back
@@ -83,9 +82,8 @@ class Member:
 
     async def _get(self, code: str, timeout: Timeout | None, deadline: float | None) -> Voucher:
         request = operations.build_member_get(*self._who(), code)
-        call = self._caller.call(
-            request, operations.parse_get, Safety.READ, timeout, deadline=deadline, code=code
-        )
+        parse = functools.partial(operations.parse_get, code=code)
+        call = self._caller.call(request, parse, Safety.READ, timeout, deadline=deadline, code=code)
         return await self._caller.execute(call)
 
     def _who(self) -> tuple[Environment, str, str]:

@@ -82,10 +82,10 @@ class Redemption:
         at_once = asyncio.Semaphore(_LOOK_UPS_AT_ONCE)
 
         async def look(folded: str, code: str) -> None:
+            voucher: Voucher | None
             try:
                 async with at_once:
-                    found = await self._look_up(code, self._timeout, call.deadline)
-                    voucher = operations.checked_code(found, code)
+                    voucher = await self._look_up(code, self._timeout, call.deadline)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
                 _log.warning("redeem: a code can't be looked up (%s)", type(exc).__name__)
                 voucher = None

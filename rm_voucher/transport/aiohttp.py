@@ -1,11 +1,10 @@
-"""The transport over HTTP. The only module that knows aiohttp's client and its exceptions."""
+"""The transport over HTTP, on aiohttp's client. `foreign` maps its errors, `sending` watches it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
-import os
 import ssl
 import sys
 from collections.abc import AsyncGenerator
@@ -17,73 +16,33 @@ from rm_voucher._version import __version__
 from rm_voucher.exceptions import (
     ClosedError,
     ConfigurationError,
-    ConnectError,
     ConnectTimeoutError,
     PoolTimeoutError,
     ResponseLostError,
-    ResponseTimeoutError,
     TransportError,
 )
 from rm_voucher.runtime import is_cancelled
 from rm_voucher.settings import Limits, Timeout
 from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.transport.coding import decompressed, is_whole
+from rm_voucher.transport.foreign import FOREIGN
+from rm_voucher.transport.proxy import Proxy
+from rm_voucher.transport.sending import Sending
 
 __all__ = ["AiohttpTransport"]
 
 _HEADERS = {
     "User-Agent": f"rm-voucher/{__version__} aiohttp/{aiohttp.__version__}",
-    "Accept-Encoding": "identity",  # nothing is decompressed, so nothing can expand
+    "Accept-Encoding": "identity",  # some gateways compress all the same
 }
 
+# Far above what servers send; together no more than the largest body.
+_MAX_LINE_BYTES = 64 * 1024
+_MAX_HEADERS = 256
+
+_MAX_ERROR_BYTES = 64 * 1024  # RM's are small; a longer one is another's
+
 _LEAST_S = 0.001  # of a time-out that a wait for a connection leaves
-
-# Most specific first.
-_ERRORS: tuple[tuple[type[Exception], type[TransportError], str], ...] = (
-    (aiohttp.ConnectionTimeoutError, ConnectTimeoutError, "no connection in time"),
-    (aiohttp.ClientConnectorCertificateError, ConnectError, "the server's certificate is refused"),
-    (aiohttp.ClientSSLError, ConnectError, "the TLS handshake failed"),
-    (aiohttp.ClientConnectorDNSError, ConnectError, "the host name can't be resolved"),
-    (aiohttp.ClientConnectorError, ConnectError, "no connection"),
-    (aiohttp.InvalidURL, ConnectError, "the URL can't be used"),
-    (aiohttp.NonHttpUrlClientError, ConnectError, "the URL can't be used"),
-    (asyncio.TimeoutError, ResponseTimeoutError, "no answer in time"),
-    (aiohttp.ServerDisconnectedError, ResponseLostError, "the server closed the connection"),
-    (aiohttp.ClientPayloadError, ResponseLostError, "the answer was cut short"),
-    (aiohttp.ClientResponseError, ResponseLostError, "the answer is not HTTP"),
-    (aiohttp.ClientError, ResponseLostError, "the connection broke"),
-    (OSError, ResponseLostError, "the connection broke"),
-    # From settings of a borrowed session, such as netrc or another event loop.
-    (ValueError, ResponseLostError, "the request can't be made"),
-    (RuntimeError, ResponseLostError, "the request can't be made"),
-)
-_MAPPED = tuple(error for error, _, _ in _ERRORS)
-
-
-def _mapped(operation: str, exc: Exception) -> TransportError:
-    """Return our error for a foreign one, to be raised outside of the ``except`` block.
-
-    aiohttp's texts can hold the headers, or the URL and so the voucher's code. As cause or context
-    they would be logged with ours.
-    """
-    ours, words = next((ours, words) for error, ours, words in _ERRORS if isinstance(exc, error))
-    is_tls = isinstance(exc, ssl.SSLError | aiohttp.ClientSSLError)  # whose numbers are their own
-    number = exc.errno if isinstance(exc, OSError) and not is_tls else None
-    detail = f": {os.strerror(number)}" if number and number > 0 else ""
-    return ours(f"{operation}: {words} ({type(exc).__name__}{detail})")
-
-
-def _once(operation: str) -> aiohttp.ClientMiddlewareType:
-    async def send_once(
-        prepared: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        # An error that aiohttp does not know is an error that it does not re-send after.
-        try:
-            return await handler(prepared)
-        except _MAPPED as exc:
-            error = _mapped(operation, exc)
-        raise error
-
-    return send_once
 
 
 @attrs.frozen
@@ -101,10 +60,12 @@ class AiohttpTransport(Transport):
     Without ``session`` it makes one for each event loop that it is used in, at the first request,
     and closes it in `aclose` or when the loop ends, as `asyncio.run` ends it. A session that is
     passed in is used and never closed; it must not have an ``auth`` of its own. In both cases TLS
-    is verified with ``ssl_context`` (the system's authorities by default), redirects are not
-    followed, and nothing is sent twice: aiohttp would otherwise repeat a GET by itself when a
-    kept-alive connection turns out to be dead. Requests wait for a connection in the order in
-    which they come. Raises `ConfigurationError` when constructed.
+    is verified with ``ssl_context`` (the system's authorities by default, or those of the variable
+    ``SSL_CERT_FILE``), https goes through ``proxy``, redirects are not followed, and nothing is
+    sent twice: aiohttp would otherwise repeat a GET by itself when a kept-alive connection turns
+    out to be dead. A connection that was closed, or said something, while it lay idle is not used.
+    Requests wait for a connection in the order in which they come. Raises `ConfigurationError` when
+    constructed.
     """
 
     def __init__(
@@ -113,6 +74,7 @@ class AiohttpTransport(Transport):
         *,
         limits: Limits | None = None,
         ssl_context: ssl.SSLContext | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
         # aiohttp 4 will have no such attribute.
         if getattr(session, "auth", None) is not None:
@@ -123,39 +85,42 @@ class AiohttpTransport(Transport):
             raise ConfigurationError(
                 "ssl_context must verify the server and its name (CERT_REQUIRED, check_hostname)."
             )
+        if not isinstance(proxy, Proxy | None):
+            raise ConfigurationError("proxy must be a Proxy, such as Proxy('http://host:port').")
         self._borrowed = session
         self._borrowed_slots: asyncio.Semaphore | None = None
         self._owned: dict[asyncio.AbstractEventLoop, _Owned] = {}  # connections belong to a loop
         self._closed = False
         self._limits = limits or Limits()
         self._ssl = ssl_context or ssl.create_default_context()
+        self._proxy = proxy
 
     async def send(self, request: Request) -> Response:
         """Send the request once and read the whole answer, within its time and size limits."""
         error: TransportError
+        sending = Sending(request.operation)
         try:
-            return await self._exchange(request)
+            return await self._exchange(request, sending)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-            # Nobody cancelled the caller: the session was closed under the call.
-            error = ResponseLostError(f"{request.operation}: the session was closed")
-        except _MAPPED as exc:
-            error = _mapped(request.operation, exc)
+            error = sending.closed()  # nobody cancelled the caller
+        except FOREIGN as exc:
+            error = sending.error(exc)
         except TransportError as exc:
             error = exc
         # Frames below, aiohttp's too, have token, URL and answer as locals.
         raise error.with_traceback(None)
 
-    async def _exchange(self, request: Request) -> Response:
+    async def _exchange(self, request: Request, sending: Sending) -> Response:
         error: TransportError | None = None
         if not self._closed:
             session, slots = await self._session()
             waited_s = await _wait_for_slot(slots, request)
             try:
                 if not (self._closed or session.closed):
-                    return await self._exchange_over(session, request, waited_s)
-            except (aiohttp.ConnectionTimeoutError, ConnectTimeoutError):
+                    return await self._exchange_over(session, request, sending, waited_s)
+            except ConnectTimeoutError:
                 if waited_s <= request.timeout.connect_s / 2:
                     raise
                 error = _pool_timeout(request)  # it took most of the time, and not the server
@@ -164,8 +129,13 @@ class AiohttpTransport(Transport):
         raise error or ClosedError(f"{request.operation}: the transport or its session is closed")
 
     async def _exchange_over(
-        self, session: aiohttp.ClientSession, request: Request, waited_s: float
+        self,
+        session: aiohttp.ClientSession,
+        request: Request,
+        sending: Sending,
+        waited_s: float,
     ) -> Response:
+        proxy = self._proxy if self._proxy and self._proxy.leads_to(request.url) else None
         async with session.request(
             request.method,
             request.url,
@@ -175,24 +145,37 @@ class AiohttpTransport(Transport):
             auto_decompress=False,
             raise_for_status=False,
             ssl=self._ssl,
+            proxy=proxy.url if proxy else None,
+            proxy_headers=proxy.headers if proxy else None,
             timeout=_timeout_of(request.timeout, waited_s),
-            # aiohttp re-sends neither of the two; none at all also leaves out a session's own.
-            middlewares=() if request.method in ("POST", "PATCH") else (_once(request.operation),),
+            middlewares=(sending,),  # a session's own are left out: they could send again
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_LINE_BYTES,
+            max_headers=_MAX_HEADERS,
         ) as answer:
-            body = await self._read(answer, request.operation)
-            headers = {name.lower(): value for name, value in answer.headers.items()}
-            return Response(status=answer.status, headers=headers, body=body)
+            return await self._read(answer, request)
 
-    async def _read(self, answer: aiohttp.ClientResponse, operation: str) -> bytes:
-        content = answer.content
-        body = bytearray(await content.readany())
-        while True:
-            if len(body) > self._limits.max_response_bytes:
-                answer.close()
-                raise ResponseLostError(f"{operation}: the answer is larger than allowed")
-            if content.at_eof():
-                return bytes(body)
-            body += await content.readany()
+    async def _read(self, answer: aiohttp.ClientResponse, request: Request) -> Response:
+        headers = {name.lower(): value for name, value in answer.headers.items()}
+        is_error = not 200 <= answer.status < 300
+        limit = self._limits.max_response_bytes
+        if request.max_answer_bytes is not None:
+            limit = min(limit, request.max_answer_bytes)
+        limit = _MAX_ERROR_BYTES if is_error else limit
+        body, broken = await _body(answer, limit)
+        if "content-encoding" in headers:
+            plain = await decompressed(body, headers["content-encoding"], limit=limit)
+            if plain is not None:  # else the parsers can't read it either, and the status decides
+                body = plain
+                del headers["content-encoding"]
+                headers.pop("content-length", None)
+        if len(body) > limit:
+            if not is_error:
+                raise ResponseLostError(f"{request.operation}: the answer is larger than allowed")
+            body.clear()  # no error of RM's: what it says is its status
+        elif broken is not None and not is_whole(body):
+            raise broken
+        return Response(status=answer.status, headers=headers, body=bytes(body))
 
     async def _session(self) -> tuple[aiohttp.ClientSession, asyncio.Semaphore]:
         """Return the session to send over, and a slot for each of its connections."""
@@ -221,6 +204,20 @@ class AiohttpTransport(Transport):
         owned = self._owned.pop(asyncio.get_running_loop(), None)
         if owned is not None:
             await owned.closing.aclose()
+
+
+async def _body(answer: aiohttp.ClientResponse, limit: int) -> tuple[bytearray, Exception | None]:
+    """Return the body, up to one piece more than the limit, and the error that ended it if any."""
+    body = bytearray()
+    try:
+        while len(body) <= limit and not answer.content.at_eof():
+            body += await answer.content.readany()
+    except FOREIGN as exc:
+        answer.close()
+        return body, exc
+    if len(body) > limit:
+        answer.close()
+    return body, None
 
 
 def _slots_of(session: aiohttp.ClientSession) -> asyncio.Semaphore:

@@ -22,7 +22,8 @@ class Request:
 
     ``url`` is built once with ``encoded=True``, and the same object is signed and sent; so is
     ``body``, where empty means none. ``operation`` is for logs: the URL holds the voucher's code
-    and the headers hold secrets, so neither is in the repr.
+    and the headers hold secrets, so neither is in the repr. ``max_answer_bytes`` is more than any
+    answer to it takes, where that is known: a longer one would hold everything else up.
     """
 
     operation: str
@@ -31,6 +32,7 @@ class Request:
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
     timeout: Timeout = attrs.field(default=_TIMEOUT, repr=False)
+    max_answer_bytes: int | None = attrs.field(default=None, repr=False)
 
 
 @attrs.frozen(kw_only=True)
@@ -47,7 +49,8 @@ class Transport(ABC):
 
     An implementation returns any HTTP status, follows no redirect, sends a request at most once,
     and raises only the `TransportError` family: `ConnectError` when provably no byte of the
-    request left, `ResponseLostError` in every other case. It keeps to ``request.timeout``.
+    request left, `ResponseLostError` in every other case. It keeps to ``request.timeout`` and
+    ``request.max_answer_bytes``.
     """
 
     @abstractmethod

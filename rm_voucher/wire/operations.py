@@ -30,7 +30,16 @@ from rm_voucher.settings import Credentials, Environment
 from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
-from rm_voucher.wire.requests import JSON, build, climbs, fold, has_control, json_body, segment
+from rm_voucher.wire.requests import (
+    JSON,
+    MAX_SINGLE_BYTES,
+    build,
+    climbs,
+    fold,
+    has_control,
+    json_body,
+    segment,
+)
 from rm_voucher.wire.responses import json_object, read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
 
@@ -90,7 +99,9 @@ def build_vouchers(
 ) -> Request:
     """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
     path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/vouchers"
-    return build(environment.api_url, "vouchers", "GET", path, query={"cursor": cursor})
+    return build(
+        environment.api_url, "vouchers", "GET", path, query={"cursor": cursor}, is_single=False
+    )
 
 
 def build_batches(
@@ -111,6 +122,7 @@ def build_batches(
         "GET",
         "/v3/voucher-batches",
         query={"filter": json_body(chosen).decode() if chosen else None, "cursor": cursor},
+        is_single=False,
     )
 
 
@@ -129,8 +141,9 @@ def build_reinstate(
 
 def build_redeem(environment: Environment, codes: Sequence[str]) -> Request:
     """Build *Bulk Redeem Vouchers*."""
+    body = {"codes": list(codes)}
     return build(
-        environment.api_url, "redeem", "POST", "/v3/vouchers/redeem", json={"codes": list(codes)}
+        environment.api_url, "redeem", "POST", "/v3/vouchers/redeem", json=body, is_single=False
     )
 
 
@@ -150,9 +163,8 @@ def build_member_vouchers(
         "limit": None if limit is None else str(limit),
         "cursor": cursor,
     }
-    return build(
-        environment.api_url, "member vouchers", "GET", "/v3/loyalty/me/vouchers", query=query
-    )
+    path = "/v3/loyalty/me/vouchers"
+    return build(environment.api_url, "member vouchers", "GET", path, query=query, is_single=False)
 
 
 def build_member_get(
@@ -202,7 +214,9 @@ def build_any(
         raise InvalidRequestError.refused("A GET carries no body.")
     if not isinstance(query, Mapping | None):
         raise InvalidRequestError.refused("query must map names to text.")
-    request = build(environment.api_url, "request", method, path, query=query, json=json)
+    request = build(
+        environment.api_url, "request", method, path, query=query, json=json, is_single=False
+    )
     _check_json(json)  # last, because writing it refuses a value that contains itself
     return request
 
@@ -256,6 +270,7 @@ def _build_token(
             "Content-Type": JSON,
         },
         body=canonical_json(body),
+        max_answer_bytes=MAX_SINGLE_BYTES,
     )
 
 
@@ -279,9 +294,9 @@ def _voucher_in(response: Response) -> IssuedVoucher | None:
         return None
 
 
-def parse_get(response: Response) -> Voucher:
-    """Read the answer to `build_get`."""
-    return _voucher(response, "get")
+def parse_get(response: Response, code: str) -> Voucher:
+    """Read the answer to `build_get` or `build_member_get`: the voucher that was asked for."""
+    return _checked_code(_voucher(response, "get"), code)
 
 
 def _voucher(response: Response, operation: str) -> Voucher:
@@ -326,7 +341,7 @@ def parse_redeem(response: Response) -> tuple[Voucher, ...]:
     return tuple(one for one in vouchers if one.code and strict.isdisjoint(one.misfits))
 
 
-def checked_code(voucher: Voucher, code: str) -> Voucher:
+def _checked_code(voucher: Voucher, code: str) -> Voucher:
     """Return the voucher, if it shows the code that was asked for."""
     # Whether codes are case-sensitive is not documented.
     if voucher.code is None or voucher.code.casefold() != code.casefold():
@@ -341,7 +356,7 @@ def _shown(
     voucher = _voucher(response, operation)
     if voucher.status not in statuses:
         raise DecodeError("expected the status that the operation leads to @ $.item.status")
-    return checked_code(voucher, code)
+    return _checked_code(voucher, code)
 
 
 async def parse_vouchers(response: Response) -> Page[Voucher]:

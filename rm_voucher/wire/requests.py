@@ -16,6 +16,7 @@ from rm_voucher.text import find_unseen
 from rm_voucher.transport.base import Request
 
 JSON = "application/json"
+MAX_SINGLE_BYTES = 64 * 1024  # of an answer with one object, which is read in one step
 _MAX_SEGMENT_CHARS = 512
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
 
@@ -39,6 +40,7 @@ def with_signature(
         url=request.url,
         body=request.body,
         timeout=timeout,
+        max_answer_bytes=request.max_answer_bytes,
         headers={
             **request.headers,
             "Authorization": f"Bearer {token}",
@@ -57,8 +59,12 @@ def build(
     *,
     query: Mapping[str, str | None] | None = None,
     json: object | None = None,
+    is_single: bool = True,
 ) -> Request:
-    """Return the unsigned request to a path of the API. A None in ``query`` is left out."""
+    """Return the unsigned request to a path of the API. A None in ``query`` is left out.
+
+    ``is_single`` is whether one object answers it, and not a list of them.
+    """
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
     if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
         raise InvalidRequestError.refused("Names and values of the query must be text.")
@@ -73,6 +79,7 @@ def build(
         url=URL(api_url + path + (f"?{text}" if text else ""), encoded=True),
         headers={"Content-Type": JSON},
         body=b"" if json is None else json_body(json),
+        max_answer_bytes=MAX_SINGLE_BYTES if is_single else None,
     )
 
 

@@ -167,7 +167,7 @@ async def test_deadline_of_a_read(make_client, time, patient):
 async def test_deadline_counts_over_the_fallback_of_get(make_client, time):
     """The other method has what the first one left."""
     server = Slow(time, (35, Response(status=405)), (0, FOUND))
-    await make_client(server, timeout=TIMEOUT).get("X")
+    await make_client(server, timeout=TIMEOUT).get("NAklEfbVdV")
     assert server.limits == [30, 25]
 
 
@@ -176,8 +176,8 @@ async def test_deadline_too_near_for_the_fallback_of_get(make_client, time):
     server = Slow(time, (50, Response(status=405)), (0, FOUND))
     client = make_client(server, timeout=TIMEOUT)
     with pytest.raises(ConnectTimeoutError, match="deadline is too near"):
-        await client.get("X")
-    await client.get("X")
+        await client.get("NAklEfbVdV")
+    await client.get("NAklEfbVdV")
     assert [request.method for request in server.requests] == ["POST", "POST"]
 
 

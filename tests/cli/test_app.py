@@ -183,7 +183,7 @@ def test_batches(rm, served, code: str) -> None:
 
 def test_documented_payloads(rm, served) -> None:
     """What RM's own documentation shows as answers can be shown."""
-    shown = {"/v3/voucher/X": "get-voucher", "/v3/voucher-batches": "list-batches"}
+    shown = {"/v3/voucher/NAklEfbVdV": "get-voucher", "/v3/voucher-batches": "list-batches"}
     reply = served.emulator.reply
 
     def answer(request):
@@ -193,7 +193,7 @@ def test_documented_payloads(rm, served) -> None:
         return Reply(Response(status=200, body=orjson.dumps(payload(name))))
 
     served.emulator.reply = answer
-    for arguments in (("get", "X"), ("batches",)):
+    for arguments in (("get", "NAklEfbVdV"), ("batches",)):
         assert rm(*arguments).code == 0
         assert rm(*arguments, "--json").code == 0
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from support.files import KEY_FILE, PUBLIC_KEY_FILE, TESTS
 
-from rm_voucher import Credentials, Environment, FlowPolicy, Limits
+from rm_voucher import Credentials, Environment, FlowPolicy, Limits, Proxy
 from rm_voucher.cli import connect
 
 SOME = {"RM_CLIENT_ID": "id", "RM_CLIENT_SECRET": "hush", "RM_PRIVATE_KEY": "a key"}
@@ -74,12 +74,14 @@ def test_server_chosen(
     monkeypatch.setattr(connect, "VoucherClient", client)
     set_variables(monkeypatch, **SOME, **variables)
     flow = FlowPolicy(rate_per_s=5)
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     connect.make_client(option, concurrency=500, flow=flow)
     assert made == {
         "credentials": Credentials("id", "hush", "a key"),
         "environment": expected,
         "limits": Limits(max_connections=500),
         "flow": flow,
+        "proxy": Proxy("http://proxy.example:3128"),
     }
 
 

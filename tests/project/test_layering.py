@@ -41,6 +41,8 @@ ELSEWHERE = {
     "signing.process": {"cryptography"},
     "signing.rsa": {"cryptography"},
     "transport.aiohttp": {"aiohttp"},
+    "transport.foreign": {"aiohttp"},
+    "transport.sending": {"aiohttp"},
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},

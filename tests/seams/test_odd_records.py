@@ -103,11 +103,11 @@ def one(parse, *args):
 # By operation: an item that fits, and what reads it.
 READ: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "issue": ({"code": CODE, "qrUrl": "https://qr.invalid/1"}, one(p.parse_issue)),
-    "get": (VOID_ITEM, one(p.parse_get)),
+    "get": (VOID_ITEM, one(p.parse_get, CODE)),
     "void": (VOID_ITEM, one(p.parse_void, CODE)),
     "reinstate": ({**VOID_ITEM, "status": "REDEEMED"}, one(p.parse_reinstate, CODE)),
     "redeem": ({**VOID_ITEM, "status": "REDEEMED"}, redeemed),
-    "member get": (VOID_ITEM, one(p.parse_get)),
+    "member get": (VOID_ITEM, one(p.parse_get, CODE)),
     "member redeem": (VOID_ITEM, one(p.parse_member_redeem, CODE)),
     "vouchers": (VOID_ITEM, lambda item: listed(p.parse_vouchers, item)),
     "member vouchers": (VOID_ITEM, lambda item: listed(p.parse_vouchers, item)),
@@ -167,7 +167,7 @@ def test_misfit_in_an_error_is_not_rms_word(name, value):
     """Both fields of an error are strict: with a misfit in one the status decides, as without."""
     body = {"error": {"code": "VOUCHER_NOT_FOUND", "message": "no", name: value}}
     with pytest.raises(APIError) as caught:
-        p.parse_get(ok(body, 400))
+        p.parse_get(ok(body, 400), CODE)
     assert (caught.value.code, caught.value.http_status) == ("", 400)
 
 

@@ -24,9 +24,9 @@ NONCE = "0123456789abcdef0123456789abcdef"
 
 async def twice(client, time, seconds):
     """Call again when the first token has come to its end."""
-    await client.get("X")
+    await client.get("NAklEfbVdV")
     time.now += seconds
-    return await client.get("X")
+    return await client.get("NAklEfbVdV")
 
 
 def answer_of(script: str | Response) -> Response:
@@ -139,7 +139,7 @@ async def test_operation_buys_its_token(make_client, time, signer, numbers, over
 async def test_operation_static_token_is_sent_as_it_is(make_client):
     """A token of the caller's own stands behind Bearer, and nothing else is asked for."""
     server = ScriptedServer([answer_of("get-voucher")])
-    await make_client(server, token_source=StaticToken("a.b-c")).get("X")
+    await make_client(server, token_source=StaticToken("a.b-c")).get("NAklEfbVdV")
     assert [request.headers["Authorization"] for request in server.requests] == ["Bearer a.b-c"]
 
 

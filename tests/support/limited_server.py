@@ -78,7 +78,7 @@ class LimitedServer:
             return THROTTLED
         self.log.append((self.clock.now, "taken"))
         self.codes.append(f"C{len(self.codes)}")
-        code = self.codes[-1]
+        code = request.url.name if request.operation == "get" else self.codes[-1]
         await self._way()
         return ok({"item": {"code": code, "status": "ISSUED"}, "code": "SUCCESS"})
 

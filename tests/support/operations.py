@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
-from support.answers import payload
+from support.answers import ok, payload
 
 from rm_voucher import Response, Voucher, VoucherClient
 
@@ -121,8 +121,11 @@ ROWS = {
             Sent("POST", "API:/v3/voucher/rms%40A%231", b"{}"),
             Sent("GET", "API:/v3/voucher/rms%40A%231"),
         ],
-        [WRONG_METHOD, "get-voucher"],
-        GOT,
+        [
+            WRONG_METHOD,
+            ok({"item": {**payload("get-voucher")["item"], "code": "rms@A#1"}, "code": "SUCCESS"}),
+        ],
+        ("rms@A#1", *GOT[1:]),
         shown_voucher,
     ),
     "void": Row(
@@ -296,10 +299,10 @@ ROWS = {
 TOKEN_ROWS = {
     "token": Row(
         "ClientCredentialsToken",
-        lambda client: client.get("X"),
+        lambda client: client.get("NAklEfbVdV"),
         [
             Sent("POST", "OAUTH:/v1/token", b'{"grantType":"client_credentials"}', BASIC),
-            Sent("POST", "API:/v3/voucher/X", b"{}", "Bearer example-accesstoken"),
+            Sent("POST", "API:/v3/voucher/NAklEfbVdV", b"{}", "Bearer example-accesstoken"),
         ],
         ["token-client-credentials", "get-voucher"],
         GOT,
@@ -310,14 +313,14 @@ TOKEN_ROWS = {
         lambda client: None,  # see `twice`
         [
             Sent("POST", "OAUTH:/v1/token", b'{"grantType":"client_credentials"}', BASIC),
-            Sent("POST", "API:/v3/voucher/X", b"{}", "Bearer example-accesstoken"),
+            Sent("POST", "API:/v3/voucher/NAklEfbVdV", b"{}", "Bearer example-accesstoken"),
             Sent(
                 "POST",
                 "OAUTH:/v1/token",
                 b'{"grantType":"refresh_token","refreshToken":"example-refreshtoken"}',
                 BASIC,
             ),
-            Sent("POST", "API:/v3/voucher/X", b"{}", "Bearer example-accesstoken"),
+            Sent("POST", "API:/v3/voucher/NAklEfbVdV", b"{}", "Bearer example-accesstoken"),
         ],
         ["token-client-credentials", "get-voucher", "token-refresh", "get-voucher"],
         GOT,

@@ -3,13 +3,11 @@
 import asyncio
 import functools
 import gc
-import gzip
 import inspect
 import socket
 import ssl
 import subprocess
 import traceback
-import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
@@ -58,7 +56,7 @@ FOREIGN = {
     "ClientConnectorError": (lambda c: c(KEY, OS_ERROR), ConnectError),
     "ClientConnectorSSLError": (lambda c: c(KEY, TLS_ERROR), ConnectError),
     "ClientError": (lambda c: c(), ResponseLostError),
-    "ClientHttpProxyError": (lambda c: c(INFO, ()), ResponseLostError),
+    "ClientHttpProxyError": (lambda c: c(INFO, (), status=503), ConnectError),
     "ClientOSError": (lambda c: c(104, "reset"), ResponseLostError),
     "ClientPayloadError": (lambda c: c(), ResponseLostError),
     "ClientProxyConnectionError": (lambda c: c(KEY, OS_ERROR), ConnectError),
@@ -213,7 +211,7 @@ BROKEN = {
     "cut": cut,
     "reset": reset,
     "half a head": saying(b"HTTP/1.1 200 OK\r\nContent-"),
-    "wrong length": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"),
+    "wrong length": saying(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"),
     "bad chunk": saying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
     "not http": not_http,
     "huge header": saying(b"HTTP/1.1 200 OK\r\nX-Big: " + b"x" * 1_000_000 + b"\r\n\r\n"),
@@ -256,16 +254,10 @@ async def test_redirect_to_another_host_is_not_followed():
         assert other.received == []
 
 
-async def test_gzip_bomb_is_not_inflated():
-    """100 MiB in 100 kB cost 100 kB: nothing is asked compressed, nothing is decompressed."""
-    bomb = gzip.compress(b"\0" * (100 << 20))
-    async with raw_server(http(200, bomb, "Content-Encoding: gzip")) as server:
-        tracemalloc.start()
-        response = await send(to(server))
-        peak = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        assert response.body == bomb
-        assert peak < 4 << 20
+async def test_nothing_is_asked_compressed():
+    """Some gateways compress all the same: see seams/test_clumsy_answers.py."""
+    async with raw_server(http()) as server:
+        await send(to(server))
         assert server.received[0].headers["accept-encoding"] == "identity"
 
 

@@ -32,6 +32,7 @@ from rm_voucher import (
     OutcomeUnknownError,
     Page,
     Pager,
+    Proxy,
     Request,
     Response,
     RetryPolicy,
@@ -283,4 +284,5 @@ async def doubles() -> None:
         assert_type(server.environment, Environment)
         assert_type(server.variables, Mapping[str, str])
     MemoryTransport(emulator.handle)
-    AiohttpTransport(limits=Limits())
+    AiohttpTransport(limits=Limits(), proxy=Proxy("http://proxy.test:3128", no_proxy="a.test"))
+    assert_type(Proxy.from_env(), Proxy | None)

@@ -24,7 +24,8 @@ PARTS = [*"@#%?+()&=;:,~!$'*<>|^`{}[]\" éaZ漢🎫", "%41"]
 VOUCHER = http(200, json.dumps(payload("get-voucher")).encode())
 
 
-def voided(code):
+def shown(code):
+    """Return a voucher of that code, void: an answer to *get* and to *void*."""
     item = {**payload("void-voucher")["item"], "code": code}
     return http(200, json.dumps({"item": item, "code": "SUCCESS"}).encode())
 
@@ -66,12 +67,12 @@ def one_case(rng, client):
             target = f"/v3/voucher-batch/{segment(key)}/issue"
             return target, b"{}", lambda: client.issue(key), VOUCHER
         case "get":
-            return f"/v3/voucher/{segment(key)}", b"{}", lambda: client.get(key), VOUCHER
+            return f"/v3/voucher/{segment(key)}", b"{}", lambda: client.get(key), shown(key)
         case "void":
             target = f"/v3/voucher/{segment(key)}/void"
             body = {"storeId": other, "usedAt": used_at.isoformat().replace("+00:00", "Z")}
             call = lambda: client.void(key, store_id=other, used_at=used_at)  # noqa: E731
-            return target, canonical(body), call, voided(key)
+            return target, canonical(body), call, shown(key)
         case "vouchers":
             target = f"/v3/voucher-batch/{segment(key)}/vouchers?cursor={segment(other)}"
             return target, b"", lambda: anext(client.vouchers(key, cursor=other).pages()), LISTING

@@ -1,6 +1,7 @@
 """The protocol: requests as the API page writes them, and answers of every kind."""
 
 import base64
+import functools
 import json
 from datetime import datetime, timedelta, timezone
 from urllib.parse import unquote
@@ -30,6 +31,7 @@ from rm_voucher.wire import operations as p
 
 SANDBOX = Environment.SANDBOX
 BATCH = "EhQKCE1lcmNoYW50EJXVzd3wraqTORIYCgxWb3VjaGVyQmF0Y2gQ_4eJj7-n9MgW"
+parse_get_x = functools.partial(p.parse_get, code="X")
 
 
 def test_signing_adds_the_headers_of_an_attempt():
@@ -115,7 +117,7 @@ def test_parse_issue_keeps_the_code_beside_a_bad_url():
 def test_parse_examples():
     """The example payloads are read by the operations that answer them."""
     assert p.parse_issue(ok(payload("issue-voucher"))).code == "NAklEfbVdV"
-    assert p.parse_get(ok(payload("get-voucher"))).code == "NAklEfbVdV"
+    assert p.parse_get(ok(payload("get-voucher")), "naklefbvdv").code == "NAklEfbVdV"
     assert p.parse_void(ok(payload("void-voucher")), "naklefbvdv").status == "VOID"
     page = finished(p.parse_vouchers(ok(payload("list-batch-vouchers"))))
     assert ([v.code for v in page.items], page.cursor, page.count) == (["UUEra22VSy2"], None, 1)
@@ -179,12 +181,19 @@ def test_parse_bad_success_is_a_decode_error(body):
         p.parse_issue(Response(status=200, body=body))
 
 
-@pytest.mark.parametrize("parse", [p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token])
+@pytest.mark.parametrize("parse", [parse_get_x, p.parse_vouchers, p.parse_batches, p.parse_token])
 @pytest.mark.parametrize("body", BAD_BODIES[:9], ids=lambda b: ascii(b[:40]))
 def test_parse_bad_success_of_the_others(parse, body):
     """The other parsers refuse an answer without their result, too."""
     with pytest.raises(DecodeError):
         finished(parse(Response(status=200, body=body)))
+
+
+def test_parse_get_of_another_voucher_is_no_answer():
+    """A look-up shows the voucher that was asked for, in whatever case."""
+    assert p.parse_get(Response(status=200, body=GOOD), "x").code == "X"
+    with pytest.raises(DecodeError, match="that was asked for"):
+        p.parse_get(Response(status=200, body=GOOD), "Y")
 
 
 def test_parse_duplicate_keys_last_wins():
@@ -340,14 +349,14 @@ def test_parse_token_fits_a_header(token):
 def test_is_wrong_method(response, expected):
     """The four codes, a 405, or a 404 that is not RM's own mean the other method."""
     with pytest.raises(APIError) as caught:
-        p.parse_get(response)
+        parse_get_x(response)
     assert p.is_wrong_method(caught.value) is expected
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.integers(100, 599))
 def test_parse_any_bytes_raise_only_our_errors(body, status):
     """Whatever a server answers: a result or an error of our tree."""
-    for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
+    for parse in (p.parse_issue, parse_get_x, p.parse_vouchers, p.parse_batches, p.parse_token):
         try:
             finished(parse(Response(status=status, body=body)))
         except VoucherError:
@@ -371,7 +380,7 @@ def test_parse_any_bytes_raise_only_our_errors(body, status):
 def test_parse_any_json_raises_only_our_errors(value, status):
     """Whatever JSON a server answers: a result or an error of our tree."""
     body = json.dumps(value).encode()
-    for parse in (p.parse_issue, p.parse_get, p.parse_vouchers, p.parse_batches, p.parse_token):
+    for parse in (p.parse_issue, parse_get_x, p.parse_vouchers, p.parse_batches, p.parse_token):
         try:
             finished(parse(Response(status=status, body=body)))
         except VoucherError:
