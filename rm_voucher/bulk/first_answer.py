@@ -12,7 +12,7 @@ from rm_voucher.calls.flow import Flow
 
 # What connects when the time is up has some seconds more, by its own time-out.
 _PATIENCE_S = 10.0
-_LONGEST_S = 15.0
+_LONGEST_S = 12.0
 _LOOK_AGAIN_S = 0.1  # sooner than a call is sent again
 
 
@@ -24,9 +24,15 @@ class FirstAnswer:
     """
 
     def __init__(
-        self, flow: Flow, *, lacks_token: Callable[[], bool], on_none: Callable[[], None]
+        self,
+        flow: Flow,
+        *,
+        connect_s: float,
+        lacks_token: Callable[[], bool],
+        on_none: Callable[[], None],
     ) -> None:
         self._flow = flow
+        self._longest_s = max(_LONGEST_S, connect_s + 1)
         self._lacks_token = lacks_token
         self._on_none = on_none
         self._begun_at: float | None = None
@@ -49,7 +55,7 @@ class FirstAnswer:
         if self._flow.has_worked:
             return
         loop = asyncio.get_running_loop()
-        is_over = loop.time() >= self._begun_at + _LONGEST_S
+        is_over = loop.time() >= self._begun_at + self._longest_s
         if self._flow.has_failed or (is_over and self._lacks_token()):
             self._on_none()
         else:

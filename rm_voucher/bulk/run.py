@@ -102,7 +102,10 @@ class BulkIssue(Generic[R]):
         self._finished = asyncio.Event()
         self._fatal: VoucherError | None = None  # an outcome that holds for all recipients
         self._first_answer = FirstAnswer(
-            client.caller.flow, lacks_token=self._lacks_token, on_none=self._never_answered
+            client.caller.flow,
+            connect_s=client.caller.timeout.connect_s,
+            lacks_token=self._lacks_token,
+            on_none=self._never_answered,
         )
         self._unanswered: ConnectError | None = None  # what ends a run that nothing answers
         self._reading: asyncio.Task[None] | None = None  # of a listing
@@ -284,11 +287,7 @@ class BulkIssue(Generic[R]):
             return not_issued(recipient, ConnectError("issue: the run had ended before it"))
         if self._fatal is not None and (self._ledger_run is None or self._ledger_run.is_broken):
             return not_issued(recipient, self._fatal)
-        try:
-            worker.call = call = self._new_call()
-        except VoucherError as exc:
-            self._fatal = exc
-            return not_issued(recipient, exc)
+        worker.call = call = self._new_call()
         try:
             if self._ledger_run is None:
                 return issued(recipient, await self._client.caller.execute(call), call.attempts)

@@ -189,9 +189,9 @@ class Caller:
     async def _again(self, call: Call[T]) -> T:
         """Send once more, after a wait; with another token if the last one was refused."""
         refused, call.token_error = call.token_error, None
-        if refused is not None and not await self._replace_token(call):
-            raise refused
-        return await self._attempt(call)
+        if refused is None or await self._replace_token(call):
+            return await self._attempt(call)
+        raise refused
 
     async def _attempt(self, call: Call[T]) -> T:
         """Send once; on an error raise what the attempts so far prove."""

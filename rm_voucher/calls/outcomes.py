@@ -92,7 +92,7 @@ def classify(error: VoucherError) -> Outcome:
     """
     match error:
         case ClosedError() | ConfigurationError() | LedgerError() | ProxyError():
-            return Outcome.REFUSED  # by the client, the ledger or a proxy: nothing was sent
+            return Outcome.REFUSED  # by the client, its ledger, or on the way: nothing was sent
         case ConnectError():
             return Outcome.NOT_SENT
         case ResponseLostError():

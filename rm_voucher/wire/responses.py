@@ -34,7 +34,6 @@ _DUPLICATE = re.compile(
     r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
     re.IGNORECASE,
 )
-_BOM = b"\xef\xbb\xbf"
 _STEP = 100  # vouchers, about 2 ms
 _NO_CURSOR = (None, False, 0)
 
@@ -91,7 +90,7 @@ def read_body(response: Response) -> dict[str, Any]:
 def json_object(response: Response) -> dict[str, Any]:
     """Return the JSON object of an answer of any kind, or an empty one."""
     try:
-        body = orjson.loads(response.body.removeprefix(_BOM))
+        body = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
         return {}
     return body if isinstance(body, dict) else {}

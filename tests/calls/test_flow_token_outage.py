@@ -67,12 +67,12 @@ def run_through(begin_with_a_token):
             server.is_there = False
             clock.after(40, setattr, server, "is_there", True)
         else:
-            clock.after(9, setattr, server, "is_there", True)
+            clock.after(3, setattr, server, "is_there", True)
         async with bulk_issue(client, "B", range(500), concurrency=64) as run:
             ended = Counter([result.status async for result in run])
         assert client.flow.outage_s is None
         assert client.flow.waiting == 0
-        assert (1040 if begin_with_a_token else 1009) < clock.now < 1060
+        assert (1040 if begin_with_a_token else 1003) < clock.now < 1060
         return ended, server
 
     return in_virtual_time(main)

@@ -19,6 +19,7 @@ from support.virtual_runs import run
 from rm_voucher import (
     AuthenticationError,
     BulkStatus,
+    ConfigurationError,
     OutcomeUnknownError,
     PermissionDeniedError,
     Response,
@@ -185,3 +186,12 @@ async def test_another_token_can_not_be_had(make_client, time):
         with pytest.raises(AuthenticationError) as caught:
             await client.issue("K")
     assert caught.value.code == "TOKEN_INVALID"
+
+
+async def test_source_without_another_token(make_client, time):
+    """A source that has none after the wait: the refusal is raised, at once."""
+    server = ScriptedServer([rm_error("TOKEN_INVALID", 401)] * 2)
+    tokens = Tokens("old", "new", ConfigurationError("no other"))
+    with pytest.raises(AuthenticationError):
+        await make_client(server, token_source=tokens).issue("K")
+    assert time.slept == [0.5]

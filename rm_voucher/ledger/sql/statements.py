@@ -43,7 +43,7 @@ class Statement:
     Attributes:
         sqlite: takes a JSON array of arrays, one for each row.
         postgresql: takes an array for each column, binary: psycopg makes those three times as fast.
-        values_of: returns a row's values in the order of both.
+        values_of: returns a row's values, of which there are several, in the order of both.
     """
 
     sqlite: str
@@ -59,7 +59,7 @@ class Statement:
             # Without WHERE, SQLite would read ON CONFLICT as a join's.
             f"{into} SELECT {_elements(names)} FROM json_each(?) WHERE true{end}",  # noqa: S608 - ours
             f"{into} SELECT * FROM unnest({_arrays(table, names)}){end}",  # noqa: S608 - ours
-            _getter(names),
+            attrgetter(*names),
         )
 
     @classmethod
@@ -72,7 +72,7 @@ class Statement:
         return cls(
             f"{update} (SELECT {_elements(columns)} FROM json_each(?)) AS new {where}",  # noqa: S608 - ours
             f"{update} unnest({_arrays(table, names)}) AS new ({', '.join(columns)}) {where}",
-            _getter(names),
+            attrgetter(*names),
         )
 
 
@@ -91,10 +91,3 @@ def _arrays(table: Table, names: Sequence[str]) -> str:
     return ", ".join(
         f"%b::{'float8' if isinstance(table.c[name].type, Double) else 'text'}[]" for name in names
     )
-
-
-def _getter(names: Sequence[str]) -> Callable[[Any], tuple[Any, ...]]:
-    if len(names) > 1:
-        return attrgetter(*names)
-    get = attrgetter(*names)
-    return lambda row: (get(row),)
