@@ -21,7 +21,10 @@ DOCS = Path(__file__).parent
 PICTURE = DOCS / "images" / "terminal.svg"
 COLUMNS = 80
 COMMANDS = [
-    "rm-voucher issue BREAKFAST \\\n    --recipients examples/recipients.csv --output vouchers.csv",
+    (
+        "rm-voucher issue BREAKFAST --environment memory \\\n"
+        "    --recipients examples/recipients.csv --output vouchers.csv"
+    ),
     "head -n 4 vouchers.csv | cut -d , -f 1,2,4",
 ]
 # Rich's own frame would load a font from the web.

@@ -23,6 +23,7 @@ from yarl import URL
 
 from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.files import open_plain
 from rm_voucher.redaction import hide_locals
 
 _MAX_KEY_FILE_BYTES = 64 * 1024
@@ -97,7 +98,7 @@ def read_pem(key: object, kind: str) -> bytes:
     if not isinstance(key, Path):
         raise ConfigurationError(f"A {kind} key is PEM text, PEM bytes or a pathlib.Path.")
     try:
-        with key.open("rb") as file:
+        with os.fdopen(open_plain(key), "rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             pem = file.read(_MAX_KEY_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
@@ -149,13 +150,16 @@ class Environment:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
-        """Return the environment in the ``RM_…`` variables; sandbox by default."""
+        """Return the environment in the ``RM_…`` variables; sandbox by default.
+
+        Raises `ConfigurationError`, also for a variable that is set to nothing.
+        """
         env = os.environ if env is None else env
         check_type("env", env, Mapping)
-        named = cls.named(env.get("RM_ENVIRONMENT", "").strip() or "sandbox")
+        named = cls.named(_place(env, "RM_ENVIRONMENT", "sandbox"))
         return Environment(
-            env.get("RM_API_URL", "").strip() or named.api_url,
-            env.get("RM_OAUTH_URL", "").strip() or named.oauth_url,
+            _place(env, "RM_API_URL", named.api_url),
+            _place(env, "RM_OAUTH_URL", named.oauth_url),
         )
 
     @classmethod
@@ -169,6 +173,18 @@ class Environment:
         if "://" in name:
             return cls.at(name)
         raise ConfigurationError(f"{name!r} is no environment: write sandbox, production or a URL.")
+
+
+def _place(env: Mapping[str, str], name: str, default: str) -> str:
+    """Return a variable that names a server, or the default if it is not set.
+
+    Who set it to nothing, mostly from another variable, did not mean the default: real vouchers
+    would be issued in a test, or the sandbox's to customers.
+    """
+    value = env.get(name, default).strip()
+    if not value:
+        raise ConfigurationError(f"{name} is set to nothing: set it to something, or unset it.")
+    return value
 
 
 def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.files import open_private
 
 _MAX_BYTES = 64 * 1024
 _POLL_S = 0.05
@@ -43,7 +44,8 @@ class FileTokenStore:
 
     Next to it stands ``NAME.lock``, which is never removed. A lock that is not free within
     ``lock_wait_s`` raises `TimeoutError`: another process may be stopped, and the client goes on
-    with a token of its own. Needs a POSIX system, else raises `ConfigurationError`.
+    with a token of its own. So it does where either name is a link, or no plain file. Needs a
+    POSIX system, else raises `ConfigurationError`.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class FileTokenStore:
     ) -> None:
         if importlib.util.find_spec("fcntl") is None:
             raise ConfigurationError("FileTokenStore needs a POSIX system: fcntl is not there.")
+        if not isinstance(path, Path):
+            raise ConfigurationError("A token's file is named by a pathlib.Path.")
         self._path = path
         if not 0 <= lock_wait_s < math.inf:
             raise ConfigurationError("lock_wait_s must be 0 or more, and finite.")
@@ -68,7 +72,7 @@ class FileTokenStore:
         import fcntl  # not on every system
 
         owner = os.getpid()
-        descriptor = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = open_private(self._lock_path, os.O_RDWR | os.O_CREAT)
         try:
             left = self._attempts
             while True:
@@ -93,10 +97,11 @@ class FileTokenStore:
     async def load(self) -> bytes | None:
         """Return the file's content, or None if there is no such file."""
         try:
-            with self._path.open("rb") as file:
-                return file.read(_MAX_BYTES)
+            descriptor = open_private(self._path, os.O_RDONLY)
         except FileNotFoundError:
             return None
+        with os.fdopen(descriptor, "rb") as file:
+            return file.read(_MAX_BYTES)
 
     async def save(self, token: bytes) -> None:
         """Replace the file; a reader sees the old content or the new, never a part."""

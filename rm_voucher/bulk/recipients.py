@@ -3,8 +3,17 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Generator,
+    Iterable,
+    Iterator,
+)
 from typing import Generic, TypeVar
+
+from rm_voucher.exceptions import ConfigurationError
 
 R = TypeVar("R")
 
@@ -26,8 +35,11 @@ class Recipients(Generic[R]):
         self._sync_source: Iterator[R] = iter(())
         if isinstance(source, AsyncIterable):
             self._async_source = aiter(source)
-        else:
+            return
+        try:
             self._sync_source = iter(source)
+        except TypeError as exc:  # one recipient, say, or a function that was not called
+            raise ConfigurationError("recipients must be a list or the like.") from exc
 
     async def next(self) -> R | Nobody:
         """Return the next recipient, or NOBODY at the end. Raises what the source raises."""
@@ -42,3 +54,13 @@ class Recipients(Generic[R]):
         except BaseException:
             self._sync_source = iter(())  # whoever comes after an error gets nothing
             raise
+
+    async def aclose(self) -> None:
+        """Let a generator run its ``finally``. What else a source holds, its owner closes.
+
+        Raises what the source raises.
+        """
+        if isinstance(self._async_source, AsyncGenerator):
+            await self._async_source.aclose()
+        if isinstance(self._sync_source, Generator):
+            self._sync_source.close()

@@ -143,7 +143,8 @@ class BulkIssue(Generic[R]):
 
         Calls that wait to be sent again are given up: their attempts so far did nothing. A
         cancellation meanwhile takes effect afterwards, because only the end of a sent call tells
-        its outcome. Attempts and time-outs bound the wait.
+        its outcome. Attempts and time-outs bound the wait. The recipients are closed last, if they
+        are a generator.
         """
         self._stop()
         cancelled = None
@@ -156,6 +157,10 @@ class BulkIssue(Generic[R]):
             self.undelivered.append(result)
         self._results.put_nowait(None)
         await self._pool.aclose()
+        try:
+            await self._recipients.aclose()
+        except Exception as failed:  # noqa: BLE001 - the caller's code: raised below
+            self._source_failed(failed)
         if cancelled is not None:
             raise cancelled
         if exc is None:

@@ -7,6 +7,7 @@ credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 
 import attrs
 import typer
+from typer.main import get_command
 
 from rm_voucher import (
     ConfigurationError,
@@ -26,6 +28,7 @@ from rm_voucher import (
     VoucherError,
     __version__,
 )
+from rm_voucher.cli.arguments import refuse_unset
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
 from rm_voucher.cli.emulator import emulator
 from rm_voucher.cli.issue import (
@@ -54,11 +57,13 @@ from rm_voucher.cli.output import (
     ResultStream,
     csv_line,
     json_line,
-    printable,
     say,
+    strangers_are_harmless,
+    table_line,
+    tell,
     write_out,
 )
-from rm_voucher.cli.recipients import count_recipients, read_recipients
+from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.webhook import webhook_app
 from rm_voucher.converters import format_time, unstructure
 from rm_voucher.wire.operations import build_issue
@@ -75,8 +80,15 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
+    with strangers_are_harmless():
+        _run()
+
+
+def _run() -> None:
     try:
-        app()
+        command = get_command(app)
+        refuse_unset(command, sys.argv[1:])
+        command()
     except VoucherError as exc:
         say(f"Error: {exc}")
         # The client refuses input without a status; with one it is the server's word.
@@ -120,6 +132,14 @@ def issue(
     recipients: Annotated[
         Path | None, typer.Option(help="Issue one to each row of a CSV file's column 'recipient'.")
     ] = None,
+    allow_similar: Annotated[
+        bool,
+        typer.Option(
+            "--allow-similar",
+            help="Take recipients that look the same for different ones. Without it they are a "
+            "mistake in the file.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option(help="Write the results to this CSV file instead of standard output."),
@@ -131,8 +151,8 @@ def issue(
     ledger: Annotated[
         str | None,
         typer.Option(
-            help="Keep what is issued in this ledger, sqlite:///FILE or postgresql://…: run it "
-            "again to resume."
+            help="Keep what is issued in this ledger, sqlite:///FILE, postgresql://… or env:NAME "
+            "for the URL in a variable: run it again to resume."
         ),
     ] = None,
     exclusive: ExclusiveOption = False,
@@ -155,48 +175,53 @@ def issue(
         raise ConfigurationError(
             "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
         )
+    if recipients is None and allow_similar:
+        raise ConfigurationError("--allow-similar is about --recipients: give that too.")
     flow = flow_policy(rate)
     build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
-    names: Iterable[str]
-    if recipients is not None:
-        total = count_recipients(recipients)
-        names = read_recipients(recipients)
-    else:
-        total = count or 1
-        names = map(str, range(1, total + 1))
-    if is_memory(environment):
+    with contextlib.ExitStack() as stack:
+        names: Iterable[str]
+        if recipients is not None:
+            names = file = stack.enter_context(Recipients(recipients, allow_similar=allow_similar))
+            total = len(file)
+        else:
+            total = count or 1
+            names = map(str, range(1, total + 1))
+        if is_memory(environment):
+            if ledger is not None:
+                raise ConfigurationError(
+                    "A ledger needs a server that outlives the command, and the environment is "
+                    "'memory': start one with 'rm-voucher emulator --batch KEY=100 "
+                    "--credentials-out FILE'."
+                )
+            say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
+            client = make_memory_client(batch=batch, quantity=total, flow=flow)
+        else:
+            client = make_client(environment, concurrency=concurrency, flow=flow)
+        kept = None
         if ledger is not None:
-            raise ConfigurationError(
-                "A ledger needs a server that outlives the command, and the environment is "
-                "'memory': start one with 'rm-voucher emulator --batch KEY=100 "
-                "--credentials-out FILE'."
+            kept = open_ledger(
+                ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check
             )
-        say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
-        client = make_memory_client(batch=batch, quantity=total, flow=flow)
-    else:
-        client = make_client(environment, concurrency=concurrency, flow=flow)
-    kept = (
-        open_ledger(
-            ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check
+        sink = (
+            ResultFile(output, is_kept=kept is not None)
+            if output
+            else ResultStream(as_json=as_json)
         )
-        if ledger
-        else None
-    )
-    sink = ResultFile(output, is_kept=kept is not None) if output else ResultStream(as_json=as_json)
-    report = Report(total, ledger=ledger)
-    try:
-        with sink as results:
-            run_issue(
-                client,
-                batch,
-                names,
-                report,
-                concurrency=concurrency,
-                results=results,
-                ledger=kept,
-            )
-    except OutputError as exc:
-        report.unwritten = exc
+        report = Report(total, ledger=ledger)
+        try:
+            with sink as results:
+                run_issue(
+                    client,
+                    batch,
+                    names,
+                    report,
+                    concurrency=concurrency,
+                    results=results,
+                    ledger=kept,
+                )
+        except OutputError as exc:
+            report.unwritten = exc
     report.write(output, as_json=as_json)
     raise typer.Exit(report.exit_code)
 
@@ -285,7 +310,7 @@ def _show_one(
         for field in attrs.fields(Voucher):
             value = getattr(voucher, field.name)
             if field.name != "extra" and value is not None:
-                write_out(f"{field.name}: {printable(_text(value))}\n")
+                tell(f"{field.name}: {_text(value)}")
 
     client = _connect(environment)
     run_until_interrupted(show())
@@ -303,9 +328,8 @@ def _list(
             write_out(csv_line(columns))
         async with client:
             async for item in ask(client):
-                cells = tuple(_text(getattr(item, column)) for column in columns)
-                line = json_line(unstructure(item)) if as_json else csv_line(cells)
-                write_out(line)
+                row = {column: _text(getattr(item, column)) for column in columns}
+                write_out(json_line(unstructure(item)) if as_json else table_line(row))
 
     client = _connect(environment)
     run_until_interrupted(show())

@@ -18,30 +18,25 @@ from rm_voucher import (
 from rm_voucher.emulator import Emulator
 
 _MEMORY = "memory"
-_CREDENTIAL_VARIABLES = (
-    "RM_CLIENT_ID",
-    "RM_CLIENT_SECRET",
-    "RM_PRIVATE_KEY",
-    "RM_PRIVATE_KEY_FILE",
-)
 
 
 def is_memory(environment: str | None) -> bool:
-    """Return whether the command runs on the embedded emulator.
+    """Return whether the command runs on the embedded emulator: only where its option says so.
 
-    ``environment`` is the option's value. Without it ``RM_ENVIRONMENT`` decides, and without that
-    whether there are credentials.
+    A variable outlives the trial that it was set for, and the emulator's codes look like real ones.
     """
-    named = environment or os.environ.get("RM_ENVIRONMENT", "").strip()
-    if named:
-        return named.lower() == _MEMORY
-    return not any(os.environ.get(name, "").strip() for name in _CREDENTIAL_VARIABLES)
+    return environment is not None and environment.lower() == _MEMORY
 
 
 def make_client(
     environment: str | None, *, concurrency: int = 1, flow: FlowPolicy | None = None
 ) -> VoucherClient:
     """Return the client for a server, with the credentials of the ``RM_…`` variables."""
+    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
+        raise ConfigurationError(
+            "RM_ENVIRONMENT is 'memory', whose vouchers are not real: that takes --environment "
+            "memory."
+        )
     try:
         credentials = Credentials.from_env()
     except ConfigurationError as exc:

@@ -20,6 +20,8 @@ from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan
 from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.emulator.server import serve
+from rm_voucher.files import replace_private
+from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
 
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
@@ -74,13 +76,8 @@ def emulator(
     While it runs it takes commands over HTTP, under /_emulator: see "The control API" on the
     documentation's page "The emulator".
     """
-    pem = None
-    if public_key is not None:
-        try:
-            pem = public_key.read_bytes()
-        except OSError as exc:
-            raise ConfigurationError(f"{public_key} can't be read: {exc.strerror}.") from exc
-    if rate_limit is not None and not rate_limit > 0:
+    pem = None if public_key is None else read_pem(public_key, "public")
+    if rate_limit is not None and not 0 < rate_limit < math.inf:
         raise ConfigurationError("--rate-limit is more than 0; leave it out for none.")
     if not math.isfinite(latency):
         raise ConfigurationError("--latency is a number of seconds.")
@@ -168,11 +165,6 @@ def _write_variables(path: Path, variables: Mapping[str, str]) -> None:
     """Write lines that a shell can source, readable by the owner only."""
     text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
     try:
-        # It appears whole: a script may wait for it.
-        new = path.with_name(f"{path.name}.new")
-        new.touch(mode=0o600)
-        new.chmod(0o600)
-        new.write_text(text)
-        new.replace(path)
+        replace_private(path, text.encode())  # it appears whole: a script may wait for it
     except OSError as exc:
         raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc

@@ -25,8 +25,10 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.cli.options import without_password
-from rm_voucher.cli.output import OutputError, Results, json_line, say, write_out
+from rm_voucher.cli.output import OutputError, Results, is_unkept, json_line, say, write_out
 from rm_voucher.cli.progress import show_progress
+from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.resume import ids_in_ledger, keep_codes
 from rm_voucher.ledger import Ledger
 
 INTERRUPTED = 130
@@ -48,6 +50,8 @@ class Report:
     """The URL of the ledger, if there is one."""
     summary: BulkSummary = attrs.field(factory=BulkSummary)
     first_error: VoucherError | None = None
+    unkept: int = 0
+    """How many codes the ledger could not keep."""
     refused_credentials: bool = False
     interrupted: bool = False
     stopped: VoucherError | None = None
@@ -58,6 +62,7 @@ class Report:
         if result.error is not None:
             self.first_error = self.first_error or result.error
             self.refused_credentials |= exit_code_of(result.error) == 3
+            self.unkept += is_unkept(result)
 
     @property
     def exit_code(self) -> int:
@@ -101,6 +106,11 @@ class Report:
             say(f"The first error: {self.first_error}")
         if self.stopped is not None:
             say(str(self.stopped))
+        if self.unkept:
+            say(
+                f"{self.unkept:,} codes arrived that the ledger could not keep. They are in the "
+                "rows with status 'unkept', which the next run with the same --output gives to it."
+            )
         if self.ledger is not None and (self.exit_code or self.summary.asked < self.total):
             say(self._advice(self.ledger))
         elif self.summary.unresolved:
@@ -142,12 +152,17 @@ def run_issue(
     async def issue() -> None:
         progress = show_progress(report.total, lambda: client.flow, bar=not results.shares_terminal)
         async with progress as on_progress, client, ledger or contextlib.nullcontext():
+            request_id = None
+            if ledger is not None:
+                request_id = await _resume(ledger, batch, recipients, results)
+            results.begin()
             run = bulk_issue(
                 client,
                 batch,
                 recipients,
                 concurrency=concurrency,
                 ledger=ledger,
+                request_id=request_id,
                 on_progress=_saying_why(on_progress, report, ledger),
             )
             try:
@@ -168,6 +183,17 @@ def run_issue(
         )
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
+
+
+async def _resume(
+    ledger: Ledger, batch: str, recipients: Iterable[str], results: Results
+) -> Callable[[str], str]:
+    """Pick up what earlier runs left; return the function that gives a recipient its id."""
+    await keep_codes(ledger, batch, results.unkept())
+    if not isinstance(recipients, Recipients):
+        return str
+    ids = await ids_in_ledger(ledger, recipients)
+    return lambda name: ids.get(name, name)
 
 
 def _saying_why(

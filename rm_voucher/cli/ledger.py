@@ -23,7 +23,15 @@ from rm_voucher.cli.options import (
     SettleOption,
     open_ledger,
 )
-from rm_voucher.cli.output import ResultFile, csv_line, json_line, say, write_out
+from rm_voucher.cli.output import (
+    ResultFile,
+    csv_line,
+    json_line,
+    say,
+    table_line,
+    tell,
+    write_out,
+)
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 
@@ -37,7 +45,12 @@ ledger_app = typer.Typer(
     help="Look at a ledger, settle what is unknown, take its codes out.",
 )
 
-UrlArgument = Annotated[str, typer.Argument(metavar="URL", help="sqlite:///FILE or postgresql://…")]
+UrlArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="URL", help="sqlite:///FILE, postgresql://…, or env:NAME for the URL in a variable"
+    ),
+]
 BatchArgument = Annotated[str, typer.Argument(metavar="BATCH", help="The batch's key.")]
 BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 
@@ -57,6 +70,7 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
             for row in await ledger.batches()
             if row.stop_reason is not None and batch in (None, row.key)
         }
+        whole = await ledger.stop_reason()
         figures = attrs.asdict(counts)
         if as_json:
             unknown = [
@@ -68,20 +82,26 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
                 }
                 for attempt in attempts
             ]
-            write_out(json_line({**figures, "attempts": unknown, "stopped": stopped}))
+            write_out(
+                json_line(
+                    {**figures, "attempts": unknown, "stopped": stopped, "stopped_ledger": whole}
+                )
+            )
         else:
             for name, number in figures.items():
-                write_out(f"{name}: {number:,}\n")
+                tell(f"{name}: {number:,}")
             held = [attempt for attempt in attempts if attempt.state is AttemptState.UNRESOLVED]
             for attempt in held[:_MANY]:
-                write_out(
+                tell(
                     f"to resolve: attempt {attempt.id}, sent {_time(attempt.sent_at)}, "
-                    f"batch {attempt.batch}\n"
+                    f"batch {attempt.batch}"
                 )
             if len(held) > _MANY:
-                write_out(f"to resolve: {len(held) - _MANY:,} more; --json shows all\n")
+                tell(f"to resolve: {len(held) - _MANY:,} more; --json shows all")
+            if whole is not None:
+                tell(f"each batch is stopped until its new baseline: {whole}")
             for key, reason in stopped.items():
-                write_out(f"batch {key} is stopped: {reason}\n")
+                tell(f"batch {key} is stopped: {reason}")
         if counts.unresolved or counts.ambiguous or attempts:
             raise typer.Exit(_UNKNOWN)
 
@@ -203,6 +223,12 @@ def export(
                 write_out(line)
             return
         with ResultFile(output, columns=_COLUMNS, is_kept=True) as file:
+            for path, _ in file.unkept():
+                raise ConfigurationError(
+                    f"{path} has codes that are in no ledger: run the command that wrote it again, "
+                    "which gives them to its ledger, or name another file."
+                )
+            file.begin()
             async for line in _lines(ledger, batch):
                 file.add_line(line)
 
@@ -211,16 +237,15 @@ def export(
 
 async def _lines(ledger: Ledger, batch: str | None) -> AsyncIterator[str]:
     async for request, voucher in ledger.requests(batch):
-        yield csv_line(
-            (
-                request.id,
-                request.batch,
-                request.state.value,
-                voucher.code if voucher else "",
-                (voucher.qr_url or "") if voucher else "",
-                request.error or "",
-            )
+        cells = (
+            request.id,
+            request.batch,
+            request.state.value,
+            voucher.code if voucher else "",
+            (voucher.qr_url or "") if voucher else "",
+            request.error or "",
         )
+        yield table_line(dict(zip(_COLUMNS, cells, strict=True)))
 
 
 def _show(report: Reconciliation, *, as_json: bool) -> None:
@@ -229,9 +254,9 @@ def _show(report: Reconciliation, *, as_json: bool) -> None:
         shown["alarm"] = shown.pop("stop_reason")  # programs know it by that name
         write_out(json_line(shown))
         return
-    write_out(
+    tell(
         f"{report.listed:,} listed: {report.adopted:,} adopted, {report.not_issued:,} not issued, "
-        f"{report.open:,} open, {len(report.held):,} held\n"
+        f"{report.open:,} open, {len(report.held):,} held"
     )
     before: tuple[str, ...] = ()
     for held in report.held:
@@ -239,9 +264,9 @@ def _show(report: Reconciliation, *, as_json: bool) -> None:
         if len(held.candidates) > 1 and held.candidates == before:
             codes = f"the same {len(before):,} codes"
         before = held.candidates
-        write_out(f"attempt {held.attempt_id}, sent {_time(held.sent_at)}: {codes}\n")
+        tell(f"attempt {held.attempt_id}, sent {_time(held.sent_at)}: {codes}")
     if report.stop_reason:
-        write_out(f"The batch is stopped: {report.stop_reason}\n")
+        tell(f"The batch is stopped: {report.stop_reason}")
 
 
 def _time(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from rm_voucher import ConfigurationError, FlowPolicy, LedgerError
+from rm_voucher.cli.output import say
 from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
 
@@ -18,8 +20,8 @@ EnvironmentOption = Annotated[
     typer.Option(
         "--environment",
         "-e",
-        help="memory, sandbox, production or a URL. By default RM_ENVIRONMENT; without that "
-        "sandbox, or memory where no credentials are set.",
+        help="sandbox, production, a URL, or memory: an emulator in the command, to try it "
+        "without an account. By default RM_ENVIRONMENT, and without that the sandbox.",
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Write JSON instead of text.")]
@@ -82,8 +84,10 @@ def open_ledger(
 ) -> Ledger:
     """Return the ledger that a command names. It is opened when it is entered.
 
+    ``env:NAME`` is the URL in a variable: other users of a machine see the arguments of a command.
     Where it ``must_exist``, a missing file is a `LedgerError`: an empty ledger settles nothing.
     """
+    url = _named_url(url)
     ledger = Ledger.open(
         url,
         mode="exclusive" if exclusive else "shared",
@@ -101,8 +105,25 @@ def open_ledger(
     return ledger
 
 
+def _named_url(url: str) -> str:
+    scheme, _, name = url.partition(":")
+    if scheme == "env":
+        named = os.environ.get(name, "").strip()
+        if not named:
+            raise ConfigurationError(f"The ledger is in the variable {name}, which is not set.")
+        return named
+    if without_password(url) != url:
+        say(
+            "The ledger's password can be read in the list of processes: write env:NAME, the name "
+            "of a variable that has the URL."
+        )
+    return url
+
+
 def without_password(url: str) -> str:
     """Return the URL of a database with its password masked."""
+    if "://" not in url:
+        return url
     scheme, _, rest = url.partition("://")
     rest, question, query = rest.partition("?")
     login, at, place = rest.rpartition("@")

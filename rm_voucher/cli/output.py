@@ -14,18 +14,30 @@ import io
 import json
 import logging
 import os
+import re
 import sys
+import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Self, TextIO
 
 import orjson
 
 from rm_voucher.bulk.results import BulkResult
-from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.exceptions import ConfigurationError, LedgerError, VoucherError
+from rm_voucher.files import open_plain, open_private
+from rm_voucher.text import printable
 
 COLUMNS = ("recipient", "code", "qr_url", "status", "error")
+# Of a recipient whose code arrived, and the ledger could not keep it. An unresolved row may have a
+# code as well: one that came with an error, which proves nothing.
+_UNKEPT = "unkept"
+# Codes are never altered. Recipients are an input for the next run: what is no good in a table was
+# refused when their file was read.
+_EXACT = {"recipient", "code"}
+# To a spreadsheet this begins a formula, in an input method's other width, too; a number is none.
+_FORMULA = re.compile(r"[=@\uff1d\uff20]|[+\uff0b\uff0d-](?![\d.,]+$)")
 
 
 class OutputError(VoucherError):
@@ -33,7 +45,10 @@ class OutputError(VoucherError):
 
 
 class Results(ABC):
-    """A target of rows, with rescues for the time when it fails. Everything is UTF-8."""
+    """A target of rows, with rescues for the time when it fails. Everything is UTF-8.
+
+    Entering it changes nothing yet; `begin` begins it.
+    """
 
     shares_terminal = False
     """Whether a progress bar would be drawn into the rows."""
@@ -41,6 +56,20 @@ class Results(ABC):
     def __init__(self, *rescues: Callable[[str], None]) -> None:
         self._rescues = rescues
         self._broken = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    @abstractmethod
+    def __exit__(self, error_type: object, *_: object) -> None: ...
+
+    def unkept(self) -> Iterator[tuple[Path, dict[str, str]]]:
+        """Iterate over earlier runs' rows with a code that their ledger could not keep."""
+        return iter(())
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin anew. Raises `ConfigurationError` when that can't be done."""
 
     def add(self, result: BulkResult[str]) -> None:
         """Write one row through to the operating system.
@@ -68,7 +97,7 @@ class Results(ABC):
                 return
 
     def _line(self, result: BulkResult[str]) -> str:
-        return csv_line(tuple(_row(result).values()))
+        return table_line(_row(result))
 
     @abstractmethod
     def _write(self, line: str) -> None: ...
@@ -78,10 +107,7 @@ class Results(ABC):
 
 
 class ResultStream(Results):
-    """Standard output, as CSV or a line of JSON each. Standard error is the rescue.
-
-    Raises `ConfigurationError` when it can't be begun.
-    """
+    """Standard output, as CSV or a line of JSON each. Standard error is the rescue."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__(write_err)
@@ -90,16 +116,16 @@ class ResultStream(Results):
             raise ConfigurationError("There is no standard output: name a file with --output.")
         self.shares_terminal = sys.stdout.isatty()
 
-    def __enter__(self) -> Self:
+    def __exit__(self, *_: object) -> None:
+        """Nothing is left to do: each row was written through."""
+
+    def begin(self) -> None:
+        """Write the header, where there is one."""
         if not self._as_json:
             try:
                 write_out(csv_line(COLUMNS))
             except OSError as exc:
                 raise ConfigurationError(str(self._error(exc))) from exc
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Nothing is left to do: each row was written through."""
 
     def _line(self, result: BulkResult[str]) -> str:
         return json_line(_row(result)) if self._as_json else super()._line(result)
@@ -117,9 +143,9 @@ class ResultFile(Results):
     Rows go to ``NAME.partial``, which takes the file's name at the end. A killed run leaves the
     partial file, and the next run refuses to overwrite it. An older file holds codes too, so it is
     kept beside the new one under the next free number. With ``is_kept`` all rows are in a ledger
-    as well: they go to ``NAME.ledger.partial``, which is overwritten unless another run writes it,
-    and an older file is replaced if all its codes are in the new one. Raises `ConfigurationError`
-    when it can't be begun.
+    as well: they go to ``NAME.ledger.partial``, which `begin` overwrites unless another run writes
+    it, and an older file is replaced if all its codes are in the new one. Only a code that the
+    ledger could not keep is in no ledger: `unkept` finds those.
     """
 
     def __init__(
@@ -129,6 +155,7 @@ class ResultFile(Results):
         self.path = path
         self._columns = columns
         self._is_kept = is_kept
+        self._has_begun = False
         self._whole_bytes = 0
         try:
             if path.exists() and not path.is_file():
@@ -137,7 +164,7 @@ class ResultFile(Results):
             # Two names, because the rows of a run without a ledger are in no ledger.
             suffix = ".ledger.partial" if is_kept else ".partial"
             self.partial = path.with_name(path.name + suffix)
-            descriptor = _create(self.partial, again=is_kept)
+            descriptor = _open_alone(self.partial, again=is_kept)
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "
@@ -146,33 +173,60 @@ class ResultFile(Results):
             ) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
-        self._file = os.fdopen(descriptor, "wb", buffering=0)
+        self._file = os.fdopen(descriptor, "r+b", buffering=0)
 
-    def __enter__(self) -> Self:
+    def unkept(self) -> Iterator[tuple[Path, dict[str, str]]]:
+        """Iterate over those rows.
+
+        They are in what a run left of the partial file, and in the file that is to be replaced.
+        """
+        for path in (self.partial, self.path):
+            try:
+                for cells in _rows_in(path, COLUMNS):
+                    row = dict(zip(COLUMNS, cells, strict=False))
+                    # A row that a killed run has torn has no status.
+                    if row.get("status") == _UNKEPT and row["code"]:
+                        yield path, row
+            except (FileNotFoundError, csv.Error):
+                continue
+            except OSError as exc:
+                raise ConfigurationError(f"{path} can't be read: {exc.strerror}.") from exc
+
+    def begin(self) -> None:
+        """Empty the partial file, and write the header."""
         try:
+            self._file.truncate(0)
             self._write(csv_line(self._columns))
         except OSError as exc:
-            self._file.close()
-            self.partial.unlink()
             raise ConfigurationError(f"{self.path} can't be written: {exc.strerror}.") from exc
-        return self
+        self._has_begun = True
 
     def __exit__(self, error_type: object, *_: object) -> None:
-        try:
-            with self._file:
-                if self._is_kept and error_type is not None:  # the ledger has all rows of this run
+        # The partial file stays locked until it has the file's name.
+        with self._file:
+            if not self._has_begun:
+                if not os.fstat(self._file.fileno()).st_size:  # it holds nothing of an earlier run
                     self.partial.unlink(missing_ok=True)
-                    return
-                if self._broken:
-                    return
+                return
+            if self._broken or (self._is_kept and error_type is not None):
+                return
+            try:
                 os.fsync(self._file.fileno())
-            if self.path.exists() and not (self._is_kept and self._has_all_of(self.path)):
+                with _locked(self.path.parent):
+                    self._take_name()
+            except OSError as error:
+                raise OutputError(
+                    f"{self.path} can't be written: {error.strerror}. All rows are in "
+                    f"{self.partial}."
+                ) from error
+
+    def _take_name(self) -> None:
+        if self.path.exists():
+            with contextlib.suppress(OSError):  # a link, or another user's
+                os.close(open_private(self.path, os.O_RDONLY))
+            if not (self._is_kept and self._has_all_of(self.path)):
                 os.link(self.path, self._free_name())
-            self.partial.replace(self.path)
-        except OSError as error:
-            raise OutputError(
-                f"{self.path} can't be written: {error.strerror}. All rows are in {self.partial}."
-            ) from error
+        self.partial.replace(self.path)
 
     def _write(self, line: str) -> None:
         try:
@@ -207,32 +261,58 @@ class ResultFile(Results):
 def _codes_in(path: Path, columns: tuple[str, ...]) -> set[str] | None:
     """Return the codes of a file of results, or None for any other file."""
     code = columns.index("code")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+    try:
+        return {row[code] for row in _rows_in(path, columns) if row[code]}
+    except (csv.Error, IndexError):
+        return None
+
+
+def _rows_in(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
+    """Iterate over the rows of a file of results. Raises `csv.Error` for any other file."""
+    with os.fdopen(open_plain(path), newline="", encoding="utf-8", errors="replace") as file:
         rows = csv.reader(file)
-        try:
-            if next(rows, None) != list(columns):
-                return None
-            return {row[code] for row in rows if row[code]}
-        except (csv.Error, IndexError):
-            return None
+        if next(rows, None) != list(columns):
+            raise csv.Error
+        yield from rows
 
 
-def _create(path: Path, *, again: bool) -> int:
-    """Create a file for its owner alone; ``again`` empties an old one that nobody writes."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
-    descriptor = os.open(path, flags if again else flags | os.O_EXCL, 0o600)
-    if again:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(descriptor, 0)
-        except OSError:
-            os.close(descriptor)
-            raise
+def _open_alone(path: Path, *, again: bool) -> int:
+    """Open a new file for its owner alone; ``again`` also an old one that nobody writes."""
+    flags = os.O_RDWR | os.O_CREAT
+    if not again:
+        return open_private(path, flags | os.O_EXCL)
+    descriptor = open_private(path, flags)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        opened = os.fstat(descriptor)
+        if opened.st_uid != os.geteuid():
+            raise PermissionError(errno.EPERM, "it belongs to another user")
+        # Who had the lock may have given the file its name by now, and nobody's is there.
+        if not (path.exists() and os.path.samestat(opened, path.lstat())):
+            raise BlockingIOError
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let other runs that end in this folder wait for a moment."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # not every file system can
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def write_out(text: str) -> None:
-    """Write to standard output, as UTF-8 and through to the operating system. Raises `OSError`."""
+    """Write to standard output, as UTF-8 and through to the operating system. Raises `OSError`.
+
+    The text is `table_line`, `csv_line` or `json_line`; others `tell`.
+    """
     _write_through(sys.stdout, text)
 
 
@@ -241,10 +321,15 @@ def write_err(text: str) -> None:
     _write_through(sys.stderr, text)
 
 
+def tell(text: str) -> None:
+    """Write a line to standard output, for a person: whoever wrote it, a terminal obeys nothing."""
+    write_out(f"{printable(text)}\n")
+
+
 def say(text: str) -> None:
-    """Write a line to standard error, for a person. It is no error if nobody reads it."""
+    """Write a line to standard error, likewise. It is no error if nobody reads it."""
     with contextlib.suppress(OSError):
-        write_err(f"{text}\n")
+        write_err(f"{printable(text)}\n")
 
 
 def _write_through(stream: TextIO | None, text: str) -> None:
@@ -261,14 +346,20 @@ def _write_all(raw: IO[bytes], text: str) -> None:
         data = data[raw.write(data) :]
 
 
+def is_unkept(result: BulkResult[str]) -> bool:
+    """Return whether the voucher of a result is in no ledger, though it should be."""
+    error = result.error
+    return result.voucher is not None and isinstance(error and error.__cause__, LedgerError)
+
+
 def _row(result: BulkResult[str]) -> dict[str, str]:
-    voucher = result.voucher
+    voucher, error = result.voucher, result.error
     return {
         "recipient": result.recipient,
         "code": voucher.code if voucher else "",
         "qr_url": (voucher.qr_url or "") if voucher else "",
-        "status": result.status.value,
-        "error": str(result.error) if result.error else "",
+        "status": _UNKEPT if is_unkept(result) else result.status.value,
+        "error": str(error) if error else "",
     }
 
 
@@ -279,6 +370,20 @@ def csv_line(cells: tuple[str, ...]) -> str:
     return text.getvalue()
 
 
+def table_line(row: Mapping[str, str]) -> str:
+    """Return a line of CSV, by columns, with nothing that a terminal or a spreadsheet obeys."""
+    return csv_line(tuple(_cell(column, text) for column, text in row.items()))
+
+
+def _cell(column: str, text: str) -> str:
+    if column not in _EXACT:
+        text = printable(text)
+        return f"'{text}" if _FORMULA.match(text) else text
+    if text.isprintable():
+        return text
+    return "".join(printable(c) if unicodedata.category(c) == "Cc" else c for c in text)
+
+
 def json_line(value: object) -> str:
     """Return a line of JSON. Characters that a terminal would obey are escaped."""
     text = orjson.dumps(value).decode()
@@ -287,16 +392,27 @@ def json_line(value: object) -> str:
     return text + "\n"
 
 
-def printable(text: str) -> str:
-    """Return a server's text. Characters that a terminal would obey are escaped."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
-
-
 class _ToPerson(logging.Handler):
     """Writes log lines to standard error, like the command's own lines."""
 
     def emit(self, record: logging.LogRecord) -> None:
         say(record.getMessage())
+        if record.exc_info:
+            for line in logging.Formatter().formatException(record.exc_info).splitlines():
+                say(line)
+
+
+@contextlib.contextmanager
+def strangers_are_harmless() -> Iterator[None]:
+    """Let no log line be obeyed by a terminal, and no locale refuse what is written."""
+    last, logging.lastResort = logging.lastResort, _ToPerson(logging.WARNING)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # help and usage; rows are UTF-8 whatever it is
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        logging.lastResort = last
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from aiohttp import web
 from rm_voucher import CallbackError, ConfigurationError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
-from rm_voucher.cli.output import json_line, logged_to_person, printable, say, write_out
+from rm_voucher.cli.output import json_line, logged_to_person, say, tell, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.emulator.server import without_bad_requests
 from rm_voucher.models import mask
@@ -83,7 +83,7 @@ def verify(
         raise typer.Exit(_REFUSED) from None
     if not as_json:
         for step in CallbackStep:
-            write_out(f"{step}: ok\n")
+            tell(f"{step}: ok")
     _show(event, as_json=as_json)
 
 
@@ -147,8 +147,7 @@ def _show(event: VoucherEvent, *, as_json: bool) -> None:
         told = {"id": event.id, "status": event.status, "code": mask(event.code).strip("'")}
         write_out(json_line({**told, "sent_at": sent_at}))
     else:
-        what = printable(f"{event.status} of {mask(event.code)}")
-        write_out(f"{what}, event {event.id}, sent {sent_at}\n")
+        tell(f"{event.status} of {mask(event.code)}, event {event.id}, sent {sent_at}")
 
 
 def _show_refusal(error: CallbackError, *, as_json: bool) -> None:
@@ -157,9 +156,9 @@ def _show_refusal(error: CallbackError, *, as_json: bool) -> None:
         return
     for step in CallbackStep:
         if step == error.step:
-            write_out(f"{step}: FAILED, {error}\n")
+            tell(f"{step}: FAILED, {error}")
             return
-        write_out(f"{step}: ok\n")
+        tell(f"{step}: ok")
 
 
 def _headers(path: Path) -> list[tuple[str, str]]:

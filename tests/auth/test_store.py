@@ -101,6 +101,7 @@ async def test_file_survives_a_save_that_fails(store, path, monkeypatch):
     monkeypatch.setattr(os, "fdopen", full)
     with pytest.raises(OSError, match="No space"):
         await store.save(b"new")
+    monkeypatch.undo()
     assert await store.load() == b"old"
 
 

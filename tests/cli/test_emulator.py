@@ -67,13 +67,13 @@ def test_emulator_given_credentials(rm, stopped: list[str], tmp_path: Path) -> N
 def test_variables_are_never_for_others(rm, stopped, tmp_path: Path, monkeypatch) -> None:
     """A new file is its owner's from the first moment on: who opens it early reads nothing."""
     modes = []
-    chmod = Path.chmod
+    replace = Path.replace
 
-    def look_first(path: Path, mode: int) -> None:
+    def look_first(path: Path, target: Path) -> None:
         modes.append(path.stat().st_mode & 0o7777)
-        chmod(path, mode)
+        replace(path, target)
 
-    monkeypatch.setattr(Path, "chmod", look_first)
+    monkeypatch.setattr(Path, "replace", look_first)
     assert rm("emulator", "--credentials-out", tmp_path / "env").code == 130
     assert modes == [0o600]
 
@@ -143,7 +143,10 @@ def test_emulator_batch_too_large(rm, stopped: list[str], quantity: int) -> None
             ("--batch", "A=B=1", "--batch", "A=B=2"),
             "--batch 'A=B=2': there is a batch with the key 'A=B' already.",
         ),
-        (("--public-key", "{0}/no.pem"), "{0}/no.pem can't be read: No such file or directory."),
+        (
+            ("--public-key", "{0}/no.pem"),
+            "The public key file {0}/no.pem can't be read: No such file or directory.",
+        ),
         (
             ("--public-key", KEY_FILE),
             "This is a private key; checking a signature needs the signer's public key.",

@@ -236,7 +236,6 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
         (("--fault-kinds", "storm"), f"--fault-kinds 'storm': the kinds are {KINDS}."),
         (("--fault-kinds", "closed"), f"--fault-kinds 'closed': the kinds are {KINDS}."),
         (("--fault-kinds", "throttle,"), f"--fault-kinds 'throttle,': the kinds are {KINDS}."),
-        (("--fault-kinds", ""), f"--fault-kinds '': the kinds are {KINDS}."),
         (("--rate-limit", "0"), "--rate-limit is more than 0; leave it out for none."),
         (("--rate-limit", "-1"), "--rate-limit is more than 0; leave it out for none."),
         (("--rate-limit", "nan"), "--rate-limit is more than 0; leave it out for none."),
@@ -251,7 +250,6 @@ KINDS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
         *(
             (("--callback-url", url), f"--callback-url {url!r} is no http or https URL.")
             for url in (
-                "",
                 "merchant",
                 "ftp://merchant.invalid/",
                 "http://",

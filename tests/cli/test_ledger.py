@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -108,9 +109,24 @@ def test_status_of_a_ledger_without_doubt(issue, run) -> None:
     assert (run("status").code, run("status").out) == (0, ALL_ISSUED)
     (shown,) = run("status", "--json").json
     assert (shown.pop("attempts"), shown.pop("stopped")) == ([], {})
+    assert shown.pop("stopped_ledger") is None
     assert shown == {
         name: int(number) for name, number in (line.split(": ") for line in ALL_ISSUED.splitlines())
     }
+
+
+def test_status_of_an_older_copy(issue, run, rm, shop, url: str, tmp_path: Path) -> None:
+    """A ledger that is stopped as a whole says so: its next batch would be stopped, too."""
+    issue(1)
+    file, copy = tmp_path / "ledger.db", tmp_path / "copy"
+    shutil.copyfile(file, copy)
+    issue(3)
+    shutil.copyfile(copy, file)
+    shop.emulator.add_batch("Lunch", key="C", quantity=10)
+    ended = rm("issue", "C", "--ledger", url)
+    assert (ended.code, shop.issued("C")) == (1, [])
+    assert "each batch is stopped until its new baseline: " in run("status").out
+    assert run("status", "--json").json[0]["stopped_ledger"]
 
 
 def test_status_of_one_batch(issue, run) -> None:

@@ -138,7 +138,7 @@ def test_json_line_has_nothing_that_a_terminal_obeys() -> None:
     assert "é🎫" in line
 
 
-def test_file_is_private(rm, out: Path) -> None:
+def test_file_is_private(rm, embedded, out: Path) -> None:
     """Only the owner reads the file, whatever the umask."""
     umask = os.umask(0)
     try:
@@ -301,7 +301,7 @@ def test_full_at_once(fail_writing, out: Path) -> None:
     file = ResultFile(out)
     try:
         with pytest.raises(ConfigurationError), file:
-            pass
+            file.begin()
         assert list(out.parent.iterdir()) == []
     finally:
         file._file.close()

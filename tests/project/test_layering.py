@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 WINGS = [
     {"_version"},
     {"exceptions", "text"},
-    {"arguments", "redaction"},
+    {"arguments", "redaction", "files"},
     {"models", "runtime", "settings"},
     {"converters"},
     {"signing"},
@@ -61,6 +61,7 @@ ELSEWHERE = {
     "webhooks.sql.store": {"sqlalchemy"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
+    "cli.arguments": {"typer"},
     "cli.app": {"typer"},
     "cli.ledger": {"typer"},
     "cli.options": {"typer"},

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from psycopg import errors
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
@@ -439,3 +440,23 @@ def test_delivery_waits_for_five_seconds(tmp_path: Path) -> None:
     """By default."""
     store = open_event_store(f"sqlite:///{tmp_path / 'events.db'}")
     assert store.patience_s == 5.0  # type: ignore[attr-defined]
+
+
+async def test_server_that_accepts_and_says_nothing(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver gives the connection up; the server may answer the next one."""
+    time = FakeTime()
+    made = database(postgres_url, time)
+    real, silent = postgres.AnsweringConnection.connect, [1, 2]
+
+    def connect(*args: Any, **settings: Any) -> Any:
+        if silent:
+            silent.pop()
+            raise errors.ConnectionTimeout("connection timeout expired")
+        return real(*args, **settings)
+
+    monkeypatch.setattr(postgres.AnsweringConnection, "connect", connect)
+    await made.open()
+    assert time.slept == [0.05, 0.1]
+    await made.close()
