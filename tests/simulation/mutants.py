@@ -304,7 +304,7 @@ def settle_while_a_code_is_in_hand(patch):
     patch.setattr(
         ledger_module,
         "Reconciler",
-        lambda *parts: attrs.evolve(Reconciler(*parts), keeper=Idle()),
+        lambda *parts: attrs.evolve(Reconciler(*parts), keeper=cast("Keeper", Idle())),
     )
 
 
