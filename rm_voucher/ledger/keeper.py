@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 from rm_voucher.exceptions import LedgerError
@@ -47,6 +48,11 @@ class Keeper:
             if self._waiting is None or self._waiting.done():
                 self._waiting = asyncio.create_task(self._try_again(), name="rm-voucher keeper")
             raise
+
+    @property
+    def attempts(self) -> Collection[str]:
+        """The ids of the attempts whose outcome is in this process's memory alone, at any time."""
+        return self._unkept.keys()
 
     @property
     def unkept(self) -> dict[str, IssuedVoucher]:

@@ -98,9 +98,9 @@ class Ledger:
         self.store = store
         self.clock = LedgerClock(runtime or Runtime())
         self._tasks = LedgerTasks()
-        self._tracker = AttemptTracker(store, self.clock)
-        self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker)
         self._keeper = Keeper(store, self.clock)
+        self._tracker = AttemptTracker(store, self.clock, self._keeper.attempts)
+        self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker, self._keeper)
         self.sender = Sender(
             store,
             self.clock,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from rm_voucher.exceptions import LedgerError
@@ -83,9 +83,10 @@ class AttemptTracker:
     another process says nothing about ours.
     """
 
-    def __init__(self, store: LedgerStore, clock: LedgerClock) -> None:
+    def __init__(self, store: LedgerStore, clock: LedgerClock, unkept: Collection[str]) -> None:
         self._store = store
         self._clock = clock
+        self._unkept = unkept
         self._ambiguous_since: dict[str, float] = {}
         self.sending: dict[str, float] = {}
         """The attempts that this process sends, and until when each was provably its own.
@@ -104,7 +105,8 @@ class AttemptTracker:
         """Make ambiguous the attempts that a dead process was sending."""
         lost = defaultdict(list)
         for attempt in await self._store.attempts(batch_key, [AttemptState.SENDING]):
-            if attempt.id not in self.sending:
+            # Of one that could not be kept, the code may be in hand.
+            if attempt.id not in self.sending and attempt.id not in self._unkept:
                 lost[attempt.batch].append(attempt.id)
         own, at = self._store.owner, self._clock.latest_now()
         for key, ids in lost.items():

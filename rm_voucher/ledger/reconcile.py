@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
+from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.listing import count_without_code, have_odd_time, issued, look_up
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
@@ -82,6 +83,7 @@ class Reconciler:
     _settings: LedgerSettings
     _clock: LedgerClock
     _tracker: AttemptTracker
+    _keeper: Keeper
 
     async def prepare(self, client: VoucherClient, batch_key: str) -> None:
         """Refuse a static batch; read the baseline of one that has none."""
@@ -139,7 +141,12 @@ class Reconciler:
     async def reconcile(
         self, client: VoucherClient, batch_key: str, *, wait: bool
     ) -> Reconciliation:
-        """Read the listing, and settle what it proves."""
+        """Read the listing, and settle what it proves.
+
+        Nothing is concluded while a code is in hand that could not be kept: the listing has it, and
+        it would pass for another attempt's. Raises `LedgerError` then.
+        """
+        await self._keeper.catch_up()
         await self._tracker.recover(batch_key)
         if wait:
             await self._ripen(batch_key)
@@ -259,6 +266,7 @@ class Reconciler:
         waiting = await self._sending(batch_key)
         begun, poll_s = self._clock.monotonic(), _POLL_S
         while waiting:
+            await self._keeper.catch_up()
             if self._clock.monotonic() - begun > _LONG_CALL_S:
                 raise LedgerError(
                     "Calls of another process don't end, so nothing is concluded: end that process."

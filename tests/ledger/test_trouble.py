@@ -193,7 +193,8 @@ async def test_answer_that_can_not_be_kept_is_an_unknown_outcome(there):
 
 
 async def test_end_that_can_not_be_kept_leaves_the_attempt_to_recovery(there, caplog):
-    """When it can't be kept that a call was refused, it counts as unknown."""
+    """When it can't be kept that a call was refused, it counts as unknown in the next process. This
+    one knows better, and takes nothing of its own for lost."""
     store = FailingStore(there.tables)
     async with there.ledger(store=store) as ledger:
         store.fails = (end,)
@@ -203,6 +204,8 @@ async def test_end_that_can_not_be_kept_leaves_the_attempt_to_recovery(there, ca
         (attempt,) = await ledger.attempts(B, [AttemptState.SENDING])
         assert f"attempt {attempt.id} ended as rejected, which could not be kept" in caplog.text
         await ledger.recover(B)
+        assert await ledger.attempts(B) == []
+    async with there.ledger() as ledger:
         assert [one.id for one in await ledger.attempts(B)] == [attempt.id]
 
 

@@ -419,3 +419,41 @@ async def test_turns_are_given(there, store) -> None:
         await turn()
     names = [task.get_name() for task in asyncio.all_tasks()]
     assert "rm-voucher keeper" not in names
+
+
+async def test_nothing_is_concluded_while_a_code_is_in_hand(there, store) -> None:
+    """The listing has it too, where it would pass for the answer to another attempt."""
+    async with there.ledger("exclusive", store=store) as ledger:
+        there.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
+        with pytest.raises(OutcomeUnknownError):
+            await ledger.issue(there.client, B, "lost")
+        store.fails = (confirm,)
+        error = await refused_confirm(there, ledger)
+        for _ in range(2):
+            with pytest.raises(LedgerError, match="could not keep"):
+                await ledger.reconcile(there.client, B, wait=True)
+            await ledger.recover(B)
+        (sending,) = await ledger.attempts(states=[AttemptState.SENDING])
+        assert sending.id == error.attempt_id
+        store.fails = ()
+        assert (await ledger.reconcile(there.client, B, wait=True)).adopted == 1
+        assert await reported(ledger) == {"lost": there.issued[0], "r": error.code}
+
+
+async def test_code_that_comes_while_a_listing_is_read_and_is_not_kept(there, store) -> None:
+    """Then nothing is concluded from that listing either."""
+    gate, client = there.gate("issue")
+    async with there.ledger("exclusive", store=store) as ledger:
+        await ledger.prepare(there.client, B)
+        issuing = asyncio.create_task(ledger.issue(client, B, "r"))
+        await gate.arrived.wait()
+        store.fails = (confirm,)
+        reconciling = asyncio.create_task(ledger.reconcile(there.client, B))
+        await until(lambda: there.emulator.requests["vouchers"] > 1)
+        gate.opened.set()
+        with pytest.raises(OutcomeUnknownError):
+            await issuing
+        with pytest.raises(LedgerError, match="could not keep"):
+            await reconciling
+        store.fails = ()
+        assert (await ledger.issue(client, B, "r")).code == there.issued[0]

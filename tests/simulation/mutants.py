@@ -293,6 +293,21 @@ def go_on_while_a_code_can_not_be_kept(patch):
     patch.setattr(Keeper, "catch_up", catch_up)
 
 
+def settle_while_a_code_is_in_hand(patch):
+    """The listing is believed of attempts whose code only the process has."""
+
+    class Idle:
+        async def catch_up(self):
+            pass
+
+    patch.setattr(Keeper, "attempts", property(lambda keeper: ()))
+    patch.setattr(
+        ledger_module,
+        "Reconciler",
+        lambda *parts: attrs.evolve(Reconciler(*parts), keeper=cast("Keeper", Idle())),
+    )
+
+
 def duplicate_proves_nothing_was_done(patch):
     def classify(error):
         outcome = outcomes.classify(error)

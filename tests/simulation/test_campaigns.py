@@ -80,17 +80,20 @@ def test_campaigns_of_other_kinds_issue_exactly_once(kind):
 @pytest.mark.long
 def test_settling_too_early_issues_too_much_and_says_so():
     """Where the server is later than expected, what was issued for nobody is all spare, and no
-    request has two codes."""
-    spare = 0
+    request has two codes; or it comes so late that it is taken for somebody else's, and the batch
+    is stopped."""
+    spare = stopped = 0
     for seed in range(FIRST_LATE, FIRST_LATE + 300):
         campaign = Campaign(seed=seed, settle_s=12.0, requests=100).run()
-        assert campaign.alarms == []
-        assert campaign.settled()
-        assert campaign.over_issued() == campaign.spare()
+        stopped += bool(campaign.alarms)
+        if not campaign.alarms:
+            assert campaign.settled()
+            assert campaign.over_issued() == campaign.spare()
         spare += campaign.spare()
         if spare and seed >= FIRST_LATE + 5 * OTHERS:
             break
     assert spare > 0
+    assert stopped <= OTHERS
 
 
 @pytest.mark.parametrize("bulk", [False, True])

@@ -47,6 +47,15 @@ HURRIED: dict[str, Any] = {**QUICK, "crashes": 0, "lag_s": 0.0, "pace_s": 3.0, "
 
 # What surrounds the ledger gives way.
 BROKEN: dict[str, Any] = {**QUICK, "seams": Seams(troubles=3, kinds=(Trouble.BROKEN,))}
+BROKEN_AND_LOOKED_AT: dict[str, Any] = {
+    **QUICK,
+    "settle_s": 30.0,
+    "late_s": 10.0,
+    "lag_s": 1.0,
+    "pace_s": 1.0,
+    "looks_s": 2.0,
+    "seams": Seams(troubles=6, kinds=(Trouble.BROKEN,)),
+}
 ERRING: dict[str, Any] = {**QUICK, "seams": Seams(codes_in_errors=0.2), "mode": "shared"}
 ERRING_AND_BROKEN: dict[str, Any] = {
     **ERRING,
@@ -83,6 +92,7 @@ CAUGHT = {
     mutants.send_what_another_process_took_over: CUT,
     mutants.drop_what_can_not_be_kept: BROKEN,
     mutants.go_on_while_a_code_can_not_be_kept: BROKEN,
+    mutants.settle_while_a_code_is_in_hand: BROKEN_AND_LOOKED_AT,
     mutants.duplicate_proves_nothing_was_done: {**QUICK, "seams": Seams(resent=0.1)},
     mutants.ignore_the_code_of_an_error: ERRING,
     mutants.forget_the_code_of_an_error: ERRING,
