@@ -5,19 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
+from rm_voucher.wire.other_codes import OTHER_CODES
 
 PAGE = Path(__file__).with_name("error-codes.md")
 HEAD = """\
 # Error codes
 
-Look up the class and the remedy of each of Revenue Monster's error codes. The codes are those of
-RM's page *Appendix 1: Error Codes*; classes and remedies are this library's. A code that is not
-listed raises `APIError` itself. The remedy is the `hint` of the error. Codes are looked up without
-regard to case and underscores.
+Look up the class and the remedy of each of Revenue Monster's error codes that a voucher call can
+meet. The codes are those of RM's public lists; classes and remedies are this library's. The remedy
+is the `hint` of the error. Codes are looked up without regard to case and underscores.
 
-`python docs/error_codes_page.py` writes this page from `rm_voucher.wire.error_codes`.
+`python docs/error_codes_page.py` writes this page from the tables in `rm_voucher.wire`.
 
 | class | what to do |
+|---|---|
+"""
+OTHERS = """
+## Codes of other products
+
+RM lists these as well, and no voucher call is known to answer them. The `hint` of the error says
+what they are about. They have no class: the HTTP status decides, as after a code that nobody lists.
+It raises `APIError` itself, but for 401, 403, 429 and 5xx. One that has *duplicate* in it is taken
+for a repeated request, whose code RM does not publish.
+
+| about | codes |
 |---|---|
 """
 WHAT_TO_DO = {
@@ -36,7 +47,12 @@ def page() -> str:
         f"| `{info.code}` | {info.code_class.value} | `{info.error.__name__}` | {info.hint} |\n"
         for info in map(ERROR_CODES.__getitem__, ERROR_CODES)
     )
-    return f"{HEAD}{classes}\n| code | class | exception | remedy |\n|---|---|---|---|\n{rows}"
+    others = "".join(
+        f"| {area} | {' '.join(f'`{code}`' for code in codes.split())} |\n"
+        for area, codes in OTHER_CODES.items()
+    )
+    columns = "| code | class | exception | remedy |\n|---|---|---|---|\n"
+    return f"{HEAD}{classes}\n{columns}{rows}{OTHERS}{others}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Revenue Monster's error codes: the class, the exception and the remedy of each.
 
-The codes are those of RM's public page "Appendix 1: Error Codes"; classes and hints are ours.
+The codes are those of RM's public lists that a voucher call can meet; classes and hints are ours.
+`other_codes` has the rest of the lists.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from rm_voucher.exceptions import (
     VoucherStateError,
 )
 
-__all__ = ["CODE_PATTERN", "ERROR_CODES", "CodeClass", "CodeInfo"]
+__all__ = ["CODE_PATTERN", "ERROR_CODES", "CodeClass", "CodeInfo", "fold"]
 
 CODE_PATTERN = re.compile(r"[A-Za-z0-9_]{1,64}")
 """What can be an error code of RM's; anything else in its place is not RM's error body."""
@@ -60,11 +61,11 @@ class _CodeTable(Mapping[str, CodeInfo]):
     """Error codes, looked up without regard to case and underscores."""
 
     def __init__(self, infos: Iterable[CodeInfo], misspelt: Mapping[str, str]) -> None:
-        self._infos = {_fold(info.code): info for info in infos}
+        self._infos = {fold(info.code): info for info in infos}
         self._misspelt = misspelt
 
     def __getitem__(self, code: str) -> CodeInfo:
-        folded = _fold(code)
+        folded = fold(code)
         return self._infos[self._misspelt.get(folded, folded)]
 
     def __iter__(self) -> Iterator[str]:
@@ -74,7 +75,8 @@ class _CodeTable(Mapping[str, CodeInfo]):
         return len(self._infos)
 
 
-def _fold(code: str) -> str:
+def fold(code: str) -> str:
+    """Return a code without case and underscores."""
     return code.replace("_", "").upper()
 
 
@@ -120,9 +122,14 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
         "MARKET_PLACE_VOUCHER_ALREADY_REQUESTED MARKET_PLACE_VOUCHER_EXCEED_QUANTITY": (
             "The marketplace does not allow this share: it was asked for already, or for too many."
         ),
-        "REDEMPTION_MERCHANT_INVALID": (
+        "REDEMPTION_MERCHANT_INVALID REDEMTION_PARENT_INVALID": (
             "The voucher's redemption rule does not include this merchant."
         ),
+        "REDEMPTION_RULE_KEY_FOUND": (
+            "The key of the voucher's redemption rule is not accepted: look at the rule in the "
+            "portal."
+        ),
+        "QR_REDEEMED": "The QR code is redeemed already: look the voucher up with get().",
         "MEMBER_NOT_MERCHANT MEMBER_PARENT_INVALID": "The loyalty member is not this merchant's.",
         "RESOURCE_GONE": "The thing asked for is no longer there.",
     },
@@ -134,37 +141,49 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
             "The expiry is not acceptable: send a later or well-formed date."
         ),
         "USER_PIN_CODE_INVALID PIN_INVALID": (
-            "The PIN is wrong: reinstating needs the merchant's PIN."
+            "The PIN is wrong: reinstating needs the PIN of a user of the merchant portal."
         ),
-        "STORE_NOT_FOUND STORE_ID_INVALID STORE_NOT_SET": (
+        "QR_INVALID": "The QR code is not one of a voucher: check what was scanned.",
+        "STORE_NOT_FOUND STORE_ID_INVALID STORE_KEY_INVALID STORE_INVALID_FORMAT STORE_NOT_SET": (
             "The store is missing or unknown: pass the store id that the portal shows."
+        ),
+        "ORIGIN_INVALID UNIQUE_CODE_EMPTY UNIQUE_CODE_INVALID": (
+            "The origin of the batch's codes, or a code that was uploaded, is not accepted: look at"
+            " the batch in the portal."
         ),
         (
             "INVALID_REQUEST VALIDATION_ERROR INVALID_PARAMETER INVALID_PARAMETER_ID INVALID_ID "
             "INVALID_FORMAT INVALID_CHARSET"
         ): "The server finds the request malformed: check the arguments.",
-        "INVALID_HTTP_METHOD METHOD_NOT_ALLOWED NO_METHOD API_ENDPOINT_NOT_FOUND": (
+        "INVALID_HTTP_METHOD METHOD_NOT_ALLOWED NO_METHOD API_ENDPOINT_NOT_FOUND PAGE_NOT_FOUND": (
             "The server does not know this method or path."
         ),
         "SSL_REQUIRED": "Plain HTTP was used: the API URL must be https.",
     },
     (CodeClass.FIX, PermissionDeniedError): {
         "VOUCHER_NOT_MERCHANT": "The voucher is another merchant's: it can't be used here.",
-        "CLIENT_NOT_AUTHORIZE_STORE": (
-            "The application may not act for this store: allow it in the portal."
+        "CLIENT_NOT_AUTHORIZE_STORE NOT_AUTHORIZE_USER_STORE NOT_USER_STORE STORE_NOT_USER": (
+            "The application or its user may not act for this store: allow it in the portal."
         ),
         (
             "NOT_PERMITTED NO_ACCESS INSUFFICIENT_PERMISSION_LEVEL USER_NO_PERMISSION "
             "CLIENT_NO_PERMISSION INVALID_SCOPE SCOPE_NOT_FOUND"
         ): "The application lacks a permission: vouchers need the scope manage_loyalty_voucher.",
         (
-            "CLIENT_PRODUCT_NOT_SETUP SUBSCRIPTION_NOT_ACTIVE SUBSCRIPTION_EXPIRED "
-            "LOYALTY_NOT_SUBSCRIBED"
+            "CLIENT_PRODUCT_NOT_SETUP SUBSCRIPTION_NOT_ACTIVE SUBSCRIPTION_NOT_FOUND "
+            "SUBSCRIPTION_EXPIRED NOT_SUBSCRIBE LOYALTY_NOT_SUBSCRIBED "
+            "MASTER_MERCHANT_NOT_SUBSCRIBE MASTER_MERCHANT_SUBSCRIPTION_NOT_ACTIVE "
+            "MASTER_MERCHANT_SUBSCRIPTION_EXPIRED"
         ): "The product is not set up or not subscribed: see the merchant portal.",
         (
             "AccessDenied ACCOUNT_SUSPENDED ACCOUNT_INACTIVE ACCOUNT_FROZEN MERCHANT_SUSPENDED "
-            "MERCHANT_INACTIVE MERCHANT_NOT_ACTIVE USER_SUSPENDED API_INACTIVE"
+            "MERCHANT_INACTIVE MERCHANT_NOT_ACTIVE USER_SUSPENDED USER_NOT_ACTIVE USR_NOT_ACTIVE "
+            "API_INACTIVE"
         ): "The account, merchant or API access is disabled: ask Revenue Monster.",
+        (
+            "MERCHANT_ID_INVALID MERCHANT_KEY_INVALID MERCHANT_NOT_FOUND MERCHANT_NOT_SAME "
+            "MERCHANT_NOT_SETUP"
+        ): "The merchant is unknown, another one or not set up: check the application's account.",
         "SPAM": "The call was flagged as suspicious: ask Revenue Monster.",
     },
     (CodeClass.FIX, AuthenticationError): {
@@ -180,6 +199,9 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
     (CodeClass.FIX, SignatureError): {
         "CLIENT_NOT_SET_PUBLIC_KEY": (
             "The application has no public key yet: upload it in the portal."
+        ),
+        "INVALID_PUBLIC_KEY": (
+            "The application's public key can't be used: upload it anew in the portal."
         ),
         "INVALID_REQUEST_SIGNATURE INVALID_SIGNATURE SIGNATURE_INVALID": (
             "The signature does not match: the private key is not the pair of the public key in "
@@ -207,9 +229,8 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
         ),
     },
     (CodeClass.UNKNOWN, ServerError): {
-        "INTERNAL_ERROR SYSTEM_ERROR": (
-            "The server failed inside: try again later, or ask Revenue Monster."
-        ),
+        "INTERNAL_ERROR": "The server failed inside: try again later, or ask Revenue Monster.",
+        "SYSTEM_ERROR": "The server did not finish in time: try again later.",
     },
 }
 

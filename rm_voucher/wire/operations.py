@@ -44,7 +44,13 @@ from rm_voucher.wire.responses import json_object, read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
 
 _WRONG_METHOD_CODES = frozenset(
-    {"INVALID_HTTP_METHOD", "METHOD_NOT_ALLOWED", "NO_METHOD", "API_ENDPOINT_NOT_FOUND"}
+    {
+        "INVALID_HTTP_METHOD",
+        "METHOD_NOT_ALLOWED",
+        "NO_METHOD",
+        "API_ENDPOINT_NOT_FOUND",
+        "PAGE_NOT_FOUND",
+    }
 )
 # RFC 3986's characters of a path, percent-encoding included.
 _PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")

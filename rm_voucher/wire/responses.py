@@ -24,6 +24,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.models import ErrorBody, Page
 from rm_voucher.transport.base import Response
 from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES
+from rm_voucher.wire.other_codes import area_of
 from rm_voucher.wire.strict_fields import strict_fields
 
 T = TypeVar("T")
@@ -35,6 +36,7 @@ _DUPLICATE = re.compile(
     r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
     re.IGNORECASE,
 )
+_COPY = "An earlier copy of the very same request arrived."
 _STEP = 100  # vouchers, about 2 ms
 _NO_CURSOR = (None, False, 0)
 
@@ -106,9 +108,13 @@ def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeErr
         return _status_error(response)
     info = ERROR_CODES.get(error.code)
     cls = info.error if info else _class_of_status(response.status)
-    hint = info.hint if info else "RM's list of error codes does not have this one."
-    if _DUPLICATE.search(error.code) or _DUPLICATE.search(error.message or ""):
-        cls, hint = DuplicateRequestError, "An earlier copy of the very same request arrived."
+    hint = info.hint if info else _hint_of_other(error.code)
+    if _DUPLICATE.search(error.message or ""):
+        cls, hint = DuplicateRequestError, _COPY
+    elif _DUPLICATE.search(error.code):
+        # That of a repeated nonce may be one of these, whatever RM lists it for.
+        listed = area_of(error.code) is not None
+        cls, hint = DuplicateRequestError, f"{hint} Or else: {_COPY}" if listed else _COPY
     return cls(
         error.code,
         error.message or "",
@@ -116,6 +122,13 @@ def _api_error(response: Response, wire: dict[str, Any]) -> APIError | DecodeErr
         hint,
         retry_after_s=_retry_after_s(response.headers),
     )
+
+
+def _hint_of_other(code: str) -> str:
+    area = area_of(code)
+    if area is None:
+        return "RM's lists of error codes do not have this one."
+    return f"RM lists it for {area}: no voucher call is known to answer it."
 
 
 def _status_error(response: Response) -> APIError:

@@ -1,10 +1,13 @@
-"""The table of error codes: complete, classed and found in every spelling."""
+"""The tables of error codes: complete, classed and found in every spelling."""
+
+from pathlib import Path
 
 import pytest
 
 from rm_voucher import (
     APIError,
     AuthenticationError,
+    DuplicateRequestError,
     ExpiredError,
     InvalidRequestError,
     NotFoundError,
@@ -15,9 +18,17 @@ from rm_voucher import (
     SignatureError,
     VoucherStateError,
 )
+from rm_voucher.transport.base import Response
 from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES, CodeClass
+from rm_voucher.wire.other_codes import OTHER_CODES, area_of
+from rm_voucher.wire.responses import success
 
-# Written down from RM's "Appendix 1: Error Codes", independently of the package's table.
+LISTED = [
+    line
+    for line in Path(__file__).with_name("rm_error_codes.txt").read_text().splitlines()
+    if not line.startswith("#")
+]
+# Written down from RM's lists, independently of the package's table.
 APPENDIX = {
     CodeClass.STATE: """
         VOUCHER_BATCH_NOT_FOUND VOUCHER_BATCH_EXPIRED VOUCHER_BATCH_NOT_ENOUGH_QUANTITY
@@ -28,11 +39,18 @@ APPENDIX = {
         VOUCHER_COMBO_NOT_ENOUGH_QUANTITY MARKET_PLACE_VOUCHER_NOT_FOUND
         MARKET_PLACE_VOUCHER_ALREADY_REQUESTED MARKET_PLACE_VOUCHER_EXCEED_QUANTITY
         REDEMPTION_RULE_NOT_FOUND REDEMPTION_MERCHANT_INVALID MEMBER_NOT_FOUND MEMBER_NOT_MERCHANT
-        MEMBER_PARENT_INVALID RESOURCE_GONE VOUCHER_NOT_REDEMMED VOUCHER__NOT_MINIMUM_AMOUNT
+        MEMBER_PARENT_INVALID REDEMTION_PARENT_INVALID REDEMPTION_RULE_KEY_FOUND QR_REDEEMED
+        RESOURCE_GONE VOUCHER_NOT_REDEMMED VOUCHER__NOT_MINIMUM_AMOUNT
         """,
     CodeClass.FIX: """
         VOUCHER_BATCH_KEY_INVALID VOUCHER_NOT_MERCHANT VOUCHER__NOT_MERCHANT EXPIRY_INVALID
         EXPIRY_MIN USER_PIN_CODE_INVALID PIN_INVALID STORE_NOT_FOUND STORE_ID_INVALID STORE_NOT_SET
+        STORE_KEY_INVALID STORE_INVALID_FORMAT NOT_USER_STORE STORE_NOT_USER
+        NOT_AUTHORIZE_USER_STORE QR_INVALID ORIGIN_INVALID UNIQUE_CODE_EMPTY UNIQUE_CODE_INVALID
+        INVALID_PUBLIC_KEY NOT_SUBSCRIBE SUBSCRIPTION_NOT_FOUND MASTER_MERCHANT_NOT_SUBSCRIBE
+        MASTER_MERCHANT_SUBSCRIPTION_NOT_ACTIVE MASTER_MERCHANT_SUBSCRIPTION_EXPIRED
+        MERCHANT_ID_INVALID MERCHANT_KEY_INVALID MERCHANT_NOT_FOUND MERCHANT_NOT_SAME
+        MERCHANT_NOT_SETUP USER_NOT_ACTIVE USR_NOT_ACTIVE PAGE_NOT_FOUND PageNotFound
         CLIENT_NOT_AUTHORIZE_STORE TOKEN_SUSPENDED NOT_PERMITTED NO_ACCESS
         INSUFFICIENT_PERMISSION_LEVEL USER_NO_PERMISSION CLIENT_NO_PERMISSION INVALID_SCOPE
         SCOPE_NOT_FOUND CLIENT_NOT_FOUND CLIENT_INVALID INVALID_CLIENT InvalidClient InActiveClient
@@ -62,6 +80,39 @@ def test_code_has_its_class(code, wanted):
         assert ERROR_CODES[spelling].code_class is wanted
     assert issubclass(ERROR_CODES[code].error, APIError)
     assert CODE_PATTERN.fullmatch(code)
+
+
+def test_every_code_of_the_lists_is_known():
+    """Each of RM's 405 codes has a class, or what it is about: never both, and no other has."""
+    assert len(LISTED) == len(set(LISTED)) == 405
+    assert [code for code in LISTED if (code in ERROR_CODES) == (area_of(code) is not None)] == []
+    others = [code for codes in OTHER_CODES.values() for code in codes.split()]
+    assert len(others) == len(set(others))
+    assert set(ERROR_CODES) | set(others) <= set(LISTED)
+
+
+@pytest.mark.parametrize("status", [400, 500])
+def test_code_of_another_product_says_so(status):
+    """It is no code that nobody knows, and the status decides what it proves."""
+    wire = b'{"error": {"code": "PAYMENT_TIMEOUT"}}'
+    with pytest.raises(APIError, match="RM lists it for payments: no voucher call is") as caught:
+        success(Response(status=status, body=wire))
+    assert type(caught.value) is (APIError if status == 400 else ServerError)
+
+
+@pytest.mark.parametrize("code", ["ORDER_ID_DUPLICATE", "UNIQUE_CODE_DUPLICATE"])
+def test_code_of_another_product_may_be_that_of_a_repeated_nonce(code):
+    """RM does not publish that one, so a listed one with such a word proves nothing either."""
+    assert area_of(code) is not None
+    with pytest.raises(DuplicateRequestError, match=r"RM lists it for .* Or else: An earlier copy"):
+        success(Response(status=400, body=b'{"error": {"code": "%s"}}' % code.encode()))
+
+
+def test_code_that_nobody_lists_says_so():
+    """Neither of RM's lists has it."""
+    assert area_of("NEW_CODE") is None
+    with pytest.raises(APIError, match="RM's lists of error codes do not have this one"):
+        success(Response(status=400, body=b'{"error": {"code": "NEW_CODE"}}'))
 
 
 def test_table_has_no_code_of_its_own():
