@@ -59,6 +59,7 @@ REFUSED = {
     "redeem, too many": lambda c: c.redeem(f"{CODE}{n}" for n in range(999)),
     "redeem": lambda c: c.redeem([CODE, CONTROL]),
     "redeem, none": lambda c: c.redeem([]),
+    "batch": lambda c: c.batch(SLASH),
     "vouchers": lambda c: c.vouchers(SLASH),
     "vouchers, cursor": lambda c: c.vouchers("KEY", cursor=HALF),
     "batches, status": lambda c: c.batches(status=HALF),

@@ -22,8 +22,8 @@ from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
-from rm_voucher.exceptions import APIError, ConfigurationError, InvalidRequestError
-from rm_voucher.models import IssuedVoucher, Page, Voucher, VoucherBatch
+from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
+from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
@@ -34,6 +34,7 @@ from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.proxy import Proxy
 from rm_voucher.wire import operations
+from rm_voucher.wire.error_codes import ERROR_CODES
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -93,6 +94,7 @@ class VoucherClient:
         runtime: Runtime | None = None,
     ) -> None:
         self._get_method = "POST"
+        self._has_batch_path = True
         check_type("credentials", credentials, Credentials)
         check_type("environment", environment, Environment)
         for name, given, kind in (
@@ -224,7 +226,7 @@ class VoucherClient:
         used_at: datetime | None = None,
         timeout: Timeout | None = None,
     ) -> Voucher:
-        """Void a voucher, that is, use it at a shop (RM's page "Void Voucher").
+        """Void a voucher: use it at a shop, or cancel it (RM's page "Void Voucher").
 
         Pass ``used_at``, an aware datetime with microseconds that is unique to this till. When the
         answer is lost, the voucher is read back, and only this instant proves that this call voided
@@ -253,7 +255,8 @@ class VoucherClient:
     ) -> Voucher:
         """Make a void voucher usable again (RM's page "Reinstate Voucher").
 
-        ``pin`` is the merchant's. When the answer is lost, the voucher is read back. If it is still
+        ``pin`` is that of a user of the merchant portal, and ``reason`` may have no U+0008 and no
+        U+000C. When the answer is lost, the voucher is read back. If it is still
         void, the call is sent again. If not, it raises `OutcomeUnknownError` with the voucher
         attached, because nothing on the voucher proves that this call reinstated it. Cancelling it
         after it was sent leaves its outcome unknown; `get` shows it. Raises `InvalidRequestError`
@@ -301,6 +304,38 @@ class VoucherClient:
 
         return Pager(fetch, cursor)
 
+    @hide_locals
+    async def batch(self, batch_key: str, *, timeout: Timeout | None = None) -> VoucherBatch:
+        """Look up a batch. A read: it may be repeated.
+
+        RM's SDKs have it, its pages only their list of batches. Where the server does not know the
+        path, the batch is looked for in that list, now and for the life of the client. Raises
+        `NotFoundError`.
+        """
+        caller = self.caller
+        request = operations.build_batch(caller.environment, batch_key)
+        parse = functools.partial(operations.parse_batch, batch_key=batch_key)
+        call = caller.call(request, parse, Safety.READ, timeout, batch_key=batch_key)
+        if self._has_batch_path:
+            try:
+                return await caller.execute(call)
+            except APIError as exc:
+                if not operations.is_unknown_path(exc):
+                    raise
+        found, may_be_hidden = None, False
+        async for batch in self._batches(timeout=timeout, deadline=call.deadline):
+            if batch.key == batch_key:
+                found = batch
+                break
+            may_be_hidden |= not batch.misfits.keys().isdisjoint(("key", ALL_OF_IT))
+        self._has_batch_path = False
+        if found is None and may_be_hidden:
+            raise DecodeError("expected a batch with its key @ $.items")
+        if found is None:
+            info = ERROR_CODES["VOUCHER_BATCH_NOT_FOUND"]
+            raise info.error(info.code, hint=info.hint)
+        return found
+
     def batches(
         self,
         *,
@@ -310,16 +345,7 @@ class VoucherClient:
         timeout: Timeout | None = None,
     ) -> Pager[VoucherBatch]:
         """List the merchant's batches (RM's page "Get Voucher Batches"). A read."""
-
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[VoucherBatch]:
-            request = operations.build_batches(
-                self.caller.environment, status=status, is_static=is_static, cursor=cursor
-            )
-            parse = operations.parse_batches
-            return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
-
-        return Pager(fetch, cursor)
+        return self._batches(status=status, is_static=is_static, cursor=cursor, timeout=timeout)
 
     def member(self, country_code: str, phone_number: str) -> Member:
         """Return a loyalty member's vouchers. Digits only: ``client.member("60", "123456789")``."""
@@ -374,6 +400,27 @@ class VoucherClient:
         call.read_back = read_back
         return await self.caller.execute(call)
 
+    def _batches(
+        self,
+        *,
+        status: str | None = None,
+        is_static: bool | None = None,
+        cursor: str | None = None,
+        timeout: Timeout | None,
+        deadline: float | None = None,
+    ) -> Pager[VoucherBatch]:
+        @hide_locals
+        async def fetch(cursor: str | None) -> Page[VoucherBatch]:
+            request = operations.build_batches(
+                self.caller.environment, status=status, is_static=is_static, cursor=cursor
+            )
+            parse = operations.parse_batches
+            return await self.caller.execute(
+                self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline)
+            )
+
+        return Pager(fetch, cursor)
+
     async def _get(
         self, code: str, timeout: Timeout | None, deadline: float | None = None
     ) -> Voucher:
@@ -391,7 +438,7 @@ class VoucherClient:
         try:
             return await self.caller.execute(first)
         except APIError as exc:
-            if not operations.is_wrong_method(exc):
+            if not operations.is_unknown_path(exc):
                 raise
         deadline = first.deadline  # of the whole call
         voucher = await self.caller.execute(call(other))

@@ -43,7 +43,7 @@ from rm_voucher.wire.requests import (
 from rm_voucher.wire.responses import json_object, read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
 
-_WRONG_METHOD_CODES = frozenset(
+_UNKNOWN_PATH_CODES = frozenset(
     {
         "INVALID_HTTP_METHOD",
         "METHOD_NOT_ALLOWED",
@@ -110,6 +110,12 @@ def build_vouchers(
     )
 
 
+def build_batch(environment: Environment, batch_key: str) -> Request:
+    """Build the look-up of one batch, which RM's SDKs have; its page does not show it any more."""
+    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}"
+    return build(environment.api_url, "batch", "GET", path)
+
+
 def build_batches(
     environment: Environment,
     *,
@@ -135,7 +141,7 @@ def build_batches(
 def build_reinstate(
     environment: Environment, code: str, *, pin: str, reason: str | None = None
 ) -> Request:
-    """Build *Reinstate Voucher*. The PIN is the merchant's."""
+    """Build *Reinstate Voucher*. The PIN is that of a user of the merchant portal."""
     if not isinstance(pin, str) or not pin:
         raise InvalidRequestError.refused("pin must be text, and not empty.")
     if not isinstance(reason, str | None):
@@ -375,6 +381,15 @@ async def parse_batches(response: Response) -> Page[VoucherBatch]:
     return await read_page(response, VoucherBatch)
 
 
+def parse_batch(response: Response, batch_key: str) -> VoucherBatch:
+    """Read the answer to `build_batch`: the batch that was asked for."""
+    item = success(response).get("item")
+    batch = structure(item, VoucherBatch, path="$.item", strict=strict_fields("batch"))
+    if batch.key != batch_key:
+        raise DecodeError("expected the batch that was asked for @ $.item.key")
+    return batch
+
+
 def parse_token(response: Response) -> Token:
     """Read the answer to `build_token` or `build_refresh`. It carries no ``code``."""
     token = structure(read_body(response), Token)
@@ -394,9 +409,9 @@ def parse_any(response: Response) -> Response:
     return response
 
 
-def is_wrong_method(error: APIError) -> bool:
-    """Return whether the server refused *get by code* for its method."""
+def is_unknown_path(error: APIError) -> bool:
+    """Return whether the server knows no such path, or not with this method."""
     if error.code:
         info = ERROR_CODES.get(error.code)
-        return info is not None and info.code in _WRONG_METHOD_CODES
+        return info is not None and info.code in _UNKNOWN_PATH_CODES
     return error.http_status in (404, 405)

@@ -36,6 +36,7 @@ READINGS: Mapping[str, Reading] = {
     "vouchers": Reading(Voucher),
     "member vouchers": Reading(Voucher),
     "batches": Reading(VoucherBatch),
+    "batch": Reading(VoucherBatch, frozenset({"key"})),
     "callback": Reading(Voucher, frozenset({"code", "status", "updated_at"})),
     "token": Reading(Token, frozenset({"access_token"})),
     # The message, too: it may say that a request came twice.

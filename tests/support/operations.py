@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import attrs
-from support.answers import ok, payload
+from support.answers import ok, payload, rm_error
 
 from rm_voucher import Response, Voucher, VoucherClient
 
@@ -61,9 +61,12 @@ def shown_page(page: Any) -> object:
     return [shown_voucher(item) for item in page.items], page.cursor, page.count
 
 
+def shown_batch(batch: Any) -> object:
+    return batch.label, batch.amount_sen, batch.balance_quantity, batch.static_code
+
+
 def shown_batches(page: Any) -> object:
-    batches = [(b.label, b.amount_sen, b.balance_quantity, b.static_code) for b in page.items]
-    return batches, page.cursor, page.count
+    return [shown_batch(batch) for batch in page.items], page.cursor, page.count
 
 
 GOT = (
@@ -96,6 +99,7 @@ BATCHES = [
     ("Wedding", None, 0, None),
     ("ALA10OFF", None, 48, "ALA10OFF"),
 ]
+WEDDING = payload("list-batches")["items"][1]["key"]
 WHO = "countryCode=60&phoneNumber=123456789"
 ROWS = {
     "issue": Row(
@@ -213,6 +217,25 @@ ROWS = {
         ["list-batch-vouchers"],
         ([OF_BATCH], None, 1),
         shown_page,
+    ),
+    "batch": Row(
+        "client.batch",
+        lambda client: client.batch(WEDDING),
+        [Sent("GET", f"API:/v3/voucher-batch/{WEDDING}")],
+        [ok({"item": payload("list-batches")["items"][1], "code": "SUCCESS"})],
+        BATCHES[1],
+        shown_batch,
+    ),
+    "batch, by the list": Row(
+        "client.batch",
+        lambda client: client.batch(WEDDING),
+        [
+            Sent("GET", f"API:/v3/voucher-batch/{WEDDING}"),
+            Sent("GET", "API:/v3/voucher-batches"),
+        ],
+        [rm_error("PAGE_NOT_FOUND", 404), "list-batches"],
+        BATCHES[1],
+        shown_batch,
     ),
     "batches": Row(
         "client.batches",

@@ -46,6 +46,7 @@ OPERATIONS: dict[str, Callable[[VoucherClient], Awaitable[object]]] = {
     "redeem": lambda client: client.redeem([CODE, OTHER_CODE]),
     "vouchers": lambda client: client.vouchers("KEY"),
     "every voucher": lambda client: every(client.vouchers("KEY")),
+    "batch": lambda client: client.batch("KEY"),
     "batches": lambda client: client.batches(status="COMPLETED"),
     "request": lambda client: client.request(
         "PATCH", f"/v3/x/{quote(CODE)}", query={"pin": PIN}, json={"code": CODE, "pin": PIN}
@@ -64,7 +65,7 @@ DONE_STATUS = {"void": "VOID", "redeem": "REDEEMED", "member redeem": "VOID"}
 
 def shaped(request: Request, *items: Any, cursor: str | None = None) -> Response:
     """Answer with voucher(s) in the form that the operation's answer has."""
-    if request.operation == "batches":
+    if request.operation in ("batch", "batches"):
         items = tuple({**one, "key": "KEY", "staticCode": CODE} for one in items)
     if request.operation in LISTINGS:
         return ok({"items": items, "meta": {"cursor": cursor}, "code": "SUCCESS"})
@@ -207,8 +208,9 @@ KEPT = [
         for server in ("wrong types", "not an object")
     ),
     *(("every voucher", server) for server in ("second page wrong", "second voucher wrong")),
+    ("batch", "wrong types"),
 ]
-"""Listings with items that don't fit, which are read all the same."""
+"""Listings, and a batch, with what does not fit, which are read all the same."""
 MEETINGS = [
     *((operation, server) for operation in OPERATIONS for server in SERVERS),
     *(

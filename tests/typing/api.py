@@ -157,6 +157,7 @@ async def operations(client: VoucherClient) -> None:
     assert_type(await listing, Page[Voucher])
     async for item in listing:
         assert_type(item, Voucher)
+    assert_type(await client.batch("K"), VoucherBatch)
     async for page in client.batches(status="COMPLETED", is_static=False).pages():
         assert_type(page.items, tuple[VoucherBatch, ...])
 

@@ -339,6 +339,8 @@ def test_parse_token_fits_a_header(token):
         (rm_error("METHOD_NOT_ALLOWED", 405), True),
         (rm_error("NO_METHOD"), True),
         (rm_error("API_ENDPOINT_NOT_FOUND", 404), True),
+        (rm_error("PAGE_NOT_FOUND", 404), True),
+        (rm_error("PageNotFound"), True),
         (rm_error("VOUCHER_NOT_FOUND", 404), False),
         (rm_error("NEW_CODE", 404), False),
         (rm_error("VOUCHER_NOT_FOUND", 405), False),
@@ -346,11 +348,11 @@ def test_parse_token_fits_a_header(token):
         (Response(status=500), False),
     ],
 )
-def test_is_wrong_method(response, expected):
-    """The four codes, a 405, or a 404 that is not RM's own mean the other method."""
+def test_is_unknown_path(response, expected):
+    """The five codes, a 405, or a 404 that is not RM's own mean another method or path."""
     with pytest.raises(APIError) as caught:
         parse_get_x(response)
-    assert p.is_wrong_method(caught.value) is expected
+    assert p.is_unknown_path(caught.value) is expected
 
 
 @given(st.binary(max_size=300) | st.text(max_size=300).map(str.encode), st.integers(100, 599))

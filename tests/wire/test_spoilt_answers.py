@@ -4,6 +4,7 @@ A few thousand are tried with the other tests; ``nox -s fuzz`` tries 200,000, an
 """
 
 import functools
+import json
 import math
 import os
 import random
@@ -35,6 +36,8 @@ CASES = int(os.environ.get("FUZZ_CASES", "8000"))
 FEW_CASES = 2000
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 BODIES = {path.stem: path.read_bytes() for path in sorted(PAYLOADS.iterdir())}
+BATCH = json.loads(BODIES["list-batches"])["items"][0]
+BODIES["batch"] = json.dumps({"item": BATCH, "code": "SUCCESS"}).encode()
 # Each parser, what it returns, and the payload that is its own.
 PARSERS: dict[str, tuple[Any, type, str]] = {
     "parse_issue": (p.parse_issue, IssuedVoucher, "issue-voucher"),
@@ -50,6 +53,11 @@ PARSERS: dict[str, tuple[Any, type, str]] = {
     ),
     "parse_redeem": (p.parse_redeem, tuple, "redeem-vouchers"),
     "parse_vouchers": (p.parse_vouchers, Page, "list-batch-vouchers"),
+    "parse_batch": (
+        functools.partial(p.parse_batch, batch_key=BATCH["key"]),
+        VoucherBatch,
+        "batch",
+    ),
     "parse_batches": (p.parse_batches, Page, "list-batches"),
     "parse_token": (p.parse_token, Token, "token-client-credentials"),
     "parse_any": (p.parse_any, Response, "error"),
@@ -103,6 +111,8 @@ def check_change(name, model):
     if name in ("parse_void", "parse_member_redeem", "parse_reinstate"):
         wanted = PARSERS[name][0].keywords["code"]
         assert model.code is None or model.code.casefold() == wanted.casefold()
+    if name == "parse_batch":
+        assert model.key == BATCH["key"]
     if name == "parse_issue":
         assert model.code.strip()
     if name == "parse_token":
