@@ -105,7 +105,7 @@ class VoucherStatus(OpenEnum):
     REDEEMED = "REDEEMED"
     """In the customer's loyalty account. Not yet used."""
     VOID = "VOID"
-    """Used at a shop."""
+    """Used at a shop, or cancelled."""
     EXPIRED = "EXPIRED"
     """Past its expiry."""
     MARKET_PLACE = "MARKET_PLACE"
@@ -135,10 +135,16 @@ class Origin(OpenEnum):
 
 
 class ExpiryType(OpenEnum):
-    """DYNAMIC: a number of days. FIXED: a date. One page writes ``STATIC`` for FIXED."""
+    """How a voucher ends. One page writes ``STATIC`` for FIXED."""
 
     DYNAMIC = "DYNAMIC"
+    """A number of days after its redemption."""
     FIXED = "FIXED"
+    """At a date."""
+    FIX = "FIX"
+    """RM's Kotlin SDK has it, presumably for FIXED."""
+    PERMANENT = "PERMANENT"
+    """Never: an older page and RM's Kotlin SDK have it."""
 
     @classmethod
     def _missing_(cls, value: object) -> Self | None:

@@ -23,6 +23,13 @@ def test_open_enum_unknown_value_stays_text():
     assert "FROZEN" not in VoucherStatus.__members__
 
 
+@pytest.mark.parametrize("name", ["DYNAMIC", "FIXED", "FIX", "PERMANENT"])
+def test_expiry_types_that_rm_names(name):
+    """Each is known, and stays as RM wrote it."""
+    assert ExpiryType(name).is_known
+    assert ExpiryType(name).value == name
+
+
 def test_open_enum_known_value_is_the_member():
     """A documented value is the member itself, so `is` and `match` work."""
     assert VoucherStatus("VOID") is VoucherStatus.VOID

@@ -43,7 +43,7 @@ KeyOption = Annotated[
     list[Path],
     typer.Option(
         metavar="FILE",
-        help="The server's public key, PEM, from the merchant portal. Repeatable: any may have "
+        help="The server's public key from the merchant portal, PEM or base64. Repeatable: any may have "
         "signed.",
     ),
 ]

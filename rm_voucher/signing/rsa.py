@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rm_voucher.exceptions import ConfigurationError
@@ -112,21 +113,30 @@ class RsaVerifier:
     @classmethod
     @hide_locals
     def from_pem(cls, pem: bytes, *, min_bits: int = _MIN_KEY_BITS) -> Self:
-        """Return the verifier for an RSA public key. Raises `ConfigurationError`."""
+        """Return the verifier for an RSA public key. Raises `ConfigurationError`.
+
+        ``pem`` is PEM, or the bare base64 that the merchant portal shows.
+        """
         from cryptography.exceptions import UnsupportedAlgorithm
         from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-        from cryptography.hazmat.primitives.serialization import load_pem_public_key
+        from cryptography.hazmat.primitives.serialization import (
+            load_der_public_key,
+            load_pem_public_key,
+        )
 
         if b"PRIVATE KEY-----" in pem:
             raise ConfigurationError(
                 "This is a private key; checking a signature needs the signer's public key."
             )
         try:
-            key = load_pem_public_key(pem)
+            if b"-----BEGIN" in pem:
+                key = load_pem_public_key(pem)
+            else:
+                key = load_der_public_key(base64.b64decode(b"".join(pem.split()), validate=True))
         except (ValueError, UnsupportedAlgorithm):
             raise ConfigurationError(
-                "The public key can't be parsed: is it PEM? If it is a file name, pass "
-                "pathlib.Path(name)."
+                "The public key can't be parsed: is it PEM, or the base64 that the merchant portal "
+                "shows? If it is a file name, pass pathlib.Path(name)."
             ) from None
         if not isinstance(key, RSAPublicKey):
             raise ConfigurationError("The public key is not an RSA key.")

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
+from collections.abc import Iterator
+from decimal import Decimal
 
 import orjson
 
@@ -25,8 +28,8 @@ def canonical_json(value: object) -> bytes:
 
     Keys are sorted at every depth, there is no white space, the text is UTF-8, and ``<``, ``>``,
     ``&``, U+2028 and U+2029 are written as ``\u…`` escapes, as Go's encoder does. Raises
-    `TypeError` for a value that is not JSON. RM does not document how it writes fractions and
-    integers beyond 64 bits, so their signatures may be refused: send none.
+    `TypeError` for a value that is not JSON. RM reads every number as a float64, so a
+    fraction or an integer beyond 2**53 may be signed as another one: send none.
     """
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
     # These can only stand inside strings, so replacing them in the whole text is safe.
@@ -38,6 +41,47 @@ def canonical_json(value: object) -> bytes:
 
 _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 _SEPARATORS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
+
+
+def spellings(value: object, body: bytes) -> Iterator[bytes]:
+    r"""Yield each canonical JSON that RM's servers may sign for a body, the likeliest first.
+
+    Go reads every number as a float64, and writes it as one. Its older versions write ``\b`` and
+    ``\f`` as ``\u0008`` and ``\u000c``. ``value`` is the body's, not too deep.
+    """
+    text = canonical_json(value)
+    yield text
+    as_go = canonical_json(_with_go_numbers(json.loads(body, parse_int=float)))
+    if as_go != text:
+        yield as_go
+    if has_two_spellings(text):
+        for each in dict.fromkeys((text, as_go)):
+            yield _ESCAPED.sub(lambda escape: _OLDER.get(escape[0], escape[0]), each)
+
+
+def has_two_spellings(text: bytes) -> bool:
+    r"""Return whether canonical JSON has a ``\b`` or ``\f``: Go's versions differ in them."""
+    return any(escape in _OLDER for escape in _ESCAPED.findall(text))
+
+
+_ESCAPED = re.compile(rb"\\.")
+_OLDER = {rb"\b": rb"\u0008", rb"\f": rb"\u000c"}
+
+
+def _with_go_numbers(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _with_go_numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_go_numbers(inner) for inner in value]
+    return orjson.Fragment(_go_number(value)) if isinstance(value, float) else value
+
+
+def _go_number(number: float) -> str:
+    """Return a number as Go writes a float64: the shortest digits, with an exponent if far off."""
+    text = repr(number)
+    if number != 0 and not 1e-6 <= abs(number) < 1e21:
+        return text.replace("e-0", "e-")
+    return f"{Decimal(text):f}".removesuffix(".0")
 
 
 def is_too_deep(value: object) -> bool:

@@ -25,10 +25,10 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.settings import read_pem
 from rm_voucher.signing.rsa import RsaVerifier
 from rm_voucher.signing.signature import (
-    canonical_json,
     is_too_deep,
     parse_signature,
     parse_timestamp,
+    spellings,
     string_to_sign,
 )
 from rm_voucher.webhooks.events import VoucherEvent
@@ -74,8 +74,8 @@ class CallbackVerifier:
     """Checks deliveries. Making it parses the keys; one delivery takes less than 0.1 ms.
 
     Args:
-        public_keys: RM's server key, from the merchant portal, as PEM text, PEM bytes or a
-            `pathlib.Path`. Give several while RM changes keys: any of them may have signed.
+        public_keys: RM's server key, from the merchant portal, as text, bytes or a `pathlib.Path`,
+            each PEM or the bare base64 that the portal shows. Give several while RM changes keys: any of them may have signed.
         url: the public URL that RM calls, exactly as it is entered at RM. A signature that names
             another URL is refused.
         requires_url: refuse signatures that name no URL. RM's pages say that it may be left out;
@@ -191,17 +191,22 @@ class CallbackVerifier:
         # Canonical JSON and hash of a long body take up to 3 ms, the search for a key 0.03 ms.
         if len(body) > _LONG_BODY and not self._is_by_a_key(signature):
             raise CallbackError(CallbackStep.SIGNATURE, self._why(signature))
-        self._check_signature(canonical_json(told), signature, nonce, timestamp)
+        self._check_signature(told, body, signature, nonce, timestamp)
         self._check_clock(at)
         return told, at
 
-    def _check_signature(self, body: bytes, signature: str, nonce: str, timestamp: str) -> None:
-        for url in self._urls:
-            text = string_to_sign(
-                method="POST", url=url, nonce=nonce, timestamp=timestamp, body=body
-            ).encode()
-            if any(verifier.verify(text, signature) for verifier in self._verifiers):
-                return
+    def _check_signature(
+        self, told: dict[str, Any], body: bytes, signature: str, nonce: str, timestamp: str
+    ) -> None:
+        for spelling in spellings(told, body):
+            for url in self._urls:
+                text = string_to_sign(
+                    method="POST", url=url, nonce=nonce, timestamp=timestamp, body=spelling
+                ).encode()
+                if any(verifier.verify(text, signature) for verifier in self._verifiers):
+                    return
+            if len(body) > _LONG_BODY or not self._is_by_a_key(signature):
+                break
         raise CallbackError(CallbackStep.SIGNATURE, self._why(signature))
 
     def _is_by_a_key(self, signature: str) -> bool:

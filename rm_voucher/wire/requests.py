@@ -11,7 +11,12 @@ from yarl import URL
 
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.settings import Timeout
-from rm_voucher.signing.signature import canonical_json, format_signature, is_too_deep
+from rm_voucher.signing.signature import (
+    canonical_json,
+    format_signature,
+    has_two_spellings,
+    is_too_deep,
+)
 from rm_voucher.text import find_unseen
 from rm_voucher.transport.base import Request
 
@@ -88,10 +93,16 @@ def json_body(value: object) -> bytes:
     if is_too_deep(value):
         raise InvalidRequestError.refused("The request is nested too deep for JSON.")
     try:
-        return canonical_json(value)
+        text = canonical_json(value)
     except TypeError as exc:
         # orjson's own errors name types, not values.
         raise InvalidRequestError.refused(f"The request can't be written as JSON: {exc}.") from None
+    if has_two_spellings(text):
+        raise InvalidRequestError.refused(
+            "The request has a backspace (U+0008) or form feed (U+000C), which RM's servers may "
+            "sign in either of two ways."
+        )
+    return text
 
 
 def segment(name: str, text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import pytest
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDict
-from support.deliveries import NOW, PUBLIC_KEY, SIGNER, URL, deliver, told, verifier
+from support.deliveries import NOW, PUBLIC_KEY, SIGNER, URL, Delivery, deliver, told, verifier
 from support.doubles import FakeTime
 from support.files import KEY_FILE, PUBLIC_KEY_FILE, TESTS
 
@@ -19,7 +19,13 @@ from rm_voucher.converters import parse_time
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.runtime import Runtime
-from rm_voucher.signing import RsaSigner, RsaVerifier
+from rm_voucher.signing import (
+    RsaSigner,
+    RsaVerifier,
+    canonical_json,
+    format_signature,
+    string_to_sign,
+)
 from rm_voucher.testing import CallbackReceiver
 from rm_voucher.webhooks import CallbackVerifier
 
@@ -90,9 +96,83 @@ def test_one_key_of_two_is_not_enough_for_the_other(other_signer):
         verifier().verify(*deliver(signer=other_signer))
 
 
+# As Go's encoding/json writes a float64, by its documented rules.
+NUMBERS = {
+    "1.0": "1",
+    "-0": "-0",
+    "-0.0": "-0",
+    "0.10": "0.1",
+    "5E2": "500",
+    "1e20": "100000000000000000000",
+    "1e21": "1e+21",
+    "1.5E+300": "1.5e+300",
+    "0.000001": "0.000001",
+    "0.0000001": "1e-7",
+    "1e-10": "1e-10",
+    "-2.50e-9": "-2.5e-9",
+    "5e-324": "5e-324",
+    "9007199254740993": "9007199254740992",
+    "12345678901234567890": "12345678901234567000",
+    "-9223372036854775809": "-9223372036854776000",
+    "123456789012345678901234567890": "1.2345678901234568e+29",
+}
+
+
+def signed_as(spelling, body):
+    """Return a delivery of a body whose signature is of another spelling of it."""
+    text = string_to_sign(
+        method="POST", url=None, nonce="n", timestamp=str(NOW), body=spelling.encode()
+    )
+    signature = format_signature(SIGNER.sign(text.encode()))
+    return Delivery(signature, "n", str(NOW), body.encode())
+
+
+@pytest.mark.parametrize(("sent", "signed"), NUMBERS.items())
+def test_number_is_signed_as_a_float64(sent, signed):
+    """RM's servers read every number as a float64 and sign it as Go writes it."""
+    body = '{"b": [%s, true, null, "1.0"], "a": {"n": %s}}'
+    spelling = '{"a":{"n":%s},"b":[%s,true,null,"1.0"]}'
+    told = verifier().authenticate(*signed_as(spelling % (signed, signed), body % (sent, sent)))
+    assert told["b"][1:] == [True, None, "1.0"]
+    with pytest.raises(CallbackError, match="but of something else"):
+        verifier().authenticate(*signed_as(spelling % ("2", "2"), body % (sent, sent)))
+
+
+def test_number_of_a_voucher_does_not_spoil_its_callback():
+    """A callback with such a number gives its event."""
+    body = json.dumps(told(amount=1.0, big=2**63))
+    assert '"amount": 1.0' in body
+    spelling = canonical_json(told(amount=1, big=0)).decode()
+    spelling = spelling.replace('"big":0', '"big":9223372036854776000')
+    assert verifier().verify(*signed_as(spelling, body)).code == "NAklEfbVdV"
+
+
+@pytest.mark.parametrize("number", ["1", "1.0"])
+@pytest.mark.parametrize(("b", "f"), [(r"\b", r"\f"), (r"\u0008", r"\u000c")])
+def test_control_characters_are_signed_in_either_way(b, f, number):
+    """Versions of Go differ in a backspace and a form feed, and in nothing else."""
+    body = rf'{{"z": "\u0008 \f \\b \\\f \n", "a": {number}}}'
+    spelling = rf'{{"a":1,"z":"{b} {f} \\b \\{f} \n"}}'
+    assert verifier().authenticate(*signed_as(spelling, body))["z"] == "\b \f \\b \\\f \n"
+
+
+def test_long_body_is_tried_in_one_spelling():
+    """The others would keep the event loop for too long."""
+    text = "x" * 4_096
+    spelling = f'{{"a":1,"z":"{text}"}}'
+    assert verifier().authenticate(*signed_as(spelling, spelling))["a"] == 1
+    with pytest.raises(CallbackError, match="but of something else"):
+        verifier().authenticate(*signed_as(spelling, spelling.replace("1", "1.0")))
+
+
 def pkcs1():
     command = ["openssl", "rsa", "-pubin", "-in", str(PUBLIC_KEY_FILE), "-RSAPublicKey_out"]
     return subprocess.run(command, check=True, capture_output=True).stdout
+
+
+def bare():
+    """Return the key as the merchant portal shows it."""
+    return b"".join(PUBLIC_KEY.splitlines(keepends=True)[1:-1])
 
 
 @pytest.mark.parametrize(
@@ -106,8 +186,14 @@ def pkcs1():
         lambda: PUBLIC_KEY.replace(b"\n", b"\r\n"),
         lambda: b"Revenue Monster's key\n" + PUBLIC_KEY,
         pkcs1,
+        lambda: bare().decode(),
+        lambda: bare().replace(b"\n", b""),
+        lambda: b" " + bare().replace(b"\n", b"\r\n"),
     ],
-    ids=["text", "bytes", "path", "list", "iterator", "CRLF", "words before", "PKCS#1"],
+    ids=[
+        *("text", "bytes", "path", "list", "iterator", "CRLF", "words before", "PKCS#1"),
+        *("bare base64", "bare base64, one line", "bare base64, CRLF"),
+    ],
 )
 def test_keys_in_every_form(keys):
     """A key is taken as text, bytes, a path, or several, in either PEM form, again and again."""
