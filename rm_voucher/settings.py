@@ -125,6 +125,11 @@ class Environment:
     ``https``, or ``http`` to a loopback address; ``allow_plain_http`` lifts the latter limit, for
     a development server in another container. ``localhost`` and the names below it must lead to
     loopback, which the transport checks at the connection.
+
+    ``escapes_paths`` is whether ``$&+,:;=@`` of a code or key are percent-encoded in a path. RM's
+    documented paths show ``@`` as it is, and Go's rules leave all eight so. If RM refuses the
+    signatures for such codes alone, try the other way:
+    ``attrs.evolve(Environment.PRODUCTION, escapes_paths=True)``.
     """
 
     SANDBOX: ClassVar[Environment]
@@ -133,9 +138,11 @@ class Environment:
     api_url: str
     oauth_url: str
     allow_plain_http: bool = attrs.field(default=False, kw_only=True)
+    escapes_paths: bool = attrs.field(default=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        check_type("allow_plain_http", self.allow_plain_http, bool)
+        for name in ("allow_plain_http", "escapes_paths"):
+            check_type(name, getattr(self, name), bool)
         for name in ("api_url", "oauth_url"):
             check_type(name, getattr(self, name), str)
             text = _normalised(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
@@ -253,18 +260,22 @@ class Timeout:
     """How long a call may take, in seconds.
 
     ``connect_s`` covers the wait for a free connection, DNS, TCP and TLS; when it passes, nothing
-    was sent. ``attempt_s`` covers one whole attempt; when it passes, the outcome is unknown, so
-    it must be the longer. ``total_s`` is the deadline of the whole call, with its token, attempts,
-    waits and reading back; None for none. It cuts the last attempt short, and no attempt begins
-    with ``connect_s`` or less left.
+    was sent. ``attempt_s`` covers one whole attempt of a read or for a token, ``change_s`` one of a
+    call that changes something; when that passes, the outcome is unknown, so both must be the
+    longer. RM's own clients wait 60 to 95 s. ``total_s`` is the deadline of the whole call, with
+    its token, attempts, waits and reading back; None for none. It cuts the last attempt short, and
+    no attempt begins with ``connect_s`` or less left.
 
     What is not given fits itself to what is: ``attempt_s`` is 30, but three times ``connect_s`` at
-    least and ``total_s`` at most; ``connect_s`` is 10, but a third of ``attempt_s`` at most.
+    least and ``total_s`` at most; ``change_s`` is ``attempt_s`` where that is given, and else 60
+    within the same bounds; ``connect_s`` is 10, but a third of ``attempt_s`` and of ``change_s`` at
+    most.
     """
 
     connect_s: float
     attempt_s: float
     total_s: float | None
+    change_s: float
 
     def __init__(
         self,
@@ -272,21 +283,38 @@ class Timeout:
         connect_s: float | None = None,
         attempt_s: float | None = None,
         total_s: float | None = None,
+        change_s: float | None = None,
     ) -> None:
-        given = {"connect_s": connect_s, "attempt_s": attempt_s, "total_s": total_s}
+        given = {
+            "connect_s": connect_s,
+            "attempt_s": attempt_s,
+            "total_s": total_s,
+            "change_s": change_s,
+        }
         for name, seconds in given.items():
             if seconds is not None:
                 check_positive(name, seconds)
+        least_s, most_s = 3 * (connect_s or 0.0), total_s or math.inf
+        if change_s is None:
+            change_s = attempt_s or min(max(60.0, least_s), most_s)
         if attempt_s is None:
-            attempt_s = min(max(30.0, 3 * (connect_s or 0.0)), total_s or math.inf)
+            attempt_s = min(max(30.0, least_s), most_s)
         if connect_s is None:
-            connect_s = min(10.0, attempt_s / 3)
-        if total_s is not None and total_s < attempt_s:
-            raise ConfigurationError("total_s must not be less than attempt_s.")
-        if connect_s >= attempt_s:
-            longer = "total_s" if attempt_s == total_s else "attempt_s"
-            raise ConfigurationError(f"connect_s must be less than {longer}.")
-        self.__attrs_init__(connect_s=connect_s, attempt_s=attempt_s, total_s=total_s)
+            connect_s = min(10.0, attempt_s / 3, change_s / 3)
+        for name, seconds in (("attempt_s", attempt_s), ("change_s", change_s)):
+            if seconds > most_s:
+                raise ConfigurationError(f"total_s must not be less than {name}.")
+            if connect_s >= seconds:
+                longer = "total_s" if seconds == total_s else name
+                raise ConfigurationError(f"connect_s must be less than {longer}.")
+        self.__attrs_init__(
+            connect_s=connect_s, attempt_s=attempt_s, total_s=total_s, change_s=change_s
+        )
+
+
+def of_changes(timeout: Timeout) -> Timeout:
+    """Return the time-out of a call that changes something: its attempts take ``change_s``."""
+    return Timeout(connect_s=timeout.connect_s, attempt_s=timeout.change_s, total_s=timeout.total_s)
 
 
 @attrs.frozen(kw_only=True)

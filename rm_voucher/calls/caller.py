@@ -35,7 +35,7 @@ from rm_voucher.exceptions import (
     VoucherError,
 )
 from rm_voucher.runtime import Runtime
-from rm_voucher.settings import Environment, Timeout
+from rm_voucher.settings import Environment, Timeout, of_changes
 from rm_voucher.signing.rsa import Signer
 from rm_voucher.signing.signature import string_to_sign
 from rm_voucher.transport.base import Request, Transport
@@ -62,6 +62,11 @@ class Caller:
     hooks: tuple[Hook, ...]
     runtime: Runtime
     server_clock: ServerClock = attrs.field(factory=ServerClock)
+    change_timeout: Timeout = attrs.field(init=False)
+
+    @change_timeout.default
+    def _of_changes(self) -> Timeout:
+        return of_changes(self.timeout)
 
     def call(
         self,
@@ -75,11 +80,14 @@ class Caller:
         code: str | None = None,
     ) -> Call[T]:
         """Return a call to be executed. Its deadline, unless one is given, counts from here."""
-        timeout = self.timeout if timeout is None else timeout
-        if not isinstance(timeout, Timeout):
+        if timeout is None:
+            timeout = self.timeout if safety is Safety.READ else self.change_timeout
+        elif not isinstance(timeout, Timeout):
             raise InvalidRequestError.refused(
                 "timeout must be a Timeout, such as Timeout(connect_s=2, attempt_s=5)."
             )
+        elif safety is not Safety.READ:
+            timeout = of_changes(timeout)
         if deadline is None and timeout.total_s is not None:
             deadline = self.runtime.monotonic() + timeout.total_s
         return Call(request, parse, safety, timeout, deadline, batch_key, code)

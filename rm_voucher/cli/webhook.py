@@ -43,8 +43,8 @@ KeyOption = Annotated[
     list[Path],
     typer.Option(
         metavar="FILE",
-        help="The server's public key from the merchant portal, PEM or base64. Repeatable: any may have "
-        "signed.",
+        help="The server's public key from the merchant portal, PEM or base64. Repeatable: any may "
+        "have signed.",
     ),
 ]
 UrlOption = Annotated[

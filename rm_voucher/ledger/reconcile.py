@@ -24,7 +24,7 @@ from rm_voucher.service.client import VoucherClient
 _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1  # at first, for calls to end; then ever more rarely
 _LONGEST_POLL_S = 5.0
-_LONG_CALL_S = 900.0  # with all its attempts; more than any call takes
+_LONG_CALL_S = 1_200.0  # with all its attempts; more than any call takes
 _BASELINE_TRIES = 3  # a listing may be a little behind
 _BASELINE_WAIT_S = 5.0
 _WRONG_CLOCK_S = 86_400.0  # a time zone, or a date

@@ -394,7 +394,7 @@ class VoucherClient:
         )
 
         async def read_back() -> tuple[Verdict, Voucher]:
-            voucher = await self._get(code, call.timeout, call.deadline)
+            voucher = await self._get(code, timeout, call.deadline)
             return judge(voucher), voucher
 
         call.read_back = read_back

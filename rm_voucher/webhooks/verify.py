@@ -75,7 +75,8 @@ class CallbackVerifier:
 
     Args:
         public_keys: RM's server key, from the merchant portal, as text, bytes or a `pathlib.Path`,
-            each PEM or the bare base64 that the portal shows. Give several while RM changes keys: any of them may have signed.
+            each PEM or the bare base64 that the portal shows. Give several while RM changes keys:
+            any of them may have signed.
         url: the public URL that RM calls, exactly as it is entered at RM. A signature that names
             another URL is refused.
         requires_url: refuse signatures that name no URL. RM's pages say that it may be left out;

@@ -59,7 +59,9 @@ _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 def build_issue(environment: Environment, batch_key: str) -> Request:
     """Build *Issue Voucher*."""
-    return _build_issue(environment.api_url, segment("batch_key", batch_key))
+    return _build_issue(
+        environment.api_url, segment("batch_key", batch_key, is_escaped=environment.escapes_paths)
+    )
 
 
 @functools.lru_cache(maxsize=32)  # all issues of a batch are the same request
@@ -67,12 +69,16 @@ def _build_issue(api_url: str, key: str) -> Request:
     return build(api_url, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
 
 
+def _part(environment: Environment, name: str, text: str) -> str:
+    return segment(name, text, is_escaped=environment.escapes_paths)
+
+
 def build_get(environment: Environment, code: str, *, method: str = "POST") -> Request:
     """Build *Get Voucher By Code*.
 
     The page says POST with ``{}``, every SDK of RM's sends GET without a body.
     """
-    path = f"/v3/voucher/{segment('code', code)}"
+    path = f"/v3/voucher/{_part(environment, 'code', code)}"
     return build(environment.api_url, "get", method, path, json=None if method == "GET" else {})
 
 
@@ -84,7 +90,7 @@ def build_void(
     used_at: datetime | None = None,
 ) -> Request:
     """Build *Void Voucher*. No page has ``usedAt``; RM's Go SDK sends it."""
-    path = f"/v3/voucher/{segment('code', code)}/void"
+    path = f"/v3/voucher/{_part(environment, 'code', code)}/void"
     body: dict[str, str] = {}
     if store_id is not None:
         if not isinstance(store_id, str) or not store_id:
@@ -104,7 +110,7 @@ def build_vouchers(
     environment: Environment, batch_key: str, *, cursor: str | None = None
 ) -> Request:
     """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
-    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}/vouchers"
+    path = f"/v3/voucher-batch/{_part(environment, 'batch_key', batch_key)}/vouchers"
     return build(
         environment.api_url, "vouchers", "GET", path, query={"cursor": cursor}, is_single=False
     )
@@ -112,7 +118,7 @@ def build_vouchers(
 
 def build_batch(environment: Environment, batch_key: str) -> Request:
     """Build the look-up of one batch, which RM's SDKs have; its page does not show it any more."""
-    path = f"/v3/voucher-batch/{segment('batch_key', batch_key)}"
+    path = f"/v3/voucher-batch/{_part(environment, 'batch_key', batch_key)}"
     return build(environment.api_url, "batch", "GET", path)
 
 
@@ -146,7 +152,7 @@ def build_reinstate(
         raise InvalidRequestError.refused("pin must be text, and not empty.")
     if not isinstance(reason, str | None):
         raise InvalidRequestError.refused("reason must be text.")
-    path = f"/v3/voucher/{segment('code', code)}/reinstate"
+    path = f"/v3/voucher/{_part(environment, 'code', code)}/reinstate"
     body = {"pin": pin} if reason is None else {"pin": pin, "reason": reason}
     return build(environment.api_url, "reinstate", "PATCH", path, json=body)
 
@@ -183,7 +189,7 @@ def build_member_get(
     environment: Environment, country_code: str, phone_number: str, code: str
 ) -> Request:
     """Build *Get Loyalty Member Voucher*."""
-    path = f"/v3/loyalty/me/voucher/{segment('code', code)}"
+    path = f"/v3/loyalty/me/voucher/{_part(environment, 'code', code)}"
     query = _member(country_code, phone_number)
     return build(environment.api_url, "member get", "GET", path, query=query)
 
@@ -192,7 +198,7 @@ def build_member_redeem(
     environment: Environment, country_code: str, phone_number: str, code: str
 ) -> Request:
     """Build *Redeem Loyalty Member Voucher*. The page shows no body."""
-    path = f"/v3/loyalty/me/voucher/{segment('code', code)}/redeem"
+    path = f"/v3/loyalty/me/voucher/{_part(environment, 'code', code)}/redeem"
     query = _member(country_code, phone_number)
     return build(environment.api_url, "member redeem", "POST", path, query=query)
 

@@ -144,7 +144,7 @@ async def test_without_a_deadline_nothing_changes(make_client, time):
     server = Slow(time, *[(1000, NOT_SENT)] * 5, (0, ISSUED))
     await make_client(server, timeout=Timeout()).issue("KEY")
     assert len(time.slept) == 5
-    assert server.limits == [30] * 6
+    assert server.limits == [60] * 6
 
 
 async def test_deadline_of_an_issue_in_doubt(make_client, time):

@@ -180,8 +180,17 @@ DOORS: dict[str, tuple[Any, list[str]]] = {
         ),
         ["True"],
     ),
+    "escapes_paths": (
+        lambda wrong: Environment.SANDBOX.__class__(
+            "https://x.example", "https://x.example", escapes_paths=wrong
+        ),
+        ["True"],
+    ),
     "StaticToken": (StaticToken, ["text"]),
-    **of(Timeout, **{key: [*NUMBERS, "None"] for key in ("connect_s", "attempt_s", "total_s")}),
+    **of(
+        Timeout,
+        **{key: [*NUMBERS, "None"] for key in ("connect_s", "attempt_s", "total_s", "change_s")},
+    ),
     **of(RetryPolicy, max_attempts=["a number"]),
     **of(
         RetryPolicy,

@@ -3,9 +3,11 @@
 import json
 from datetime import datetime
 
+import attrs
 import pytest
 
-from rm_voucher import InvalidRequestError, NotFoundError
+from rm_voucher import Environment, InvalidRequestError, NotFoundError, VoucherClient
+from rm_voucher.emulator import Emulator
 
 
 async def items(pager):
@@ -87,19 +89,22 @@ REFUSED = [
     object(),
 ]
 SENT = {
-    "rms@xR43u4bRhUU": "rms%40xR43u4bRhUU",
+    "rms@xR43u4bRhUU": "rms@xR43u4bRhUU",
     "A(1)": "A%281%29",
-    "A+1": "A%2B1",
+    "A+1": "A+1",
     "A#1": "A%231",
     "A%41": "A%2541",
     "a?b": "a%3Fb",
     "a#b": "a%23b",
-    "@evil.example": "%40evil.example",
+    "@evil.example": "@evil.example",
+    "a$b,c:d": "a$b,c:d",
+    "a!b*(c)": "a%21b%2A%28c%29",
+    "a%b?c": "a%25b%3Fc",
     "a b": "a%20b",
     "..a": "..a",
     "a\uff0e": "a%EF%BC%8E",
     "漢🎫": "%E6%BC%A2%F0%9F%8E%AB",
-    "a&b=c;d": "a%26b%3Dc%3Bd",
+    "a&b=c;d": "a&b=c;d",
     "a'\"<>|^`{}": "a%27%22%3C%3E%7C%5E%60%7B%7D",
     "-_~.": "-_~.",
     "x" * 512: "x" * 512,
@@ -129,6 +134,44 @@ async def test_code_is_one_segment(buyer, recorder, operation, code, segment):
     _, request = recorder.requests
     target = str(request.url).removeprefix("https://sb-open.revenuemonster.my")
     assert target.partition("?")[0] == before + segment + after
+
+
+@pytest.mark.parametrize("operation", IN_PATH)
+async def test_code_is_escaped_where_the_environment_says_so(make_client, recorder, operation):
+    """A server that signs the escaped text gets it, and the signature is over what is sent."""
+    signed = []
+
+    class Reader:
+        def sign(self, text):
+            signed.append(text.decode())
+            return b""
+
+    call, before, after = IN_PATH[operation]
+    escaping = attrs.evolve(Environment.SANDBOX, escapes_paths=True)
+    client = make_client(recorder, environment=escaping, signer=Reader())
+    with pytest.raises(NotFoundError):
+        await call(client, "a$&+,:;=@b")
+    (request,) = recorder.requests
+    path = f"{before}a%24%26%2B%2C%3A%3B%3D%40b{after}"
+    assert request.url.raw_path == path
+    assert f"&requestUrl={request.url}&" in signed[0]
+
+
+@pytest.mark.parametrize("code", ["rms@xR43u4bRhUU", "a$&+,:;=@b", "a%2Bb", "a+b c#?"])
+@pytest.mark.parametrize("escapes_paths", [False, True])
+async def test_emulator_reads_the_code_and_verifies_either_way(code, escapes_paths):
+    """A server that reads the path as it came finds the code, and the signature good."""
+    emulator = Emulator()
+    emulator.add_batch("own", key="own", codes=[code])
+    assert emulator.credentials is not None
+    async with VoucherClient(
+        emulator.credentials,
+        environment=attrs.evolve(emulator.environment, escapes_paths=escapes_paths),
+        transport=emulator.transport(),
+        runtime=emulator.runtime,
+    ) as client:
+        assert (await client.issue("own")).code == code
+        assert (await client.void(code)).code == code
 
 
 @pytest.mark.parametrize("code", SENT, ids=lambda code: ascii(code)[:20])

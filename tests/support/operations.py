@@ -122,8 +122,8 @@ ROWS = {
         "client.get",
         lambda client: client.get("rms@A#1"),
         [
-            Sent("POST", "API:/v3/voucher/rms%40A%231", b"{}"),
-            Sent("GET", "API:/v3/voucher/rms%40A%231"),
+            Sent("POST", "API:/v3/voucher/rms@A%231", b"{}"),
+            Sent("GET", "API:/v3/voucher/rms@A%231"),
         ],
         [
             WRONG_METHOD,
@@ -278,7 +278,7 @@ ROWS = {
     "member's voucher": Row(
         "client.member(…).get",
         lambda client: client.member("60", "123456789").get("rms@xR43u4bRhUU"),
-        [Sent("GET", f"API:/v3/loyalty/me/voucher/rms%40xR43u4bRhUU?{WHO}")],
+        [Sent("GET", f"API:/v3/loyalty/me/voucher/rms@xR43u4bRhUU?{WHO}")],
         ["member-voucher"],
         MEMBERS,
         shown_voucher,
@@ -286,7 +286,7 @@ ROWS = {
     "member redeems": Row(
         "client.member(…).redeem",
         lambda client: client.member("60", "123456789").redeem("rms@xR43u4bRhUU"),
-        [Sent("POST", f"API:/v3/loyalty/me/voucher/rms%40xR43u4bRhUU/redeem?{WHO}")],
+        [Sent("POST", f"API:/v3/loyalty/me/voucher/rms@xR43u4bRhUU/redeem?{WHO}")],
         ["member-redeem"],
         MEMBERS_USED,
         shown_voucher,

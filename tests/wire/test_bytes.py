@@ -53,6 +53,10 @@ def awkward_json(rng, depth=3):
 
 
 def segment(text):
+    return quote(text, safe="$&+,:;=@")
+
+
+def escaped(text):
     return quote(text, safe="")
 
 
@@ -74,11 +78,11 @@ def one_case(rng, client):
             call = lambda: client.void(key, store_id=other, used_at=used_at)  # noqa: E731
             return target, canonical(body), call, shown(key)
         case "vouchers":
-            target = f"/v3/voucher-batch/{segment(key)}/vouchers?cursor={segment(other)}"
+            target = f"/v3/voucher-batch/{segment(key)}/vouchers?cursor={escaped(other)}"
             return target, b"", lambda: anext(client.vouchers(key, cursor=other).pages()), LISTING
         case "batches":
-            wanted = segment(canonical({"status": key, "isStatic": True}).decode())
-            target = f"/v3/voucher-batches?filter={wanted}&cursor={segment(other)}"
+            wanted = escaped(canonical({"status": key, "isStatic": True}).decode())
+            target = f"/v3/voucher-batches?filter={wanted}&cursor={escaped(other)}"
             listing = client.batches(status=key, is_static=True, cursor=other)
             return target, b"", lambda: anext(listing.pages()), LISTING
         case "body":
