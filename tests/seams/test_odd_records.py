@@ -112,6 +112,7 @@ READ: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "vouchers": (VOID_ITEM, lambda item: listed(p.parse_vouchers, item)),
     "member vouchers": (VOID_ITEM, lambda item: listed(p.parse_vouchers, item)),
     "batches": (BATCH, lambda item: listed(p.parse_batches, item)),
+    "batch": (BATCH, one(p.parse_batch, BATCH["key"])),
     "callback": (
         told(CODE)["item"],
         lambda item: verifier().verify(*deliver({"item": item})).voucher,
