@@ -314,7 +314,7 @@ class Database:
                 raise error from UnavailableError(kind, may_pass=False)
             if self.runtime.monotonic() + wait_s > deadline:
                 raise error from UnavailableError(kind)
-            _log.warning("the database can't be used (%s): tried again", kind)
+            _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
             await self.runtime.sleep(wait_s)
             wait_s = min(2 * wait_s, 2.0)
 

@@ -75,7 +75,9 @@ def _split(text: str) -> tuple[str, dict[str, str]]:
     except (ValueError, TypeError):
         bare = url = URL()
     if url.scheme != "http":
-        raise ConfigurationError("A proxy's URL must be http://host:port; no other kind is known.")
+        raise ConfigurationError(
+            "A proxy's URL, as in HTTPS_PROXY, must be http://host:port; no other kind is known."
+        )
     if url.user is None:
         return str(bare), {}
     identity = f"{url.user}:{url.password or ''}".encode()
