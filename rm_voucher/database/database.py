@@ -109,6 +109,8 @@ class Database:
         self._process: int | None = None
         self._needs_sessions = needs_sessions
         self._has_connected = False
+        # Of each thread that is in trouble: since when, and when it was last.
+        self._troubles: dict[ThreadPoolExecutor, tuple[float, float]] = {}
         self._url = url
         self.is_sqlite = is_sqlite(url)
         self._writer: Connection | None = None
@@ -279,7 +281,10 @@ class Database:
         return writer
 
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
-        """Run ``attempt`` in the thread, again and again while its error may pass."""
+        """Run ``attempt`` in the thread, again and again while its error may pass.
+
+        Once one has waited in vain, the others try once: what lasts is not waited for by each.
+        """
         deadline = self.runtime.monotonic() + self._patience_s
         wait_s = 0.05
         may_collide = True
@@ -303,6 +308,7 @@ class Database:
                 kind = type(exc).__name__
             else:
                 self._has_connected = True
+                self._troubles.pop(thread, None)
                 return done
             # Raised outside the handler: the driver's error, which holds parameters, is no context.
             if collides:  # another process added the row after we looked; now we see it
@@ -312,11 +318,20 @@ class Database:
                 raise error
             if trouble is Trouble.LASTING:
                 raise error from UnavailableError(kind, may_pass=False)
-            if self.runtime.monotonic() + wait_s > deadline:
+            if self.runtime.monotonic() + wait_s > min(deadline, self._waited_until(thread)):
                 raise error from UnavailableError(kind)
             _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
             await self.runtime.sleep(wait_s)
             wait_s = min(2 * wait_s, 2.0)
+
+    def _waited_until(self, thread: ThreadPoolExecutor) -> float:
+        """Take note of a thread's trouble, and return when its patience ends."""
+        now = self.runtime.monotonic()
+        begun, last = self._troubles.get(thread, (now, now))
+        if now - last > self._patience_s:  # nobody asked meanwhile: this may be another one
+            begun = now
+        self._troubles[thread] = begun, now
+        return begun + self._patience_s
 
     def _drop_writer(self) -> None:
         if self._writer is not None:

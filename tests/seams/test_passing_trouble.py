@@ -416,6 +416,30 @@ async def test_patience_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
         await issue(ledger, "a")
 
 
+async def test_trouble_that_lasts_is_waited_for_once(tmp_path: Path) -> None:
+    """Else a full disk would hold each of a run's steps for half a minute; a new one is waited for."""
+    time = FakeTime()
+    made = database(f"sqlite:///{tmp_path / 'led.db'}", time)
+    await made.open()
+
+    def fails(_: Connection) -> None:
+        raise sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+
+    async def waited_s() -> float:
+        time.slept.clear()
+        with pytest.raises(LedgerError, match="is full"):
+            await made.write(fails)
+        return sum(time.slept)
+
+    assert 25 < await waited_s() <= 30
+    assert await waited_s() < 2.5  # what the last wait left
+    await made.write(add("A"))
+    assert 25 < await waited_s() <= 30
+    time.now += 31
+    assert 25 < await waited_s() <= 30
+    await made.close()
+
+
 async def test_delivery_whose_store_is_down(tmp_path: Path) -> None:
     """The sender is not kept waiting: it gets its answer while it still listens. What waited in
     the queue is kept when the database is back."""
