@@ -33,7 +33,8 @@ T = TypeVar("T")
 # words count beside any code: as a plain refusal, they would let an issue be sent again.
 _DUPLICATE = re.compile(
     r"duplicat|repeated|replay|nonce|re-?used|"
-    r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
+    r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)|"
+    r"(process|receiv|submitt|handl|execut)ed[\s_-]*(already|before|twice)|idempoten",
     re.IGNORECASE,
 )
 _LOOSE = json.JSONDecoder(strict=False)
