@@ -47,13 +47,16 @@ class Proxy:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Proxy | None:
         """Return the proxy of ``HTTPS_PROXY`` and ``NO_PROXY``, or None where none is set.
 
-        The names in small letters win, as elsewhere.
+        The names in small letters win, as elsewhere. Raises `ConfigurationError`.
         """
         env = os.environ if env is None else env
         url, no_proxy = (
             env.get(name.lower(), env.get(name, "")).strip() for name in ("HTTPS_PROXY", "NO_PROXY")
         )
-        return cls(url, no_proxy) if url else None
+        try:
+            return cls(url, no_proxy) if url else None
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"HTTPS_PROXY can't be used: {exc}") from None
 
     def leads_to(self, url: URL) -> bool:
         """Return whether a request to a URL goes through this proxy."""

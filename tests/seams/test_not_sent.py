@@ -255,6 +255,14 @@ def test_proxy_from_env(variables, expected):
     assert Proxy.from_env(variables) == expected
 
 
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+def test_proxy_from_env_of_another_kind(name):
+    """Who reads the sentence may not know that the variable is set."""
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY can't be used: A proxy's URL") as got:
+        Proxy.from_env({name: f"socks5://joe:{SECRET}@proxy.test"})
+    assert SECRET not in str(got.value)
+
+
 @pytest.mark.parametrize(
     ("url", "no_proxy", "leads"),
     [
