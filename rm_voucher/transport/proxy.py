@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 from yarl import URL
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
 from rm_voucher.settings import is_loopback
@@ -50,6 +51,7 @@ class Proxy:
         The names in small letters win, as elsewhere. Raises `ConfigurationError`.
         """
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         url, no_proxy = (
             env.get(name.lower(), env.get(name, "")).strip() for name in ("HTTPS_PROXY", "NO_PROXY")
         )
@@ -72,10 +74,11 @@ class Proxy:
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """Return a proxy's URL without its user, and the header that names the user."""
+    check_type("A proxy's URL", text, str)
     try:
         url = URL(text if "://" in text else f"http://{text}")
         bare = url.origin()
-    except (ValueError, TypeError):
+    except ValueError:
         bare = url = URL()
     if url.scheme != "http":
         raise ConfigurationError("A proxy's URL must be http://host:port; no other kind is known.")

@@ -213,8 +213,6 @@ async def test_password_of_a_proxy_reaches_the_proxy_alone(certificate, owner):
         "http://",
         "http://joe:canary-password@proxy.test:port",
         "",
-        None,
-        b"http://proxy.test",
     ],
 )
 def test_proxy_of_another_kind_is_refused(url):
