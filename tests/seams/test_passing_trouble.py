@@ -417,7 +417,7 @@ async def test_patience_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def test_trouble_that_lasts_is_waited_for_once(tmp_path: Path) -> None:
-    """Else a full disk would hold each of a run's steps for half a minute; a new one is waited for."""
+    """Else a full disk would hold each step of a run for half a minute. A new one is waited for."""
     time = FakeTime()
     made = database(f"sqlite:///{tmp_path / 'led.db'}", time)
     await made.open()
