@@ -377,7 +377,8 @@ SQLSTATES = {
     "XX002": False,
     "22021": None,
     "23502": None,
-    "42P01": None,
+    "42501": False,
+    "42P01": False,
 }
 
 
