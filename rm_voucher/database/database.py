@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +25,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, selec
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from rm_voucher.arguments import check_type
 from rm_voucher.database.bound import Bound
 from rm_voucher.database.engine import (
     create_file,
@@ -40,7 +42,7 @@ from rm_voucher.database.troubles import (
     safe_message,
     trouble_of,
 )
-from rm_voucher.exceptions import VoucherError
+from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.runtime import Runtime
 
 T = TypeVar("T")
@@ -75,6 +77,14 @@ class Schema:
         return len(self.migrations) + 1
 
 
+def check_patience(patience_s: float) -> float:
+    """Return how long trouble is waited for. Raises `ConfigurationError` if it can be no time."""
+    check_type("patience_s", patience_s, float)
+    if not 0 < patience_s < math.inf:
+        raise ConfigurationError("patience_s is seconds, more than 0, and finite.")
+    return patience_s
+
+
 class Database:
     """An engine, a connection that alone writes, and another that reads, each in a thread.
 
@@ -104,7 +114,7 @@ class Database:
         self._on_connect = on_connect
         self._on_close = on_close
         self.runtime = runtime
-        self._patience_s = patience_s
+        self._patience_s = check_patience(patience_s)
         self._closing: asyncio.Future[None] | None = None
         self._process: int | None = None
         self._needs_sessions = needs_sessions
