@@ -14,6 +14,7 @@ from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     APIError,
+    BatchStoppedError,
     ConnectError,
     ConnectTimeoutError,
     LedgerError,
@@ -231,13 +232,16 @@ class Sender:
         try:
             answer = await self._keeper.keep(confirm, item)
         except LedgerError as exc:
-            unknown = _unknown(
-                batch_key,
-                attempt_id,
+            what = (
                 "a voucher was issued, but the ledger could not keep it: its code is in this "
-                "error's voucher, and kept as soon as that is possible; hand it on only then",
-                item.voucher,
+                "error's voucher, and kept as soon as that is possible; hand it on only then"
             )
+            if isinstance(exc, BatchStoppedError):
+                what = (
+                    "a voucher was issued, and the ledger can't keep it: its code is in this "
+                    "error's voucher, and its attempt is held for a person to resolve"
+                )
+            unknown = _unknown(batch_key, attempt_id, what, item.voucher)
             unknown.nonce, unknown.sent_at = call.nonce, call.sent_at
             raise unknown from exc
         if isinstance(answer, LedgerError):  # the code is somebody else's too
@@ -314,11 +318,16 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
     return _unknown(batch_key, pending.attempt_id, what, pending.seen)
 
 
-def overdue_error(batch_key: str, *, in_flight: bool) -> VoucherError:
-    """Return the error for whoever waits no longer for a request that is on its way."""
-    if in_flight:
+def overdue_error(
+    batch_key: str, *, in_flight: bool, voucher: IssuedVoucher | None
+) -> VoucherError:
+    """Return the error for whoever waits no longer for a request that is on its way.
+
+    ``voucher``: the one that came for it, and is being kept.
+    """
+    if in_flight or voucher is not None:
         return _unknown(
-            batch_key, None, "it goes on after the deadline; ask again with the same id"
+            batch_key, None, "it goes on after the deadline; ask again with the same id", voucher
         )
     return ConnectTimeoutError(
         "issue: not sent before its deadline; ask again with the same id, because it may have been "

@@ -89,7 +89,7 @@ def test_sentence_names_the_last_trouble(credentials, signer):
     ends = {str(result.error) for result in results}
     assert ends <= {
         "x: no connection",  # its attempts were spent before
-        f"issue: {SENTENCE}: check the URL, the network and DNS (last: x: no connection)",
+        f"issue: {SENTENCE}: check the URL, the network, its proxy and DNS (last: x: no connection)",
     }
     assert {result.status for result in results} == {BulkStatus.FAILED}
 
