@@ -74,7 +74,7 @@ async def test_log_of_a_refused_signature(emulated):
     rest = f"&signType=sha256&timestamp={int(now)}"
     assert signed == [
         f"{body}&method=post&nonceStr={'n' * 32}&requestUrl={url}/v3/vouchers/redeem{rest}",
-        f"method=post&nonceStr={'n' * 32}&requestUrl={url}/v3/voucher/rms%40xR43u4bRhUU{rest}",
+        f"method=post&nonceStr={'n' * 32}&requestUrl={url}/v3/voucher/rms@xR43u4bRhUU{rest}",
     ]
     wrong = "(X-Signature is not by the client's key)"
     assert emulator.end() == [
