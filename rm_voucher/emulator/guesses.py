@@ -88,7 +88,8 @@ class Guesses:
     get_methods: Collection[str] = ("POST", "GET")
     """The methods of *get by code*: the page says POST, every SDK sends GET."""
     older_batch_path: bool = True
-    """Whether ``/v3/voucher-batch/{key}``, which two SDKs read, answers the batch."""
+    """Whether ``/v3/voucher-batch/{key}``, which three SDKs read, answers the batch. RM's pages
+    have it commented out."""
     timestamp_tolerance_s: float = 300.0
     """The greatest deviation of ``X-Timestamp``, to either side."""
     nonces_kept: int = 100_000

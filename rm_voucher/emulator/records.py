@@ -160,7 +160,7 @@ def voucher_wire(
 def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used, expires_at = batch.used(used_from), batch.expiry.expires_at
-    wire = {
+    return {
         "id": batch.id,
         "key": batch.key,
         "label": batch.label,
@@ -180,14 +180,12 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "isShipping": False,
         "reason": "",
         "isStatic": batch.static_code is not None,
+        "staticCode": batch.static_code or "",
         "isDeviceRedeem": False,
         "isMarketPlace": False,
         "createdAt": _time(batch.created_at),
         "updatedAt": _time(batch.updated_at),
     }
-    if batch.static_code is not None:
-        wire["staticCode"] = batch.static_code
-    return wire
 
 
 def _expiry_wire(expiry: Expiry, expires_at: float | None) -> dict[str, Any]:

@@ -33,7 +33,7 @@ OPERATIONS = (
     "member redeem",
     TOKEN,
 )
-"""The names of the routes, which are the client's too; ``batch`` is the older path."""
+"""The names of the routes, which are the client's too."""
 
 _MAX_QUERY_FIELDS = 20
 
