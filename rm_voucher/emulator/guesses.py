@@ -30,9 +30,9 @@ class Check(enum.StrEnum):
     SIGNATURE = "signature"
     """``X-Signature`` is the client key's signature of the request as it arrived."""
     TIMESTAMP = "timestamp"
-    """``X-Timestamp`` is within the window: seconds, seconds with a fraction, or milliseconds."""
+    """``X-Timestamp`` is at most 120 s off: seconds, seconds with a fraction, or milliseconds."""
     NONCE = "nonce"
-    """``X-Nonce-Str`` is present, and was not used lately."""
+    """``X-Nonce-Str`` is present, has no space, and was not used within 120 s."""
     METHOD = "method"
     """The method is the path's."""
     PATH = "path"
@@ -90,10 +90,8 @@ class Guesses:
     older_batch_path: bool = True
     """Whether ``/v3/voucher-batch/{key}``, which three SDKs read, answers the batch. RM's pages
     have it commented out."""
-    timestamp_tolerance_s: float = 300.0
-    """The greatest deviation of ``X-Timestamp``, to either side."""
-    nonces_kept: int = 100_000
-    """The number of nonces that are remembered; the oldest are forgotten."""
+    signature_debug: bool = True
+    """Whether the refusal of a signature has ``debug``, as in RM's sandbox: what was expected."""
     duplicate_code: str = "DUPLICATE_REQUEST"
     """The answer to a nonce that was used before. RM calls that a duplicate request, and does not
     publish the code."""

@@ -101,7 +101,7 @@ def refusal(exc: RefusedError) -> Response:
     """Return RM's error answer."""
     info = ERROR_CODES.get(exc.code)
     default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
-    wire = {"error": {"code": exc.code, "message": exc.message}}
+    wire = {**exc.beside, "error": {"code": exc.code, "message": exc.message}}
     return json_response(_STATUS_OF_CODE.get(exc.code, default), wire)
 
 

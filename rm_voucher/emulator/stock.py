@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import random
 import string
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import attrs
 
@@ -40,6 +40,8 @@ class RefusedError(Exception):
         self.code = code
         self.reason = message
         self.message = message or code.replace("_", " ").capitalize()
+        self.beside: Mapping[str, Any] = {}
+        """What the answer has beside the error."""
 
 
 class BatchOptions(TypedDict, total=False):
