@@ -90,6 +90,8 @@ class Guesses:
     older_batch_path: bool = True
     """Whether ``/v3/voucher-batch/{key}``, which three SDKs read, answers the batch. RM's pages
     have it commented out."""
+    unknown_path_code: str = "API_ENDPOINT_NOT_FOUND"
+    """The answer to a path that there is not. PAGE_NOT_FOUND exists, too."""
     signature_debug: bool = True
     """Whether the refusal of a signature has ``debug``, as in RM's sandbox: what was expected."""
     duplicate_code: str = "DUPLICATE_REQUEST"
@@ -103,8 +105,9 @@ class Guesses:
     """The burst that a rate limit allows, in seconds of the rate."""
     callback_statuses: Collection[VoucherStatus] = (VoucherStatus.REDEEMED, VoucherStatus.VOID)
     """The new statuses that cause a callback."""
-    callback_signs_url: bool = True
-    """Whether a callback's signature covers its URL."""
+    callback_signs_url: bool = False
+    """Whether a callback's signature covers its URL. RM's page says that it may be left out, and a
+    draft of it that it is not included."""
     callback_signs_again: bool = False
     """Whether a repeated delivery has a new nonce and timestamp, or is the same bytes."""
     callback_timeout_s: float = 10.0

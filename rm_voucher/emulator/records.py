@@ -18,8 +18,14 @@ from rm_voucher.models import BatchStatus, Expiry, ExpiryType, Origin, VoucherSt
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
-# RM's examples show it for a DYNAMIC voucher that was not redeemed yet.
+# RM's examples show it for a DYNAMIC voucher that was not redeemed yet. What a PERMANENT one shows
+# is not documented.
 _FAR_TIME = "2050-12-31T23:59:59Z"
+
+
+DATED = frozenset({ExpiryType.FIXED, ExpiryType("FIX")})
+"""The types of an expiry at a date; Kotlin's SDK names the second."""
+PERMANENT = ExpiryType("PERMANENT")
 
 
 @attrs.define(eq=False)
@@ -72,10 +78,10 @@ class Batch:
 
     def ends_at(self, redeemed_at: float | None) -> float | None:
         """Return the time of expiry of a voucher of this batch, or None if it is not settled."""
-        if self.expiry.type is ExpiryType.FIXED:
+        if self.expiry.type in DATED:
             at = self.expiry.expires_at
             return None if at is None else at.timestamp()
-        if redeemed_at is None or self.expiry.days is None:
+        if redeemed_at is None or self.expiry.days is None or self.expiry.type == PERMANENT:
             return None
         return redeemed_at + self.expiry.days * 86_400.0
 

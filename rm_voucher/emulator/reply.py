@@ -26,7 +26,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 
-_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}
+_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404, "PAGE_NOT_FOUND": 404}
 _STATUS_OF_ERROR: dict[type[APIError], int] = {
     AuthenticationError: 401,
     SignatureError: 401,
