@@ -261,12 +261,10 @@ class SignatureError(APIError):
     differs: tuple[str, ...] = ()
     expected: str | None = None
 
-    def explain(self, *, differs: tuple[str, ...], expected: str | None, words: str) -> None:
-        """Add what the answer tells; ``words`` have neither a code nor a body in them."""
-        self.differs, self.expected = differs, expected
-        if words:
-            self.hint = f"{self.hint} {words}"
-            self.args = (f"{self.args[0]} {words}",)
+    def explain(self, *, differs: tuple[str, ...], expected: str | None, hint: str) -> None:
+        """Take what the answer tells; ``hint`` has neither a code nor a body in it."""
+        self.args = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
+        self.differs, self.expected, self.hint = differs, expected, hint
 
 
 class PermissionDeniedError(APIError):

@@ -39,7 +39,7 @@ _NONCE_REFUSED = "It refuses the nonce: a space is in it, or it came before with
 def explain(
     error: SignatureError, answer: Mapping[str, Any], sent: Request, *, clock_offset_s: float | None
 ) -> None:
-    """Add to an error what differs, as far as the server's answer and the two clocks tell.
+    """Let an error say what differs, as far as the server's answer and the two clocks tell.
 
     ``clock_offset_s`` is RM's clock less ours, by the answer's ``Date``.
     """
@@ -47,7 +47,8 @@ def explain(
     expected = _expected(debug)
     refused = {name for name in _HEADERS if _at(debug, "requestHeader", name, "isValid") is False}
     differences = dict(_differences(expected, debug, sent)) if expected else {}
-    sentences = []
+    # What the code alone suggests is that it is the key.
+    sentences = ["The signature does not match." if differences else error.hint]
     if "key" in differences:
         sentences.append(differences["key"])
     elif differences:
@@ -61,7 +62,7 @@ def explain(
     error.explain(
         differs=tuple(differences),
         expected=expected and _BODY.sub("data=(the body)&", expected),
-        words=" ".join(filter(None, sentences)),
+        hint=" ".join(filter(None, sentences)),
     )
 
 

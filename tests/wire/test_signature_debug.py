@@ -89,7 +89,7 @@ async def test_what_differs_is_said(
     change, differs, words = CHANGES[name]
     error = await refusal(clock, change)
     assert error.differs == differs
-    assert str(error).endswith(f"in the portal. {words}")
+    assert str(error).endswith(f": The signature does not match. {words}")
     assert error.hint in str(error)
     for text in (str(error), repr(error), caplog.text, str(pickle.dumps(error))):
         assert not any(secret in text for secret in (CODE, "Canary", PIN, "data="))
@@ -221,7 +221,9 @@ def test_debug_of_a_stranger(path: tuple[str, ...], junk: Any) -> None:
         at[path[-1]] = junk
     else:
         answer = {}
-    assert str(explained(answer)).startswith("INVALID_REQUEST_SIGNATURE (HTTP 401): Hint.")
+    error = explained(answer)
+    told = "The signature does not match. " if error.expected else "Hint."
+    assert str(error).startswith(f"INVALID_REQUEST_SIGNATURE (HTTP 401): {told}")
 
 
 @pytest.mark.parametrize("where", ["debug", "error"])
