@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import UTC
 
 _log = logging.getLogger("rm_voucher")
 
@@ -36,7 +37,9 @@ class ServerClock:
 
         self._date = date
         try:
-            written_at = parsedate_to_datetime(date).timestamp()
+            written = parsedate_to_datetime(date)
+            # Without a zone, or with -0000, it is in UTC, and not in this machine's.
+            written_at = written.replace(tzinfo=written.tzinfo or UTC).timestamp()
         except (ValueError, TypeError, OverflowError):
             return
         least_s, most_s = written_at - received_at, written_at + 1 - sent_at

@@ -192,6 +192,11 @@ def _recipient(path: Path, line: int, row: list[str], column: int) -> str:
             line,
             f"a recipient that starts with {recipient[0]!r} is a formula to a spreadsheet",
         )
+    shown = comparable(recipient)
+    if shown and shown != shown.strip():  # the same person, in another's name
+        raise _mistake(
+            path, line, "a recipient with a space at an end, beside a character that can't be seen"
+        )
     if recipient.isprintable():
         return recipient
     for position, char in enumerate(recipient, start=1):

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -24,6 +25,7 @@ from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, selec
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
+from rm_voucher.arguments import check_type
 from rm_voucher.database.bound import Bound
 from rm_voucher.database.engine import (
     create_file,
@@ -40,7 +42,7 @@ from rm_voucher.database.troubles import (
     safe_message,
     trouble_of,
 )
-from rm_voucher.exceptions import VoucherError
+from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.runtime import Runtime
 
 T = TypeVar("T")
@@ -75,6 +77,14 @@ class Schema:
         return len(self.migrations) + 1
 
 
+def check_patience(patience_s: float) -> float:
+    """Return how long trouble is waited for. Raises `ConfigurationError` if it can be no time."""
+    check_type("patience_s", patience_s, float)
+    if not 0 < patience_s < math.inf:
+        raise ConfigurationError("patience_s is seconds, more than 0, and finite.")
+    return patience_s
+
+
 class Database:
     """An engine, a connection that alone writes, and another that reads, each in a thread.
 
@@ -104,11 +114,13 @@ class Database:
         self._on_connect = on_connect
         self._on_close = on_close
         self.runtime = runtime
-        self._patience_s = patience_s
+        self._patience_s = check_patience(patience_s)
         self._closing: asyncio.Future[None] | None = None
         self._process: int | None = None
         self._needs_sessions = needs_sessions
         self._has_connected = False
+        # Of each thread that is in trouble: since when, and when it was last.
+        self._troubles: dict[ThreadPoolExecutor, tuple[float, float]] = {}
         self._url = url
         self.is_sqlite = is_sqlite(url)
         self._writer: Connection | None = None
@@ -279,7 +291,10 @@ class Database:
         return writer
 
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
-        """Run ``attempt`` in the thread, again and again while its error may pass."""
+        """Run ``attempt`` in the thread, again and again while its error may pass.
+
+        Once one has waited in vain, the others try once: what lasts is not waited for by each.
+        """
         deadline = self.runtime.monotonic() + self._patience_s
         wait_s = 0.05
         may_collide = True
@@ -303,6 +318,7 @@ class Database:
                 kind = type(exc).__name__
             else:
                 self._has_connected = True
+                self._troubles.pop(thread, None)
                 return done
             # Raised outside the handler: the driver's error, which holds parameters, is no context.
             if collides:  # another process added the row after we looked; now we see it
@@ -312,11 +328,20 @@ class Database:
                 raise error
             if trouble is Trouble.LASTING:
                 raise error from UnavailableError(kind, may_pass=False)
-            if self.runtime.monotonic() + wait_s > deadline:
+            if self.runtime.monotonic() + wait_s > min(deadline, self._waited_until(thread)):
                 raise error from UnavailableError(kind)
-            _log.warning("the database can't be used (%s): tried again", kind)
+            _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
             await self.runtime.sleep(wait_s)
             wait_s = min(2 * wait_s, 2.0)
+
+    def _waited_until(self, thread: ThreadPoolExecutor) -> float:
+        """Take note of a thread's trouble, and return when its patience ends."""
+        now = self.runtime.monotonic()
+        begun, last = self._troubles.get(thread, (now, now))
+        if now - last > self._patience_s:  # nobody asked meanwhile: this may be another one
+            begun = now
+        self._troubles[thread] = begun, now
+        return begun + self._patience_s
 
     def _drop_writer(self) -> None:
         if self._writer is not None:

@@ -40,6 +40,8 @@ def parse_url(url: str) -> URL:
         raise ConfigurationError(
             "SQLite needs a file here: sqlite:///file.db. Give its name alone, without options."
         )
+    if driver == _DRIVERS["sqlite"]:  # one file, wherever a link or the process goes meanwhile
+        parsed = parsed.set(database=os.path.realpath(parsed.database or ""))
     return parsed.set(drivername=driver)
 
 

@@ -39,6 +39,7 @@ _POSTGRESQL = {
     "25006": Trouble.PASSING,  # read-only, as a former primary: a connection finds the new one
     "25P03": Trouble.PASSING,  # a session was idle for too long, and was ended
     "25P04": Trouble.PASSING,  # a transaction took too long, and its session was ended
+    "42": Trouble.LASTING,  # a table is gone, or a right: what we ask is always the same
     "40": Trouble.PASSING,  # serialization failure, deadlock
     "53": Trouble.PASSING,  # too many connections, no memory, no room on the disk
     "55P03": Trouble.PASSING,  # a lock is held for long

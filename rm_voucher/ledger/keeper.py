@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Collection
 from typing import Any, TypeVar
 
-from rm_voucher.exceptions import LedgerError
+import attrs
+
+from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger.process import LedgerClock
-from rm_voucher.ledger.rules.commands import Confirm, End
+from rm_voucher.ledger.rules.commands import Confirm, End, Settlement
+from rm_voucher.ledger.rules.records import AttemptState
+from rm_voucher.ledger.rules.settling import settle
+from rm_voucher.ledger.rules.transitions import end
 from rm_voucher.ledger.store import LedgerStore, Transition
 from rm_voucher.models import IssuedVoucher
 
@@ -19,13 +25,18 @@ R = TypeVar("R")
 _log = logging.getLogger("rm_voucher.ledger")
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
+_REFUSED = (
+    "how a call to it ended can't be kept in this database: RM answered with a text that it can't "
+    "hold, or rows were removed or changed by hand; the log of the process says which"
+)
+_UNREADABLE = "a code that can't be kept"
 
 
 class Keeper:
     """Commits the outcomes of one process's attempts, for as long as the process lives.
 
     A code in hand is in no listing's gift: where it is not durable, it is here, and nothing more
-    is issued until it is.
+    is issued until it is. One that the database refuses for what it is stops its batch alone.
     """
 
     def __init__(self, store: LedgerStore, clock: LedgerClock) -> None:
@@ -33,14 +44,19 @@ class Keeper:
         self._clock = clock
         # By attempt. To commit one twice is harmless.
         self._unkept: dict[str, tuple[Transition[Any, Any], Confirm | End]] = {}
+        self._refused: set[str] = set()
+        """Those of them whose batch is stopped: they keep nobody else waiting."""
         self._failed: LedgerError | None = None
         self._trying: asyncio.Task[None] | None = None
         self._waiting: asyncio.Task[None] | None = None
 
     async def keep(self, transition: Transition[I, R], item: I) -> R:
-        """Commit an outcome. Raises `LedgerError` if that can't be done, or not now."""
+        """Commit an outcome, or as much of it as the database can hold.
+
+        Raises `LedgerError` if that can't be done now, and `BatchStoppedError` if never.
+        """
         try:
-            return await self._store.commit(transition, item)
+            return await self._commit(transition, item)
         except BaseException as exc:  # also a cancellation: nobody would learn how it went on
             self._unkept[item.attempt_id] = transition, item
             if isinstance(exc, LedgerError):
@@ -63,7 +79,7 @@ class Keeper:
     async def catch_up(self) -> None:
         """Try again to commit what is not kept. Raises `LedgerError` if something is left."""
         for _ in range(2):  # what is under way may have begun before the database was back
-            if not self._unkept:
+            if not self._blocking:
                 return
             is_new = self._trying is None or self._trying.done()
             if self._trying is None or is_new:
@@ -71,10 +87,11 @@ class Keeper:
             await asyncio.shield(self._trying)
             if is_new:
                 break
-        if self._unkept:
+        if left := self._blocking:
+            codes = sum(isinstance(self._unkept[name][1], Confirm) for name in left)
             raise LedgerError(
-                f"Nothing more is issued: the ledger could not keep how {len(self._unkept):,} "
-                f"call(s) ended, {len(self.unkept):,} of them with a code. They are in this "
+                f"Nothing more is issued: the ledger could not keep how {len(left):,} "
+                f"call(s) ended, {codes:,} of them with a code. They are in this "
                 "process's memory, and tried again while it lives. The last error was: "
                 f"{self._failed or 'the process was interrupted'}"
             )
@@ -88,10 +105,18 @@ class Keeper:
             await self.catch_up()
         except LedgerError as exc:
             _log.error("%s", exc)
+            return
+        await self._try()  # what was refused, too: rows may have been put back
+        if self._unkept:
+            _log.error("the ledger can't keep how %d call(s) ended", len(self._unkept))
+
+    @property
+    def _blocking(self) -> Collection[str]:
+        return self._unkept.keys() - self._refused
 
     async def _try_again(self) -> None:
         wait_s = _FIRST_WAIT_S
-        while self._unkept:
+        while self._blocking:
             await self._clock.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
             try:
@@ -104,10 +129,51 @@ class Keeper:
 
     async def _try_one(self, attempt_id: str) -> None:
         try:
-            refused = await self._store.commit(*self._unkept[attempt_id])
+            refused = await self._commit(*self._unkept[attempt_id])
         except LedgerError as exc:
             self._failed = exc
             return
         self._unkept.pop(attempt_id, None)
+        self._refused.discard(attempt_id)
         if isinstance(refused, LedgerError):  # which the ledger has noted
             _log.warning("attempt %s: %s", attempt_id, refused)
+
+    async def _commit(self, transition: Transition[I, R], item: I) -> R:
+        try:
+            return await self._store.commit(transition, item)
+        except LedgerError as exc:
+            if exc.__cause__ is not None:  # the database can't be used, whatever is to be kept
+                raise
+            refusal = exc
+        less = _without_details(item)
+        if less != item:
+            with contextlib.suppress(LedgerError):
+                return await self._store.commit(transition, less)
+        if item.attempt_id not in self._refused:
+            await self._stop(item)
+            self._refused.add(item.attempt_id)
+            _log.error("attempt %s: how it ended can't be kept: %s", item.attempt_id, refusal)
+        raise BatchStoppedError(f"Nothing is issued from this batch: {_REFUSED}.") from refusal
+
+    async def _stop(self, item: Confirm | End) -> None:
+        """Stop the batch, and hold the attempt, if its row is sound. Raises `LedgerError`."""
+        batch, at = item.batch, item.at
+        over = End(
+            batch=batch, attempt_id=item.attempt_id, state=AttemptState.AMBIGUOUS, at=item.at
+        )
+        stop = Settlement(batch=batch, at=at, stop_reason=_REFUSED)
+        try:
+            await self._store.commit(end, over)
+            await self._store.commit(settle, attrs.evolve(stop, hold=(item.attempt_id,)))
+        except LedgerError as exc:
+            if exc.__cause__ is not None:
+                raise
+            await self._store.commit(settle, stop)
+
+
+def _without_details(item: I) -> I:
+    """Return an outcome without the texts that it can do without."""
+    less: dict[str, Any] = {"qr_url": None}
+    if isinstance(item, End):
+        less = {"seen": None, "failure": item.failure and _UNREADABLE}
+    return attrs.evolve(item, **less)

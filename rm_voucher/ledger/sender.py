@@ -14,6 +14,7 @@ from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     APIError,
+    BatchStoppedError,
     ConnectError,
     ConnectTimeoutError,
     LedgerError,
@@ -231,13 +232,16 @@ class Sender:
         try:
             answer = await self._keeper.keep(confirm, item)
         except LedgerError as exc:
-            unknown = _unknown(
-                batch_key,
-                attempt_id,
+            what = (
                 "a voucher was issued, but the ledger could not keep it: its code is in this "
-                "error's voucher, and kept as soon as that is possible; hand it on only then",
-                item.voucher,
+                "error's voucher, and kept as soon as that is possible; hand it on only then"
             )
+            if isinstance(exc, BatchStoppedError):
+                what = (
+                    "a voucher was issued, and the ledger can't keep it: its code is in this "
+                    "error's voucher, and its attempt is held for a person to resolve"
+                )
+            unknown = _unknown(batch_key, attempt_id, what, item.voucher)
             unknown.nonce, unknown.sent_at = call.nonce, call.sent_at
             raise unknown from exc
         if isinstance(answer, LedgerError):  # the code is somebody else's too

@@ -51,7 +51,8 @@ class LedgerStore(ABC):
         """Run one item of a transition; return its result when that is durable.
 
         Cancelling this must not take the transition back, nor keep it from being run.
-        Codes that were given to requests are then told to `notify`. Raises `LedgerError`.
+        Codes that were given to requests are then told to `notify`. Raises `LedgerError`: one with
+        a cause where the database can't be used, whatever the item; without one, the item is wrong.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ import aiohttp
 import attrs
 
 from rm_voucher._version import __version__
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import (
     ClosedError,
     ConfigurationError,
@@ -76,6 +77,9 @@ class AiohttpTransport(Transport):
         ssl_context: ssl.SSLContext | None = None,
         proxy: Proxy | None = None,
     ) -> None:
+        check_type("session", session, aiohttp.ClientSession, optional=True)
+        check_type("limits", limits, Limits, optional=True)
+        check_type("ssl_context", ssl_context, ssl.SSLContext, optional=True)
         # aiohttp 4 will have no such attribute.
         if getattr(session, "auth", None) is not None:
             raise ConfigurationError("The session has an auth of its own; RM's needs the header.")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import attrs
 from yarl import URL
 
+from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
 from rm_voucher.settings import is_loopback
@@ -47,13 +48,17 @@ class Proxy:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Proxy | None:
         """Return the proxy of ``HTTPS_PROXY`` and ``NO_PROXY``, or None where none is set.
 
-        The names in small letters win, as elsewhere.
+        The names in small letters win, as elsewhere. Raises `ConfigurationError`.
         """
         env = os.environ if env is None else env
+        check_type("env", env, Mapping)
         url, no_proxy = (
             env.get(name.lower(), env.get(name, "")).strip() for name in ("HTTPS_PROXY", "NO_PROXY")
         )
-        return cls(url, no_proxy) if url else None
+        try:
+            return cls(url, no_proxy) if url else None
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"HTTPS_PROXY can't be used: {exc}") from None
 
     def leads_to(self, url: URL) -> bool:
         """Return whether a request to a URL goes through this proxy."""
@@ -69,13 +74,16 @@ class Proxy:
 
 def _split(text: str) -> tuple[str, dict[str, str]]:
     """Return a proxy's URL without its user, and the header that names the user."""
+    check_type("A proxy's URL", text, str)
     try:
         url = URL(text if "://" in text else f"http://{text}")
         bare = url.origin()
-    except (ValueError, TypeError):
+    except ValueError:
         bare = url = URL()
     if url.scheme != "http":
-        raise ConfigurationError("A proxy's URL must be http://host:port; no other kind is known.")
+        raise ConfigurationError(
+            "A proxy's URL, as in HTTPS_PROXY, must be http://host:port; no other kind is known."
+        )
     if url.user is None:
         return str(bare), {}
     identity = f"{url.user}:{url.password or ''}".encode()

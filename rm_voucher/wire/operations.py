@@ -40,7 +40,7 @@ from rm_voucher.wire.requests import (
     json_body,
     segment,
 )
-from rm_voucher.wire.responses import json_object, read_body, read_page, success
+from rm_voucher.wire.responses import loose_object, read_body, read_page, success
 from rm_voucher.wire.strict_fields import strict_fields
 
 _WRONG_METHOD_CODES = frozenset(
@@ -277,21 +277,27 @@ def _build_token(
 def parse_issue(response: Response) -> IssuedVoucher:
     """Read the answer to `build_issue`. Raises `APIError` or `DecodeError`, as all parsers do.
 
-    An answer that is no success, and has a voucher in it, proves neither. Its code is kept.
+    An answer that is no success, or no JSON, and has a voucher in it, proves neither. Its code is
+    kept.
     """
     try:
         item = success(response).get("item")
-    except DecodeError as exc:
-        exc.voucher = _voucher_in(response)
-        raise
+    except (APIError, DecodeError) as exc:
+        voucher = _voucher_in(response)
+        if voucher is None:
+            raise
+        words = "expected an error without a voucher @ $" if isinstance(exc, APIError) else str(exc)
+        raise DecodeError(words, voucher=voucher) from None
     return structure(item, IssuedVoucher, path="$.item")
 
 
 def _voucher_in(response: Response) -> IssuedVoucher | None:
     try:
-        return structure(json_object(response).get("item"), IssuedVoucher)
-    except DecodeError:
+        voucher = structure(loose_object(response).get("item"), IssuedVoucher)
+        f"{voucher.code}{voucher.qr_url}".encode()  # what is no text can be kept nowhere
+    except (DecodeError, UnicodeEncodeError):
         return None
+    return voucher
 
 
 def parse_get(response: Response, code: str) -> Voucher:

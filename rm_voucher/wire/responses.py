@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import json
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -32,9 +33,11 @@ T = TypeVar("T")
 # words count beside any code: as a plain refusal, they would let an issue be sent again.
 _DUPLICATE = re.compile(
     r"duplicat|repeated|replay|nonce|re-?used|"
-    r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)",
+    r"already[\s_-]*(been[\s_-]*)?(process|receiv|submit|handl|execut)|"
+    r"(process|receiv|submitt|handl|execut)ed[\s_-]*(already|before|twice)|idempoten",
     re.IGNORECASE,
 )
+_LOOSE = json.JSONDecoder(strict=False)
 _STEP = 100  # vouchers, about 2 ms
 _NO_CURSOR = (None, False, 0)
 
@@ -89,10 +92,24 @@ def read_body(response: Response) -> dict[str, Any]:
 
 
 def json_object(response: Response) -> dict[str, Any]:
-    """Return the JSON object of an answer of any kind, or an empty one."""
+    """Return the JSON object of an answer, or an empty one."""
     try:
         body = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
     except orjson.JSONDecodeError:
+        return {}
+    return body if isinstance(body, dict) else {}
+
+
+def loose_object(response: Response) -> dict[str, Any]:
+    """Return the first object in an answer that may be no JSON, or an empty one.
+
+    A byte of another encoding in a label, or what a proxy put behind the object, hides no code.
+    Such an answer proves nothing: only `json_object` decides.
+    """
+    text = response.body.decode(errors="surrogateescape")
+    try:
+        body, _ = _LOOSE.raw_decode(text, max(text.find("{"), 0))
+    except (ValueError, RecursionError):
         return {}
     return body if isinstance(body, dict) else {}
 

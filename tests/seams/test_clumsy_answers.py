@@ -80,6 +80,13 @@ WHOLE = {
     "deflate": http(200, zlib.compress(ISSUED), "Content-Encoding: deflate"),
     "deflate without its header": http(200, raw_deflate(ISSUED), "Content-Encoding: deflate"),
     "gzip of a byte order mark": http(200, gzip.compress(BOM + ISSUED), "Content-Encoding: gzip"),
+    "gzip and more": http(200, gzip.compress(ISSUED) + b"x", "Content-Encoding: gzip"),
+    "gzip and padding": http(200, gzip.compress(ISSUED) + b"\0" * 99, "Content-Encoding: gzip"),
+    "gzip in two members": http(
+        200, gzip.compress(ISSUED[:20]) + gzip.compress(ISSUED[20:]), "Content-Encoding: gzip"
+    ),
+    "gzip without its check": http(200, gzip.compress(ISSUED)[:-8], "Content-Encoding: gzip"),
+    "gzip without an end": http(200, gzip.compress(ISSUED)[:-9], "Content-Encoding: gzip"),
     "identity": http(200, ISSUED, "Content-Encoding: identity"),
     "gzip in name only": http(200, ISSUED, "Content-Encoding: gzip"),
     "byte order mark": http(200, BOM + ISSUED),
@@ -95,12 +102,15 @@ UNREADABLE = {
     "br": http(200, b"\x0b\x02\x80{}\x03", "Content-Encoding: br"),
     "zstd": http(200, b"\x28\xb5\x2f\xfd", "Content-Encoding: zstd"),
     "gzip twice": http(200, gzip.compress(gzip.compress(ISSUED)), "Content-Encoding: gzip, gzip"),
-    "gzip cut short": http(200, gzip.compress(ISSUED)[:-9], "Content-Encoding: gzip"),
+    "gzip cut short": http(200, gzip.compress(ISSUED)[:-20], "Content-Encoding: gzip"),
     "gzip cut short, length too long": framed(
-        LONG + b"Content-Encoding: gzip\r\n", gzip.compress(ISSUED)[:-9]
+        LONG + b"Content-Encoding: gzip\r\n", gzip.compress(ISSUED)[:-20]
+    ),
+    "gzip's first half": http(200, gzip.compress(ISSUED[:-20]), "Content-Encoding: gzip"),
+    "gzip's second half spoilt": http(
+        200, gzip.compress(ISSUED[:20]) + gzip.compress(ISSUED[20:])[:12], "Content-Encoding: gzip"
     ),
     "gzip spoilt": http(200, gzip.compress(ISSUED)[:-6] + b"x" * 6, "Content-Encoding: gzip"),
-    "gzip and more": http(200, gzip.compress(ISSUED) + b"x", "Content-Encoding: gzip"),
     "gzip that is no JSON": http(200, gzip.compress(b"<html>"), "Content-Encoding: gzip"),
     "JSON cut short": framed(LONG, ISSUED[:-1]),
     "JSON that ends within": framed(LONG, ISSUED[:-20] + b"}"),
@@ -238,6 +248,16 @@ async def test_decompressed_is_what_was_compressed(encoding, compress, size, byt
         longer = await decompressed(compress(body), encoding, limit=size - 1)
         assert longer is not None
         assert len(longer) > size - 1
+
+
+async def test_members_of_any_length_are_one_body():
+    """A member may end where a step of the reading ends."""
+    for size in (1, 65_530, 65_536, 200_000):
+        parts = [os.urandom(size) for _ in range(3)]
+        body = b"".join(map(gzip.compress, parts))
+        plain = await decompressed(body, "gzip", limit=MIB)
+        assert plain is not None
+        assert plain == b"".join(parts)
 
 
 OBJECT = ok(payload("get-voucher")).body

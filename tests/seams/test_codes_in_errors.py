@@ -1,4 +1,4 @@
-"""The rule: a code that arrived is kept, also in an answer that is an error.
+"""The rule: a code that arrived is kept, also in an answer that is an error, or no JSON.
 
 Such an answer proves neither success nor refusal, whatever its status and code say: the outcome is
 unknown, nothing is sent again, and the voucher is attached to the error. No log, text or pickle has
@@ -29,6 +29,16 @@ from rm_voucher import (
 
 ITEM = {"code": "IN-HAND-0001", "qrUrl": "https://qr.invalid/IN-HAND-0001"}
 INTERNAL = {"error": {"code": "INTERNAL_ERROR", "message": "x"}}
+
+
+def spoilt(
+    member: bytes, *, status: int = 200, before: bytes = b"", behind: bytes = b""
+) -> Response:
+    """Return a success with another member in it, which may be no JSON."""
+    body = ok({"item": ITEM, "code": "SUCCESS"}).body
+    return Response(status=status, body=before + body[:-1] + b"," + member + b"}" + behind)
+
+
 ANSWERS = {
     "500": ok({**INTERNAL, "item": ITEM}, 500),
     "500, success": ok({"item": ITEM, "code": "SUCCESS"}, 500),
@@ -56,6 +66,14 @@ ANSWERS = {
     "500, a byte order mark": Response(
         status=500, body=b"\xef\xbb\xbf" + ok({**INTERNAL, "item": ITEM}).body
     ),
+    "200, a byte that is no UTF-8": spoilt(b'"label":"Caf\xe9"'),
+    "200, half an emoji": spoilt(b'"label":"\\ud83d"'),
+    "200, a line break in a text": spoilt(b'"label":"a\nb"'),
+    "200, no number": spoilt(b'"amount":NaN'),
+    "200, a script behind it": spoilt(b'"x":1', behind=b"<script></script>"),
+    "200, a line before it": spoilt(b'"x":1', before=b")]}',\n"),
+    "429, a byte that is no UTF-8": spoilt(b'"error":{"code":"\xe9"}', status=429),
+    "500, a byte that is no UTF-8": spoilt(b'"error":{"code":"\xe9"}', status=500),
 }
 each_answer = pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 
@@ -96,6 +114,26 @@ async def test_code_in_an_error_reaches_a_bulk_run(make_client, answer):
 async def test_what_is_no_voucher_is_not_attached(make_client, item):
     """An error whose item is none is what its status and code say."""
     server = ScriptedServer([ok({**INTERNAL, "item": item}, 500)])
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await make_client(server).issue("K")
+    assert (caught.value.voucher, caught.value.code) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"item":{"code":"X\xe9"},"code":"SUCCESS"}',
+        b'{"item":{"code":"X\\ud83d"},"code":"SUCCESS"}',
+        b"[" * 60_000,
+        b'{"item":' * 8_000,
+        b"{" + b"9" * 5_000,
+        b"<html>",
+    ],
+    ids=["no UTF-8", "half an emoji", "lists", "objects", "digits", "html"],
+)
+async def test_code_that_cannot_be_read_is_not_attached(make_client, body):
+    """Half a code would be another code."""
+    server = ScriptedServer([Response(status=200, body=body)])
     with pytest.raises(OutcomeUnknownError) as caught:
         await make_client(server).issue("K")
     assert (caught.value.voucher, caught.value.code) == (None, None)

@@ -59,7 +59,7 @@ def full(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
 
     async def limited(self: SqlLedgerStore, transition: Any, item: Any) -> Any:
         if state["full"] and transition is confirm:
-            raise LedgerError(FULL)
+            raise LedgerError(FULL) from OSError("No space left on device")
         return await commit(self, transition, item)
 
     monkeypatch.setattr(SqlLedgerStore, "commit", limited)

@@ -22,6 +22,7 @@ from rm_voucher import (
     FlowPolicy,
     InvalidRequestError,
     Limits,
+    Proxy,
     Request,
     Response,
     RetryPolicy,
@@ -36,6 +37,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator
 from rm_voucher.signing import RsaSigner
+from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.webhooks import (
     CallbackPoller,
@@ -181,6 +183,11 @@ DOORS: dict[str, tuple[Any, list[str]]] = {
         ["True"],
     ),
     "StaticToken": (StaticToken, ["text"]),
+    **of(AiohttpTransport, session=["None"], limits=["None"], ssl_context=["None"], proxy=["None"]),
+    **of(client, proxy=["None"], ssl_context=["None"]),
+    "Proxy": (Proxy, ["text"]),
+    "no_proxy": (lambda wrong: Proxy("http://proxy.test", wrong), TEXTS),
+    "Proxy.from_env": (Proxy.from_env, ["None", "an empty dict", "a dict"]),
     **of(Timeout, **{key: [*NUMBERS, "None"] for key in ("connect_s", "attempt_s", "total_s")}),
     **of(RetryPolicy, max_attempts=["a number"]),
     **of(

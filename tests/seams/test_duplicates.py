@@ -42,6 +42,10 @@ SAYINGS = [
     ("NOT_PERMITTED", "request already processed"),
     ("SPAM", "The request has already been received"),
     ("SOMETHING_NEW", "REUSED request"),
+    ("SOMETHING_NEW", "The request was processed already"),
+    ("SOMETHING_NEW", "Request received twice"),
+    ("SUBMITTED_BEFORE", ""),
+    ("IDEMPOTENCY_CONFLICT", ""),
     ("OVERLOAD", "duplicated"),
     ("TOO_MANY_REQUEST_PER_SECOND", "duplicate request"),
 ]

@@ -151,6 +151,12 @@ def test_another_batch(issue, rm, shop, tmp_path: Path) -> None:
     [
         ("\u200b", "a recipient in which nothing can be seen"),
         ("\u2066\u200d\u2069", "a recipient with U+2066 at position 1, which turns text around"),
+        (
+            "José \u200b",
+            "a recipient with a space at an end, beside a character that can't be seen",
+        ),
+        ("\ufeff\xa0José", "a recipient with a space at an end"),
+        ("José \ufe0f", "a recipient with a space at an end"),
         ("Al\u202ei", "a recipient with U+202E at position 3, which turns text around"),
         ("@SUM(1+9)*cmd|'/C calc'!A0", "a recipient that starts with '@' is a formula"),
         ("+HYPERLINK(A1)", "a recipient that starts with '+' is a formula to a spreadsheet"),

@@ -213,8 +213,6 @@ async def test_password_of_a_proxy_reaches_the_proxy_alone(certificate, owner):
         "http://",
         "http://joe:canary-password@proxy.test:port",
         "",
-        None,
-        b"http://proxy.test",
     ],
 )
 def test_proxy_of_another_kind_is_refused(url):
@@ -253,6 +251,14 @@ def test_proxy_arguments_are_checked(credentials):
 def test_proxy_from_env(variables, expected):
     """The variables that other programs read, the small ones first."""
     assert Proxy.from_env(variables) == expected
+
+
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy"])
+def test_proxy_from_env_of_another_kind(name):
+    """Who reads the sentence may not know that the variable is set."""
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY can't be used: A proxy's URL") as got:
+        Proxy.from_env({name: f"socks5://joe:{SECRET}@proxy.test"})
+    assert SECRET not in str(got.value)
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,38 @@ async def test_file_that_changes_while_it_is_open(
             assert not raised.value.__cause__.may_pass
 
 
+async def test_link_that_leads_elsewhere_meanwhile(file: Path, client: VoucherClient) -> None:
+    """What is locked is what is written: a link is followed once, as is a process's folder."""
+    folders = [file.with_name(name) for name in ("old", "new")]
+    link = file.with_name("current")
+    ledgers = []
+    for folder in folders:
+        folder.mkdir()
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder)
+        ledgers.append(at(link / "led.db"))
+    first, second = ledgers
+    async with first, second:
+        code = (await first.issue(client, OLD, "order 1")).code
+        assert (await second.issue(client, OLD, "order 1")).code != code
+    async with at(folders[0] / "led.db") as again:
+        assert (await again.issue(client, OLD, "order 1")).code == code
+
+
+async def test_process_that_goes_elsewhere_meanwhile(
+    tmp_path: Path, client: VoucherClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon does."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    ledger, store = Ledger.open("sqlite:///led.db"), open_event_store("sqlite:///events.db")
+    monkeypatch.chdir("elsewhere")
+    async with ledger, store:
+        assert (await ledger.issue(client, OLD, "order 1")).code
+    assert list(Path.cwd().iterdir()) == []
+    assert (tmp_path / "events.db").stat().st_mode & 0o077 == 0
+
+
 @pytest.mark.parametrize(
     "url",
     [

@@ -31,7 +31,7 @@ from support.scratch_database import codes as kept
 from rm_voucher.database import engine as sql_engine
 from rm_voucher.database import postgres
 from rm_voucher.database.group_commit import UnavailableError
-from rm_voucher.exceptions import EventStoreError, LedgerError
+from rm_voucher.exceptions import ConfigurationError, EventStoreError, LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import open_event_store
@@ -377,7 +377,8 @@ SQLSTATES = {
     "XX002": False,
     "22021": None,
     "23502": None,
-    "42P01": None,
+    "42501": False,
+    "42P01": False,
 }
 
 
@@ -414,6 +415,30 @@ async def test_patience_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyP
         other.execute("ROLLBACK")
         other.close()
         await issue(ledger, "a")
+
+
+async def test_trouble_that_lasts_is_waited_for_once(tmp_path: Path) -> None:
+    """Else a full disk would hold each step of a run for half a minute. A new one is waited for."""
+    time = FakeTime()
+    made = database(f"sqlite:///{tmp_path / 'led.db'}", time)
+    await made.open()
+
+    def fails(_: Connection) -> None:
+        raise sqlite_error(sqlite3.SQLITE_FULL, "database or disk is full")
+
+    async def waited_s() -> float:
+        time.slept.clear()
+        with pytest.raises(LedgerError, match="is full"):
+            await made.write(fails)
+        return sum(time.slept)
+
+    assert 25 < await waited_s() <= 30
+    assert await waited_s() < 2.5  # what the last wait left
+    await made.write(add("A"))
+    assert 25 < await waited_s() <= 30
+    time.now += 31
+    assert 25 < await waited_s() <= 30
+    await made.close()
 
 
 async def test_delivery_whose_store_is_down(tmp_path: Path) -> None:
@@ -460,3 +485,11 @@ async def test_server_that_accepts_and_says_nothing(
     await made.open()
     assert time.slept == [0.05, 0.1]
     await made.close()
+
+
+@pytest.mark.parametrize("make", [Ledger.open, open_event_store])
+@pytest.mark.parametrize("patience_s", [0, -1, float("nan"), float("inf"), "30", None, True])
+def test_patience_is_a_time(make: Any, patience_s: Any) -> None:
+    """It is refused at the door, and not when trouble comes."""
+    with pytest.raises(ConfigurationError, match="patience_s"):
+        make("sqlite:///l.db", patience_s=patience_s)

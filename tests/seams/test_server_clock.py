@@ -6,6 +6,7 @@ Each answer's ``Date`` bounds the difference from both sides; what is told is on
 from __future__ import annotations
 
 from email.utils import formatdate
+from time import tzset
 
 import attrs
 import pytest
@@ -59,6 +60,21 @@ async def test_offset_follows_the_latest_answer(make_client, time):
         await client.issue("K")
         offsets.append(client.clock_offset_s)
     assert offsets == [60, 0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("zone", [" GMT", " UTC", " +0000", " -0000", ""])
+async def test_date_is_in_utc(make_client, time, monkeypatch, zone):
+    """Read in this machine's zone, a date without one was hours off, and stopped a ledger."""
+    monkeypatch.setenv("TZ", "Asia/Kuala_Lumpur")
+    tzset()
+    try:
+        time.now = float(NOW)
+        client = make_client(lambda _: at(written(NOW).removesuffix(" GMT") + zone))
+        await client.issue("K")
+        assert client.clock_offset_s == 0
+    finally:
+        monkeypatch.undo()
+        tzset()
 
 
 async def test_offset_is_known_from_an_error_too(make_client, time):

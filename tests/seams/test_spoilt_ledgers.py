@@ -112,7 +112,7 @@ async def test_rows_that_vanish_while_a_call_is_made(there, url, time) -> None:
             await task
         assert caught.value.code == there.issued[0]
         assert "removed or changed by hand" in str(caught.value.__cause__)
-        with pytest.raises(LedgerError, match="Nothing more is issued"):
+        with pytest.raises(LedgerError, match="Nothing is issued from this batch"):
             await ledger.issue(client, B, "r2")
     assert ledger.unkept == {"r": caught.value.voucher}
 

@@ -58,7 +58,7 @@ class FailingStore(MemoryLedgerStore):
 
     async def commit(self, transition: Any, item: Any) -> Any:
         if self.fails is None or transition in self.fails:
-            raise LedgerError("the disk is full")
+            raise LedgerError("the disk is full") from OSError("No space left on device")
         return await super().commit(transition, item)
 
 

@@ -153,7 +153,9 @@ class FileGuard:
             if durable:
                 os.fsync(self._descriptor)
         except OSError as exc:
-            raise LedgerError(f"{self._path} can't be written: {exc.strerror}.") from None
+            raise LedgerError(
+                f"{self._path} can't be written: {exc.strerror}."
+            ) from UnavailableError("FileGuard", may_pass=False)
 
     def _identities(self) -> list[tuple[int, int]]:
         """Return what the two names lead to now. It is asked for at each commit."""

@@ -18,7 +18,7 @@ import attrs
 from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from rm_voucher.database.database import Database
+from rm_voucher.database.database import Database, check_patience
 from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import GroupCommit, UnavailableError
 from rm_voucher.database.transaction import Transaction
@@ -60,7 +60,7 @@ class SqlEventStore(EventStore):
         self, url: str, *, patience_s: float = 5.0, runtime: Runtime | None = None
     ) -> None:
         super().__init__(runtime=runtime)
-        self.patience_s = patience_s
+        self.patience_s = check_patience(patience_s)
         self.database = Database(
             parse_url(url), SCHEMA, error=EventStoreError, runtime=self.runtime
         )
