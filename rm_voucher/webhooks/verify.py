@@ -1,8 +1,8 @@
 """Checks whether a delivery is Revenue Monster's: a pure function of its headers and raw bytes.
 
 RM signs a callback as a client signs a request (RM's page "Signature Algorithm"): with its server
-key, and the body's canonical JSON. Of ``requestUrl`` RM's pages say that it can be left out. No I/O, and no state: the router
-sees repeats.
+key, and the body's canonical JSON. Of ``requestUrl`` RM's pages say that it can be left out. No
+I/O, and no state: the router sees repeats.
 """
 
 from __future__ import annotations
