@@ -391,7 +391,7 @@ class BulkIssue(Generic[R]):
         last = f" (last: {troubles[-1]})" if troubles else ""
         self._fatal = self._unanswered = ConnectError(
             f"issue: no answer at all from {caller.environment.api_url}, so the run was ended: "
-            f"check the URL, the network and DNS{last}"
+            f"check the URL, the network, its proxy and DNS{last}"
         )
         self._give_up_waiting()
         if self._reading is not None:

@@ -170,6 +170,8 @@ def resolve(
     async def decide(ledger: Ledger) -> None:
         if client is not None:
             voucher = await client.get(adopt or "")
+            if voucher.misfits.keys() & {"batch_key", "status"}:
+                raise ConfigurationError("The batch or status of this code can't be read.")
             of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
             if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
                 raise ConfigurationError("This code is of another batch than the attempt.")

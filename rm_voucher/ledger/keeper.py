@@ -42,6 +42,7 @@ class Keeper:
     def __init__(self, store: LedgerStore, clock: LedgerClock) -> None:
         self._store = store
         self._clock = clock
+        self._keeping: dict[str, Confirm | End] = {}  # by attempt, for the first time
         # By attempt. To commit one twice is harmless.
         self._unkept: dict[str, tuple[Transition[Any, Any], Confirm | End]] = {}
         self._refused: set[str] = set()
@@ -55,6 +56,7 @@ class Keeper:
 
         Raises `LedgerError` if that can't be done now, and `BatchStoppedError` if never.
         """
+        self._keeping[item.attempt_id] = item
         try:
             return await self._commit(transition, item)
         except BaseException as exc:  # also a cancellation: nobody would learn how it went on
@@ -64,6 +66,8 @@ class Keeper:
             if self._waiting is None or self._waiting.done():
                 self._waiting = asyncio.create_task(self._try_again(), name="rm-voucher keeper")
             raise
+        finally:
+            del self._keeping[item.attempt_id]
 
     @property
     def attempts(self) -> Collection[str]:
@@ -73,8 +77,8 @@ class Keeper:
     @property
     def unkept(self) -> dict[str, IssuedVoucher]:
         """The codes that are in this process's memory alone, by the ids of their requests."""
-        items = (item for _, item in self._unkept.values() if isinstance(item, Confirm))
-        return {item.request_id: item.voucher for item in items}
+        items = [*self._keeping.values(), *(item for _, item in self._unkept.values())]
+        return {item.request_id: item.voucher for item in items if isinstance(item, Confirm)}
 
     async def catch_up(self) -> None:
         """Try again to commit what is not kept. Raises `LedgerError` if something is left."""

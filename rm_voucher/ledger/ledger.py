@@ -233,7 +233,8 @@ class Ledger:
                 raise
         # A call is not sent after its own deadline, but another's may have more time.
         may_be_sent = errand.in_flight or errand.call.deadline != deadline
-        raise overdue_error(batch_key, in_flight=may_be_sent)
+        voucher = self.unkept.get(request_id)  # its commit takes longer than the caller has
+        raise overdue_error(batch_key, in_flight=may_be_sent, voucher=voucher)
 
     @hide_locals
     async def submit(

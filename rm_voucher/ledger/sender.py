@@ -318,11 +318,16 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
     return _unknown(batch_key, pending.attempt_id, what, pending.seen)
 
 
-def overdue_error(batch_key: str, *, in_flight: bool) -> VoucherError:
-    """Return the error for whoever waits no longer for a request that is on its way."""
-    if in_flight:
+def overdue_error(
+    batch_key: str, *, in_flight: bool, voucher: IssuedVoucher | None
+) -> VoucherError:
+    """Return the error for whoever waits no longer for a request that is on its way.
+
+    ``voucher``: the one that came for it, and is being kept.
+    """
+    if in_flight or voucher is not None:
         return _unknown(
-            batch_key, None, "it goes on after the deadline; ask again with the same id"
+            batch_key, None, "it goes on after the deadline; ask again with the same id", voucher
         )
     return ConnectTimeoutError(
         "issue: not sent before its deadline; ask again with the same id, because it may have been "

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import attrs
+import orjson
 import pytest
 from support.answers import ok
 
@@ -355,6 +357,25 @@ def test_resolve_again(attempt, run) -> None:
     ended = run("resolve", attempt, "--write-off")
     assert ended.code == 1
     assert ended.err == "Error: Nothing is to be resolved: this attempt is not_issued.\n"
+
+
+def test_resolve_adopt_of_a_code_that_can_not_be_read(attempt, run, rm, shop) -> None:
+    """Nor is a code adopted whose batch nobody can tell."""
+    (row,) = rm("issue", "B").rows
+    reply = shop.emulator.reply
+
+    def spoil(request):
+        answer = reply(request)
+        wire = orjson.loads(answer.response.body)
+        if "voucherBatchKey" in wire.get("item", {}):
+            wire["item"]["voucherBatchKey"] = 5
+        response = attrs.evolve(answer.response, body=orjson.dumps(wire))
+        return attrs.evolve(answer, response=response)
+
+    shop.emulator.reply = spoil
+    ended = run("resolve", attempt, "--adopt", row["code"])
+    assert ended.code == 2
+    assert ended.err == "Error: The batch or status of this code can't be read.\n"
 
 
 def test_resolve_adopt_of_another_batch(attempt, run, rm, shop) -> None:

@@ -114,20 +114,26 @@ async def test_closing_gives_up_a_listing(there) -> None:
 
 @pytest.mark.parametrize("frozen", [ask, confirm])
 async def test_database_that_is_frozen(there, frozen) -> None:
-    """Before the call: not sent, and never sent. After it: unknown, and kept when it thaws."""
+    """Before the call: not sent, and never sent. After it: unknown, with the code that came for
+    it, which is kept when the database thaws."""
     store = FrozenStore(there.tables)
     client = by_real_time(there)
     async with ledger_of(there, store) as ledger:
         await ledger.prepare(client, B)
         store.frozen = frozen
         error = ConnectTimeoutError if frozen is ask else OutcomeUnknownError
-        with pytest.raises(error, match="ask again with the same id"):
+        with pytest.raises(error, match="ask again with the same id") as caught:
             await ledger.issue(client, B, "r", timeout=SHORT)
         assert store.met.is_set()
+        in_hand = getattr(caught.value, "voucher", None)
+        assert there.issued == ([] if in_hand is None else [in_hand.code])
+        assert ledger.unkept == ({} if in_hand is None else {"r": in_hand})
+        assert (in_hand is not None) is (frozen is confirm)
         store.thawed.set()
         await until(lambda: ledger._issuing == {})
         assert there.posts == (frozen is confirm)
         assert await ledger.attempts(B, [AttemptState.SENDING, AttemptState.AMBIGUOUS]) == []
+        assert ledger.unkept == {}
         code = (await ledger.issue(client, B, "r", timeout=LONG)).code
     assert there.issued == [code]
 

@@ -21,6 +21,7 @@ from rm_voucher import (
 )
 
 TOKEN = ok({"accessToken": "t", "expiresIn": 10_000})
+ADVICE = "check the URL, the network, its proxy and DNS"
 SENTENCE = "no answer at all from https://sb-open.revenuemonster.my, so the run was ended"
 
 
@@ -89,7 +90,7 @@ def test_sentence_names_the_last_trouble(credentials, signer):
     ends = {str(result.error) for result in results}
     assert ends <= {
         "x: no connection",  # its attempts were spent before
-        f"issue: {SENTENCE}: check the URL, the network and DNS (last: x: no connection)",
+        f"issue: {SENTENCE}: {ADVICE} (last: x: no connection)",
     }
     assert {result.status for result in results} == {BulkStatus.FAILED}
 

@@ -114,6 +114,7 @@ async def test_bulk_run_with_such_a_code(there, url, time) -> None:
         async with bulk_issue(client, B, names, ledger=ledger, concurrency=2) as run:
             results = {result.recipient: result async for result in run}
     (unresolved,) = (r for r in results.values() if r.status is BulkStatus.UNRESOLVED)
+    assert unresolved.voucher is not None
     assert unresolved.voucher.code == ODD
     assert {results[f"old{number}"].status for number in range(3)} == {BulkStatus.ISSUED}
     failed = [r for r in results.values() if r.status is BulkStatus.FAILED]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 from simulation.clock import VirtualClock
@@ -52,7 +53,10 @@ def run(credentials, signer, meet, people, *, has_ledger=False, **options):
     """Run a bulk issue; return its results or what it raised, the seconds, and the network."""
     clock = VirtualClock()
     network = Surroundings(clock, meet)
-    runtime = Runtime(clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep)
+    chance = random.Random(1).random
+    runtime = Runtime(
+        clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep, random=chance
+    )
     results: list[BulkResult[Any]] = []
 
     async def issue_all(client, ledger):
