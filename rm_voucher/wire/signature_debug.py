@@ -29,10 +29,7 @@ _BODY = re.compile(r"\Adata=[^&]*&")
 _HEADERS = ("X-Nonce-Str", "X-Signature", "X-Timestamp")
 _METHODS = frozenset({"delete", "get", "patch", "post", "put"})
 _ORIGIN = re.compile(r"https?://[a-z0-9-]+(\.[a-z0-9-]+)*(:[0-9]{1,5})?")
-_ANOTHER_KEY = (
-    "RM expected the very text that was signed, so it is the key that differs: the one in the "
-    "portal is of another pair."
-)
+_ANOTHER_KEY = "RM expected the very text that was signed, so it is the key that differs."
 _NONCE_REFUSED = "It refuses the nonce: a space is in it, or it came before within two minutes."
 
 
@@ -47,12 +44,12 @@ def explain(
     expected = _expected(debug)
     refused = {name for name in _HEADERS if _at(debug, "requestHeader", name, "isValid") is False}
     differences = dict(_differences(expected, debug, sent)) if expected else {}
-    # What the code alone suggests is that it is the key.
-    sentences = ["The signature does not match." if differences else error.hint]
+    sentences = [error.hint]
     if "key" in differences:
         sentences.append(differences["key"])
-    elif differences:
-        sentences.append(f"RM read otherwise than was sent: {', '.join(differences.values())}.")
+    elif differences:  # not the key, which the hint of the code alone names
+        read = ", ".join(differences.values())
+        sentences = [f"The signature does not match. RM read otherwise than was sent: {read}."]
     if "X-Nonce-Str" in refused:
         differences.setdefault("nonce", "")
         sentences.append(_NONCE_REFUSED)

@@ -136,8 +136,8 @@ async def test_another_key(clock: Callable[[], float]) -> None:
     error = await refusal(clock, lambda sent: sent, credentials=other)
     assert error.differs == ("key",)
     assert str(error).endswith(
-        "RM expected the very text that was signed, so it is the key that differs: the one in the "
-        "portal is of another pair."
+        "the private key is not the pair of the public key in the portal. RM expected the very text "
+        "that was signed, so it is the key that differs."
     )
 
 
@@ -199,7 +199,7 @@ def test_example_of_the_page(offset_s: float | None, words: str) -> None:
     """RM's example: the very text, and a timestamp that is too old."""
     error = explained(EXAMPLE, offset_s=offset_s)
     assert error.differs == ("key", "timestamp")
-    assert str(error).endswith(f"portal is of another pair.{words}")
+    assert str(error).endswith(f"it is the key that differs.{words}")
 
 
 def test_signature_that_is_valid_blames_no_key() -> None:
@@ -222,7 +222,8 @@ def test_debug_of_a_stranger(path: tuple[str, ...], junk: Any) -> None:
     else:
         answer = {}
     error = explained(answer)
-    told = "The signature does not match. " if error.expected else "Hint."
+    others = set(error.differs) - {"key", "timestamp"}
+    told = "The signature does not match. " if others else "Hint."
     assert str(error).startswith(f"INVALID_REQUEST_SIGNATURE (HTTP 401): {told}")
 
 
