@@ -136,7 +136,7 @@ async def test_another_key(clock: Callable[[], float]) -> None:
     error = await refusal(clock, lambda sent: sent, credentials=other)
     assert error.differs == ("key",)
     assert str(error).endswith(
-        "the private key is not the pair of the public key in the portal. RM expected the very text "
+        "not the pair of the public key in the portal. RM expected the very text "
         "that was signed, so it is the key that differs."
     )
 
