@@ -28,6 +28,7 @@ from http_load import Outcome, Signed, ask, load, signed_issues, token_request
 
 from rm_voucher import Environment
 from rm_voucher.emulator import Emulator, Guesses
+from rm_voucher.emulator.authenticator import _MAX_NONCES
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.routes import _cursor
 from rm_voucher.emulator.server import serve
@@ -79,8 +80,8 @@ async def serve_emulator(public_key: str, latency_s: float) -> None:
         batches={KEY: 2**40},
     )
     # As after a long time: the memory of nonces is full, and each one pushes out another.
-    for number in range(2 * Guesses().nonces_kept):
-        emulator.authenticator._check_nonce(f"old {number}")
+    for number in range(2 * _MAX_NONCES):
+        emulator.authenticator._check_nonce(f"old-{number}")
     async with serve(emulator, latency_s=latency_s) as server:
         await until_input_ends(int(server.url.rpartition(":")[2]))
     print(len(set(emulator.state.issued(KEY))))

@@ -33,8 +33,8 @@ The tree::
         └── ServerError
 
 No message, repr or pickle contains a secret or a voucher code. Only attributes may hold a code,
-and a pickle leaves these out: ``message`` of `APIError` (the server's own words), the voucher of
-`DecodeError`, and the codes and vouchers of `OutcomeUnknownError`.
+and a pickle leaves these out: ``message`` of `APIError` (the server's own words), ``expected`` of
+`SignatureError`, the voucher of `DecodeError`, and the codes and vouchers of `OutcomeUnknownError`.
 """
 
 from __future__ import annotations
@@ -245,7 +245,26 @@ class AuthenticationError(APIError):
 
 
 class SignatureError(APIError):
-    """The signature or its timestamp is not accepted."""
+    """The signature or its timestamp is not accepted.
+
+    RM's sandbox says what it expected. The error compares that with what was sent, and its text
+    says what differs.
+
+    Attributes:
+        differs: what RM read otherwise or refuses, in part: ``"method"``, ``"url"``, ``"nonce"``,
+            ``"timestamp"``, ``"body"``, ``"signature"``, ``"key"``. Empty where nothing tells.
+        expected: the text that RM expected the signature of, without the body; None where it does
+            not say. Its URL may have a code, so neither ``str(error)`` nor a pickle has it.
+    """
+
+    _private: ClassVar = {"message": "", "expected": None}
+    differs: tuple[str, ...] = ()
+    expected: str | None = None
+
+    def explain(self, *, differs: tuple[str, ...], expected: str | None, hint: str) -> None:
+        """Take what the answer tells; ``hint`` has neither a code nor a body in it."""
+        self.args = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
+        self.differs, self.expected, self.hint = differs, expected, hint
 
 
 class PermissionDeniedError(APIError):

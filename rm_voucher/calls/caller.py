@@ -32,6 +32,7 @@ from rm_voucher.exceptions import (
     InvalidRequestError,
     OutcomeUnknownError,
     PoolTimeoutError,
+    SignatureError,
     VoucherError,
 )
 from rm_voucher.runtime import Runtime
@@ -40,6 +41,8 @@ from rm_voucher.signing.rsa import Signer
 from rm_voucher.signing.signature import string_to_sign
 from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.requests import with_signature
+from rm_voucher.wire.responses import json_object
+from rm_voucher.wire.signature_debug import explain
 
 T = TypeVar("T")
 
@@ -298,9 +301,14 @@ class Caller:
             len(response.body),
             (self.runtime.monotonic() - sent_at) * 1000,
         )
-        result = call.parse(response)
-        if isinstance(result, CoroutineType):
-            result = await result
+        try:
+            result = call.parse(response)
+            if isinstance(result, CoroutineType):
+                result = await result
+        except SignatureError as exc:
+            offset_s = self.server_clock.offset_s if date is not None else None
+            explain(exc, json_object(response), signed, clock_offset_s=offset_s)
+            raise
         return cast("T", result)
 
     def _note_date(self, call: Call[Any], date: str) -> None:

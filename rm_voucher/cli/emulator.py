@@ -17,7 +17,7 @@ import typer
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
 from rm_voucher.cli.issue import run_until_interrupted
 from rm_voucher.cli.output import logged_to_person, say
-from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan
+from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.emulator.server import serve
 from rm_voucher.files import replace_private
@@ -65,6 +65,13 @@ def emulator(
     callback_interval: Annotated[
         float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
     ] = 60.0,
+    callback_signs_url: Annotated[
+        bool,
+        typer.Option(
+            "--callback-signs-url",
+            help="Let the signature of callbacks cover their URL, which RM's pages leave out.",
+        ),
+    ] = False,
     disable_check: Annotated[
         list[str] | None,
         typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
@@ -97,6 +104,7 @@ def emulator(
             faults=faults,
             rate_limit=rate_limit,
             callback_url=callback_url,
+            guesses=Guesses(callback_signs_url=callback_signs_url),
         )
     except ValueError as exc:  # the other options were checked before
         raise ConfigurationError(f"--callback-url {exc}.") from None

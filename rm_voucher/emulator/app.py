@@ -56,7 +56,7 @@ class Emulator:
         public_key: PEM of a client whose private key the emulator never sees.
         batches: quantities by key, made at the start and again at each `reset`.
         merchant_pin: the PIN for reinstating.
-        token_lifetime_s: the life of an access token; a refresh token lives ten times as long.
+        token_lifetime_s: the life of an access token; a refresh token lives for fifty years.
         guesses: the answers to what RM does not document.
         disabled_checks: the checks that are not made.
         faults: the plan of faults, none by default.

@@ -22,7 +22,10 @@ V = TypeVar("V")
 
 _MAX_NONCE_CHARS = 128
 _MAX_TOKENS = 10_000
-_REFRESH_LIVES = 10  # a refresh token lives so many times as long as an access token
+_REFRESH_LIFETIME_S = 1_576_799_999  # 50 years, as in RM's example
+# RM's page "Signature Algorithm": a timestamp may be so far off, and a nonce is unique for as long.
+_WINDOW_S = 120.0
+_MAX_NONCES = 250_000  # in the window: at 2,000 requests a second, or while the clock stands still
 
 
 class SignatureRefusedError(RefusedError):
@@ -53,7 +56,8 @@ class Authenticator:
     _tokens: OrderedDict[str, float] = attrs.field(factory=OrderedDict, init=False)
     _refresh_tokens: OrderedDict[str, float] = attrs.field(factory=OrderedDict, init=False)
     _revoked: OrderedDict[str, str] = attrs.field(factory=OrderedDict, init=False)
-    _nonces: OrderedDict[str, None] = attrs.field(factory=OrderedDict, init=False)
+    # When each nonce was used, by the wire's clock, the oldest first.
+    _nonces: OrderedDict[str, float] = attrs.field(factory=OrderedDict, init=False)
 
     def grant(self, headers: Mapping[str, str], body: object) -> dict[str, Any]:
         """Return a new token, for the client's credentials or for a refresh token."""
@@ -75,18 +79,17 @@ class Authenticator:
                 raise RefusedError("GRANT_TYPE_INVALID")
         now = self._clock()
         access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
-        refresh_lifetime_s = self._token_lifetime_s * _REFRESH_LIVES
         if self._guesses.new_token_ends_earlier:
             self._tokens.clear()
         _keep(self._tokens, access, now + self._token_lifetime_s, _MAX_TOKENS)
-        _keep(self._refresh_tokens, refresh, now + refresh_lifetime_s, _MAX_TOKENS)
+        _keep(self._refresh_tokens, refresh, now + _REFRESH_LIFETIME_S, _MAX_TOKENS)
         return unstructure(
             Token(
                 access_token=access,
                 token_type="Bearer",  # noqa: S106 - the scheme's name
                 expires_in_s=self._token_lifetime_s,
                 refresh_token=refresh,
-                refresh_expires_in_s=refresh_lifetime_s,
+                refresh_expires_in_s=_REFRESH_LIFETIME_S,
             )
         )
 
@@ -102,8 +105,6 @@ class Authenticator:
         timestamp = headers.get("x-timestamp", "")
         if self._checks(Check.TOKEN):
             self._check_token(headers)
-        if self._checks(Check.TIMESTAMP):
-            self._check_timestamp(timestamp)
         if self._checks(Check.SIGNATURE):
             text = string_to_sign(
                 method=request.method,
@@ -114,7 +115,12 @@ class Authenticator:
             )
             signature = headers.get("x-signature", "")
             if not self._verifier.verify(text.encode(errors="replace"), signature):
-                raise SignatureRefusedError(text, self._defect(signature))
+                refused = SignatureRefusedError(text, self._defect(signature))
+                if self._guesses.signature_debug:
+                    refused.beside = self._debug(text, canonical, headers)
+                raise refused
+        if self._checks(Check.TIMESTAMP):
+            self._check_timestamp(timestamp)
         if self._checks(Check.NONCE):
             self._check_nonce(nonce)
 
@@ -149,27 +155,94 @@ class Authenticator:
         if until <= self._clock() and self._checks(Check.TOKEN_LIFETIME):
             raise RefusedError("TOKEN_EXPIRED")
 
+    def _debug(
+        self, expected: str, canonical: bytes, headers: Mapping[str, str]
+    ) -> Mapping[str, Any]:
+        """Return what RM's sandbox says of a refused signature, in the form of its page."""
+        has_data = expected.startswith("data=")
+        data = expected.partition("&")[0].removeprefix("data=") if has_data else ""
+        steps = {
+            "step1": (canonical.decode() if has_data else "", "Sort the keys."),
+            "step2": (data, "Encode in base64."),
+            "step3": (expected, "Write the plain text. Without a body there is no data."),
+            "step4": (expected, "Sign this with the private key."),
+        }
+        nonce, timestamp = headers.get("x-nonce-str", ""), headers.get("x-timestamp", "")
+        shown = {
+            "X-Nonce-Str": (
+                nonce,
+                not (_nonce_defect(nonce) or self._was_used(nonce))
+                or not self._checks(Check.NONCE),
+                "It has no space, and is unique for 120 seconds.",
+            ),
+            "X-Signature": (headers.get("x-signature", ""), False, "See preVerifyContent."),
+            "X-Timestamp": (
+                timestamp,
+                self._timestamp_defect(timestamp) is None or not self._checks(Check.TIMESTAMP),
+                "It is at most 120 seconds off.",
+            ),
+        }
+        return {
+            "debug": {
+                "preVerifyContent": {
+                    **{
+                        step: {"content": _sendable(content), "remark": remark}
+                        for step, (content, remark) in steps.items()
+                    },
+                    "step5": {"remark": "Send it as X-Signature, behind the word sha256."},
+                },
+                "requestHeader": {
+                    name: {"currentValue": _sendable(value), "isValid": is_valid, "remark": remark}
+                    for name, (value, is_valid, remark) in shown.items()
+                },
+            }
+        }
+
     def _check_timestamp(self, timestamp: str) -> None:
+        defect = self._timestamp_defect(timestamp)
+        if defect is not None:
+            raise RefusedError("INVALID_TIMESTAMP", defect)
+
+    def _timestamp_defect(self, timestamp: str) -> str | None:
         at = parse_timestamp(timestamp)
         if at is None:
-            raise RefusedError("INVALID_TIMESTAMP", "X-Timestamp is not in unix seconds")
+            return "X-Timestamp is not in unix seconds"
         off_s = at - self._wire_clock()
-        if abs(off_s) > self._guesses.timestamp_tolerance_s:
-            word = "ahead" if off_s > 0 else "behind"
-            raise RefusedError("INVALID_TIMESTAMP", f"X-Timestamp is {abs(off_s):.0f} s {word}")
+        if abs(off_s) <= _WINDOW_S:
+            return None
+        return f"X-Timestamp is {abs(off_s):.0f} s {'ahead' if off_s > 0 else 'behind'}"
 
     def _check_nonce(self, nonce: str) -> None:
-        if not 0 < len(nonce) <= _MAX_NONCE_CHARS:
-            raise RefusedError("INVALID_REQUEST", "X-Nonce-Str is missing or too long")
-        if nonce in self._nonces:
+        defect = _nonce_defect(nonce)
+        if defect is not None:
+            raise RefusedError("INVALID_REQUEST", defect)
+        if self._was_used(nonce):
             raise self.duplicate()
-        _keep(self._nonces, nonce, None, self._guesses.nonces_kept)
+        _keep(self._nonces, nonce, self._wire_clock(), _MAX_NONCES)
+
+    def _was_used(self, nonce: str) -> bool:
+        """Return whether a nonce was used lately. Older ones are forgotten."""
+        since = self._wire_clock() - _WINDOW_S
+        while self._nonces and next(iter(self._nonces.values())) < since:
+            self._nonces.popitem(last=False)
+        return nonce in self._nonces
 
 
 def bearer_of(authorization: str) -> str:
     """Return the token of an ``Authorization`` header, or an empty text."""
     scheme, _, token = authorization.partition(" ")
     return token if scheme == "Bearer" else ""
+
+
+def _nonce_defect(nonce: str) -> str | None:
+    if 0 < len(nonce) <= _MAX_NONCE_CHARS and " " not in nonce:
+        return None
+    return "X-Nonce-Str is missing, too long, or has a space"
+
+
+def _sendable(text: str) -> str:
+    """Return text that JSON can hold: a header or URL may have half a surrogate pair in it."""
+    return text.encode(errors="replace").decode()
 
 
 def _keep(kept: OrderedDict[str, V], key: str, value: V, most: int) -> None:

@@ -1,7 +1,7 @@
 """Callbacks: signed requests to the merchant's URL when a voucher changes.
 
 RM's overview page: up to five times, a minute apart, until the first 200. RM does not document
-which changes are told, what is signed, and whether a repeat is signed anew: see `Guesses`.
+which changes are told, and whether a repeat is signed anew: see `Guesses`.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ class Callbacks:
     """The deliveries to the merchant's URL.
 
     ``url`` is the target, None for none; ``transport`` carries them, by default over HTTP.
-    ``interval_s`` is RM's minute and can be made shorter. `deliver` makes the attempts that are
-    due on the emulator's clock; a server over HTTP makes them by itself.
+    ``interval_s`` is RM's minute and can be made shorter. ``signs_url`` is as in the guesses until
+    it is set. `deliver` makes the attempts that are due on the emulator's clock; a server over HTTP
+    makes them by itself.
     """
 
     _clock: VirtualClock
@@ -71,6 +72,7 @@ class Callbacks:
     )
     """The target. Setting it raises `ValueError` for a URL that no request can go to."""
     interval_s: float = attrs.field(default=_INTERVAL_S, init=False)
+    signs_url: bool = attrs.field(default=False, init=False)
     transport: Transport | None = attrs.field(default=None, init=False)
     delivered: int = attrs.field(default=0, init=False)
     """The number of deliveries that ended with a 200."""
@@ -84,6 +86,7 @@ class Callbacks:
         """Forget all deliveries and counts."""
         self._waiting = []
         self.delivered = self.given_up = 0
+        self.signs_url = self._guesses.callback_signs_url
 
     @functools.cached_property
     def _signer(self) -> RsaSigner:
@@ -179,7 +182,7 @@ class Callbacks:
         nonce, timestamp = secrets.token_hex(16), str(int(self._wire_clock()))
         text = string_to_sign(
             method="POST",
-            url=str(url) if self._guesses.callback_signs_url else None,
+            url=str(url) if self.signs_url else None,
             nonce=nonce,
             timestamp=timestamp,
             body=canonical_json(orjson.loads(body)),

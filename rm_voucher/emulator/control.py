@@ -43,13 +43,19 @@ _PLAN_FIELDS = {
 _FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
 _NUMBER_FIELDS = {"country_code": str, "phone_number": str}
 _MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
-_CALLBACK_FIELDS = {"interval_s": float, "url": str}
+_CALLBACK_FIELDS = {"interval_s": float, "signs_url": bool, "url": str}
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
 # An endpoint that takes any number is one that takes all memory, or stands still for ever.
 _MOST = 1_000_000_000
 _MOST_OF = {"quantity": 1_000_000, "discount_rate_bp": 10_000, "seed": 2**63}
 _MOST_WINDOWS = 100
-_JSON_WORDS = {dict: "an object", float: "a number", int: "a whole number", list: "a list"}
+_JSON_WORDS = {
+    bool: "true or false",
+    dict: "an object",
+    float: "a number",
+    int: "a whole number",
+    list: "a list",
+}
 
 
 def refuses(*, peer: str | None, host: str, origin: str | None) -> str | None:
@@ -233,6 +239,7 @@ def _set_callbacks(emulator: Emulator, given: dict[str, Any]) -> object:
     if "url" in given:
         emulator.callbacks.url = given["url"] or None
     emulator.callbacks.interval_s = interval_s
+    emulator.callbacks.signs_url = given.get("signs_url", emulator.callbacks.signs_url)
     return _callbacks(emulator)
 
 
@@ -241,6 +248,7 @@ def _callbacks(emulator: Emulator) -> object:
     return {
         "url": callbacks.url,
         "interval_s": callbacks.interval_s,
+        "signs_url": callbacks.signs_url,
         "delivered": callbacks.delivered,
         "given_up": callbacks.given_up,
         "public_key": callbacks.public_key_pem.decode(),
@@ -264,9 +272,13 @@ def _checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]
         raise ValueError(f"no such field: {', '.join(sorted(unknown))}")
     for name, value in wire.items():
         kinds = (int, float) if fields[name] is float else (fields[name],)
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise ValueError(f"{name} is {_JSON_WORDS.get(fields[name], 'text')}")  # noqa: TRY004 - of JSON
-        if isinstance(value, int | float) and abs(value) > (most := _MOST_OF.get(name, _MOST)):
+        if not isinstance(value, kinds) or isinstance(value, bool) != (fields[name] is bool):
+            raise ValueError(f"{name} is {_JSON_WORDS.get(fields[name], 'text')}")
+        if (
+            kinds != (bool,)
+            and isinstance(value, int | float)
+            and abs(value) > (most := _MOST_OF.get(name, _MOST))
+        ):
             raise ValueError(f"{name} is {_JSON_WORDS[fields[name]]}, {most} at most")
     return dict(wire)
 

@@ -30,9 +30,9 @@ class Check(enum.StrEnum):
     SIGNATURE = "signature"
     """``X-Signature`` is the client key's signature of the request as it arrived."""
     TIMESTAMP = "timestamp"
-    """``X-Timestamp`` is within the window: seconds, seconds with a fraction, or milliseconds."""
+    """``X-Timestamp`` is at most 120 s off: seconds, seconds with a fraction, or milliseconds."""
     NONCE = "nonce"
-    """``X-Nonce-Str`` is present, and was not used lately."""
+    """``X-Nonce-Str`` is present, has no space, and was not used within 120 s."""
     METHOD = "method"
     """The method is the path's."""
     PATH = "path"
@@ -88,11 +88,12 @@ class Guesses:
     get_methods: Collection[str] = ("POST", "GET")
     """The methods of *get by code*: the page says POST, every SDK sends GET."""
     older_batch_path: bool = True
-    """Whether ``/v3/voucher-batch/{key}``, which two SDKs read, answers the batch."""
-    timestamp_tolerance_s: float = 300.0
-    """The greatest deviation of ``X-Timestamp``, to either side."""
-    nonces_kept: int = 100_000
-    """The number of nonces that are remembered; the oldest are forgotten."""
+    """Whether ``/v3/voucher-batch/{key}``, which three SDKs read, answers the batch. RM's pages
+    have it commented out."""
+    unknown_path_code: str = "API_ENDPOINT_NOT_FOUND"
+    """The answer to a path that there is not. PAGE_NOT_FOUND exists, too."""
+    signature_debug: bool = True
+    """Whether the refusal of a signature has ``debug``, as in RM's sandbox: what was expected."""
     duplicate_code: str = "DUPLICATE_REQUEST"
     """The answer to a nonce that was used before. RM calls that a duplicate request, and does not
     publish the code."""
@@ -104,8 +105,9 @@ class Guesses:
     """The burst that a rate limit allows, in seconds of the rate."""
     callback_statuses: Collection[VoucherStatus] = (VoucherStatus.REDEEMED, VoucherStatus.VOID)
     """The new statuses that cause a callback."""
-    callback_signs_url: bool = True
-    """Whether a callback's signature covers its URL."""
+    callback_signs_url: bool = False
+    """Whether a callback's signature covers its URL. RM's page says that it may be left out, and a
+    draft of it that it is not included."""
     callback_signs_again: bool = False
     """Whether a repeated delivery has a new nonce and timestamp, or is the same bytes."""
     callback_timeout_s: float = 10.0

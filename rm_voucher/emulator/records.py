@@ -18,8 +18,14 @@ from rm_voucher.models import BatchStatus, Expiry, ExpiryType, Origin, VoucherSt
 
 _ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
-# RM's examples show it for a DYNAMIC voucher that was not redeemed yet.
+# RM's examples show it for a DYNAMIC voucher that was not redeemed yet. What a PERMANENT one shows
+# is not documented.
 _FAR_TIME = "2050-12-31T23:59:59Z"
+
+
+DATED = frozenset({ExpiryType.FIXED, ExpiryType("FIX")})
+"""The types of an expiry at a date; Kotlin's SDK names the second."""
+PERMANENT = ExpiryType("PERMANENT")
 
 
 @attrs.define(eq=False)
@@ -72,10 +78,10 @@ class Batch:
 
     def ends_at(self, redeemed_at: float | None) -> float | None:
         """Return the time of expiry of a voucher of this batch, or None if it is not settled."""
-        if self.expiry.type is ExpiryType.FIXED:
+        if self.expiry.type in DATED:
             at = self.expiry.expires_at
             return None if at is None else at.timestamp()
-        if redeemed_at is None or self.expiry.days is None:
+        if redeemed_at is None or self.expiry.days is None or self.expiry.type == PERMANENT:
             return None
         return redeemed_at + self.expiry.days * 86_400.0
 
@@ -160,7 +166,7 @@ def voucher_wire(
 def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used, expires_at = batch.used(used_from), batch.expiry.expires_at
-    wire = {
+    return {
         "id": batch.id,
         "key": batch.key,
         "label": batch.label,
@@ -180,14 +186,12 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "isShipping": False,
         "reason": "",
         "isStatic": batch.static_code is not None,
+        "staticCode": batch.static_code or "",
         "isDeviceRedeem": False,
         "isMarketPlace": False,
         "createdAt": _time(batch.created_at),
         "updatedAt": _time(batch.updated_at),
     }
-    if batch.static_code is not None:
-        wire["staticCode"] = batch.static_code
-    return wire
 
 
 def _expiry_wire(expiry: Expiry, expires_at: float | None) -> dict[str, Any]:

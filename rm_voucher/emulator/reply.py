@@ -26,7 +26,7 @@ from rm_voucher.exceptions import (
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 
-_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404}
+_STATUS_OF_CODE = {"METHOD_NOT_ALLOWED": 405, "API_ENDPOINT_NOT_FOUND": 404, "PAGE_NOT_FOUND": 404}
 _STATUS_OF_ERROR: dict[type[APIError], int] = {
     AuthenticationError: 401,
     SignatureError: 401,
@@ -101,7 +101,7 @@ def refusal(exc: RefusedError) -> Response:
     """Return RM's error answer."""
     info = ERROR_CODES.get(exc.code)
     default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
-    wire = {"error": {"code": exc.code, "message": exc.message}}
+    wire = {**exc.beside, "error": {"code": exc.code, "message": exc.message}}
     return json_response(_STATUS_OF_CODE.get(exc.code, default), wire)
 
 

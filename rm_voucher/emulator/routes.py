@@ -33,7 +33,7 @@ OPERATIONS = (
     "member redeem",
     TOKEN,
 )
-"""The names of the routes, which are the client's too; ``batch`` is the older path."""
+"""The names of the routes, which are the client's too."""
 
 _MAX_QUERY_FIELDS = 20
 
@@ -79,9 +79,9 @@ class Routes:
 
     def find(self, path: Sequence[str]) -> Route:
         """Return the route of a path. Raises `RefusedError` where there is none."""
-        if "" in path:
-            raise RefusedError("API_ENDPOINT_NOT_FOUND")
         match path:
+            case _ if "" in path:
+                raise RefusedError(self._guesses.unknown_path_code)
             case ["v1", "token"]:
                 return Route(TOKEN, ("POST",), "", lambda given: {})
             case ["v3", "voucher-batch", key, "issue"]:
@@ -106,8 +106,8 @@ class Routes:
                 return Route("member get", ("GET",), code, self._member_get)
             case ["v3", "loyalty", "me", "voucher", code, "redeem"]:
                 return Route("member redeem", ("POST",), code, self._member_redeem)
-            case _:
-                raise RefusedError("API_ENDPOINT_NOT_FOUND")
+            case _:  # among others those of a member's rewards
+                raise RefusedError(self._guesses.unknown_path_code)
 
     def _issue(self, given: Input) -> dict[str, Any]:
         code, qr_url = self._state.issue(given.name)

@@ -3,7 +3,7 @@
 Pure: the clock and the random source are passed in, and a refusal is raised as `RefusedError` with
 RM's code. `Guesses` has options for what RM does not document. A voucher goes VALID → ISSUED →
 REDEEMED → VOID, where redeeming is optional, and VOID → REDEEMED by reinstating only. It is EXPIRED
-some days after its redemption (DYNAMIC) or at a date (FIXED).
+some days after its redemption (DYNAMIC), at a date (FIXED or FIX) or never (PERMANENT).
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import random
 import string
-from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import TypedDict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
 
 import attrs
 
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.records import Batch, Record
+from rm_voucher.emulator.records import DATED, PERMANENT, Batch, Record
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.models import (
     BatchStatus,
@@ -40,6 +40,8 @@ class RefusedError(Exception):
         self.code = code
         self.reason = message
         self.message = message or code.replace("_", " ").capitalize()
+        self.beside: Mapping[str, Any] = {}
+        """What the answer has beside the error."""
 
 
 class BatchOptions(TypedDict, total=False):
@@ -110,10 +112,10 @@ class Stock:
             raise ValueError("codes are as many as the quantity, and none with a static code")
         if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
             raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
-        if expiry.type not in (ExpiryType.FIXED, ExpiryType.DYNAMIC):
-            raise ValueError("an expiry is FIXED or DYNAMIC")
-        if expiry.type is ExpiryType.FIXED and expiry.expires_at is None:
-            raise ValueError("a FIXED expiry has expires_at")
+        if expiry.type not in (*DATED, PERMANENT, ExpiryType.DYNAMIC):
+            raise ValueError("an expiry is FIXED, FIX, DYNAMIC or PERMANENT")
+        if expiry.type in DATED and expiry.expires_at is None:
+            raise ValueError("a FIXED or FIX expiry has expires_at")
         if expiry.type is ExpiryType.DYNAMIC and expiry.days is None:
             raise ValueError("a DYNAMIC expiry has days")
         if min(amount_sen, discount_rate_bp, minimum_spend_sen) < 0:

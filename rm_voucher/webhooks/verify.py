@@ -1,8 +1,8 @@
 """Checks whether a delivery is Revenue Monster's: a pure function of its headers and raw bytes.
 
 RM signs a callback as a client signs a request (RM's page "Signature Algorithm"): with its server
-key, and the body's canonical JSON; ``requestUrl`` may be left out. No I/O, and no state: the router
-sees repeats.
+key, and the body's canonical JSON. Of ``requestUrl`` RM's pages say that it can be left out. No
+I/O, and no state: the router sees repeats.
 """
 
 from __future__ import annotations
@@ -79,8 +79,9 @@ class CallbackVerifier:
             any of them may have signed.
         url: the public URL that RM calls, exactly as it is entered at RM. A signature that names
             another URL is refused.
-        requires_url: refuse signatures that name no URL. RM's pages say that it may be left out;
-            where RM's callbacks name it, this keeps out deliveries that were meant for others.
+        requires_url: refuse signatures that name no URL. By RM's pages its own name none, so this
+            may refuse every genuine callback: set it once you have seen that yours name theirs. It
+            keeps out deliveries that were meant for others.
         tolerance_s: how far RM's clock and ours may be apart, in seconds. Not documented.
         delivery_s: RM tries five times, a minute apart, and may not sign each attempt anew, which
             is not documented. So a delivery may be older by this many seconds.

@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import attrs
 import orjson
 import pytest
 from support.answers import payload, rm_error
+from yarl import URL
 
 from rm_voucher import Response, __version__
 from rm_voucher.emulator import Fault
@@ -256,6 +258,20 @@ def test_server_refuses(rm, served, answer: Response, expected: int) -> None:
     ended = rm("void", "X", "--json")
     assert (ended.code, ended.out) == (expected, "")
     assert ended.err.startswith("Error: ")
+
+
+def test_refused_signature_is_explained(rm, served) -> None:
+    """What differs is printed: here a proxy has changed the URL."""
+    reply = served.emulator.reply
+    served.emulator.reply = lambda request: reply(
+        request
+        if request.url.path.endswith("/token")
+        else attrs.evolve(request, url=URL(f"{request.url}?x=1", encoded=True))
+    )
+    ended = rm("get", "Canary7")
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.endswith(" RM read otherwise than was sent: the URL (its query).\n")
+    assert "Canary7" not in ended.err
 
 
 def test_version(rm) -> None:

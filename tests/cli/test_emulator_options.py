@@ -151,11 +151,14 @@ def receiver():
         thread.join()
 
 
-async def test_callbacks(emulated, receiver):
+@pytest.mark.parametrize("signs_url", [False, True])
+async def test_callbacks(emulated, receiver, signs_url):
     """A void is told to the URL, signed, again after the interval, until the first 200."""
     receiver.statuses = [500, 204]
     url = f"http://127.0.0.1:{receiver.server_port}/told?by=rm"
-    emulator = emulated("--batch", "TEA=2", "--callback-url", url, "--callback-interval", 0.01)
+    options = ["--callback-url", url, "--callback-interval", 0.01]
+    options += ["--callback-signs-url"] if signs_url else []
+    emulator = emulated("--batch", "TEA=2", *options)
     codes = []
     async with emulator.client() as client:
         for times in (3, 1):
@@ -169,7 +172,7 @@ async def test_callbacks(emulated, receiver):
             assert orjson.loads(body)["item"]["status"] == "VOID"
             text = string_to_sign(
                 method="POST",
-                url=url,
+                url=url if signs_url else None,
                 nonce=headers["X-Nonce-Str"],
                 timestamp=headers["X-Timestamp"],
                 body=canonical_json(orjson.loads(body)),

@@ -20,16 +20,19 @@ from support.raw_requests import (
 from rm_voucher import AuthenticationError, StaticToken
 from rm_voucher.emulator import Guesses, authenticator
 
+FIFTY_YEARS = 1_576_799_999
+
 
 def refresh_of(answer):
     return {"grantType": "refresh_token", "refreshToken": answer["refreshToken"]}
 
 
 def test_token_is_as_documented(make):
-    """A token's answer has RM's fields, and a refresh token lives ten times as long."""
+    """A token's answer has RM's fields, and a refresh token lives as long as in RM's example."""
     answer = token_request(make(token_lifetime_s=100), FIRST_TOKEN)
     assert answer.pop("accessToken") != answer.pop("refreshToken")
-    assert answer == {"tokenType": "Bearer", "expiresIn": 100, "refreshTokenExpiresIn": 1000}
+    assert answer == {"tokenType": "Bearer", "expiresIn": 100, "refreshTokenExpiresIn": FIFTY_YEARS}
+    assert token_request(make(), FIRST_TOKEN)["expiresIn"] == 2_591_999
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_token_lifetimes(make, clock):
     assert signed(emulator, *BATCHES, token=first["accessToken"]) == GOOD
     clock.now += 0.5
     assert signed(emulator, *BATCHES, token=first["accessToken"]) == (401, "TOKEN_EXPIRED")
-    clock.now += 899.5
+    clock.now += FIFTY_YEARS - 100.5
     assert "accessToken" in token_request(emulator, refresh_of(first))
     clock.now += 0.5
     assert send(emulator, token_asking(refresh_of(second))) == (401, "InvalidGrant")

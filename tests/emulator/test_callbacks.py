@@ -176,7 +176,7 @@ async def test_repeat_signed_again(make, clock, tmp_path):
     assert first.headers["X-Nonce-Str"] != second.headers["X-Nonce-Str"]
     times = [int(request.headers["X-Timestamp"]) for request in shop.requests]
     assert times == [clock.now - 60, clock.now]
-    assert all(verify(emulator, tmp_path, request) for request in shop.requests)
+    assert all(verify(emulator, tmp_path, request, url="") for request in shop.requests)
 
 
 async def test_every_delivery_has_its_own_nonce(make):
@@ -238,9 +238,9 @@ async def test_body_is_as_documented(make):
 
 @pytest.mark.parametrize("label", ["plain", "<&>\u2028 käse \U0001f9c0"])
 async def test_signature_covers_url_and_body(make, tmp_path, label):
-    """The signature is of method, URL, nonce, time and canonical body, by the server's key."""
+    """With ``callback_signs_url`` the signature is of method, URL, nonce, time and body."""
     shop = Shop()
-    emulator = make(shop)
+    emulator = make(shop, callback_signs_url=True)
     batch = emulator.add_batch(label, quantity=1)
     emulator.state.redeem([emulator.state.issue(batch.key)[0]])
     await emulator.callbacks.deliver()
@@ -255,9 +255,9 @@ async def test_signature_covers_url_and_body(make, tmp_path, label):
 
 
 async def test_signature_without_url(make, tmp_path):
-    """With ``callback_signs_url`` off the URL is left out of what is signed."""
+    """By default the URL is left out of what is signed, as on RM's pages."""
     shop = Shop()
-    emulator = make(shop, callback_signs_url=False)
+    emulator = make(shop)
     emulator.state.redeem([emulator.state.issue("K")[0]])
     await emulator.callbacks.deliver()
     assert verify(emulator, tmp_path, shop.requests[0], url="")

@@ -192,6 +192,7 @@ async def test_callbacks(call, emulator):
     shown = {
         "url": url,
         "interval_s": 60.0,
+        "signs_url": False,
         "delivered": 0,
         "given_up": 0,
         "public_key": emulator.callbacks.public_key_pem.decode(),
@@ -199,8 +200,10 @@ async def test_callbacks(call, emulator):
     assert (await call("GET", "callbacks")) == (200, {**shown, "url": None})
     assert (await call("PUT", "callbacks", {"url": url})) == (200, shown)
     assert (await call("PUT", "callbacks", {"interval_s": 1})) == (200, {**shown, "interval_s": 1})
+    assert (await call("PUT", "callbacks", {"signs_url": True}))[1]["signs_url"] is True
     status, seen = await call("PUT", "callbacks", {"url": ""})
     assert (status, seen["url"], seen["interval_s"]) == (200, None, 1)
+    assert seen["signs_url"] is emulator.callbacks.signs_url is True
     assert emulator.callbacks.url is None
     assert (await call("GET", "callbacks"))[1] == seen
 
@@ -319,6 +322,8 @@ MISTAKES = [
     ("PUT", "callbacks", {"url": "ftp://x"}, "no http or https URL"),
     ("PUT", "callbacks", {"url": "http://["}, "no http or https URL"),
     ("PUT", "callbacks", {"url": None}, "url is text"),
+    ("PUT", "callbacks", {"signs_url": 1}, "signs_url is true or false"),
+    ("PUT", "callbacks", {"interval_s": True}, "interval_s is a number"),
     ("PUT", "callbacks", {"interval_s": 0}, "interval_s is more than 0"),
     ("PUT", "callbacks", {"interval_s": -1, "url": "http://a.invalid"}, "is more than 0"),
 ]  # fmt: skip

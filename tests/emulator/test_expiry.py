@@ -94,13 +94,40 @@ def test_dynamic_vouchers_wait_for_ever(domain: Domain) -> None:
     assert [domain.status(code), domain.status(domain.issue("K"))] == ["ISSUED", "ISSUED"]
 
 
-@pytest.mark.parametrize("expiry", [fixed(0.0), dynamic(1)], ids=lambda expiry: str(expiry.type))
+FIX = attrs.evolve(fixed(0.0), type=ExpiryType("FIX"))
+
+
+@pytest.mark.parametrize(
+    "expiry", [fixed(0.0), FIX, dynamic(1)], ids=lambda expiry: str(expiry.type)
+)
 def test_expiry_without_a_figure(domain: Domain, expiry: Expiry) -> None:
-    """A FIXED expiry has a date and a DYNAMIC one has days; there is no other."""
+    """An expiry at a date has one, a DYNAMIC one has days; no type is there but RM's."""
     with pytest.raises(ValueError, match="expiry has"):
         domain.add("K", 1, expiry=attrs.evolve(expiry, days=None, expires_at=None))
-    with pytest.raises(ValueError, match="FIXED or DYNAMIC"):
+    with pytest.raises(ValueError, match="FIXED, FIX, DYNAMIC or PERMANENT"):
         domain.add("K", 1, expiry=attrs.evolve(expiry, type=ExpiryType("NEVER")))
+
+
+def test_fix_is_fixed_by_another_name(domain: Domain) -> None:
+    """A FIX expiry ends at its date, and is written as it was given."""
+    ends_at = domain.time.now + DAY_S
+    domain.add("K", 1, expiry=attrs.evolve(fixed(ends_at), type=ExpiryType("FIX")))
+    code = domain.issue("K")
+    assert domain.wire(code)["expiry"] == {"type": "FIX", "expiredAt": "2023-11-15T22:13:20Z"}
+    domain.time.now = ends_at
+    assert domain.status(code) == "EXPIRED"
+
+
+@pytest.mark.parametrize("days", [None, 1])
+def test_permanent_never_ends(domain: Domain, days: int | None) -> None:
+    """A PERMANENT voucher stays as it is, redeemed or not, and so does its batch."""
+    domain.add("K", 2, expiry=Expiry(type=ExpiryType("PERMANENT"), days=days))
+    code = domain.issue("K")
+    domain.state.redeem([code])
+    domain.time.now += 100_000 * DAY_S
+    assert (domain.status(code), domain.status(domain.issue("K"))) == ("REDEEMED", "ISSUED")
+    assert domain.wire(code)["expiry"]["type"] == "PERMANENT"
+    assert domain.wire(code)["expiry"]["expiredAt"] == "2050-12-31T23:59:59Z"
 
 
 def test_expiry_beyond_the_calendar(domain: Domain) -> None:

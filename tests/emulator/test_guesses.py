@@ -17,7 +17,7 @@ ME = ("60", "1")
 STORE: dict[str, Any] = {"store_id": "any"}
 # What the wire asks for; it is tested where the requests are.
 OF_THE_WIRE = {
-    "page_size", "get_methods", "older_batch_path", "timestamp_tolerance_s", "nonces_kept",
+    "page_size", "get_methods", "older_batch_path", "signature_debug", "unknown_path_code",
     "duplicate_code", "token_delay_s", "new_token_ends_earlier", "rate_burst_s",
     "callback_statuses", "callback_signs_url", "callback_signs_again", "callback_timeout_s",
 }  # fmt: skip

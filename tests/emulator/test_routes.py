@@ -116,6 +116,10 @@ def test_other_answers(emulator):
         "/v3/loyalty/60/vouchers" + WHO,
         "/v3/loyalty/me/voucher" + WHO,
         "/v3/loyalty/me/voucher/B/void" + WHO,
+        # A member's rewards, which lead from points to a voucher.
+        "/v3/loyalty/me/rewards" + WHO,
+        "/v3/loyalty/reward/1" + WHO,
+        "/v3/loyalty/me/reward/1/redeem" + WHO,
         "/v1/token/",
         "/v3/token",
         "/v1/voucher-batches",
@@ -165,6 +169,13 @@ def test_batch_keys(emulator, operation, key, expected):
     """A batch that does not exist is not found; a key that can't be one is told apart."""
     (method,), target, _ = ROUTES[operation]
     assert signed(emulator, method, target.replace("/K", f"/{key}")) == expected
+
+
+def test_unknown_path_by_another_name():
+    """RM's list has two codes for it."""
+    emulator = stocked(guesses=Guesses(unknown_path_code="PAGE_NOT_FOUND"))
+    for target in ("/v3/nothing", "/v3/voucher/"):
+        assert signed(emulator, "GET", target) == (404, "PAGE_NOT_FOUND")
 
 
 def test_older_batch_path_can_be_switched_off():

@@ -310,6 +310,7 @@ def test_control_api_on_the_page(method, path, fields, answer):
         "times": 1,
         "url": "http://127.0.0.1:1/",
         "interval_s": 1.0,
+        "signs_url": True,
     }
     named = re.findall(r'"(\w+)"', fields.partition(";")[0])
     if "fields of the plan" in fields:

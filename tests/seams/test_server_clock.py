@@ -12,7 +12,7 @@ import attrs
 import pytest
 from support.answers import ISSUED, rm_error
 
-from rm_voucher import APIError, Response
+from rm_voucher import APIError, Response, SignatureError
 from rm_voucher.emulator import Check, Emulator
 
 NOW = 1_700_000_000
@@ -141,3 +141,19 @@ async def test_answer_without_a_date_tells_nothing(make_client):
     client = make_client(lambda _: Response(status=200, body=ISSUED.body))
     await client.issue("K")
     assert client.clock_offset_s is None
+
+
+@pytest.mark.parametrize(
+    ("off_s", "words"),
+    [(-180, "180 s behind RM's"), (180, "179 s ahead of RM's"), (-3600, "3600 s behind RM's")],
+)
+async def test_clock_minutes_off_is_refused_and_said(time, off_s, words):
+    """The window is RM's two minutes, and the error says what the answer's date proves."""
+    time.now = float(NOW) + off_s
+    emulator = Emulator(batches={"K": 5}, clock=lambda: time.now - off_s)
+    async with emulator.client(runtime=time.runtime) as client:
+        with pytest.raises(SignatureError) as caught:
+            await client.issue("K")
+    assert caught.value.code == "INVALID_TIMESTAMP"
+    assert f"this machine's clock is {words}" in str(caught.value)
+    assert emulator.issued("K") == ()

@@ -62,7 +62,7 @@ class Line:
             Request(operation="x", method=method, url=url, body=canonical(body)),
             signer=SIGNER,
             token=self.token,
-            nonce=f"nonce {self.nonce}",
+            nonce=f"nonce-{self.nonce}",
             timestamp=int(self.emulator.virtual_clock.now()),
         )
         return await self.send(method, path, body, *headers_of(signed))
