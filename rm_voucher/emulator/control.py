@@ -21,7 +21,7 @@ from rm_voucher.emulator.records import Batch
 from rm_voucher.emulator.reply import json_response
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
-from rm_voucher.exceptions import DecodeError
+from rm_voucher.exceptions import ConfigurationError, DecodeError
 from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 from rm_voucher.settings import is_loopback
 from rm_voucher.transport.base import Response
@@ -94,7 +94,7 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
         return json_response(200, methods[method].do(_checked(wire, methods[method].fields)))
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
-    except (ValueError, DecodeError) as exc:
+    except (ValueError, DecodeError, ConfigurationError) as exc:
         return problem_response(400, str(exc))
 
 

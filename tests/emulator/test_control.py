@@ -275,6 +275,7 @@ def test_no_such_path(emulator, path):
 
 
 MISTAKES = [
+    ("PUT", "faults", {"operations": [None]}, "operation must be text"),
     *[
         (method, path, {"qantity": 1, "b": 2}, "no such field: b, qantity")
         for path, methods in PATHS.items()
