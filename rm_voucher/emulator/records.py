@@ -23,9 +23,8 @@ _LAST_TIME = 253_402_300_799.0  # of the year 9999
 _FAR_TIME = "2050-12-31T23:59:59Z"
 
 
-DATED = frozenset({ExpiryType.FIXED, ExpiryType("FIX")})
-"""The types of an expiry at a date; Kotlin's SDK names the second."""
-PERMANENT = ExpiryType("PERMANENT")
+DATED = frozenset({ExpiryType.FIXED, ExpiryType.FIX})
+"""The types of an expiry at a date."""
 
 
 @attrs.define(eq=False)
@@ -81,7 +80,7 @@ class Batch:
         if self.expiry.type in DATED:
             at = self.expiry.expires_at
             return None if at is None else at.timestamp()
-        if redeemed_at is None or self.expiry.days is None or self.expiry.type == PERMANENT:
+        if redeemed_at is None or self.expiry.days is None or self.expiry.type is ExpiryType.PERMANENT:
             return None
         return redeemed_at + self.expiry.days * 86_400.0
 

@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import attrs
 
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.records import DATED, PERMANENT, Batch, Record
+from rm_voucher.emulator.records import DATED, Batch, Record
 from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.models import (
     BatchStatus,
@@ -112,7 +112,7 @@ class Stock:
             raise ValueError("codes are as many as the quantity, and none with a static code")
         if type not in (VoucherType.CASH, VoucherType.DISCOUNT, VoucherType.GIFT):
             raise ValueError("a batch is of type CASH, DISCOUNT or GIFT")
-        if expiry.type not in (*DATED, PERMANENT, ExpiryType.DYNAMIC):
+        if expiry.type not in (*DATED, ExpiryType.PERMANENT, ExpiryType.DYNAMIC):
             raise ValueError("an expiry is FIXED, FIX, DYNAMIC or PERMANENT")
         if expiry.type in DATED and expiry.expires_at is None:
             raise ValueError("a FIXED or FIX expiry has expires_at")
