@@ -80,7 +80,11 @@ class Batch:
         if self.expiry.type in DATED:
             at = self.expiry.expires_at
             return None if at is None else at.timestamp()
-        if redeemed_at is None or self.expiry.days is None or self.expiry.type is ExpiryType.PERMANENT:
+        if (
+            redeemed_at is None
+            or self.expiry.days is None
+            or self.expiry.type is ExpiryType.PERMANENT
+        ):
             return None
         return redeemed_at + self.expiry.days * 86_400.0
 
