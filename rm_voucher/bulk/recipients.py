@@ -13,8 +13,6 @@ from collections.abc import (
 )
 from typing import Generic, TypeVar
 
-from rm_voucher.exceptions import ConfigurationError
-
 R = TypeVar("R")
 
 
@@ -35,11 +33,8 @@ class Recipients(Generic[R]):
         self._sync_source: Iterator[R] = iter(())
         if isinstance(source, AsyncIterable):
             self._async_source = aiter(source)
-            return
-        try:
+        else:
             self._sync_source = iter(source)
-        except TypeError as exc:  # one recipient, say, or a function that was not called
-            raise ConfigurationError("recipients must be a list or the like.") from exc
 
     async def next(self) -> R | Nobody:
         """Return the next recipient, or NOBODY at the end. Raises what the source raises."""

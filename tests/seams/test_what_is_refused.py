@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
-from support.ledger_clients import B, Place, client_of, place, reported
+from support.ledger_clients import B, FailingStore, Place, client_of, place, reported
 from support.ledger_rows import runtime_at
 from support.postgres import run_sql
 
@@ -32,6 +32,7 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.ledger.rules.transitions import confirm, end
 
 ODD = "ODD\0CODE"
 
@@ -151,6 +152,32 @@ async def test_code_in_an_error_that_no_database_holds(there, url, time) -> None
         assert (await ledger.issue(client, B, "r2")).code
         (lost,) = await ledger.attempts(B)
         assert (lost.state, lost.seen) == (AttemptState.AMBIGUOUS, None)
+
+
+class RefusingStore(FailingStore):
+    """Can keep no code, for what codes are."""
+
+    async def commit(self, transition: Any, item: Any) -> Any:
+        if transition is confirm:
+            raise LedgerError("a text that this database can't hold")
+        return await super().commit(transition, item)
+
+
+async def test_batch_that_can_not_be_stopped_yet(there) -> None:
+    """While the database is away as well, all wait; then its batch is stopped."""
+    store = RefusingStore(there.tables)
+    store.fails = (end,)
+    async with there.ledger(store=store) as ledger:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await ledger.issue(there.client, B, "r1")
+        assert [caught.value.code] == there.issued
+        with pytest.raises(LedgerError, match="Nothing more is issued: .* disk is full"):
+            await ledger.issue(there.client, B, "r2")
+        store.fails = ()
+        with pytest.raises(BatchStoppedError):
+            await ledger.issue(there.client, B, "r2")
+        assert list(ledger.unkept) == ["r1"]
+    assert there.posts == 1
 
 
 class Then(Transport):
