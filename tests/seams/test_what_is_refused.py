@@ -171,7 +171,7 @@ async def test_batch_that_can_not_be_stopped_yet(there) -> None:
         with pytest.raises(OutcomeUnknownError) as caught:
             await ledger.issue(there.client, B, "r1")
         assert [caught.value.code] == there.issued
-        with pytest.raises(LedgerError, match="Nothing more is issued: .* disk is full"):
+        with pytest.raises(LedgerError, match=r"Nothing more is issued: .* disk is full"):
             await ledger.issue(there.client, B, "r2")
         store.fails = ()
         with pytest.raises(BatchStoppedError):
