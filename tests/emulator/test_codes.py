@@ -47,7 +47,7 @@ STATUS_OF_ERROR = {
     RateLimitError: 429,
     ServerError: 500,
 }
-STATUS_OF_CODE = {"API_ENDPOINT_NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405}
+STATUS_OF_CODE = {"API_ENDPOINT_NOT_FOUND": 404, "METHOD_NOT_ALLOWED": 405, "PAGE_NOT_FOUND": 404}
 
 
 def status_of(code, error):
@@ -233,6 +233,12 @@ REACHED: list[tuple[Any, ...]] = [
         lambda s: after_its_end(s, lambda client: client.redeem(["S"])),
     ),
     # Those that an option or a test chooses.
+    (
+        "PAGE_NOT_FOUND",
+        InvalidRequestError,
+        lambda s: s.client().request("GET", "/v3/x"),
+        {"guesses": Guesses(unknown_path_code="PAGE_NOT_FOUND")},
+    ),
     ("TOKEN_SUSPENDED", AuthenticationError, with_suspended_token),
     (
         "VOUCHER_INSUFFICIENT",
@@ -251,7 +257,7 @@ CODES_REACHED = [code for code, *_ in REACHED]
 CHOSEN = {"TOKEN_SUSPENDED", "VOUCHER_INSUFFICIENT", "VOUCHER_SOLD_OUT"}
 OTHERS = sorted(set(ERROR_CODES) - set(CODES_REACHED))
 SENT = {CodeClass.AUTH: 2}  # with a new token, too
-WRONG_METHOD = {"INVALID_HTTP_METHOD", "NO_METHOD", "PAGE_NOT_FOUND"}
+WRONG_METHOD = {"INVALID_HTTP_METHOD", "NO_METHOD"}
 
 
 def codes_in(tree):
