@@ -52,7 +52,7 @@ def run_on_wheel(session: nox.Session, *arguments: str) -> None:
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests that `pytest` runs, on the built wheel. Two minutes a Python."""
+    """Run the tests that `pytest` runs, on the built wheel. Three minutes a Python."""
     run_on_wheel(session, "-n", "auto")
 
 
