@@ -124,7 +124,7 @@ def test_code_of_another_product_may_be_that_of_a_repeated_nonce(code):
 )
 def test_area_is_that_of_the_sentence(code, sentence, area):
     """What a code is about is what RM's sentence beside it says; its name alone may mislead."""
-    assert area_of(code).endswith(area), sentence
+    assert str(area_of(code)).endswith(area), sentence
 
 
 def test_code_that_nobody_lists_says_so():
