@@ -200,10 +200,10 @@ async def test_gateway_that_cuts_at_a_semicolon_changes_no_other_voucher(operati
         url = URL(f"{request.url.origin()}{target}", encoded=True)
         return emulator.handle(attrs.evolve(request, url=url))
 
-    environment = attrs.evolve(emulator.environment, escapes_paths=escapes_paths)
+    assert emulator.credentials is not None
     async with VoucherClient(
         emulator.credentials,
-        environment=environment,
+        environment=attrs.evolve(emulator.environment, escapes_paths=escapes_paths),
         transport=MemoryTransport(cut),
         runtime=emulator.runtime,
     ) as client:
