@@ -23,7 +23,7 @@ from rm_voucher.transport.base import Request
 JSON = "application/json"
 MAX_SINGLE_BYTES = 64 * 1024  # of an answer with one object, which is read in one step
 _MAX_SEGMENT_CHARS = 512
-_RAW = "$&+,:;=@"  # Go's net/url, but for a slash
+RAW = "$&+,:;=@"  # Go's net/url, but for a slash
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
 
 
@@ -136,7 +136,7 @@ def segment(name: str, text: str, *, is_escaped: bool = False) -> str:
         raise refused("has a slash")
     if climbs(folded):
         raise refused("is only dots")
-    return quote(text, safe="" if is_escaped else _RAW)
+    return quote(text, safe="" if is_escaped else RAW)
 
 
 def fold(text: str) -> str:
