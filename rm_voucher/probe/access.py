@@ -118,6 +118,8 @@ async def _batch(session: Session) -> None:
 
 async def _signed_path(session: Session) -> None:
     """Look a code up that there is not, with its ``@`` as it is and percent-encoded."""
+    if "get.methods" not in session.notes:
+        raise UnclearError("it is not known which method get by code takes")
     method = session.notes["get.methods"][0]
     code = f"{no_such_code()}@probe"
     for name, escapes in (("raw", False), ("escaped", True)):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rm_voucher.converters import structure
-from rm_voucher.exceptions import ExpiredError, NotFoundError, OutOfStockError
+from rm_voucher.exceptions import NotFoundError
 from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
@@ -33,15 +33,8 @@ async def _before(session: Session) -> None:
 
 async def _issue(session: Session) -> None:
     session.notes["balance.before"] = (await session.read_batch()).balance_quantity
-    answer = await session.issue(session.batch_key)
-    if not answer.succeeded:
-        if answer.is_error(OutOfStockError):
-            session.notes["sold_out.code"] = answer.code
-        if answer.is_error(ExpiredError):
-            session.notes["expired.code"] = answer.code
-        raise UnclearError(f"the batch issues nothing: {words_of(answer)}")
-    session.vouchers["first"] = answer.item["code"]
-    await _watch_listing(session, answer.item["code"])
+    await session.issue_as("first")
+    await _watch_listing(session, session.voucher("first"))
     session.notes["balance.issued"] = (await session.read_batch()).balance_quantity
 
 

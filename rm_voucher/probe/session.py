@@ -22,7 +22,9 @@ from rm_voucher.converters import structure
 from rm_voucher.exceptions import (
     APIError,
     DecodeError,
+    ExpiredError,
     OutcomeUnknownError,
+    OutOfStockError,
     TransportError,
 )
 from rm_voucher.models import Token, Voucher, VoucherBatch
@@ -408,6 +410,18 @@ class Session:
         if answer.succeeded:
             self.secret |= {str(value) for value in answer.item.values() if value}
         return answer
+
+    async def issue_as(self, name: str) -> None:
+        """Issue a voucher of the batch. Raises `UnclearError` if that is refused."""
+        answer = await self.issue(self.batch_key)
+        if answer.succeeded:
+            self.vouchers[name] = answer.item["code"]
+            return
+        if answer.is_error(OutOfStockError):
+            self.notes["sold_out.code"] = answer.code
+        if answer.is_error(ExpiredError):
+            self.notes["expired.code"] = answer.code
+        raise UnclearError(f"the batch issues nothing: {words_of(answer)}")
 
     def voucher(self, name: str) -> str:
         """Return the code of a voucher that was issued. Raises `UnclearError`."""

@@ -156,10 +156,8 @@ async def _wrong_pin(session: Session) -> None:
 async def _redeem(session: Session) -> None:
     """Issue a voucher, redeem it together with a code that there is not, then alone."""
     notes = session.notes
-    answer = await session.issue(session.batch_key)
-    if not answer.succeeded:
-        raise UnclearError(f"the batch issues nothing: {words_of(answer)}")
-    code = session.vouchers["second"] = answer.item["code"]
+    await session.issue_as("second")
+    code = session.voucher("second")
     notes["balance.unredeemed"] = (await session.read_batch()).balance_quantity
     request = operations.build_redeem(session.environment, [code, no_such_code()])
     answer = await session.change(request, "second")

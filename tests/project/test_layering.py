@@ -20,7 +20,7 @@ WINGS = [
     {"exceptions", "text"},
     {"arguments", "redaction", "files"},
     {"models", "runtime", "settings"},
-    {"converters"},
+    {"converters", "profile"},
     {"signing"},
     {"transport"},
     {"wire"},
@@ -29,7 +29,7 @@ WINGS = [
     {"service"},
     {"database"},
     {"ledger", "webhooks", "emulator"},
-    {"bulk"},
+    {"bulk", "probe"},
     {""},  # the face of the package
     {"testing", "cli"},
 ]
@@ -65,6 +65,7 @@ ELSEWHERE = {
     "cli.app": {"typer"},
     "cli.ledger": {"typer"},
     "cli.options": {"typer"},
+    "cli.probe": {"typer"},
     "cli.progress": {"rich"},
     "cli.emulator": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},

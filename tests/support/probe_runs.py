@@ -14,7 +14,7 @@ import attrs
 from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 
-from rm_voucher import Runtime, Transport
+from rm_voucher import Request, Response, Runtime, Transport
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.models import Expiry, ExpiryType
 from rm_voucher.probe import Options, Probe, Report
@@ -36,6 +36,20 @@ ALL = Options(
 
 
 @attrs.define(eq=False)
+class Counting(Transport):
+    """Keeps what is sent over a transport, and what comes back."""
+
+    inner: Transport
+    requests: list[Request] = attrs.field(factory=list)
+    answers: list[Response] = attrs.field(factory=list)
+
+    async def send(self, request: Request) -> Response:
+        self.requests.append(request)
+        self.answers.append(await self.inner.send(request))
+        return self.answers[-1]
+
+
+@attrs.define(eq=False)
 class Stage:
     """An emulator with what a probe may be told of, on a virtual clock."""
 
@@ -43,6 +57,10 @@ class Stage:
     clock: VirtualClock
     client_offset_s: float = 0.0
     issued_before: int = 0
+    wire: Counting = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.wire = Counting(self.emulator.transport())
 
     @property
     def runtime(self) -> Runtime:
@@ -62,7 +80,7 @@ class Stage:
             KEY,
             environment=self.emulator.environment,
             options=options,
-            transport=transport or self.emulator.transport(),
+            transport=transport or self.wire,
             runtime=self.runtime,
             **others,
         )
