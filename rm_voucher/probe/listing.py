@@ -91,10 +91,16 @@ def _note_pages(
             else "empty-page"
         )
     else:
-        meta = pages[-1][1]
-        marks = {None: "null", "": "empty-text"}
-        cursor = meta.get("cursor")
-        notes["listing.last"] = "no-cursor" if "cursor" not in meta else marks.get(cursor, "other")
+        notes["listing.last"] = _mark_of(pages[-1][1])
+
+
+def _mark_of(meta: Mapping[str, Any]) -> object:
+    """Return how the last page is marked."""
+    if "cursor" not in meta:
+        return "no-cursor"
+    if meta["cursor"] is None:
+        return "null"
+    return "empty-text" if meta["cursor"] == "" else NotDecided("its cursor is no text, nor null")
 
 
 async def _uploaded(session: Session) -> None:
