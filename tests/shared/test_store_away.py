@@ -1,7 +1,6 @@
 """A shared store that is away: each operation says so, and the store finds back by itself."""
 
-import asyncio
-import contextlib
+import socket
 
 import pytest
 from support.postgres import end_connections
@@ -13,22 +12,6 @@ from rm_voucher.shared import sql as sql_module
 from rm_voucher.shared import store as store_module
 
 SECRET = b"a-token-that-nobody-sees"
-
-
-@contextlib.asynccontextmanager
-async def silent_server():
-    """A server that takes connections and says nothing."""
-
-    async def say_nothing(reader, writer):
-        with contextlib.suppress(ConnectionError):
-            await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
 
 
 @pytest.mark.parametrize("scheme", ["redis", "postgresql"])
@@ -53,8 +36,9 @@ async def test_silence_is_given_up(scheme, monkeypatch):
     """A server that takes the connection and says nothing is given up."""
     monkeypatch.setattr(sql_module, "_PATIENCE_S", 0.05)
     monkeypatch.setattr(redis_module, "_TIMEOUT_S", 0.05)
-    async with silent_server() as port:
-        store = open_shared_store(f"{scheme}://user@127.0.0.1:{port}/0")
+    # Nobody accepts: the connection is made, and nothing comes.
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        store = open_shared_store(f"{scheme}://user@127.0.0.1:{silent.getsockname()[1]}/0")
         with pytest.raises(SharedStoreError):
             await store.load("key")
     await store.aclose()
