@@ -126,6 +126,7 @@ class Ledger:
         cls,
         url: str,
         *,
+        namespace: str = "",
         read_only: bool = False,
         patience_s: float = 30.0,
         runtime: Runtime | None = None,
@@ -134,16 +135,24 @@ class Ledger:
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
         ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
-        ``postgresql://user@host/database``, for several. ``read_only`` looks at a ledger that
-        another process may be using, and changes nothing. ``patience_s`` is how long each step
-        waits for a database that is away, read-only or full. The settings are those of `Ledger`.
+        ``postgresql://user@host/database``, for several. Several merchants may share a database,
+        each in a ``namespace`` of its own, such as ``client.account``. ``read_only`` looks at a
+        ledger that another process may be using, and changes nothing. ``patience_s`` is how long
+        each step waits for a database that is away, read-only or full. The settings are those of
+        `Ledger`.
         Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
         each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
         try:
             from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
-            store = SqlLedgerStore(url, read_only=read_only, patience_s=patience_s, runtime=runtime)
+            store = SqlLedgerStore(
+                url,
+                namespace=namespace,
+                read_only=read_only,
+                patience_s=patience_s,
+                runtime=runtime,
+            )
         except ImportError as exc:
             raise ConfigurationError.no_driver("A ledger", url) from exc
         return cls(store, runtime=runtime, **settings)

@@ -9,21 +9,22 @@ from rm_voucher.webhooks.store import EventStore
 
 
 def open_event_store(
-    url: str, *, patience_s: float = 5.0, runtime: Runtime | None = None
+    url: str, *, namespace: str = "", patience_s: float = 5.0, runtime: Runtime | None = None
 ) -> EventStore:
     """Return a store in a database; enter it with ``async with``, or give it to a router.
 
     ``url`` is ``sqlite:///events.db`` or ``postgresql://user@host/database``; give the
     application's own database if handlers are to take the transaction. Several processes may use
-    either at once. ``patience_s`` is how long a delivery waits for a database that is away, before
-    it is answered with 503. It may be made before a fork, and is then opened in each child. Needs
-    the extra ``sql`` or ``postgres``. The first call imports SQLAlchemy, which takes some 100 ms:
-    make the store before the application serves. Raises `ConfigurationError`.
+    either at once; several merchants too, each in a ``namespace`` of its own, such as
+    ``client.account``. ``patience_s`` is how long a delivery waits for a database that is away,
+    before it is answered with 503. It may be made before a fork, and is then opened in each child.
+    Needs the extra ``sql`` or ``postgres``. The first call imports SQLAlchemy, which takes some
+    100 ms: make the store before the application serves. Raises `ConfigurationError`.
     """
     check_type("url", url, str)
     try:
         from rm_voucher.webhooks.sql.store import SqlEventStore  # an extra, and slow to import
 
-        return SqlEventStore(url, patience_s=patience_s, runtime=runtime)
+        return SqlEventStore(url, namespace=namespace, patience_s=patience_s, runtime=runtime)
     except ImportError as exc:
         raise ConfigurationError.no_driver("A store", url) from exc

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from support.doubles import FakeTime
 from support.ledger_rows import runtime_at
+from support.scoped_statements import all_scoped
 
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 
 STORES = ("memory", "sqlite", "postgresql")
+
+
+@pytest.fixture(autouse=True)
+def _no_statement_leaves_its_namespace() -> Iterator[None]:
+    with all_scoped():
+        yield
 
 
 @pytest.fixture(params=STORES)

@@ -6,11 +6,12 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection
 
 from rm_voucher.database.database import PATIENCE_S, Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import GroupCommit
+from rm_voucher.database.scope import Scope, check_namespace
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.sql.guard import FileGuard, Noted
@@ -22,6 +23,7 @@ from rm_voucher.runtime import Runtime
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
+_FILE = Scope(None)
 _RESTORED = (
     "the ledger's file is an older copy of itself, or another file than the one that its .lock was "
     "written for, so it does not know all that was issued: find out who got a code since, then "
@@ -36,6 +38,7 @@ class SqlLedgerStore(LedgerStore):
         self,
         url: str,
         *,
+        namespace: str = "",
         read_only: bool = False,
         patience_s: float = PATIENCE_S,
         runtime: Runtime | None = None,
@@ -44,6 +47,7 @@ class SqlLedgerStore(LedgerStore):
         runtime = runtime or Runtime()
         parsed = parse_url(url)
         self.read_only = read_only
+        self._scope = Scope(check_namespace(namespace))
         self._file = database_file(parsed)
         self._database = Database(
             parsed,
@@ -95,7 +99,7 @@ class SqlLedgerStore(LedgerStore):
 
         def work(connection: Connection) -> R:
             with sound_rows():
-                return reading(SqlUnitOfWork(connection))
+                return reading(SqlUnitOfWork(connection, self._scope))
 
         return await self._database.read(work)
 
@@ -130,7 +134,7 @@ class SqlLedgerStore(LedgerStore):
         commits = self._commits + 1
 
         def work(connection: Connection) -> tuple[list[Any], list[Code]]:
-            unit = SqlUnitOfWork(connection, writes=True)
+            unit = SqlUnitOfWork(connection, self._scope, writes=True)
             # First, and in one order: otherwise two processes could wait for each other, or decide
             # by rows that were read before the lock.
             unit.batches(item.batch for _, item in operations)
@@ -142,7 +146,7 @@ class SqlLedgerStore(LedgerStore):
                         results[number] = answer
                 unit.flush()
             if self._guard is not None:
-                connection.execute(update(meta).values(commits=commits))
+                connection.execute(_FILE.update(meta).values(commits=commits))
             return results, unit.assigned
 
         results, assigned = await self._database.write(work)
@@ -156,8 +160,8 @@ class SqlLedgerStore(LedgerStore):
         """Show that this process lives. In SQLite the file's lock does."""
         if not self._database.is_sqlite:
             # Shared: the server may not know yet that our last connection is lost.
-            lock = func.pg_advisory_lock_shared(OWNER_LOCK, owner_key(self.owner))
-            connection.execute(select(lock))
+            lock = "SELECT pg_advisory_lock_shared(%s, %s)"
+            connection.exec_driver_sql(lock, (OWNER_LOCK, owner_key(self.owner)))
 
 
 def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
@@ -165,7 +169,7 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
 
     Then nothing is issued from any batch, known or not, until its next baseline.
     """
-    row = connection.execute(select(meta)).first()
+    row = connection.execute(_FILE.select(meta)).first()
     if row is None:
         connection.execute(meta.insert(), {"commits": 0})
     commits, found_id = (0, noted.id) if row is None else (row.commits, row.id)
@@ -173,10 +177,10 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
     is_whole = noted.commits is None if row is None else commits >= (noted.commits or 0)
     is_counted = noted.commits is not None or not commits
     if not (is_the_same and is_whole and is_counted):
-        connection.execute(update(meta).values(stop_reason=_RESTORED))
-        going = batches.c.stop_reason.is_(None)
-        connection.execute(update(batches).where(going).values(stop_reason=_RESTORED))
+        connection.execute(_FILE.update(meta).values(stop_reason=_RESTORED))
+        going = _FILE.update(batches).where(batches.c.stop_reason.is_(None))
+        connection.execute(going.values(stop_reason=_RESTORED))
         found_id = None  # it and the other are two from now on
     new_id = found_id or secrets.token_hex(16)
-    connection.execute(update(meta).values(id=new_id))
+    connection.execute(_FILE.update(meta).values(id=new_id))
     return max(commits, noted.commits or 0), new_id
