@@ -26,6 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from rm_voucher.arguments import check_type
+from rm_voucher.database import accounts
 from rm_voucher.database.bound import Bound
 from rm_voucher.database.engine import (
     create_file,
@@ -57,7 +58,7 @@ _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
     "rm_schema_versions",
-    MetaData(),
+    accounts.tables,  # made together: both are of no component
     Column("component", Text, primary_key=True),
     Column("version", Integer, nullable=False),
 )

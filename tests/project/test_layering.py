@@ -46,6 +46,7 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
+    "database.accounts": {"sqlalchemy"},
     "database.database": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
     "database.migrations": {"sqlalchemy"},

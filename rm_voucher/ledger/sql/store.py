@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 
 from sqlalchemy import Connection
 
+from rm_voucher.database import accounts
 from rm_voucher.database.database import PATIENCE_S, Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import GroupCommit
@@ -24,6 +25,10 @@ I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
 _FILE = Scope(None)
+_NOBODYS = (
+    "the database has a ledger from before namespaces, and whose it is is not known yet. Use it "
+    "once with its own client and without a namespace, or what it issued would be issued again"
+)
 _RESTORED = (
     "the ledger's file is an older copy of itself, or another file than the one that its .lock was "
     "written for, so it does not know all that was issued: find out who got a code since, then "
@@ -47,7 +52,8 @@ class SqlLedgerStore(LedgerStore):
         runtime = runtime or Runtime()
         parsed = parse_url(url)
         self.read_only = read_only
-        self._scope = Scope(check_namespace(namespace))
+        self._namespace = check_namespace(namespace)
+        self._scope = Scope(namespace)
         self._file = database_file(parsed)
         self._database = Database(
             parsed,
@@ -102,6 +108,28 @@ class SqlLedgerStore(LedgerStore):
                 return reading(SqlUnitOfWork(connection, self._scope))
 
         return await self._database.read(work)
+
+    async def account(self) -> str | None:
+        """See `LedgerStore.account`."""
+        namespace = self._namespace
+        return await self._database.read(lambda c: accounts.account_of(c, namespace))
+
+    async def claim(self, account: str, *, rebind: bool = False) -> None:
+        """See `LedgerStore.claim`."""
+        namespace = self._namespace
+
+        def work(connection: Connection) -> str | None:
+            if namespace and not rebind and _has_nobodys_ledger(connection):
+                return _NOBODYS
+            return accounts.claim(connection, namespace, account, rebind=rebind)
+
+        refusal = await self._database.write(work)
+        if refusal is not None:
+            raise LedgerError(f"This ledger (namespace {namespace!r}) can't be used: {refusal}.")
+
+    async def namespaces(self) -> dict[str, str]:
+        """Return the namespaces of the database that are somebody's, each with its account."""
+        return await self._database.read(accounts.namespaces)
 
     async def _open_to_write(self) -> None:
         guard = self._guard
@@ -162,6 +190,14 @@ class SqlLedgerStore(LedgerStore):
             # Shared: the server may not know yet that our last connection is lost.
             lock = "SELECT pg_advisory_lock_shared(%s, %s)"
             connection.exec_driver_sql(lock, (OWNER_LOCK, owner_key(self.owner)))
+
+
+def _has_nobodys_ledger(connection: Connection) -> bool:
+    """Return whether a ledger from before namespaces has issued here, for nobody knows whom."""
+    if accounts.account_of(connection, "") is not None:
+        return False
+    begun = Scope("").select(batches, batches.c.key).where(batches.c.baseline_at.is_not(None))
+    return connection.execute(begun.limit(1)).first() is not None
 
 
 def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:

@@ -17,6 +17,7 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, Select, bindparam, func
 
+from rm_voucher.database import accounts
 from rm_voucher.database.database import Database, check_patience
 from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import GroupCommit, UnavailableError
@@ -65,7 +66,8 @@ class SqlEventStore(EventStore):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(runtime=runtime)
-        self._scope = Scope(check_namespace(namespace))
+        self._namespace = check_namespace(namespace)
+        self._scope = Scope(namespace)
         self._sql = Statements(self._scope)
         self.patience_s = check_patience(patience_s)
         self.database = Database(
@@ -94,6 +96,16 @@ class SqlEventStore(EventStore):
                 await writer.close()
         finally:
             await self.database.close()
+
+    async def _claim(self, account: str, *, rebind: bool) -> None:
+        namespace = self._namespace
+        refusal = await self._opened.write(
+            lambda c: accounts.claim(c, namespace, account, rebind=rebind)
+        )
+        if refusal is not None:
+            raise EventStoreError(
+                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}."
+            )
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
