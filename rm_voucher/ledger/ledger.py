@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from rm_voucher.exceptions import (
     ConfigurationError,
@@ -51,6 +51,9 @@ from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime, is_cancelled
 from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.settings import Timeout
+
+if TYPE_CHECKING:  # it imports SQLAlchemy, an extra
+    from rm_voucher.database.connections import SqlDatabase
 
 T = TypeVar("T")
 
@@ -125,9 +128,9 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        url: str,
+        database: str | SqlDatabase,
         *,
-        namespace: str = "",
+        namespace: str | None = None,
         read_only: bool = False,
         patience_s: float = 30.0,
         runtime: Runtime | None = None,
@@ -135,12 +138,12 @@ class Ledger:
     ) -> Self:
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
-        ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
-        ``postgresql://user@host/database``, for several. Several merchants may share a database,
-        each in a ``namespace`` of its own, such as ``client.account``. ``read_only`` looks at a
-        ledger that another process may be using, and changes nothing. ``patience_s`` is how long
-        each step waits for a database that is away, read-only or full. The settings are those of
-        `Ledger`.
+        ``database`` is a URL: ``sqlite:///campaign.db``, a file that one process at a time may use,
+        or ``postgresql://user@host/database``, for several. Several merchants may share it, each in
+        a ``namespace`` of its own, such as ``client.account``, and in one process with one
+        `SqlDatabase` for all. ``read_only`` looks at a ledger that another process may be using,
+        and changes nothing. ``patience_s`` is how long each step waits for a database that is away,
+        read-only or full. The settings are those of `Ledger`.
         Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
         each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
@@ -148,14 +151,14 @@ class Ledger:
             from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
             store = SqlLedgerStore(
-                url,
+                database,
                 namespace=namespace,
                 read_only=read_only,
                 patience_s=patience_s,
                 runtime=runtime,
             )
         except ImportError as exc:
-            raise ConfigurationError.no_driver("A ledger", url) from exc
+            raise ConfigurationError.no_driver("A ledger", str(database)) from exc
         return cls(store, runtime=runtime, **settings)
 
     @classmethod

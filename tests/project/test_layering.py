@@ -47,6 +47,7 @@ ELSEWHERE = {
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
     "database.accounts": {"sqlalchemy"},
+    "database.connections": {"sqlalchemy"},
     "database.database": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
     "database.migrations": {"sqlalchemy"},
