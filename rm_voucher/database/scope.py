@@ -30,9 +30,17 @@ from rm_voucher.exceptions import ConfigurationError
 _MAX_LENGTH = 200
 
 
-def check_namespace(namespace: str) -> str:
-    """Return a namespace, or raise `ConfigurationError`: 200 printable characters at most."""
-    check_type("namespace", namespace, str)
+def check_namespace(namespace: str | None, *, is_shared: bool = False) -> str:
+    """Return a namespace, the one without a name by default.
+
+    In a database that ``is_shared`` among merchants, it must be given. Raises `ConfigurationError`.
+    """
+    check_type("namespace", namespace, str, optional=True)
+    if namespace is None and is_shared:
+        raise ConfigurationError(
+            "Several share this database: give each its namespace, such as client.account."
+        )
+    namespace = namespace or ""
     if not (namespace.isprintable() and len(namespace) <= _MAX_LENGTH):
         raise ConfigurationError(
             f"A namespace is text of {_MAX_LENGTH} printable characters at most, such as "

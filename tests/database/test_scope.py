@@ -59,9 +59,11 @@ def test_namespace_that_is_none(bad: str) -> None:
     """It is refused before anything is kept under it."""
     with pytest.raises(ConfigurationError, match="A namespace is text of 200 printable"):
         check_namespace(bad)
-    with pytest.raises(ConfigurationError, match="namespace must be text, not None"):
-        check_namespace(None)  # type: ignore[arg-type]
-    assert check_namespace("") == ""
+    with pytest.raises(ConfigurationError, match="namespace must be text, not int"):
+        check_namespace(5)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="Several share this database: give each its"):
+        check_namespace(None, is_shared=True)
+    assert check_namespace(None) == check_namespace("", is_shared=True) == ""
     assert check_namespace("kedai-teh") == "kedai-teh"
 
 

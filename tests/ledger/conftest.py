@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -34,13 +35,19 @@ def make_ledger(
     """Make ledgers of one store, one after the other; the test enters them."""
     settings: dict[str, Any] = {"mode": "exclusive", "runtime": runtime_at(time)}
     if store == "memory":
-        tables = MemoryTables()
-        return lambda **more: Ledger(MemoryLedgerStore(tables), **{**settings, **more})
+        tables: dict[str, MemoryTables] = defaultdict(MemoryTables)
+
+        def make(namespace: str = "", **more: Any) -> Ledger:
+            return Ledger(MemoryLedgerStore(tables[namespace]), **{**settings, **more})
+
+        return make
     if store == "sqlite":
         url = f"sqlite:///{request.getfixturevalue('tmp_path')}/ledger.db"
     else:
         url = request.getfixturevalue("postgres_ledger_url")
-    return lambda **more: Ledger.open(url, **{**settings, **more})
+    return lambda namespace="", **more: Ledger.open(
+        url, namespace=namespace, **{**settings, **more}
+    )
 
 
 @pytest.fixture

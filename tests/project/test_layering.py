@@ -46,6 +46,8 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.server": {"aiohttp"},
+    "database.accounts": {"sqlalchemy"},
+    "database.connections": {"sqlalchemy"},
     "database.database": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
     "database.migrations": {"sqlalchemy"},

@@ -272,7 +272,7 @@ async def test_store_that_is_not_open(make) -> None:
         for use in uses(store):
             with pytest.raises(EventStoreError, match=r"^The store of callbacks is not open\.$"):
                 await use
-        if not store.database._closing:
+        if not store.database.connections.closing:
             await enter(store)
     await store.aclose()
     with pytest.raises(EventStoreError, match=r"^The database is closed\.$"):

@@ -17,8 +17,9 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, Select, bindparam, func
 
+from rm_voucher.database import accounts
+from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import Database, check_patience
-from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import GroupCommit, UnavailableError
 from rm_voucher.database.scope import Scope, check_namespace
 from rm_voucher.database.transaction import Transaction
@@ -58,19 +59,18 @@ class SqlEventStore(EventStore):
 
     def __init__(
         self,
-        url: str,
+        database: str | SqlDatabase,
         *,
-        namespace: str = "",
+        namespace: str | None = None,
         patience_s: float = 5.0,
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(runtime=runtime)
-        self._scope = Scope(check_namespace(namespace))
-        self._sql = Statements(self._scope)
         self.patience_s = check_patience(patience_s)
-        self.database = Database(
-            parse_url(url), SCHEMA, error=EventStoreError, runtime=self.runtime
-        )
+        self.database = Database(database, SCHEMA, error=EventStoreError, runtime=self.runtime)
+        self._namespace = check_namespace(namespace, is_shared=self.database.is_shared)
+        self._scope = Scope(self._namespace)
+        self._sql = Statements(self._scope)
         self._add_voucher, self._add_event, self._add_expected = (
             self._scope.insert_or_ignore(table, self.database.engine.dialect.name)
             for table in (vouchers, events, expected)
@@ -94,6 +94,16 @@ class SqlEventStore(EventStore):
                 await writer.close()
         finally:
             await self.database.close()
+
+    async def _claim(self, account: str, *, rebind: bool) -> None:
+        namespace = self._namespace
+        refusal = await self._opened.write(
+            lambda c: accounts.claim(c, namespace, account, rebind=rebind)
+        )
+        if refusal is not None:
+            raise EventStoreError(
+                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}."
+            )
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
