@@ -7,11 +7,13 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 import attrs
+from yarl import URL
 
 from rm_voucher.converters import unstructure
-from rm_voucher.emulator.guesses import Check, Guesses
+from rm_voucher.emulator.guesses import Check, Guesses, SignedPath
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
 from rm_voucher.signing.rsa import RsaVerifier
@@ -22,6 +24,7 @@ from rm_voucher.signing.signature import (
     string_to_sign,
 )
 from rm_voucher.transport.base import Request
+from rm_voucher.wire.requests import RAW
 
 V = TypeVar("V")
 
@@ -114,7 +117,7 @@ class Authenticator:
             texts = [
                 string_to_sign(
                     method=request.method,
-                    url=str(request.url),
+                    url=_signed_url(request.url, self._guesses.signed_path),
                     nonce=nonce,
                     timestamp=timestamp,
                     body=spelling,
@@ -236,6 +239,16 @@ class Authenticator:
         while self._nonces and next(iter(self._nonces.values())) < since:
             self._nonces.popitem(last=False)
         return nonce in self._nonces
+
+
+def _signed_url(url: URL, spelling: SignedPath) -> str:
+    """Return the URL that the signature must be of."""
+    text, path = str(url), url.raw_path
+    if spelling is SignedPath.AS_SENT:
+        return text
+    safe = RAW if spelling is SignedPath.RAW else ""
+    parts = (quote(unquote(part, errors="replace"), safe=safe) for part in path.split("/"))
+    return text.replace(path, "/".join(parts), 1)
 
 
 def bearer_of(authorization: str) -> str:

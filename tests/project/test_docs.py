@@ -65,6 +65,7 @@ REFERENCE = (DOCS / "reference.md").read_text()
         "rm_voucher.transport.memory",
         "rm_voucher.transport.base",
         "rm_voucher.emulator",
+        "rm_voucher.probe",
         "rm_voucher.ledger",
         "rm_voucher.testing",
         "rm_voucher.webhooks",
