@@ -42,7 +42,7 @@ class Check(enum.StrEnum):
     FILTER = "filter"
     """A filter of batches is a JSON object. Without it anything else filters nothing."""
     PIN = "pin"
-    """Reinstating takes the merchant's PIN."""
+    """Reinstating takes the PIN of a user."""
     STORE = "store"
     """A void's store is known, and open to the application. Without it any store will do."""
 
@@ -65,7 +65,7 @@ class LastPage(enum.StrEnum):
 
 
 class SignedPath(enum.StrEnum):
-    """Of which spelling of the path the signature must be, where a code has one of ``$&+,:;=@``."""
+    """Of which spelling of the path the signature must be, where a code has one of ``$&+,:=@``."""
 
     @classmethod
     def _missing_(cls, value: object) -> NoReturn:
