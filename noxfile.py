@@ -134,6 +134,14 @@ def simulation(session: nox.Session) -> None:
 
 
 @nox.session
+def probe(session: nox.Session) -> None:
+    """Probe 200 emulators with options by chance, and one like each report. Three minutes."""
+    install_editable(session, "test")
+    whole = ("-n", "2", "-m", "long or not long", "tests/probe")
+    session.run("pytest", *whole, *session.posargs, env={"PROBE_COMBINATIONS": "200"})
+
+
+@nox.session
 def seams(session: nox.Session) -> None:
     """Try the seams in real surroundings: proxies, full disks, failovers, lost locks. Five minutes.
 

@@ -40,13 +40,15 @@ async def _issue(session: Session) -> None:
 
 async def _watch_listing(session: Session, code: str) -> None:
     """Look for a voucher in the listing until it is there, issued."""
-    watch = Watch(session, since=session.runtime.monotonic())
-    notes = session.notes
+    notes, watch = session.notes, Watch(session, since=session.runtime.monotonic())
+    failed = None
     async for _ in watch:
         try:
             pages, is_whole = await session.read_listing()
-        except UnclearError:
+        except UnclearError as exc:
+            failed = exc
             continue
+        failed = None
         _note_pages(session, pages, is_whole=is_whole)
         shown = [one for one in _vouchers(pages) if one.code == code]
         if shown and shown[0].status is not VoucherStatus.VALID:
@@ -59,6 +61,8 @@ async def _watch_listing(session: Session, code: str) -> None:
             )
             return
         watch.is_absent()
+    if failed is not None:
+        raise failed
     notes["listing.delay_s"] = NotDecided(f"it was not listed within {GRID_S[-1]:.0f} s")
 
 

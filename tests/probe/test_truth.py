@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -186,26 +187,29 @@ def test_every_option_is_set():
 
 
 SINGLE = list(one_by_one())
+# 200 with `nox -s probe`.
+COMBINATIONS = int(os.environ.get("PROBE_COMBINATIONS", "24"))
 
 
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(6))
 @pytest.mark.long
-def test_each_value_is_named(part, tmp_path):
-    """Each value of each option is named exactly, and an emulator like the report is like it."""
-    for setting in SINGLE[part::8]:
-        check(setting, tmp_path)
+def test_each_value_is_named(part):
+    """Each value of each option is named exactly."""
+    for setting in SINGLE[part::6]:
+        assert wrong(setting, run(setting)) == [], setting
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_some_combinations(seed, tmp_path):
+    """As below, a few."""
     check(by_chance(seed), tmp_path)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("part", range(8))
+@pytest.mark.parametrize("part", range(4))
 def test_combinations(part, tmp_path):
     """Nothing is named wrong, and left open is only what the combination hides."""
-    for seed in range(1000 + part, 1200, 8):
+    for seed in range(1000 + part, 1000 + COMBINATIONS, 4):
         check(by_chance(seed), tmp_path)
 
 
