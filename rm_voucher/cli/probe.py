@@ -34,6 +34,13 @@ def probe(
     markdown: Annotated[
         Path | None, typer.Option(help="Write the report to this file, as Markdown.")
     ] = None,
+    measure_idle: Annotated[
+        bool,
+        typer.Option(
+            "--measure-idle",
+            help="Also wait, for five minutes at most, until the server closes an idle connection.",
+        ),
+    ] = False,
     measure_rate: Annotated[
         bool,
         typer.Option(
@@ -85,6 +92,7 @@ def probe(
         store_id=store_id,
         member=_member(member),
         measures_rate=measure_rate,
+        measures_idle=measure_idle,
     )
     if pin:
         options = attrs.evolve(options, pin=_ask("The PIN", hidden=True))
@@ -97,14 +105,10 @@ def probe(
     if not (yes or production or is_memory(environment)) and _ask("Type yes to go on") != "yes":
         say("Nothing was sent.")
         raise typer.Exit(_ENDED_EARLY)
+    _write(made.report(), output, markdown)  # before anything is used: they can be written
     report, code = _run(made)
+    _write(report, output, markdown)
     tell_report(report)
-    for path, content in (
-        (output, report.to_json()),
-        (markdown, report.to_markdown().encode()),
-    ):
-        if path is not None:
-            _write(path, content)
     raise typer.Exit(code)
 
 
@@ -231,8 +235,10 @@ def tell_report(report: Report) -> None:
     tell(f"Used: {report.used.calls} calls, {report.used.vouchers} vouchers.")
 
 
-def _write(path: Path, content: bytes) -> None:
-    try:
-        replace_private(path, content)
-    except OSError as exc:
-        raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
+def _write(report: Report, output: Path | None, markdown: Path | None) -> None:
+    for path, content in ((output, report.to_json()), (markdown, report.to_markdown().encode())):
+        try:
+            if path is not None:
+                replace_private(path, content)
+        except OSError as exc:
+            raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc

@@ -143,8 +143,8 @@ class Guesses:
     """Whether ``usedAt`` of a void is kept. If not, a voucher shows the time of the server."""
     used_at_digits: int = attrs.field(default=6, validator=_digits)
     """How many digits of a second are kept of it; the rest is cut off."""
-    wrong_pin_code: str = "PIN_INVALID"
-    """The answer to a wrong PIN. USER_PIN_CODE_INVALID exists, too."""
+    wrong_pin_code: str = "USER_PIN_CODE_INVALID"
+    """The answer to a wrong PIN, which is that of a user of the portal. PIN_INVALID exists, too."""
     reinstate_to: VoucherStatus = attrs.field(
         default=VoucherStatus.REDEEMED, converter=VoucherStatus
     )
@@ -193,6 +193,8 @@ class Guesses:
 
     # The form of all answers, and the rate limit.
 
+    idle_life_s: float = 3630.0
+    """The time after which an idle connection is closed; over HTTP only."""
     sends_date: bool = True
     """Whether answers have the header ``Date``."""
     statuses: Mapping[str, int] = attrs.field(factory=dict)

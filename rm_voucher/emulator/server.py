@@ -113,6 +113,7 @@ async def serve(
         handle,
         access_log=None,
         logger=_HTTP_LOGGER,
+        keepalive_timeout=emulator.guesses.idle_life_s,
         lingering_time=0,  # don't wait for the rest of a body that was refused for its size
         auto_decompress=False,  # half of a compressed body would pass for a whole one
         handler_cancellation=True,  # a client that has gone needs no answer

@@ -9,7 +9,7 @@ from rm_voucher.models import Token
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import Session, UnclearError, no_such_code
+from rm_voucher.probe.session import Session, UnclearError, code_of, no_such_code
 from rm_voucher.wire import operations
 
 _OFFSETS_S = (-130, -110, 110, 130)
@@ -20,15 +20,7 @@ async def _token(session: Session) -> None:
     """Watch the token that was bought at the start; if answers were missing, another one."""
     for _ in range(_TRIES):
         watch, token = Watch(session, since=session.tokens.bought_at), await session.tokens.token()
-        async for _ in watch:
-            try:
-                answer = await session.ask(session.some_read(), token=token)
-            except UnclearError:
-                continue
-            if answer.outcome is not Outcome.TOKEN_REFUSED:
-                break
-            watch.is_absent()
-        else:
+        if not await _is_taken(session, watch, token):
             raise UnclearError(f"the new token was not taken within {GRID_S[-1]:.0f} s")
         delay_s = session.notes["token.delay_s"] = watch.seen("the token's acceptance")
         session.tokens.delay_s = session.runtime.monotonic() - session.tokens.bought_at
@@ -36,6 +28,20 @@ async def _token(session: Session) -> None:
             session.tokens.delay_s = float(str(delay_s))
             return
         session.tokens.hold(await session.buy())
+
+
+async def _is_taken(session: Session, watch: Watch, token: str) -> bool:
+    """Wait until a token is taken; return whether it ever was."""
+    async with watch.turns() as turns:
+        async for _ in turns:
+            try:
+                answer = await session.ask(session.some_read(), token=token)
+            except UnclearError:
+                continue
+            if answer.outcome is not Outcome.TOKEN_REFUSED:
+                return True
+            watch.is_absent()
+    return False
 
 
 async def _ends(session: Session) -> None:
@@ -47,9 +53,14 @@ async def _ends(session: Session) -> None:
         session.tokens.hold(await session.buy())
         await session.pause(session.tokens.delay_s)
         before = await session.ask(session.some_read(), token=held.access_token)
-        session.notes["token.ends_earlier"] = before.outcome is Outcome.TOKEN_REFUSED
         if before.outcome is not Outcome.TOKEN_REFUSED:
+            session.notes["token.ends_earlier"] = False
             return
+        token = await session.tokens.token()
+        after = await session.ask(session.some_read(), token=token)
+        if after.outcome is Outcome.TOKEN_REFUSED:
+            raise UnclearError("tokens end by themselves")
+    session.notes["token.ends_earlier"] = True
 
 
 async def _refresh(session: Session) -> None:
@@ -73,7 +84,7 @@ async def _unknown_path(session: Session) -> None:
     )
     if answer.succeeded:
         raise UnclearError("a path that there is not is answered as a success")
-    session.notes["unknown_path.code"] = answer.code
+    session.notes["unknown_path.code"] = code_of(answer)
 
 
 async def _signature(session: Session) -> None:
@@ -257,7 +268,7 @@ TOKENS = (
                 "VoucherClient(token_store=…): let processes share one token",
             ),
         ),
-        cost=Cost(calls=6),
+        cost=Cost(calls=8),
     ),
     Experiment(
         name="refresh",

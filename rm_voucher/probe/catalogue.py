@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rm_voucher.probe.access import ACCESS, ANSWERS, BATCH, SIGNED_PATH, TOKEN, TOKENS
 from rm_voucher.probe.experiment import Experiment
+from rm_voucher.probe.idle import IDLE
 from rm_voucher.probe.listing import ISSUE, LISTING, OTHER_BATCHES, STOCK, UPLOADED
 from rm_voucher.probe.rate import RATE
 from rm_voucher.probe.using import GET, USING
@@ -24,6 +25,7 @@ EXPERIMENTS: tuple[Experiment, ...] = (
     *OTHER_BATCHES,
     *TOKENS,
     RATE,
+    IDLE,
     ANSWERS,
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 import attrs
@@ -81,8 +82,8 @@ class Experiment:
 class Watch:
     """Looks again and again for something that may come late, at the times of `GRID_S`.
 
-    Use it as an async iterator. It tells the time at which something was first there only if it
-    was certainly not there at the time before.
+    It tells the time at which something was first there only if it was certainly not there at the
+    time before.
     """
 
     def __init__(self, session: Session, *, since: float) -> None:
@@ -91,8 +92,11 @@ class Watch:
         self._absent: int | None = None
         self._turn = 0
 
-    async def __aiter__(self) -> AsyncIterator[None]:
-        """Wait for each time in turn."""
+    def turns(self) -> contextlib.aclosing[AsyncGenerator[None, None]]:
+        """Give a context whose iterator waits for each time in turn."""
+        return contextlib.aclosing(self._turns())
+
+    async def _turns(self) -> AsyncGenerator[None, None]:
         for self._turn, at in enumerate(GRID_S):
             due = self._since + at + _MARGIN_S
             await self._session.pause(due - self._session.runtime.monotonic())

@@ -11,7 +11,7 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, words_of
+from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, code_of, words_of
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
@@ -40,30 +40,37 @@ async def _issue(session: Session) -> None:
 
 async def _watch_listing(session: Session, code: str) -> None:
     """Look for a voucher in the listing until it is there, issued."""
-    notes, watch = session.notes, Watch(session, since=session.runtime.monotonic())
+    watch = Watch(session, since=session.runtime.monotonic())
     failed = None
-    async for _ in watch:
-        try:
-            pages, is_whole = await session.read_listing()
-        except UnclearError as exc:
-            failed = exc
-            continue
-        failed = None
-        _note_pages(session, pages, is_whole=is_whole)
-        shown = [one for one in _vouchers(pages) if one.code == code]
-        if shown and shown[0].status is not VoucherStatus.VALID:
-            notes["listing.delay_s"] = watch.seen("the voucher")
-            notes["listing.assigned_at"] = shown[0].assigned_at is not None
-            return
-        if not is_whole:
-            notes["listing.delay_s"] = NotDecided(
-                f"the listing has more than {MAX_PAGES} pages: name a smaller batch"
-            )
-            return
-        watch.is_absent()
+    async with watch.turns() as turns:
+        async for _ in turns:
+            try:
+                if await _is_settled(session, code, watch):
+                    return
+            except UnclearError as exc:
+                failed = exc
+            else:
+                failed = None
+                watch.is_absent()
     if failed is not None:
         raise failed
-    notes["listing.delay_s"] = NotDecided(f"it was not listed within {GRID_S[-1]:.0f} s")
+    session.notes["listing.delay_s"] = NotDecided(f"it was not listed within {GRID_S[-1]:.0f} s")
+
+
+async def _is_settled(session: Session, code: str, watch: Watch) -> bool:
+    """Read the listing once; return whether no further look is needed."""
+    notes = session.notes
+    pages, is_whole = await session.read_listing()
+    _note_pages(session, pages, is_whole=is_whole)
+    shown = [one for one in _vouchers(pages) if one.code == code]
+    if shown and shown[0].status is not VoucherStatus.VALID:
+        notes["listing.delay_s"] = watch.seen("the voucher")
+        notes["listing.assigned_at"] = shown[0].assigned_at is not None
+    elif not is_whole:
+        notes["listing.delay_s"] = NotDecided(
+            f"the listing has more than {MAX_PAGES} pages: name a smaller batch"
+        )
+    return "listing.delay_s" in notes
 
 
 def _note_pages(
@@ -127,7 +134,7 @@ async def _issue_elsewhere(session: Session, key: str, what: str) -> None:
     elif answer.is_error(NotFoundError):
         raise UnclearError(f"the {what} batch: {words_of(answer)}")
     else:
-        session.notes[f"{what}.code"] = answer.code
+        session.notes[f"{what}.code"] = code_of(answer)
 
 
 async def _static(session: Session) -> None:
@@ -185,6 +192,11 @@ def _lists_assigned_at(notes: Notes) -> object:
     return notes["listing.assigned_at"]
 
 
+def _last_page(notes: Notes) -> object:
+    mark = notes["listing.last"]
+    return NotDecided("it has a mark that this library does not know") if mark == "other" else mark
+
+
 def _refusal(what: str) -> Decision:
     def seen(notes: Notes) -> object:
         code = notes[f"{what}.code"]
@@ -211,7 +223,7 @@ ISSUE = Experiment(
             "Ledger.open(settle_s=…), as the profile has it",
         ),
         Decision("page_size", lambda notes: notes["listing.page_size"]),
-        Decision("last_page", lambda notes: notes["listing.last"]),
+        Decision("last_page", _last_page),
     ),
     cost=Cost(calls=1, vouchers=1) + _BALANCE + _BALANCE + Cost(calls=len(GRID_S) * MAX_PAGES),
 )

@@ -19,6 +19,7 @@ class Options:
         member: country code and phone number of a loyalty member with a voucher of the batch, which
             is used.
         measures_rate: allows requests at a rising rate, until the first throttle.
+        measures_idle: allows one connection of its own that waits until the server closes it.
         max_s: the longest time that the probe takes, in seconds.
     """
 
@@ -32,6 +33,7 @@ class Options:
     pin: str = attrs.field(default="", repr=False)
     member: tuple[str, str] | None = attrs.field(default=None, repr=False)
     measures_rate: bool = False
+    measures_idle: bool = False
     max_s: float = 900.0
 
     def private(self) -> tuple[str, ...]:

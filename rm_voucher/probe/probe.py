@@ -181,7 +181,7 @@ class Probe:
     def _guard(self) -> None:
         """Stop before anything is used, unless the batch is the one that was meant."""
         batch = self._session.batch
-        if batch.key is None:
+        if batch.key != self._session.batch_key:
             raise StopProbeError(self._why.get("batch", "the batch can't be read"))
         if self._is_real and batch.label != self._options.batch_label:
             raise StopProbeError("the batch's label is another one than was given")

@@ -11,7 +11,7 @@ from rm_voucher.models import ExpiryType, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import Decision, Experiment, Notes
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import Answer, Session, UnclearError, no_such_code, words_of
+from rm_voucher.probe.session import Answer, Session, UnclearError, code_of, no_such_code, words_of
 from rm_voucher.wire import operations
 from rm_voucher.wire.error_codes import fold
 
@@ -129,7 +129,7 @@ async def _redeem_one(session: Session, name: str) -> None:
 async def _void_again(session: Session) -> None:
     _needs_void(session)
     answer = await _void_once(session, "first")
-    session.notes["void.again"] = "" if answer.succeeded else answer.code
+    session.notes["void.again"] = "" if answer.succeeded else code_of(answer)
 
 
 def _needs_void(session: Session) -> None:
@@ -148,7 +148,7 @@ async def _wrong_pin(session: Session) -> None:
     answer = await session.change(request, "first")
     session.notes["pin.is_checked"] = not answer.succeeded
     if not answer.succeeded:
-        session.notes["pin.code"] = answer.code
+        session.notes["pin.code"] = code_of(answer)
     elif (await _void_once(session, "first")).succeeded:
         raise UnclearError("a wrong PIN is taken")
 
@@ -175,7 +175,7 @@ async def _redeem(session: Session) -> None:
     notes["balance.redeemed"] = (await session.read_batch()).balance_quantity
     again = operations.build_redeem(session.environment, [code])
     answer = await session.change(again, "second")
-    notes["redeem.again"] = NotDecided("it is a success") if answer.succeeded else answer.code
+    notes["redeem.again"] = NotDecided("it is a success") if answer.succeeded else code_of(answer)
 
 
 async def _store(session: Session) -> None:

@@ -196,7 +196,7 @@ async def test_callback_interval_by_default(emulated):
         (Check.TOKEN, "TOKEN_INVALID"),
         (Check.SIGNATURE, "INVALID_REQUEST_SIGNATURE"),
         (Check.TIMESTAMP, "INVALID_TIMESTAMP"),
-        (Check.PIN, "PIN_INVALID"),
+        (Check.PIN, "USER_PIN_CODE_INVALID"),
     ],
 )
 async def test_disable_check(emulated, check, code):

@@ -113,8 +113,8 @@ async def test_void_stamps_what_was_sent(emulator):
         ('{"pin":null}', INCOMPLETE),
         ('{"pin":123456}', BAD_PARAMETER),
         ('{"pin":"123456","reason":5}', BAD_PARAMETER),
-        ('{"pin":""}', (400, "PIN_INVALID")),
-        ('{"pin":"0123456"}', (400, "PIN_INVALID")),
+        ('{"pin":""}', (400, "USER_PIN_CODE_INVALID")),
+        ('{"pin":"0123456"}', (400, "USER_PIN_CODE_INVALID")),
     ],
 )
 def test_reinstate_bodies(emulator, body, expected):
@@ -126,7 +126,7 @@ def test_reinstate_bodies(emulator, body, expected):
 async def test_merchant_pin_is_the_emulators():
     """The PIN is an option of the emulator's."""
     async with stocked(merchant_pin="0").client() as client:
-        with pytest.raises(InvalidRequestError, match="PIN_INVALID"):
+        with pytest.raises(InvalidRequestError, match="USER_PIN_CODE_INVALID"):
             await client.reinstate("C", pin="123456")
         assert (await client.reinstate("C", pin="0")).code == "C"
 

@@ -120,7 +120,7 @@ OFFENCES = {
     Check.PATH: (slash_at_the_end, (404, "API_ENDPOINT_NOT_FOUND")),
     Check.CURSOR: (cursor_of_nobody, (400, "INVALID_PARAMETER")),
     Check.FILTER: (filter_of_no_object, (400, "INVALID_PARAMETER")),
-    Check.PIN: (wrong_pin, (400, "PIN_INVALID")),
+    Check.PIN: (wrong_pin, (400, "USER_PIN_CODE_INVALID")),
     Check.STORE: (unknown_store, (400, "STORE_NOT_FOUND")),
 }
 # Without a look at the token there is none at its end either.

@@ -191,7 +191,7 @@ REACHED: list[tuple[Any, ...]] = [
         InvalidRequestError,
         lambda s: s.client().request("PUT", "/v3/voucher-batches"),
     ),
-    ("PIN_INVALID", InvalidRequestError, lambda s: s.client().reinstate("C", pin="0")),
+    ("USER_PIN_CODE_INVALID", InvalidRequestError, lambda s: s.client().reinstate("C", pin="0")),
     ("STORE_ID_INVALID", InvalidRequestError, lambda s: void_at(s, " ")),
     ("STORE_NOT_FOUND", InvalidRequestError, lambda s: void_at(s, "unknown")),
     (

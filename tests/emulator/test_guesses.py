@@ -22,7 +22,7 @@ OF_THE_WIRE = {
     "page_size", "last_page", "get_methods", "older_batch_path", "signature_debug", "signed_path",
     "unknown_path_code", "duplicate_code", "static_issue_code", "wrong_pin_code", "token_delay_s",
     "new_token_ends_earlier", "sends_date", "statuses", "throttle_code", "throttle_status",
-    "throttle_retry_after_s", "rate_burst_s",
+    "throttle_retry_after_s", "rate_burst_s", "idle_life_s",
     "callback_statuses", "callback_signs_url", "callback_signs_again", "callback_timeout_s",
 }  # fmt: skip
 

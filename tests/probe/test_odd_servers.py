@@ -94,6 +94,7 @@ def lost(operation: str, *numbers: int) -> Twist:
 
 SUCCESS = Response(status=200, body=b'{"code":"SUCCESS"}')
 VOUCHERS = {"code": "SUCCESS", "items": [], "meta": {}}
+NOT_FOUND = error("VOUCHER_BATCH_NOT_FOUND", 404)
 ONE_VOID = Response(status=200, body=orjson.dumps({**VOUCHERS, "items": [{"status": "VOID"}]}))
 
 
@@ -217,10 +218,10 @@ CASES: list[tuple[str, Twist, str, str]] = [
     ("last_page", endless, "more than 5 pages", ""),
     ("listing_delay_s", endless, "more than 5 pages", ""),
     ("codes_up_front", endless, "whether there is one or not", ""),
-    ("last_page", odd_mark, "", "other"),
+    ("last_page", odd_mark, "does not know", ""),
     ("last_page", no_meta, "", "no cursor at all"),
     ("listing_delay_s", when("vouchers", error("SPAM", 403)), "a listing is refused", ""),
-    ("static_issue_code", to_path("/STATIC/issue", error("VOUCHER_BATCH_NOT_FOUND", 404)), "static", ""),
+    ("static_issue_code", to_path("/STATIC/issue", NOT_FOUND), "the static batch", ""),
     ("lists_valid", to_path("/UPLOADED/vouchers", ONE_VOID), "name an uploaded batch", ""),
     ("older_batch_path", when("batch", error("SPAM", 403)), "can't be read: SPAM", ""),
     ("token_delay_s", when("token", Response(status=200, body=b"{}")), "not as documented", ""),

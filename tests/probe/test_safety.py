@@ -351,7 +351,7 @@ def test_voids_are_undone_with_a_pin():
 def test_experiments_say_what_they_cost():
     """The sum of what each takes is what is stated, but for the token and repeats."""
     there = stage()
-    probe = there.probe(ALL)
+    probe = there.probe(attrs.evolve(ALL, measures_idle=True))
     parts = sum((one.cost for one in EXPERIMENTS), Cost())
     assert probe.cost.vouchers == parts.vouchers == 7
     assert probe.cost.calls == parts.calls + 64

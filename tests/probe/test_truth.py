@@ -35,7 +35,7 @@ VALUES: dict[str, list[Any]] = {
     "void_again_code": ["VOUCHER_NOT_ALLOW_VOID", "VOUCHER_REDEEMED_INVALID", ""],
     "keeps_used_at": [True, False],
     "used_at_digits": [6, 0, 1, 2, 3, 4, 5],
-    "wrong_pin_code": ["PIN_INVALID", "USER_PIN_CODE_INVALID"],
+    "wrong_pin_code": ["USER_PIN_CODE_INVALID", "PIN_INVALID"],
     "reinstate_to": ["REDEEMED", "ISSUED"],
     "redeems_valid": [True, False],
     "redeem_again_code": ["VOUCHER_REDEEMED", "VOUCHER_REDEEMED_INVALID"],
@@ -51,7 +51,11 @@ VALUES: dict[str, list[Any]] = {
     "token_delay_s": [0.0, 1.0, 2.0, 5.0, 30.0],
     "new_token_ends_earlier": [False, True],
     "sends_date": [True, False],
-    "statuses": [{}, {"VOUCHER_NOT_FOUND": 400}, {"PIN_INVALID": 403, "VOUCHER_REDEEMED": 409}],
+    "statuses": [
+        {},
+        {"VOUCHER_NOT_FOUND": 400},
+        {"USER_PIN_CODE_INVALID": 403, "VOUCHER_REDEEMED": 409},
+    ],
     "throttle_code": ["TOO_MANY_REQUEST_PER_SECOND", "TOO_MANY_REQUEST"],
     "throttle_status": [429, 503],
     "throttle_retry_after_s": [None, 2],
@@ -81,6 +85,7 @@ HIDDEN: dict[str, Callable[[Setting], bool]] = {
     "throttle_status": lambda s: s["rate"] is None,
     "throttle_retry_after_s": lambda s: s["rate"] is None,
     "fact:rate": lambda s: not s["measures_rate"],
+    "idle_life_s": lambda s: True,
 }
 
 
@@ -181,7 +186,7 @@ def test_every_option_is_set():
     decided = {
         one.subject for each in EXPERIMENTS for one in each.decides if ":" not in one.subject
     }
-    assert decided == set(VALUES)
+    assert decided == {*VALUES, "idle_life_s"}  # that takes a socket: test_idle.py
     assert not decided & set(WITHOUT_EXPERIMENT)
     assert guesses_of(default()) == Guesses(get_methods=["POST", "GET"])
 
@@ -220,6 +225,6 @@ def test_nothing_named_leaves_little_open():
     assert open_ == {
         "static_issue_code", "sold_out_code", "expired_code", "member_redeem_to", "reinstate_to",
         "lists_valid", "codes_up_front", "redeems_valid", "fact:rate", "throttle_code",
-        "throttle_status", "throttle_retry_after_s",
+        "throttle_status", "throttle_retry_after_s", "idle_life_s",
     }  # fmt: skip
     assert report.used.vouchers == 2
