@@ -135,6 +135,12 @@ class Process:
         self._popen.stdin.flush()
         return json.loads(self.line())
 
+    def start(self) -> None:
+        """Send it an empty line, for which it waits."""
+        assert self._popen.stdin is not None
+        self._popen.stdin.write("\n")
+        self._popen.stdin.flush()
+
     def end(self) -> str:
         """End it, by closing its standard input; return what it printed at last."""
         assert self._popen.stdin is not None

@@ -45,7 +45,7 @@ async def issue_all(ledger: Ledger, names: Iterator[int], tasks: int = TASKS) ->
                 at=ledger.clock.latest_now(),
             )
             await ledger.store.commit(confirm, item)
-            ledger._tracker.sending.discard(answer.attempt_id)
+            del ledger._tracker.sending[answer.attempt_id]
 
     await asyncio.gather(*(work() for _ in range(tasks)))
 

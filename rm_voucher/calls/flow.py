@@ -7,6 +7,7 @@ request and reads no answer: the caller reports how each attempt ended.
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 
 import attrs
 
@@ -18,6 +19,12 @@ from rm_voucher.settings import FlowPolicy
 
 _MOST_FORGIVEN_S = 120.0  # two of a server's minutes
 _SLICE_S = 0.25  # of a wait, after which the flow looks again
+
+SKIPS_QUEUE: ContextVar[bool] = ContextVar("SKIPS_QUEUE", default=False)
+"""Whether this task's attempts take the next permits, before all calls that wait already.
+
+For upkeep, one request at a time: what settles calls must not wait for all calls to be made.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +51,7 @@ class Flow:
     """Admits attempts as fast as the server takes them, in the order in which they came.
 
     Only one call of all bulk runs waits among the single calls, so that a single call waits for
-    few.
+    few; and only one of those waits beside upkeep (`SKIPS_QUEUE`).
     """
 
     def __init__(self, policy: FlowPolicy, runtime: Runtime) -> None:
@@ -64,7 +71,7 @@ class Flow:
         self._throttled = 0
         self._waiting = 0
         # Locks belong to an event loop; a client may be used in one after another.
-        self._queues: dict[asyncio.AbstractEventLoop, tuple[asyncio.Lock, asyncio.Lock]] = {}
+        self._queues: dict[asyncio.AbstractEventLoop, tuple[asyncio.Lock, ...]] = {}
 
     @property
     def state(self) -> FlowState:
@@ -91,24 +98,27 @@ class Flow:
         """
         # Before the queue too: the calls in front may have more time.
         self._wait_s(operation, latest, self._runtime.monotonic())
-        queue, bulk_queue = self._queues_of(asyncio.get_running_loop())
+        head, queue, bulk_queue = self._queues_of(asyncio.get_running_loop())
         self._waiting += 1
         try:
-            if is_bulk:
-                async with bulk_queue, queue:
+            if SKIPS_QUEUE.get():
+                async with head:
+                    await self._take_turn(operation, latest)
+            elif is_bulk:
+                async with bulk_queue, queue, head:
                     await self._take_turn(operation, latest)
             else:
-                async with queue:
+                async with queue, head:
                     await self._take_turn(operation, latest)
         finally:
             self._waiting -= 1
 
-    def _queues_of(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Lock, asyncio.Lock]:
+    def _queues_of(self, loop: asyncio.AbstractEventLoop) -> tuple[asyncio.Lock, ...]:
         if loop not in self._queues:
             # A lock with waiters holds its loop, so no weak key would let it go.
             for ended in [other for other in self._queues if other.is_closed()]:
                 del self._queues[ended]
-            self._queues[loop] = asyncio.Lock(), asyncio.Lock()
+            self._queues[loop] = asyncio.Lock(), asyncio.Lock(), asyncio.Lock()
         return self._queues[loop]
 
     async def _take_turn(self, operation: str, latest: float | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine
+from sqlalchemy import URL, Connection, Engine, event
 
 from rm_voucher.arguments import check_type
 from rm_voucher.database.bound import Bound
@@ -97,6 +97,19 @@ class SqlDatabase:
     def call_on_close(self, function: Callable[[], None]) -> None:
         """Run a function in another thread, when all connections are closed."""
         self._on_close.append(function)
+
+    def prepare_nothing(self) -> None:
+        """Prepare no statements from now on, in the writer's thread.
+
+        A pooler that gives each transaction another session would not find them there.
+        """
+
+        @event.listens_for(self.engine, "connect")
+        def stop(connection: Any, _: object) -> None:
+            connection.prepare_threshold = None
+
+        self.drop_writer()
+        self.engine.dispose()
 
     def connect_writer(self) -> Connection:
         """Return the connection that writes, in its thread."""

@@ -93,9 +93,8 @@ class Database:
     With a URL it has the connections for itself, and closes them; a `SqlDatabase` it shares.
 
     An ``error`` is raised in place of everything that the database or its driver raises.
-    ``on_connect`` runs on each new connection of the writer, for instance to take a lock that lives
-    with it; with ``needs_sessions``, a server that gives each transaction another session is
-    refused. ``on_close`` runs in another thread, when all connections are closed. Trouble that may
+    Nothing outlives a transaction in a session, because a pooler may give each another one.
+    ``on_close`` runs in another thread, when all connections are closed. Trouble that may
     pass is waited for, ``patience_s`` for each transaction.
 
     It belongs to the process that first uses it, and may be made before a fork.
@@ -107,19 +106,15 @@ class Database:
         schema: Schema,
         *,
         error: type[VoucherError],
-        on_connect: Callable[[Connection], None] | None = None,
         on_close: Callable[[], None] | None = None,
-        needs_sessions: bool = False,
         runtime: Runtime,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self._schema = schema
         self._error = error
-        self._on_connect = on_connect
         self.runtime = runtime
         self._patience_s = check_patience(patience_s)
         self._process: int | None = None
-        self._needs_sessions = needs_sessions
         self._has_connected = False
         self._is_closed = False
         # Of each thread that is in trouble: since when, and when it was last.
@@ -128,7 +123,6 @@ class Database:
         self.connections = SqlDatabase.of(connections)
         self.is_sqlite = self.connections.is_sqlite
         self.engine = self.connections.engine
-        self._connected: Connection | None = None  # the writer for which `on_connect` has run
         if on_close is not None:
             self.connections.call_on_close(on_close)
 
@@ -161,13 +155,7 @@ class Database:
         """
         if not self.is_shared:
             await self.connections.aclose()
-        elif not self._is_closed:
-            self._is_closed = True
-            if self._on_connect is not None and self.connections.closing is None:
-                # With its session, the locks that live with it; others take theirs again.
-                writing = self.connections.writing
-                loop = asyncio.get_running_loop()
-                await loop.run_in_executor(writing, self.connections.drop_writer)
+        self._is_closed = True
 
     async def move_log(self) -> None:
         """Move what SQLite has in its log into the file itself, as far as nobody reads it."""
@@ -180,15 +168,18 @@ class Database:
         """
         return await self._patiently(self.connections.reader, lambda: self._read(work))
 
-    async def write(self, work: Callable[[Connection], T]) -> T:
+    async def write(self, work: Callable[[Connection], T], *, is_pipelined: bool = False) -> T:
         """Run ``work``, in another thread, in a transaction; return when it is durable.
 
+        On PostgreSQL it may be ``is_pipelined``; see `database.pipeline`.
         When the connection is lost, ``work`` runs again, even if it had been committed. Cancelling
         this does not take it back.
         """
         lock = self.connections.transaction_lock
         async with lock if lock.locked() else contextlib.nullcontext():
-            return await self._patiently(self.connections.writing, lambda: self._write(work))
+            return await self._patiently(
+                self.connections.writing, lambda: self._write(work, is_pipelined=is_pipelined)
+            )
 
     async def execute(self, statement: Executable, values: Mapping[str, object]) -> Row[Any] | None:
         """Execute one statement, which is its own transaction; return the first row, if any.
@@ -246,12 +237,8 @@ class Database:
         """Refuse a PostgreSQL on which no promise could rest."""
         from rm_voucher.database import postgres  # an extra of its own
 
-        if self._needs_sessions and postgres.shares_sessions(self.engine):
-            raise self._error(
-                "A pooler shares sessions here, as PgBouncer does with pool_mode=transaction, so "
-                "nobody could tell which processes live: connect to PostgreSQL itself, or with "
-                "pool_mode=session."
-            )
+        if postgres.shares_sessions(self.engine):
+            self.connections.prepare_nothing()
         waits_for_disk, waits_for_medium = postgres.durability(self.engine)
         if not waits_for_disk:
             raise self._error(
@@ -272,17 +259,17 @@ class Database:
         with self.connections.committing.begin() as connection:  # in PostgreSQL, this sends nothing
             return connection.execute(statement, values).first()
 
-    def _write(self, work: Callable[[Connection], T]) -> T:
+    def _write(self, work: Callable[[Connection], T], *, is_pipelined: bool) -> T:
         writer = self.connections.connect_writer()
+        pipeline: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+        if is_pipelined:
+            from rm_voucher.database.pipeline import pipelined  # an extra of its own
+
+            pipeline = pipelined(writer)
         try:
-            if self._on_connect is not None and self._connected is not writer:
-                with writer.begin():
-                    self._on_connect(writer)
-                self._connected = writer
-            with writer.begin():
+            with pipeline, writer.begin():
                 return work(writer)
         except BaseException as exc:
-            # A lock that lives with the connection must not end with each refused row.
             if must_invalidate(exc):
                 self.connections.drop_writer()
             raise

@@ -34,6 +34,7 @@ from rm_voucher.ledger.rules.commands import (
 )
 from rm_voucher.ledger.rules.records import (
     AttemptState,
+    Backlog,
     Batch,
     Counts,
     IssueAttempt,
@@ -46,6 +47,7 @@ from rm_voucher.ledger.rules.unit_of_work import Page
 from rm_voucher.ledger.sender import Errand, Sender, overdue_error
 from rm_voucher.ledger.settings import LedgerOptions, LedgerSettings
 from rm_voucher.ledger.store import LedgerStore, Listener, blocks
+from rm_voucher.ledger.sweeper import Sweeper
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime, is_cancelled
@@ -62,6 +64,7 @@ _IDLE_ROUNDS = 3  # that settle nothing, before `finish` gives up
 # So many new unknown outcomes are worth reading a batch's listing in the middle of a run.
 _MANY_UNKNOWN = 50
 _MANY_UNKNOWN_SHARE = 0.005
+_SWEPT_AT_ONCE = 4
 
 
 class Ledger:
@@ -88,6 +91,11 @@ class Ledger:
             a call's; 10 by default.
         check_balance: whether a listing is incomplete if it has fewer issued vouchers than the
             batch's balance says; True by default.
+        sweeps: whether this process finishes, while it lives, what calls and processes have left of
+            the batches that it prepared: it settles unknown outcomes, and issues to requests that
+            wait and that nobody issues to. Only then does it read a listing, with a fifth of the
+            client's rate at most, and in one process at a time. False by default, because a program
+            that ends calls `finish`.
     """
 
     def __init__(
@@ -114,6 +122,10 @@ class Ledger:
             self.settings.settle_s,
         )
         """Issues to one request step by step, for a bulk run; everybody else calls `issue`."""
+        self._sweeper = Sweeper(
+            store, self.clock, self._tracker, self._reconciler, self._issue_what_waits
+        )
+        self._swept: set[str] = set()
         self._issuing: dict[str, tuple[object, Errand, asyncio.Task[IssuedVoucher]]] = {}
         self._account: str | None = None  # which the ledger is known to belong to
         self._prepared: set[str] = set()
@@ -387,8 +399,15 @@ class Ledger:
             raise error
 
     async def counts(self, batch_key: str | None = None) -> Counts:
-        """Return the counts of the ledger, or of one batch."""
+        """Return the counts of the ledger, or of one batch. It looks at all of its rows."""
         return await self.store.read(lambda unit: unit.counts(batch_key))
+
+    async def backlog(self, batch_key: str | None = None) -> Backlog:
+        """Return what is not finished, of the ledger or of one batch.
+
+        It looks at those rows alone, so it may be asked often, however large the ledger is.
+        """
+        return await self.store.read(lambda unit: unit.backlog(batch_key))
 
     async def attempts(
         self,
@@ -508,12 +527,20 @@ class Ledger:
         async with self._prepare_locks[batch_key]:
             await self._reconciler.prepare(client, batch_key)
             self._prepared.add(batch_key)
+            if self.settings.sweeps and batch_key not in self._swept:
+                self._swept.add(batch_key)
+                self._read(self._sweeper.sweep(client, batch_key))
 
     async def _issue(
         self, client: VoucherClient, batch_key: str, content: str, request_id: str, errand: Errand
     ) -> IssuedVoucher:
         await self.prepare(client, batch_key)
         return await self.sender.issue(client, batch_key, content, request_id, errand)
+
+    async def _issue_what_waits(
+        self, client: VoucherClient, batch_key: str, request_ids: list[str]
+    ) -> VoucherError | None:
+        return await self._issue_waiting(client, batch_key, request_ids, _SWEPT_AT_ONCE)
 
     @hide_locals
     async def _issue_waiting(
@@ -562,7 +589,7 @@ class Ledger:
     async def _any_unknown(self, batch_key: str, only: Sequence[str] | None) -> bool:
         """Return whether a request waits for the outcome of its attempt."""
         if only is None:
-            return (await self.counts(batch_key)).ambiguous > 0
+            return await self.store.read(lambda unit: unit.has_unknown(batch_key))
         for ids in blocks(only, _PAGE):
             rows = await self._load(ids)
             if any(row.state is RequestState.WAITING and row.attempt_id for row in rows):

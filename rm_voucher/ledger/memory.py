@@ -13,6 +13,7 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import (
     OPEN,
     AttemptState,
+    Backlog,
     Batch,
     Code,
     CodeState,
@@ -126,6 +127,9 @@ class MemoryUnitOfWork(UnitOfWork):
 
     update = insert
 
+    def now(self) -> float | None:
+        return None
+
     def dead_owners(self, owners: Collection[str]) -> set[str]:
         return set(owners) - {self._owner}
 
@@ -158,6 +162,23 @@ class MemoryUnitOfWork(UnitOfWork):
 
     def known(self, codes: Sequence[str]) -> set[str]:
         return set(codes) & self._tables.codes.keys()
+
+    def backlog(self, batch: str | None) -> Backlog:
+        keys = self._tables.batches if batch is None else [batch]
+        waiting = [row for key in keys for row in self._group(IssueRequest, key, _WAITING)]
+        ambiguous = self.find_attempts(batch, [AttemptState.AMBIGUOUS])
+        return Backlog(
+            waiting=len(waiting),
+            oldest_waiting_at=min((row.asked_at for row in waiting), default=None),
+            sending=len(self.find_attempts(batch, [AttemptState.SENDING])),
+            ambiguous=len(ambiguous),
+            oldest_ambiguous_at=min((row.sent_at for row in ambiguous), default=None),
+            held=len(self.find_attempts(batch, [AttemptState.UNRESOLVED])),
+            spare=sum(len(self._group(Code, key, CodeState.SPARE)) for key in keys),
+        )
+
+    def has_unknown(self, batch: str) -> bool:
+        return bool(self._group(IssueRequest, batch, _WAITING, has_claim=True))
 
     def tally(self, batch: str | None) -> Tally:
         tally = Tally()

@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.commands import Recover
-from rm_voucher.ledger.rules.records import AttemptState
+from rm_voucher.ledger.rules.records import AttemptState, IssueAttempt
 from rm_voucher.ledger.rules.settling import recover
+from rm_voucher.ledger.rules.unit_of_work import UnitOfWork
 from rm_voucher.ledger.store import LedgerStore, blocks
 from rm_voucher.runtime import Runtime
 
@@ -77,10 +78,10 @@ class LedgerTasks:
 
 
 class AttemptTracker:
-    """Knows which attempts this process sends, and since when it knows others to be ambiguous.
+    """Knows which attempts this process sends, and since when others have been ambiguous.
 
-    That time is by the monotonic clock: the other one may have been set since, and the clock of
-    another process says nothing about ours.
+    That time is by the monotonic clock, because the other one may be set. What was ambiguous before
+    this process looked is as old as the database's clock and this machine's both say.
     """
 
     def __init__(self, store: LedgerStore, clock: LedgerClock, unkept: Collection[str]) -> None:
@@ -98,32 +99,56 @@ class AttemptTracker:
         """Recover from the last process, and note the attempts that are ambiguous."""
         if not self._store.read_only:
             await self.recover()
-        for attempt in await self._store.attempts(None, [AttemptState.AMBIGUOUS]):
-            self.ambiguous_since(attempt.id)
+        await self.ambiguous()
 
     async def recover(self, batch_key: str | None = None) -> None:
         """Make ambiguous the attempts that a dead process was sending."""
-        lost = defaultdict(list)
-        for attempt in await self._store.attempts(batch_key, [AttemptState.SENDING]):
+        lost, own = defaultdict(list), self._store.owner
+        sending, dead = await self._store.read(lambda unit: _sending(unit, batch_key, own))
+        for attempt in sending:
             # Of one that could not be kept, the code may be in hand.
-            if attempt.id not in self.sending and attempt.id not in self._unkept:
+            is_busy = attempt.id in self.sending or attempt.id in self._unkept
+            if attempt.owner in dead and not is_busy:
                 lost[attempt.batch].append(attempt.id)
-        own, at = self._store.owner, self._clock.latest_now()
+        at = self._clock.latest_now()
         for key, ids in lost.items():
             for block in blocks(ids):
                 item = Recover(batch=key, attempt_ids=tuple(block), own=own, at=at)
                 for attempt_id in await self._store.commit(recover, item):
                     self.note_ambiguous(attempt_id)
 
+    async def ambiguous(self, batch_key: str | None = None) -> list[IssueAttempt]:
+        """Return the attempts that are ambiguous; from now on it is known since when they are."""
+        states = [AttemptState.AMBIGUOUS]
+        found, now = await self._store.read(
+            lambda unit: (unit.find_attempts(batch_key, states), unit.now())
+        )
+        here, monotonic = self._clock.earliest_now(), self._clock.monotonic()
+        for attempt in found:
+            age_s = 0.0
+            if now is not None and attempt.unknown_since is not None:
+                age_s = min(now - attempt.unknown_since, here - (attempt.ended_at or here))
+            self._ambiguous_since.setdefault(attempt.id, monotonic - max(0.0, age_s))
+        return found
+
     def note_ambiguous(self, attempt_id: str) -> None:
         """Note that an attempt has just become ambiguous."""
         self._ambiguous_since[attempt_id] = self._clock.monotonic()
 
     def ambiguous_since(self, attempt_id: str) -> float:
-        """Return since when, by the monotonic clock, this process knows an ambiguous attempt."""
+        """Return since when, by the monotonic clock, an attempt has been ambiguous."""
         return self._ambiguous_since.setdefault(attempt_id, self._clock.monotonic())
 
     def forget(self, attempt_ids: Iterable[str]) -> None:
         """Forget attempts that are settled."""
         for attempt_id in attempt_ids:
             self._ambiguous_since.pop(attempt_id, None)
+
+
+def _sending(
+    unit: UnitOfWork, batch_key: str | None, own: str
+) -> tuple[list[IssueAttempt], set[str]]:
+    """Return the attempts that are being sent, and the owners that are dead, or this process."""
+    sending = unit.find_attempts(batch_key, [AttemptState.SENDING])
+    others = {attempt.owner for attempt in sending} - {own}
+    return sending, unit.dead_owners(others) | {own}

@@ -10,7 +10,15 @@ import attrs
 
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
 from rm_voucher.ledger.keeper import Keeper
-from rm_voucher.ledger.listing import count_without_code, have_odd_time, issued, look_up
+from rm_voucher.ledger.leases import Lease, waiting_lease
+from rm_voucher.ledger.listing import (
+    before_waiting_calls,
+    count_without_code,
+    have_odd_time,
+    issued,
+    look_up,
+    voucher_pages,
+)
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.rules.commands import Found, Listed, Settlement
 from rm_voucher.ledger.rules.matching import Evidence, candidates, conclude, time_of
@@ -144,25 +152,40 @@ class Reconciler:
         """Read the listing, and settle what it proves.
 
         Nothing is concluded while a code is in hand that could not be kept: the listing has it, and
-        it would pass for another attempt's. Raises `LedgerError` then.
+        it would pass for another attempt's. Raises `LedgerError` then. Processes read a batch's
+        listing one after the other.
         """
         await self._keeper.catch_up()
         await self._tracker.recover(batch_key)
-        if wait:
-            await self._ripen(batch_key)
+        ambiguous = await self._tracker.ambiguous(batch_key)
+        if wait and ambiguous:
+            await self._ripen(ambiguous)
+        async with waiting_lease(self.lease(batch_key), self._clock) as lease:
+            return await self.settle(client, batch_key, lease)
+
+    def lease(self, batch_key: str) -> Lease:
+        """Return the lease of the one process that reads a batch's listing."""
+        return Lease(self._store, self._clock, f"listing {batch_key}")
+
+    @hide_locals
+    async def settle(self, client: VoucherClient, batch_key: str, lease: Lease) -> Reconciliation:
+        """Read the listing, for which this process has the lease, and settle what it proves."""
+        await self._keeper.catch_up()
         begun = self._clock.monotonic()
-        _, issued_before = await look_up(client, batch_key)
-        self._check_clock(client)
         seen, orphans = set[str](), dict[str, Found]()
         is_clear, has_clear_times = True, True
-        async for page in client.vouchers(batch_key).pages():
-            is_clear &= not count_without_code(page.items)
-            found = issued(page.items)
-            seen.update(each.code for each in found)
-            unknown = {each.code: each for each in await self._orphans_among(found)}
-            has_clear_times &= not have_odd_time(page.items, unknown)
-            orphans.update(unknown)
-        await self._until_ended(batch_key)
+        with before_waiting_calls():
+            _, issued_before = await look_up(client, batch_key)
+            self._check_clock(client)
+            async for page in voucher_pages(client, batch_key, self._clock):
+                await lease.keep()
+                is_clear &= not count_without_code(page.items)
+                found = issued(page.items)
+                seen.update(each.code for each in found)
+                unknown = {each.code: each for each in await self._orphans_among(found)}
+                has_clear_times &= not have_odd_time(page.items, unknown)
+                orphans.update(unknown)
+        await self._until_ended(batch_key, lease)
         # Before the orphans are: otherwise another process may adopt one, and its attempt would
         # be missing here.
         attempts = await self._store.attempts(batch_key, _WITHOUT_CODE)
@@ -171,7 +194,7 @@ class Reconciler:
             # Once more: the answers with some of these codes were on their way.
             orphans=await self._orphans_among(list(orphans.values())),
             attempts=attempts,
-            ripe=self._ripe(attempts, begun),
+            ripe=self.ripe(attempts, begun),
             complete=is_clear and self._may_be_complete(len(seen), issued_before),
             # A time that can't be read is no missing one: nothing is adopted by counting then.
             balanced=is_clear and has_clear_times and len(seen) == issued_before,
@@ -240,18 +263,16 @@ class Reconciler:
     async def _known(self, codes: Sequence[str]) -> set[str]:
         return await self._store.read(lambda unit: unit.known(codes))
 
-    async def _ripen(self, batch_key: str) -> None:
+    async def _ripen(self, ambiguous: Sequence[IssueAttempt]) -> None:
         """Wait until the last ambiguous attempt ended ``settle_s`` ago."""
-        ambiguous = await self._store.attempts(batch_key, [AttemptState.AMBIGUOUS])
-        if ambiguous:
-            since = max(self._tracker.ambiguous_since(attempt.id) for attempt in ambiguous)
-            left_s = since + self._settings.settle_s - self._clock.monotonic()
-            if left_s > 0:
-                _log.info("%d outcomes are unknown: waiting %.0f s", len(ambiguous), left_s)
-                await self._clock.sleep(left_s)
+        since = max(self._tracker.ambiguous_since(attempt.id) for attempt in ambiguous)
+        left_s = since + self._settings.settle_s - self._clock.monotonic()
+        if left_s > 0:
+            _log.info("%d outcomes are unknown: waiting %.0f s", len(ambiguous), left_s)
+            await self._clock.sleep(left_s)
 
-    def _ripe(self, attempts: Iterable[IssueAttempt], begun: float) -> frozenset[str]:
-        """Return the ambiguous attempts that ended ``settle_s`` before the listing was begun."""
+    def ripe(self, attempts: Iterable[IssueAttempt], begun: float) -> frozenset[str]:
+        """Return the ambiguous attempts that ended ``settle_s`` before a listing is begun."""
         # The sum of `_ripen`, to the bit: what that waited for is ripe.
         settle_s = self._settings.settle_s
         return frozenset(
@@ -261,12 +282,13 @@ class Reconciler:
             and self._tracker.ambiguous_since(attempt.id) + settle_s <= begun
         )
 
-    async def _until_ended(self, batch_key: str) -> None:
+    async def _until_ended(self, batch_key: str, lease: Lease) -> None:
         """Wait for the calls that were in flight while the listing was read."""
         waiting = await self._sending(batch_key)
         begun, poll_s = self._clock.monotonic(), _POLL_S
         while waiting:
             await self._keeper.catch_up()
+            await lease.keep()
             if self._clock.monotonic() - begun > _LONG_CALL_S:
                 raise LedgerError(
                     "Calls of another process don't end, so nothing is concluded: end that process."

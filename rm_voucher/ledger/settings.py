@@ -18,6 +18,7 @@ class LedgerOptions(TypedDict, total=False):
     settle_s: float
     skew_s: float
     check_balance: bool
+    sweeps: bool
 
 
 def _to_mode(mode: str) -> Mode:
@@ -34,6 +35,7 @@ class LedgerSettings:
     settle_s: float = 300.0
     skew_s: float = 10.0
     check_balance: bool = True
+    sweeps: bool = False
 
     def __attrs_post_init__(self) -> None:
         if not (0 <= self.settle_s < math.inf and 0 <= self.skew_s < math.inf):

@@ -78,6 +78,17 @@ class LedgerStore(ABC):
         wanted = tuple(states)
         return await self.read(lambda unit: unit.find_attempts(batch_key, wanted))
 
+    async def take_lease(self, name: str, lasts_s: float) -> bool:
+        """Take a lease for this process, or renew its own; return False while another has it.
+
+        It runs out by the database's clock. Where one process alone has the database, it always
+        has the lease. Raises `LedgerError`.
+        """
+        return True
+
+    async def end_lease(self, name: str) -> None:  # noqa: B027 - as `take_lease`
+        """End a lease of this process, if it still has it. Raises `LedgerError`."""
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call the listener with codes given to requests, once durable; return what ends that."""
         self._listeners.add(listener)

@@ -48,14 +48,14 @@ def watch_commits(killer: Killer) -> None:
         finally:
             kinds.clear()
 
-    async def watched_write(self: Database, work: Callable[[Any], Any]) -> Any:
+    async def watched_write(self: Database, work: Callable[[Any], Any], **how: Any) -> Any:
         def then_pass(connection: Any) -> Any:
             result = work(connection)
             for kind in sorted(kinds):
                 killer.passing(f"{kind} uncommitted")
             return result
 
-        result = await write(self, then_pass)
+        result = await write(self, then_pass, **how)
         for kind in sorted(kinds):
             killer.passing(f"{kind} committed")
         return result

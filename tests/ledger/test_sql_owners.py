@@ -21,8 +21,9 @@ from support.postgres import end_connections, run_sql
 from rm_voucher.emulator import Emulator
 from rm_voucher.exceptions import IdempotencyConflictError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
-from rm_voucher.ledger.rules.commands import Claimed
-from rm_voucher.ledger.rules.records import IssueRequest
+from rm_voucher.ledger.rules.commands import Check, Claimed, End
+from rm_voucher.ledger.rules.transitions import check, end
+from rm_voucher.ledger.sql import store as store_module
 from rm_voucher.models import IssuedVoucher
 
 SENDING = [AttemptState.SENDING]
@@ -34,14 +35,23 @@ def open_ledger(postgres_ledger_url: str, time: FakeTime) -> Callable[[], Ledger
     return lambda: Ledger.open(postgres_ledger_url, runtime=runtime_at(time))
 
 
-async def owner_session(url: str) -> int:
-    """Return the process of the server that holds the one owner's lock."""
+async def lease_ends_at(url: str, ledger: Ledger) -> float | None:
+    """Return until when others know that a process lives, in seconds from the database's now."""
     rows = await run_sql(
         url,
-        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = 29293 "
-        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
+        "SELECT until - extract(epoch FROM clock_timestamp()) FROM rm_ledger_leases "
+        "WHERE name = %s AND holder = %s",
+        f"process {ledger.store.owner}",
+        ledger.store.owner,
     )
-    return int(rows[0][0])
+    return float(rows[0][0]) if rows else None
+
+
+async def run_out(url: str, ledger: Ledger) -> None:
+    """Let the lease of a process run out, as while it stands still."""
+    await run_sql(
+        url, "UPDATE rm_ledger_leases SET until = 0 WHERE holder = %s", ledger.store.owner
+    )
 
 
 async def test_ids_of_two_workers_get_one_code_each(open_ledger) -> None:
@@ -124,46 +134,76 @@ async def test_attempts_of_a_worker_that_lives_are_its_own(open_ledger) -> None:
     await dying.aclose()
 
 
-async def test_owner_lock_survives_a_refused_row_and_a_failed_reading(
-    open_ledger,
-    postgres_ledger_url: str,
+async def test_lease_of_a_process_lasts_as_long_as_it(
+    open_ledger, postgres_ledger_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever loses it for a moment looks dead, and is robbed of what it is sending."""
-    async with open_ledger() as ledger:
-        await begin(ledger)
-        before = await owner_session(postgres_ledger_url)
-        with pytest.raises(LedgerError):
-            await start(ledger, "nul \0")
-        with pytest.raises(LedgerError):
-            await ledger.store.read(lambda unit: unit.load(IssueRequest, ["nul \0"]))
-        await issue(ledger, "a")
-        assert await owner_session(postgres_ledger_url) == before
-
-
-async def test_owner_lock_is_taken_again_on_a_new_connection(
-    open_ledger,
-    postgres_ledger_url: str,
-) -> None:
-    """After a lost connection it lives on, in another session."""
-    async with open_ledger() as ledger:
-        await begin(ledger)
-        before = await owner_session(postgres_ledger_url)
+    """It is renewed, whatever becomes of connections, and ends with the ledger."""
+    monkeypatch.setattr(store_module, "_LIFE_S", 0.6)
+    ledger = open_ledger()
+    async with ledger, asyncio.timeout(PATIENCE_S):
+        first = await lease_ends_at(postgres_ledger_url, ledger)
+        assert first is not None
         await end_connections(postgres_ledger_url)
-        await issue(ledger, "a")
-        assert await owner_session(postgres_ledger_url) != before
+        await run_out(postgres_ledger_url, ledger)
+        while (await lease_ends_at(postgres_ledger_url, ledger) or 0.0) < 0.0:
+            pass
+    assert await lease_ends_at(postgres_ledger_url, ledger) is None
 
 
-async def test_owner_does_not_wait_for_its_own_last_session(open_ledger) -> None:
-    """The server may not know yet that it is lost, and holds its lock; it is nobody else's."""
-    async with open_ledger() as ledger, open_ledger() as other:
-        await begin(ledger)
-        assert isinstance(await start(ledger, "a"), Claimed)
-        database = ledger.store._database
-        last, database.connections.writer = database.connections.writer, None
-        assert isinstance(await start(ledger, "b"), Claimed)
-        await asyncio.to_thread(last.close)
+async def test_process_that_stood_still_finds_out(open_ledger, postgres_ledger_url: str) -> None:
+    """Its lease has run out, another took over what it was sending: it sends that no more."""
+    async with open_ledger() as still, open_ledger() as other:
+        await begin(still)
+        claimed = await start(still, "a")
+        assert isinstance(claimed, Claimed)
         await other.recover()
-        assert len(await other.attempts(states=SENDING)) == 2
+        assert await other.attempts() == []
+        await run_out(postgres_ledger_url, still)
+        await other.recover()
+        assert [attempt.id for attempt in await other.attempts()] == [claimed.attempt_id]
+        item = Check(batch=BATCH, attempt_id=claimed.attempt_id, owner=still.store.owner)
+        assert await still.store.commit(check, item) is False
+        # The answer to what it had sent before is kept all the same.
+        assert await bring(still, "a", claimed.attempt_id, "CODE") == IssuedVoucher(code="CODE")
+
+
+async def test_lease_is_one_processes_at_a_time(open_ledger, postgres_ledger_url: str) -> None:
+    """Its holder may renew and end it; another gets it when it has run out, or was ended."""
+    async with open_ledger() as one, open_ledger() as two:
+        assert await one.store.take_lease("listing A", 60)
+        assert await one.store.take_lease("listing A", 60)
+        assert not await two.store.take_lease("listing A", 60)
+        await two.store.end_lease("listing A")
+        assert not await two.store.take_lease("listing A", 60)
+        await run_out(postgres_ledger_url, one)
+        assert await two.store.take_lease("listing A", 60)
+        assert not await one.store.take_lease("listing A", 60)
+        await two.store.end_lease("listing A")
+        assert await one.store.take_lease("listing A", 60)
+
+
+async def test_time_of_an_unknown_outcome_survives_its_process(
+    open_ledger, postgres_ledger_url: str, time: FakeTime
+) -> None:
+    """How long it has been unknown is known by the database's clock, and by the machine's."""
+    async with open_ledger() as first:
+        await begin(first)
+        claimed = await start(first, "a")
+        assert isinstance(claimed, Claimed)
+        item = End(
+            batch=BATCH,
+            attempt_id=claimed.attempt_id,
+            state=AttemptState.AMBIGUOUS,
+            at=first.clock.latest_now(),
+        )
+        await first.store.commit(end, item)
+    back = "UPDATE rm_ledger_attempts SET unknown_since = unknown_since - 400"
+    await run_sql(postgres_ledger_url, back)
+    for later_s, age_s in ((100, 100.0), (500, 400.0)):  # the shorter of the two
+        time.now = first.clock.latest_now() + later_s - (time.now - FakeTime().now)
+        async with open_ledger() as next_one:
+            since = next_one._tracker.ambiguous_since(claimed.attempt_id)
+            assert next_one.clock.monotonic() - since == pytest.approx(age_s, abs=30)
 
 
 async def test_connections_that_end_in_a_bulk(open_ledger, postgres_ledger_url: str) -> None:

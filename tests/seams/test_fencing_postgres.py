@@ -1,8 +1,8 @@
-"""Rule: who lost the connection by which it shows that it lives sends no more of what it held.
+"""Rule: whose lease has run out, by which it shows that it lives, sends no more of what it held.
 
-Two ledgers on one PostgreSQL. At each step of the first one's way to a code its backends are ended,
-and before it can go on, the second takes over: it recovers, settles and issues. Then the first goes
-on. Whatever the step: a code for each request, and none lost.
+Two ledgers on one PostgreSQL. At each step of the first one's way to a code its backends are ended
+and its lease runs out, and before it can go on, the second takes over: it recovers, settles and
+issues. Then the first goes on. Whatever the step: a code for each request, and none lost.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _END = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
     "WHERE datname = current_database() AND application_name = 'first'"
 )
+_RUN_OUT = "UPDATE rm_ledger_leases SET until = 0 WHERE holder = %s"
 
 
 @attrs.define
@@ -42,9 +43,10 @@ class Duel:
     takeovers: int = 0
 
     async def take_over(self) -> None:
-        """End the first one's backends, and let the second do all that there is to do."""
+        """End the first one's backends and lease; let the second do all that there is to do."""
         self.takeovers += 1
         await run_sql(self.url, _END)
+        await run_sql(self.url, _RUN_OUT, self.first.store.owner)
         await self.second.recover()
         await _finish(self.second, self.place.client)
 
@@ -100,11 +102,11 @@ def _at_write(duel: Duel, transition: str, *, committed: bool) -> VoucherClient:
         kinds[:] = [kind.__name__ for kind, _ in operations]
         return await right_all(operations)
 
-    def write(work: Any) -> Any:
+    def write(work: Any, **how: Any) -> Any:
         if transition not in kinds or duel.takeovers:
-            return right_write(work)
+            return right_write(work, **how)
         if committed:
-            right_write(work)
+            right_write(work, **how)
             duel.take_over_from_thread(loop)
             raise ConnectionResetError("the answer to the commit is lost")
 
@@ -113,7 +115,7 @@ def _at_write(duel: Duel, transition: str, *, committed: bool) -> VoucherClient:
             duel.take_over_from_thread(loop)
             return result
 
-        return right_write(interrupted)
+        return right_write(interrupted, **how)
 
     store._writer._commit = commit_all
     database._write = write

@@ -16,19 +16,20 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from support.command import PATIENCE_S
-from support.event_stores import event
-from support.ledger_rows import begin, codes, issue
+from support.ledger_rows import begin, codes, issue, start
 from support.postgres import listens, run_sql
 from support.scratch_database import database
 
 from rm_voucher.database import postgres
 from rm_voucher.exceptions import EventStoreError, LedgerError
-from rm_voucher.ledger import Ledger
+from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.ledger.rules.commands import Claimed
 from rm_voucher.webhooks import open_event_store
 
 
@@ -101,8 +102,8 @@ async def test_statement_timeout_can_be_longer(postgres_url: str) -> None:
 async def test_sessions_that_are_shared(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch, sessions: str
 ) -> None:
-    """Two connections have one session, or one has another each time. A store of events takes no
-    lock of a session's, so it does not ask."""
+    """Two connections have one session, or one has another each time: nothing is prepared there,
+    because the next session would not know it."""
     pids = iter([1, 1] if sessions == "shared" else [1, 2, 3])
     monkeypatch.setattr(postgres, "_OWN", text("SELECT CAST(:pid AS integer)"))
 
@@ -114,10 +115,26 @@ async def test_sessions_that_are_shared(
         return real(self, statement, *args)  # type: ignore[call-overload]
 
     monkeypatch.setattr(Connection, "scalar", scalar)
-    with pytest.raises(LedgerError, match="pool_mode=session"):
-        await Ledger.open(postgres_url).__aenter__()
-    async with open_event_store(postgres_url) as store:
-        await store.record(event())
+    made = database(postgres_url)
+    await made.open()
+    assert await made.write(prepares_after) is None
+    assert await made.read(prepares_after) is None
+    await made.close()
+
+
+async def test_session_of_ones_own(postgres_url: str) -> None:
+    """What is asked time and again is prepared there."""
+    made = database(postgres_url)
+    await made.open()
+    assert isinstance(await made.write(prepares_after), int)
+    await made.close()
+
+
+def prepares_after(connection: Connection) -> int | None:
+    """Return after how many times a statement is prepared."""
+    driven: Any = connection.connection.driver_connection
+    found: int | None = driven.prepare_threshold
+    return found
 
 
 @pytest.fixture
@@ -158,9 +175,21 @@ def pooled(postgres_ledger_url: str) -> Iterator[Callable[[str], str]]:
 
 @pytest.mark.long
 async def test_pgbouncer_that_shares_sessions(pooled: Callable[[str], str]) -> None:
-    """A live process would be taken for a dead one, and robbed of its attempts."""
-    with pytest.raises(LedgerError, match=r"pool_mode=transaction.*pool_mode=session\.$"):
-        await Ledger.open(pooled("transaction")).__aenter__()
+    """Where each transaction has another session, two ledgers work side by side, and neither takes
+    the other for dead."""
+    url = pooled("transaction")
+    async with Ledger.open(url) as one, Ledger.open(url) as two:
+        await begin(one)
+        assert isinstance(await start(one, "in flight"), Claimed)
+        names = [f"r{number}" for number in range(60)]  # more than psycopg lets pass unprepared
+        for ledger in (one, two):
+            for name in names:
+                await issue(ledger, name)
+        await two.recover()
+        (attempt,) = await two.attempts(states=[AttemptState.SENDING])
+        assert attempt.owner == one.store.owner
+        given = await codes(two)
+        assert len({given[name] for name in names}) == len(names)
 
 
 @pytest.mark.long

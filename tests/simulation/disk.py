@@ -25,6 +25,7 @@ ATTEMPT: ContextVar[str | None] = ContextVar("ATTEMPT", default=None)
 _GROUPS = (1, 2, 5, 20, 512)
 _PATIENCE_S = 30.0  # as `database.Database` has it
 _LONGEST_WAIT_S = 2.0
+_LIFE_S = 15.0  # as the store in SQL has it
 _BREAKS = 0.8  # so many of the writes on a broken disk
 
 
@@ -56,12 +57,26 @@ class Disk:
         """In so many commits the process crashes, before or after one is durable."""
         self.stores: list[SimulatedStore] = []
         """All that are open, or were when their process crashed."""
+        self.leases: dict[str, tuple[str, float]] = {}
+        """The holder of each, and until when."""
         self._trouble: Trouble | None = None
         self._trouble_ends = 0.0
 
-    def is_owner_alive(self, owner: str) -> bool:
-        """Return whether the database knows a process by its connection."""
-        return any(store.owner == owner and store.is_connected for store in self.stores)
+    def is_leased(self, name: str) -> bool:
+        """Return whether a lease has not run out, by the database's clock."""
+        return self.leases.get(name, ("", 0.0))[1] > self.world.clock.now
+
+    def take_lease(self, name: str, holder: str, lasts_s: float) -> bool:
+        """Give a lease to a process, unless another has it."""
+        if self.is_leased(name) and self.leases[name][0] != holder:
+            return False
+        self.leases[name] = holder, self.world.clock.now + lasts_s
+        return True
+
+    def end_lease(self, name: str, holder: str) -> None:
+        """End a lease of a process."""
+        if self.leases.get(name, ("", 0.0))[0] == holder:
+            del self.leases[name]
 
     def fall_ill(self, trouble: Trouble, lasts_s: float) -> None:
         """Begin a trouble."""
@@ -77,7 +92,7 @@ class Disk:
         return self._trouble if self.world.clock.now < self._trouble_ends else None
 
     def cut(self, number: int, lasts_s: float) -> None:
-        """End a process's connection; for so long it gets no other."""
+        """End a process's connection and its leases; for so long it gets no other."""
         if number < len(self.stores):
             self.world.log("cut", number)
             self.stores[number].cut(lasts_s)
@@ -99,21 +114,24 @@ def open_ledger(disk: Disk, **settings: Any) -> Ledger:
 
 
 class _Unit(MemoryUnitOfWork):
-    """A transaction in a database that knows which processes live."""
+    """A transaction in a database that has a clock, and knows by it which processes live."""
 
     def __init__(self, disk: Disk, owner: str) -> None:
         super().__init__(disk.books, owner)
         self._disk = disk
 
     def dead_owners(self, owners: Collection[str]) -> set[str]:
-        return {owner for owner in owners if not self._disk.is_owner_alive(owner)}
+        return {owner for owner in owners if not self._disk.is_leased(owner)}
+
+    def now(self) -> float:
+        return self._disk.world.clock.true_wall()
 
 
 class SimulatedStore(MemoryLedgerStore):
     """The store of one process. Like that in SQL, it commits what many want in one go.
 
-    What passes is waited for, as there. With the connection goes what shows that its process lives,
-    and comes back with the next write.
+    What passes is waited for, as there. The process shows by a lease that it lives, and renews it
+    unless the database is away.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -124,29 +142,38 @@ class SimulatedStore(MemoryLedgerStore):
         self._loop: VirtualLoop = disk.world.loop
         self._queue: list[tuple[Any, Any, asyncio.Future[Any]]] = []
         self._writing = False
-        self._has_lock = False
         self._cut_until = 0.0
         self._waits_since: float | None = None
         self._unkept: set[str] = set()
         self._too_early: set[str] = set()
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether the database holds this process for alive."""
-        return self._has_lock and not self._loop.dead
-
     async def open(self) -> None:
         self._disk.stores.append(self)
-        self._has_lock = True
+        self._show_life()
 
     async def close(self) -> None:
-        self._has_lock = False
         self._disk.stores.remove(self)
+        self._disk.end_lease(self.owner, self.owner)
 
     def cut(self, lasts_s: float) -> None:
-        """End the connection; for so long there is no other."""
-        self._has_lock = False
+        """End the connection, and the leases; for so long there is no other."""
+        for name in [n for n, (holder, _) in self._disk.leases.items() if holder == self.owner]:
+            del self._disk.leases[name]
         self._cut_until = self._disk.world.clock.now + lasts_s
+
+    async def take_lease(self, name: str, lasts_s: float) -> bool:
+        await self._until_there()
+        return self._disk.take_lease(name, self.owner, lasts_s)
+
+    async def end_lease(self, name: str) -> None:
+        await self._until_there()
+        self._disk.end_lease(name, self.owner)
+
+    def _show_life(self) -> None:
+        if self in self._disk.stores and not self._loop.dead:
+            if not self._is_away():
+                self._disk.take_lease(self.owner, self.owner, _LIFE_S)
+            self._loop.call_later(_LIFE_S / 3, self._show_life)
 
     async def commit(self, transition: Any, item: Any) -> Any:
         if self._unkept and isinstance(item, Ask):
@@ -160,16 +187,19 @@ class SimulatedStore(MemoryLedgerStore):
         return result
 
     async def read(self, reading: Any) -> Any:
+        await self._until_there(reads=True)
+        found = reading(_Unit(self._disk, self.owner))
+        await asyncio.sleep(self._disk.latency())
+        return found
+
+    async def _until_there(self, *, reads: bool = False) -> None:
         await asyncio.sleep(self._disk.latency())
         since, wait_s = self._loop.time(), 0.05
-        while self._is_away(reads=True):
+        while self._is_away(reads=reads):
             if self._loop.time() + wait_s > since + _PATIENCE_S:
                 raise _unavailable()
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
-        found = reading(_Unit(self._disk, self.owner))
-        await asyncio.sleep(self._disk.latency())
-        return found
 
     def _begin(self) -> None:
         if self._queue and not self._writing:
@@ -201,7 +231,7 @@ class SimulatedStore(MemoryLedgerStore):
             if not self._wait():
                 self._fail(self._take(), _unavailable())
             return
-        self._waits_since, self._has_lock = None, True
+        self._waits_since = None
         if disk.trouble() is Trouble.BROKEN and disk.chance.random() < _BREAKS:
             error = _unavailable("The disk is broken.")
             self._loop.call_later(disk.latency(), self._fail, self._take(), error)

@@ -54,7 +54,7 @@ def unknown_is_refused(patch):
 
 
 def adopt_what_is_in_flight(patch):
-    async def go_on(reconciler, batch_key):
+    async def go_on(reconciler, batch_key, lease):
         pass
 
     def swap(unit, code, attempt, at):
@@ -181,7 +181,7 @@ def conclude_at_once(patch):
         return frozenset(attempt.id for attempt in attempts)
 
     patch.setattr(Reconciler, "_ripen", wait_for_nothing)
-    patch.setattr(Reconciler, "_ripe", all_of_them)
+    patch.setattr(Reconciler, "ripe", all_of_them)
 
 
 def believe_an_incomplete_listing(patch):

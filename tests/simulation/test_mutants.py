@@ -49,11 +49,12 @@ HURRIED: dict[str, Any] = {**QUICK, "crashes": 0, "lag_s": 0.0, "pace_s": 3.0, "
 BROKEN: dict[str, Any] = {**QUICK, "seams": Seams(troubles=3, kinds=(Trouble.BROKEN,))}
 BROKEN_AND_LOOKED_AT: dict[str, Any] = {
     **QUICK,
-    "settle_s": 30.0,
-    "late_s": 10.0,
-    "lag_s": 1.0,
+    "settle_s": 12.0,
+    "late_s": 4.0,
+    "lag_s": 0.5,
     "pace_s": 1.0,
-    "looks_s": 2.0,
+    "looks_s": 1.0,
+    "finishes": True,
     "seams": Seams(troubles=6, kinds=(Trouble.BROKEN,)),
 }
 ERRING: dict[str, Any] = {**QUICK, "seams": Seams(codes_in_errors=0.2), "mode": "shared"}

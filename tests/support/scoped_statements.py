@@ -23,7 +23,7 @@ _TABLES = [
     if "namespace" in table.c
 ]
 _TABLE = re.compile(rf'\b(?:FROM|JOIN|INTO|UPDATE)\s+"?({"|".join(_TABLES)})\b', re.IGNORECASE)
-_CONDITION = re.compile(r"\bnamespace\s*=\s*(?:%|\?|new\.namespace)", re.IGNORECASE)
+_CONDITION = re.compile(r"\bnamespace\s*=\s*(?:%|\?|(?:new|wanted)\.namespace)", re.IGNORECASE)
 _INSERT = re.compile(r"^\s*INSERT\s+INTO\s+\S+\s*\(namespace,", re.IGNORECASE)
 _DEFINES = re.compile(r"^\s*(?:CREATE|ALTER|DROP|PRAGMA)\b", re.IGNORECASE)
 # About the file: an older copy of it stops every batch in it; the copy of a table that is rebuilt.

@@ -46,6 +46,8 @@ def close(unit: UnitOfWork, attempt: IssueAttempt, state: AttemptState, at: floa
     """Put an attempt into a state. That is its end, unless it had ended before."""
     if attempt.ended_at is None:
         attempt.ended_at = at
+    if state is AttemptState.AMBIGUOUS:
+        attempt.unknown_since = unit.now()
     attempt.state = state
     unit.save(attempt)
 
@@ -84,14 +86,16 @@ def take(
 
     The code goes to the attempt's claimant, or becomes a spare.
     """
+    request = claimant(unit, attempt)
     code = unit.code(found.code)
+    if code is not None or request is None or attempt.state is not AttemptState.SENDING:
+        unit.be_alone()
     if code is None:
         code = Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
         code.qr_url, code.assigned_at = found.qr_url, found.assigned_at
         unit.add(code)
     code.state, code.origin, code.attempt_id = CodeState.SPARE, origin, attempt.id
     unit.save(code)
-    request = claimant(unit, attempt)
     close(unit, attempt, ended, at)
     if request is not None:
         give(unit, code, request)
@@ -103,6 +107,7 @@ def give(unit: UnitOfWork, code: Code, request: IssueRequest) -> None:
     if request.attempt_id is not None:
         attempt = unit.attempt(request.attempt_id)
         if attempt.state in OPEN:
+            unit.be_alone()
             attempt.request_id = None
             unit.save(attempt)
     request.state, request.attempt_id, request.error = RequestState.ASSIGNED, None, None
@@ -115,6 +120,7 @@ def give(unit: UnitOfWork, code: Code, request: IssueRequest) -> None:
 def assign_spares(unit: UnitOfWork, batch: str) -> None:
     """Give spare codes to requests whose code is not on its way, until either run out."""
     while spares := unit.query(unit.find_spares, batch, _BLOCK):
+        unit.be_alone()
         unserved = unit.query(unit.find_unserved, batch, len(spares))
         for code, request in zip(spares, unserved, strict=False):
             give(unit, code, request)

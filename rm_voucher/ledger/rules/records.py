@@ -117,6 +117,8 @@ class IssueAttempt:
     """One call of *issue*. Without ``request_id`` it is detached: its code becomes a spare.
 
     ``seen_code`` is a code that came with an error: evidence, which only a listing can prove.
+    ``unknown_since`` is when it became AMBIGUOUS by the database's clock, where that has one of its
+    own. The other times are by the clock of the process that wrote them.
     """
 
     id: str
@@ -128,6 +130,7 @@ class IssueAttempt:
     ended_at: float | None = None
     seen_code: str | None = attrs.field(default=None, repr=mask)
     seen_qr_url: str | None = attrs.field(default=None, repr=mask)
+    unknown_since: float | None = None
 
     @property
     def seen(self) -> IssuedVoucher | None:
@@ -155,6 +158,29 @@ class Code:
     def voucher(self) -> IssuedVoucher:
         """The voucher, as the caller gets it."""
         return IssuedVoucher(code=self.code, qr_url=self.qr_url)
+
+
+@attrs.frozen(kw_only=True)
+class Backlog:
+    """What is not finished, of a ledger or of one batch of it.
+
+    Attributes:
+        waiting: requests for which no call is open.
+        oldest_waiting_at: when the oldest of them was asked, in seconds since 1970, UTC.
+        sending: attempts whose call may be in flight.
+        ambiguous: attempts that may have issued a voucher, to be settled.
+        oldest_ambiguous_at: when the call of the oldest of them was sent.
+        held: attempts that a person must decide.
+        spare: codes that are ours, and no request's yet.
+    """
+
+    waiting: int = 0
+    oldest_waiting_at: float | None = None
+    sending: int = 0
+    ambiguous: int = 0
+    oldest_ambiguous_at: float | None = None
+    held: int = 0
+    spare: int = 0
 
 
 @attrs.frozen(kw_only=True)

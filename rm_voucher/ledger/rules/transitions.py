@@ -8,6 +8,10 @@ The promise rests on these rules. An attempt is written before it is sent. It is
 request that waits and claims no attempt, and only if there is neither a spare code nor a detached
 attempt: so the codes that can come never outnumber the requests that wait. A code goes to the
 request that claims its attempt, or becomes a spare. A known code never comes again.
+
+Many processes may run them on one batch at the same time, each with requests and attempts of its
+own. What they share, spares, detached attempts and the batch itself, they change alone
+(`UnitOfWork.be_alone`).
 """
 
 from __future__ import annotations
@@ -101,8 +105,11 @@ def ask(
 
 def _serve(unit: UnitOfWork, batch: Batch, waiting: list[tuple[IssueRequest, Ask]]) -> None:
     """Give each a spare, or let it claim a detached attempt, or else a new one."""
-    spares = iter(unit.query(unit.find_spares, batch.key, len(waiting)))
-    detached = iter(unit.query(unit.find_detached, batch.key, len(waiting)))
+    found = unit.query(unit.find_spares, batch.key, len(waiting))
+    loose = unit.query(unit.find_detached, batch.key, len(waiting))
+    if found or loose:
+        unit.be_alone()
+    spares, detached = iter(found), iter(loose)
     for request, item in waiting:
         if (code := next(spares, None)) is not None:
             give(unit, code, request)
@@ -175,6 +182,8 @@ def confirm(
                 spare_in.add(item.batch)
         elif code.attempt_id == attempt.id:
             pass  # the answer to the commit was lost, or the listing was quicker
+        elif unit.is_shared:
+            unit.be_alone()
         elif code.origin is CodeOrigin.ADOPTED and attempt.state in _WITHOUT_CODE:
             _swap(unit, code, attempt, item.at)
         elif code.origin is CodeOrigin.ADOPTED and attempt.state is AttemptState.ADOPTED:
@@ -213,8 +222,8 @@ def _swap(unit: UnitOfWork, code: Code, attempt: IssueAttempt, at: float) -> Non
     code.attempt_id, code.origin = attempt.id, CodeOrigin.RESPONSE
     unit.save(code)
     close(unit, attempt, AttemptState.CONFIRMED, at)
-    other.state, other.request_id = AttemptState.AMBIGUOUS, None
-    unit.save(other)
+    other.request_id = None
+    close(unit, other, AttemptState.AMBIGUOUS, at)
     if request is not None:
         request.state = RequestState.WAITING
         claim(unit, request, other)
@@ -244,6 +253,8 @@ def end(unit: UnitOfWork, items: Sequence[End]) -> list[None]:
             unit.save(attempt)
         if attempt.state not in OPEN:
             continue
+        if attempt.state is not AttemptState.SENDING or claimant(unit, attempt) is None:
+            unit.be_alone()
         touched.add(item.batch)
         if item.state is AttemptState.AMBIGUOUS:
             close(unit, attempt, item.state, item.at)
@@ -254,3 +265,7 @@ def end(unit: UnitOfWork, items: Sequence[End]) -> list[None]:
     for key in sorted(touched):
         assign_spares(unit, key)
     return [None] * len(items)
+
+
+SHARING = frozenset({ask, check, confirm, end})
+"""The transitions that many processes may run on one batch at the same time."""

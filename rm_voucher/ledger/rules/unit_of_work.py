@@ -9,6 +9,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from rm_voucher.ledger.rules.records import (
     AttemptState,
+    Backlog,
     Batch,
     Code,
     CodeState,
@@ -28,11 +29,18 @@ KEYS: dict[type[Row], str] = {Batch: "key", IssueRequest: "id", IssueAttempt: "i
 """The field that is the key of each kind of row."""
 
 
+class NeedsExclusiveError(Exception):
+    """A transaction that shares its batches' locks met what it may change only without others."""
+
+
 class UnitOfWork(ABC):
     """Loads each row once, so that all steps of a transaction see each other's changes.
 
     A store implements the loading and the writing. Nothing here decides: `transitions` do.
+    Unless it ``is_shared``, a transaction is alone with its batches.
     """
+
+    is_shared = False
 
     def __init__(self) -> None:
         self._loaded: dict[type[Row], dict[str, Any]] = {kind: {} for kind in KEYS}
@@ -42,6 +50,14 @@ class UnitOfWork(ABC):
         self._changed: dict[type[Row], dict[str, Any]] = {kind: {} for kind in KEYS}
         self.assigned: list[Code] = []
         """The codes that this transaction gave to requests."""
+
+    def be_alone(self) -> None:
+        """Go on only if no other transaction changes these batches meanwhile.
+
+        Raises `NeedsExclusiveError` if others may: then the store runs the transaction again.
+        """
+        if self.is_shared:
+            raise NeedsExclusiveError
 
     def batch(self, key: str) -> Batch:
         """Return a batch; if it is missing, it is added."""
@@ -159,8 +175,12 @@ class UnitOfWork(ABC):
         """Write changed rows of one kind."""
 
     @abstractmethod
+    def now(self) -> float | None:
+        """Return the time by the database's own clock, in seconds since 1970, if it has one."""
+
+    @abstractmethod
     def dead_owners(self, owners: Collection[str]) -> set[str]:
-        """Return the owners among these whose process is gone."""
+        """Return the owners among these whose lease has run out."""
 
     @abstractmethod
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
@@ -215,6 +235,14 @@ class UnitOfWork(ABC):
 
         Of attempts only those that are WRITTEN_OFF need be counted.
         """
+
+    @abstractmethod
+    def backlog(self, batch: str | None) -> Backlog:
+        """Return what is not finished. It looks at no row that is."""
+
+    @abstractmethod
+    def has_unknown(self, batch: str) -> bool:
+        """Return whether a waiting request of the batch claims an attempt."""
 
     @abstractmethod
     def page(self, batch: str | None, after: int, limit: int) -> Page:

@@ -75,6 +75,7 @@ attempts = Table(
     Column("ended_at", Double),
     Column("seen_code", Text),
     Column("seen_qr_url", Text),
+    Column("unknown_since", Double),  # by the database's clock
     sqlite_with_rowid=False,
 )
 
@@ -95,6 +96,18 @@ codes = Table(
         f"(state = '{CodeState.ASSIGNED}') = (request_id IS NOT NULL)", name="assigned_has_request"
     ),
     UniqueConstraint("namespace", "request_id"),
+    sqlite_with_rowid=False,
+)
+
+
+# What one process does, until when by the database's clock. PostgreSQL's alone: it has several.
+leases = Table(
+    "rm_ledger_leases",
+    _tables,
+    namespace_column(primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Double, nullable=False),
     sqlite_with_rowid=False,
 )
 
@@ -189,4 +202,10 @@ def _to_version_4(connection: Connection) -> None:
         change(connection)
 
 
-SCHEMA = Schema("ledger", _tables, [_to_version_2, _to_version_3, _to_version_4])
+def _to_version_5(connection: Connection) -> None:
+    leases.create(connection)
+    kind = attempts.c.unknown_since.type.compile(connection.dialect)
+    connection.exec_driver_sql(f"ALTER TABLE {attempts.name} ADD COLUMN unknown_since {kind}")
+
+
+SCHEMA = Schema("ledger", _tables, [_to_version_2, _to_version_3, _to_version_4, _to_version_5])

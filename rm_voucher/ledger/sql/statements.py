@@ -27,14 +27,29 @@ class Lookup:
     @classmethod
     def by(cls, column: Column[Any], names: Sequence[str]) -> Self:
         """Return the lookup that reads these columns of the rows with one of the values."""
-        names = _columns(column.table, names)
-        select = f"SELECT {', '.join(names)} FROM {column.table.name} WHERE namespace"  # noqa: S608 - our own names
-        among = f"{select} = %b AND {column.name} = ANY (%b::text[])"
+        columns = ", ".join(_columns(column.table, names))
         return cls(
-            f"{select} = ? AND {column.name} IN (SELECT value FROM json_each(?))",  # noqa: S608 - our own names
-            among,
-            f"{among} ORDER BY {names[0]} FOR UPDATE",
+            f"SELECT {columns} FROM {column.table.name} WHERE namespace = ? "  # noqa: S608 - our own names
+            f"AND {column.name} IN (SELECT value FROM json_each(?))",
+            each_by_key(column, columns),
+            each_by_key(column, columns, lock=" FOR UPDATE"),
         )
+
+
+def each_by_key(
+    column: Column[Any], columns: str, *, keys: str = "unnest(%b::text[])", lock: str = ""
+) -> str:
+    """Return a query of PostgreSQL's that looks each key up by itself, in one order for all.
+
+    Else a namespace that is new, or that its statistics don't know yet, would pass for a small one,
+    and PostgreSQL would read all of its rows each time.
+    """
+    return (
+        "SELECT found.* FROM (SELECT %b::text AS namespace, key "  # noqa: S608 - our own names
+        f"FROM {keys} AS given (key) ORDER BY key) AS wanted "
+        f"CROSS JOIN LATERAL (SELECT {columns} FROM {column.table.name} "
+        f"WHERE namespace = wanted.namespace AND {column.name} = wanted.key LIMIT 1{lock}) AS found"
+    )
 
 
 @attrs.frozen
@@ -66,17 +81,43 @@ class Statement:
         )
 
     @classmethod
+    def insert_by_key(cls, table: Table, names: Sequence[str], key: str, number: str) -> Self:
+        """Return the statement that inserts rows by their keys, and numbers them as they come.
+
+        Processes that insert the same rows would wait for each other for ever in another order.
+        """
+        columns = ", ".join(_columns(table, names))
+        numbered = (
+            f"SELECT nextval(pg_get_serial_sequence('{table.name}', '{number}')) AS {number}, * "  # noqa: S608 - ours
+            f"FROM unnest({_arrays(table, names)}) WITH ORDINALITY AS given ({columns}, place) "
+            "ORDER BY place"
+        )
+        return cls(
+            cls.insert(table, names).sqlite,
+            f"INSERT INTO {table.name} (namespace, {number}, {columns}) "  # noqa: S608 - ours
+            f"SELECT %b::text, {number}, {columns} FROM ({numbered}) AS numbered ORDER BY {key}",
+            attrgetter(*names),
+        )
+
+    @classmethod
     def update(cls, table: Table, names: Sequence[str], key: str) -> Self:
         """Return the statement that updates rows by their key."""
         columns = _columns(table, names)
         changed = ", ".join(f"{name} = new.{name}" for name in columns if name != key)
         update = f"UPDATE {table.name} SET {changed} FROM"  # noqa: S608 - our own names
-        where = f"WHERE {table.name}.namespace = new.namespace AND {table.name}.{key} = new.{key}"
+        where = f"WHERE {table.name}.namespace = new.namespace AND {table.name}"
+        # Looked up one by one, as `each_by_key` does.
         given = f"unnest({_arrays(table, names)}) AS given ({', '.join(columns)})"
+        wanted = f"(SELECT %b::text AS namespace, given.* FROM {given}) AS wanted"  # noqa: S608 - ours
+        place = (
+            f"(SELECT ctid AS place FROM {table.name} "  # noqa: S608 - our own names
+            f"WHERE namespace = wanted.namespace AND {key} = wanted.{key} LIMIT 1) AS there"
+        )
         return cls(
             f"{update} (SELECT ? AS namespace, {_elements(columns)} FROM json_each(?)) AS new "  # noqa: S608 - ours
-            f"{where}",
-            f"{update} (SELECT %b::text AS namespace, given.* FROM {given}) AS new {where}",  # noqa: S608 - ours
+            f"{where}.{key} = new.{key}",
+            f"{update} (SELECT * FROM {wanted} CROSS JOIN LATERAL {place}) AS new "  # noqa: S608 - ours
+            f"{where}.ctid = new.place",
             attrgetter(*names),
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, literal_column
 
 from rm_voucher.database import accounts
 from rm_voucher.database.connections import SqlDatabase
@@ -16,16 +18,28 @@ from rm_voucher.database.group_commit import GroupCommit
 from rm_voucher.database.scope import Scope, check_namespace
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
+from rm_voucher.ledger.rules.transitions import SHARING
+from rm_voucher.ledger.rules.unit_of_work import NeedsExclusiveError
 from rm_voucher.ledger.sql.guard import FileGuard, Noted
-from rm_voucher.ledger.sql.schema import SCHEMA, batches, meta
-from rm_voucher.ledger.sql.unit_of_work import OWNER_LOCK, SqlUnitOfWork, owner_key
+from rm_voucher.ledger.sql.schema import SCHEMA, batches, leases, meta
+from rm_voucher.ledger.sql.unit_of_work import NOW, SqlUnitOfWork, owner_lease
 from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
 from rm_voucher.runtime import Runtime
 
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
+_Operation = tuple[Transition[Any, Any], Any]
+_Kinds = dict[Transition[Any, Any], list[int]]
+
 _FILE = Scope(None)
+_TAKE_LEASE = (
+    f"INSERT INTO {leases.name} (namespace, name, holder, until) "  # noqa: S608 - our own names
+    f"VALUES (%s, %s, %s, {NOW} + %s) ON CONFLICT (namespace, name) "
+    "DO UPDATE SET holder = excluded.holder, until = excluded.until "
+    f"WHERE {leases.name}.holder = excluded.holder OR {leases.name}.until < {NOW} RETURNING name"
+)
+_LIFE_S = 15.0  # a process that is gone, or stands still, is waited for so long
 _NOBODYS = (
     "the database has a ledger from before namespaces, and whose it is is not known yet. Use it "
     "once with its own client and without a namespace, or what it issued would be issued again"
@@ -56,8 +70,6 @@ class SqlLedgerStore(LedgerStore):
             database,
             SCHEMA,
             error=LedgerError,
-            on_connect=self._hold_owner,
-            needs_sessions=True,
             patience_s=patience_s,
             runtime=runtime,
         )
@@ -69,7 +81,8 @@ class SqlLedgerStore(LedgerStore):
         if self._database.is_sqlite:
             self._guard = connections.companion(FileGuard, self._make_guard)
         self._is_open = False
-        self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
+        self._writer: GroupCommit[_Operation, Any] | None = None
+        self._life: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         """See `LedgerStore.open`."""
@@ -87,11 +100,33 @@ class SqlLedgerStore(LedgerStore):
         """See `LedgerStore.close`."""
         self._is_open = False
         writer, self._writer = self._writer, None  # nothing new meanwhile
+        life, self._life = self._life, None
         try:
             if writer is not None:
                 await writer.close()
+            if life is not None:
+                life.cancel()
+                await asyncio.wait([life])
+                with contextlib.suppress(LedgerError):  # it runs out
+                    await self.end_lease(owner_lease(self.owner))
         finally:
             await self._database.close()
+
+    async def take_lease(self, name: str, lasts_s: float) -> bool:
+        """See `LedgerStore.take_lease`."""
+        if self._database.is_sqlite:
+            return True
+        values = (self._scope.namespace, name, self.owner, lasts_s)
+        return await self._database.write(
+            lambda connection: connection.exec_driver_sql(_TAKE_LEASE, values).first() is not None
+        )
+
+    async def end_lease(self, name: str) -> None:
+        """See `LedgerStore.end_lease`."""
+        ours = (leases.c.name == name) & (leases.c.holder == self.owner)
+        ended = self._scope.delete(leases).where(ours)
+        if not self._database.is_sqlite:
+            await self._database.write(lambda connection: connection.execute(ended))
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""
@@ -136,6 +171,10 @@ class SqlLedgerStore(LedgerStore):
         guard = self._guard
         if guard is None:
             await self._database.open()
+            over = self._scope.delete(leases).where(leases.c.until < literal_column(NOW))
+            await self._database.write(lambda connection: connection.execute(over))
+            await self.take_lease(owner_lease(self.owner), _LIFE_S)
+            self._life = asyncio.create_task(self._show_life(), name="rm-voucher lease")
         else:
             async with guard.opening:
                 await self._open_file(guard)
@@ -166,22 +205,27 @@ class SqlLedgerStore(LedgerStore):
         self._database.connections.call_on_close(guard.release)
         return guard
 
-    async def _commit_all(
-        self, operations: Sequence[tuple[Transition[Any, Any], Any]]
-    ) -> Sequence[Any]:
+    async def _commit_all(self, operations: Sequence[_Operation]) -> Sequence[Any]:
         """Run operations in one transaction, those of one kind together."""
-        kinds: dict[Transition[Any, Any], list[int]] = {}
+        kinds: _Kinds = {}
         for number, (transition, _) in enumerate(operations):
             kinds.setdefault(transition, []).append(number)
+        if self._database.is_sqlite or not kinds.keys() <= SHARING:
+            return await self._transact(operations, kinds)
+        try:
+            return await self._transact(operations, kinds, is_shared=True)
+        except NeedsExclusiveError:
+            return await self._transact(operations, kinds)
+
+    async def _transact(
+        self, operations: Sequence[_Operation], kinds: _Kinds, *, is_shared: bool = False
+    ) -> Sequence[Any]:
         guard = self._guard
 
         def work(connection: Connection) -> tuple[list[Any], list[Code], int]:
-            unit = SqlUnitOfWork(connection, self._scope, writes=True)
-            # First, and in one order: otherwise two processes could wait for each other, or decide
-            # by rows that were read before the lock.
-            unit.batches(item.batch for _, item in operations)
             results: list[Any] = [None] * len(operations)
             with sound_rows():
+                unit = self._unit(connection, operations, is_shared=is_shared)
                 for transition, numbers in kinds.items():
                     answers = transition(unit, [operations[number][1] for number in numbers])
                     for number, answer in zip(numbers, answers, strict=True):
@@ -192,18 +236,31 @@ class SqlLedgerStore(LedgerStore):
                 connection.execute(_FILE.update(meta).values(commits=commits))
             return results, unit.assigned, commits
 
-        results, assigned, commits = await self._database.write(work)
+        results, assigned, commits = await self._database.write(work, is_pipelined=is_shared)
         if guard is not None:
             guard.note(commits)
         self.notify(assigned)
         return results
 
-    def _hold_owner(self, connection: Connection) -> None:
-        """Show that this process lives. In SQLite the file's lock does."""
-        if not self._database.is_sqlite:
-            # Shared: the server may not know yet that our last connection is lost.
-            lock = "SELECT pg_advisory_lock_shared(%s, %s)"
-            connection.exec_driver_sql(lock, (OWNER_LOCK, owner_key(self.owner)))
+    def _unit(
+        self, connection: Connection, operations: Sequence[_Operation], *, is_shared: bool
+    ) -> SqlUnitOfWork:
+        if is_shared:
+            from rm_voucher.ledger.sql.shared import SharedUnitOfWork  # an extra of its own
+
+            return SharedUnitOfWork(connection, self._scope, (item for _, item in operations))
+        unit = SqlUnitOfWork(connection, self._scope, writes=True)
+        # First, and in one order: otherwise two processes could wait for each other, or decide by
+        # rows that were read before the lock.
+        unit.batches(item.batch for _, item in operations)
+        return unit
+
+    async def _show_life(self) -> None:
+        """Renew the lease by which others know that this process lives, for as long as it does."""
+        while True:
+            await asyncio.sleep(_LIFE_S / 3)
+            with contextlib.suppress(LedgerError):  # others take over, and `check` finds it out
+                await self.take_lease(owner_lease(self.owner), _LIFE_S)
 
 
 def _has_nobodys_ledger(connection: Connection) -> bool:

@@ -19,6 +19,7 @@ from sqlalchemy import (
     any_,
     func,
     literal,
+    literal_column,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
@@ -26,6 +27,7 @@ from rm_voucher.database.scope import Scope
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import (
     AttemptState,
+    Backlog,
     Batch,
     Code,
     CodeOrigin,
@@ -44,6 +46,7 @@ from rm_voucher.ledger.sql.schema import (
     batches,
     codes,
     is_in,
+    leases,
     meta,
     requests,
 )
@@ -51,8 +54,15 @@ from rm_voucher.ledger.sql.statements import Lookup, Statement
 
 R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 
-OWNER_LOCK = 0x726D
-"""The class of PostgreSQL's advisory locks by which processes show that they live."""
+BATCH_LOCK = 0x726E
+"""The class of PostgreSQL's advisory locks of batches: shared, or of a transaction that is alone.
+
+The batches' rows are locked too. But those who share a row's lock let nobody have it alone while
+there are new ones, and these locks are given in the order in which they are asked for.
+"""
+
+NOW = "extract(epoch FROM clock_timestamp())::float8"
+"""The time by PostgreSQL's clock: that of a statement, and not of its transaction's beginning."""
 
 _TABLES: dict[type[Row], Table] = {
     Batch: batches,
@@ -78,7 +88,9 @@ _ENUMS = {
 _COLUMNS = {kind: [table.c[name] for name in _NAMES[kind]] for kind, table in _TABLES.items()}
 _LOOKUPS = {kind: Lookup.by(table.c[KEYS[kind]], _NAMES[kind]) for kind, table in _TABLES.items()}
 _CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
+_KNOWN = Lookup.by(codes.c.code, ["code"])
 _INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, table in _TABLES.items()}
+_INSERTS[IssueRequest] = Statement.insert_by_key(requests, _NAMES[IssueRequest], "id", "seq")
 _UPDATES = {
     kind: Statement.update(table, _NAMES[kind], KEYS[kind]) for kind, table in _TABLES.items()
 }
@@ -98,6 +110,11 @@ class SqlUnitOfWork(UnitOfWork):
         self._is_sqlite = connection.dialect.name == "sqlite"
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
+        if not self._is_sqlite:
+            self._connection.exec_driver_sql(
+                f"SELECT pg_advisory_xact_lock({BATCH_LOCK}, key) FROM unnest(%b::int4[]) AS key",  # noqa: S608 - a number
+                (batch_lock_keys(self._namespace, keys),),
+            )
         found = self.load(Batch, keys)
         missing = set(keys) - {batch.key for batch in found}
         if missing:
@@ -158,16 +175,20 @@ class SqlUnitOfWork(UnitOfWork):
             columns = map(list, zip(*values, strict=True))
             self._connection.exec_driver_sql(statement.postgresql, (self._namespace, *columns))
 
+    def now(self) -> float | None:
+        if self._is_sqlite:  # its clock is this machine's, which may be set
+            return None
+        now: float = self._connection.exec_driver_sql(f"SELECT {NOW}").scalar_one()
+        return now
+
     def dead_owners(self, owners: Collection[str]) -> set[str]:
-        if self._is_sqlite:  # the file's lock is ours, so nobody else's is
+        if self._is_sqlite or not owners:  # the file's lock is ours, so nobody else's is
             return set(owners)
-        return {
-            owner
-            for owner in owners
-            if self._connection.exec_driver_sql(
-                "SELECT pg_try_advisory_xact_lock(%s, %s)", (OWNER_LOCK, owner_key(owner))
-            ).scalar()
-        }
+        names = [owner_lease(owner) for owner in owners]
+        living = self._scope.select(leases, leases.c.holder).where(
+            self._among(leases.c.name, names), leases.c.until > literal_column(NOW)
+        )
+        return set(owners) - set(self._connection.scalars(living))
 
     def find_seen(self, code: str) -> list[IssueAttempt]:
         return self._made(
@@ -193,8 +214,7 @@ class SqlUnitOfWork(UnitOfWork):
         return self._made(Code, foreign.where(in_time))
 
     def known(self, codes_: Sequence[str]) -> set[str]:
-        wanted = self._scope.select(codes, codes.c.code).where(self._among(codes.c.code, codes_))
-        return set(self._connection.scalars(wanted))
+        return {row[0] for row in self._looked_up(_KNOWN, codes_)}
 
     def tally(self, batch: str | None) -> Tally:
         has_claim = requests.c.attempt_id.is_not(None)
@@ -214,12 +234,44 @@ class SqlUnitOfWork(UnitOfWork):
                 tally[kind, state, any(claims)] = number
         return tally
 
+    def backlog(self, batch: str | None) -> Backlog:
+        def row(
+            table: Table, where: ColumnElement[bool], *columns: ColumnElement[Any]
+        ) -> tuple[Any, ...]:
+            wanted = self._scope.select(table, func.count(), *columns).where(where)
+            if batch is not None:
+                wanted = wanted.where(table.c.batch == batch)
+            return tuple(self._connection.execute(wanted).one())
+
+        is_idle = WAITS & requests.c.attempt_id.is_(None)
+        waiting, oldest_waiting_at = row(requests, is_idle, func.min(requests.c.asked_at))
+        (sending,) = row(attempts, _is_attempt(AttemptState.SENDING))
+        oldest = func.min(attempts.c.sent_at)
+        ambiguous, oldest_ambiguous_at = row(attempts, _is_attempt(AttemptState.AMBIGUOUS), oldest)
+        (held,) = row(attempts, _is_attempt(AttemptState.UNRESOLVED))
+        (spare,) = row(codes, IS_SPARE)
+        return Backlog(
+            waiting=waiting,
+            oldest_waiting_at=oldest_waiting_at,
+            sending=sending,
+            ambiguous=ambiguous,
+            oldest_ambiguous_at=oldest_ambiguous_at,
+            held=held,
+            spare=spare,
+        )
+
+    def has_unknown(self, batch: str) -> bool:
+        claims = self._scope.select(requests, requests.c.seq).where(
+            WAITS, requests.c.batch == batch, requests.c.attempt_id.is_not(None)
+        )
+        return self._connection.scalar(claims.limit(1)) is not None
+
     def page(self, batch: str | None, after: int, limit: int) -> Page:
         wanted = self._scope.select(requests, requests.c.seq, *_COLUMNS[IssueRequest])
         wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
         if batch is not None:
             wanted = wanted.where(requests.c.batch == batch)
-        rows = [(row[0], _made(IssueRequest, row[1:])) for row in self._connection.execute(wanted)]
+        rows = [(row[0], row_of(IssueRequest, row[1:])) for row in self._connection.execute(wanted)]
         found = self.find_codes([request.id for _, request in rows])
         code_of = {code.request_id: code for code in found}
         return [(number, request, code_of.get(request.id)) for number, request in rows]
@@ -228,16 +280,17 @@ class SqlUnitOfWork(UnitOfWork):
         return self._scope.select(_TABLES[kind], *_COLUMNS[kind])
 
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
+        return [row_of(kind, row) for row in self._looked_up(lookup, keys)]
+
+    def _looked_up(self, lookup: Lookup, keys: Sequence[str]) -> Sequence[Sequence[Any]]:
         execute = self._connection.exec_driver_sql
         if self._is_sqlite:
-            rows = execute(lookup.sqlite, (self._namespace, _json(list(keys)))).fetchall()
-        else:
-            statement = lookup.postgresql_locking if self._locks else lookup.postgresql
-            rows = execute(statement, (self._namespace, list(keys))).fetchall()
-        return [_made(kind, row) for row in rows]
+            return execute(lookup.sqlite, (self._namespace, _json(list(keys)))).fetchall()
+        statement = lookup.postgresql_locking if self._locks else lookup.postgresql
+        return execute(statement, (self._namespace, list(keys))).fetchall()
 
     def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
-        return [_made(kind, row) for row in self._connection.execute(wanted)]
+        return [row_of(kind, row) for row in self._connection.execute(wanted)]
 
     def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
         """Return a condition whose text does not depend on the number of keys."""
@@ -258,12 +311,27 @@ def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:
     return any("\0" in value for row in rows for value in row if isinstance(value, str))
 
 
-def owner_key(owner: str) -> int:
-    """Return the number of a process in PostgreSQL's advisory locks."""
-    return zlib.crc32(owner.encode()) - 2**31
+def owner_lease(owner: str) -> str:
+    """Return the name of the lease by which a process shows that it lives."""
+    return f"process {owner}"
 
 
-def _made(kind: type[R], row: Sequence[Any]) -> R:
+def batch_lock_keys(namespace: str | None, keys: Sequence[str]) -> list[int]:
+    """Return the numbers of batches in PostgreSQL's advisory locks, in one order for all."""
+    return sorted({zlib.crc32(f"{namespace}\0{key}".encode()) - 2**31 for key in keys})
+
+
+def columns_of(kind: type[Row]) -> str:
+    """Return the columns that `row_of` takes, as text."""
+    return ", ".join(column.name for column in _COLUMNS[kind])
+
+
+def _is_attempt(state: AttemptState) -> ColumnElement[bool]:
+    return IS_NOTABLE & is_in(attempts.c.state, state)
+
+
+def row_of(kind: type[R], row: Sequence[Any]) -> R:
+    """Return a row of the database as an object."""
     values = list(row)
     for at, members in _ENUMS[kind]:
         values[at] = members[values[at]]
