@@ -104,6 +104,12 @@ class ClientCredentialsToken(TokenSource):
             self._begin_renewal()
         return held.token.access_token
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a token that has not ended, and was not refused."""
+        held = self._held
+        return held is not None and not held.refused and self._runtime.clock() < held.expires_at
+
     def refuse(self, token: str) -> bool:
         """Discard ``token`` if it is the present one; return True.
 

@@ -26,7 +26,6 @@ from rm_voucher.ledger.reconcile import Reconciler, Reconciliation
 from rm_voucher.ledger.rules.commands import (
     Found,
     Keep,
-    Pending,
     Resolve,
     check_id,
     check_key,
@@ -245,12 +244,10 @@ class Ledger:
         When this returns, the request is durable, and a message that asked for it may be
         acknowledged. `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
-        answer = await self.sender.ask(
-            check_key(batch_key), digest(content), check_id(request_id), may_start=False
+        answer = await self.sender.look_up(
+            check_key(batch_key), digest(content), check_id(request_id)
         )
-        if isinstance(answer, IssuedVoucher):
-            return answer
-        return answer.state if isinstance(answer, Pending) else RequestState.WAITING
+        return answer if isinstance(answer, IssuedVoucher) else answer.state
 
     @hide_locals
     async def keep(self, batch_key: str, request_id: str, voucher: IssuedVoucher) -> None:
