@@ -16,12 +16,12 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
+from sqlalchemy import Column, Connection, Executable, Integer, MetaData, Row, Table, Text, select
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
@@ -128,8 +128,9 @@ class Database:
         self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
         self._bound = Bound()
         self.engine = make_engine(url, self._bound)
-        self._reading = self.engine
+        self._reading = self._committing = self.engine
         if not self.is_sqlite:  # by default, each statement would see a state of its own
+            self._committing = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
         self._transaction_lock = asyncio.Lock()  # for SQLite, which has one writer
         self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
@@ -188,6 +189,13 @@ class Database:
         lock = self._transaction_lock
         async with lock if lock.locked() else contextlib.nullcontext():
             return await self._patiently(self._writing, lambda: self._write(work))
+
+    async def execute(self, statement: Executable, values: Mapping[str, object]) -> Row[Any] | None:
+        """Execute one statement, which is its own transaction; return the first row, if any.
+
+        That is one round trip. Tried again as in `write`.
+        """
+        return await self._patiently(self._reader, lambda: self._execute(statement, values))
 
     @contextlib.asynccontextmanager
     async def transaction(
@@ -264,6 +272,10 @@ class Database:
     def _read(self, work: Callable[[Connection], T]) -> T:
         with self._reading.connect() as connection, connection.begin():
             return work(connection)
+
+    def _execute(self, statement: Executable, values: Mapping[str, object]) -> Row[Any] | None:
+        with self._committing.begin() as connection:  # in PostgreSQL, this sends nothing
+            return connection.execute(statement, values).first()
 
     def _write(self, work: Callable[[Connection], T]) -> T:
         if self._writer is None:
