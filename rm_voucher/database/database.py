@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from rm_voucher.arguments import check_type
-from rm_voucher.database.bound import Bound
+from rm_voucher.database.bound import LATEST, Bound
 from rm_voucher.database.engine import (
     create_file,
     database_file,
@@ -51,7 +51,12 @@ _log = logging.getLogger("rm_voucher.database")
 
 PATIENCE_S = 30.0
 _CLOSING_S = 10.0
-_IDLE_S = 10.0  # the writer's transactions wait for nobody but the server
+_HURRIED_S = 4.0
+# So long a transaction may take, however often its server answers in between.
+_TRANSACTION_S = 20.0
+# The writer's transactions wait for nobody but the server. One whose process stands still in the
+# middle is ended by the server, which lets go of its locks: others wait for them.
+_IDLE_S = 5.0
 _TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
@@ -115,6 +120,8 @@ class Database:
         self._on_close = on_close
         self.runtime = runtime
         self._patience_s = check_patience(patience_s)
+        self._limits: set[asyncio.Timeout] = set()
+        """The limits of the waits that there are."""
         self._closing: asyncio.Future[None] | None = None
         self._process: int | None = None
         self._needs_sessions = needs_sessions
@@ -152,11 +159,23 @@ class Database:
                 raise self._error(f"{file} can't be used: {exc.strerror}.") from None
         else:
             await self._patiently(self._writing, self._examine)
-        await self.write(self._migrate)
+        # The larger it is, the longer it takes.
+        await self._patiently(self._writing, lambda: self._write(self._migrate), within_s=math.inf)
 
     async def open_read_only(self) -> None:
         """Connect, and see that the tables are there."""
         await self.read(self._check_version)
+
+    def hurry(self) -> None:
+        """Wait for trouble for four seconds at most: the database is to be closed.
+
+        A connection that says nothing is given up then, so that another may do the work.
+        """
+        self._patience_s = min(self._patience_s, _HURRIED_S)
+        self._bound.silence_s = _HURRIED_S
+        latest = asyncio.get_running_loop().time() + self._patience_s
+        for limit in self._limits:
+            limit.reschedule(min(latest, limit.when() or latest))
 
     async def close(self) -> None:
         """Wait for the work that runs, and close all connections. It may be called again.
@@ -165,6 +184,7 @@ class Database:
         it: it goes on in its thread.
         """
         if self._closing is None:
+            self.hurry()
             self._bound.at = time.monotonic() + _CLOSING_S
             self._closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
         await asyncio.shield(self._closing)
@@ -302,12 +322,20 @@ class Database:
             raise
         return writer
 
-    async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
+    async def _patiently(
+        self,
+        thread: ThreadPoolExecutor,
+        attempt: Callable[[], T],
+        *,
+        within_s: float | None = None,
+    ) -> T:
         """Run ``attempt`` in the thread, again and again while its error may pass.
 
-        Once one has waited in vain, the others try once: what lasts is not waited for by each.
+        One that takes longer than ``within_s``, 20 s by default, is given up, and its connection
+        with it. Once one has waited in vain, the others try once: what lasts is not waited for by
+        each.
         """
-        deadline = self.runtime.monotonic() + self._patience_s
+        begun = self.runtime.monotonic()
         wait_s = 0.05
         may_collide = True
         self._process = self._process or os.getpid()
@@ -316,11 +344,14 @@ class Database:
                 raise self._error("The database is closed.")
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
-            left_s = deadline - self.runtime.monotonic()
+            left_s = begun + self._patience_s - self.runtime.monotonic()
             run = contextvars.copy_context().run
             try:
-                async with asyncio.timeout(left_s):
-                    done = await asyncio.get_running_loop().run_in_executor(thread, run, attempt)
+                async with asyncio.timeout(left_s) as limit:
+                    self._limits.add(limit)
+                    done = await asyncio.get_running_loop().run_in_executor(
+                        thread, run, _within, within_s or _TRANSACTION_S, attempt
+                    )
             except (SQLAlchemyError, OSError, UnicodeError) as exc:
                 trouble = trouble_of(exc)
                 if self._has_connected and is_refusal(exc):  # it was right before
@@ -332,6 +363,8 @@ class Database:
                 self._has_connected = True
                 self._troubles.pop(thread, None)
                 return done
+            finally:
+                self._limits.discard(limit)
             # Raised outside the handler: the driver's error, which holds parameters, is no context.
             if collides:  # another process added the row after we looked; now we see it
                 may_collide = False
@@ -340,7 +373,8 @@ class Database:
                 raise error
             if trouble is Trouble.LASTING:
                 raise error from UnavailableError(kind, may_pass=False)
-            if self.runtime.monotonic() + wait_s > min(deadline, self._waited_until(thread)):
+            ends = min(begun + self._patience_s, self._waited_until(thread))
+            if self.runtime.monotonic() + wait_s > ends:
                 raise error from UnavailableError(kind)
             _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
             await self.runtime.sleep(wait_s)
@@ -395,3 +429,8 @@ class Database:
                 f"The {self._schema.component} was written by a newer version of rm_voucher "
                 f"(schema {found}; this one knows {self._schema.version}): update rm_voucher."
             )
+
+
+def _within(seconds: float, attempt: Callable[[], T]) -> T:
+    LATEST.set(time.monotonic() + seconds)
+    return attempt()

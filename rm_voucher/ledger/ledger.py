@@ -172,10 +172,12 @@ class Ledger:
     async def aclose(self) -> None:
         """Wait for calls in flight, give up those that wait, and close. It may be called again.
 
-        What the ledger could not keep is tried once more. Codes that are left are in `unkept`.
+        What the ledger could not keep is tried once more. A database that does not answer is given
+        up within 15 s. Codes that are left are in `unkept`.
         """
         if self._tasks.is_open:
             self._tasks.is_open = False
+            self.store.hurry()
             self.sender.stop()
             for task in self._reading:
                 task.cancel()
