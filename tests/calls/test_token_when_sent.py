@@ -13,16 +13,21 @@ from support.limited_server import client_at, in_virtual_time
 
 from rm_voucher import (
     BulkStatus,
+    ConfigurationError,
     FlowPolicy,
+    OutcomeUnknownError,
     Request,
     Response,
+    ResponseTimeoutError,
     RetryPolicy,
+    StaticToken,
     VoucherClient,
     bulk_issue,
 )
 from rm_voucher.ledger import Ledger
 from rm_voucher.runtime import Runtime
 
+MakeClient = Callable[..., VoucherClient]
 _QUEUE = 256
 _LATENCY_S = 0.05
 _RATE_PER_S = 50.0
@@ -142,3 +147,41 @@ def test_turns_that_waited_for_a_token_are_taken_anew() -> None:
         assert most <= _RATE_PER_S * (0.5 + 0.25) + 4
 
     in_virtual_time(main)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("defect"), ConfigurationError("none left")])
+async def test_token_that_fails_before_a_repeat_hides_no_unknown_outcome(
+    make_client: MakeClient, error: Exception
+) -> None:
+    """A void whose answer was lost is to be sent again, for the voucher shows no trace of it; but
+    the first may yet arrive."""
+
+    class Failing(StaticToken):
+        fails = False
+
+        async def token(self) -> str:
+            if self.fails:
+                raise error
+            return await super().token()
+
+    def serve(request: Request) -> Response:
+        if request.operation == "void":
+            raise ResponseTimeoutError("void: no answer in time")
+        tokens.fails = True
+        return ok({"item": {"code": "X", "status": "ISSUED"}, "code": "SUCCESS"})
+
+    tokens = Failing("token")
+    with pytest.raises(OutcomeUnknownError):
+        await make_client(serve, token_source=tokens).void("X")
+    assert tokens.fails
+
+
+async def test_token_that_fails_before_the_first_attempt(make_client: MakeClient) -> None:
+    """What a source raises is raised as it is: nothing was sent."""
+
+    class Failing(StaticToken):
+        async def token(self) -> str:
+            raise RuntimeError("defect")
+
+    with pytest.raises(RuntimeError, match="defect"):
+        await make_client(print, token_source=Failing("token")).void("X")
