@@ -26,7 +26,7 @@ _STATEMENT_S = 20.0
 _IDLE_S = 60.0
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """Return a URL with its driver. Raises `ConfigurationError`."""
     try:
         parsed = make_url(url)

@@ -252,15 +252,17 @@ async def fill(there: Place, ledger: Ledger, stop: Callable[[], Awaitable[object
 
     Return how many had been issued then, too.
     """
-    issued = 0
+    sent = issued = 0
 
     class Stopping(Transport):
         async def send(self, request: Request) -> Response:
-            nonlocal issued
+            nonlocal sent, issued
             answer = await behind.send(request)
-            if request.operation == "issue" and there.posts == 10:
-                issued = len(there.issued)
-                await stop()
+            if request.operation == "issue":
+                sent += 1
+                if sent == 10:
+                    issued = len(there.issued)
+                    await stop()
             return answer
 
     behind = there.emulator.transport()

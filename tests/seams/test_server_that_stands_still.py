@@ -25,7 +25,8 @@ from support.scratch_database import add, database
 from support.scratch_database import codes as kept
 from support.stalling_proxy import StallingProxy
 
-import rm_voucher.database.database as sql_database
+import rm_voucher.database.connections as sql_database
+from rm_voucher.database import database as database_module
 from rm_voucher.database import postgres
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError
@@ -73,7 +74,7 @@ async def test_transaction_that_takes_too_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the server answers: the connection is given up, and it is made again."""
-    monkeypatch.setattr(sql_database, "_TRANSACTION_S", 0.3)
+    monkeypatch.setattr(database_module, "_TRANSACTION_S", 0.3)
     made = database(postgres_url)
     await made.open()
     begun: list[int] = []
