@@ -7,6 +7,7 @@ This loads the core only. `rm_voucher.transport.aiohttp`, `rm_voucher.transport.
 
 from rm_voucher._version import __version__
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
+from rm_voucher.auth.shared_store import SharedTokenStore
 from rm_voucher.auth.store import FileTokenStore, TokenStore
 from rm_voucher.bulk.issue import bulk_issue
 from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
@@ -122,6 +123,7 @@ __all__ = [
     "Runtime",
     "Safety",
     "ServerError",
+    "SharedTokenStore",
     "SignatureError",
     "StaticToken",
     "Timeout",

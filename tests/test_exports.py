@@ -62,6 +62,7 @@ EXPORTED = [
     "Runtime",
     "Safety",
     "ServerError",
+    "SharedTokenStore",
     "SignatureError",
     "StaticToken",
     "Timeout",

@@ -46,6 +46,8 @@ class _Held:
     refresh_until: float
     refused: bool = False
     replaces_refused: bool = False
+    is_shared: bool = False
+    """Whether it is, or was, in the store: any other one there is newer."""
 
 
 class ClientCredentialsToken(TokenSource):
@@ -88,6 +90,8 @@ class ClientCredentialsToken(TokenSource):
         self._store = store
         self._held: _Held | None = None
         self._renewal: asyncio.Task[Token] | None = None
+        self._is_alone = False
+        """Whether the store failed at the last renewal."""
 
     @hide_locals
     async def token(self) -> str:
@@ -103,6 +107,12 @@ class ClientCredentialsToken(TokenSource):
             held.renew_at = now + _RENEW_AGAIN_AFTER_S
             self._begin_renewal()
         return held.token.access_token
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a token that has not ended, and was not refused."""
+        held = self._held
+        return held is not None and not held.refused and self._runtime.clock() < held.expires_at
 
     def refuse(self, token: str) -> bool:
         """Discard ``token`` if it is the present one; return True.
@@ -160,24 +170,37 @@ class ClientCredentialsToken(TokenSource):
         try:
             async with self._store.lock():
                 shared = self._from_bytes(await self._store.load())
-                if shared is not None and self._is_news(shared):
-                    held = self._keep(shared)
+                is_news = shared is not None and self._is_newer(shared)
+                latest = shared if is_news else self._held
+                if latest is not None and is_news and self._runtime.clock() < latest.expires_at:
+                    held = self._keep(latest)
                 else:
                     try:
-                        held = self._keep(await self._obtain(shared or self._held))
+                        held = self._keep(await self._obtain(latest))
                     except Exception as exc:  # noqa: BLE001 - raised below: not the store's
                         failure = exc
                     else:
-                        await self._store.save(self._to_bytes(held))
+                        held = await self._share(self._store, held)
+            self._is_alone = False
         except (Exception, asyncio.CancelledError) as exc:  # a store may raise anything
             if is_cancelled():
                 raise
-            _log.warning("token: the store failed (%s); not shared", type(exc).__name__)
+            level = logging.DEBUG if self._is_alone else logging.WARNING
+            self._is_alone = True
+            _log.log(level, "token: the store failed (%s); not shared", type(exc).__name__)
         if failure is not None:
             raise failure
         if held is None:
             held = self._keep(await self._obtain(self._held))
         return held.token
+
+    async def _share(self, store: TokenStore, held: _Held) -> _Held:
+        """Save a token that was bought; return it, or the one that another process saved since."""
+        if await store.save(self._to_bytes(held)) is False:
+            newer = self._from_bytes(await store.load())
+            return held if newer is None else self._keep(newer)
+        held.is_shared = True
+        return held
 
     def _keep(self, held: _Held) -> _Held:
         held.replaces_refused = self._held is not None and self._held.refused
@@ -208,16 +231,13 @@ class ClientCredentialsToken(TokenSource):
             refresh_until=obtained_at + (token.refresh_expires_in_s or life_s),
         )
 
-    def _is_news(self, shared: _Held) -> bool:
+    def _is_newer(self, shared: _Held) -> bool:
         """Return whether another process has renewed the token."""
         held = self._held
-        return self._runtime.clock() < shared.expires_at and (
-            held is None
-            or (
-                shared.token.access_token != held.token.access_token
-                and shared.obtained_at >= held.obtained_at
-            )
-        )
+        if held is None or shared.token.access_token == held.token.access_token:
+            return held is None
+        # By the clocks of two machines only if there is nothing better.
+        return held.is_shared or shared.obtained_at >= held.obtained_at
 
     def _to_bytes(self, held: _Held) -> bytes:
         return orjson.dumps(
@@ -236,7 +256,8 @@ class ClientCredentialsToken(TokenSource):
                     token = structure(wire, Token)
                     if who == self._fingerprint() and fits_header(token.access_token):
                         # Another process's clock may be ahead; it must not lengthen the life.
-                        return self._hold(token, min(when, self._runtime.clock()))
+                        held = self._hold(token, min(when, self._runtime.clock()))
+                        return attrs.evolve(held, is_shared=True)
         except (orjson.JSONDecodeError, DecodeError):
             pass
         return None

@@ -35,8 +35,12 @@ class TokenStore(Protocol):
     async def load(self) -> bytes | None:
         """Return what was saved last, or None."""
 
-    async def save(self, token: bytes) -> None:
-        """Keep ``token`` in place of what there was."""
+    async def save(self, token: bytes) -> bool | None:
+        """Keep ``token`` in place of what there was.
+
+        A store that can tell returns False, and keeps what there is, when another process has saved
+        since `load`: one that was stopped may go on after its lock was given to another.
+        """
 
 
 class FileTokenStore:

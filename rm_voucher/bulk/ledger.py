@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 from rm_voucher.bulk.results import BulkResult, issued, not_issued
@@ -14,21 +15,18 @@ from rm_voucher.exceptions import (
     APIError,
     BatchStoppedError,
     ConfigurationError,
-    ConnectError,
     LedgerError,
     OutcomeUnknownError,
     VoucherError,
 )
 from rm_voucher.ledger.ledger import Ledger
-from rm_voucher.ledger.rules.commands import Claimed, Pending, check_id
+from rm_voucher.ledger.rules.commands import Pending, check_id
 from rm_voucher.ledger.rules.records import Code, RequestState
-from rm_voucher.ledger.sender import pending_error
+from rm_voucher.ledger.sender import AGAIN, pending_error
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.service.client import VoucherClient
 
 R = TypeVar("R")
-
-_AGAIN = Pending(RequestState.WAITING, None)
 
 
 class LedgerRun(Generic[R]):
@@ -82,14 +80,11 @@ class LedgerRun(Generic[R]):
         Raises what the call raises.
         """
         name = check_id(self._request_id(recipient))
-        answer: IssuedVoucher | Pending = _AGAIN
-        while answer == _AGAIN:
-            asked = await self._ask(name, may_start=fatal is None)
-            if isinstance(asked, Claimed):
-                answer = await self._send(call, name, asked.attempt_id)
-            else:
-                answer = asked
-            if fatal is not None and answer == _AGAIN:
+        answer: IssuedVoucher | Pending = AGAIN
+        while answer == AGAIN:
+            if fatal is None:
+                answer = await self._start(call, name)
+            elif (answer := await self._look_up(name)) == AGAIN:
                 raise fatal
         if isinstance(answer, IssuedVoucher):
             return answer
@@ -114,20 +109,15 @@ class LedgerRun(Generic[R]):
         refused = classify(error) in (Outcome.REFUSED, Outcome.TOKEN_REFUSED)
         return error if refused else None
 
-    async def _send(
-        self, call: Call[IssuedVoucher], name: str, attempt_id: str
-    ) -> IssuedVoucher | Pending:
-        async with self._calls:
-            if not call.abandoned:
-                try:
-                    return await self._sender.send(self._client, call, name, attempt_id)
-                except OutcomeUnknownError as exc:
-                    if isinstance(exc.__cause__, LedgerError):
-                        raise
-                    seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
-                    return Pending(RequestState.WAITING, attempt_id, seen=seen)
-        await self._sender.release(self._batch_key, attempt_id)
-        raise ConnectError("issue: given up before it was sent")
+    async def _start(self, call: Call[IssuedVoucher], name: str) -> IssuedVoucher | Pending:
+        try:
+            with self._noting_trouble():
+                return await self._sender.start(self._client, call, "", name, slots=self._calls)
+        except OutcomeUnknownError as exc:
+            if isinstance(exc.__cause__, LedgerError):
+                raise
+            seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
+            return Pending(RequestState.WAITING, exc.attempt_id, seen=seen)
 
     async def settle(self) -> None:
         """Settle unknown outcomes, and issue to those who got nothing.
@@ -147,20 +137,24 @@ class LedgerRun(Generic[R]):
         """Give those who are still held a result, by looking each up once more."""
         for name in list(self._held):
             try:
-                answer = await self._ask(name, may_start=False)
+                answer = await self._look_up(name)
             except LedgerError:
                 return  # `end` speaks for the rest
             if isinstance(answer, IssuedVoucher):
                 self._end_held(name, answer)
-            elif fatal is not None and answer == _AGAIN:
+            elif fatal is not None and answer == AGAIN:
                 self._end_held(name, fatal)
             else:
-                pending = answer if isinstance(answer, Pending) else _AGAIN
-                self._end_held(name, pending_error(self._batch_key, pending))
+                self._end_held(name, pending_error(self._batch_key, answer))
 
-    async def _ask(self, name: str, *, may_start: bool) -> IssuedVoucher | Claimed | Pending:
+    async def _look_up(self, name: str) -> IssuedVoucher | Pending:
+        with self._noting_trouble():
+            return await self._sender.look_up(self._batch_key, "", name)
+
+    @contextlib.contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
         try:
-            return await self._sender.ask(self._batch_key, "", name, may_start=may_start)
+            yield
         except LedgerError as exc:
             if type(exc) is LedgerError:  # not about this request
                 self._broken_by = exc

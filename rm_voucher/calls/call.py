@@ -77,6 +77,8 @@ class Call(Generic[T]):
     token_renewed: bool = False
     token_error: VoucherError | None = None
     """The refusal of a token that was new, or of which there is no other yet."""
+    turn_at: float | None = None
+    """When its turn came, by the monotonic clock, if it has not been used."""
     # The last attempt.
     attempts: int = 0
     admitted_at: float = 0.0  # by the monotonic clock

@@ -49,6 +49,8 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher")
 
 _MOST_UNCOUNTED = 1_000  # attempts, because in tests the clock may stand still
+# A turn that is used later is taken anew: it would come together with others'.
+_LATE_S = 0.25
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -97,10 +99,7 @@ class Caller:
 
     async def execute(self, call: Call[T]) -> T:
         """Attempt the call until it is done, refused, of unknown outcome, or out of time."""
-        # Outside the attempts, because the token source retries by itself, and because a lost
-        # answer to a token request says nothing about the call.
         try:
-            call.token = await self._token(call)
             try:
                 return await self._attempt(call)
             except VoucherError as exc:
@@ -124,6 +123,22 @@ class Caller:
             raise
         finally:
             call.has_ended = True
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether a call might wait before it is sent, for a token or its turn."""
+        return not (self.flow.unlimited and self.tokens.is_ready)
+
+    async def admit(self, call: Call[T]) -> None:
+        """Wait until there is a token, and the turn of the call's first attempt has come.
+
+        For whoever notes an attempt before it is sent: one that waits is not to be noted yet.
+        `execute` then sends at once, if that is soon; else it waits again. Cancelling is safe.
+        Raises what `execute` raises where nothing was sent.
+        """
+        call.turn_at = await self._take_turn(call)
+        await self._token(call)
+        call.phase = Phase.NEW
 
     def unknown(
         self, call: Call[T], error: VoucherError, voucher: object | None = None
@@ -151,7 +166,10 @@ class Caller:
         )
 
     async def _token(self, call: Call[T]) -> str:
-        """Return a token. While the server that gives tokens fails, the call waits its turn."""
+        """Return the present token. While the server that gives tokens fails, wait for the turn.
+
+        Without a token the call is not sent again: the token source has retried by itself.
+        """
         has_failed = False
         while True:
             call.phase, asked_at = Phase.TOKEN, self.runtime.monotonic()
@@ -162,11 +180,11 @@ class Caller:
                     token = await self._token_in_time(call, call.deadline - asked_at)
             except VoucherError as exc:
                 call.trouble = str(exc)
-                if not server_fails(exc) or self._time_left(call) is None:
-                    raise
-                has_failed = True
-                self.flow.failed(call, asked_at, self.runtime.monotonic())
-                if not self.flow.is_failing:
+                has_failed = server_fails(exc) and self._time_left(call) is not None
+                if has_failed:
+                    self.flow.failed(call, asked_at, self.runtime.monotonic())
+                if not (has_failed and self.flow.is_failing):
+                    call.abandon()
                     raise
             else:
                 if has_failed:
@@ -204,16 +222,38 @@ class Caller:
             return await self._attempt(call)
         raise refused
 
-    async def _attempt(self, call: Call[T]) -> T:
-        """Send once; on an error raise what the attempts so far prove."""
-        try:
-            if not self.flow.unlimited:
-                await self._acquire(call)
+    async def _get_ready(self, call: Call[T]) -> None:
+        """Return when the attempt may be sent at once.
+
+        Its turn has come, its token is the present one, and ``before_send`` lets it pass. What was
+        so before a wait may be otherwise after it.
+        """
+        turn_at, call.turn_at = call.turn_at, None
+        if turn_at is None:
+            is_free = self.flow.unlimited
+            turn_at = self.runtime.monotonic() if is_free else await self._take_turn(call)
+        for is_last in (False, True):
+            call.token = await self._token(call)
             if call.before_send is not None:
                 await call.before_send()
             # Before it is signed, which takes its time in a bulk run: the rate of this instant
             # admits the attempt, and a later throttle is charged to it.
             call.admitted_at = self.runtime.monotonic()
+            if is_last or self.flow.unlimited or call.admitted_at - turn_at <= _LATE_S:
+                return
+            turn_at = await self._take_turn(call)
+
+    async def _take_turn(self, call: Call[T]) -> float:
+        """Wait for the turn; return when it came, by the monotonic clock."""
+        if not self.flow.unlimited:
+            await self._token(call)  # a turn without one would be lost
+            await self._acquire(call)
+        return self.runtime.monotonic()
+
+    async def _attempt(self, call: Call[T]) -> T:
+        """Send once; on an error raise what the attempts so far prove."""
+        try:
+            await self._get_ready(call)
             signed = await self._sign(call)
             if self.hooks:
                 result = await watch(
@@ -228,6 +268,10 @@ class Caller:
             return result
         except VoucherError as exc:
             error = exc
+        except Exception:  # a token source of the user's own may raise anything
+            if call.unknown_cause is None:
+                raise
+            raise self.unknown(call, call.unknown_cause) from call.unknown_cause
         # Here the error is not being handled: what follows is not raised in its context.
         return await self._conclude(call, error)
 
@@ -238,12 +282,13 @@ class Caller:
         _log.debug(
             "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
         )
-        if call.phase is Phase.SENT:
+        is_sent = call.phase is Phase.SENT
+        if is_sent:
             self._report(call, error, outcome)
-        is_harmless = call.is_harmless(outcome)
+        is_harmless = not is_sent or call.is_harmless(outcome)
         if not is_harmless:
             call.unknown_cause = call.unknown_cause or error
-        needs_token = outcome.remedy is Remedy.TOKEN
+        needs_token = is_sent and outcome.remedy is Remedy.TOKEN
         has_new_token = needs_token and await self._renew_token(
             call, error, is_repeatable=is_harmless or call.read_back is not None
         )

@@ -16,6 +16,14 @@ class TokenSource(ABC):
     async def token(self) -> str:
         """Return a token that should be accepted. Cancelling is safe."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether `token` returns at once. Unless a source says so, it may wait.
+
+        A ledger notes a request before a wait.
+        """
+        return False
+
     @abstractmethod
     def refuse(self, token: str) -> bool:
         """Take note that the server refused ``token``; return whether another can be had."""
@@ -38,6 +46,11 @@ class StaticToken(TokenSource):
     async def token(self) -> str:
         """Return the token."""
         return self._token
+
+    @property
+    def is_ready(self) -> bool:
+        """Return True: it is there."""
+        return True
 
     def refuse(self, token: str) -> bool:
         """Return False: there is no other."""

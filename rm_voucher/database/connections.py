@@ -20,8 +20,12 @@ from rm_voucher.database.transaction import Transaction, discard
 
 C = TypeVar("C")
 
+HURRIED_S = 4.0
+"""So long trouble is waited for when a database is to be closed."""
 _CLOSING_S = 10.0
-_IDLE_S = 10.0  # the writer's transactions wait for nobody but the server
+# The writer's transactions wait for nobody but the server. One whose process stands still in the
+# middle is ended by the server, which lets go of its locks: others wait for them.
+_IDLE_S = 5.0
 _TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
 
 
@@ -84,9 +88,14 @@ class SqlDatabase:
         it: it goes on in its thread.
         """
         if self.closing is None:
+            self.hurry()
             self._bound.at = time.monotonic() + _CLOSING_S
             self.closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
         await asyncio.shield(self.closing)
+
+    def hurry(self) -> None:
+        """Give up a silent connection soon, so that another may do the work: it is to be closed."""
+        self._bound.silence_s = HURRIED_S
 
     def companion(self, kind: type[C], make: Callable[[], C]) -> C:
         """Return the one object of a kind that lives as long as this, made at the first call."""

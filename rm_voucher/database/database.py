@@ -15,6 +15,7 @@ import contextvars
 import logging
 import math
 import os
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -36,7 +37,8 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from rm_voucher.arguments import check_type
 from rm_voucher.database import accounts
-from rm_voucher.database.connections import SqlDatabase
+from rm_voucher.database.bound import LATEST
+from rm_voucher.database.connections import HURRIED_S, SqlDatabase
 from rm_voucher.database.engine import create_file, database_file
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.database.transaction import Transaction
@@ -55,6 +57,8 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher.database")
 
 PATIENCE_S = 30.0
+# So long a transaction may take, however often its server answers in between.
+_TRANSACTION_S = 20.0
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
@@ -114,6 +118,8 @@ class Database:
         self._error = error
         self.runtime = runtime
         self._patience_s = check_patience(patience_s)
+        self._limits: set[asyncio.Timeout] = set()
+        """The limits of the waits that there are."""
         self._process: int | None = None
         self._has_connected = False
         self._is_closed = False
@@ -140,12 +146,24 @@ class Database:
             elif self._schema.component not in shared.ready:
                 await self._patiently(shared.writing, self._examine)
             if self._schema.component not in shared.ready:
-                await self.write(self._migrate)
+                # The larger it is, the longer it takes.
+                await self._patiently(
+                    shared.writing, lambda: self._write(self._migrate), within_s=math.inf
+                )
                 shared.ready.add(self._schema.component)
 
     async def open_read_only(self) -> None:
         """Connect, and see that the tables are there."""
         await self.read(self._check_version)
+
+    def hurry(self) -> None:
+        """Wait for trouble for four seconds at most: this is to be closed."""
+        self._patience_s = min(self._patience_s, HURRIED_S)
+        latest = asyncio.get_running_loop().time() + self._patience_s
+        for limit in self._limits:
+            limit.reschedule(min(latest, limit.when() or latest))
+        if not self.is_shared:
+            self.connections.hurry()
 
     async def close(self) -> None:
         """Wait for the work that runs, and close all connections. It may be called again.
@@ -278,12 +296,20 @@ class Database:
         if self._is_closed or self.connections.closing is not None:
             raise self._error("The database is closed.")
 
-    async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
+    async def _patiently(
+        self,
+        thread: ThreadPoolExecutor,
+        attempt: Callable[[], T],
+        *,
+        within_s: float | None = None,
+    ) -> T:
         """Run ``attempt`` in the thread, again and again while its error may pass.
 
-        Once one has waited in vain, the others try once: what lasts is not waited for by each.
+        One that takes longer than ``within_s``, 20 s by default, is given up, and its connection
+        with it. Once one has waited in vain, the others try once: what lasts is not waited for by
+        each.
         """
-        deadline = self.runtime.monotonic() + self._patience_s
+        begun = self.runtime.monotonic()
         wait_s = 0.05
         may_collide = True
         self._process = self._process or os.getpid()
@@ -291,11 +317,14 @@ class Database:
             self._refuse_closed()
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
-            left_s = deadline - self.runtime.monotonic()
+            left_s = begun + self._patience_s - self.runtime.monotonic()
             run = contextvars.copy_context().run
             try:
-                async with asyncio.timeout(left_s):
-                    done = await asyncio.get_running_loop().run_in_executor(thread, run, attempt)
+                async with asyncio.timeout(left_s) as limit:
+                    self._limits.add(limit)
+                    done = await asyncio.get_running_loop().run_in_executor(
+                        thread, run, _within, within_s or _TRANSACTION_S, attempt
+                    )
             except (SQLAlchemyError, OSError, UnicodeError) as exc:
                 trouble = trouble_of(exc)
                 if self._has_connected and is_refusal(exc):  # it was right before
@@ -307,6 +336,8 @@ class Database:
                 self._has_connected = True
                 self._troubles.pop(thread, None)
                 return done
+            finally:
+                self._limits.discard(limit)
             # Raised outside the handler: the driver's error, which holds parameters, is no context.
             if collides:  # another process added the row after we looked; now we see it
                 may_collide = False
@@ -315,7 +346,8 @@ class Database:
                 raise error
             if trouble is Trouble.LASTING:
                 raise error from UnavailableError(kind, may_pass=False)
-            if self.runtime.monotonic() + wait_s > min(deadline, self._waited_until(thread)):
+            ends = min(begun + self._patience_s, self._waited_until(thread))
+            if self.runtime.monotonic() + wait_s > ends:
                 raise error from UnavailableError(kind)
             _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
             await self.runtime.sleep(wait_s)
@@ -365,3 +397,8 @@ class Database:
                 f"The {self._schema.component} was written by a newer version of rm_voucher "
                 f"(schema {found}; this one knows {self._schema.version}): update rm_voucher."
             )
+
+
+def _within(seconds: float, attempt: Callable[[], T]) -> T:
+    LATEST.set(time.monotonic() + seconds)
+    return attempt()

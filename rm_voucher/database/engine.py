@@ -23,6 +23,7 @@ _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _BUSY_S = 5.0
 _IDLE = 0  # psycopg's `TransactionStatus`
 _STATEMENT_S = 20.0
+_IDLE_S = 60.0
 
 
 def parse_url(url: str | URL) -> URL:
@@ -141,8 +142,12 @@ def _postgresql(url: URL, bound: Bound) -> Engine:
         "plan_cache_mode": "force_custom_plan",
         "synchronous_commit": "on",
     }
-    # The last one holds.
-    given = f"-c statement_timeout={_STATEMENT_S * 1000:.0f} {url.query.get('options', '')}"
+    # The last one holds. A handler's transaction may wait for something else than the server.
+    given = (
+        f"-c statement_timeout={_STATEMENT_S * 1000:.0f} "
+        f"-c idle_in_transaction_session_timeout={_IDLE_S * 1000:.0f} "
+        f"{url.query.get('options', '')}"
+    )
     ours = (f"-c {name}={value}" for name, value in settings.items())
     # A thread that waits for a vanished server can't be cancelled, and its process can't end.
     timeouts = {

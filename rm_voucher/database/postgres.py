@@ -6,6 +6,7 @@ Needs the extra ``postgres``.
 from __future__ import annotations
 
 import contextlib
+import math
 import socket
 import struct
 import time
@@ -16,7 +17,7 @@ import psycopg
 from psycopg import errors
 from sqlalchemy import Engine, text
 
-from rm_voucher.database.bound import Bound
+from rm_voucher.database.bound import LATEST, Bound
 
 # Longer than `statement_timeout`, by which a server that lives would have answered.
 _SILENCE_S = 25.0
@@ -28,7 +29,7 @@ _DURABLE = ("on", "remote_apply")
 
 
 class AnsweringConnection(psycopg.Connection[Any]):
-    """A connection that is given up after a silence, in the thread that waits.
+    """A connection that is given up after a silence, or when its transaction has taken too long.
 
     A server that stands still keeps the connection alive for TCP, so no time-out of the system's
     ends that wait, and a thread can't be cancelled.
@@ -42,14 +43,16 @@ class AnsweringConnection(psycopg.Connection[Any]):
 
     def _until_silent(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
         """Yield what ``gen`` yields. psycopg resumes it ten times a second while nothing comes."""
-        heard_at = time.monotonic()
+        heard_at, latest = time.monotonic(), LATEST.get()
         try:
             wanted = next(gen)
             while True:
                 ready = yield wanted
+                now = time.monotonic()
                 if ready:
-                    heard_at = time.monotonic()
-                elif time.monotonic() > min(heard_at + _SILENCE_S, self.bound.at):
+                    heard_at = now
+                silence_s = min(_SILENCE_S, self.bound.silence_s)
+                if now > min(heard_at + silence_s, self.bound.at, latest):
                     self.pgconn.finish()
                     raise errors.ConnectionFailure("the server does not answer")
                 wanted = gen.send(ready)
@@ -62,6 +65,8 @@ def connect(bound: Bound, *args: Any, **settings: Any) -> AnsweringConnection:
 
     Others have none: libpq does not tell it, whatever the server gave.
     """
+    if bound.silence_s < math.inf:
+        settings["connect_timeout"] = math.ceil(bound.silence_s)
     try:
         connection = AnsweringConnection.connect(*args, **settings)
     except errors.ConnectionTimeout as exc:

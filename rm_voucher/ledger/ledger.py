@@ -26,7 +26,6 @@ from rm_voucher.ledger.reconcile import Reconciler, Reconciliation
 from rm_voucher.ledger.rules.commands import (
     Found,
     Keep,
-    Pending,
     Resolve,
     check_id,
     check_key,
@@ -198,10 +197,12 @@ class Ledger:
     async def aclose(self) -> None:
         """Wait for calls in flight, give up those that wait, and close. It may be called again.
 
-        What the ledger could not keep is tried once more. Codes that are left are in `unkept`.
+        What the ledger could not keep is tried once more. A database that does not answer is given
+        up within 15 s. Codes that are left are in `unkept`.
         """
         if self._tasks.is_open:
             self._tasks.is_open = False
+            self.store.hurry()
             self.sender.stop()
             for task in self._reading:
                 task.cancel()
@@ -270,12 +271,10 @@ class Ledger:
         When this returns, the request is durable, and a message that asked for it may be
         acknowledged. `finish` issues to all that wait. May be repeated; cancelling is safe.
         """
-        answer = await self.sender.ask(
-            check_key(batch_key), digest(content), check_id(request_id), may_start=False
+        answer = await self.sender.look_up(
+            check_key(batch_key), digest(content), check_id(request_id)
         )
-        if isinstance(answer, IssuedVoucher):
-            return answer
-        return answer.state if isinstance(answer, Pending) else RequestState.WAITING
+        return answer if isinstance(answer, IssuedVoucher) else answer.state
 
     @hide_locals
     async def keep(self, batch_key: str, request_id: str, voucher: IssuedVoucher) -> None:

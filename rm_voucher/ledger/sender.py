@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 
@@ -34,6 +36,8 @@ _log = logging.getLogger("rm_voucher.ledger")
 _POLL_S = 0.1
 _POLLS = 300  # for a call of another process
 _FRESH_S = 1.0
+AGAIN = Pending(RequestState.WAITING, None)
+"""The answer to a request that has nothing, and waits for nothing."""
 
 
 class _TakenOverError(LedgerError):
@@ -65,8 +69,8 @@ class Errand:
 class Sender:
     """Sends the attempts of one process.
 
-    `issue` does all for a request. A bulk run does it step by step: `ask`, and if the answer is
-    `Claimed`, either `send` or `release`. ``on_unknown`` is told of each unknown outcome.
+    `issue` does all for a request. A bulk run does it step by step: `start`, and `look_up`.
+    ``on_unknown`` is told of each unknown outcome.
     """
 
     _store: LedgerStore
@@ -81,14 +85,53 @@ class Sender:
     _single: dict[asyncio.Task[object], Call[IssuedVoucher]] = attrs.field(init=False, factory=dict)
     _numbers: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.count(1))
 
-    async def ask(
-        self, batch_key: str, content: str, request_id: str, *, may_start: bool = True
-    ) -> IssuedVoucher | Claimed | Pending:
+    async def look_up(
+        self, batch_key: str, content: str, request_id: str
+    ) -> IssuedVoucher | Pending:
         """Insert or find a request; return its voucher, or what it waits for.
 
-        ``may_start`` an attempt for it. Raises `IdempotencyConflictError`, `BatchStoppedError` and
-        `LedgerError`, also while how a call ended can't be kept.
+        Raises `IdempotencyConflictError`, and `LedgerError`, also while how a call ended can't be
+        kept.
         """
+        answer = await self._ask(batch_key, content, request_id, may_start=False)
+        assert not isinstance(answer, Claimed)  # noqa: S101 - for the type checker
+        return answer
+
+    async def start(
+        self,
+        client: VoucherClient,
+        call: Call[IssuedVoucher],
+        content: str,
+        request_id: str,
+        *,
+        slots: AbstractAsyncContextManager[object] | None = None,
+    ) -> IssuedVoucher | Pending:
+        """Return a request's voucher, issue it, or return what it waits for.
+
+        An attempt is started when its turn has come, and not before: of a process that dies, only
+        what was in flight is unknown. ``slots`` bound how many calls are made at once. Raises what
+        `look_up` and the call raise, `BatchStoppedError`, and `ConnectError` when the call was
+        abandoned.
+        """
+        batch_key = call.batch_key or ""
+        if client.caller.may_wait:
+            answer = await self.look_up(batch_key, content, request_id)
+            if answer != AGAIN:
+                return answer
+        async with slots or contextlib.nullcontext():
+            if not call.abandoned:
+                await client.caller.admit(call)
+                asked = await self._ask(batch_key, content, request_id, may_start=True)
+                if not isinstance(asked, Claimed):
+                    return asked
+                if not call.abandoned:
+                    return await self._send(client, call, request_id, asked.attempt_id)
+                await self._release(batch_key, asked.attempt_id)
+            raise self._given_up()
+
+    async def _ask(
+        self, batch_key: str, content: str, request_id: str, *, may_start: bool
+    ) -> IssuedVoucher | Claimed | Pending:
         await self._keeper.catch_up()
         # Ids in the order of time stand together in the database's index.
         attempt_id = f"{self._store.owner}-{next(self._numbers):07}"
@@ -126,36 +169,17 @@ class Sender:
         """Return the voucher of a request; issue it if it has none."""
         errand = errand or Errand(issue_call(client.caller, batch_key))
         for _ in range(_POLLS):
-            answer = await self.ask(batch_key, content, request_id)
-            errand.is_elsewhere = isinstance(answer, Pending) and answer.in_flight
-            if isinstance(answer, Claimed):
-                answer = await self._send_single(client, errand.call, request_id, answer.attempt_id)
+            answer = await self._start_single(client, errand.call, content, request_id)
             if isinstance(answer, IssuedVoucher):
                 return answer
             pending = answer
+            errand.is_elsewhere = pending.in_flight
             if pending.in_flight:
                 await self._clock.sleep(_POLL_S)
             elif pending.attempt_id is not None or pending.state is not RequestState.WAITING:
                 break
             errand.renew(client)
         raise pending_error(batch_key, pending)
-
-    async def send(
-        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
-    ) -> IssuedVoucher | Pending:
-        """Make the call of a claimed attempt, and keep its outcome.
-
-        Raises what the call raises, with the ledger's id of the attempt, when that is durable.
-        """
-        try:
-            return await self._send(client, call, request_id, attempt_id)
-        finally:
-            del self._tracker.sending[attempt_id]
-
-    async def release(self, batch_key: str, attempt_id: str) -> None:
-        """Give up a claimed attempt that was not sent."""
-        await self._end(batch_key, attempt_id, AttemptState.REJECTED)
-        del self._tracker.sending[attempt_id]
 
     def stop(self) -> None:
         """Give up the calls of `issue` that have nothing in flight: they may wait for long."""
@@ -164,18 +188,17 @@ class Sender:
             if call.is_waiting:
                 task.cancel()
 
-    async def _send_single(
-        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
+    async def _start_single(
+        self, client: VoucherClient, call: Call[IssuedVoucher], content: str, request_id: str
     ) -> IssuedVoucher | Pending:
         """Make a call that `stop` can give up."""
         if not self._tasks.is_open:  # `stop` was here before the call
-            await self.release(call.batch_key or "", attempt_id)
-            raise ConnectError("issue: not sent, because the ledger is being closed")
+            raise self._given_up()
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         self._single[task] = call
         try:
-            return await self.send(client, call, request_id, attempt_id)
+            return await self.start(client, call, content, request_id)
         except asyncio.CancelledError:
             if call.abandoned and not call.in_flight:
                 # The caller, who waits for this task, was not cancelled.
@@ -184,7 +207,30 @@ class Sender:
         finally:
             del self._single[task]
 
+    def _given_up(self) -> ConnectError:
+        why = "given up before it was sent"
+        if not self._tasks.is_open:
+            why = "not sent, because the ledger is being closed"
+        return ConnectError(f"issue: {why}")
+
+    async def _release(self, batch_key: str, attempt_id: str) -> None:
+        """Give up a claimed attempt that was not sent."""
+        await self._end(batch_key, attempt_id, AttemptState.REJECTED)
+        del self._tracker.sending[attempt_id]
+
     async def _send(
+        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
+    ) -> IssuedVoucher | Pending:
+        """Make the call of a claimed attempt, and keep its outcome.
+
+        Raises what the call raises, with the ledger's id of the attempt, when that is durable.
+        """
+        try:
+            return await self._execute(client, call, request_id, attempt_id)
+        finally:
+            del self._tracker.sending[attempt_id]
+
+    async def _execute(
         self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
     ) -> IssuedVoucher | Pending:
         batch_key = call.batch_key or ""
@@ -208,7 +254,7 @@ class Sender:
             raise unknown from exc.__cause__
         except _TakenOverError:
             await self._end(batch_key, attempt_id, AttemptState.REJECTED)
-            return Pending(RequestState.WAITING, None)  # to be asked again
+            return AGAIN
         except VoucherError as exc:  # of an issue, all others prove that nothing was done
             # Without an attempt it is about the token, and not about the request.
             failure = _failure(exc) if call.attempts else None

@@ -46,6 +46,9 @@ class LedgerStore(ABC):
     async def close(self) -> None:
         """Finish the commits under way, and disconnect."""
 
+    def hurry(self) -> None:  # noqa: B027 - a store may never wait
+        """Wait for a database in trouble for some seconds at most: the ledger is being closed."""
+
     @abstractmethod
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """Run one item of a transition; return its result when that is durable.

@@ -16,6 +16,7 @@ import attrs
 
 from rm_voucher.arguments import check_callable, check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
+from rm_voucher.auth.shared_store import SharedTokenStore
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
@@ -42,6 +43,7 @@ from rm_voucher.settings import (
     Timeout,
     account_namespace,
 )
+from rm_voucher.shared.store import SharedStore
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.proxy import Proxy
@@ -79,7 +81,10 @@ class VoucherClient:
             requests are not counted.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
-        token_store: shares the token that the default source buys among processes.
+        token_store: shares the token that the default source buys among processes; by default in
+            ``shared``, if that is given.
+        shared: what the processes of an account share is kept there: the token. It is not closed by
+            the client.
         signer: signs with the credentials' key by default.
         hooks: each is called before and after every attempt; see `Hook`.
         runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
@@ -101,6 +106,7 @@ class VoucherClient:
         flow: FlowPolicy | None = None,
         token_source: TokenSource | None = None,
         token_store: TokenStore | None = None,
+        shared: SharedStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
         runtime: Runtime | None = None,
@@ -116,6 +122,7 @@ class VoucherClient:
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
             ("token_source", token_source, TokenSource),
+            ("shared", shared, SharedStore),
             ("runtime", runtime, Runtime),
         ):
             check_type(name, given, kind, optional=True)
@@ -133,6 +140,8 @@ class VoucherClient:
         self._max_redeem_codes = limits.max_redeem_codes
         self.account = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
+        if shared is not None and token_store is None:
+            token_store = SharedTokenStore(shared, self.account, runtime=runtime)
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
         self._owned: list[TokenSource | Transport] = []
         if transport is None:

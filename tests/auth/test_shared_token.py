@@ -317,7 +317,7 @@ def test_saved_token_never_crashes(when, wire, noise):
         content = b""
     for damaged in (content, content[:-1], noise, content + noise):
         held = source._from_bytes(damaged)
-        assert held is None or source._is_news(held) in (True, False)
+        assert held is None or source._is_newer(held) in (True, False)
 
 
 @pytest.mark.parametrize("failing", ["lock", "load", "save", "unlock"])

@@ -46,6 +46,8 @@ class Campaign:
     ledger: str
     folder: Path
     scale: Scale
+    options: tuple[str, ...] = ()
+    """More options of the command."""
     kills: int = 0
 
     @property
@@ -69,7 +71,7 @@ class Campaign:
         options = ("--exclusive", "--settle", str(self.scale.settle_s))
         count = ("--count", str(self.scale.recipients), "--output", str(self.output))
         return subprocess.Popen(
-            [*command, "issue", "B", "--ledger", self.ledger, *options, *count],
+            [*command, "issue", "B", "--ledger", self.ledger, *options, *count, *self.options],
             env={**os.environ, **ENVIRONMENT, **self.emulating.variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

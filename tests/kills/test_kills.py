@@ -3,6 +3,7 @@
 The wait for ``--settle`` is real here. ``KILLS=all`` runs all of it, as ``nox -s kills`` does.
 """
 
+import asyncio
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,9 @@ from random import Random
 import pytest
 from kills.campaign import Campaign, Scale, run
 from support.command import Emulating
+
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.rules.records import OPEN
 
 pytestmark = pytest.mark.long
 
@@ -74,6 +78,28 @@ def test_killed_at_point_sqlite(begin, tmp_path: Path, point: str) -> None:
 def test_killed_at_point_postgresql(begin, postgres_url: str, point: str) -> None:
     """The same in PostgreSQL, where a dead process is told by its lock that is gone."""
     run(begin(postgres_url), POINTS[point])
+
+
+@pytest.mark.parametrize("requests", [5, 20, 60] if ALL else [20])
+def test_killed_with_a_long_queue(
+    emulating: Callable[..., Emulating], postgres_url: str, tmp_path: Path, requests: int
+) -> None:
+    """Of 64 recipients that are taken up at once, at 20 a second, few are unknown: those in flight,
+    and not those that wait for their turn."""
+    campaign = Campaign(
+        emulating("--batch", "B=1000", "--quiet"),
+        postgres_url,
+        tmp_path,
+        Scale(100, 0.5, {}),
+        ("--rate", "20"),
+    )
+    campaign.kill_after(requests)
+
+    async def left_open() -> int:
+        async with Ledger.open(postgres_url, read_only=True) as ledger:
+            return len(await ledger.attempts(states=list(OPEN)))
+
+    assert asyncio.run(left_open()) <= 16
 
 
 @pytest.mark.parametrize("seed", range(8 if ALL else 1))

@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 import pytest
-from support.ledger_clients import B, ledger_tasks, place, reported
+from support.ledger_clients import B, client_of, ledger_tasks, place, reported
 
 from rm_voucher import (
     IdempotencyConflictError,
@@ -14,6 +14,7 @@ from rm_voucher import (
     OutcomeUnknownError,
     OutOfStockError,
     StaticToken,
+    Transport,
     VoucherError,
 )
 from rm_voucher.emulator import Fault
@@ -92,7 +93,7 @@ async def test_request_in_flight_elsewhere_is_not_waited_for_without_end(there):
     """Who waits for another's call long enough is told that its outcome is unknown."""
     async with there.ledger() as ledger:
         await ledger.prepare(there.client, B)
-        assert isinstance(await ledger.sender.ask(B, "", "r"), Claimed)
+        assert isinstance(await ledger.sender._ask(B, "", "r", may_start=True), Claimed)
         with pytest.raises(OutcomeUnknownError):
             await ledger.issue(there.client, B, "r")
         assert sum(there.time.slept) == pytest.approx(30)
@@ -293,21 +294,42 @@ async def test_static_batch_is_refused(there):
 
 
 async def test_defect_in_a_call_is_an_unknown_outcome(there):
-    """An error that nobody foresaw, as of a token source, may have come after the POST."""
+    """An error that nobody foresaw, as of a transport, may have come after the POST."""
 
-    class Broken(StaticToken):
-        async def token(self):
-            if there.posts or there.emulator.requests["vouchers"]:
+    class Broken(Transport):
+        async def send(self, request):
+            answer = await behind.send(request)
+            if request.operation == "issue":
                 raise RuntimeError("defect")
-            return await super().token()
+            return answer
 
-    tokens = Broken(await there.client.caller.tokens.token())
-    client = there.emulator.client(token_source=tokens, retry=there.client.caller.retries.policy)
+    behind = there.emulator.transport()
+    client = client_of(there.emulator, there.time, transport=Broken())
     async with there.ledger() as ledger:
         with pytest.raises(RuntimeError):
             await ledger.issue(client, B, "r")
         (attempt,) = await ledger.attempts(B)
         assert attempt.state is AttemptState.AMBIGUOUS
+
+
+async def test_defect_before_the_turn_starts_no_attempt(there):
+    """The token and the turn are waited for before anything is noted but the request."""
+
+    class Broken(StaticToken):
+        is_ready = False
+
+        async def token(self):
+            if there.emulator.requests["vouchers"]:
+                raise RuntimeError("defect")
+            return await super().token()
+
+    tokens = Broken(await there.client.caller.tokens.token())
+    client = client_of(there.emulator, there.time, token_source=tokens)
+    async with there.ledger() as ledger:
+        with pytest.raises(RuntimeError):
+            await ledger.issue(client, B, "r")
+        assert await ledger.attempts(B, list(AttemptState)) == []
+        assert (await ledger.counts(B)).waiting == 1
 
 
 async def test_lost_answer_is_told_with_the_ledgers_attempt(there):

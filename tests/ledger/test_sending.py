@@ -9,6 +9,7 @@ from rm_voucher import ConnectError
 from rm_voucher.ledger import Ledger, RequestState
 from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.ledger.rules.commands import Pending
+from rm_voucher.ledger.rules.records import OPEN
 from rm_voucher.ledger.rules.transitions import ask
 from rm_voucher.ledger.sender import pending_error
 
@@ -47,4 +48,5 @@ async def test_close_before_a_call_is_sent_gives_it_up(credentials, time):
         assert shop.emulator.requests["issue"] == 0
         async with Ledger(MemoryLedgerStore(store.tables), **shop.settings) as ledger:
             assert (await ledger.counts()).waiting == 1
+            assert await ledger.attempts(states=list(OPEN)) == []
             assert (await ledger.issue(client, "B", "late")).code

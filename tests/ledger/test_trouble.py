@@ -237,17 +237,6 @@ async def test_server_that_gives_one_code_twice_stops_the_batch(there):
             await ledger.finish(client, B)
 
 
-async def test_attempt_that_is_not_sent_is_released(there):
-    """Who asked for an attempt and can't send it gives it back; the request waits."""
-    async with there.ledger() as ledger:
-        await ledger.prepare(there.client, B)
-        started = await ledger.sender.ask(B, "", "r")
-        await ledger.sender.release(B, started.attempt_id)
-        assert (await ledger.counts(B)).waiting == 1
-        await ledger.recover()
-        assert await ledger.attempts(B, [AttemptState.SENDING, AttemptState.AMBIGUOUS]) == []
-
-
 async def test_ledger_in_a_file_is_opened_by_its_url(there, tmp_path):
     """`Ledger.open` gives the same ledger on disk."""
     url = f"sqlite:///{tmp_path}/campaign.db"

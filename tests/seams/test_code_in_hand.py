@@ -35,6 +35,7 @@ from rm_voucher import (
     Request,
     Response,
     Transport,
+    VoucherClient,
     bulk_issue,
 )
 from rm_voucher.database import engine as sql_engine
@@ -42,7 +43,7 @@ from rm_voucher.emulator import Fault
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.rules.transitions import confirm, end
 
-LIMIT = 3 * 4  # a bulk run asks for twice as many as it sends, and sends as many again
+LIMIT = 4  # a bulk run makes so many calls at once, and starts nothing before
 
 
 @pytest.fixture
@@ -234,9 +235,12 @@ async def test_commit_that_was_cancelled_is_made_again(there) -> None:
         assert await reported(ledger) == {"r": there.issued[0]}
 
 
-async def bulk(there: Place, ledger: Ledger, names: Any) -> list[BulkResult[str]]:
-    async with bulk_issue(there.client, B, names, ledger=ledger, concurrency=4) as run:
-        return [result async for result in run]
+async def bulk(
+    there: Place, ledger: Ledger, names: Any, client: VoucherClient | None = None
+) -> list[BulkResult[str]]:
+    run = bulk_issue(client or there.client, B, names, ledger=ledger, concurrency=4)
+    async with run as results:
+        return [result async for result in results]
 
 
 def codes_of(results: list[BulkResult[str]]) -> dict[str, str]:
@@ -244,18 +248,27 @@ def codes_of(results: list[BulkResult[str]]) -> dict[str, str]:
 
 
 async def fill(there: Place, ledger: Ledger, stop: Callable[[], Awaitable[object]]) -> Any:
-    """Issue to many, from some result on with a ledger that can keep nothing.
+    """Issue to many, from some answer on with a ledger that can keep nothing.
 
     Return how many had been issued then, too.
     """
-    results, names = [], [f"m{number}" for number in range(60)]
-    async with bulk_issue(there.client, B, names, ledger=ledger, concurrency=4) as run:
-        async for result in run:
-            results.append(result)
-            if len(results) == 10:
-                await stop()
-                issued = len(there.issued)
-    return names, results, issued
+    sent = issued = 0
+
+    class Stopping(Transport):
+        async def send(self, request: Request) -> Response:
+            nonlocal sent, issued
+            answer = await behind.send(request)
+            if request.operation == "issue":
+                sent += 1
+                if sent == 10:
+                    issued = len(there.issued)
+                    await stop()
+            return answer
+
+    behind = there.emulator.transport()
+    names = [f"m{number}" for number in range(60)]
+    client = client_of(there.emulator, there.time, transport=Stopping())
+    return names, await bulk(there, ledger, names, client), issued
 
 
 def assert_all_codes_seen(

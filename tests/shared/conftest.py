@@ -8,35 +8,17 @@ from pathlib import Path
 
 import pytest
 from support.redis import redis_url  # noqa: F401 - a fixture
+from support.shared_stores import KINDS, stores_of
 
-from rm_voucher.shared import MemorySharedStore, SharedStore, open_shared_store
-
-KINDS = ["memory", "sqlite", "postgres", "redis"]
+from rm_voucher.shared import SharedStore
 
 
 @pytest.fixture(params=KINDS)
 async def stores(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> AsyncIterator[Callable[[], SharedStore]]:
-    """What gives stores on one set of documents, each as another process has it."""
-    made: list[SharedStore] = []
-    if request.param == "memory":
-        memory = MemorySharedStore()
-
-        def make() -> SharedStore:
-            return memory
-    else:
-        url = f"sqlite:///{tmp_path / 'shared.db'}"
-        if request.param != "sqlite":
-            url = str(request.getfixturevalue(f"{request.param}_url"))
-
-        def make() -> SharedStore:
-            made.append(open_shared_store(url))
-            return made[-1]
-
-    yield make
-    for store in made:
-        await store.aclose()
+    async with stores_of(request.param, request, tmp_path) as make:
+        yield make
 
 
 @pytest.fixture

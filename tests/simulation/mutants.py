@@ -65,11 +65,15 @@ def adopt_what_is_in_flight(patch):
 
 
 def send_before_it_is_durable(patch):
-    right = Sender.ask
+    right = Sender._ask
 
-    async def ask_later(sender, batch_key, content, request_id, *, may_start=True):
+    async def ask_later(sender, batch_key, content, request_id, *, may_start):
         store = sender._store
-        if not may_start or request_id in store.tables.requests:
+        request = store.tables.requests.get(request_id)
+        waits = request is None or (
+            request.state is RequestState.WAITING and not request.attempt_id
+        )
+        if not (may_start and waits):
             return await right(sender, batch_key, content, request_id, may_start=may_start)
         attempt_id = f"{store.owner}-{next(sender._numbers):07}"
         sender._tracker.sending[attempt_id] = sender._clock.monotonic()
@@ -85,7 +89,7 @@ def send_before_it_is_durable(patch):
         ATTEMPT.set(attempt_id)
         return Claimed(attempt_id)
 
-    patch.setattr(Sender, "ask", ask_later)
+    patch.setattr(Sender, "_ask", ask_later)
 
 
 def tell_before_it_is_durable(patch):

@@ -96,6 +96,10 @@ class SqlLedgerStore(LedgerStore):
             raise
         self._is_open = True
 
+    def hurry(self) -> None:
+        """See `LedgerStore.hurry`."""
+        self._database.hurry()
+
     async def close(self) -> None:
         """See `LedgerStore.close`."""
         self._is_open = False
