@@ -30,6 +30,7 @@ WINGS = [
     {"database"},
     {"ledger", "webhooks", "emulator"},
     {"bulk"},
+    {"worker"},
     {""},  # the face of the package
     {"testing", "cli"},
 ]
@@ -59,6 +60,13 @@ ELSEWHERE = {
     "webhooks.sql.schema": {"sqlalchemy"},
     "webhooks.sql.statements": {"sqlalchemy"},
     "webhooks.sql.store": {"sqlalchemy"},
+    "worker.endpoint": {"aiohttp"},
+    "worker.faststream": {"faststream"},
+    "worker.metrics": {"prometheus_client"},
+    "worker.nats": {"faststream", "nats"},
+    "worker.outbox": {"sqlalchemy"},
+    "worker.rabbitmq": {"faststream"},
+    "worker.redis": {"faststream", "redis"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.arguments": {"typer"},
@@ -68,6 +76,7 @@ ELSEWHERE = {
     "cli.progress": {"rich"},
     "cli.emulator": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},
+    "cli.worker": {"typer"},
 }
 
 
