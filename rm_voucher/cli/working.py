@@ -32,7 +32,7 @@ class Plan:
 
     batch_key: str
     settings: WorkerSettings
-    queues: tuple[str, str]
+    queues: QueueNames
     served: tuple[str, int] | None
     stop_s: float
 
@@ -73,9 +73,7 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
 
 async def work(client: VoucherClient, ledger: Ledger, url: str, plan: Plan) -> None:
     """Work until a signal comes, and end within a deadline."""
-    requests, vouchers = plan.queues
-    names = QueueNames(requests=requests, vouchers=vouchers)
-    broker = open_broker(url, names=names, settings=plan.settings)
+    broker = open_broker(url, names=plan.queues, settings=plan.settings)
     worker = Worker(client, ledger, plan.batch_key, settings=plan.settings)
     stop_s = plan.stop_s
     stopping = asyncio.Event()
@@ -101,7 +99,8 @@ async def work(client: VoucherClient, ledger: Ledger, url: str, plan: Plan) -> N
                 serve_health(worker, broker, host=host, port=port)
             )
             say(f"Health, readiness and metrics at {url}.")
-        say(f"Working on {requests}, in the mode '{ledger.settings.mode}'. Ctrl-C ends it.")
+        mode = ledger.settings.mode
+        say(f"Working on {plan.queues.requests}, in the mode '{mode}'. Ctrl-C ends it.")
         await stopping.wait()
 
 

@@ -103,7 +103,7 @@ class Meter:
         )
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)  # a registry has it in a set
 class _Families(Collector):
     """The figures as Prometheus names them."""
 

@@ -17,9 +17,9 @@ def open_broker(
     ``worker``. Raises `ConfigurationError`.
     """
     names, settings = names or QueueNames(), settings or WorkerSettings()
-    scheme = url.partition("://")[0]
+    scheme, separator, _ = url.partition("://")
     try:
-        match scheme:
+        match scheme if separator else None:
             case "amqp" | "amqps":
                 from rm_voucher.worker.rabbitmq import RabbitMQ
 

@@ -118,10 +118,10 @@ class Outbox:
             "message": message,
             "added_at": self._runtime.clock(),
         }
-        adding = self._insert.values(row).on_conflict_do_nothing()
+        adding = self._insert.values(row).on_conflict_do_nothing().returning(_outbox.c.seq)
 
         def add(connection: Connection) -> bool:
-            return connection.execute(adding).rowcount == 1
+            return connection.scalar(adding) is not None
 
         async with self._database.transaction(add) as (transaction, is_new):
             yield transaction if is_new else None

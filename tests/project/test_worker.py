@@ -1,18 +1,18 @@
-"""examples/worker.py with a real RabbitMQ: killed, restarted, and still one code for each id."""
+"""A worker with a real RabbitMQ: killed, restarted, and still one code for each id.
+
+The command ``rm-voucher worker``, and examples/worker.py, which hands on through an outbox.
+"""
 
 import asyncio
 import json
 import os
 import random
 import signal
-import socket
 import sys
-import uuid
 from collections import defaultdict
 
 import aio_pika
 import pytest
-from aio_pika.exceptions import AMQPError
 from support.command import PATIENCE_S
 from support.files import EXAMPLES
 
@@ -21,47 +21,33 @@ from rm_voucher.ledger import Ledger
 
 pytestmark = pytest.mark.long
 
-RABBITMQ_URL = "amqp://guest:guest@127.0.0.1:5672/"
 MESSAGES = int(os.environ.get("WORKER_MESSAGES", "300"))
 KILLS = int(os.environ.get("WORKER_KILLS", "2"))
 COPIES = 3
 SETTLE_S = 0.5
 BATCH = "TEA"
 FAULTS = "drop-before-commit,drop-after-commit,truncated,error-after-commit,token-revoked"
-STARTED = "FastStream app started successfully"
-
-
-def is_answering():
-    try:
-        socket.create_connection(("127.0.0.1", 5672), timeout=5).close()
-    except OSError:
-        return False
-    return True
+PROGRAMS = {
+    "command": ("-m", "rm_voucher.cli", "worker", "--exclusive", "--settle", SETTLE_S),
+    "example": (EXAMPLES / "worker.py",),
+}
 
 
 @pytest.fixture
-async def channel():
-    """A channel of the local RabbitMQ. A test is skipped for the lack of it, but not in CI."""
-    if not is_answering():
-        pytest.skip("no RabbitMQ at 127.0.0.1:5672")
-    try:
-        connection = await aio_pika.connect(RABBITMQ_URL)
-    except (AMQPError, OSError) as exc:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"what answers at 127.0.0.1:5672 is no RabbitMQ for guest: {exc!r}")
-    async with connection, connection.channel(on_return_raises=True) as channel:
-        yield channel
+async def queues():
+    async with queues_of("rabbitmq") as queues:
+        yield queues
 
 
 class Run:
     """A worker's queues, its processes one after the other, and what came out of them."""
 
-    def __init__(self, channel, emulator, ledger_url):
-        self.channel = channel
+    def __init__(self, queues, emulator, ledger_url, program):
+        self.channel = queues._channel
+        self.names = queues.names
         self.emulator = emulator
         self.ledger_url = ledger_url
-        self.prefix = f"test-{uuid.uuid4().hex}."
+        self.program = PROGRAMS[program]
         self.variables = {
             **os.environ,
             **emulator.variables,
