@@ -21,6 +21,7 @@ from rm_voucher.ledger import Ledger
 from rm_voucher.worker import Outbox, QueueNames, Worker, WorkerSettings, open_broker
 from rm_voucher.worker.messages import VoucherRequest, voucher_message
 
+log = logging.getLogger("worker")
 INSERT = text("INSERT INTO orders (id, member, code) VALUES (:id, :member, :code)")
 
 
@@ -31,8 +32,10 @@ async def main() -> None:
     is_exclusive = os.environ.get("RM_LEDGER_EXCLUSIVE") == "yes"
     settle_s = float(os.environ.get("RM_LEDGER_SETTLE_S", "300"))
     settings = WorkerSettings(first_delay_s=float(os.environ.get("FIRST_DELAY_S", "5")))
-    prefix = os.environ.get("QUEUE_PREFIX", "")
-    names = QueueNames(requests=f"{prefix}requests", vouchers=f"{prefix}vouchers")
+    names = QueueNames(
+        requests=os.environ.get("RM_WORKER_REQUESTS", "requests"),
+        vouchers=os.environ.get("RM_WORKER_VOUCHERS", "vouchers"),
+    )
     broker = open_broker(os.environ["RM_WORKER_BROKER"], names=names, settings=settings)
     stopping = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
@@ -56,6 +59,7 @@ async def main() -> None:
             )
             async with worker.working(broker), asyncio.TaskGroup() as tasks:
                 relaying = tasks.create_task(outbox.run(broker.hand_on))
+                log.info("Working on %s", names.requests)
                 await stopping.wait()
                 relaying.cancel()
 

@@ -127,7 +127,8 @@ def worker(
         settings=working.settings_for(
             rate, prefetch, first_delay_s=first_delay, max_attempts=max_attempts, settle_s=settle
         ),
-        queues=working.QueueNames(requests=requests, vouchers=vouchers),
+        requests=requests,
+        vouchers=vouchers,
         served=None if port is None else (host, port),
         stop_s=stop,
     )

@@ -32,9 +32,15 @@ class Plan:
 
     batch_key: str
     settings: WorkerSettings
-    queues: QueueNames
+    requests: str
+    vouchers: str
     served: tuple[str, int] | None
     stop_s: float
+
+    @property
+    def queues(self) -> QueueNames:
+        """The names of the queues. Raises `ConfigurationError`."""
+        return QueueNames(requests=self.requests, vouchers=self.vouchers)
 
 
 def settings_for(

@@ -103,6 +103,8 @@ def judge(
         return Park(f"delivered {attempt} times in vain, at last {reason}")
     delay_s = backoff_s(attempt, settings, chance)
     if isinstance(error, OutcomeUnknownError):
-        return Later(settle_s + delay_s, reason)
+        if error.attempt_id is None:  # the call goes on, and may be answered at any moment
+            return Later(delay_s, reason)
+        return Later(settle_s + backoff_s(1, settings, chance), reason)
     asked_s = error.retry_after_s if isinstance(error, APIError) else None
     return Later(max(delay_s, min(asked_s or 0.0, settings.longest_delay_s)), reason, holds=True)

@@ -42,7 +42,7 @@ class WorkerSettings:
     """
 
     prefetch: int = attrs.field(default=64, validator=whole)
-    attempt_s: float = attrs.field(default=60.0, validator=positive)
+    attempt_s: float = attrs.field(default=30.0, validator=positive)
     first_delay_s: float = attrs.field(default=5.0, validator=positive)
     longest_delay_s: float = attrs.field(default=900.0, validator=positive)
     max_attempts: int = attrs.field(default=50, validator=whole)

@@ -11,7 +11,6 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import attrs
 import orjson
@@ -163,7 +162,7 @@ class Harvest:
             for message in map(orjson.loads, await self.queues.vouchers()):
                 self.codes[message["request_id"]].append(message["code"])
             self.parked += await self.queues.parked()
-        except Exception:
+        except Exception:  # noqa: BLE001 - of the brokers' libraries, which name no base
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(5):
                     await self.queues.open()
@@ -183,11 +182,10 @@ class Harvest:
     def count(self) -> int:
         return sum(map(len, self.codes.values()))
 
+    def has(self, count: int) -> bool:
+        return self.count >= count
+
 
 def example(path: Path) -> tuple[str, ...]:
     """Return how an example is run."""
     return (sys.executable, "-W", "error", str(path))
-
-
-def as_dict(counts: Any) -> dict[str, int]:
-    return attrs.asdict(counts)

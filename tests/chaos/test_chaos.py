@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import signal
@@ -24,10 +25,11 @@ from support.brokers import queues_of
 from support.command import Emulating
 from support.private_services import BROKERS, Postgres, Service, running
 
-from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.ledger import AttemptState, Counts, Ledger
 
 pytestmark = pytest.mark.long
 
+_log = logging.getLogger("chaos")
 SHARE = float(os.environ.get("CHAOS", "0.05"))
 SEED = int(os.environ.get("CHAOS_SEED", "7"))
 COPIES = 3
@@ -145,9 +147,8 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             )
             fleet = Fleet(tmp_path, ways.variables, arguments)
             stack.callback(fleet.close)
-            await fleet.until_ready(fleet.start())
-            for _ in range(WORKERS - 1):
-                fleet.start()
+            for _ in range(WORKERS):
+                await fleet.until_ready(fleet.start())
             ids = [f"order {number}" for number in range(scale.messages)]
             bodies = [orjson.dumps({"request_id": name, "content": name}) for name in ids] * COPIES
             chance.shuffle(bodies)
@@ -168,9 +169,11 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
                 chaos.done,
                 fleet.text[-5000:],
             )
-            print(f"all handed on {time.monotonic() - ended_at:.0f} s after the last deed")
+            _log.info("all handed on %.0f s after the last deed", time.monotonic() - ended_at)
             counts = await settled(emulator, database.url, scale.settle_s + 60)
-            print(f"settled {time.monotonic() - ended_at:.0f} s after the last deed")
+            _log.info("settled %.0f s after the last deed", time.monotonic() - ended_at)
+            for member in fleet.members:  # one that starts has no handler for signals yet
+                await fleet.until_ready(member)
             codes = await fleet.stop(within_s=40)
             await harvest.gather()
             assert codes == [0] * WORKERS, fleet.text[-5000:]
@@ -183,10 +186,10 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             assert batch["issued"] == counts.assigned + counts.spare
             text = fleet.text
             assert not any(code in text for code in given)
-            print(*chaos.done, f"{harvest.count:,} handed on; {counts}", sep="\n")
+            _log.info("%s\n%d handed on; %s", "\n".join(chaos.done), harvest.count, counts)
 
 
-async def settled(emulator: Emulating, url: str, within_s: float) -> object:
+async def settled(emulator: Emulating, url: str, within_s: float) -> Counts:
     """Wait until nothing is open in the ledger; the workers alone may do anything about it."""
     async with asyncio.timeout(within_s), Ledger.open(url, read_only=True) as ledger:
         while await ledger.attempts(BATCH, (AttemptState.AMBIGUOUS, AttemptState.SENDING)):

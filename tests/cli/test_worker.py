@@ -42,7 +42,13 @@ def test_sample_of_another_size(rm: Callable[..., Any]) -> None:
         ((), "The broker is in the variable RM_WORKER_BROKER, which is not set"),
         (("--broker", "kafka://x", "--ledger", "sqlite:///x.db"), "begins with amqp://"),
         (("--broker", "amqp://x", "--ledger", "env:NOTHING"), "The ledger is in the variable"),
-        (("--requests", "a", "--vouchers", "a", "--broker", "amqp://x"), "different names"),
+        (
+            (
+                *("--requests", "a", "--vouchers", "a"),
+                *("--broker", "amqp://x", "--ledger", "sqlite:///x.db"),
+            ),
+            "different names",
+        ),
     ],
 )
 def test_mistakes_get_a_sentence(

@@ -151,7 +151,7 @@ class RedisQueues(Queues):
     async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
         from faststream.redis.parser import BinaryMessageFormatV1
 
-        found = await self._client.xrange(queue, count=1)
+        found: Any = await self._client.xrange(queue, count=1)
         if not found:
             return None
         ((number, fields),) = found

@@ -65,9 +65,13 @@ class StallingProxy:
                 threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        how = socket.SHUT_WR
+        try:
             while data := source.recv(65536):
                 if source not in self._frozen:
                     sink.sendall(data)
-            if source not in self._frozen:
-                sink.shutdown(socket.SHUT_WR)
+        except OSError:  # it was reset: the other side must not wait for what never comes
+            how = socket.SHUT_RDWR
+        if source not in self._frozen:
+            with contextlib.suppress(OSError):
+                sink.shutdown(how)

@@ -50,15 +50,20 @@ def test_what_another_delivery_does_not_help_is_parked(
 
 
 @given(st.integers(1, 49), st.floats(0, 1, exclude_max=True))
-def test_unknown_outcome_never_comes_back_before_it_can_be_settled(
-    attempt: int, chance: float
-) -> None:
-    """And its place is free for the next message meanwhile."""
-    error = OutcomeUnknownError("lost", operation="issue")
+def test_unknown_outcome_comes_back_when_it_can_be_settled(attempt: int, chance: float) -> None:
+    """Not before, nor much later; its place is free for the next message meanwhile."""
+    error = OutcomeUnknownError("lost", operation="issue", attempt_id="a-1")
     found = judge(error, attempt, SETTINGS, settle_s=300.0, chance=chance)
     assert isinstance(found, Later)
-    assert found.delay_s > 300.0
+    assert 300.0 < found.delay_s <= 305.0
     assert not found.holds
+
+
+def test_call_that_still_goes_on_is_asked_for_soon() -> None:
+    """Its message's time was over before the answer came: nothing has to be settled yet."""
+    error = OutcomeUnknownError("it goes on after the deadline", operation="issue")
+    found = judge(error, 1, SETTINGS, settle_s=300.0, chance=0.0)
+    assert found == Later(5.0, f"OutcomeUnknownError: {error}")
 
 
 @pytest.mark.parametrize(("asked_s", "delay_s"), [(None, 5.0), (60.0, 60.0), (1e9, 900.0)])

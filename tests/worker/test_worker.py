@@ -20,7 +20,8 @@ from rm_voucher.emulator import Emulator, Fault, FaultPlan
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore
-from rm_voucher.worker import MemoryBroker, Worker, WorkerSettings
+from rm_voucher.worker import Delivery, MemoryBroker, Worker, WorkerSettings
+from rm_voucher.worker.dispositions import Kind, Park
 
 BATCH = "TEA"
 SETTLE_S = 20.0
@@ -206,8 +207,6 @@ async def test_sold_out_comes_back_until_it_is_parked(place: Place) -> None:
 @in_virtual_time()
 async def test_message_that_ends_its_worker_is_parked(place: Place) -> None:
     """A broker that counts deliveries tells of one that never came to its end."""
-    from rm_voucher.worker.dispositions import Delivery, Park
-
     found = await place.worker().handle(Delivery(body("order 1"), attempt=51))
     assert isinstance(found, Park)
     assert place.emulator.issued(BATCH) == ()
@@ -221,7 +220,7 @@ async def test_what_would_meet_the_next_one_holds_its_place(place: Place) -> Non
         place.broker.publish(body(f"order {n}"))
     async with worker.working(place.broker):
         await asyncio.sleep(60.0)
-    assert worker.processed["later"] <= 8 * 60 / 2.5 + 8
+    assert worker.processed[Kind.LATER] <= 8 * 60 / 2.5 + 8
 
 
 @in_virtual_time()
@@ -303,8 +302,6 @@ def test_no_code_is_in_a_log_or_a_repr(caplog: pytest.LogCaptureFixture) -> None
     @in_virtual_time(faults=FaultPlan(rate=0.3), retry=RetryPolicy(max_attempts=1))
     async def run(place: Place) -> None:
         worker = place.worker()
-        from rm_voucher.worker.dispositions import Delivery
-
         for n in range(40):
             seen.append(repr(await worker.handle(Delivery(body(f"order {n}")))))
         seen.extend(place.emulator.issued(BATCH))
