@@ -18,7 +18,7 @@ from rm_voucher.worker.broker import (
     Handler,
     QueueNames,
 )
-from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Leave, Park
+from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Park
 
 log = logging.getLogger("rm_voucher.worker")
 _BREATH_S = 1.0
@@ -32,10 +32,10 @@ class FastStreamBroker(Broker):
     """
 
     broker: Any
+    _handler: Handler
 
     def __init__(self, names: QueueNames) -> None:
         self.names = names
-        self._handler: Handler | None = None
 
     async def start(self, handler: Handler) -> None:
         """See `Broker.start`."""
@@ -55,11 +55,6 @@ class FastStreamBroker(Broker):
     async def hand_on(self, message: bytes) -> None:
         """See `Broker.hand_on`."""
         await self.publish(self.names.vouchers, message, {})
-
-    @property
-    def is_connected(self) -> bool:
-        """See `Broker.is_connected`."""
-        return self._handler is not None
 
     @abstractmethod
     async def _prepare(self) -> None:
@@ -93,8 +88,6 @@ class FastStreamBroker(Broker):
 
     async def process(self, message: StreamMessage[Any]) -> None:
         """Have a message handled, and do what follows from it."""
-        if self._handler is None:
-            return
         try:
             attempt = await self.attempt_of(message)
             disposition = await self._handler(Delivery(message.body, attempt))
@@ -108,7 +101,7 @@ class FastStreamBroker(Broker):
                 case Park(reason):
                     text = reason[:_MAX_REASON_CHARS]
                     await self.publish(self.names.parked, message.body, {REASON_HEADER: text})
-                case Leave():
+                case _:  # Leave
                     return
             await self.acknowledge(message)
         except Exception as exc:  # noqa: BLE001 - of the broker's libraries, which name no base

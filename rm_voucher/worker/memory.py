@@ -9,7 +9,7 @@ import attrs
 
 from rm_voucher.runtime import Runtime
 from rm_voucher.worker.broker import Broker, Handler, QueueNames
-from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Leave, Park
+from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Park
 
 
 class MemoryBroker(Broker):
@@ -91,7 +91,7 @@ class MemoryBroker(Broker):
             case Later(delay_s):
                 self._begin(self._return(delivery, delay_s))
                 return
-            case Leave():
+            case _:  # Leave
                 self._requests.put_nowait(delivery)
                 return
         self._unfinished -= 1

@@ -109,11 +109,9 @@ class RedisStreams(FastStreamBroker):
 
     async def backlog(self) -> int | None:
         """See `Broker.backlog`."""
-        for group in await self._client.xinfo_groups(self.names.requests):
-            if group["name"] in (_GROUP, _GROUP.encode()):
-                lag = group.get("lag")
-                return None if lag is None else int(lag)
-        return None
+        groups = await self._client.xinfo_groups(self.names.requests)
+        lag = {group["name"]: group.get("lag") for group in groups}.get(_GROUP.encode())
+        return None if lag is None else int(lag)
 
     async def _prepare(self) -> None:
         self._client = await self.broker.connect()

@@ -165,7 +165,7 @@ class Harvest:
         except Exception:  # noqa: BLE001 - of the brokers' libraries, which name no base
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(5):
-                    await self.queues.open()
+                    await self.queues.reopen()
 
     async def until(self, condition: Callable[[], bool], within_s: float) -> bool:
         """Gather until a condition holds; return whether it did within the time."""

@@ -44,6 +44,9 @@ class Queues(ABC):
     @abstractmethod
     async def open(self) -> None: ...
 
+    async def reopen(self) -> None:  # noqa: B027 - most clients do it by themselves
+        """Connect again, if the client does not do so by itself."""
+
     @abstractmethod
     async def publish(self, *bodies: bytes) -> None:
         """Publish requests; return when the broker has them all."""
@@ -95,6 +98,10 @@ class RabbitQueues(Queues):
     async def open(self) -> None:
         self._connection = await aio_pika.connect(self.url)
         self._channel = await self._connection.channel(on_return_raises=True)
+
+    async def reopen(self) -> None:
+        await self._connection.close()
+        await self.open()
 
     async def publish(self, *bodies: bytes) -> None:
         for body in bodies:

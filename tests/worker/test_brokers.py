@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import attrs
 import pytest
-from support.brokers import KINDS, Queues, queues_of
+from redis.exceptions import RedisError, ResponseError
+from support.brokers import KINDS, URLS, Queues, RedisQueues, queues_of
 from support.command import PATIENCE_S
 
-from rm_voucher.worker import Broker, Delivery, WorkerSettings
+from rm_voucher import ConfigurationError
+from rm_voucher.worker import Broker, Delivery, QueueNames, WorkerSettings, open_broker
 from rm_voucher.worker.dispositions import Disposition, HandOn, Later, Leave, Park
 
 SETTINGS = WorkerSettings(prefetch=8, attempt_s=0.5, first_delay_s=0.1)
@@ -41,6 +45,13 @@ async def until_none_is_left(broker: Broker) -> None:
     async with asyncio.timeout(PATIENCE_S):
         while await broker.backlog():
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a worker left comes back at once, and a broker that refuses is asked again at once."""
+    monkeypatch.setattr("rm_voucher.worker.settings._MARGIN_S", 0.2)
+    monkeypatch.setattr("rm_voucher.worker.faststream._BREATH_S", 0.0)
 
 
 @pytest.fixture(params=KINDS)
@@ -148,3 +159,103 @@ async def test_what_a_worker_leaves_another_one_gets(ready: Queues) -> None:
     await second.close()
     assert [each.body for each in handler.deliveries] == [b"a"]
     assert await ready.vouchers() == [b"a"]
+
+
+async def test_voucher_that_was_handed_on_already(ready: Queues) -> None:
+    """Its message is acknowledged, and nothing is published."""
+    await ready.publish(b"a")
+    broker = ready.broker(SETTINGS)
+    handler = Handler(lambda _: HandOn(None))
+    await broker.start(handler)
+    await handler.until(1)
+    await until_none_is_left(broker)
+    await broker.pause()
+    await broker.close()
+    assert await ready.vouchers() == []
+    assert await ready.parked() == []
+    await test_what_a_worker_leaves_another_one_gets(ready)  # and the first does not come again
+
+
+@pytest.mark.parametrize("queues", list(URLS), indirect=True)
+async def test_voucher_that_can_not_be_published_brings_its_message_again(
+    ready: Queues, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is not acknowledged, so it is delivered again; the log has no code."""
+    await ready.publish(b"a")
+    broker = ready.broker(SETTINGS)
+    hand_on, failures = broker.hand_on, iter([ConnectionError("SECRET")])
+
+    async def failing(message: bytes) -> None:
+        for failure in failures:
+            raise failure
+        await hand_on(message)
+
+    monkeypatch.setattr(broker, "hand_on", failing)
+    handler = Handler(lambda delivery: HandOn(delivery.body + b" SECRET"))
+    await broker.start(handler)
+    await handler.until(2)
+    await until_none_is_left(broker)
+    await broker.pause()
+    await broker.close()
+    assert await ready.vouchers() == [b"a SECRET"]
+    assert "the broker failed (ConnectionError)" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
+async def test_broker_that_never_started(queues: Queues) -> None:
+    """It is not connected, and can be closed."""
+    broker = queues.broker(SETTINGS)
+    assert not broker.is_connected
+    await broker.pause()
+    await broker.close()
+
+
+async def test_redis_that_fails_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is due comes back when Redis does."""
+    async with queues_of("redis") as queues:
+        broker = queues.broker(SETTINGS)
+        handler = Handler(
+            lambda each: HandOn(each.body) if each.attempt == 2 else Later(0.05, "not yet")
+        )
+        await broker.start(handler)
+        client: Any = broker._client  # type: ignore[attr-defined]  # the port has none
+        evaluate, failed = client.eval, asyncio.Event()
+
+        async def failing(script: str, keys: int, *rest: object) -> object:
+            if keys == 2 and not failed.is_set():
+                failed.set()
+                raise RedisError("LOADING")
+            return await evaluate(script, keys, *rest)
+
+        monkeypatch.setattr(client, "eval", failing)
+        await queues.publish(b"{}")
+        await failed.wait()
+        await handler.until(2)
+        await broker.pause()
+        await broker.close()
+
+
+async def test_redis_key_of_another_kind() -> None:
+    """A mistake is told, and not taken for a group that is there already."""
+    async with queues_of("redis") as queues:
+        assert isinstance(queues, RedisQueues)
+        await queues._client.set(queues.names.requests, "no stream")
+        broker = queues.broker(SETTINGS)
+        with pytest.raises(ResponseError, match="WRONGTYPE"):
+            await broker.start(Handler(lambda _: Leave()))
+        await broker.close()
+
+
+def test_rabbitmq_s_heartbeat_is_the_url_s_own_where_it_has_one() -> None:
+    names = QueueNames()
+    given: Any = open_broker("amqp://guest@127.0.0.1/?heartbeat=77", names=names)
+    usual: Any = open_broker("amqp://guest@127.0.0.1/", names=names)
+    assert "heartbeat=77" in str(given.broker.specification.url)
+    assert "heartbeat=10" in str(usual.broker.specification.url)
+
+
+def test_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "faststream.nats", None)
+    monkeypatch.delitem(sys.modules, "rm_voucher.worker.nats", raising=False)
+    with pytest.raises(ConfigurationError, match="extra 'worker'"):
+        open_broker("nats://127.0.0.1")

@@ -48,6 +48,7 @@ class Published:
 
     async def __call__(self, message: bytes) -> None:
         if self.failing is not None:
+            self.news.set()
             raise self.failing
         self.messages.append(message)
         self.news.set()
@@ -144,8 +145,10 @@ async def test_run_relays_at_once_and_goes_on_after_a_failure(
     published.failing = failure
     await add_order(outbox, "order 0", b"0")
     running = asyncio.create_task(outbox.run(published))
-    await add_order(outbox, "order 1", b"1")
+    async with asyncio.timeout(10):
+        await published.news.wait()
     published.failing = None
+    await add_order(outbox, "order 1", b"1")
     async with asyncio.timeout(10):
         while len(published.messages) < 2:
             published.news.clear()

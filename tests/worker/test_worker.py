@@ -21,7 +21,7 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.worker import Delivery, MemoryBroker, Worker, WorkerSettings
-from rm_voucher.worker.dispositions import Kind, Park
+from rm_voucher.worker.dispositions import Kind, Leave, Park
 
 BATCH = "TEA"
 SETTLE_S = 20.0
@@ -259,6 +259,28 @@ async def test_stop_gives_up_what_takes_too_long(place: Place) -> None:
     assert worker.processed == Counter(left=1)
     await place.work_off()
     assert set(place.codes) == {"order 1"}
+
+
+@in_virtual_time(quantity=0)
+async def test_what_is_refused_while_it_stops_is_left(place: Place) -> None:
+    """The next worker may have more time; and what comes after the stop is not begun."""
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hand_on(*_: object) -> None:
+        reached.set()
+        await go_on.wait()
+        raise ConnectionError("away")
+
+    place.emulator.add_batch("COFFEE", key="COFFEE", quantity=1)
+    worker = place.worker(hand_on=hand_on)
+    worker.batch_key = "COFFEE"
+    place.broker.publish(body("order 1"))
+    async with worker.working(place.broker):
+        await reached.wait()
+        asyncio.get_running_loop().call_later(1.0, go_on.set)
+    assert worker.processed == Counter(left=1)
+    assert isinstance(await worker.handle(Delivery(body("order 2"))), Leave)
+    assert worker.processed == Counter(left=1)
 
 
 @in_virtual_time()
