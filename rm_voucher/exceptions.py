@@ -18,6 +18,7 @@ The tree::
     │   └── BatchStoppedError
     ├── CallbackError               a delivery that is not provably a callback of RM's
     ├── EventStoreError             the store of callbacks can't be used
+    ├── SharedStoreError            what processes share can't be read or written
     ├── DecodeError                 an answer that is not as documented
     └── APIError                    the server's error, or input that the client refuses
         ├── AuthenticationError
@@ -142,6 +143,10 @@ class CallbackError(VoucherError):
 
 class EventStoreError(VoucherError):
     """The store of callbacks can't be opened, read or written."""
+
+
+class SharedStoreError(VoucherError):
+    """The store of what processes share can't be reached, read or written."""
 
 
 class OutcomeUnknownError(VoucherError):

@@ -8,6 +8,7 @@ variables of its own: `rm_voucher.Proxy.from_env`.
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 import os
@@ -126,8 +127,8 @@ class Environment:
     a development server in another container. ``localhost`` and the names below it must lead to
     loopback, which the transport checks at the connection.
 
-    ``escapes_paths`` is whether ``$&+,:;=@`` of a code or key are percent-encoded in a path. RM's
-    documented paths show ``@`` as it is, and Go's rules leave all eight so. If RM refuses the
+    ``escapes_paths`` is whether ``$&+,:=@`` of a code or key are percent-encoded in a path. RM's
+    documented paths show ``@`` as it is, and Go's rules leave all seven so. If RM refuses the
     signatures for such codes alone, try the other way:
     ``attrs.evolve(Environment.PRODUCTION, escapes_paths=True)``.
     """
@@ -180,6 +181,16 @@ class Environment:
         if "://" in name:
             return cls.at(name)
         raise ConfigurationError(f"{name!r} is no environment: write sandbox, production or a URL.")
+
+
+def account_namespace(environment: Environment, client_id: str) -> str:
+    """Return a short name of an account: an application at one environment.
+
+    It is of 16 hexadecimal digits, the same in every process, and hides the client id, so that it
+    may stand in keys, logs and names of files.
+    """
+    account = f"{environment.api_url}\n{client_id}"
+    return hashlib.sha256(account.encode()).hexdigest()[:16]
 
 
 def _place(env: Mapping[str, str], name: str, default: str) -> str:

@@ -86,6 +86,7 @@ def test_every_fixture_without_a_conftest(run_pytest, source, arguments):
     assert counts == {"passed": 2}, said
 
 
+@pytest.mark.long
 def test_marker_is_known(run_pytest):
     """The marker needs no registering, and ``pytest --markers`` explains it."""
     source = """
@@ -99,6 +100,7 @@ def test_marker_is_known(run_pytest):
     assert "@pytest.mark.rm_emulator(**arguments): what the fixture rm_emulator gives to" in said
 
 
+@pytest.mark.long
 def test_marker_arguments_reach_the_emulator(run_pytest):
     """What the marker names is the emulator's, its credentials included; the rest has defaults."""
     source = f"""
@@ -143,20 +145,13 @@ def test_marker_arguments_reach_the_emulator(run_pytest):
     assert counts == {"passed": 5}, said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("marker", "sentence"),
     [
         ("(batch={'TEA': 1})", "TypeError: .*unexpected keyword argument 'batch'"),
-        pytest.param(
-            "({'TEA': 1})",
-            "TypeError: the marker rm_emulator takes keyword arguments only",
-            marks=pytest.mark.long,
-        ),
-        pytest.param(
-            "(batches={'TEA': -1})",
-            "ValueError: quantity is a whole number",
-            marks=pytest.mark.long,
-        ),
+        ("({'TEA': 1})", "TypeError: the marker rm_emulator takes keyword arguments only"),
+        ("(batches={'TEA': -1})", "ValueError: quantity is a whole number"),
     ],
 )
 def test_marker_with_a_mistake(run_pytest, marker, sentence):
@@ -196,6 +191,7 @@ def test_tests_share_nothing(run_pytest):
     assert counts == {"passed": 3}, said
 
 
+@pytest.mark.long
 def test_client_waits_on_the_emulators_clock(run_pytest):
     """Throttles and time-outs cost no time: the emulator's clock moves instead, deadlines too."""
     source = """
@@ -246,6 +242,7 @@ def test_client_waits_on_the_emulators_clock(run_pytest):
     assert counts == {"passed": 3}, said
 
 
+@pytest.mark.long
 def test_server_for_others(run_pytest):
     """A synchronous test, another process and the control API all meet the test's emulator."""
     source = """
@@ -385,6 +382,7 @@ def test_callbacks(run_pytest):
     assert counts == {"passed": 4}, said
 
 
+@pytest.mark.long
 def test_loading_it_loads_little(run_pytest):
     """A test run that uses none of it has loaded neither the emulator nor what that needs."""
     source = """

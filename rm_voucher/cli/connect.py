@@ -56,7 +56,7 @@ def make_memory_client(
     *, batch: str | None = None, quantity: int = 0, flow: FlowPolicy | None = None
 ) -> VoucherClient:
     """Return a client of a new embedded emulator, with a batch of that key made on the fly."""
-    emulator = Emulator()
+    emulator = Emulator(client_id=_MEMORY)  # the same account in every run with one ledger
     if batch is not None:
         emulator.add_batch(batch, key=batch, quantity=quantity)
     return emulator.client(flow=flow)

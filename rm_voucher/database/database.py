@@ -1,4 +1,4 @@
-"""An SQL database as this library uses it: one connection that writes, and one that reads.
+"""An SQL database as a component of this library uses it, with its own tables and errors.
 
 A whole transaction runs in a thread without coming back to the event loop. A driver for asyncio
 comes back for each statement; on a loop that is busy signing, that takes ten times as long.
@@ -15,26 +15,31 @@ import contextvars
 import logging
 import math
 import os
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 import attrs
-from sqlalchemy import Column, Connection, Integer, MetaData, Table, Text, select
-from sqlalchemy.engine import URL
+from sqlalchemy import (
+    URL,
+    Column,
+    Connection,
+    Executable,
+    Integer,
+    MetaData,
+    Row,
+    Table,
+    Text,
+    select,
+)
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from rm_voucher.arguments import check_type
-from rm_voucher.database.bound import Bound
-from rm_voucher.database.engine import (
-    create_file,
-    database_file,
-    is_sqlite,
-    make_engine,
-)
+from rm_voucher.database import accounts
+from rm_voucher.database.connections import SqlDatabase
+from rm_voucher.database.engine import create_file, database_file
 from rm_voucher.database.group_commit import UnavailableError
-from rm_voucher.database.transaction import Transaction, discard
+from rm_voucher.database.transaction import Transaction
 from rm_voucher.database.troubles import (
     Trouble,
     is_refusal,
@@ -50,14 +55,11 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher.database")
 
 PATIENCE_S = 30.0
-_CLOSING_S = 10.0
-_IDLE_S = 10.0  # the writer's transactions wait for nobody but the server
-_TRANSACTIONS = 8  # at once, in PostgreSQL; SQLite has one writer
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
     "rm_schema_versions",
-    MetaData(),
+    accounts.tables,  # made together: both are of no component
     Column("component", Text, primary_key=True),
     Column("version", Integer, nullable=False),
 )
@@ -86,7 +88,9 @@ def check_patience(patience_s: float) -> float:
 
 
 class Database:
-    """An engine, a connection that alone writes, and another that reads, each in a thread.
+    """What a component has of an SQL database: its tables, in a thread that writes or reads.
+
+    With a URL it has the connections for itself, and closes them; a `SqlDatabase` it shares.
 
     An ``error`` is raised in place of everything that the database or its driver raises.
     ``on_connect`` runs on each new connection of the writer, for instance to take a lock that lives
@@ -99,12 +103,12 @@ class Database:
 
     def __init__(
         self,
-        url: URL,
+        connections: str | URL | SqlDatabase,
         schema: Schema,
         *,
         error: type[VoucherError],
-        on_connect: Callable[[Connection], None] = lambda _: None,
-        on_close: Callable[[], None] = lambda: None,
+        on_connect: Callable[[Connection], None] | None = None,
+        on_close: Callable[[], None] | None = None,
         needs_sessions: bool = False,
         runtime: Runtime,
         patience_s: float = PATIENCE_S,
@@ -112,46 +116,38 @@ class Database:
         self._schema = schema
         self._error = error
         self._on_connect = on_connect
-        self._on_close = on_close
         self.runtime = runtime
         self._patience_s = check_patience(patience_s)
-        self._closing: asyncio.Future[None] | None = None
         self._process: int | None = None
         self._needs_sessions = needs_sessions
         self._has_connected = False
+        self._is_closed = False
         # Of each thread that is in trouble: since when, and when it was last.
         self._troubles: dict[ThreadPoolExecutor, tuple[float, float]] = {}
-        self._url = url
-        self.is_sqlite = is_sqlite(url)
-        self._writer: Connection | None = None
-        self._writing = ThreadPoolExecutor(1, "rm-voucher writer")
-        self._reader = ThreadPoolExecutor(1, "rm-voucher reader")
-        self._bound = Bound()
-        self.engine = make_engine(url, self._bound)
-        self._reading = self.engine
-        if not self.is_sqlite:  # by default, each statement would see a state of its own
-            self._reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
-        self._transaction_lock = asyncio.Lock()  # for SQLite, which has one writer
-        self._free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
-        self._transacting = [
-            ThreadPoolExecutor(1, "rm-voucher transaction")
-            for _ in range(1 if self.is_sqlite else _TRANSACTIONS)
-        ]
-        for thread in self._transacting:
-            self._free.put_nowait(thread)
-        self._transactions: set[Transaction] = set()
+        self.is_shared = isinstance(connections, SqlDatabase)
+        self.connections = SqlDatabase.of(connections)
+        self.is_sqlite = self.connections.is_sqlite
+        self.engine = self.connections.engine
+        self._connected: Connection | None = None  # the writer for which `on_connect` has run
+        if on_close is not None:
+            self.connections.call_on_close(on_close)
 
     async def open(self) -> None:
         """Connect, and make the file and its tables, or bring the tables up to date."""
-        if self.is_sqlite:
-            file = database_file(self._url)
-            try:
-                create_file(file)  # it holds codes: for its owner alone
-            except OSError as exc:
-                raise self._error(f"{file} can't be used: {exc.strerror}.") from None
-        else:
-            await self._patiently(self._writing, self._examine)
-        await self.write(self._migrate)
+        shared = self.connections
+        self._refuse_closed()
+        async with shared.opening:
+            if self.is_sqlite:
+                file = database_file(shared.url)
+                try:
+                    create_file(file)  # it holds codes: for its owner alone
+                except OSError as exc:
+                    raise self._error(f"{file} can't be used: {exc.strerror}.") from None
+            elif self._schema.component not in shared.ready:
+                await self._patiently(shared.writing, self._examine)
+            if self._schema.component not in shared.ready:
+                await self.write(self._migrate)
+                shared.ready.add(self._schema.component)
 
     async def open_read_only(self) -> None:
         """Connect, and see that the tables are there."""
@@ -160,24 +156,29 @@ class Database:
     async def close(self) -> None:
         """Wait for the work that runs, and close all connections. It may be called again.
 
-        A server that does not answer is given up after ten seconds. Cancelling this does not stop
-        it: it goes on in its thread.
+        Those that are shared stay open. A server that does not answer is given up after ten
+        seconds. Cancelling this does not stop it: it goes on in its thread.
         """
-        if self._closing is None:
-            self._bound.at = time.monotonic() + _CLOSING_S
-            self._closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
-        await asyncio.shield(self._closing)
+        if not self.is_shared:
+            await self.connections.aclose()
+        elif not self._is_closed:
+            self._is_closed = True
+            if self._on_connect is not None and self.connections.closing is None:
+                # With its session, the locks that live with it; others take theirs again.
+                writing = self.connections.writing
+                loop = asyncio.get_running_loop()
+                await loop.run_in_executor(writing, self.connections.drop_writer)
 
     async def move_log(self) -> None:
         """Move what SQLite has in its log into the file itself, as far as nobody reads it."""
-        await self._patiently(self._writing, self._move_log)
+        await self._patiently(self.connections.writing, self._move_log)
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, in another thread, in a transaction that sees one state and writes nothing.
 
         ``work`` must be safe to run in that thread.
         """
-        return await self._patiently(self._reader, lambda: self._read(work))
+        return await self._patiently(self.connections.reader, lambda: self._read(work))
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run ``work``, in another thread, in a transaction; return when it is durable.
@@ -185,9 +186,18 @@ class Database:
         When the connection is lost, ``work`` runs again, even if it had been committed. Cancelling
         this does not take it back.
         """
-        lock = self._transaction_lock
+        lock = self.connections.transaction_lock
         async with lock if lock.locked() else contextlib.nullcontext():
-            return await self._patiently(self._writing, lambda: self._write(work))
+            return await self._patiently(self.connections.writing, lambda: self._write(work))
+
+    async def execute(self, statement: Executable, values: Mapping[str, object]) -> Row[Any] | None:
+        """Execute one statement, which is its own transaction; return the first row, if any.
+
+        That is one round trip. Tried again as in `write`.
+        """
+        return await self._patiently(
+            self.connections.reader, lambda: self._execute(statement, values)
+        )
 
     @contextlib.asynccontextmanager
     async def transaction(
@@ -202,37 +212,30 @@ class Database:
         caller must run the block again. With SQLite nobody else writes meanwhile, so the block must
         await nothing that writes by other ways.
         """
-        async with self._transaction_lock if self.is_sqlite else contextlib.nullcontext():
-            thread = await self._free.get()
+        async with (
+            self.connections.transaction_lock if self.is_sqlite else contextlib.nullcontext()
+        ):
+            thread = await self.connections.free.get()
             transaction = Transaction(self.engine, thread, self._error)
-            self._transactions.add(transaction)
+            self.connections.transactions.add(transaction)
             try:
                 if self.is_sqlite:  # behind what the writer is writing
-                    await self._patiently(self._writing, lambda: None)
+                    await self._patiently(self.connections.writing, lambda: None)
                 found = await self._patiently(thread, lambda: transaction.begin(first))
                 yield transaction, found
                 await transaction.commit(lambda connection: last(connection, found))
             except BaseException as exc:
                 try:  # behind the step that may run in the thread; nobody else waits for it
                     ending = asyncio.wrap_future(thread.submit(transaction.roll_back))
-                    ending.add_done_callback(lambda _: self._free.put_nowait(thread))
-                    self._transactions.discard(transaction)
+                    ending.add_done_callback(lambda _: self.connections.free.put_nowait(thread))
+                    self.connections.transactions.discard(transaction)
                     if isinstance(exc, Exception):  # when cancelled, a step may run for long
                         await asyncio.shield(ending)
                 except RuntimeError:  # closed: then `_shut` rolls it back
-                    self._free.put_nowait(thread)
+                    self.connections.free.put_nowait(thread)
                 raise
-            self._transactions.discard(transaction)
-            self._free.put_nowait(thread)
-
-    def _shut(self) -> None:
-        for thread in (self._writing, self._reader, *self._transacting):
-            thread.shutdown()
-        self._drop_writer()
-        for transaction in list(self._transactions):
-            transaction.roll_back()
-        self.engine.dispose()
-        self._on_close()
+            self.connections.transactions.discard(transaction)
+            self.connections.free.put_nowait(thread)
 
     def _move_log(self) -> None:
         with self.engine.connect() as connection:
@@ -262,33 +265,31 @@ class Database:
             )
 
     def _read(self, work: Callable[[Connection], T]) -> T:
-        with self._reading.connect() as connection, connection.begin():
+        with self.connections.reading.connect() as connection, connection.begin():
             return work(connection)
 
+    def _execute(self, statement: Executable, values: Mapping[str, object]) -> Row[Any] | None:
+        with self.connections.committing.begin() as connection:  # in PostgreSQL, this sends nothing
+            return connection.execute(statement, values).first()
+
     def _write(self, work: Callable[[Connection], T]) -> T:
-        if self._writer is None:
-            self._writer = self._connect_writer()
+        writer = self.connections.connect_writer()
         try:
-            with self._writer.begin():
-                return work(self._writer)
+            if self._on_connect is not None and self._connected is not writer:
+                with writer.begin():
+                    self._on_connect(writer)
+                self._connected = writer
+            with writer.begin():
+                return work(writer)
         except BaseException as exc:
             # A lock that lives with the connection must not end with each refused row.
             if must_invalidate(exc):
-                self._drop_writer()
+                self.connections.drop_writer()
             raise
 
-    def _connect_writer(self) -> Connection:
-        writer = self.engine.execution_options(writes=True).connect()
-        try:
-            with writer.begin():
-                if not self.is_sqlite:  # of one whose connection was given up, locks are let go
-                    setting = f"idle_in_transaction_session_timeout = {_IDLE_S * 1000:.0f}"
-                    writer.exec_driver_sql(f"SET {setting}")
-                self._on_connect(writer)
-        except BaseException:
-            discard(writer)
-            raise
-        return writer
+    def _refuse_closed(self) -> None:
+        if self._is_closed or self.connections.closing is not None:
+            raise self._error("The database is closed.")
 
     async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
         """Run ``attempt`` in the thread, again and again while its error may pass.
@@ -300,8 +301,7 @@ class Database:
         may_collide = True
         self._process = self._process or os.getpid()
         while True:
-            if self._closing is not None:
-                raise self._error("The database is closed.")
+            self._refuse_closed()
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
             left_s = deadline - self.runtime.monotonic()
@@ -342,11 +342,6 @@ class Database:
             begun = now
         self._troubles[thread] = begun, now
         return begun + self._patience_s
-
-    def _drop_writer(self) -> None:
-        if self._writer is not None:
-            writer, self._writer = self._writer, None
-            discard(writer)
 
     def _migrate(self, connection: Connection) -> None:
         if not self.is_sqlite:

@@ -25,7 +25,7 @@ _IDLE = 0  # psycopg's `TransactionStatus`
 _STATEMENT_S = 20.0
 
 
-def parse_url(url: str) -> URL:
+def parse_url(url: str | URL) -> URL:
     """Return a URL with its driver. Raises `ConfigurationError`."""
     try:
         parsed = make_url(url)

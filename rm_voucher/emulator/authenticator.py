@@ -15,7 +15,12 @@ from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
 from rm_voucher.signing.rsa import RsaVerifier
-from rm_voucher.signing.signature import parse_signature, parse_timestamp, string_to_sign
+from rm_voucher.signing.signature import (
+    older_go_json,
+    parse_signature,
+    parse_timestamp,
+    string_to_sign,
+)
 from rm_voucher.transport.base import Request
 
 V = TypeVar("V")
@@ -106,18 +111,23 @@ class Authenticator:
         if self._checks(Check.TOKEN):
             self._check_token(headers)
         if self._checks(Check.SIGNATURE):
-            text = string_to_sign(
-                method=request.method,
-                url=str(request.url),
-                nonce=nonce,
-                timestamp=timestamp,
-                body=canonical,
-            )
+            texts = [
+                string_to_sign(
+                    method=request.method,
+                    url=str(request.url),
+                    nonce=nonce,
+                    timestamp=timestamp,
+                    body=spelling,
+                )
+                for spelling in dict.fromkeys((canonical, older_go_json(canonical)))
+            ]
             signature = headers.get("x-signature", "")
-            if not self._verifier.verify(text.encode(errors="replace"), signature):
-                refused = SignatureRefusedError(text, self._defect(signature))
+            if not any(
+                self._verifier.verify(text.encode(errors="replace"), signature) for text in texts
+            ):
+                refused = SignatureRefusedError(texts[0], self._defect(signature))
                 if self._guesses.signature_debug:
-                    refused.beside = self._debug(text, canonical, headers)
+                    refused.beside = self._debug(texts[0], canonical, headers)
                 raise refused
         if self._checks(Check.TIMESTAMP):
             self._check_timestamp(timestamp)

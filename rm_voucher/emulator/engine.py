@@ -26,7 +26,7 @@ from rm_voucher.emulator.reply import (
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.virtual_clock import VirtualClock
-from rm_voucher.signing.signature import canonical_json, is_too_deep
+from rm_voucher.signing.signature import go_json, is_too_deep
 from rm_voucher.transport.base import Request
 
 
@@ -156,7 +156,7 @@ class Engine:
             raise RefusedError("INVALID_REQUEST", "The body is not JSON") from None
         if is_too_deep(body):
             raise RefusedError("INVALID_REQUEST", "The body is nested too deep")
-        canonical = canonical_json(body)
+        canonical = go_json(request.body) if request.body else b""
         if request.method not in route.methods and Check.METHOD not in self._disabled:
             raise RefusedError("METHOD_NOT_ALLOWED")
         if route.operation != TOKEN:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
-from typing import Any, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from rm_voucher.exceptions import (
     ConfigurationError,
@@ -51,6 +51,9 @@ from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime, is_cancelled
 from rm_voucher.service.client import VoucherClient, issue_call
 from rm_voucher.settings import Timeout
+
+if TYPE_CHECKING:  # it imports SQLAlchemy, an extra
+    from rm_voucher.database.connections import SqlDatabase
 
 T = TypeVar("T")
 
@@ -112,6 +115,7 @@ class Ledger:
         )
         """Issues to one request step by step, for a bulk run; everybody else calls `issue`."""
         self._issuing: dict[str, tuple[object, Errand, asyncio.Task[IssuedVoucher]]] = {}
+        self._account: str | None = None  # which the ledger is known to belong to
         self._prepared: set[str] = set()
         self._preparing: dict[str, asyncio.Task[None]] = {}
         self._prepare_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -124,8 +128,9 @@ class Ledger:
     @classmethod
     def open(
         cls,
-        url: str,
+        database: str | SqlDatabase,
         *,
+        namespace: str | None = None,
         read_only: bool = False,
         patience_s: float = 30.0,
         runtime: Runtime | None = None,
@@ -133,19 +138,27 @@ class Ledger:
     ) -> Self:
         """Return a ledger that is kept in a database; enter it with ``async with``.
 
-        ``url`` is ``sqlite:///campaign.db``, a file that one process at a time may use, or
-        ``postgresql://user@host/database``, for several. ``read_only`` looks at a ledger that
-        another process may be using, and changes nothing. ``patience_s`` is how long each step
-        waits for a database that is away, read-only or full. The settings are those of `Ledger`.
+        ``database`` is a URL: ``sqlite:///campaign.db``, a file that one process at a time may use,
+        or ``postgresql://user@host/database``, for several. Several merchants may share it, each in
+        a ``namespace`` of its own, such as ``client.account``, and in one process with one
+        `SqlDatabase` for all. ``read_only`` looks at a ledger that another process may be using,
+        and changes nothing. ``patience_s`` is how long each step waits for a database that is away,
+        read-only or full. The settings are those of `Ledger`.
         Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
         each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
         try:
             from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
 
-            store = SqlLedgerStore(url, read_only=read_only, patience_s=patience_s, runtime=runtime)
+            store = SqlLedgerStore(
+                database,
+                namespace=namespace,
+                read_only=read_only,
+                patience_s=patience_s,
+                runtime=runtime,
+            )
         except ImportError as exc:
-            raise ConfigurationError.no_driver("A ledger", url) from exc
+            raise ConfigurationError.no_driver("A ledger", str(database)) from exc
         return cls(store, runtime=runtime, **settings)
 
     @classmethod
@@ -332,7 +345,7 @@ class Ledger:
         outcomes are held for `resolve`. If the ledger is an old copy, requests that got a voucher
         since would get a second one. Raises `LedgerError` while calls are in flight.
         """
-        _checked(client)
+        await self._claim(client)
         await self._tracker.recover(check_key(batch_key))
         async with self._prepare_locks[batch_key]:
             await self._reconciler.read_baseline(client, batch_key, reset=True)
@@ -416,7 +429,7 @@ class Ledger:
         The first call to a batch does it, in each process. Call it at the start of a program, so
         that no request waits for the listing. Cancelling is safe: it goes on.
         """
-        client = _checked(client)
+        await self._claim(client)
         if check_key(batch_key) in self._prepared:
             return
         task = self._preparing.get(batch_key)
@@ -430,9 +443,50 @@ class Ledger:
                 raise
             raise ConnectError("issue: given up, because the ledger was closed") from None
 
+    async def account(self) -> str | None:
+        """Return the account that the ledger belongs to: `VoucherClient.account`, or None yet.
+
+        It is the account of the first client that the ledger is used with. Every other client is
+        refused with a `LedgerError`.
+        """
+        return await self.store.account()
+
+    async def rebind(self, client: VoucherClient) -> None:
+        """Let the ledger belong to this client's account from now on: a person's word.
+
+        It is for a merchant who has a new client id, and for a ledger of which the client's account
+        lists not all batches any more. May be repeated. Raises `LedgerError` if the account has
+        another namespace in the database.
+        """
+        account = _checked(client).account
+        await self.store.claim(account, rebind=True)
+        self._account = account
+
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call the listener with codes given to requests, once durable; return what ends that."""
         return self.store.subscribe(listener)
+
+    async def _claim(self, client: VoucherClient) -> None:
+        """See that the ledger is this client's account's, or becomes so. Raises `LedgerError`.
+
+        One from before accounts were kept becomes so only if the account lists each batch that was
+        issued from.
+        """
+        account = _checked(client).account
+        if account == self._account:
+            return
+        if await self.store.account() is None:
+            begun = {row.key for row in await self.batches() if row.baseline_at is not None}
+            if begun:
+                begun.difference_update([batch.key async for batch in client.batches()])
+            if begun:
+                raise LedgerError(
+                    "Whose this ledger is is not known, and this client's account does not list "
+                    f"its batch {min(begun)}: use it with its own client first, or, if it is this "
+                    "client's, say so with rebind."
+                )
+        await self.store.claim(account)
+        self._account = account
 
     def _outcome_unknown(self, client: VoucherClient, batch_key: str) -> None:
         """Read the listing in the middle of a run when many outcomes are unknown."""

@@ -46,6 +46,7 @@ class MemoryTables:
         }
         self.code_of: dict[str, str] = {}
         self.stop_reason: str | None = None
+        self.account: str | None = None
         # Rows by the conditions of queries, so that no transaction looks at all of them.
         self.groups: dict[tuple[Any, ...], dict[str, Any]] = defaultdict(dict)
 
@@ -212,3 +213,16 @@ class MemoryLedgerStore(LedgerStore):
         """See `LedgerStore.read`."""
         with sound_rows():
             return reading(MemoryUnitOfWork(self.tables, self.owner))
+
+    async def account(self) -> str | None:
+        """See `LedgerStore.account`."""
+        return self.tables.account
+
+    async def claim(self, account: str, *, rebind: bool = False) -> None:
+        """See `LedgerStore.claim`."""
+        if rebind or self.tables.account is None:
+            self.tables.account = account
+        if self.tables.account != account:
+            raise LedgerError(
+                "This ledger belongs to another account than this client's: use one for each."
+            )

@@ -59,6 +59,18 @@ class LedgerStore(ABC):
     async def read(self, reading: Reading[R]) -> R:
         """Run a reading, beside transactions. Raises `LedgerError`."""
 
+    @abstractmethod
+    async def account(self) -> str | None:
+        """Return the account that the namespace belongs to, if it is anybody's yet."""
+
+    @abstractmethod
+    async def claim(self, account: str, *, rebind: bool = False) -> None:
+        """Let the namespace be an account's, if it is nobody's.
+
+        ``rebind`` takes it from the account that it belongs to. May be repeated. Raises
+        `LedgerError` where it is another's, or the account has another namespace.
+        """
+
     async def attempts(
         self, batch_key: str | None, states: Iterable[AttemptState]
     ) -> list[IssueAttempt]:

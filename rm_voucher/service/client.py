@@ -29,7 +29,15 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
 from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
-from rm_voucher.settings import Credentials, Environment, FlowPolicy, Limits, RetryPolicy, Timeout
+from rm_voucher.settings import (
+    Credentials,
+    Environment,
+    FlowPolicy,
+    Limits,
+    RetryPolicy,
+    Timeout,
+    account_namespace,
+)
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.proxy import Proxy
@@ -119,6 +127,8 @@ class VoucherClient:
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
         flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes
+        self.account = account_namespace(environment, credentials.client_id)
+        """A short name of the account, without its client id: see `account_namespace`."""
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
         self._owned: list[TokenSource | Transport] = []
         if transport is None:

@@ -87,8 +87,9 @@ class CallbackPoller:
         """Look up and run what is due now; return how many vouchers were looked up, at most 100.
 
         Cancelling it is safe: a voucher that was not looked up is due again later. Raises
-        `EventStoreError`.
+        `EventStoreError`, also where the store belongs to another account than the client's.
         """
+        await self._router.store.claim(self._client.account)
         await self._router.run_due(_AT_ONCE)
         codes = await self._router.store.take_missed(_AT_ONCE, final=self._final)
         for code in codes:

@@ -194,6 +194,12 @@ class WebhookRouter:
 
     async def __aenter__(self) -> Self:
         await self.store.__aenter__()
+        if self._confirm_with is not None:
+            try:
+                await self.store.claim(self._confirm_with.account)
+            except BaseException:
+                await self.store.aclose()  # nobody else will
+                raise
         self._is_open = True
         return self
 

@@ -33,6 +33,7 @@ class EventStore(ABC):
         check_type("runtime", runtime, Runtime, optional=True)
         self.runtime = runtime or Runtime()
         self._owner: ProcessName | str = ProcessName()
+        self._account: str | None = None
 
     @property
     def owner(self) -> str:
@@ -51,6 +52,25 @@ class EventStore(ABC):
 
     async def aclose(self) -> None:  # noqa: B027 - as above
         """Close it. It may be called more than once."""
+
+    async def claim(self, account: str, *, rebind: bool = False) -> None:
+        """Let the store be an account's, if it is nobody's: `VoucherClient.account`.
+
+        A poller, and a router that confirms, do it for their client. ``rebind`` takes it from the
+        account that it belongs to: a person's word that it is the same merchant's. May be repeated.
+        Raises `EventStoreError` where it is another's.
+        """
+        if account == self._account:
+            return
+        await self._claim(account, rebind=rebind)
+        self._account = account
+
+    async def _claim(self, account: str, *, rebind: bool) -> None:
+        if self._account is not None and not rebind:
+            raise EventStoreError(
+                "The store of callbacks belongs to another account than this client's: use one "
+                "for each."
+            )
 
     @abstractmethod
     async def record(

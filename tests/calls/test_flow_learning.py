@@ -40,8 +40,8 @@ def run_bulk(server_options, concurrency, seconds, changes, **client_options):
     ("per_s", "latency_s", "concurrency", "seed"),
     [
         (50, 0.004, 64, 1),
-        (50, 0.05, 64, 2),
-        (50, 0.2, 256, 3),
+        pytest.param(50, 0.05, 64, 2, marks=pytest.mark.long),
+        pytest.param(50, 0.2, 256, 3, marks=pytest.mark.long),
         pytest.param(200, 0.05, 64, 4, marks=pytest.mark.long),
     ],
 )
@@ -126,6 +126,7 @@ def test_emulator_limit_is_found():
     assert refused <= 0.02 * (settled + refused)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("policy", [FlowPolicy(), FlowPolicy(rate_per_s=300)])
 def test_throttle_in_quiet_times_does_not_slow_a_later_run(policy):
     """A single call that others' load throttled, a minute after a run, costs the next run no more

@@ -246,7 +246,8 @@ def output_of(terminal: int) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize(
-    "target", ["pipe", "terminal", pytest.param("file", marks=pytest.mark.long)]
+    "target",
+    ["terminal", *(pytest.param(each, marks=pytest.mark.long) for each in ("pipe", "file"))],
 )
 def test_real_terminal(start, served, monkeypatch: pytest.MonkeyPatch, tmp_path, target) -> None:
     """On a terminal the results are where they were asked for; a bar is not drawn into them."""

@@ -296,7 +296,7 @@ async def test_close_waits_for_a_step(opened: Database) -> None:
     task = asyncio.create_task(work())
     await held.entered()
     closing = asyncio.create_task(opened.close())
-    while not opened._transacting[-1]._shutdown:
+    while not opened.connections.transacting[-1]._shutdown:
         await asyncio.sleep(0)
     assert not closing.done()
     held.go_on()
@@ -327,7 +327,7 @@ async def test_block_that_fails_while_the_database_closes(on_postgres: Database)
     await entered.wait()
     pool = pool_of(on_postgres)
     closing = asyncio.create_task(on_postgres.close())
-    while not all(thread._shutdown for thread in on_postgres._transacting):
+    while not all(thread._shutdown for thread in on_postgres.connections.transacting):
         await asyncio.sleep(0)
     may_fail.set()
     with pytest.raises(LookupError):

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
 from support.doubles import FakeTime
 from support.ledger_rows import runtime_at
+from support.scoped_statements import all_scoped
 
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 
 STORES = ("memory", "sqlite", "postgresql")
+
+
+@pytest.fixture(autouse=True)
+def _no_statement_leaves_its_namespace() -> Iterator[None]:
+    with all_scoped():
+        yield
 
 
 @pytest.fixture(params=STORES)
@@ -27,13 +35,19 @@ def make_ledger(
     """Make ledgers of one store, one after the other; the test enters them."""
     settings: dict[str, Any] = {"mode": "exclusive", "runtime": runtime_at(time)}
     if store == "memory":
-        tables = MemoryTables()
-        return lambda **more: Ledger(MemoryLedgerStore(tables), **{**settings, **more})
+        tables: dict[str, MemoryTables] = defaultdict(MemoryTables)
+
+        def make(namespace: str = "", **more: Any) -> Ledger:
+            return Ledger(MemoryLedgerStore(tables[namespace]), **{**settings, **more})
+
+        return make
     if store == "sqlite":
         url = f"sqlite:///{request.getfixturevalue('tmp_path')}/ledger.db"
     else:
         url = request.getfixturevalue("postgres_ledger_url")
-    return lambda **more: Ledger.open(url, **{**settings, **more})
+    return lambda namespace="", **more: Ledger.open(
+        url, namespace=namespace, **{**settings, **more}
+    )
 
 
 @pytest.fixture

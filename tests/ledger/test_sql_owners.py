@@ -159,7 +159,7 @@ async def test_owner_does_not_wait_for_its_own_last_session(open_ledger) -> None
         await begin(ledger)
         assert isinstance(await start(ledger, "a"), Claimed)
         database = ledger.store._database
-        last, database._writer = database._writer, None
+        last, database.connections.writer = database.connections.writer, None
         assert isinstance(await start(ledger, "b"), Claimed)
         await asyncio.to_thread(last.close)
         await other.recover()

@@ -39,7 +39,7 @@ def run(tmp_path: Path):
     "command",
     [
         ("--help",),
-        ("issue", "--help"),
+        pytest.param(("issue", "--help"), marks=pytest.mark.long),
         pytest.param(("ledger", "reconcile", "--help"), marks=pytest.mark.long),
         pytest.param(("webhook", "verify", "--help"), marks=pytest.mark.long),
         pytest.param(("emulator", "--help"), marks=pytest.mark.long),
@@ -57,7 +57,9 @@ def test_help(run, surroundings: dict[str, str], command: tuple[str, ...]) -> No
     assert ended.stdout.rstrip().endswith((b"+", "╯".encode()))
 
 
-@pytest.mark.parametrize("command", [("issue", "B", "--quantité"), ("isue\u2026",)])
+@pytest.mark.parametrize(
+    "command", [("issue", "B", "--quantité"), pytest.param(("isue\u2026",), marks=pytest.mark.long)]
+)
 def test_usage(run, command: tuple[str, ...]) -> None:
     """A mistake in the command line is told."""
     ended = run(SURROUNDINGS[0], *command)
@@ -66,7 +68,7 @@ def test_usage(run, command: tuple[str, ...]) -> None:
     assert b"Traceback" not in ended.stderr
 
 
-@pytest.mark.parametrize("to_file", [False, True])
+@pytest.mark.parametrize("to_file", [False, pytest.param(True, marks=pytest.mark.long)])
 @pytest.mark.parametrize(
     "surroundings",
     [SURROUNDINGS[1], *(pytest.param(each, marks=pytest.mark.long) for each in SURROUNDINGS[::2])],
@@ -86,6 +88,7 @@ def test_rows(run, tmp_path: Path, surroundings: dict[str, str], to_file: bool) 
     assert all(row["code"] and row["status"] == "issued" for row in rows)
 
 
+@pytest.mark.long
 def test_mistakes_name_what_they_are_about(run, tmp_path: Path) -> None:
     """A sentence has the name of a file that the locale can't write."""
     ended = run(SURROUNDINGS[0], "issue", "B", "-e", "memory", "--recipients", "récipients.csv")

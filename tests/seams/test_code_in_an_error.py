@@ -6,8 +6,6 @@ exactly it when the listing shows that it was issued, in a shared batch too.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from support.ledger_clients import B, FailingStore, Place, client_of, place, reported
 
@@ -166,31 +164,3 @@ async def test_evidence_that_the_ledger_could_not_keep_is_not_shown(there) -> No
         store.fails = ()
     (row,) = there.tables.attempts.values()
     assert row.seen_code == there.issued[0]
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/l.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
-async def test_ledger_of_before_is_brought_up_to_date(there, url) -> None:
-    """Its tables get the columns, and what was in them stays."""
-    from sqlalchemy import create_engine
-
-    from rm_voucher.database.engine import parse_url
-
-    async with Ledger.open(url, mode="shared") as ledger:
-        voucher = await ledger.issue(there.client, B, "r")
-    engine = create_engine(parse_url(url))
-    with engine.begin() as connection:
-        for column in ("seen_code", "seen_qr_url"):
-            connection.exec_driver_sql(f"ALTER TABLE rm_ledger_attempts DROP COLUMN {column}")
-        connection.exec_driver_sql(
-            "UPDATE rm_schema_versions SET version = version - 1 WHERE component = 'ledger'"
-        )
-    engine.dispose()
-    async with Ledger.open(url, mode="shared") as ledger:
-        assert await ledger.issue(there.client, B, "r") == voucher
-        assert (await unknown(ledger, client_with(there, Failing(there)), "r2")).code

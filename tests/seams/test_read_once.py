@@ -29,7 +29,16 @@ def write(path: Path, names: list[str]) -> Path:
     return path
 
 
-@pytest.mark.parametrize("change", ["sorted in place", "replaced", "emptied", "removed"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "sorted in place",
+        *(
+            pytest.param(each, marks=pytest.mark.long)
+            for each in ("replaced", "emptied", "removed")
+        ),
+    ],
+)
 def test_recipients_that_change_meanwhile(rm, embedded, tmp_path: Path, change: str) -> None:
     """Each recipient of the file that was checked has one voucher, whatever happens to it."""
     path = write(tmp_path / "r.csv", NAMES)
@@ -84,6 +93,7 @@ def test_copy_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         assert list(found) == NAMES
 
 
+@pytest.mark.long
 def test_copy_needs_little_memory(tmp_path: Path) -> None:
     """Long names go to the disk: memory has a digest of each."""
     path = write(tmp_path / "r.csv", [f"{number:0500}" for number in range(20_000)])
@@ -115,6 +125,7 @@ def test_copy_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: 
         list(found)
 
 
+@pytest.mark.long
 def test_recipients_from_a_slow_pipe(rm, embedded, tmp_path: Path) -> None:
     """What a program still writes is waited for: ``--recipients <(program)``."""
     reading, writing = os.pipe()

@@ -24,7 +24,7 @@ from support.scratch_database import add, database
 from support.scratch_database import codes as kept
 from support.stalling_proxy import StallingProxy
 
-import rm_voucher.database.database as sql_database
+import rm_voucher.database.connections as sql_database
 from rm_voucher.database import postgres
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError

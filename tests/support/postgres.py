@@ -111,8 +111,9 @@ def _clear(url: str, *, keep: str) -> None:
             has_them := '{keep}' <> '' AND EXISTS (SELECT FROM pg_tables
                 WHERE schemaname = 'public' AND starts_with(tablename, '{keep}'));
             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
-                IF has_them AND (starts_with(name, '{keep}') OR name = 'rm_schema_versions') THEN
-                    IF starts_with(name, '{keep}') THEN EXECUTE 'DELETE FROM ' || name; END IF;
+                IF has_them AND (starts_with(name, '{keep}')
+                        OR name IN ('rm_schema_versions', 'rm_namespaces')) THEN
+                    IF name <> 'rm_schema_versions' THEN EXECUTE 'DELETE FROM ' || name; END IF;
                 ELSE
                     EXECUTE 'DROP TABLE ' || name || ' CASCADE';
                 END IF;

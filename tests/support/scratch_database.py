@@ -41,7 +41,7 @@ async def opening(
     await made.open()
     pool = pool_of(made)
     yield made
-    assert made._closing or not made._transactions
+    assert made.connections.closing or not made.connections.transactions
     await made.close()
     assert pool.checkedout() == 0
     gc.collect()  # what was left open warns, and warnings are errors
@@ -56,7 +56,7 @@ def pool_of(opened: Database) -> QueuePool:
 
 def in_use(opened: Database) -> int:
     """Return how many connections somebody has besides the writer."""
-    return pool_of(opened).checkedout() - (opened._writer is not None)
+    return pool_of(opened).checkedout() - (opened.connections.writer is not None)
 
 
 def codes(connection: Connection) -> list[str]:

@@ -272,7 +272,7 @@ async def test_store_that_is_not_open(make) -> None:
         for use in uses(store):
             with pytest.raises(EventStoreError, match=r"^The store of callbacks is not open\.$"):
                 await use
-        if not store.database._closing:
+        if not store.database.connections.closing:
             await enter(store)
     await store.aclose()
     with pytest.raises(EventStoreError, match=r"^The database is closed\.$"):
@@ -313,13 +313,13 @@ async def test_newer_store_is_refused(tmp_path: Path) -> None:
     async with open_event_store(url) as store:
         assert isinstance(store, SqlEventStore)
         await store.database.write(
-            lambda c: c.exec_driver_sql("UPDATE rm_schema_versions SET version = 2") and None
+            lambda c: c.exec_driver_sql("UPDATE rm_schema_versions SET version = 3") and None
         )
     with pytest.raises(EventStoreError) as raised:
         await enter(open_event_store(url))
     assert str(raised.value) == (
         "The store of callbacks was written by a newer version of rm_voucher "
-        "(schema 2; this one knows 1): update rm_voucher."
+        "(schema 3; this one knows 2): update rm_voucher."
     )
 
 

@@ -403,6 +403,6 @@ async def test_prune_looks_again_once_it_has_the_lock(
         real(connection, statement, rows)
 
     with monkeypatch.context() as patched:
-        patched.setattr("rm_voucher.webhooks.sql.statements.run_many", many)
+        patched.setattr("rm_voucher.webhooks.sql.store.run_many", many)
         assert await on_postgres.prune(keep_s=0) == 1
     assert await on_postgres.record(event(at=4)) is STALE

@@ -7,6 +7,7 @@ files these are: a copy of both is neither.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -44,6 +45,20 @@ class FileGuard:
         self._path = self._database.with_name(self._database.name + ".lock")
         self._descriptor: int | None = None
         self._held: list[tuple[int, int]] = []
+        self._commits = 0
+        self._noted = 0
+        self.opening = asyncio.Lock()
+        """Held by who opens a ledger in the file, because several may share it."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether this process has the lock."""
+        return self._descriptor is not None
+
+    def next_commit(self) -> int:
+        """Return the number of the commit that is being made, in the thread that writes."""
+        self._commits += 1
+        return self._commits
 
     def acquire(self) -> Noted:
         """Take the lock; return what its file says. A new one is given an id.
@@ -76,6 +91,7 @@ class FileGuard:
 
     def bind(self, commits: int | None, ledger_id: str) -> None:
         """Write what the file is to say of these two files. It is durable. Raises `LedgerError`."""
+        self._commits = self._noted = commits or 0
         number = f"{'':{_DIGITS}}" if commits is None else f"{commits:0{_DIGITS}}"
         self._write(f"{number} {ledger_id} {self._inodes()}\n".encode(), durable=True)
 
@@ -85,7 +101,8 @@ class FileGuard:
         It survives a kill of the process. A power cut may lose the last numbers; one that is too
         low stops nothing. Raises `LedgerError`.
         """
-        self._write(b"%0*d" % (_DIGITS, commits))
+        self._noted = max(self._noted, commits)  # of two ledgers, the later may be told first
+        self._write(b"%0*d" % (_DIGITS, self._noted))
         try:
             is_there = self._identities() == self._held
         except OSError:

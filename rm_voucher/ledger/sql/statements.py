@@ -1,4 +1,7 @@
-"""The statements of each transaction, as text: SQLAlchemy's own take too long to make."""
+"""The statements of each transaction, as text: SQLAlchemy's own take too long to make.
+
+The first parameter of each is the namespace.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +28,10 @@ class Lookup:
     def by(cls, column: Column[Any], names: Sequence[str]) -> Self:
         """Return the lookup that reads these columns of the rows with one of the values."""
         names = _columns(column.table, names)
-        select = f"SELECT {', '.join(names)} FROM {column.table.name} WHERE {column.name}"  # noqa: S608 - our own names
-        among = f"{select} = ANY (%b::text[])"
+        select = f"SELECT {', '.join(names)} FROM {column.table.name} WHERE namespace"  # noqa: S608 - our own names
+        among = f"{select} = %b AND {column.name} = ANY (%b::text[])"
         return cls(
-            f"{select} IN (SELECT value FROM json_each(?))",  # noqa: S608 - our own names
+            f"{select} = ? AND {column.name} IN (SELECT value FROM json_each(?))",  # noqa: S608 - our own names
             among,
             f"{among} ORDER BY {names[0]} FOR UPDATE",
         )
@@ -53,12 +56,12 @@ class Statement:
     @classmethod
     def insert(cls, table: Table, names: Sequence[str], *, or_ignore: bool = False) -> Self:
         """Return the statement that inserts rows; ``or_ignore`` those that exist already."""
-        into = f"INSERT INTO {table.name} ({', '.join(_columns(table, names))})"
+        into = f"INSERT INTO {table.name} ({', '.join(('namespace', *_columns(table, names)))})"
         end = " ON CONFLICT DO NOTHING" if or_ignore else ""
         return cls(
             # Without WHERE, SQLite would read ON CONFLICT as a join's.
-            f"{into} SELECT {_elements(names)} FROM json_each(?) WHERE true{end}",  # noqa: S608 - ours
-            f"{into} SELECT * FROM unnest({_arrays(table, names)}){end}",  # noqa: S608 - ours
+            f"{into} SELECT ?, {_elements(names)} FROM json_each(?) WHERE true{end}",  # noqa: S608 - ours
+            f"{into} SELECT %b::text, * FROM unnest({_arrays(table, names)}){end}",  # noqa: S608 - ours
             attrgetter(*names),
         )
 
@@ -68,10 +71,12 @@ class Statement:
         columns = _columns(table, names)
         changed = ", ".join(f"{name} = new.{name}" for name in columns if name != key)
         update = f"UPDATE {table.name} SET {changed} FROM"  # noqa: S608 - our own names
-        where = f"WHERE {table.name}.{key} = new.{key}"
+        where = f"WHERE {table.name}.namespace = new.namespace AND {table.name}.{key} = new.{key}"
+        given = f"unnest({_arrays(table, names)}) AS given ({', '.join(columns)})"
         return cls(
-            f"{update} (SELECT {_elements(columns)} FROM json_each(?)) AS new {where}",  # noqa: S608 - ours
-            f"{update} unnest({_arrays(table, names)}) AS new ({', '.join(columns)}) {where}",
+            f"{update} (SELECT ? AS namespace, {_elements(columns)} FROM json_each(?)) AS new "  # noqa: S608 - ours
+            f"{where}",
+            f"{update} (SELECT %b::text AS namespace, given.* FROM {given}) AS new {where}",  # noqa: S608 - ours
             attrgetter(*names),
         )
 

@@ -6,11 +6,14 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection
 
+from rm_voucher.database import accounts
+from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import PATIENCE_S, Database
-from rm_voucher.database.engine import database_file, parse_url
+from rm_voucher.database.engine import database_file
 from rm_voucher.database.group_commit import GroupCommit
+from rm_voucher.database.scope import Scope, check_namespace
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.sql.guard import FileGuard, Noted
@@ -22,6 +25,11 @@ from rm_voucher.runtime import Runtime
 I = TypeVar("I")  # noqa: E741 - an item
 R = TypeVar("R")
 
+_FILE = Scope(None)
+_NOBODYS = (
+    "the database has a ledger from before namespaces, and whose it is is not known yet. Use it "
+    "once with its own client and without a namespace, or what it issued would be issued again"
+)
 _RESTORED = (
     "the ledger's file is an older copy of itself, or another file than the one that its .lock was "
     "written for, so it does not know all that was issued: find out who got a code since, then "
@@ -34,29 +42,32 @@ class SqlLedgerStore(LedgerStore):
 
     def __init__(
         self,
-        url: str,
+        database: str | SqlDatabase,
         *,
+        namespace: str | None = None,
         read_only: bool = False,
         patience_s: float = PATIENCE_S,
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__()
         runtime = runtime or Runtime()
-        parsed = parse_url(url)
         self.read_only = read_only
-        self._file = database_file(parsed)
         self._database = Database(
-            parsed,
+            database,
             SCHEMA,
             error=LedgerError,
             on_connect=self._hold_owner,
-            on_close=self._release_guard,
             needs_sessions=True,
             patience_s=patience_s,
             runtime=runtime,
         )
-        self._guard = FileGuard(self._file) if self._database.is_sqlite else None
-        self._commits = 0
+        self._namespace = check_namespace(namespace, is_shared=self._database.is_shared)
+        self._scope = Scope(self._namespace)
+        connections = self._database.connections
+        self._file = database_file(connections.url)
+        self._guard: FileGuard | None = None
+        if self._database.is_sqlite:
+            self._guard = connections.companion(FileGuard, self._make_guard)
         self._is_open = False
         self._writer: GroupCommit[tuple[Transition[Any, Any], Any], Any] | None = None
 
@@ -95,20 +106,39 @@ class SqlLedgerStore(LedgerStore):
 
         def work(connection: Connection) -> R:
             with sound_rows():
-                return reading(SqlUnitOfWork(connection))
+                return reading(SqlUnitOfWork(connection, self._scope))
 
         return await self._database.read(work)
+
+    async def account(self) -> str | None:
+        """See `LedgerStore.account`."""
+        namespace = self._namespace
+        return await self._database.read(lambda c: accounts.account_of(c, namespace))
+
+    async def claim(self, account: str, *, rebind: bool = False) -> None:
+        """See `LedgerStore.claim`."""
+        namespace = self._namespace
+
+        def work(connection: Connection) -> str | None:
+            if namespace and not rebind and _has_nobodys_ledger(connection):
+                return _NOBODYS
+            return accounts.claim(connection, namespace, account, rebind=rebind)
+
+        refusal = await self._database.write(work)
+        if refusal is not None:
+            raise LedgerError(f"This ledger (namespace {namespace!r}) can't be used: {refusal}.")
+
+    async def namespaces(self) -> dict[str, str]:
+        """Return the namespaces of the database that are somebody's, each with its account."""
+        return await self._database.read(accounts.namespaces)
 
     async def _open_to_write(self) -> None:
         guard = self._guard
         if guard is None:
             await self._database.open()
         else:
-            noted = guard.acquire()
-            await self._database.open()
-            self._commits, ledger_id = await self._database.write(lambda c: _check_age(c, noted))
-            await self._database.move_log()  # or the file alone would pass for a new one
-            guard.bind(self._commits, ledger_id)
+            async with guard.opening:
+                await self._open_file(guard)
         self._writer = GroupCommit(self._commit_all)
 
     async def _open_read_only(self) -> None:
@@ -116,9 +146,25 @@ class SqlLedgerStore(LedgerStore):
             raise LedgerError(f"There is no file {self._file}.")
         await self._database.open_read_only()
 
-    def _release_guard(self) -> None:
-        if self._guard is not None:
-            self._guard.release()
+    async def _open_file(self, guard: FileGuard) -> None:
+        if guard.is_held:  # by another ledger of the database
+            await self._database.open()
+            return
+        noted = guard.acquire()
+        try:
+            await self._database.open()
+            commits, ledger_id = await self._database.write(lambda c: _check_age(c, noted))
+            await self._database.move_log()  # or the file alone would pass for a new one
+            guard.bind(commits, ledger_id)
+        except BaseException:
+            if self._database.is_shared:  # else it is let go when the connections are closed
+                guard.release()
+            raise
+
+    def _make_guard(self) -> FileGuard:
+        guard = FileGuard(self._file)
+        self._database.connections.call_on_close(guard.release)
+        return guard
 
     async def _commit_all(
         self, operations: Sequence[tuple[Transition[Any, Any], Any]]
@@ -127,10 +173,10 @@ class SqlLedgerStore(LedgerStore):
         kinds: dict[Transition[Any, Any], list[int]] = {}
         for number, (transition, _) in enumerate(operations):
             kinds.setdefault(transition, []).append(number)
-        commits = self._commits + 1
+        guard = self._guard
 
-        def work(connection: Connection) -> tuple[list[Any], list[Code]]:
-            unit = SqlUnitOfWork(connection, writes=True)
+        def work(connection: Connection) -> tuple[list[Any], list[Code], int]:
+            unit = SqlUnitOfWork(connection, self._scope, writes=True)
             # First, and in one order: otherwise two processes could wait for each other, or decide
             # by rows that were read before the lock.
             unit.batches(item.batch for _, item in operations)
@@ -141,14 +187,14 @@ class SqlLedgerStore(LedgerStore):
                     for number, answer in zip(numbers, answers, strict=True):
                         results[number] = answer
                 unit.flush()
-            if self._guard is not None:
-                connection.execute(update(meta).values(commits=commits))
-            return results, unit.assigned
+            commits = 0 if guard is None else guard.next_commit()
+            if guard is not None:
+                connection.execute(_FILE.update(meta).values(commits=commits))
+            return results, unit.assigned, commits
 
-        results, assigned = await self._database.write(work)
-        self._commits = commits
-        if self._guard is not None:
-            self._guard.note(commits)
+        results, assigned, commits = await self._database.write(work)
+        if guard is not None:
+            guard.note(commits)
         self.notify(assigned)
         return results
 
@@ -156,8 +202,16 @@ class SqlLedgerStore(LedgerStore):
         """Show that this process lives. In SQLite the file's lock does."""
         if not self._database.is_sqlite:
             # Shared: the server may not know yet that our last connection is lost.
-            lock = func.pg_advisory_lock_shared(OWNER_LOCK, owner_key(self.owner))
-            connection.execute(select(lock))
+            lock = "SELECT pg_advisory_lock_shared(%s, %s)"
+            connection.exec_driver_sql(lock, (OWNER_LOCK, owner_key(self.owner)))
+
+
+def _has_nobodys_ledger(connection: Connection) -> bool:
+    """Return whether a ledger from before namespaces has issued here, for nobody knows whom."""
+    if accounts.account_of(connection, "") is not None:
+        return False
+    begun = Scope("").select(batches, batches.c.key).where(batches.c.baseline_at.is_not(None))
+    return connection.execute(begun.limit(1)).first() is not None
 
 
 def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
@@ -165,7 +219,7 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
 
     Then nothing is issued from any batch, known or not, until its next baseline.
     """
-    row = connection.execute(select(meta)).first()
+    row = connection.execute(_FILE.select(meta)).first()
     if row is None:
         connection.execute(meta.insert(), {"commits": 0})
     commits, found_id = (0, noted.id) if row is None else (row.commits, row.id)
@@ -173,10 +227,10 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
     is_whole = noted.commits is None if row is None else commits >= (noted.commits or 0)
     is_counted = noted.commits is not None or not commits
     if not (is_the_same and is_whole and is_counted):
-        connection.execute(update(meta).values(stop_reason=_RESTORED))
-        going = batches.c.stop_reason.is_(None)
-        connection.execute(update(batches).where(going).values(stop_reason=_RESTORED))
+        connection.execute(_FILE.update(meta).values(stop_reason=_RESTORED))
+        going = _FILE.update(batches).where(batches.c.stop_reason.is_(None))
+        connection.execute(going.values(stop_reason=_RESTORED))
         found_id = None  # it and the other are two from now on
     new_id = found_id or secrets.token_hex(16)
-    connection.execute(update(meta).values(id=new_id))
+    connection.execute(_FILE.update(meta).values(id=new_id))
     return max(commits, noted.commits or 0), new_id

@@ -19,10 +19,10 @@ from sqlalchemy import (
     any_,
     func,
     literal,
-    select,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from rm_voucher.database.scope import Scope
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import (
     AttemptState,
@@ -75,9 +75,7 @@ _ENUMS = {
     ]
     for kind, enums in _MEMBERS.items()
 }
-_SELECTS = {
-    kind: select(*(table.c[name] for name in _NAMES[kind])) for kind, table in _TABLES.items()
-}
+_COLUMNS = {kind: [table.c[name] for name in _NAMES[kind]] for kind, table in _TABLES.items()}
 _LOOKUPS = {kind: Lookup.by(table.c[KEYS[kind]], _NAMES[kind]) for kind, table in _TABLES.items()}
 _CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
 _INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, table in _TABLES.items()}
@@ -89,11 +87,13 @@ _ADD_BATCHES = Statement.insert(batches, ["key", "stop_reason"], or_ignore=True)
 
 
 class SqlUnitOfWork(UnitOfWork):
-    """A transaction on the database. Unless it ``writes``, it locks nothing."""
+    """A transaction on one namespace of the database. Unless it ``writes``, it locks nothing."""
 
-    def __init__(self, connection: Connection, *, writes: bool = False) -> None:
+    def __init__(self, connection: Connection, scope: Scope, *, writes: bool = False) -> None:
         super().__init__()
         self._connection = connection
+        self._scope = scope
+        self._namespace = scope.namespace
         self._locks = writes
         self._is_sqlite = connection.dialect.name == "sqlite"
 
@@ -114,20 +114,20 @@ class SqlUnitOfWork(UnitOfWork):
         return self._rows(Code, _CODES_OF, list(request_ids))
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
-        spares = _SELECTS[Code].where(IS_SPARE, codes.c.batch == batch)
+        spares = self._select(Code).where(IS_SPARE, codes.c.batch == batch)
         return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
 
     def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
-        detached = _SELECTS[IssueAttempt].where(IS_DETACHED, attempts.c.batch == batch)
+        detached = self._select(IssueAttempt).where(IS_DETACHED, attempts.c.batch == batch)
         return self._made(IssueAttempt, detached.limit(limit))
 
     def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         ambiguous = (
-            select(attempts.c.id)
+            self._scope.select(attempts)
             .where(attempts.c.id == requests.c.attempt_id)
             .where(attempts.c.state == AttemptState.AMBIGUOUS.value)
         )
-        waiting = _SELECTS[IssueRequest].where(WAITS, requests.c.batch == batch)
+        waiting = self._select(IssueRequest).where(WAITS, requests.c.batch == batch)
         first = waiting.where(requests.c.attempt_id.is_(None))
         unserved = self._made(IssueRequest, first.order_by(requests.c.seq).limit(limit))
         if len(unserved) < limit:
@@ -137,7 +137,8 @@ class SqlUnitOfWork(UnitOfWork):
         return unserved
 
     def stop_reason(self) -> str | None:
-        return self._connection.scalar(select(meta.c.stop_reason))
+        reason: str | None = self._connection.scalar(self._scope.select(meta, meta.c.stop_reason))
+        return reason
 
     def insert(self, kind: type[Row], rows: Sequence[Any]) -> None:
         self._write(_INSERTS[kind], rows)
@@ -152,10 +153,10 @@ class SqlUnitOfWork(UnitOfWork):
             # SQLite would end the text there; PostgreSQL refuses it by itself.
             if "\\u0000" in text and _has_nul(values):
                 raise LedgerError("What is to be kept has a NUL in it.")
-            self._connection.exec_driver_sql(statement.sqlite, (text,))
+            self._connection.exec_driver_sql(statement.sqlite, (self._namespace, text))
         else:
-            columns = tuple(map(list, zip(*values, strict=True)))
-            self._connection.exec_driver_sql(statement.postgresql, columns)
+            columns = map(list, zip(*values, strict=True))
+            self._connection.exec_driver_sql(statement.postgresql, (self._namespace, *columns))
 
     def dead_owners(self, owners: Collection[str]) -> set[str]:
         if self._is_sqlite:  # the file's lock is ours, so nobody else's is
@@ -163,32 +164,36 @@ class SqlUnitOfWork(UnitOfWork):
         return {
             owner
             for owner in owners
-            if self._connection.scalar(
-                select(func.pg_try_advisory_xact_lock(OWNER_LOCK, owner_key(owner)))
-            )
+            if self._connection.exec_driver_sql(
+                "SELECT pg_try_advisory_xact_lock(%s, %s)", (OWNER_LOCK, owner_key(owner))
+            ).scalar()
         }
 
     def find_seen(self, code: str) -> list[IssueAttempt]:
-        return self._made(IssueAttempt, _SELECTS[IssueAttempt].where(attempts.c.seen_code == code))
+        return self._made(
+            IssueAttempt, self._select(IssueAttempt).where(attempts.c.seen_code == code)
+        )
 
     def find_batches(self) -> list[Batch]:
-        return self._made(Batch, _SELECTS[Batch])
+        return self._made(Batch, self._select(Batch))
 
     def find_attempts(
         self, batch: str | None, states: Collection[AttemptState]
     ) -> list[IssueAttempt]:
-        wanted = _SELECTS[IssueAttempt].where(IS_NOTABLE, is_in(attempts.c.state, *states))
+        wanted = self._select(IssueAttempt).where(IS_NOTABLE, is_in(attempts.c.state, *states))
         if batch is not None:
             wanted = wanted.where(attempts.c.batch == batch)
         return self._made(IssueAttempt, wanted.order_by(attempts.c.sent_at))
 
     def find_foreign(self, batch: str, begin: float, end: float) -> list[Code]:
-        foreign = _SELECTS[Code].where(codes.c.batch == batch, codes.c.state == CodeState.FOREIGN)
+        foreign = self._select(Code).where(
+            codes.c.batch == batch, codes.c.state == CodeState.FOREIGN
+        )
         in_time = codes.c.assigned_at.between(begin, end) | codes.c.assigned_at.is_(None)
         return self._made(Code, foreign.where(in_time))
 
     def known(self, codes_: Sequence[str]) -> set[str]:
-        wanted = select(codes.c.code).where(self._among(codes.c.code, codes_))
+        wanted = self._scope.select(codes, codes.c.code).where(self._among(codes.c.code, codes_))
         return set(self._connection.scalars(wanted))
 
     def tally(self, batch: str | None) -> Tally:
@@ -203,13 +208,14 @@ class SqlUnitOfWork(UnitOfWork):
         for kind, columns, conditions in counted:
             if batch is not None:
                 conditions.append(_TABLES[kind].c.batch == batch)
-            wanted = select(func.count(), *columns).where(*conditions).group_by(*columns)
+            wanted = self._scope.select(_TABLES[kind], func.count(), *columns)
+            wanted = wanted.where(*conditions).group_by(*columns)
             for number, state, *claims in self._connection.execute(wanted):
                 tally[kind, state, any(claims)] = number
         return tally
 
     def page(self, batch: str | None, after: int, limit: int) -> Page:
-        wanted = select(requests.c.seq, *(requests.c[name] for name in _NAMES[IssueRequest]))
+        wanted = self._scope.select(requests, requests.c.seq, *_COLUMNS[IssueRequest])
         wanted = wanted.where(requests.c.seq > after).order_by(requests.c.seq).limit(limit)
         if batch is not None:
             wanted = wanted.where(requests.c.batch == batch)
@@ -218,13 +224,16 @@ class SqlUnitOfWork(UnitOfWork):
         code_of = {code.request_id: code for code in found}
         return [(number, request, code_of.get(request.id)) for number, request in rows]
 
+    def _select(self, kind: type[Row]) -> Select[Any]:
+        return self._scope.select(_TABLES[kind], *_COLUMNS[kind])
+
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         execute = self._connection.exec_driver_sql
         if self._is_sqlite:
-            rows = execute(lookup.sqlite, (_json(list(keys)),)).fetchall()
+            rows = execute(lookup.sqlite, (self._namespace, _json(list(keys)))).fetchall()
         else:
             statement = lookup.postgresql_locking if self._locks else lookup.postgresql
-            rows = execute(statement, (list(keys),)).fetchall()
+            rows = execute(statement, (self._namespace, list(keys))).fetchall()
         return [_made(kind, row) for row in rows]
 
     def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
@@ -234,7 +243,7 @@ class SqlUnitOfWork(UnitOfWork):
         """Return a condition whose text does not depend on the number of keys."""
         if self._is_sqlite:
             each = func.json_each(_json(list(keys))).table_valued("value")
-            return column.in_(select(each.c.value))
+            return column.in_(each.select())
         return column == any_(literal(list(keys), ARRAY(Text)))
 
 

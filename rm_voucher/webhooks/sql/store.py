@@ -15,12 +15,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Select, bindparam, delete, exists, func, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, Select, bindparam, func
 
+from rm_voucher.database import accounts
+from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import Database, check_patience
-from rm_voucher.database.engine import parse_url
 from rm_voucher.database.group_commit import GroupCommit, UnavailableError
+from rm_voucher.database.scope import Scope, check_namespace
 from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
@@ -39,8 +40,8 @@ from rm_voucher.webhooks.records import (
     microseconds,
     review,
 )
-from rm_voucher.webhooks.sql import statements as sql
 from rm_voucher.webhooks.sql.schema import SCHEMA, events, expected, vouchers
+from rm_voucher.webhooks.sql.statements import IS_WAITING, Statements, row_of, run_many
 from rm_voucher.webhooks.store import EventStore
 
 _NOT_OPEN = "The store of callbacks is not open."
@@ -57,16 +58,22 @@ class SqlEventStore(EventStore):
     has_transactions = True
 
     def __init__(
-        self, url: str, *, patience_s: float = 5.0, runtime: Runtime | None = None
+        self,
+        database: str | SqlDatabase,
+        *,
+        namespace: str | None = None,
+        patience_s: float = 5.0,
+        runtime: Runtime | None = None,
     ) -> None:
         super().__init__(runtime=runtime)
         self.patience_s = check_patience(patience_s)
-        self.database = Database(
-            parse_url(url), SCHEMA, error=EventStoreError, runtime=self.runtime
-        )
-        insert = sqlite.insert if self.database.is_sqlite else postgresql.insert
+        self.database = Database(database, SCHEMA, error=EventStoreError, runtime=self.runtime)
+        self._namespace = check_namespace(namespace, is_shared=self.database.is_shared)
+        self._scope = Scope(self._namespace)
+        self._sql = Statements(self._scope)
         self._add_voucher, self._add_event, self._add_expected = (
-            insert(table).on_conflict_do_nothing() for table in (vouchers, events, expected)
+            self._scope.insert_or_ignore(table, self.database.engine.dialect.name)
+            for table in (vouchers, events, expected)
         )
         self._writer: GroupCommit[Record | Finish, Disposition] | None = None
 
@@ -87,6 +94,16 @@ class SqlEventStore(EventStore):
                 await writer.close()
         finally:
             await self.database.close()
+
+    async def _claim(self, account: str, *, rebind: bool) -> None:
+        namespace = self._namespace
+        refusal = await self._opened.write(
+            lambda c: accounts.claim(c, namespace, account, rebind=rebind)
+        )
+        if refusal is not None:
+            raise EventStoreError(
+                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}."
+            )
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
@@ -113,23 +130,23 @@ class SqlEventStore(EventStore):
         record = Record(event=event, at=self.runtime.clock(), takes_stale=takes_stale)
 
         def first(connection: Connection) -> Disposition:
-            leases = sql.lock_vouchers(connection, [event.code])
-            states = sql.states_of(connection, [event.id])
+            leases = self._sql.lock_vouchers(connection, [event.code])
+            states = self._sql.states_of(connection, [event.id])
             return self._decide(record, leases, states) if states else Disposition.BUSY
 
         def last(connection: Connection, found: Disposition) -> None:
             if found is Disposition.READY:
                 now = self.runtime.clock()
-                _finish(
-                    connection, [Finish(event=event, at=now, state=EventState.DONE)], self.owner
-                )
+                done = Finish(event=event, at=now, state=EventState.DONE)
+                self._finish(connection, [done])
 
         async with self._opened.transaction(first, last) as (transaction, found):
             yield found, transaction
 
     async def due(self, limit: int) -> list[VoucherEvent]:
-        is_due = sql.IS_WAITING & (events.c.due_at <= self.runtime.clock())
-        statement = select(events.c.voucher).where(is_due).order_by(events.c.due_at).limit(limit)
+        is_due = IS_WAITING & (events.c.due_at <= self.runtime.clock())
+        statement = self._scope.select(events, events.c.voucher).where(is_due)
+        statement = statement.order_by(events.c.due_at).limit(limit)
         rows = await self._opened.read(lambda connection: connection.scalars(statement).all())
         return [VoucherEvent.from_json(row) for row in rows]
 
@@ -140,18 +157,23 @@ class SqlEventStore(EventStore):
         await self._write_many(self._add_expected, rows)
 
     async def forget(self, codes: Iterable[str]) -> None:
-        await self._write_many(sql.END_WAITING, [{"key": code} for code in sorted(set(codes))])
+        await self._write_many(
+            self._sql.end_waiting, [{"key": code} for code in sorted(set(codes))]
+        )
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
         now = self.runtime.clock()
 
         def work(connection: Connection) -> list[str]:
-            is_due = select(expected).where(expected.c.due_at <= now).order_by(expected.c.due_at)
-            rows = connection.execute(is_due.limit(limit).with_for_update(skip_locked=True))
+            found = self._scope.select(expected).where(expected.c.due_at <= now)
+            found = found.order_by(expected.c.due_at).limit(limit)
+            rows = connection.execute(found.with_for_update(skip_locked=True))
             due = [Expectation(**row) for row in rows.mappings()]
             came = defaultdict(list)
-            columns = select(events.c.code, events.c.status, events.c.recorded_at)
-            of_these = columns.where(events.c.code.in_([expectation.code for expectation in due]))
+            each = events.c.code, events.c.status, events.c.recorded_at
+            of_these = self._scope.select(events, *each).where(
+                events.c.code.in_([expectation.code for expectation in due])
+            )
             for code, status, at in connection.execute(of_these):
                 came[code].append((at, VoucherStatus(status)))
             missed, ended, going_on = [], [], []
@@ -164,30 +186,32 @@ class SqlEventStore(EventStore):
                     going_on.append({"key": one.code, **attrs.asdict(following)})
                 if looks_up:
                     missed.append(one.code)
-            sql.run_many(connection, sql.END_WAITING, ended)
-            sql.run_many(connection, sql.WAIT_ON, going_on)
+            run_many(connection, self._sql.end_waiting, ended)
+            run_many(connection, self._sql.wait_on, going_on)
             return missed
 
         return await self._opened.write(work)
 
     async def prune(self, *, keep_s: float) -> int:
         now = self.runtime.clock()
-        has_ended = ~sql.IS_WAITING & (events.c.ended_at < now - keep_s)
-        is_expected = exists().where(expected.c.code == events.c.code)
-        old = select(events.c.id).where(has_ended, ~is_expected)
-        has_none = ~exists().where(events.c.code == vouchers.c.code)
-        idle = select(vouchers.c.code).where(vouchers.c.leased_until <= now, has_none)
-        drop = delete(vouchers).where(vouchers.c.code == bindparam("key"), has_none)
+        has_ended = ~IS_WAITING & (events.c.ended_at < now - keep_s)
+        scope = self._scope
+        is_expected = scope.select(expected).where(expected.c.code == events.c.code).exists()
+        old = scope.select(events, events.c.id).where(has_ended, ~is_expected)
+        has_none = ~scope.select(events).where(events.c.code == vouchers.c.code).exists()
+        idle = scope.select(vouchers, vouchers.c.code)
+        idle = idle.where(vouchers.c.leased_until <= now, has_none)
+        drop = scope.delete(vouchers).where(vouchers.c.code == bindparam("key"), has_none)
 
         def drop_events(ids: Sequence[str], connection: Connection) -> int:
             these = old.where(events.c.id.in_(ids)).with_for_update(skip_locked=True)
-            return connection.execute(delete(events).where(events.c.id.in_(these))).rowcount
+            return connection.execute(scope.delete(events).where(events.c.id.in_(these))).rowcount
 
         def drop_vouchers(codes: Sequence[str], connection: Connection) -> int:
             # Locked first: an event may have come since, which only another statement sees.
             these = idle.where(vouchers.c.code.in_(codes)).with_for_update(skip_locked=True)
             locked = connection.scalars(these).all()
-            sql.run_many(connection, drop, [{"key": code} for code in locked])
+            run_many(connection, drop, [{"key": code} for code in locked])
             return len(locked)
 
         pruned = await self._in_parts(old, drop_events)
@@ -196,13 +220,14 @@ class SqlEventStore(EventStore):
 
     async def counts(self) -> EventCounts:
         def work(connection: Connection) -> EventCounts:
-            each = select(events.c.state, func.count().label("n")).group_by(events.c.state)
-            found = Counter({row.state: row.n for row in connection.execute(each)})
+            each = self._scope.select(events, events.c.state, func.count().label("n"))
+            rows = connection.execute(each.group_by(events.c.state))
+            found = Counter({row.state: row.n for row in rows})
             return EventCounts(
                 done=found[EventState.DONE],
                 waiting=found[EventState.RECORDED],
                 stale=found[EventState.STALE],
-                expected=connection.scalar(select(func.count()).select_from(expected)) or 0,
+                expected=connection.scalar(self._scope.select(expected, func.count())) or 0,
             )
 
         return await self._opened.read(work)
@@ -210,7 +235,7 @@ class SqlEventStore(EventStore):
     async def _write_many(self, statement: Any, rows: list[dict[str, Any]]) -> None:
         database = self._opened
         if rows:
-            await database.write(lambda connection: sql.run_many(connection, statement, rows))
+            await database.write(lambda connection: run_many(connection, statement, rows))
 
     async def _in_parts(self, found: Select[Any], work: Callable[..., int]) -> int:
         """Work on what a statement finds, in short transactions: deliveries wait for each."""
@@ -245,8 +270,8 @@ class SqlEventStore(EventStore):
 
         def work(connection: Connection) -> list[Disposition]:
             # First: it may wait for another process; in one order, so that none waits for this.
-            sql.run_many(connection, self._add_voucher, [{"code": code} for code in codes])
-            leases = sql.lock_vouchers(connection, codes)
+            run_many(connection, self._add_voucher, [{"code": code} for code in codes])
+            leases = self._sql.lock_vouchers(connection, codes)
             recorded = iter(self._record(connection, records, leases) if records else ())
             finishes, answers = [], []
             for one in operations:
@@ -257,7 +282,7 @@ class SqlEventStore(EventStore):
                     answers.append(Disposition.DONE)
                 else:
                     answers.append(Disposition.BUSY)
-            _finish(connection, finishes, self.owner)
+            self._finish(connection, finishes)
             return answers
 
         return await self.database.write(work)
@@ -265,14 +290,14 @@ class SqlEventStore(EventStore):
     def _record(
         self, connection: Connection, records: list[Record], leases: dict[str, Lease]
     ) -> list[Disposition]:
-        states = sql.states_of(connection, [record.event.id for record in records])
+        states = self._sql.states_of(connection, [record.event.id for record in records])
         answers, new, stale, leased = [], [], [], []
         for record in records:
             event = record.event
             found = self._decide(record, leases, states)
             answers.append(found)
             if event.id not in states:
-                new.append(sql.row_of(record))
+                new.append(row_of(record))
                 states[event.id] = EventState.RECORDED
             if found is Disposition.STALE:
                 states[event.id] = EventState.STALE
@@ -282,9 +307,9 @@ class SqlEventStore(EventStore):
                 until = self.runtime.clock() + record.lease_s
                 leased.append({"key": event.code, "by": self.owner, "until": until})
         # Another process may have recorded one whose voucher is locked.
-        sql.run_many(connection, self._add_event, sorted(new, key=lambda row: row["id"]))
-        sql.run_many(connection, sql.END_EVENT, stale)
-        sql.run_many(connection, sql.TAKE_LEASE, leased)
+        run_many(connection, self._add_event, sorted(new, key=lambda row: row["id"]))
+        run_many(connection, self._sql.end_event, stale)
+        run_many(connection, self._sql.take_lease, leased)
         return answers
 
     def _decide(
@@ -293,18 +318,17 @@ class SqlEventStore(EventStore):
         lease = leases.get(record.event.code, _HELD)
         return decide(states.get(record.event.id), lease, record, owner=self.owner)
 
-
-def _finish(connection: Connection, finishes: list[Finish], owner: str) -> None:
-    """Write how events ended, and end the leases of their vouchers, which are locked."""
-    leases, ended = [], []
-    for finish in finishes:
-        event, is_done = finish.event, finish.state is EventState.DONE
-        done = microseconds(event.updated_at) if is_done else None
-        leases.append({"key": event.code, "done": done, "by": owner})
-        if finish.state is not EventState.RECORDED:
-            ended.append({"key": event.id, "to": finish.state, "at": finish.at, "more": 1})
-    sql.run_many(connection, sql.END_LEASE, leases)
-    sql.run_many(connection, sql.END_EVENT, ended)
-    for finish in finishes:
-        if finish.state is EventState.RECORDED:
-            sql.postpone(connection, finish)
+    def _finish(self, connection: Connection, finishes: list[Finish]) -> None:
+        """Write how events ended, and end the leases of their vouchers, which are locked."""
+        leases, ended = [], []
+        for finish in finishes:
+            event, is_done = finish.event, finish.state is EventState.DONE
+            done = microseconds(event.updated_at) if is_done else None
+            leases.append({"key": event.code, "done": done, "by": self.owner})
+            if finish.state is not EventState.RECORDED:
+                ended.append({"key": event.id, "to": finish.state, "at": finish.at, "more": 1})
+        run_many(connection, self._sql.end_lease, leases)
+        run_many(connection, self._sql.end_event, ended)
+        for finish in finishes:
+            if finish.state is EventState.RECORDED:
+                self._sql.postpone(connection, finish)

@@ -1,0 +1,59 @@
+"""The page of conformance: its judges and tests are real, and it leaves nothing out."""
+
+import json
+import re
+import tomllib
+
+import pytest
+from support.files import DOCS, ROOT, TESTS
+from support.named_tests import missing_tests, named_tests
+
+PAGE = (DOCS / "conformance.md").read_text()
+
+
+def rows(title):
+    """Return the cells of the table under a heading, without its head."""
+    section = PAGE.partition(f"## {title}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
+
+
+JUDGES = rows("The judges")
+FACTS = rows("The facts")
+
+
+def test_page_has_its_tables():
+    """The function above finds them."""
+    assert len(JUDGES) >= 7
+    assert len(FACTS) >= 25
+
+
+@pytest.mark.parametrize("row", JUDGES + FACTS, ids=lambda row: row[0][:40])
+def test_row_names_tests_that_there_are(row):
+    """Each judge sits in tests, and each fact is held by some."""
+    held_by = row[2]
+    assert named_tests(held_by)
+    assert missing_tests(held_by) == []
+
+
+def test_sdks_are_those_that_are_installed():
+    """The page tells the versions that the files of dependencies pin, with their digests."""
+    pinned = json.loads((TESTS / "emulator" / "rm_api_sdk" / "package-lock.json").read_text())
+    packages = {name: one for name, one in pinned["packages"].items() if name}
+    assert all(one["integrity"].startswith("sha512-") for one in packages.values())
+    javascript = packages["node_modules/rm-api-sdk"]["version"]
+    groups = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+    (python,) = [each for each in groups["test"] if str(each).startswith("rmsdk==")]
+    (said,) = [row[0] for row in JUDGES if row[0].startswith("rmsdk")]
+    assert said.startswith(f"rmsdk {python.removeprefix('rmsdk==')},")
+    (said,) = [row[0] for row in JUDGES if row[0].startswith("rm-api-sdk")]
+    assert said.startswith(f"rm-api-sdk {javascript},")
+
+
+@pytest.mark.parametrize("row", FACTS, ids=lambda row: row[0][:40])
+def test_fact_has_a_source(row):
+    """Of those that docs/api.md explains; a guess is no fact."""
+    sources = row[1].split(", ")
+    assert sources
+    explained = re.findall(r"^- \*\*(.)\*\*: ", (DOCS / "api.md").read_text(), re.M)
+    assert set(sources) <= set(explained) - {"?"}
