@@ -26,14 +26,12 @@ from sqlalchemy import (
     UniqueConstraint,
     bindparam,
     func,
-    select,
     text,
-    update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
 
+from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import Database, Schema
-from rm_voucher.database.engine import parse_url
+from rm_voucher.database.scope import Scope, check_namespace, namespace_column
 from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import LedgerError, VoucherError
 from rm_voucher.ledger.rules.commands import check_id
@@ -50,7 +48,7 @@ _outbox = Table(
     "rm_outbox",
     _tables,
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("namespace", Text, nullable=False),
+    namespace_column(),
     Column("request_id", Text, nullable=False),
     Column("message", LargeBinary),  # until it is published
     Column("added_at", Double, nullable=False),
@@ -71,7 +69,7 @@ _SCHEMA = Schema("outbox", _tables)
 class Outbox:
     """Messages that are published after the transaction that they belong to has committed.
 
-    Use it as an async context manager. ``url`` is the application's own database, as
+    Use it as an async context manager. ``database`` is the application's own, as
     `rm_voucher.ledger.Ledger.open` has it; the ledger may be in it, too. ``namespace`` sets the ids
     of several merchants apart. Needs the extra ``sql`` or ``postgres``. All methods raise
     `LedgerError` when the database can't be used.
@@ -79,22 +77,19 @@ class Outbox:
 
     def __init__(
         self,
-        url: str,
+        database: str | SqlDatabase,
         *,
-        namespace: str = "",
+        namespace: str | None = None,
         patience_s: float = 5.0,
         runtime: Runtime | None = None,
     ) -> None:
         self._runtime = runtime or Runtime()
-        self._namespace = namespace
         self._database = Database(
-            parse_url(url),
-            _SCHEMA,
-            error=LedgerError,
-            patience_s=patience_s,
-            runtime=self._runtime,
+            database, _SCHEMA, error=LedgerError, patience_s=patience_s, runtime=self._runtime
         )
-        self._insert = (sqlite if self._database.is_sqlite else postgresql).insert(_outbox)
+        self._scope = Scope(check_namespace(namespace, is_shared=self._database.is_shared))
+        dialect = self._database.engine.dialect.name
+        self._adding = self._scope.insert_or_ignore(_outbox, dialect).returning(_outbox.c.seq)
         self._is_due = asyncio.Event()
 
     async def __aenter__(self) -> Self:
@@ -112,13 +107,9 @@ class Outbox:
         with it, and ``message``, commit together when the block ends; nothing does when it raises.
         With SQLite nobody else writes meanwhile. Cancelling rolls back.
         """
-        row = {
-            "namespace": self._namespace,
-            "request_id": check_id(request_id),
-            "message": message,
-            "added_at": self._runtime.clock(),
-        }
-        adding = self._insert.values(row).on_conflict_do_nothing().returning(_outbox.c.seq)
+        adding = self._adding.values(
+            request_id=check_id(request_id), message=message, added_at=self._runtime.clock()
+        )
 
         def add(connection: Connection) -> bool:
             return connection.scalar(adding) is not None
@@ -136,8 +127,8 @@ class Outbox:
 
         def take(connection: Connection) -> Sequence[Any]:
             waiting = (
-                select(_outbox.c.seq, _outbox.c.message)
-                .where(_outbox.c.namespace == self._namespace, _outbox.c.published_at.is_(None))
+                self._scope.select(_outbox, _outbox.c.seq, _outbox.c.message)
+                .where(_outbox.c.published_at.is_(None))
                 .order_by(_outbox.c.seq)
                 .limit(_AT_ONCE)
                 .with_for_update(skip_locked=True)
@@ -145,7 +136,7 @@ class Outbox:
             return connection.execute(waiting).all()
 
         published = (
-            update(_outbox)
+            self._scope.update(_outbox)
             .where(_outbox.c.seq == bindparam("number"))
             .values(message=None, published_at=self._runtime.clock())
         )
@@ -178,11 +169,7 @@ class Outbox:
 
     async def backlog(self) -> int:
         """Return how many messages are committed and not published."""
-        counting = (
-            select(func.count())
-            .select_from(_outbox)
-            .where(_outbox.c.namespace == self._namespace, _outbox.c.published_at.is_(None))
-        )
+        counting = self._scope.select(_outbox, func.count()).where(_outbox.c.published_at.is_(None))
         return await self._database.read(lambda connection: connection.scalar(counting) or 0)
 
     async def _wait(self, every_s: float) -> None:
