@@ -15,7 +15,7 @@ from rm_voucher.worker.broker import ATTEMPT_HEADER, QueueNames
 from rm_voucher.worker.faststream import FastStreamBroker, as_sent
 from rm_voucher.worker.settings import WorkerSettings
 
-_HEARTBEAT_S = 10
+_HEARTBEAT_S = 6  # aiormq takes a link for dead after three of them, and three seconds
 _RECONNECT_S = 1.0
 
 
@@ -43,7 +43,7 @@ class RabbitMQ(FastStreamBroker):
     def __init__(self, url: str, names: QueueNames, settings: WorkerSettings) -> None:
         super().__init__(names)
         at = URL(url)
-        if "heartbeat" not in at.query:  # aio-pika's own, 60, takes a silent link for alive so long
+        if "heartbeat" not in at.query:  # without one it is 60
             at = at.update_query(heartbeat=_HEARTBEAT_S)
         # A message that no queue takes must be an error, or it would count as handed on.
         channel = Channel(on_return_raises=True)
