@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 from collections.abc import AsyncIterator
 
@@ -23,6 +24,8 @@ from rm_voucher.worker import (
 )
 from rm_voucher.worker.endpoint import serve_health
 
+# Where the broker is away they write a traceback at each attempt, and the worker one line.
+_TALKATIVE = ("aio_pika", "aiormq", "nats")
 _DRAIN_SHARE = 0.7  # of the time to stop; the rest is for closing
 
 
@@ -79,6 +82,8 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
 
 async def work(client: VoucherClient, ledger: Ledger, url: str, plan: Plan) -> None:
     """Work until a signal comes, and end within a deadline."""
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     broker = open_broker(url, names=plan.queues, settings=plan.settings)
     worker = Worker(client, ledger, plan.batch_key, settings=plan.settings)
     stop_s = plan.stop_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from aio_pika import RobustConnection
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
@@ -12,7 +13,7 @@ from faststream.rabbit.schemas.queue import QuorumQueueArgs
 from yarl import URL
 
 from rm_voucher.worker.broker import ATTEMPT_HEADER, QueueNames
-from rm_voucher.worker.faststream import FastStreamBroker, as_sent
+from rm_voucher.worker.faststream import FastStreamBroker, as_sent, log
 from rm_voucher.worker.settings import WorkerSettings
 
 _HEARTBEAT_S = 6  # aiormq takes a link for dead after three of them, and three seconds
@@ -48,8 +49,15 @@ class RabbitMQ(FastStreamBroker):
         # A message that no queue takes must be an error, or it would count as handed on.
         channel = Channel(on_return_raises=True)
         self.broker = RabbitBroker(
-            str(at), default_channel=channel, reconnect_interval=_RECONNECT_S, logger=None
+            str(at),
+            default_channel=channel,
+            reconnect_interval=_RECONNECT_S,
+            on_close=[lambda *_: log.warning("the broker is away")],
+            on_reconnected=[lambda *_: log.warning("the broker is back")],
+            logger=None,
         )
+        self._connection: RobustConnection | None = None
+        self.broker._connection_kwargs["connection_class"] = self._connect  # noqa: SLF001 - see there
         self._requests = _queue(names.requests, names.parked)
         self._requests.arguments["x-delivery-limit"] = 20
         subscriber = self.broker.subscriber(
@@ -63,8 +71,13 @@ class RabbitMQ(FastStreamBroker):
     @property
     def is_connected(self) -> bool:
         """See `Broker.is_connected`."""
-        connection: Any = self.broker._connection  # noqa: SLF001 - it has no other door
-        return connection is not None and connection.connected.is_set()
+        return self._connection is not None and self._connection.connected.is_set()
+
+    async def close(self) -> None:
+        """See `Broker.close`."""
+        await super().close()
+        if self._connection is not None:
+            await self._connection.close()
 
     async def publish(self, queue: str, body: bytes, headers: dict[str, str]) -> None:
         """See `FastStreamBroker.publish`."""
@@ -93,3 +106,12 @@ class RabbitMQ(FastStreamBroker):
         await self.broker.connect()
         for name in (self.names.parked, self.names.vouchers):
             await self.broker.declare_queue(_queue(name))
+
+    def _connect(self, *arguments: Any, **options: Any) -> RobustConnection:
+        """Make a connection, and keep it.
+
+        FastStream forgets one that fails when its first channel is opened. That one connects again
+        and again, whoever cancels it, so that the process would never end.
+        """
+        self._connection = RobustConnection(*arguments, **options)
+        return self._connection

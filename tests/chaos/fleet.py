@@ -69,6 +69,10 @@ class Member:
     def is_alive(self) -> bool:
         return self.process.poll() is None
 
+    @property
+    def is_ready(self) -> bool:
+        return self.is_alive and _READY in self.log.read_text(errors="replace")
+
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
@@ -81,7 +85,6 @@ class Fleet:
     variables: dict[str, str]
     arguments: tuple[str, ...]
     program: tuple[str, ...] = (*COMMAND, "worker")
-    ready: str = _READY
     members: list[Member] = attrs.field(factory=list)
     logs: list[Path] = attrs.field(factory=list)
 
@@ -102,7 +105,7 @@ class Fleet:
 
     async def until_ready(self, member: Member) -> None:
         async with asyncio.timeout(60):
-            while self.ready not in member.log.read_text():
+            while not member.is_ready:
                 assert member.is_alive, member.log.read_text()[-3000:]
                 await asyncio.sleep(_LOOK_S)
 
@@ -113,11 +116,19 @@ class Fleet:
         member.process.wait()
         self.members.remove(member)
 
-    async def revive(self) -> None:
+    async def keep_alive(self) -> None:
         """Start what has ended by itself again, as whatever runs workers does."""
-        for member in [each for each in self.members if not each.is_alive]:
-            self.members.remove(member)
-            self.start()
+        while True:
+            for member in [each for each in self.members if not each.is_alive]:
+                self.members.remove(member)
+                self.start()
+            await asyncio.sleep(1.0)
+
+    async def until_all_ready(self) -> None:
+        """Wait for those that start: they have no handler for signals yet."""
+        async with asyncio.timeout(90):
+            while not all(each.is_ready for each in self.members):
+                await asyncio.sleep(_LOOK_S)
 
     async def stop(self, within_s: float) -> list[int | None]:
         """Tell all to stop; return their exit codes, None for one that did not within the time."""

@@ -107,7 +107,6 @@ class Chaos:
                 await asyncio.to_thread(deed)
             else:
                 deed()
-            await self.fleet.revive()
         await asyncio.gather(*stopped)
 
     def pick(self) -> Member:
@@ -155,6 +154,7 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             await queues.publish(*bodies)
             harvest = Harvest(queues)
             chaos = Chaos(fleet, ways, database, broker, scale, chance)
+            keeping_alive = asyncio.create_task(fleet.keep_alive())
             running_chaos = asyncio.create_task(chaos.run(scale.messages / scale.rate_limit))
             await harvest.until(running_chaos.done, 1200)
             await running_chaos
@@ -172,8 +172,8 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             _log.info("all handed on %.0f s after the last deed", time.monotonic() - ended_at)
             counts = await settled(emulator, database.url, scale.settle_s + 60)
             _log.info("settled %.0f s after the last deed", time.monotonic() - ended_at)
-            for member in fleet.members:  # one that starts has no handler for signals yet
-                await fleet.until_ready(member)
+            await fleet.until_all_ready()
+            keeping_alive.cancel()
             codes = await fleet.stop(within_s=40)
             await harvest.gather()
             assert codes == [0] * WORKERS, fleet.text[-5000:]

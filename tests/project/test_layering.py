@@ -71,7 +71,7 @@ ELSEWHERE = {
     "worker.metrics": {"prometheus_client"},
     "worker.nats": {"faststream", "nats"},
     "worker.outbox": {"sqlalchemy"},
-    "worker.rabbitmq": {"faststream"},
+    "worker.rabbitmq": {"aio_pika", "faststream"},
     "worker.redis": {"faststream", "redis"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},

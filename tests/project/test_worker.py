@@ -74,7 +74,7 @@ async def shop(emulating: Callable[..., Emulating], tmp_path: Path) -> AsyncIter
             "RM_WORKER_REQUESTS": queues.names.requests,
             "RM_WORKER_VOUCHERS": queues.names.vouchers,
         }
-        fleet = Fleet(tmp_path, variables, (), example(EXAMPLES / "worker.py"), "Working on ")
+        fleet = Fleet(tmp_path, variables, (), example(EXAMPLES / "worker.py"))
         yield Shop(queues, emulator, fleet, Harvest(queues), file)
         fleet.close()
 

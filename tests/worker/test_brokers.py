@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from aio_pika.exceptions import AMQPConnectionError
 from redis.exceptions import RedisError, ResponseError
 from support.brokers import KINDS, URLS, Queues, RedisQueues, queues_of
 from support.command import PATIENCE_S
@@ -244,6 +245,23 @@ async def test_redis_key_of_another_kind() -> None:
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await broker.start(Handler(lambda _: Leave()))
         await broker.close()
+
+
+async def test_rabbitmq_that_goes_while_a_worker_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing goes on connecting after the worker was closed: its process could never end."""
+    async with queues_of("rabbitmq") as queues:
+        broker: Any = queues.broker(SETTINGS)
+
+        async def fail(*_: object) -> None:
+            raise AMQPConnectionError("gone")
+
+        monkeypatch.setattr(type(broker.broker.config.channel_manager), "get_channel", fail)
+        with pytest.raises(AMQPConnectionError):
+            await broker.start(Handler(lambda _: Leave()))
+        assert broker._connection is not None
+        await broker.close()
+        assert broker._connection.is_closed
+        assert not broker.is_connected
 
 
 def test_rabbitmq_s_heartbeat_is_the_url_s_own_where_it_has_one() -> None:
