@@ -93,7 +93,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site into site/, with warnings as errors. A minute."""
-    install_editable(session, "docs", extra="sql")
+    install_editable(session, "docs", extra="worker")
     doctrees = f"{session.create_tmp()}/doctrees"
     session.run(
         "sphinx-build",
@@ -168,3 +168,14 @@ def kills(session: nox.Session) -> None:
     install_editable(session, "test")
     whole = ("-n", "auto", "-m", "long", "tests/kills")
     session.run("pytest", *whole, *session.posargs, env={"KILLS": "all"})
+
+
+@nox.session
+def chaos(session: nox.Session) -> None:
+    """Kill, stop, cut off and restart around workers, 2,000 messages. Half an hour.
+
+    For all of it: the programs of PostgreSQL, RabbitMQ, NATS and Redis. What is missing is skipped.
+    """
+    install_editable(session, "test")
+    whole = ("-n", "0", "-rs", "-m", "long", "--log-cli-level=INFO", "tests/chaos")
+    session.run("pytest", *whole, *session.posargs, env={"CHAOS": "1"})

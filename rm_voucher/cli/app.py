@@ -66,6 +66,7 @@ from rm_voucher.cli.output import (
 from rm_voucher.cli.probe import probe
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.webhook import webhook_app
+from rm_voucher.cli.worker import worker
 from rm_voucher.converters import format_time, unstructure
 from rm_voucher.wire.operations import build_issue
 
@@ -286,6 +287,7 @@ def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) 
 
 app.command()(emulator)
 app.command()(probe)
+app.command()(worker)
 app.add_typer(ledger_app)
 app.add_typer(webhook_app)
 

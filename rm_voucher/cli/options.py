@@ -87,7 +87,7 @@ def open_ledger(
     ``env:NAME`` is the URL in a variable: other users of a machine see the arguments of a command.
     Where it ``must_exist``, a missing file is a `LedgerError`: an empty ledger settles nothing.
     """
-    url = _named_url(url)
+    url = named_url("ledger", url)
     ledger = Ledger.open(
         url,
         mode="exclusive" if exclusive else "shared",
@@ -105,23 +105,24 @@ def open_ledger(
     return ledger
 
 
-def _named_url(url: str) -> str:
+def named_url(what: str, url: str) -> str:
+    """Return the URL of what an option names: itself, or of ``env:NAME`` the variable's value."""
     scheme, _, name = url.partition(":")
     if scheme == "env":
         named = os.environ.get(name, "").strip()
         if not named:
-            raise ConfigurationError(f"The ledger is in the variable {name}, which is not set.")
+            raise ConfigurationError(f"The {what} is in the variable {name}, which is not set.")
         return named
     if without_password(url) != url:
         say(
-            "The ledger's password can be read in the list of processes: write env:NAME, the name "
+            f"The {what}'s password can be read in the list of processes: write env:NAME, the name "
             "of a variable that has the URL."
         )
     return url
 
 
 def without_password(url: str) -> str:
-    """Return the URL of a database with its password masked."""
+    """Return the URL of a database or broker with its password masked."""
     if "://" not in url:
         return url
     scheme, _, rest = url.partition("://")

@@ -74,6 +74,7 @@ REFERENCE = (DOCS / "reference.md").read_text()
         "rm_voucher.signing",
         "rm_voucher.converters",
         "rm_voucher.wire.error_codes",
+        "rm_voucher.worker",
     ],
 )
 def test_reference_takes_each_module_whole(module):

@@ -30,6 +30,7 @@ WINGS = [
     {"service"},
     {"ledger", "webhooks", "emulator"},
     {"bulk", "probe"},
+    {"worker"},
     {""},  # the face of the package
     {"testing", "cli"},
 ]
@@ -67,6 +68,13 @@ ELSEWHERE = {
     "webhooks.sql.store": {"sqlalchemy"},
     "shared.redis": {"redis"},
     "shared.sql": {"sqlalchemy"},
+    "worker.endpoint": {"aiohttp"},
+    "worker.faststream": {"faststream"},
+    "worker.metrics": {"prometheus_client"},
+    "worker.nats": {"faststream", "nats"},
+    "worker.outbox": {"sqlalchemy"},
+    "worker.rabbitmq": {"aio_pika", "faststream"},
+    "worker.redis": {"faststream", "redis"},
     "testing": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.arguments": {"typer"},
@@ -77,6 +85,7 @@ ELSEWHERE = {
     "cli.progress": {"rich"},
     "cli.emulator": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},
+    "cli.worker": {"typer"},
 }
 
 

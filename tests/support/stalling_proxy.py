@@ -1,4 +1,4 @@
-"""A way to a server that can come to a standstill, while TCP still acknowledges all."""
+"""A way to a server that can be cut, or come to a standstill while TCP still acknowledges all."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ class StallingProxy:
         """Pass nothing on any more for the connections that there are."""
         self._frozen.update(self._sockets)
 
+    def cut(self) -> None:
+        """End the connections that there are."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         self.freezes_new = True
         with contextlib.suppress(OSError):
@@ -46,7 +52,11 @@ class StallingProxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(self._server)
+            try:
+                server = socket.create_connection(self._server)
+            except OSError:  # it is down: whoever asks is refused, too
+                client.close()
+                continue
             pair = (client, server)
             self._sockets += pair
             if self.freezes_new:
@@ -55,9 +65,13 @@ class StallingProxy:
                 threading.Thread(target=self._pass_on, args=(source, sink), daemon=True).start()
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        how = socket.SHUT_WR
+        try:
             while data := source.recv(65536):
                 if source not in self._frozen:
                     sink.sendall(data)
-            if source not in self._frozen:
-                sink.shutdown(socket.SHUT_WR)
+        except OSError:  # it was reset: the other side must not wait for what never comes
+            how = socket.SHUT_RDWR
+        if source not in self._frozen:
+            with contextlib.suppress(OSError):
+                sink.shutdown(how)

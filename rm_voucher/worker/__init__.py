@@ -1,0 +1,21 @@
+"""A worker for a queue: messages that ask for vouchers in, vouchers out. See `Worker`."""
+
+from rm_voucher.worker.broker import Broker, QueueNames
+from rm_voucher.worker.dispositions import Delivery
+from rm_voucher.worker.memory import MemoryBroker
+from rm_voucher.worker.open import open_broker
+from rm_voucher.worker.outbox import Outbox
+from rm_voucher.worker.settings import WorkerSettings, prefetch_for
+from rm_voucher.worker.worker import Worker
+
+__all__ = [
+    "Broker",
+    "Delivery",
+    "MemoryBroker",
+    "Outbox",
+    "QueueNames",
+    "Worker",
+    "WorkerSettings",
+    "open_broker",
+    "prefetch_for",
+]

@@ -1,0 +1,200 @@
+"""Workers that are killed, stopped and cut off: one code an id, all handed on, nothing stuck.
+
+Real processes, and a PostgreSQL and a broker of the test's own, which are restarted once. ``CHAOS``
+is the share of the whole that is run: 1 is what ``nox -s chaos`` runs, 2,000 messages three times
+each through RabbitMQ, and a tenth of that through NATS JetStream and Redis streams. Less than a
+tenth is two workers on RabbitMQ.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import orjson
+import pytest
+from chaos.fleet import Fleet, Harvest, Member, Ways
+from support.brokers import queues_of
+from support.command import Emulating
+from support.private_services import BROKERS, Postgres, Service, running
+
+from rm_voucher.ledger import AttemptState, Counts, Ledger
+
+pytestmark = pytest.mark.long
+
+_log = logging.getLogger("chaos")
+SHARE = float(os.environ.get("CHAOS", "0.05"))
+SEED = int(os.environ.get("CHAOS_SEED", "7"))
+IS_WHOLE = SHARE >= 0.1
+COPIES = 3
+WORKERS = 4 if IS_WHOLE else 2
+KINDS = tuple(BROKERS) if IS_WHOLE else ("rabbitmq",)  # the others: worker/test_brokers.py
+BATCH = "TEA"
+FAULTS = "drop-before-commit,drop-after-commit,truncated,error-after-commit,token-revoked"
+
+
+@attrs.frozen
+class Scale:
+    """How much happens in a run."""
+
+    messages: int
+    kills: int
+    stops: int
+    stop_s: float
+    cuts: int
+    rate_limit: int
+    settle_s: float
+
+    @classmethod
+    def of(cls, share: float) -> Scale:
+        def some(whole: int) -> int:
+            return max(1, round(whole * share))
+
+        is_whole = share >= 0.1
+        return cls(
+            messages=some(2000),
+            kills=some(10),
+            stops=some(5),
+            stop_s=20.0 if is_whole else 3.0,
+            cuts=some(3),
+            rate_limit=20 if is_whole else 30,
+            settle_s=20.0 if is_whole else 3.0,
+        )
+
+
+@attrs.define
+class Chaos:
+    """What is done to a fleet, one thing after the other, in an order of chance."""
+
+    fleet: Fleet
+    ways: Ways
+    database: Service
+    broker: Service
+    scale: Scale
+    chance: random.Random
+    done: list[str] = attrs.field(factory=list)
+    begun_at: float = attrs.field(factory=time.monotonic)
+
+    async def run(self, lasts_s: float) -> None:
+        scale = self.scale
+        deeds: list[tuple[str, Callable[[], object]]] = [
+            *(("kill", self.kill),) * scale.kills,
+            *(("stop", self.stop),) * scale.stops,
+            *(("cut broker", self.ways.broker.cut),) * scale.cuts,
+            *(("cut database", self.ways.database.cut),) * scale.cuts,
+            *(("cut server", self.ways.server.cut),) * scale.cuts,
+        ]
+        self.chance.shuffle(deeds)
+        restarts = [
+            ("restart database", self.database.restart),
+            ("restart broker", self.broker.restart),
+        ]
+        third = len(deeds) // 3
+        deeds[third:third] = restarts[:1]
+        deeds[2 * third + 1 : 2 * third + 1] = restarts[1:]
+        stopped: list[asyncio.Task[None]] = []
+        for name, deed in deeds:
+            await asyncio.sleep(lasts_s / len(deeds) * self.chance.uniform(0.5, 1.5))
+            self.done.append(f"{time.monotonic() - self.begun_at:6.1f} s {name}")
+            if deed == self.stop:
+                stopped.append(asyncio.create_task(self.stop()))
+            elif name.startswith("restart"):
+                await asyncio.to_thread(deed)
+            else:
+                deed()
+        await asyncio.gather(*stopped)
+
+    def pick(self) -> Member:
+        return self.chance.choice([each for each in self.fleet.members if each.is_alive])
+
+    def kill(self) -> None:
+        self.fleet.kill(self.pick())
+        self.fleet.start()
+
+    async def stop(self) -> None:
+        member = self.pick()
+        member.signal(signal.SIGSTOP)
+        await asyncio.sleep(self.scale.stop_s)
+        if member.is_alive:
+            member.signal(signal.SIGCONT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: Path) -> None:
+    """After it: one code an id, no code twice, issued = assigned + spare, nothing left open."""
+    scale = Scale.of(SHARE if kind == "rabbitmq" else SHARE / 10)
+    chance = random.Random(f"{SEED} {kind}")
+    emulator = emulating(
+        *("--batch", f"{BATCH}={3 * scale.messages + 100}", "--seed", SEED, "--quiet"),
+        *("--fault-rate", 0.02, "--fault-kinds", FAULTS, "--rate-limit", scale.rate_limit),
+        *("--latency", 0.05),
+    )
+    with contextlib.ExitStack() as stack:
+        database = stack.enter_context(running(Postgres))
+        broker = stack.enter_context(running(BROKERS[kind]))
+        ways = stack.enter_context(Ways.to(broker.url, database.url, emulator))
+        async with queues_of(kind, broker.url) as queues:
+            arguments = (
+                *("--batch", BATCH, "--exclusive", "--settle", str(scale.settle_s)),
+                *("--requests", queues.names.requests, "--vouchers", queues.names.vouchers),
+                *("--prefetch", "16", "--first-delay", "1", "--max-attempts", "500"),
+            )
+            fleet = Fleet(tmp_path, ways.variables, arguments)
+            stack.callback(fleet.close)
+            for _ in range(WORKERS):
+                await fleet.until_ready(fleet.start())
+            ids = [f"order {number}" for number in range(scale.messages)]
+            bodies = [orjson.dumps({"request_id": name, "content": name}) for name in ids] * COPIES
+            chance.shuffle(bodies)
+            await queues.publish(*bodies)
+            harvest = Harvest(queues)
+            chaos = Chaos(fleet, ways, database, broker, scale, chance)
+            keeping_alive = asyncio.create_task(fleet.keep_alive())
+            running_chaos = asyncio.create_task(chaos.run(scale.messages / scale.rate_limit))
+            await harvest.until(running_chaos.done, 1200)
+            await running_chaos
+            ended_at = time.monotonic()
+
+            def is_all() -> bool:
+                return set(ids) <= harvest.codes.keys()
+
+            left_s = (scale.messages / scale.rate_limit) + scale.settle_s + 60
+            assert await harvest.until(is_all, left_s), (
+                f"{len(set(ids) - harvest.codes.keys())} of {len(ids)} were not handed on",
+                chaos.done,
+                fleet.text[-5000:],
+            )
+            _log.info("all handed on %.0f s after the last deed", time.monotonic() - ended_at)
+            counts = await settled(emulator, database.url, scale.settle_s + 60)
+            _log.info("settled %.0f s after the last deed", time.monotonic() - ended_at)
+            await fleet.until_all_ready()
+            keeping_alive.cancel()
+            codes = await fleet.stop(within_s=40)
+            await harvest.gather()
+            assert codes == [0] * WORKERS, fleet.text[-5000:]
+            assert harvest.parked == []
+            assert {len(set(each)) for each in harvest.codes.values()} == {1}
+            given = [each[0] for each in harvest.codes.values()]
+            assert len(set(given)) == len(ids)
+            (batch,) = emulator.control("batches")
+            assert counts.assigned == len(ids)
+            assert batch["issued"] == counts.assigned + counts.spare
+            text = fleet.text
+            assert not any(code in text for code in given)
+            _log.info("%s\n%d handed on; %s", "\n".join(chaos.done), harvest.count, counts)
+
+
+async def settled(emulator: Emulating, url: str, within_s: float) -> Counts:
+    """Wait until nothing is open in the ledger; the workers alone may do anything about it."""
+    async with asyncio.timeout(within_s), Ledger.open(url, read_only=True) as ledger:
+        while await ledger.attempts(BATCH, (AttemptState.AMBIGUOUS, AttemptState.SENDING)):
+            await asyncio.sleep(0.5)
+        return await ledger.counts(BATCH)
