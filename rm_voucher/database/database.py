@@ -148,7 +148,9 @@ class Database:
             if self._schema.component not in shared.ready:
                 # The larger it is, the longer it takes.
                 await self._patiently(
-                    shared.writing, lambda: self._write(self._migrate), within_s=math.inf
+                    shared.writing,
+                    lambda: self._write(self._migrate, is_pipelined=False),
+                    within_s=math.inf,
                 )
                 shared.ready.add(self._schema.component)
 
