@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import attrs
+
 # After a throttle the rate is _CUT of the rate that was accepted. It is back there after _RETURN_S,
 # and grows past it slowly at first and then ever faster. So a limit that stays is used nearly
 # whole and seldom touched, and one that was lifted is found in less than half a minute.
@@ -17,12 +21,12 @@ _MOST_PER_S = 100_000.0  # more is no limit
 # A throttle so soon after a cut means that the cut was too small.
 _RECENT_S = 0.25
 _CUT_AGAIN = 0.75
-# Forgive one throttle per _CHANCE attempts, at most _MOST_BY_CHANCE in a row. The first throttles
+# Forgive one throttle per CHANCE attempts, at most _MOST_BY_CHANCE in a row. The first throttles
 # of all are forgiven too: a rate of the few answers so far would take a minute to grow.
-_CHANCE = 100
+CHANCE = 100
 _MOST_BY_CHANCE = 5
 _REST_S = 0.1  # after a cut, in which the server's bucket fills a little
-_LATE_S = 0.02  # by which a turn may be late without being lost
+LATE_S = 0.02  # by which a turn may be late without being lost
 _METER_S = 0.5
 _METER_ANSWERS = 10
 _IDLE_S = 1.0
@@ -31,45 +35,50 @@ _SLOW_START_PER_S = 20.0
 _SLOW_START_GROWTH = 4.0
 
 
+@attrs.define
 class RateMeter:
     """Measures how many attempts a second the server accepted of late."""
 
-    def __init__(self) -> None:
-        self.total = 0
-        """How many it has counted."""
-        self.reset(float("-inf"))
+    total: int = 0
+    """How many it has counted."""
+    _last_at: float = -math.inf
+    _since_at: float = -math.inf
+    _count: int = 0
+    _before: int = 0
+    _before_s: float = 0.0
 
     def reset(self, now: float) -> None:
         """Begin to measure anew."""
-        self._last = self._since = now
+        self._last_at = self._since_at = now
         self._count = self._before = 0
         self._before_s = 0.0
 
-    def add(self, now: float) -> None:
-        """Count an attempt that was accepted."""
-        if now - self._last > _IDLE_S:
+    def add(self, now: float, count: int = 1) -> None:
+        """Count attempts that were accepted."""
+        if now - self._last_at > _IDLE_S:
             self.reset(now)
-        self._last = now
-        self.total += 1
-        self._count += 1
-        span_s = now - self._since
+        self._last_at = now
+        self.total += count
+        self._count += count
+        span_s = now - self._since_at
         if span_s >= _METER_S and self._count >= _METER_ANSWERS:
             self._before_s, self._before = span_s, self._count
-            self._since, self._count = now, 0
+            self._since_at, self._count = now, 0
 
     def per_s(self, now: float) -> float:
         """Return the rate over the last span and the present one."""
-        span_s = now - self._since + self._before_s
+        span_s = now - self._since_at + self._before_s
         return (self._count + self._before) / max(span_s, _METER_S)
 
 
+@attrs.define
 class CubicCurve:
     """The rate that throttles have taught: where it was cut, and how it grows from there."""
 
-    def __init__(self) -> None:
-        self._target: float | None = None  # what the server accepted at the last cut
-        self.is_searching = False
-        self._grown_s = 0.0
+    _target: float | None = None  # what the server accepted at the last cut
+    is_searching: bool = False
+    _grown_s: float = 0.0
+    _least_per_s: float = _LEAST_PER_S
 
     def per_s(self) -> float | None:
         """Return the rate, None while no throttle has taught any."""
@@ -81,7 +90,7 @@ class CubicCurve:
 
     def cut(self, target: float, *, is_searching: bool) -> None:
         """Begin again below ``target``; or at it, and fast, to search for an unknown rate."""
-        self._target = max(target, _LEAST_PER_S)
+        self._target = max(target, self._least_per_s)
         self.is_searching = is_searching
         self._grown_s = 0.0
 
@@ -92,27 +101,48 @@ class CubicCurve:
         if rate is not None and rate > _MOST_PER_S:
             self._target = None
 
+    def divide(self, parts: int) -> None:
+        """Go on at one of so many parts of the rate."""
+        self._least_per_s /= parts
+        if self._target is not None:
+            self._target /= parts
 
+
+@attrs.define
 class AdaptiveRate:
-    """The rate that is allowed: the user's limit, what throttles have taught, and slow start."""
+    """The rate that is allowed: the user's limit, what throttles have taught, and slow start.
 
-    def __init__(self, most_per_s: float | None, meter: RateMeter) -> None:
-        self._most_per_s = most_per_s
-        self._meter = meter
-        self._curve = CubicCurve()
-        self._cut_at = float("-inf")
-        self._slow_start_at: float | None = None
-        self._forgiveness = _CHANCE * _MOST_BY_CHANCE  # in attempts: each _CHANCE forgive one
-        self._counted = 0  # of the meter's attempts, into the forgiveness
+    One throttle per ``chance`` attempts is forgiven. `attrs.asdict` has what it has learned.
+    """
+
+    most_per_s: float | None = None
+    _chance: int = CHANCE
+    meter: RateMeter = attrs.field(factory=RateMeter)
+    _curve: CubicCurve = attrs.field(factory=CubicCurve)
+    _cut_at: float = -math.inf
+    _slow_start_at: float | None = None
+    _forgiveness: int = attrs.field(init=False)  # in attempts: each _chance forgive one
+    _counted: int = 0  # of the meter's attempts, into the forgiveness
+
+    @_forgiveness.default
+    def _all_forgiveness(self) -> int:
+        return self._chance * _MOST_BY_CHANCE
 
     def per_s(self, now: float) -> float | None:
         """Return the rate that is allowed now, None for any."""
-        rates = [self._most_per_s, self._curve.per_s()]
+        rates = [self.most_per_s, self._curve.per_s()]
         if self._slow_start_at is not None:
             growth = _SLOW_START_GROWTH ** min(now - self._slow_start_at, 10.0)
             slow = _SLOW_START_PER_S * float(growth)
             rates.append(slow if slow < _MOST_PER_S else None)
         return min((rate for rate in rates if rate is not None), default=None)
+
+    def divide(self, parts: int) -> None:
+        """Go on at one of so many parts, for a client that knows of its own attempts only."""
+        self._curve.divide(parts)
+        if self.most_per_s is not None:
+            self.most_per_s /= parts
+        self.meter.reset(-math.inf)
 
     def use(self, seconds: float, rate_per_s: float) -> None:
         """Take note that the rate was used whole for some seconds, and may grow."""
@@ -128,7 +158,7 @@ class AdaptiveRate:
             return False
         if self._forgives():
             return False
-        rate, accepted, learned = self.per_s(now), self._meter.per_s(now), self._curve.per_s()
+        rate, accepted, learned = self.per_s(now), self.meter.per_s(now), self._curve.per_s()
         if now - self._cut_at < _RECENT_S and rate is not None:
             self._curve.cut(rate * _CUT_AGAIN, is_searching=self._curve.is_searching)
         else:
@@ -138,15 +168,15 @@ class AdaptiveRate:
             self._curve.cut(target, is_searching=is_unknown)
         self._slow_start_at = None
         self._cut_at = now
-        self._meter.reset(now)
+        self.meter.reset(now)
         return True
 
     def _forgives(self) -> bool:
-        earned, self._counted = self._meter.total - self._counted, self._meter.total
-        self._forgiveness = min(self._forgiveness + earned, _CHANCE * _MOST_BY_CHANCE)
-        if self._forgiveness < _CHANCE:
+        earned, self._counted = self.meter.total - self._counted, self.meter.total
+        self._forgiveness = min(self._forgiveness + earned, self._chance * _MOST_BY_CHANCE)
+        if self._forgiveness < self._chance:
             return False
-        self._forgiveness -= _CHANCE
+        self._forgiveness -= self._chance
         return True
 
     def start_slowly(self, now: float) -> None:
@@ -154,25 +184,27 @@ class AdaptiveRate:
         self._slow_start_at = now
 
 
+@attrs.define
 class TokenBucket:
     """Gives turns at a rate, evenly spaced. It holds what 20 ms of the rate give."""
 
-    def __init__(self) -> None:
-        self._next_at = self._taken_at = float("-inf")
+    next_at: float = -math.inf
+    """When the next turn comes."""
+    _taken_at: float = -math.inf
 
     def wait_s(self, now: float) -> float:
         """Return how long the next turn is away; 0 or less where it has come."""
-        return self._next_at - now
+        return self.next_at - now
 
-    def take(self, rate_per_s: float, now: float) -> float:
-        """Take the turn; return for how many seconds the rate has been used whole."""
-        earliest = now - _LATE_S
-        used_s = now - self._taken_at if self._next_at >= earliest else 0.0
-        self._next_at = max(self._next_at, earliest) + 1 / rate_per_s
+    def take(self, rate_per_s: float, now: float, turns: int = 1) -> float:
+        """Take the next turns; return for how many seconds the rate has been used whole."""
+        earliest = now - LATE_S
+        used_s = now - self._taken_at if self.next_at >= earliest else 0.0
+        self.next_at = max(self.next_at, earliest) + turns / rate_per_s
         self._taken_at = now
         return used_s
 
     def rest(self, now: float) -> None:
-        """Give no turn for a moment."""
-        self._next_at = now + _REST_S
+        """Give no turn for a moment, and none before those that were given."""
+        self.next_at = max(self.next_at, now + _REST_S)
         self._taken_at = now

@@ -21,6 +21,7 @@ from rm_voucher.calls.hooks import Hook
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
+from rm_voucher.calls.shared_flow import SharedFlow
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
 from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
@@ -38,6 +39,7 @@ from rm_voucher.settings import (
     Timeout,
     account_namespace,
 )
+from rm_voucher.shared.store import SharedStore
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.proxy import Proxy
@@ -73,6 +75,9 @@ class VoucherClient:
         limits: how many connections, how large an answer, how many codes.
         flow: how fast all calls together are sent, and how long they wait in an outage. Token
             requests are not counted.
+        shared: where the processes of this account share the rate, ``Retry-After`` and outages; see
+            `open_shared_store`. It is not closed by the client. By default each client learns by
+            itself.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
         token_store: shares the token that the default source buys among processes.
@@ -95,6 +100,7 @@ class VoucherClient:
         timeout: Timeout | None = None,
         limits: Limits | None = None,
         flow: FlowPolicy | None = None,
+        shared: SharedStore | None = None,
         token_source: TokenSource | None = None,
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
@@ -111,6 +117,7 @@ class VoucherClient:
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
+            ("shared", shared, SharedStore),
             ("token_source", token_source, TokenSource),
             ("runtime", runtime, Runtime),
         ):
@@ -130,7 +137,7 @@ class VoucherClient:
         self.account = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
-        self._owned: list[TokenSource | Transport] = []
+        self._owned: list[TokenSource | Transport | SharedFlow] = []
         if transport is None:
             # Imported here, so that a client with another transport never loads aiohttp.
             from rm_voucher.transport.aiohttp import AiohttpTransport
@@ -151,6 +158,10 @@ class VoucherClient:
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
+        pace = Flow(flow, runtime)
+        if shared is not None:
+            pace = SharedFlow(flow, runtime, shared, f"{self.account}/rate")
+            self._owned.append(pace)
         self.caller = Caller(
             environment=environment,
             transport=transport,
@@ -158,7 +169,7 @@ class VoucherClient:
             signer=signer,
             retries=Retries(retry, runtime),
             timeout=timeout,
-            flow=Flow(flow, runtime),
+            flow=pace,
             hooks=hooks,
             runtime=runtime,
         )

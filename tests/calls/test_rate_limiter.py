@@ -65,13 +65,13 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
     assert state.outage_s is None or 0 <= state.outage_s < 1e12
     # A turn is at most one interval of the least rate away, or the rest after a cut.
     least = min(1.0, policy.rate_per_s or 1.0) * _CUT
-    assert flow._bucket.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
-    assert flow._breaker.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
+    assert flow._pace.bucket.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
+    assert flow._pace.breaker.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
     if flow.unlimited:
         assert rate is None
         assert state.retry_after_s == 0
         assert state.outage_s is None
-        assert flow._bucket.wait_s(clock.now) <= 0
+        assert flow._pace.bucket.wait_s(clock.now) <= 0
 
 
 @given(policies, steps, st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
