@@ -12,7 +12,7 @@ from collections.abc import Callable
 import attrs
 
 from rm_voucher.calls.circuit_breaker import CircuitBreaker
-from rm_voucher.calls.rate_limiter import CHANCE, AdaptiveRate, TokenBucket
+from rm_voucher.calls.rate_limiter import ALONE, AdaptiveRate, TokenBucket, Tuning
 from rm_voucher.settings import FlowPolicy
 
 
@@ -31,12 +31,9 @@ class Pace:
     """When the server wants to be asked again."""
 
     @classmethod
-    def new(cls, policy: FlowPolicy, random: Callable[[], float], *, chance: int = CHANCE) -> Pace:
+    def new(cls, policy: FlowPolicy, random: Callable[[], float], tuning: Tuning = ALONE) -> Pace:
         """Return the pace of a server of which nothing is known."""
-        return cls(
-            AdaptiveRate(policy.rate_per_s, chance=chance),
-            CircuitBreaker(policy, random),
-        )
+        return cls(AdaptiveRate(policy.rate_per_s, tuning), CircuitBreaker(policy, random))
 
     @property
     def is_failing(self) -> bool:
@@ -64,7 +61,7 @@ class Pace:
 
     def answered(self, admitted_at: float, now: float, count: int = 1) -> None:
         """Take note of answers that are neither a throttle nor a failure of the server."""
-        self.rate.meter.add(now, count)
+        self.rate.accepted(now, count)
         if self.breaker.answered(admitted_at):
             self.rate.start_slowly(now)
 

@@ -11,7 +11,7 @@ import attrs
 from rm_voucher.calls.pace import Pace
 
 # Each process has these from its own settings.
-_OWN = {"_policy", "_random", "_chance", "most_per_s"}
+_OWN = {"_policy", "_random", "_tuning", "most_per_s"}
 _OFF_S = 1.0  # by which a clock was set back: less is how far processes differ
 
 
@@ -31,16 +31,7 @@ class PaceDocument:
 
     def dump(self, *, ahead_s: float) -> bytes:
         """Return it with its times on a clock that is so many seconds ahead of this process's."""
-        kept = attrs.asdict(
-            self,
-            filter=lambda field, _: field.name not in _OWN,
-            retain_collection_types=False,
-            value_serializer=lambda _, field, value: (
-                value + ahead_s if _is_time(field) and isinstance(value, int | float) else value
-            ),
-        )
-        kept["seen_at"] = {name: at + ahead_s for name, at in self.seen_at.items()}
-        return json.dumps(kept).encode()
+        return json.dumps(_kept(self, ahead_s)).encode()
 
     def load(self, content: bytes, *, ahead_s: float, now: float) -> None:
         """Take over what another process dumped. Raises `ValueError` if that is no document.
@@ -52,9 +43,27 @@ class PaceDocument:
             if kept["written_at"] - ahead_s > now + _OFF_S:
                 ahead_s = kept["written_at"] - now
             _restore(self, kept, ahead_s)
-            self.seen_at = {str(name): float(at) - ahead_s for name, at in kept["seen_at"].items()}
         except (LookupError, TypeError, AttributeError, ValueError) as exc:
             raise ValueError("no pace") from exc
+
+
+def _kept(instance: Any, ahead_s: float) -> dict[str, Any]:
+    """Return the attributes to keep, those of attributes among them."""
+    kept = {}
+    for field in attrs.fields(type(instance)):
+        value = getattr(instance, field.name)
+        if field.name in _OWN:
+            continue
+        if attrs.has(type(value)):
+            value = _kept(value, ahead_s)
+        elif isinstance(value, set):
+            value = sorted(value)
+        elif isinstance(value, dict):
+            value = {name: at + ahead_s for name, at in value.items()}
+        elif value is not None and _is_time(field):
+            value += ahead_s
+        kept[field.name] = value
+    return kept
 
 
 def _restore(instance: Any, kept: dict[str, Any], ahead_s: float) -> None:
@@ -65,13 +74,16 @@ def _restore(instance: Any, kept: dict[str, Any], ahead_s: float) -> None:
         value, present = kept[field.name], getattr(instance, field.name)
         if attrs.has(type(present)):
             _restore(present, value, ahead_s)
-        elif isinstance(present, set):
-            setattr(instance, field.name, {str(each) for each in value})
-        elif not isinstance(present, dict):
-            time_s = ahead_s if _is_time(field) else 0
-            setattr(instance, field.name, None if value is None else value - time_s)
+            continue
+        if isinstance(present, set):
+            value = {str(each) for each in value}
+        elif isinstance(present, dict):
+            value = {str(name): at - ahead_s for name, at in value.items()}
+        elif value is not None:
+            value -= ahead_s if _is_time(field) else 0  # which refuses what is no number
+        setattr(instance, field.name, value)
 
 
-def _is_time(field: attrs.Attribute[Any] | None) -> bool:
+def _is_time(field: attrs.Attribute[Any]) -> bool:
     """Return whether a field is an instant: its name says so."""
-    return field is not None and field.name.endswith(("_at", "_until"))
+    return field.name.endswith(("_at", "_until"))

@@ -11,6 +11,7 @@ While the store is away, each process goes on with its share of the rate that wa
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import attrs
 from rm_voucher.calls.flow import Flow, FlowState
 from rm_voucher.calls.pace import Pace
 from rm_voucher.calls.pace_document import PaceDocument
-from rm_voucher.calls.rate_limiter import LATE_S, TokenBucket
+from rm_voucher.calls.rate_limiter import LATE_S, TOGETHER, TokenBucket
 from rm_voucher.exceptions import SharedStoreError
 from rm_voucher.runtime import ProcessName, Runtime
 from rm_voucher.settings import FlowPolicy
@@ -37,12 +38,9 @@ _AGAIN_S = 0.5  # between two looks while nothing may be sent, or the store is a
 _PATIENCE_S = 0.5  # with a store that says nothing
 _MOST_REPORTS = 200
 _MOST_FAILING = 1_000
-_MOST_SWAPS = 20
+_MOST_WAITS = 10  # of round trips, between two tries to swap
 _AT_ONCE_S = 1e-6
 _QUICK_S = 0.05  # a round trip from which the store's clock can be told
-# Among many processes more throttles come by chance at a rate that is right.
-_CHANCE = 300
-
 Report = Callable[[Pace], object]
 
 
@@ -83,17 +81,22 @@ class SharedFlow(Flow):
         self._ahead_s = runtime.clock() - runtime.monotonic()  # the store's clock; a first guess
         self._ahead_by_s = float("inf")  # the round trip that it was told from
         self._read_at = float("-inf")
+        self._heard_at = float("-inf")
         self._took_s = 0.0
         self._processes = 1
         self._permits: deque[_Permit] = deque()
+        self._taken = 0  # turns, since the last permits were given
+        self._given_at = float("-inf")
         # Since when, by which look at the pace, attempts were admitted.
         self._admissions: deque[tuple[float, float]] = deque(maxlen=1_000)
         self._reports: list[Report] = []
         self._failing: dict[object, str] = {}
         self._away_since: float | None = None
-        self._away_why = ""
+        self._share_per_s: float | None = None
+        self._gentle_until = self._own_next_at = float("-inf")
         self._syncing: asyncio.Task[None] | None = None
         self._unlimited = False
+        self._is_urgent = False
 
     async def aclose(self) -> None:
         """Stop talking to the store, which stays open. It may be called more than once."""
@@ -130,17 +133,16 @@ class SharedFlow(Flow):
             last.now = now
             last.count += 1
         else:
-            self._report(_Answers(admitted_at, now))
+            self._reports.append(_Answers(admitted_at, now))
         if now - self._read_at > _REPORT_S:
             self._sync_soon(now)
 
     def throttled(self, admitted_at: float, now: float) -> None:
         """See `Flow.throttled`."""
-        granted_at = self._granted_at(admitted_at)
+        granted_at = self._granted_at(admitted_at) if self._away_since is None else admitted_at
         super().throttled(granted_at, now)
         cuts = self._policy.adaptive
-        self._report(lambda pace: pace.throttled(granted_at, now, cuts=cuts))
-        self._sync_soon(now)
+        self._tell(lambda pace: pace.throttled(granted_at, now, cuts=cuts), now)
 
     def failed(self, call: object, admitted_at: float, now: float) -> None:
         """See `Flow.failed`."""
@@ -148,17 +150,15 @@ class SharedFlow(Flow):
             self._failing[call] = f"{self._name}:{len(self._failing)}"
         name = self._failing.get(call, str(self._name))
         super().failed(name, admitted_at, now)
-        self._report(lambda pace: pace.failed(name, admitted_at, now))
         self._stop_if_paused(now)
-        self._sync_soon(now)
+        self._tell(lambda pace: pace.failed(name, admitted_at, now), now)
 
     def pause_until(self, until: float) -> None:
         """See `Flow.pause_until`."""
         super().pause_until(until)
-        self._report(lambda pace: pace.pause_until(until))
         now = self._runtime.monotonic()
         self._stop_if_paused(now)
-        self._sync_soon(now)
+        self._tell(lambda pace: pace.pause_until(until), now)
 
     async def _take_turn(self, operation: str, latest: float | None) -> None:
         now = self._runtime.monotonic()
@@ -173,7 +173,7 @@ class SharedFlow(Flow):
             wait_s = self._wait_s(operation, latest, now)
             if wait_s <= 0:
                 self._pace.take(now)
-                self._admit(now, float("inf"))
+                self._admit(now, float("-inf"))  # by nothing that others know of
             return wait_s
         while self._permits and self._permits[0].until < now:
             self._permits.popleft()  # its piece of the timeline is another's by now
@@ -203,9 +203,9 @@ class SharedFlow(Flow):
             return min(pause_s, _AGAIN_S)
         syncing = self._sync_soon(now)
         await asyncio.wait({syncing}, timeout=_PATIENCE_S)
-        if not syncing.done():
-            self._go_alone("the store does not answer")
         now = self._runtime.monotonic()
+        if not syncing.done() and now - self._heard_at >= _PATIENCE_S:
+            self._go_alone("it does not answer")
         if self._permits or self._away_since is not None:
             return _AT_ONCE_S  # there is a turn now, or will be
         pause_s = self._wait_s(operation, latest, now)
@@ -218,6 +218,7 @@ class SharedFlow(Flow):
         return self._waiting - len(self._permits)
 
     def _admit(self, now: float, granted_at: float) -> None:
+        self._taken += 1
         if not self._admissions or self._admissions[-1][1] != granted_at:
             self._admissions.append((now, granted_at))
 
@@ -231,9 +232,13 @@ class SharedFlow(Flow):
     def _is_fresh(self, now: float) -> bool:
         return self._away_since is not None or now - self._read_at < _FRESH_S
 
-    def _report(self, report: Report) -> None:
+    def _tell(self, report: Report, now: float) -> None:
+        """Let all know at once, in an outage of the store later."""
         if len(self._reports) < _MOST_REPORTS:
             self._reports.append(report)
+        self._is_urgent = True
+        if self._away_since is None:
+            self._sync_soon(now)
 
     def _stop_if_paused(self, now: float) -> None:
         if self._pace.pause_s(now) > 0:
@@ -249,27 +254,29 @@ class SharedFlow(Flow):
 
     async def _sync(self, now: float) -> None:
         """Report, and look at the pace; take permits if some are wanted."""
-        reports, self._reports = self._reports, []
+        reports: list[Report] = []
+        self._is_urgent = True
         try:
-            await self._exchange(reports)
+            while self._is_urgent:  # for what came while the last report was on its way
+                self._is_urgent = False
+                reports, self._reports = self._reports, []
+                await self._exchange(reports)
         except asyncio.CancelledError:
             raise
         except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
             self._read_at = self._runtime.monotonic()  # asked again after a while
             self._reports[:0] = reports
             del self._reports[_MOST_REPORTS:]
-            self._go_alone(
-                str(exc).rstrip(".") if isinstance(exc, SharedStoreError) else type(exc).__name__
-            )
+            self._go_alone(str(exc).rstrip(".") if isinstance(exc, SharedStoreError) else repr(exc))
 
     async def _exchange(self, reports: list[Report]) -> None:
         monotonic = self._runtime.monotonic
         if self._away_since is not None:
             reports.clear()  # of this process's own share, and of long ago
-        for _ in range(_MOST_SWAPS):
+        for tries in itertools.count(1):
             asked_at = monotonic()
             found = await self._store.load(self._key)
-            now = monotonic()
+            now = self._heard_at = monotonic()
             self._tell_clock(found.now, asked_at, now)
             document = self._read(found.content, now)
             pace, seen_at = document.pace, document.seen_at
@@ -282,8 +289,10 @@ class SharedFlow(Flow):
             content = document.dump(ahead_s=self._ahead_s)
             if await self._store.swap(self._key, found.version, content) is not None:
                 break
-        else:
-            raise SharedStoreError("Other processes are always quicker.")
+            # Another was quicker: somebody always gets on.
+            await self._runtime.sleep(
+                self._runtime.random() * min(tries, _MOST_WAITS) * (now - asked_at)
+            )
         self._settle(document, permits, asked_at)
 
     def _read(self, content: bytes | None, now: float) -> PaceDocument:
@@ -312,7 +321,15 @@ class SharedFlow(Flow):
             pace.take(now)
             return [_Permit(now, now + LATE_S + _QUICK_S, now)]
         assert rate is not None  # noqa: S101 - for the type checker
+        if pace.bucket.next_at < now:  # nobody lacks turns: as many as will be used
+            wanted = max(wanted, int(self._taken * _LEASE_S / max(now - self._given_at, 0.005)))
+        self._taken, self._given_at = 0, now
         turns = max(1, min(wanted, int(rate * min(_LEASE_S, _LEAD_S / processes))))
+        if now < self._gentle_until and self._share_per_s is not None:
+            # Others still send their shares, and can't say so.
+            turns = 1
+            pace.bucket.next_at = max(pace.bucket.next_at, self._own_next_at)
+            self._own_next_at = max(pace.bucket.next_at, now) + 1 / self._share_per_s
         begin = max(pace.bucket.next_at, now - LATE_S)
         pace.take(now, turns)
         return [
@@ -327,9 +344,10 @@ class SharedFlow(Flow):
             _log.info("the shared rate is kept again, after %.0f s", now - self._away_since)
             self._away_since = None
             self._reports.clear()
+            self._gentle_until = now + _SEEN_S
         self._took_s = now - asked_at
         self._read_at = asked_at
-        self._processes = len(document.seen_at)
+        self._processes = max(1, len(document.seen_at))
         self._pace = document.pace
         if self._pace.pause_s(now) > 0:
             self._permits.clear()  # but for a probe, which follows
@@ -351,9 +369,9 @@ class SharedFlow(Flow):
             return
         now = self._away_since = self._runtime.monotonic()
         self._permits.clear()
-        self._pace.rate.divide(self._processes)
+        self._pace.rate.divide(self._processes, now)
         self._pace.bucket = TokenBucket()
-        rate = self._pace.rate.per_s(now)
+        rate = self._share_per_s = self._pace.rate.per_s(now)
         _log.warning(
             "the shared rate can't be kept (%s): this process goes on alone, with %s",
             why,
@@ -369,4 +387,4 @@ class SharedFlow(Flow):
             self._ahead_s, self._ahead_by_s = ahead_s, took_s
 
     def _new_pace(self) -> Pace:
-        return Pace.new(self._policy, self._runtime.random, chance=_CHANCE)
+        return Pace.new(self._policy, self._runtime.random, TOGETHER)
