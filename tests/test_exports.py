@@ -62,6 +62,7 @@ EXPORTED = [
     "Runtime",
     "Safety",
     "ServerError",
+    "SharedStoreError",
     "SignatureError",
     "StaticToken",
     "Timeout",

@@ -61,7 +61,7 @@ class Pace:
 
     def answered(self, admitted_at: float, now: float, count: int = 1) -> None:
         """Take note of answers that are neither a throttle nor a failure of the server."""
-        self.rate.accepted(now, count)
+        self.rate.meter.add(now, count)
         if self.breaker.answered(admitted_at):
             self.rate.start_slowly(now)
 

@@ -79,6 +79,7 @@ class RateMeter:
 
     total: int = 0
     """How many it has counted."""
+    window_s: float = _METER_S
     _last_at: float = -math.inf
     _since_at: float = -math.inf
     _count: int = 0
@@ -91,7 +92,7 @@ class RateMeter:
         self._count = self._before = 0
         self._before_s = 0.0
 
-    def add(self, now: float, count: int = 1, window_s: float = _METER_S) -> None:
+    def add(self, now: float, count: int = 1) -> None:
         """Count attempts that were accepted."""
         if now - self._last_at > _IDLE_S:
             self.reset(now)
@@ -99,7 +100,7 @@ class RateMeter:
         self.total += count
         self._count += count
         span_s = now - self._since_at
-        if span_s >= window_s and self._count >= _METER_ANSWERS:
+        if span_s >= self.window_s and self._count >= _METER_ANSWERS:
             self._before_s, self._before = span_s, self._count
             self._since_at, self._count = now, 0
 
@@ -164,7 +165,7 @@ class AdaptiveRate:
 
     most_per_s: float | None = None
     _tuning: Tuning = ALONE
-    _meter: RateMeter = attrs.field(factory=RateMeter)
+    meter: RateMeter = attrs.field(factory=RateMeter)
     _curve: CubicCurve = attrs.field(init=False)
     _cut_at: float = -math.inf
     _after_cut: int = 0  # throttles since then
@@ -192,13 +193,7 @@ class AdaptiveRate:
         )
         self._curve.divide(parts)
         self.most_per_s = None if known is None else known / parts
-        self._meter.reset(-math.inf)
-
-    def accepted(self, now: float, count: int) -> None:
-        """Take note of attempts that the server accepted."""
-        rate = self.per_s(now)
-        is_steady = rate == self._curve.per_s() and not self._curve.is_searching
-        self._meter.add(now, count, self._tuning.window_s if is_steady else _METER_S)
+        self.meter.reset(-math.inf)
 
     def use(self, seconds: float, rate_per_s: float) -> None:
         """Take note that the rate was used whole for some seconds, and may grow."""
@@ -215,10 +210,10 @@ class AdaptiveRate:
         tuning = self._tuning
         self._after_cut += 1
         is_settled = now - self._cut_at > _SETTLED_S
-        most = 0 if is_settled else tuning.after_cut + self._meter.counted * tuning.after_cut_share
+        most = 0 if is_settled else tuning.after_cut + self.meter.counted * tuning.after_cut_share
         if self._after_cut <= most or self._forgives():
             return False
-        rate, accepted, learned = self.per_s(now), self._meter.per_s(now), self._curve.per_s()
+        rate, accepted, learned = self.per_s(now), self.meter.per_s(now), self._curve.per_s()
         if now - self._cut_at < _RECENT_S and rate is not None:
             self._curve.cut(rate * _CUT_AGAIN, is_searching=self._curve.is_searching)
         else:
@@ -233,11 +228,13 @@ class AdaptiveRate:
         self._slow_start_at = None
         self._cut_at = now
         self._after_cut = 0
-        self._meter.reset(now)
+        self.meter.reset(now)
+        # While it is searched for, the rate changes fast.
+        self.meter.window_s = _METER_S if self._curve.is_searching else tuning.window_s
         return True
 
     def _forgives(self) -> bool:
-        earned, self._counted = self._meter.total - self._counted, self._meter.total
+        earned, self._counted = self.meter.total - self._counted, self.meter.total
         chance = self._tuning.chance
         self._forgiveness = min(self._forgiveness + earned, chance * _MOST_BY_CHANCE)
         if self._forgiveness < chance:

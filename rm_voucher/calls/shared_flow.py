@@ -86,14 +86,14 @@ class SharedFlow(Flow):
         self._processes = 1
         self._permits: deque[_Permit] = deque()
         self._taken = 0  # turns, since the last permits were given
-        self._given_at = float("-inf")
+        self._given_at = float("-inf")  # the first of those
         # Since when, by which look at the pace, attempts were admitted.
         self._admissions: deque[tuple[float, float]] = deque(maxlen=1_000)
         self._reports: list[Report] = []
         self._failing: dict[object, str] = {}
         self._away_since: float | None = None
         self._share_per_s: float | None = None
-        self._gentle_until = self._own_next_at = float("-inf")
+        self._gentle_until = float("-inf")
         self._syncing: asyncio.Task[None] | None = None
         self._unlimited = False
         self._is_urgent = False
@@ -261,8 +261,6 @@ class SharedFlow(Flow):
                 self._is_urgent = False
                 reports, self._reports = self._reports, []
                 await self._exchange(reports)
-        except asyncio.CancelledError:
-            raise
         except Exception as exc:  # noqa: BLE001 - a store of the user's own may raise anything
             self._read_at = self._runtime.monotonic()  # asked again after a while
             self._reports[:0] = reports
@@ -323,13 +321,11 @@ class SharedFlow(Flow):
         assert rate is not None  # noqa: S101 - for the type checker
         if pace.bucket.next_at < now:  # nobody lacks turns: as many as will be used
             wanted = max(wanted, int(self._taken * _LEASE_S / max(now - self._given_at, 0.005)))
-        self._taken, self._given_at = 0, now
         turns = max(1, min(wanted, int(rate * min(_LEASE_S, _LEAD_S / processes))))
         if now < self._gentle_until and self._share_per_s is not None:
             # Others still send their shares, and can't say so.
             turns = 1
-            pace.bucket.next_at = max(pace.bucket.next_at, self._own_next_at)
-            self._own_next_at = max(pace.bucket.next_at, now) + 1 / self._share_per_s
+            pace.bucket.next_at = max(pace.bucket.next_at, self._given_at + 1 / self._share_per_s)
         begin = max(pace.bucket.next_at, now - LATE_S)
         pace.take(now, turns)
         return [
@@ -351,6 +347,8 @@ class SharedFlow(Flow):
         self._pace = document.pace
         if self._pace.pause_s(now) > 0:
             self._permits.clear()  # but for a probe, which follows
+        if permits:
+            self._taken, self._given_at = 0, permits[0].at
         late_s = min(self._took_s, _QUICK_S)
         self._permits.extend(
             attrs.evolve(permit, until=permit.until + late_s) for permit in permits

@@ -108,7 +108,7 @@ class Process:
             random=world.chance.random,
         )
         self.runtime = runtime
-        self.store: GatedStore | None = None
+        self.store = GatedStore(world.store, self.goes_on)
         self.flow = world.make_flow(self, runtime)
         self._callers = [asyncio.create_task(self._call()) for _ in range(concurrency)]
 
@@ -210,7 +210,6 @@ class World:
     def make_flow(self, process: Process, runtime: Runtime) -> Flow:
         if not self._shares:
             return Flow(self._policy, runtime)
-        process.store = GatedStore(self.store, process.goes_on)
         return SharedFlow(self._policy, runtime, process.store, "rate")
 
     def start(self, count: int = 1, *, concurrency: int = 16) -> list[Process]:
