@@ -142,6 +142,16 @@ def probe(session: nox.Session) -> None:
 
 
 @nox.session
+def shared_rate(session: nox.Session) -> None:
+    """Share a rate among real processes, at all sizes, and 20 seeds in virtual time. An hour."""
+    install_editable(session, "test")
+    many = {"SHARED_RATE_S": "60", "SHARED_RATE_SEEDS": "20"}
+    session.run("pytest", "-m", "long", "tests/shared", *session.posargs, env=many)
+    simulated = "tests/simulation/test_shared_rate.py"
+    session.run("pytest", "-n", "2", "-m", "long or not long", simulated, env=many)
+
+
+@nox.session
 def seams(session: nox.Session) -> None:
     """Try the seams in real surroundings: proxies, full disks, failovers, lost locks. Five minutes.
 

@@ -62,6 +62,7 @@ EXPORTED = [
     "Runtime",
     "Safety",
     "ServerError",
+    "SharedStoreError",
     "SharedTokenStore",
     "SignatureError",
     "StaticToken",

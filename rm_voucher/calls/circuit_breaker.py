@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+
+import attrs
 
 from rm_voucher.settings import FlowPolicy
 
@@ -12,21 +15,23 @@ _PROBE_SHARE = 1 / 12  # of the outage so far
 _LONGEST_PROBE_S = 60.0
 
 
+@attrs.define
 class CircuitBreaker:
     """Opens when so many calls in a row fail that the server must be down; an answer closes it.
 
     While it is open, a call is sent now and then as a probe.
     """
 
-    def __init__(self, policy: FlowPolicy, random: Callable[[], float]) -> None:
-        self._policy = policy
-        self._random = random
-        self._failed: set[object] = set()  # the calls that failed since the last answer
-        self._probe_at = self._probe_wait_s = self._next_wait_s = 0.0
-        self._failed_at = 0.0
-        self._worked_at = float("-inf")  # when the latest attempt that was answered was admitted
-        self.opened_at: float | None = None
-        """When the outage began, or None."""
+    _policy: FlowPolicy
+    _random: Callable[[], float]
+    _failed: set[object] = attrs.field(factory=set)  # the calls that failed since the last answer
+    _probe_at: float = 0.0
+    _probe_wait_s: float = 0.0
+    _next_wait_s: float = 0.0
+    _failed_at: float = 0.0
+    _worked_at: float = -math.inf  # when the latest attempt that was answered was admitted
+    opened_at: float | None = None
+    """When the outage began, or None."""
 
     def answered(self, admitted_at: float) -> bool:
         """Take note that the server works; return whether that ends an outage."""

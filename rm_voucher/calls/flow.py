@@ -11,8 +11,7 @@ from contextvars import ContextVar
 
 import attrs
 
-from rm_voucher.calls.circuit_breaker import CircuitBreaker
-from rm_voucher.calls.rate_limiter import AdaptiveRate, RateMeter, TokenBucket
+from rm_voucher.calls.pace import Pace
 from rm_voucher.exceptions import ConnectTimeoutError
 from rm_voucher.runtime import Runtime
 from rm_voucher.settings import FlowPolicy
@@ -38,6 +37,10 @@ class FlowState:
         retry_after_s: for how many more seconds all calls wait because the server asked for it
             (``Retry-After``), else 0.
         outage_s: for how many seconds the server has been failing, so that all calls wait, or None.
+        processes: how many clients shared the rate of late, with this one; None where it is not
+            shared. Then ``rate_per_s`` is that of all together.
+        store_away_s: for how many seconds the store of the shared rate has been away, or None. So
+            long, ``rate_per_s`` is this client's own share.
     """
 
     rate_per_s: float | None
@@ -45,6 +48,8 @@ class FlowState:
     waiting: int
     retry_after_s: float
     outage_s: float | None
+    processes: int | None = None
+    store_away_s: float | None = None
 
 
 class Flow:
@@ -57,11 +62,7 @@ class Flow:
     def __init__(self, policy: FlowPolicy, runtime: Runtime) -> None:
         self._policy = policy
         self._runtime = runtime
-        self._meter = RateMeter()
-        self._rate = AdaptiveRate(policy.rate_per_s, self._meter)
-        self._bucket = TokenBucket()
-        self._breaker = CircuitBreaker(policy, runtime.random)
-        self._paused_until = float("-inf")
+        self._pace = Pace.new(policy, runtime.random)
         self.unlimited = policy.rate_per_s is None
         """Whether attempts may be sent without asking."""
         self.has_worked = False
@@ -76,19 +77,20 @@ class Flow:
     @property
     def state(self) -> FlowState:
         """How it stands now."""
-        now, opened_at = self._runtime.monotonic(), self._breaker.opened_at
+        now, pace = self._runtime.monotonic(), self._pace
+        opened_at = pace.breaker.opened_at
         return FlowState(
-            rate_per_s=self._rate.per_s(now),
+            rate_per_s=pace.rate.per_s(now),
             throttled=self._throttled,
             waiting=self._waiting,
-            retry_after_s=max(0.0, self._paused_until - now),
+            retry_after_s=max(0.0, pace.paused_until - now),
             outage_s=None if opened_at is None else now - opened_at,
         )
 
     @property
     def is_failing(self) -> bool:
         """Whether all calls wait, because the server fails."""
-        return self._breaker.opened_at is not None
+        return self._pace.is_failing
 
     async def acquire(self, operation: str, *, latest: float | None, is_bulk: bool) -> None:
         """Wait for the turn to send an attempt. Cancelling is safe.
@@ -124,26 +126,31 @@ class Flow:
     async def _take_turn(self, operation: str, latest: float | None) -> None:
         now = self._runtime.monotonic()
         while (wait_s := self._wait_s(operation, latest, now)) > 0:
-            slept_s = min(wait_s, _SLICE_S)
-            await self._runtime.sleep(slept_s)
-            # Believed, because in tests a sleep may take no time, and a clock may stand still.
-            now = max(self._runtime.monotonic(), now + slept_s)
-        self._breaker.take_turn(now)
-        rate = self._rate.per_s(now)
-        if rate is not None:
-            self._rate.use(self._bucket.take(rate, now), rate)
-        self.unlimited = self._rate.per_s(now) is None and not self.is_failing
+            now = await self._sleep(now, wait_s)
+        self._pace.take(now)
+        self.unlimited = self._pace.is_unlimited(now)
+
+    async def _sleep(self, now: float, wait_s: float) -> float:
+        """Wait for a while, and not longer than that; return the time."""
+        slept_s = min(wait_s, _SLICE_S)
+        await self._runtime.sleep(slept_s)
+        # Believed, because in tests a sleep may take no time, and a clock may stand still.
+        return max(self._runtime.monotonic(), now + slept_s)
 
     def _wait_s(self, operation: str, latest: float | None, now: float) -> float:
         """Return how long the next turn is away. Raises `ConnectTimeoutError` if too long."""
-        wait_s = max(self._bucket.wait_s(now), self._breaker.wait_s(now), self._paused_until - now)
-        if wait_s > 0 and self._breaker.gives_up(now):
+        wait_s = self._pace.wait_s(now)
+        self._refuse_late(operation, latest, now, wait_s)
+        return wait_s
+
+    def _refuse_late(self, operation: str, latest: float | None, now: float, wait_s: float) -> None:
+        """Raise `ConnectTimeoutError` where a turn that is so far away comes too late."""
+        if wait_s > 0 and self._pace.breaker.gives_up(now):
             raise ConnectTimeoutError(f"{operation}: not sent, because the server keeps failing")
         if wait_s > 0 and latest is not None and now + wait_s > latest:
             raise ConnectTimeoutError(
                 f"{operation}: not sent, because its turn would come after its deadline"
             )
-        return wait_s
 
     def answered(self, admitted_at: float, now: float) -> None:
         """Take note of an answer that is neither a throttle nor a failure of the server.
@@ -151,9 +158,7 @@ class Flow:
         ``admitted_at``, here and below, is when the attempt had its turn.
         """
         self.has_worked = True
-        self._meter.add(now)
-        if self._breaker.answered(admitted_at):
-            self._rate.start_slowly(now)
+        self._pace.answered(admitted_at, now)
 
     def throttled(self, admitted_at: float, now: float) -> None:
         """Take note of a throttle."""
@@ -161,11 +166,7 @@ class Flow:
         self._throttled += 1
         if self._policy.adaptive:
             self.unlimited = False
-            if self._rate.throttled(admitted_at, now):
-                self._bucket.rest(now)
-        # The rate alone would not do: the throttle may be forgiven, and all calls go at once.
-        if self._breaker.answered(admitted_at):
-            self._rate.start_slowly(now)
+        self._pace.throttled(admitted_at, now, cuts=self._policy.adaptive)
 
     def forgives_throttles(self, seconds: float) -> bool:
         """Return whether a call of a bulk run may be throttled for so long at no cost."""
@@ -175,7 +176,7 @@ class Flow:
 
     def pause_until(self, until: float) -> None:
         """Admit no attempt before then: the server asked for it."""
-        self._paused_until = max(self._paused_until, until)
+        self._pace.pause_until(until)
         self.unlimited = False
 
     def failed(self, call: object, admitted_at: float, now: float) -> None:
@@ -184,6 +185,6 @@ class Flow:
         All attempts of one ``call`` count once.
         """
         self.has_failed = True
-        self._breaker.failed(call, admitted_at, now)
+        self._pace.failed(call, admitted_at, now)
         if self.is_failing:
             self.unlimited = False

@@ -25,6 +25,7 @@ from rm_voucher.calls.hooks import Hook
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
+from rm_voucher.calls.shared_flow import SharedFlow
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
 from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
@@ -79,12 +80,13 @@ class VoucherClient:
         limits: how many connections, how large an answer, how many codes.
         flow: how fast all calls together are sent, and how long they wait in an outage. Token
             requests are not counted.
+        shared: where the processes of this account share the rate, ``Retry-After``, outages and the
+            token; see `open_shared_store`. It is not closed by the client. By default each client
+            learns by itself, and buys a token of its own.
         token_source: buys tokens with the credentials by default. One that is passed in is not
             closed by the client.
         token_store: shares the token that the default source buys among processes; by default in
             ``shared``, if that is given.
-        shared: what the processes of an account share is kept there: the token. It is not closed by
-            the client.
         signer: signs with the credentials' key by default.
         hooks: each is called before and after every attempt; see `Hook`.
         runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
@@ -104,9 +106,9 @@ class VoucherClient:
         timeout: Timeout | None = None,
         limits: Limits | None = None,
         flow: FlowPolicy | None = None,
+        shared: SharedStore | None = None,
         token_source: TokenSource | None = None,
         token_store: TokenStore | None = None,
-        shared: SharedStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
         runtime: Runtime | None = None,
@@ -121,8 +123,8 @@ class VoucherClient:
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
-            ("token_source", token_source, TokenSource),
             ("shared", shared, SharedStore),
+            ("token_source", token_source, TokenSource),
             ("runtime", runtime, Runtime),
         ):
             check_type(name, given, kind, optional=True)
@@ -143,7 +145,7 @@ class VoucherClient:
         if shared is not None and token_store is None:
             token_store = SharedTokenStore(shared, self.account, runtime=runtime)
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
-        self._owned: list[TokenSource | Transport] = []
+        self._owned: list[TokenSource | Transport | SharedFlow] = []
         if transport is None:
             # Imported here, so that a client with another transport never loads aiohttp.
             from rm_voucher.transport.aiohttp import AiohttpTransport
@@ -164,6 +166,10 @@ class VoucherClient:
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
+        pace = Flow(flow, runtime)
+        if shared is not None:
+            pace = SharedFlow(flow, runtime, shared, f"{self.account}/rate")
+            self._owned.append(pace)
         self.caller = Caller(
             environment=environment,
             transport=transport,
@@ -171,7 +177,7 @@ class VoucherClient:
             signer=signer,
             retries=Retries(retry, runtime),
             timeout=timeout,
-            flow=Flow(flow, runtime),
+            flow=pace,
             hooks=hooks,
             runtime=runtime,
         )

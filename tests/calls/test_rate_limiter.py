@@ -10,7 +10,7 @@ from support.limited_server import client_at
 
 from rm_voucher import ConnectTimeoutError, FlowPolicy, Runtime
 from rm_voucher.calls.flow import Flow
-from rm_voucher.calls.rate_limiter import _CUT, _MOST_BY_CHANCE, _MOST_PER_S
+from rm_voucher.calls.rate_limiter import _MOST_BY_CHANCE, _MOST_PER_S, ALONE
 
 DAYS_S = 86_400.0 * 30
 EVENTS = ["accepted", "throttled", "throttled late", "failed", "hold", "turn", "many"]
@@ -64,14 +64,14 @@ def check(flow: Flow, clock: Clock, policy: FlowPolicy) -> None:
     assert state.waiting == 0
     assert state.outage_s is None or 0 <= state.outage_s < 1e12
     # A turn is at most one interval of the least rate away, or the rest after a cut.
-    least = min(1.0, policy.rate_per_s or 1.0) * _CUT
-    assert flow._bucket.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
-    assert flow._breaker.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
+    least = min(1.0, policy.rate_per_s or 1.0) * ALONE.cut
+    assert flow._pace.bucket.wait_s(clock.now) <= 1 / least + 0.1 + 1e-6
+    assert flow._pace.breaker.wait_s(clock.now) <= max(policy.probe_interval_s, 60) + 1e-6
     if flow.unlimited:
         assert rate is None
         assert state.retry_after_s == 0
         assert state.outage_s is None
-        assert flow._bucket.wait_s(clock.now) <= 0
+        assert flow._pace.bucket.wait_s(clock.now) <= 0
 
 
 @given(policies, steps, st.floats(0, 1e7), st.floats(0, 1, exclude_max=True))
@@ -126,7 +126,7 @@ async def test_rate_comes_back_from_throttles(start_per_s, throttles, spread):
         assert cut <= rate
         rate = cut
         clock.now += 0.2 if spread else 0.0
-    assert rate >= _CUT
+    assert rate >= ALONE.cut
     for _ in range(20):
         await flow.acquire("x", latest=None, is_bulk=False)
         grown = flow.state.rate_per_s
