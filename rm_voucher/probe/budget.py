@@ -35,19 +35,20 @@ class Budget:
     monotonic: Callable[[], float]
     used: Cost = attrs.field(factory=Cost, init=False)
 
-    def take_call(self) -> None:
-        """Count one request."""
+    def take(self, cost: Cost) -> None:
+        """Count what a request takes, before it is sent."""
+        used = self.used + cost
         if self.monotonic() >= self.until:
             raise BudgetSpentError("not sent: the time for the probe is over")
-        if self.used.calls >= self.limit.calls:
+        if used.calls > self.limit.calls:
             raise BudgetSpentError("not sent: the calls that the probe may make are used up")
-        self.used += Cost(calls=1)
+        if used.vouchers > self.limit.vouchers:
+            raise BudgetSpentError("not sent: the vouchers that the probe may use are used up")
+        self.used = used
 
     def take_voucher(self) -> None:
         """Count one voucher, before the request that may use it."""
-        if self.used.vouchers >= self.limit.vouchers:
-            raise BudgetSpentError("not sent: the vouchers that the probe may use are used up")
-        self.used += Cost(vouchers=1)
+        self.take(Cost(vouchers=1))
 
     def return_voucher(self) -> None:
         """Count one voucher less: its request was refused, so that nothing was done."""
@@ -63,9 +64,7 @@ class MeteredTransport(Transport):
 
     async def send(self, request: Request) -> Response:
         """Count the request, and a voucher if it issues one, then send it."""
-        if request.operation == "issue":
-            self._budget.take_voucher()
-        self._budget.take_call()
+        self._budget.take(Cost(calls=1, vouchers=int(request.operation == "issue")))
         return await self._inner.send(request)
 
     async def aclose(self) -> None:

@@ -30,7 +30,7 @@ async def _idle(session: Session) -> None:
     if proxy is not None and proxy.leads_to(url):
         raise UnclearError("a proxy is in between, and the connection would be the proxy's")
     context = ssl.create_default_context() if url.scheme == "https" else None
-    session.budget.take_call()
+    session.budget.take(Cost(calls=1))
     try:
         async with asyncio.timeout(_ANSWER_S):
             reader, writer = await asyncio.open_connection(

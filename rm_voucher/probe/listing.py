@@ -102,10 +102,16 @@ def _note_pages(
             else "empty-page"
         )
     else:
-        meta = pages[-1][1]
-        marks = {None: "null", "": "empty-text"}
-        cursor = meta.get("cursor")
-        notes["listing.last"] = "no-cursor" if "cursor" not in meta else marks.get(cursor, "other")
+        notes["listing.last"] = _mark_of(pages[-1][1])
+
+
+def _mark_of(meta: Mapping[str, Any]) -> object:
+    """Return how the last page is marked."""
+    if "cursor" not in meta:
+        return "no-cursor"
+    if meta["cursor"] is None:
+        return "null"
+    return "empty-text" if meta["cursor"] == "" else NotDecided("its cursor is no text, nor null")
 
 
 async def _uploaded(session: Session) -> None:
@@ -186,11 +192,6 @@ def _lists_assigned_at(notes: Notes) -> object:
     return notes["listing.assigned_at"]
 
 
-def _last_page(notes: Notes) -> object:
-    mark = notes["listing.last"]
-    return NotDecided("it has a mark that this library does not know") if mark == "other" else mark
-
-
 def _refusal(what: str) -> Decision:
     def seen(notes: Notes) -> object:
         code = notes[f"{what}.code"]
@@ -217,7 +218,7 @@ ISSUE = Experiment(
             "Ledger.open(settle_s=…), as the profile has it",
         ),
         Decision("page_size", lambda notes: notes["listing.page_size"]),
-        Decision("last_page", _last_page),
+        Decision("last_page", lambda notes: notes["listing.last"]),
     ),
     cost=Cost(calls=1, vouchers=1) + _BALANCE + _BALANCE + Cost(calls=len(GRID_S) * MAX_PAGES),
 )

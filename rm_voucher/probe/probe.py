@@ -8,7 +8,7 @@ from typing import Self
 from yarl import URL
 
 from rm_voucher.arguments import check_type
-from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.probe.budget import Budget, BudgetSpentError, Cost, MeteredTransport
 from rm_voucher.probe.catalogue import EXPERIMENTS
 from rm_voucher.probe.experiment import Experiment
@@ -144,8 +144,8 @@ class Probe:
                 self._on_progress(experiment)
                 await self._make(experiment)
             self._stopped = ""
-        except (StopProbeError, BudgetSpentError) as exc:
-            self._stopped = str(exc)
+        except* (StopProbeError, BudgetSpentError) as ends:
+            self._stopped = str(_first_of(ends))
         return self.report()
 
     async def _begin(self) -> None:
@@ -153,7 +153,9 @@ class Probe:
         session = self._session
         try:
             session.tokens.hold(await session.buy())
-        except UnclearError as exc:
+        except BudgetSpentError:
+            raise
+        except (UnclearError, VoucherError) as exc:
             raise StopProbeError(str(exc)) from None
         off_s = session.clock.offset_s or 0.0
         if abs(off_s) > _MOST_OFF_S:
@@ -165,8 +167,14 @@ class Probe:
     async def _make(self, experiment: Experiment) -> None:
         try:
             await experiment.observe(self._session)
-        except UnclearError as exc:
-            self._why[experiment.name] = str(exc)
+        except* (StopProbeError, BudgetSpentError):
+            raise
+        except* (UnclearError, VoucherError) as reasons:
+            self._why[experiment.name] = str(_first_of(reasons))
+        except* (AssertionError, LookupError, TypeError, ValueError) as reasons:
+            # An answer of a kind that nobody thought of must not cost the report.
+            kind = type(_first_of(reasons)).__name__
+            self._why[experiment.name] = f"an answer is not as documented ({kind})"
         if experiment.name == "batch":
             self._guard()
 
@@ -202,13 +210,24 @@ class Probe:
 
 
 def is_harmless(environment: Environment) -> bool:
-    """Return whether a server is RM's sandbox, or an emulator's: no real voucher is there."""
-    host = URL(environment.api_url).host or ""
-    return (
-        environment.api_url == Environment.SANDBOX.api_url
-        or is_loopback(host)
-        or host.endswith(".invalid")
+    """Return whether a server is RM's sandbox, or an emulator's: no real voucher is there.
+
+    Neither may its tokens be those of another one.
+    """
+    sandbox = Environment.SANDBOX
+    return _is_made_up(environment.api_url, sandbox.api_url) and _is_made_up(
+        environment.oauth_url, sandbox.oauth_url
     )
+
+
+def _is_made_up(url: str, of_sandbox: str) -> bool:
+    host = URL(url).host or ""
+    return url == of_sandbox or is_loopback(host) or host.endswith(".invalid")
+
+
+def _first_of(exc: BaseException) -> BaseException:
+    """Return the first exception of a group; requests that are made at once fail as one."""
+    return _first_of(exc.exceptions[0]) if isinstance(exc, BaseExceptionGroup) else exc
 
 
 def _name_of(environment: Environment) -> str:

@@ -306,9 +306,9 @@ class Session:
         why = ""
         for wait_s in _WAITS_S:
             await self.pause(wait_s)
-            await self.caller.flow.acquire(request.operation, latest=None, is_bulk=False)
-            sent_at = self.runtime.clock()
             try:
+                await self.caller.flow.acquire(request.operation, latest=None, is_bulk=False)
+                sent_at = self.runtime.clock()
                 response = await self._transport.send(request)
             except BudgetSpentError:
                 raise
@@ -393,8 +393,10 @@ class Session:
         request = operations.build_issue(self.environment, key)
         for wait_s in _WAITS_S:
             await self.pause(wait_s)
+            before = self.budget.used.vouchers
             answer = await self.once(request)
-            if answer.outcome is not None and answer.outcome.nothing_done:
+            was_counted = self.budget.used.vouchers > before  # not if it never left
+            if was_counted and answer.outcome is not None and answer.outcome.nothing_done:
                 self.budget.return_voucher()
             if answer.is_definite:
                 break

@@ -20,8 +20,10 @@ from support.probe_runs import ALL, KEY, MEMBER, PIN, Stage, stage
 from rm_voucher import ConfigurationError, Credentials, Environment, Request, Response, Transport
 from rm_voucher.emulator import Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.keys import new_private_key
-from rm_voucher.probe import Options, Report, Verdict
+from rm_voucher.probe import EXPERIMENTS, Options, Probe, Report, Verdict
+from rm_voucher.probe import probe as probe_module
 from rm_voucher.probe.findings import plain
+from rm_voucher.probe.session import Session
 
 OPERATIONS = (
     *("issue", "get", "void", "vouchers", "batch", "batches", "reinstate", "redeem"),
@@ -275,6 +277,31 @@ def test_answers_of_any_kind(first: int) -> None:
         assert isinstance(report.guesses, Guesses)
 
 
+@pytest.mark.parametrize("max_s", [3, 12, 20, 25])
+def test_time_that_is_over(max_s: float) -> None:
+    """Its time ends it in the middle, also where it sends many requests at once."""
+    report = run_against(stage(), attrs.evolve(ALL, max_s=max_s))
+    assert report.stopped == "not sent: the time for the probe is over"
+
+
+@pytest.mark.parametrize("name", ["batch", "get", "redeem", "answers"])
+def test_answer_of_a_kind_that_nobody_thought_of(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it breaks is not decided, the rest is, and the report tells nothing of it."""
+
+    async def observe(session: Session) -> None:
+        raise TypeError(NAME)
+
+    changed = (
+        attrs.evolve(one, observe=observe) if one.name == name else one for one in EXPERIMENTS
+    )
+    monkeypatch.setattr(probe_module, "EXPERIMENTS", tuple(changed))
+    report = run_against(stage())
+    assert "an answer is not as documented (TypeError)" in report.to_markdown()
+    assert bool(report.stopped) == (name == "batch")
+
+
 def test_messages_of_the_server_are_not_told() -> None:
     """RM's words for a refusal may name a person or repeat a code: none of them is told."""
 
@@ -368,8 +395,6 @@ def test_production_needs_both(options: Options, name: str) -> None:
         "mixed": Environment(Environment.SANDBOX.api_url, Environment.PRODUCTION.oauth_url),
     }[name]
     assert there.emulator.credentials is not None
-    from rm_voucher.probe import Probe
-
     with pytest.raises(ConfigurationError):
         Probe(
             there.emulator.credentials,

@@ -121,13 +121,13 @@ def test_budget_counts_and_refuses():
         budget.take_voucher()
     budget.return_voucher()
     budget.take_voucher()
-    budget.take_call()
-    budget.take_call()
+    budget.take(Cost(calls=1))
+    budget.take(Cost(calls=1))
     with pytest.raises(BudgetSpentError, match="calls"):
-        budget.take_call()
+        budget.take(Cost(calls=1))
     now[0] = 10.0
     with pytest.raises(BudgetSpentError, match="time"):
-        budget.take_call()
+        budget.take(Cost(calls=1))
     assert budget.used == Cost(calls=2, vouchers=1)
 
 

@@ -17,9 +17,9 @@ API = (DOCS / "api.md").read_text()
 PAGE = (DOCS / "conformance.md").read_text()
 
 
-def rows(title):
+def rows(title, *, page=PAGE):
     """Return the cells of the table under a heading, without its head."""
-    section = PAGE.partition(f"# {title}\n")[2].partition("\n#")[0]
+    section = page.partition(f"# {title}\n")[2].partition("\n#")[0]
     lines = [line for line in section.splitlines() if line.startswith("|")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
 
@@ -60,9 +60,7 @@ def test_each_option_of_the_emulator_is_there():
 
 def test_each_open_question_is_there():
     """Each guess that docs/api.md tells, and each **?** in its text, stands in a row."""
-    table = API.partition("## Guesses\n")[2]
-    rows = [line for line in table.splitlines() if line.startswith("|")][2:]
-    guesses = [row.strip("|").split(" | ")[0].strip() for row in rows]
+    guesses = [row[0] for row in rows("Guesses", page=API)]
     assert len(guesses) >= 25
     questions = [row[0] for row in QUESTIONS]
     assert [guess for guess in guesses if guess not in questions] == []
