@@ -192,11 +192,6 @@ def _lists_assigned_at(notes: Notes) -> object:
     return notes["listing.assigned_at"]
 
 
-def _last_page(notes: Notes) -> object:
-    mark = notes["listing.last"]
-    return NotDecided("it has a mark that this library does not know") if mark == "other" else mark
-
-
 def _refusal(what: str) -> Decision:
     def seen(notes: Notes) -> object:
         code = notes[f"{what}.code"]
@@ -223,7 +218,7 @@ ISSUE = Experiment(
             "Ledger.open(settle_s=…), as the profile has it",
         ),
         Decision("page_size", lambda notes: notes["listing.page_size"]),
-        Decision("last_page", _last_page),
+        Decision("last_page", lambda notes: notes["listing.last"]),
     ),
     cost=Cost(calls=1, vouchers=1) + _BALANCE + _BALANCE + Cost(calls=len(GRID_S) * MAX_PAGES),
 )

@@ -26,9 +26,9 @@ def session(credentials, where: str | Environment, life_s: float = 75.0) -> Sess
     """Return the session of a probe, whose clock goes ahead by so much between two looks."""
     ticks = count(start=0.0, step=life_s)
     runtime = Runtime(monotonic=lambda: next(ticks))
-    environment = Environment.at(where) if isinstance(where, str) else where
     probe = Probe(
-        credentials, "K", environment=environment, transport=Unused(), runtime=runtime,
+        credentials, "K", transport=Unused(), runtime=runtime,
+        environment=Environment.at(where) if isinstance(where, str) else where,
         options=Options(measures_idle=True, max_s=1e9),
     )  # fmt: skip
     return probe._session
