@@ -11,7 +11,7 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, code_of, words_of
+from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, words_of
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
@@ -134,7 +134,7 @@ async def _issue_elsewhere(session: Session, key: str, what: str) -> None:
     elif answer.is_error(NotFoundError):
         raise UnclearError(f"the {what} batch: {words_of(answer)}")
     else:
-        session.notes[f"{what}.code"] = code_of(answer)
+        session.notes[f"{what}.code"] = answer.code
 
 
 async def _static(session: Session) -> None:

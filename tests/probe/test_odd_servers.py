@@ -103,6 +103,7 @@ def lost(operation: str, *numbers: int) -> Twist:
 
 
 SUCCESS = Response(status=200, body=b'{"code":"SUCCESS"}')
+SUCCESS_AND_500 = Response(status=500, body=SUCCESS.body)
 VOUCHERS = {"code": "SUCCESS", "items": [], "meta": {}}
 NOT_FOUND = error("VOUCHER_BATCH_NOT_FOUND", 404)
 ONE_VOID = Response(status=200, body=orjson.dumps({**VOUCHERS, "items": [{"status": "VOID"}]}))
@@ -164,13 +165,6 @@ def nothing_listed(request: Request, usual: Response, number: int) -> Response:
     """List none of the batch's vouchers, ever."""
     is_listing = request.operation == "vouchers"
     return Response(status=200, body=orjson.dumps(VOUCHERS)) if is_listing else usual
-
-
-def alternating_void(request: Request, usual: Response, number: int) -> Response:
-    """Ask first for a redeem, then for a store, then for a redeem again."""
-    wanted = {1: "STORE_NOT_SET", 2: "VOUCHER_NOT_REDEEMED", 3: "STORE_NOT_SET"}
-    is_meant = request.operation == "void" and number in wanted
-    return error(wanted[number]) if is_meant else usual
 
 
 # The first answer to each token comes at the second look.
@@ -242,7 +236,10 @@ CASES: list[tuple[str, Twist, str, str]] = [
     ("listing_delay_s", endless, "more than 5 pages", ""),
     ("check:timestamp", when("batches", error("INVALID_TIMESTAMP"), 6), "", "one side is refused"),
     ("last_page", nothing_listed, "the listing is empty", ""),
-    ("keeps_used_at", alternating_void, "the void is refused", "three times"),
+    ("keeps_used_at", when("void", error("STORE_NOT_SET")), "the void is refused", "twice"),
+    ("new_token_ends_earlier", when("batches", error("TOKEN_INVALID", 401), 10, 11),
+        "tokens end by themselves", ""),
+    ("unknown_path_code", when("request", SUCCESS_AND_500), "expected no success", ""),
     ("codes_up_front", endless, "whether there is one or not", ""),
     ("last_page", odd_mark, "no text, nor null", ""),
     ("last_page", no_meta, "", "no cursor at all"),
