@@ -105,13 +105,13 @@ def _note_pages(
         notes["listing.last"] = _mark_of(pages[-1][1])
 
 
-def _mark_of(meta: Mapping[str, Any]) -> str:
+def _mark_of(meta: Mapping[str, Any]) -> object:
     """Return how the last page is marked."""
     if "cursor" not in meta:
         return "no-cursor"
     if meta["cursor"] is None:
         return "null"
-    return "empty-text" if meta["cursor"] == "" else "other"
+    return "empty-text" if meta["cursor"] == "" else NotDecided("its cursor is no text, nor null")
 
 
 async def _uploaded(session: Session) -> None:
