@@ -9,7 +9,7 @@ from rm_voucher.models import Token
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import Session, UnclearError, code_of, no_such_code
+from rm_voucher.probe.session import Session, UnclearError, no_such_code
 from rm_voucher.wire import operations
 
 _OFFSETS_S = (-130, -110, 110, 130)
@@ -84,7 +84,7 @@ async def _unknown_path(session: Session) -> None:
     )
     if answer.succeeded:
         raise UnclearError("a path that there is not is answered as a success")
-    session.notes["unknown_path.code"] = code_of(answer)
+    session.notes["unknown_path.code"] = answer.code
 
 
 async def _signature(session: Session) -> None:

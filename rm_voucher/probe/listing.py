@@ -11,7 +11,7 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, code_of, words_of
+from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, words_of
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
@@ -134,7 +134,7 @@ async def _issue_elsewhere(session: Session, key: str, what: str) -> None:
     elif answer.is_error(NotFoundError):
         raise UnclearError(f"the {what} batch: {words_of(answer)}")
     else:
-        session.notes[f"{what}.code"] = code_of(answer)
+        session.notes[f"{what}.code"] = answer.code
 
 
 async def _static(session: Session) -> None:
@@ -192,11 +192,6 @@ def _lists_assigned_at(notes: Notes) -> object:
     return notes["listing.assigned_at"]
 
 
-def _last_page(notes: Notes) -> object:
-    mark = notes["listing.last"]
-    return NotDecided("it has a mark that this library does not know") if mark == "other" else mark
-
-
 def _refusal(what: str) -> Decision:
     def seen(notes: Notes) -> object:
         code = notes[f"{what}.code"]
@@ -223,7 +218,7 @@ ISSUE = Experiment(
             "Ledger.open(settle_s=…), as the profile has it",
         ),
         Decision("page_size", lambda notes: notes["listing.page_size"]),
-        Decision("last_page", _last_page),
+        Decision("last_page", lambda notes: notes["listing.last"]),
     ),
     cost=Cost(calls=1, vouchers=1) + _BALANCE + _BALANCE + Cost(calls=len(GRID_S) * MAX_PAGES),
 )

@@ -462,13 +462,6 @@ def no_such_code() -> str:
     return f"RmProbe{secrets.token_hex(8)}"
 
 
-def code_of(answer: Answer) -> str:
-    """Return RM's code of a refusal. Raises `UnclearError` where it has none."""
-    if not answer.code:
-        raise UnclearError(f"it is refused without a code of RM's (HTTP {answer.status})")
-    return answer.code
-
-
 def _answer(operation: str, response: Response) -> Answer:
     shown: dict[str, Any] = {"status": response.status, "headers": response.headers}
     body = json_object(response)

@@ -27,7 +27,7 @@ def typed(monkeypatch):
         return answers.pop(0)
 
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
-    monkeypatch.setattr("rm_voucher.cli.probe.typer.prompt", prompt)
+    monkeypatch.setattr("typer.prompt", prompt)
     return answers, asked
 
 

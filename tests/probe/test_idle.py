@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -22,12 +24,13 @@ Behave = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ANSWER = b"HTTP/1.1 404 Not Found\r\nContent-Length: 20\r\n\r\n"
 
 
-def session(credentials, url: str, life_s: float = 75.0) -> Session:
+def session(credentials, where: str | Environment, life_s: float = 75.0) -> Session:
     """Return the session of a probe, whose clock goes ahead by so much between two looks."""
     ticks = count(start=0.0, step=life_s)
     runtime = Runtime(monotonic=lambda: next(ticks))
     probe = Probe(
-        credentials, "K", environment=Environment.at(url), transport=Unused(), runtime=runtime,
+        credentials, "K", transport=Unused(), runtime=runtime,
+        environment=Environment.at(where) if isinstance(where, str) else where,
         options=Options(measures_idle=True, max_s=1e9),
     )  # fmt: skip
     return probe._session
@@ -63,6 +66,8 @@ async def answer_and_close(reader, writer):
 async def answer_and_reset(reader, writer):
     writer.write(ANSWER)
     await writer.drain()
+    wire = writer.get_extra_info("socket")
+    wire.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
 
@@ -146,7 +151,7 @@ async def test_where_there_is_no_connection_to_look_at(credentials, monkeypatch)
     with pytest.raises(UnclearError, match="in memory"):
         await IDLE.observe(session(credentials, "https://emulator.invalid"))
     monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")
-    there = session(credentials, "https://sb-open.revenuemonster.my")
+    there = session(credentials, Environment.SANDBOX)
     with pytest.raises(UnclearError, match="proxy"):
         await IDLE.observe(there)
     assert there.budget.used == Cost()

@@ -8,11 +8,21 @@ from typing import Any
 import attrs
 import orjson
 import pytest
+from simulation.loop import VirtualLoop
 from support.probe_runs import ALL, Stage, stage
 
-from rm_voucher import Request, Response, ResponseLostError, Transport
+from rm_voucher import (
+    ClosedError,
+    Environment,
+    Request,
+    Response,
+    ResponseLostError,
+    Token,
+    Transport,
+)
 from rm_voucher.emulator import Guesses
-from rm_voucher.probe import Options, Report, Verdict
+from rm_voucher.probe import Options, Probe, Report, Verdict
+from rm_voucher.wire.operations import build_issue
 
 QUICK = attrs.evolve(ALL, measures_rate=False)
 
@@ -93,6 +103,7 @@ def lost(operation: str, *numbers: int) -> Twist:
 
 
 SUCCESS = Response(status=200, body=b'{"code":"SUCCESS"}')
+SUCCESS_AND_500 = Response(status=500, body=SUCCESS.body)
 VOUCHERS = {"code": "SUCCESS", "items": [], "meta": {}}
 NOT_FOUND = error("VOUCHER_BATCH_NOT_FOUND", 404)
 ONE_VOID = Response(status=200, body=orjson.dumps({**VOUCHERS, "items": [{"status": "VOID"}]}))
@@ -148,6 +159,12 @@ def without_refresh_token(request: Request, usual: Response, number: int) -> Res
         return usual
     body = orjson.loads(usual.body)
     return attrs.evolve(usual, body=orjson.dumps({**body, "refreshToken": None}))
+
+
+def nothing_listed(request: Request, usual: Response, number: int) -> Response:
+    """List none of the batch's vouchers, ever."""
+    is_listing = request.operation == "vouchers"
+    return Response(status=200, body=orjson.dumps(VOUCHERS)) if is_listing else usual
 
 
 # The first answer to each token comes at the second look.
@@ -217,8 +234,14 @@ CASES: list[tuple[str, Twist, str, str]] = [
     ("page_size", endless, "its pages are empty", ""),
     ("last_page", endless, "more than 5 pages", ""),
     ("listing_delay_s", endless, "more than 5 pages", ""),
+    ("check:timestamp", when("batches", error("INVALID_TIMESTAMP"), 6), "", "one side is refused"),
+    ("last_page", nothing_listed, "the listing is empty", ""),
+    ("keeps_used_at", when("void", error("STORE_NOT_SET")), "the void is refused", "twice"),
+    ("new_token_ends_earlier", when("batches", error("TOKEN_INVALID", 401), 10, 11),
+        "tokens end by themselves", ""),
+    ("unknown_path_code", when("request", SUCCESS_AND_500), "expected no success", ""),
     ("codes_up_front", endless, "whether there is one or not", ""),
-    ("last_page", odd_mark, "does not know", ""),
+    ("last_page", odd_mark, "no text, nor null", ""),
     ("last_page", no_meta, "", "no cursor at all"),
     ("listing_delay_s", when("vouchers", error("SPAM", 403)), "a listing is refused", ""),
     ("static_issue_code", to_path("/STATIC/issue", NOT_FOUND), "the static batch", ""),
@@ -242,3 +265,102 @@ def test_an_odd_answer(subject: str, twist: Twist, why: str, note: str) -> None:
 
 def _guesses(subject: str) -> Guesses:
     return Guesses(page_size=3) if subject in ("page_size",) else Guesses()
+
+
+def test_no_store_is_named() -> None:
+    """Where a void needs a store and none is named, all that a void decides is open."""
+    there = stage(Guesses(void_needs_store=True))
+    report = there.run(attrs.evolve(QUICK, store_id=""))
+    assert report.finding("void_needs_store").value is True
+    for subject in ("void_needs_redeem", "keeps_used_at", "void_again_code", "wrong_pin_code"):
+        assert report.finding(subject).verdict is Verdict.NOT_DECIDED
+    assert report.finding("unknown_store_code").verdict is Verdict.CONFIRMED
+
+
+def test_no_store_is_named_and_any_other_is_refused() -> None:
+    there = stage(Guesses(void_needs_store=True, unknown_store_code="STORE_NOT_FOUND"))
+    report = there.run(attrs.evolve(QUICK, store_id=""))
+    assert report.finding("unknown_store_code").value == "STORE_NOT_FOUND"
+    finding = report.finding("fact:void of a REDEEMED voucher")
+    assert finding.why == "a void must name a store: name one"
+
+
+def uploaded(lists_valid: bool, codes: int = 4) -> Report:
+    """Probe a batch whose codes were uploaded."""
+    there = stage(Guesses(lists_valid=lists_valid), quantity=1, issued=0)
+    there.emulator.add_batch("Mine", key="MINE", codes=[f"UPCODE{n}" for n in range(codes)])
+
+    async def main() -> Report:
+        probe = there.probe(Options())
+        probe._session.batch_key = "MINE"
+        async with probe:
+            return await probe.run()
+
+    return VirtualLoop(there.clock).run(main)
+
+
+@pytest.mark.parametrize("lists_valid", [True, False])
+def test_batch_with_uploaded_codes(lists_valid: bool) -> None:
+    """It shows whether VALID vouchers are listed, and nothing of codes that RM makes."""
+    report = uploaded(lists_valid)
+    assert report.finding("lists_valid").value is lists_valid
+    assert "were uploaded" in report.finding("codes_up_front").why
+
+
+def test_batch_with_uploaded_codes_and_none_left() -> None:
+    report = uploaded(lists_valid=False, codes=0)
+    assert report.finding("lists_valid").why == "the batch had nothing left"
+
+
+def test_batch_that_has_ended() -> None:
+    """The answer of the probe's own batch says the same as that of one that is named."""
+    there = stage()
+    there.emulator.fail_next("issue", "VOUCHER_BATCH_EXPIRED", times=2)
+    report = there.run(attrs.evolve(Options()))
+    assert report.finding("expired_code").value == "VOUCHER_BATCH_EXPIRED"
+
+
+def test_batch_beyond_the_first_pages() -> None:
+    """Without a path of its own, a batch is looked for on five pages of batches."""
+    there = stage(Guesses(older_batch_path=False, page_size=1), issued=0)
+    there.emulator.add_batch("Far", key="FAR", quantity=3)
+    there.emulator.add_batch("Farther", key="FARTHER", quantity=3)
+    probe_of_last = there.probe(QUICK)
+    probe_of_last._session.batch_key = "FARTHER"
+    report = VirtualLoop(there.clock).run(probe_of_last.run)
+    assert "not among the first 5 pages" in report.stopped
+
+
+def test_wrong_pin_that_is_the_right_one(monkeypatch) -> None:
+    """The PIN that is made up is never the one that was given."""
+    monkeypatch.setattr("rm_voucher.probe.using.secrets.randbelow", lambda most: 123_456)
+    report = stage().run(QUICK)
+    assert report.finding("check:pin").value is True
+
+
+def test_voucher_that_is_reinstated_by_a_wrong_pin_and_stays() -> None:
+    """If it can't be voided again, nothing more is said of it."""
+    there = stage(disabled_checks=["pin"])
+    twist = when("void", error("SPAM", 403), 3)
+    report = there.run(QUICK, transport=Twisted(there, twist))
+    assert report.finding("check:pin").value is False
+
+
+async def test_transport_of_its_own(credentials) -> None:
+    """Without one that is given, the probe makes a transport and closes it."""
+    async with Probe(credentials, "K") as own:
+        assert own.experiments
+        assert own.used.calls == 0
+    with pytest.raises(ClosedError):
+        await own._transport.send(build_issue(Environment.SANDBOX, "K"))
+
+
+def test_token_that_is_another_one() -> None:
+    """A refusal of an older token does not cost the present one."""
+    probe_here = stage().probe(QUICK)
+    tokens = probe_here._session.tokens
+    tokens.hold(Token(access_token="present"))
+    assert tokens.refuse("older")
+    assert tokens.held is not None
+    assert tokens.refuse("present")
+    assert tokens.held is None
