@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+from simulation import mutants
 from simulation.books import Books
 from simulation.campaign import WatchedWire, WatchedWorld
 from simulation.disk import Disk, open_ledger
@@ -275,3 +276,21 @@ def test_lost_answers_settle_at_full_load() -> None:
 
     merchant.run(main)
     assert {merchant.state(name) for name in lost} == {RequestState.ASSIGNED}
+
+
+@pytest.mark.parametrize(
+    ("mutant", "test"),
+    [
+        (mutants.take_every_lease, test_processes_read_one_listing_at_a_time),
+        (mutants.take_nobody_for_dead, test_what_a_dead_process_left_is_finished_by_a_living_one),
+    ],
+    ids=lambda each: each.__name__,
+)
+def test_sweeping_without_leases_is_noticed(
+    merchant: Merchant, monkeypatch: pytest.MonkeyPatch, mutant: Any, test: Any
+) -> None:
+    """Two sweepers, and a lease without an end."""
+    mutant(monkeypatch)
+    more = (DONE,) if mutant is mutants.take_nobody_for_dead else (monkeypatch,)
+    with pytest.raises((AssertionError, BaseExceptionGroup)):
+        test(merchant, *more)

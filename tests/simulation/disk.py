@@ -113,7 +113,7 @@ def open_ledger(disk: Disk, **settings: Any) -> Ledger:
     return Ledger(SimulatedStore(disk), **{"runtime": runtime, **settings})
 
 
-class _Unit(MemoryUnitOfWork):
+class SimulatedUnit(MemoryUnitOfWork):
     """A transaction in a database that has a clock, and knows by it which processes live."""
 
     def __init__(self, disk: Disk, owner: str) -> None:
@@ -188,7 +188,7 @@ class SimulatedStore(MemoryLedgerStore):
 
     async def read(self, reading: Any) -> Any:
         await self._until_there(reads=True)
-        found = reading(_Unit(self._disk, self.owner))
+        found = reading(SimulatedUnit(self._disk, self.owner))
         await asyncio.sleep(self._disk.latency())
         return found
 
@@ -263,7 +263,7 @@ class SimulatedStore(MemoryLedgerStore):
 
     def _transact(self, group: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any]]:
         """Run items in one transaction, those of one kind together; look at what came of it."""
-        books, unit = self._disk.books, _Unit(self._disk, self.owner)
+        books, unit = self._disk.books, SimulatedUnit(self._disk, self.owner)
         kinds: dict[Any, list[int]] = {}
         for number, (transition, _) in enumerate(group):
             kinds.setdefault(transition, []).append(number)

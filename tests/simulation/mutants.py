@@ -4,7 +4,7 @@ import asyncio
 from typing import cast
 
 import attrs
-from simulation.disk import ATTEMPT, SimulatedStore
+from simulation.disk import ATTEMPT, SimulatedStore, SimulatedUnit
 
 from rm_voucher import IssuedVoucher
 from rm_voucher.calls import caller, outcomes
@@ -13,6 +13,7 @@ from rm_voucher.ledger import ledger as ledger_module
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger import sender as sender_module
 from rm_voucher.ledger.keeper import Keeper
+from rm_voucher.ledger.leases import Lease
 from rm_voucher.ledger.memory import MemoryTables, MemoryUnitOfWork
 from rm_voucher.ledger.process import LedgerClock
 from rm_voucher.ledger.reconcile import Reconciler
@@ -353,3 +354,17 @@ def orphan_out_of_all_times_is_nothing(patch):
 
 def stop_only_the_batches_of_the_copy(patch):
     patch.setattr(SqlUnitOfWork, "stop_reason", lambda unit: None)
+
+
+def take_nobody_for_dead(patch):
+    """A lease without an end: what a dead process was sending is never recovered."""
+    patch.setattr(SimulatedUnit, "dead_owners", lambda unit, owners: set())
+
+
+def take_every_lease(patch):
+    """Two sweepers: whoever wants a lease has it."""
+
+    async def take(lease):
+        return True
+
+    patch.setattr(Lease, "take", take)

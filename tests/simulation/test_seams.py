@@ -57,6 +57,20 @@ SEAMS: dict[str, dict[str, Any]] = {
     "two processes, shared": {"ledgers": 2, "mode": "shared", "foreign": 10},
     "lost locks": {"seams": Seams(cuts=6), **OVERTAKEN},
     "lost locks, shared": {"seams": Seams(cuts=6), **OVERTAKEN, "mode": "shared"},
+    "lost leases, swept": {
+        "seams": Seams(cuts=6),
+        **OVERTAKEN,
+        "ledgers": 3,
+        "ledger": {"sweeps": True},
+    },
+    "lost leases, swept, shared": {
+        "seams": Seams(cuts=6),
+        **OVERTAKEN,
+        "ledgers": 3,
+        "ledger": {"sweeps": True},
+        "mode": "shared",
+        "foreign": 10,
+    },
     "a clock that is ahead": {"seams": Seams(clock_off_s=30.0, shows_date=False), **OFF},
     "a clock that is behind": {"seams": Seams(clock_off_s=-150.0, shows_date=False), **OFF},
     "a clock far behind": {
