@@ -106,9 +106,12 @@ class Watch:
         """Take note that it is not there yet, for certain."""
         self._absent = self._turn
 
-    def seen(self, what: str) -> object:
-        """Return the time at which it was first there, now being one, or `NotDecided`."""
-        after_s = self._session.runtime.monotonic() - self._since
+    def seen(self, what: str, *, at: float | None = None) -> object:
+        """Return the time at which it was first there, or `NotDecided`.
+
+        ``at`` is when it was seen, by the monotonic clock; by default now.
+        """
+        after_s = (self._session.runtime.monotonic() if at is None else at) - self._since
         following = GRID_S[self._turn + 1 :]
         is_late = bool(following) and after_s >= following[0]
         if is_late or (self._turn and self._absent != self._turn - 1):

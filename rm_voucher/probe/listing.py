@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rm_voucher.converters import structure
@@ -11,15 +11,15 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
-from rm_voucher.probe.session import MAX_PAGES, Session, UnclearError, words_of
+from rm_voucher.probe.session import MAX_PAGES, PageRead, Session, UnclearError, words_of
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
 
 
-def _vouchers(pages: list[tuple[list[Any], Mapping[str, Any]]]) -> list[Voucher]:
+def _vouchers(pages: Iterable[PageRead]) -> list[Voucher]:
     return [
-        structure(item, Voucher) for items, _ in pages for item in items if isinstance(item, dict)
+        structure(item, Voucher) for page in pages for item in page.items if isinstance(item, dict)
     ]
 
 
@@ -62,10 +62,11 @@ async def _is_settled(session: Session, code: str, watch: Watch) -> bool:
     notes = session.notes
     pages, is_whole = await session.read_listing()
     _note_pages(session, pages, is_whole=is_whole)
-    shown = [one for one in _vouchers(pages) if one.code == code]
-    if shown and shown[0].status is not VoucherStatus.VALID:
-        notes["listing.delay_s"] = watch.seen("the voucher")
-        notes["listing.assigned_at"] = shown[0].assigned_at is not None
+    shown = [(one, page.at) for page in pages for one in _vouchers([page]) if one.code == code]
+    if shown and shown[0][0].status is not VoucherStatus.VALID:
+        voucher, at = shown[0]
+        notes["listing.delay_s"] = watch.seen("the voucher", at=at)
+        notes["listing.assigned_at"] = voucher.assigned_at is not None
     elif not is_whole:
         notes["listing.delay_s"] = NotDecided(
             f"the listing has more than {MAX_PAGES} pages: name a smaller batch"
@@ -73,11 +74,9 @@ async def _is_settled(session: Session, code: str, watch: Watch) -> bool:
     return "listing.delay_s" in notes
 
 
-def _note_pages(
-    session: Session, pages: list[tuple[list[Any], Mapping[str, Any]]], *, is_whole: bool
-) -> None:
+def _note_pages(session: Session, pages: list[PageRead], *, is_whole: bool) -> None:
     notes = session.notes
-    sizes = [len(items) for items, _ in pages]
+    sizes = [len(page.items) for page in pages]
     *full, last = [size for size in sizes if size] or [0]
     if full:
         same = len(set(full)) == 1 and last <= full[0]
@@ -102,7 +101,7 @@ def _note_pages(
             else "empty-page"
         )
     else:
-        notes["listing.last"] = _mark_of(pages[-1][1])
+        notes["listing.last"] = _mark_of(pages[-1].meta)
 
 
 def _mark_of(meta: Mapping[str, Any]) -> object:
@@ -121,7 +120,7 @@ async def _uploaded(session: Session) -> None:
     if valid:
         session.notes["uploaded.valid"] = True
         session.vouchers.setdefault("valid", valid[-1])
-    elif is_whole and batch.balance_quantity and not any(items for items, _ in pages):
+    elif is_whole and batch.balance_quantity and not any(page.items for page in pages):
         session.notes["uploaded.valid"] = False
     else:
         raise UnclearError("the uploaded batch may have nothing left: name a fresh one")

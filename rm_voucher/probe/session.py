@@ -104,6 +104,15 @@ class Answer:
         )
 
 
+@attrs.frozen
+class PageRead:
+    """One page of a listing as it came, and when, by the monotonic clock."""
+
+    items: list[Any] = attrs.field(repr=False)
+    meta: Mapping[str, Any] = attrs.field(repr=False)
+    at: float
+
+
 class ProbeTokens(TokenSource):
     """The token of a probe: it knows when each was bought, and waits until it is accepted."""
 
@@ -350,8 +359,8 @@ class Session:
             if not answer.is_unknown_path:
                 raise UnclearError(f"the batch can't be read: {words_of(answer)}")
             self.notes["batch.path"] = False
-        for items, _ in (await self.read_pages(operations.build_batches, ()))[0]:
-            for item in items:
+        for page in (await self.read_pages(operations.build_batches, ()))[0]:
+            for item in page.items:
                 batch = structure(item, VoucherBatch)
                 if batch.key == key:
                     return batch
@@ -359,9 +368,9 @@ class Session:
 
     async def read_pages(
         self, build: Callable[..., Request], args: tuple[Any, ...]
-    ) -> tuple[list[tuple[list[Any], Mapping[str, Any]]], bool]:
-        """Return the items and ``meta`` of the first pages, and whether the last is among them."""
-        pages: list[tuple[list[Any], Mapping[str, Any]]] = []
+    ) -> tuple[list[PageRead], bool]:
+        """Return the first pages of a listing, and whether the last is among them."""
+        pages: list[PageRead] = []
         cursor = None
         for _ in range(MAX_PAGES):
             answer = await self.ask(build(self.environment, *args, cursor=cursor))
@@ -369,20 +378,20 @@ class Session:
                 raise UnclearError(f"a listing is refused: {words_of(answer)}")
             meta = answer.body.get("meta")
             meta = meta if isinstance(meta, dict) else {}
-            pages.append((answer.body["items"], meta))
+            pages.append(PageRead(answer.body["items"], meta, self.runtime.monotonic()))
             cursor = meta.get("cursor")
             if not cursor or not isinstance(cursor, str):
                 return pages, True
         return pages, False
 
-    async def read_listing(
-        self, key: str | None = None
-    ) -> tuple[list[tuple[list[Any], Mapping[str, Any]]], bool]:
+    async def read_listing(self, key: str | None = None) -> tuple[list[PageRead], bool]:
         """Return the first pages of a batch's vouchers, and whether these are all."""
         pages, is_whole = await self.read_pages(operations.build_vouchers, (key or self.batch_key,))
-        for items, _ in pages:
+        for page in pages:
             self.secret |= {
-                str(item["code"]) for item in items if isinstance(item, dict) and item.get("code")
+                str(item["code"])
+                for item in page.items
+                if isinstance(item, dict) and item.get("code")
             }
         return pages, is_whole
 
