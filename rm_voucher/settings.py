@@ -127,8 +127,8 @@ class Environment:
     a development server in another container. ``localhost`` and the names below it must lead to
     loopback, which the transport checks at the connection.
 
-    ``escapes_paths`` is whether ``$&+,:;=@`` of a code or key are percent-encoded in a path. RM's
-    documented paths show ``@`` as it is, and Go's rules leave all eight so. If RM refuses the
+    ``escapes_paths`` is whether ``$&+,:=@`` of a code or key are percent-encoded in a path. RM's
+    documented paths show ``@`` as it is, and Go's rules leave all seven so. If RM refuses the
     signatures for such codes alone, try the other way:
     ``attrs.evolve(Environment.PRODUCTION, escapes_paths=True)``.
     """

@@ -64,6 +64,7 @@ from rm_voucher.cli.output import (
     tell,
     write_out,
 )
+from rm_voucher.cli.probe import probe
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.webhook import webhook_app
 from rm_voucher.converters import format_time, unstructure
@@ -293,6 +294,7 @@ def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) 
 
 
 app.command()(emulator)
+app.command()(probe)
 app.add_typer(ledger_app)
 app.add_typer(webhook_app)
 

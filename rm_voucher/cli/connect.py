@@ -32,6 +32,18 @@ def make_client(
     environment: str | None, *, concurrency: int = 1, flow: FlowPolicy | None = None
 ) -> VoucherClient:
     """Return the client for a server, with the credentials of the ``RM_…`` variables."""
+    credentials, where = credentials_and_environment(environment)
+    return VoucherClient(
+        credentials,
+        environment=where,
+        limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
+        flow=flow,
+        proxy=Proxy.from_env(),
+    )
+
+
+def credentials_and_environment(environment: str | None) -> tuple[Credentials, Environment]:
+    """Return who and where the ``RM_…`` variables and the option say."""
     if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
         raise ConfigurationError(
             "RM_ENVIRONMENT is 'memory', whose vouchers are not real: that takes --environment "
@@ -43,13 +55,7 @@ def make_client(
         raise ConfigurationError(
             f"{exc} Set the RM_… variables, or use --environment memory to try without an account."
         ) from exc
-    return VoucherClient(
-        credentials,
-        environment=Environment.named(environment) if environment else Environment.from_env(),
-        limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
-        flow=flow,
-        proxy=Proxy.from_env(),
-    )
+    return credentials, Environment.named(environment) if environment else Environment.from_env()
 
 
 def make_memory_client(

@@ -6,13 +6,14 @@ It knows no HTTP server: `rm_voucher.emulator.server` serves it.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import formatdate
 from random import Random
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import attrs
 
@@ -32,6 +33,7 @@ from rm_voucher.emulator.stock import BatchOptions
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
+from rm_voucher.profile import part_of, read_report
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Credentials, Environment
@@ -151,6 +153,26 @@ class Emulator:
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.reset()
 
+    @classmethod
+    def like(cls, report: str | os.PathLike[str], **options: Any) -> Self:
+        """Return an emulator that does as a probe's report says that RM does.
+
+        ``report`` is the file that ``rm-voucher probe --output`` wrote, and ``options`` are those
+        of the class. What the probe left open stays as it is by default. Raises
+        `ConfigurationError`.
+        """
+        found = part_of(read_report(report), "emulator")
+        try:
+            guesses = Guesses(**found["guesses"])
+            return cls(
+                guesses=guesses,
+                disabled_checks=found["disabled_checks"],
+                rate_limit=found["rate_limit"],
+                **options,
+            )
+        except (KeyError, TypeError, ValueError) as exc:
+            raise ConfigurationError(f"{report} fits no emulator of this version.") from exc
+
     def reset(self) -> None:
         """Begin anew, as it was made: batches, faults, rate limit, callback URL, the clock's time.
 
@@ -170,6 +192,7 @@ class Emulator:
             clock=self.virtual_clock,
             authenticator=self.authenticator,
             routes=Routes(self._state, self.guesses, self._disabled, self._pin),
+            guesses=self.guesses,
             disabled=self._disabled,
             faults=Faults(seed=secrets.randbits(32) if self._seed is None else self._seed),
         )
@@ -312,7 +335,8 @@ class Emulator:
         """Return the server's reaction to one request, faults included."""
         with self.virtual_clock.frozen():
             reply = self._engine.reply(request)
-        if Check.TIMESTAMP in self._disabled:  # its clock is not compared with anybody's
+        # Without its check, the clock is compared with nobody's.
+        if Check.TIMESTAMP in self._disabled or not self.guesses.sends_date:
             return reply
         date = formatdate(self.runtime.clock(), usegmt=True)
         headers = {**reply.response.headers, "date": date}

@@ -7,16 +7,24 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
+from urllib.parse import quote, unquote
 
 import attrs
+from yarl import URL
 
 from rm_voucher.converters import unstructure
-from rm_voucher.emulator.guesses import Check, Guesses
+from rm_voucher.emulator.guesses import Check, Guesses, SignedPath
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
 from rm_voucher.signing.rsa import RsaVerifier
-from rm_voucher.signing.signature import parse_signature, parse_timestamp, string_to_sign
+from rm_voucher.signing.signature import (
+    older_go_json,
+    parse_signature,
+    parse_timestamp,
+    string_to_sign,
+)
 from rm_voucher.transport.base import Request
+from rm_voucher.wire.requests import RAW
 
 V = TypeVar("V")
 
@@ -106,18 +114,23 @@ class Authenticator:
         if self._checks(Check.TOKEN):
             self._check_token(headers)
         if self._checks(Check.SIGNATURE):
-            text = string_to_sign(
-                method=request.method,
-                url=str(request.url),
-                nonce=nonce,
-                timestamp=timestamp,
-                body=canonical,
-            )
+            texts = [
+                string_to_sign(
+                    method=request.method,
+                    url=_signed_url(request.url, self._guesses.signed_path),
+                    nonce=nonce,
+                    timestamp=timestamp,
+                    body=spelling,
+                )
+                for spelling in dict.fromkeys((canonical, older_go_json(canonical)))
+            ]
             signature = headers.get("x-signature", "")
-            if not self._verifier.verify(text.encode(errors="replace"), signature):
-                refused = SignatureRefusedError(text, self._defect(signature))
+            if not any(
+                self._verifier.verify(text.encode(errors="replace"), signature) for text in texts
+            ):
+                refused = SignatureRefusedError(texts[0], self._defect(signature))
                 if self._guesses.signature_debug:
-                    refused.beside = self._debug(text, canonical, headers)
+                    refused.beside = self._debug(texts[0], canonical, headers)
                 raise refused
         if self._checks(Check.TIMESTAMP):
             self._check_timestamp(timestamp)
@@ -226,6 +239,16 @@ class Authenticator:
         while self._nonces and next(iter(self._nonces.values())) < since:
             self._nonces.popitem(last=False)
         return nonce in self._nonces
+
+
+def _signed_url(url: URL, spelling: SignedPath) -> str:
+    """Return the URL that the signature must be of."""
+    text, path = str(url), url.raw_path
+    if spelling is SignedPath.AS_SENT:
+        return text
+    safe = RAW if spelling is SignedPath.RAW else ""
+    parts = (quote(unquote(part, errors="replace"), safe=safe) for part in path.split("/"))
+    return text.replace(path, "/".join(parts), 1)
 
 
 def bearer_of(authorization: str) -> str:

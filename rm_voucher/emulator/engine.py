@@ -13,7 +13,7 @@ import orjson
 
 from rm_voucher.emulator.authenticator import Authenticator, bearer_of
 from rm_voucher.emulator.faults import Fault, Faults, RateLimit
-from rm_voucher.emulator.guesses import Check
+from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.reply import (
     GATEWAY_PAGE,
     Ending,
@@ -26,8 +26,8 @@ from rm_voucher.emulator.reply import (
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.virtual_clock import VirtualClock
-from rm_voucher.signing.signature import canonical_json, is_too_deep
-from rm_voucher.transport.base import Request
+from rm_voucher.signing.signature import go_json, is_too_deep
+from rm_voucher.transport.base import Request, Response
 
 
 @attrs.define(eq=False, kw_only=True)
@@ -37,6 +37,7 @@ class Engine:
     _clock: VirtualClock
     _authenticator: Authenticator
     _routes: Routes
+    _guesses: Guesses
     _disabled: Collection[Check]
     faults: Faults
     limit: RateLimit | None = None
@@ -61,14 +62,28 @@ class Engine:
                 return self._as_usual(request, route, is_behind=fault is not None)
             reply = self._fail(request, route, fault)
         except RefusedError as exc:
-            reply = Reply(refusal(exc), refused=exc)
+            reply = self._refused(exc)
         return attrs.evolve(reply, fault=fault)
 
     def _as_usual(self, request: Request, route: Route, *, is_behind: bool) -> Reply:
         if self.limit is not None and not self.limit.takes(self._clock.now()):
-            return Reply(throttled(retry_after_s=None, has_body=True))
+            return Reply(self._over_the_rate())
         delay_s = self.faults.plan.listing_delay_s if is_behind else 0.0
         return self._do(request, route, delay_s=delay_s)
+
+    def _over_the_rate(self) -> Response:
+        guesses = self._guesses
+        answer = self._fault(guesses.throttle_code).response
+        headers = dict(answer.headers)
+        if guesses.throttle_retry_after_s is not None:
+            headers["retry-after"] = str(guesses.throttle_retry_after_s)
+        return attrs.evolve(answer, status=guesses.throttle_status, headers=headers)
+
+    def _refused(self, exc: RefusedError) -> Reply:
+        return Reply(refusal(exc, self._guesses.statuses), refused=exc)
+
+    def _fault(self, code: str) -> Reply:
+        return Reply(refusal(RefusedError(code), self._guesses.statuses))
 
     def _fail(self, request: Request, route: Route, fault: Fault | str) -> Reply:
         plan = self.faults.plan
@@ -86,7 +101,7 @@ class Engine:
             case Fault.THROTTLE_BARE:
                 return Reply(throttled(retry_after_s=None, has_body=False))
             case Fault.ERROR_BEFORE_COMMIT:
-                return Reply(refusal(RefusedError("INTERNAL_ERROR")))
+                return self._fault("INTERNAL_ERROR")
             case Fault.HTML_PAGE:
                 return Reply(GATEWAY_PAGE)
             case Fault.TOKEN_REVOKED:
@@ -97,14 +112,14 @@ class Engine:
             case Fault():
                 return self._do_and_spoil(request, route, fault)
             case code:
-                return Reply(refusal(RefusedError(code)))
+                return self._fault(code)
 
     def _do(self, request: Request, route: Route, *, delay_s: float = 0.0) -> Reply:
         try:
             body = self._authenticate(request, route)
             wire = self._work(request, route, body, delay_s=delay_s)
         except RefusedError as exc:
-            return Reply(refusal(exc), refused=exc)
+            return self._refused(exc)
         return Reply(json_response(200, wire), on_loss=lambda: self._withhold(route, wire))
 
     def _do_late(self, request: Request, route: Route) -> Reply:
@@ -132,7 +147,7 @@ class Engine:
             case Fault.TRUNCATED:
                 return Reply(done.response, ending=Ending.CUT)
             case Fault.ERROR_AFTER_COMMIT:
-                return Reply(refusal(RefusedError("INTERNAL_ERROR")))
+                return self._fault("INTERNAL_ERROR")
             case Fault.RESENT:
                 return self._do_again(request, route)
             case _:
@@ -146,7 +161,7 @@ class Engine:
             self._authenticate(request, route)
             raise self._authenticator.duplicate()
         except RefusedError as exc:
-            return Reply(refusal(exc), refused=exc)
+            return self._refused(exc)
 
     def _authenticate(self, request: Request, route: Route) -> object:
         """Return the body of a request that passes all checks. Raises `RefusedError`."""
@@ -156,7 +171,7 @@ class Engine:
             raise RefusedError("INVALID_REQUEST", "The body is not JSON") from None
         if is_too_deep(body):
             raise RefusedError("INVALID_REQUEST", "The body is nested too deep")
-        canonical = canonical_json(body)
+        canonical = go_json(request.body) if request.body else b""
         if request.method not in route.methods and Check.METHOD not in self._disabled:
             raise RefusedError("METHOD_NOT_ALLOWED")
         if route.operation != TOKEN:

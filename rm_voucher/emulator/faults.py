@@ -139,8 +139,9 @@ class FaultPlan:
     """The longest delay of late work."""
     slow_body_s: float = attrs.field(default=1.0, validator=attrs.validators.ge(0))
     """The time that a slow body takes."""
-    stall_s: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
-    """The length of a stall, before the connection is reset."""
+    stall_s: float = attrs.field(default=120.0, validator=attrs.validators.ge(0))
+    """The length of a stall, before the connection is reset. By default it is twice as long as a
+    client waits for a change (`Timeout`), so that the client gives up first."""
     listing_delay_s: float = attrs.field(default=5.0, validator=attrs.validators.ge(0))
     """The time by which a delayed listing is behind."""
 

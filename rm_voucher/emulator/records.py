@@ -16,12 +16,8 @@ import attrs
 from rm_voucher.converters import format_time
 from rm_voucher.models import BatchStatus, Expiry, ExpiryType, Origin, VoucherStatus, VoucherType
 
-_ZERO_TIME = "0001-01-01T00:00:00Z"
+ZERO_TIME = "0001-01-01T00:00:00Z"
 _LAST_TIME = 253_402_300_799.0  # of the year 9999
-# RM's examples show it for a DYNAMIC voucher that was not redeemed yet. What a PERMANENT one shows
-# is not documented.
-_FAR_TIME = "2050-12-31T23:59:59Z"
-
 
 DATED = frozenset({ExpiryType.FIXED, ExpiryType.FIX})
 """The types of an expiry at a date."""
@@ -127,9 +123,12 @@ _EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.
 
 
 def voucher_wire(
-    record: Record, now: float, *, qr_url: str, shows_assigned_at: bool
+    record: Record, now: float, *, qr_url: str, shows_assigned_at: bool, undated: str
 ) -> dict[str, Any]:
-    """Return a voucher as RM writes it: null and Go's zero time for missing values."""
+    """Return a voucher as RM writes it: null and Go's zero time for missing values.
+
+    ``undated`` stands for an end that is not settled.
+    """
     batch = record.batch
     status = record.status(now)
     updated_at = record.updated_at
@@ -154,8 +153,8 @@ def voucher_wire(
         "code": record.code,
         "isShipping": False,
         "address": None,
-        "expiry": _expiry_wire(batch.expiry, record.expires_at),
-        "usedAt": _ZERO_TIME if record.used_at is None else format_time(record.used_at),
+        "expiry": _expiry_wire(batch.expiry, record.expires_at, undated),
+        "usedAt": ZERO_TIME if record.used_at is None else format_time(record.used_at),
         "redeemedAt": _time(record.redeemed_at),
         "isDeviceRedeem": False,
         "status": status,
@@ -166,7 +165,7 @@ def voucher_wire(
     }
 
 
-def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
+def batch_wire(batch: Batch, used_from: VoucherStatus, *, undated: str) -> dict[str, Any]:
     """Return a batch as RM writes it."""
     used, expires_at = batch.used(used_from), batch.expiry.expires_at
     return {
@@ -183,7 +182,7 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
         "usedQuantity": used,
         "status": batch.status,
         "expiry": _expiry_wire(
-            batch.expiry, None if expires_at is None else expires_at.timestamp()
+            batch.expiry, None if expires_at is None else expires_at.timestamp(), undated
         ),
         "origin": batch.origin,
         "isShipping": False,
@@ -197,11 +196,11 @@ def batch_wire(batch: Batch, used_from: VoucherStatus) -> dict[str, Any]:
     }
 
 
-def _expiry_wire(expiry: Expiry, expires_at: float | None) -> dict[str, Any]:
+def _expiry_wire(expiry: Expiry, expires_at: float | None, undated: str) -> dict[str, Any]:
     fields = {"type": expiry.type, "day": expiry.days}
     return {
         **{name: value for name, value in fields.items() if value is not None},
-        "expiredAt": _FAR_TIME if expires_at is None else _time(expires_at),
+        "expiredAt": undated if expires_at is None else _time(expires_at),
     }
 
 
@@ -221,5 +220,5 @@ def _key(text: str) -> str:
 
 def _time(at: float | None) -> str:
     if at is None:
-        return _ZERO_TIME
+        return ZERO_TIME
     return format_time(datetime.fromtimestamp(min(at, _LAST_TIME), UTC))

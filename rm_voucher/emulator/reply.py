@@ -97,17 +97,22 @@ def json_response(status: int, wire: object) -> Response:
     )
 
 
-def refusal(exc: RefusedError) -> Response:
-    """Return RM's error answer."""
-    info = ERROR_CODES.get(exc.code)
-    default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
+def refusal(exc: RefusedError, statuses: Mapping[str, int]) -> Response:
+    """Return RM's error answer. ``statuses`` are those of codes that have one of their own."""
     wire = {**exc.beside, "error": {"code": exc.code, "message": exc.message}}
-    return json_response(_STATUS_OF_CODE.get(exc.code, default), wire)
+    return json_response(statuses.get(exc.code) or usual_status(exc.code), wire)
+
+
+def usual_status(code: str) -> int:
+    """Return the HTTP status of an error code, unless `Guesses.statuses` has another one."""
+    info = ERROR_CODES.get(code)
+    default = 400 if info is None else _STATUS_OF_ERROR.get(info.error, 400)
+    return _STATUS_OF_CODE.get(code, default)
 
 
 def throttled(*, retry_after_s: int | None, has_body: bool) -> Response:
     """Return the answer to a request that is throttled."""
-    answer = refusal(RefusedError("TOO_MANY_REQUEST_PER_SECOND"))
+    answer = refusal(RefusedError("TOO_MANY_REQUEST_PER_SECOND"), {})
     headers = dict(answer.headers) if has_body else {}
     if retry_after_s is not None:
         headers["retry-after"] = str(retry_after_s)

@@ -13,7 +13,7 @@ import attrs
 import orjson
 
 from rm_voucher.converters import parse_time
-from rm_voucher.emulator.guesses import Check, Guesses
+from rm_voucher.emulator.guesses import Check, Guesses, LastPage
 from rm_voucher.emulator.records import Member
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
@@ -36,6 +36,7 @@ OPERATIONS = (
 """The names of the routes, which are the client's too."""
 
 _MAX_QUERY_FIELDS = 20
+_LAST_CURSORS = {LastPage.NULL: None, LastPage.EMPTY_TEXT: ""}
 
 Handler = Callable[["Input"], dict[str, Any]]
 
@@ -116,7 +117,7 @@ class Routes:
     def _vouchers(self, given: Input) -> dict[str, Any]:
         start, size = self._start(given.query), self._guesses.page_size
         found = self._state.page(given.name, start, size=size + 1, delay_s=given.delay_s)
-        return _page(found, start, size)
+        return _page(found, start, size, self._guesses.last_page)
 
     def _batch(self, given: Input) -> dict[str, Any]:
         return _item(self._state.batch_wire(self._state.stock.batch(given.name)))
@@ -131,7 +132,7 @@ class Routes:
             and wanted.get("isStatic") in (None, batch.static_code is not None)
         ]
         found = [self._state.batch_wire(batch) for batch in matching[start : start + size + 1]]
-        return _page(found, start, size)
+        return _page(found, start, size, self._guesses.last_page)
 
     def _get(self, given: Input) -> dict[str, Any]:
         return _item(self._state.wire(self._state.get(given.name)))
@@ -152,7 +153,7 @@ class Routes:
             if pin is None:
                 raise RefusedError("VALIDATION_ERROR", "pin is required")
             if pin != self._pin:
-                raise RefusedError("PIN_INVALID")
+                raise RefusedError(self._guesses.wrong_pin_code)
         return _item(self._state.wire(self._state.reinstate(given.name)))
 
     def _redeem(self, given: Input) -> dict[str, Any]:
@@ -166,7 +167,7 @@ class Routes:
         member = self._member(given.query)
         start, size = self._start(given.query), self._limit(given.query)
         found = [self._state.wire(one) for one in member.vouchers[start : start + size + 1]]
-        return _page(found, start, size)
+        return _page(found, start, size, self._guesses.last_page)
 
     def _member_get(self, given: Input) -> dict[str, Any]:
         record = self._state.member_voucher(self._member(given.query), given.name)
@@ -223,12 +224,16 @@ def _cursor(start: int) -> str:
     return base64.urlsafe_b64encode(f"from {start}".encode()).decode()
 
 
-def _page(found: Sequence[Mapping[str, Any]], start: int, size: int) -> dict[str, Any]:
+def _page(
+    found: Sequence[Mapping[str, Any]], start: int, size: int, last_page: LastPage
+) -> dict[str, Any]:
     """Return a page. ``found`` has one item more than fits when there is another page."""
     items = found[:size]
     meta: dict[str, Any] = {"count": len(items)}
-    if len(found) > size:
-        meta["cursor"] = _cursor(start + size)
+    if len(found) > size or (items and last_page is LastPage.EMPTY_PAGE):
+        meta["cursor"] = _cursor(start + len(items))
+    elif last_page in _LAST_CURSORS:
+        meta["cursor"] = _LAST_CURSORS[last_page]
     return {"items": items, "meta": meta, "code": "SUCCESS"}
 
 

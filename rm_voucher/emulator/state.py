@@ -15,7 +15,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.records import Batch, Member, Record, batch_wire, voucher_wire
+from rm_voucher.emulator.records import (
+    ZERO_TIME,
+    Batch,
+    Member,
+    Record,
+    batch_wire,
+    voucher_wire,
+)
 from rm_voucher.emulator.stock import OPEN, RefusedError, Stock
 from rm_voucher.models import VoucherStatus
 
@@ -101,7 +108,10 @@ class VoucherState:
 
     def issue(self, batch_key: str) -> tuple[str, str]:
         """Issue a voucher; return its code and QR URL."""
-        record = self.stock.take(self.stock.issuable(batch_key))
+        batch = self.stock.issuable(batch_key)
+        if batch.static_code is not None and self._guesses.static_issue_code:
+            raise RefusedError(self._guesses.static_issue_code)
+        record = self.stock.take(batch)
         record.assigned_at = self._clock()
         self._leave_stock(record)
         self._come_to(_ISSUED, record)
@@ -122,6 +132,10 @@ class VoucherState:
         status = record.status(self._clock())
         if status is _ISSUED and self._guesses.void_needs_redeem:
             raise RefusedError("VOUCHER_NOT_REDEEMED")
+        if status is _VOID:
+            if self._guesses.void_again_code:
+                raise RefusedError(self._guesses.void_again_code)
+            return record
         if status not in OPEN:
             raise RefusedError("VOUCHER_NOT_ALLOW_VOID")
         self._use(record, used_at)
@@ -132,10 +146,12 @@ class VoucherState:
         if not codes or len(codes) > self._guesses.max_redeem_codes:
             raise RefusedError("INVALID_PARAMETER")
         if self._guesses.redeem_is_atomic:
-            for index, code in enumerate(codes):
+            before = set()
+            for code in codes:
                 self._redeemable(code)
-                if code in codes[:index]:
-                    raise RefusedError("VOUCHER_REDEEMED")
+                if self.stock.name(code) in before:
+                    raise RefusedError(self._guesses.redeem_again_code)
+                before.add(self.stock.name(code))
         redeemed = []
         for code in codes:
             record = self._redeemable(code)
@@ -144,13 +160,14 @@ class VoucherState:
         return redeemed
 
     def reinstate(self, code: str) -> Record:
-        """Turn a VOID voucher back to REDEEMED. ``usedAt`` stays, as in RM's example."""
+        """Make a VOID voucher usable again. ``usedAt`` stays, as in RM's example."""
         record = self.stock.find(code, (_VOID,))
         if record.kept is not _VOID:
             is_redeemed = record.kept is _REDEEMED
             raise RefusedError("VOUCHER_REDEEMED" if is_redeemed else "VOUCHER_NOT_REDEEMED")
         record.batch.first_open = 0
-        self._come_to(_REDEEMED, record)
+        was_redeemed = record.redeemed_at is not None
+        self._come_to(_REDEEMED if was_redeemed else self._guesses.reinstate_to, record)
         return record
 
     def member(self, country_code: str, phone_number: str) -> Member:
@@ -167,7 +184,9 @@ class VoucherState:
         record = self.stock.find(code)
         if self.stock.is_static(code):
             now = self._clock()
-            mine = [one for one in member.vouchers if one.code == code]
+            mine = [
+                one for one in member.vouchers if self.stock.name(one.code) == self.stock.name(code)
+            ]
             mine.sort(key=lambda one: one.status(now) is not _REDEEMED)
             record = mine[0] if mine else record
         if record.member is not member:
@@ -210,10 +229,13 @@ class VoucherState:
         end = len(batch.listed)
         if delay_s and not self._lists_stock(batch):
             end = bisect.bisect_right(batch.listed, until, key=Record.left_stock_at)
-        return [
+        shown = [
             self.wire(record.in_stock() if record.left_stock_at() > until else record)
             for record in batch.listed[start : min(start + size, end)]
         ]
+        if not self._guesses.lists_assigned_at:
+            shown = [{**wire, "assignedAt": ZERO_TIME} for wire in shown]
+        return shown
 
     def wire(self, record: Record) -> dict[str, Any]:
         """Return a voucher as RM writes it."""
@@ -222,11 +244,12 @@ class VoucherState:
             self._clock(),
             qr_url=self.qr_url(record.code),
             shows_assigned_at=self._guesses.shows_assigned_at,
+            undated=self._guesses.undated_expiry,
         )
 
     def batch_wire(self, batch: Batch) -> dict[str, Any]:
         """Return a batch as RM writes it."""
-        return batch_wire(batch, self._guesses.used_from)
+        return batch_wire(batch, self._guesses.used_from, undated=self._guesses.undated_expiry)
 
     def qr_url(self, code: str) -> str:
         """Return the URL that a customer scans."""
@@ -251,7 +274,10 @@ class VoucherState:
         self._on_change(record)
 
     def _use(self, record: Record, used_at: datetime | None) -> None:
-        record.used_at = used_at or datetime.fromtimestamp(self._clock(), UTC)
+        if used_at is None or not self._guesses.keeps_used_at:
+            used_at = datetime.fromtimestamp(self._clock(), UTC)
+        step = 10 ** (6 - self._guesses.used_at_digits)
+        record.used_at = used_at.replace(microsecond=used_at.microsecond // step * step)
         self._come_to(_VOID, record)
 
     def _redeemable(self, code: str) -> Record:
@@ -259,7 +285,7 @@ class VoucherState:
         record = self.stock.find(code, wanted)
         status = record.status(self._clock())
         if status in (_REDEEMED, _VOID):
-            raise RefusedError("VOUCHER_REDEEMED")
+            raise RefusedError(self._guesses.redeem_again_code)
         if status not in wanted:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         if status is _VALID:
@@ -278,7 +304,7 @@ class VoucherState:
                 raise RefusedError("STORE_NOT_SET")
         elif not store_id.strip():
             raise RefusedError("STORE_ID_INVALID")
-        elif self._stores and store_id not in self._stores:
-            raise RefusedError("STORE_NOT_FOUND")
+        elif store_id not in self._stores and (self._stores or self._guesses.unknown_store_code):
+            raise RefusedError(self._guesses.unknown_store_code or "STORE_NOT_FOUND")
         elif not self._stores.get(store_id, True):
             raise RefusedError("CLIENT_NOT_AUTHORIZE_STORE")

@@ -148,17 +148,22 @@ class Stock:
         if is_ours:
             self._ours.append(batch)
         if static_code is not None:
-            self._static[static_code] = batch
+            self._static[self.name(static_code)] = batch
         for code in up_front:
             record = Record(batch, code, _VALID, now, expires_at=batch.ends_at(None))
-            self._vouchers[code] = record
+            self._vouchers[self.name(code)] = record
             batch.made.append(record)
         if self._guesses.lists_valid:
             batch.listed.extend(batch.made)
         return batch
 
+    def name(self, code: str) -> str:
+        """Return what all spellings of a code share."""
+        return code.casefold() if self._guesses.codes_ignore_case else code
+
     def find(self, code: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
         """Return a voucher; with a static code, one in ``statuses`` if there is one."""
+        code = self.name(code)
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
             return self._instance(batch, statuses)
@@ -183,7 +188,7 @@ class Stock:
 
     def is_static(self, code: str) -> bool:
         """Return whether many vouchers share a code."""
-        return code in self._static
+        return self.name(code) in self._static
 
     def issuable(self, key: str) -> Batch:
         """Return a batch that has a voucher left to issue."""
@@ -192,7 +197,7 @@ class Stock:
             raise RefusedError("DOES_NOT_ALLOW_MULTIPLE_BATCH_PROCESSING")
         ends_at = batch.ends_at(None)
         if ends_at is not None and self._clock() >= ends_at:
-            raise RefusedError("VOUCHER_BATCH_EXPIRED")
+            raise RefusedError(self._guesses.expired_code)
         if batch.issued >= batch.quantity:
             raise RefusedError(self._guesses.sold_out_code)
         return batch
@@ -213,7 +218,7 @@ class Stock:
         code = batch.static_code or self._new_codes(1)[0]
         record = Record(batch, code, _VALID, self._clock(), expires_at=batch.ends_at(None))
         if batch.static_code is None:
-            self._vouchers[code] = record
+            self._vouchers[self.name(code)] = record
         return record
 
     def _instance(self, batch: Batch, statuses: Collection[VoucherStatus]) -> Record:
@@ -237,18 +242,20 @@ class Stock:
     def _check_new(self, codes: Sequence[str]) -> None:
         for code in codes:
             _check_segment("code", code)
-        if len(set(codes)) < len(codes) or any(
-            code in self._vouchers or code in self._static for code in codes
-        ):
+        names = [self.name(code) for code in codes]
+        if len(set(names)) < len(names) or any(map(self._is_taken, names)):
             raise ValueError("a code is there twice, or there already")
 
     def _new_codes(self, count: int) -> list[str]:
-        codes: dict[str, None] = {}
+        codes: dict[str, str] = {}
         while len(codes) < count:
             code = "".join(self._rng.choices(_ALPHABET, k=_CODE_CHARS))
-            if code not in self._vouchers and code not in self._static:
-                codes[code] = None
-        return list(codes)
+            if not self._is_taken(self.name(code)):
+                codes[self.name(code)] = code
+        return list(codes.values())
+
+    def _is_taken(self, name: str) -> bool:
+        return name in self._vouchers or name in self._static
 
 
 def _check_segment(name: str, text: str) -> None:

@@ -7,9 +7,12 @@ it.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Self
+
+import attrs
 
 from rm_voucher.arguments import check_callable, check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
@@ -24,6 +27,7 @@ from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
 from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
+from rm_voucher.profile import Profile
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
@@ -165,16 +169,34 @@ class VoucherClient:
 
     @classmethod
     @hide_locals
-    def from_env(cls, *, environment: Environment | None = None) -> Self:
+    def from_env(
+        cls,
+        *,
+        environment: Environment | None = None,
+        profile: str | os.PathLike[str] | Profile | None = None,
+    ) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
 
         It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.
+        ``profile`` is what ``rm-voucher probe`` found out about the server: the file of its
+        report, or a `Profile`. It holds no URL and no secret. Raises `ConfigurationError`.
         """
-        return cls(
-            Credentials.from_env(),
-            environment=Environment.from_env() if environment is None else environment,
+        credentials = Credentials.from_env()
+        environment = Environment.from_env() if environment is None else environment
+        if profile is None:
+            return cls(credentials, environment=environment, proxy=Proxy.from_env())
+        if not isinstance(profile, Profile):
+            profile = Profile.load(profile)
+        client = cls(
+            credentials,
+            environment=attrs.evolve(environment, escapes_paths=profile.escapes_paths),
+            limits=Limits(max_redeem_codes=profile.max_redeem_codes),
+            flow=FlowPolicy(rate_per_s=profile.rate_per_s),
             proxy=Proxy.from_env(),
         )
+        client._get_method = profile.get_method
+        client._has_batch_path = profile.has_batch_path
+        return client
 
     async def __aenter__(self) -> Self:
         return self

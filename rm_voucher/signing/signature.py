@@ -43,20 +43,32 @@ _ESCAPES = ((b"<", rb"\u003c"), (b">", rb"\u003e"), (b"&", rb"\u0026"))
 _SEPARATORS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"))
 
 
-def spellings(value: object, body: bytes) -> Iterator[bytes]:
-    r"""Yield each canonical JSON that RM's servers may sign for a body, the likeliest first.
+def go_json(body: bytes) -> bytes:
+    r"""Return the canonical JSON that RM's servers, written in Go, make of a body.
 
-    Go reads every number as a float64, and writes it as one. Its older versions write ``\b`` and
-    ``\f`` as ``\u0008`` and ``\u000c``. ``value`` is the body's, not too deep.
+    Go reads every number as a float64, and writes it as one. The body is JSON, and not too deep.
+    """
+    return canonical_json(_with_go_numbers(json.loads(body, parse_int=float)))
+
+
+def older_go_json(text: bytes) -> bytes:
+    r"""Return canonical JSON as older versions of Go write it: ``\u0008`` for ``\b``."""
+    return _ESCAPED.sub(lambda escape: _OLDER.get(escape[0], escape[0]), text)
+
+
+def spellings(value: object, body: bytes) -> Iterator[bytes]:
+    """Yield each canonical JSON that RM's servers may sign for a body, the likeliest first.
+
+    ``value`` is the body's, not too deep.
     """
     text = canonical_json(value)
     yield text
-    as_go = canonical_json(_with_go_numbers(json.loads(body, parse_int=float)))
+    as_go = go_json(body)
     if as_go != text:
         yield as_go
     if has_two_spellings(text):
         for each in dict.fromkeys((text, as_go)):
-            yield _ESCAPED.sub(lambda escape: _OLDER.get(escape[0], escape[0]), each)
+            yield older_go_json(each)
 
 
 def has_two_spellings(text: bytes) -> bool:

@@ -116,9 +116,8 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
         ),
         "VOUCHER_REDEEM_MAX REDEMPTION_RULE_LIMIT_REACHED": "A redemption limit is reached.",
         "VOUCHER_OWNER_INVALID": "The voucher belongs to another member.",
-        "VOUCHER_NOT_MINIMUM_AMOUNT MINIMUM_AMOUNT_REQUIRED": (
-            "The spend is below the voucher's minimum."
-        ),
+        "VOUCHER_NOT_MINIMUM_AMOUNT": "The spend is below the voucher's minimum.",
+        "MINIMUM_AMOUNT_REQUIRED": "An amount is below the least one, 10 sen.",
         "MARKET_PLACE_VOUCHER_ALREADY_REQUESTED MARKET_PLACE_VOUCHER_EXCEED_QUANTITY": (
             "The marketplace does not allow this share: it was asked for already, or for too many."
         ),
@@ -138,7 +137,8 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
             "The batch key is malformed: copy it from the merchant portal or from batches()."
         ),
         "EXPIRY_INVALID EXPIRY_MIN": (
-            "The expiry is not acceptable: send a later or well-formed date."
+            "The batch's type of expiry, or its days, is not accepted: look at the batch in the "
+            "portal."
         ),
         "USER_PIN_CODE_INVALID PIN_INVALID": (
             "The PIN is wrong: reinstating needs the PIN of a user of the merchant portal."
@@ -155,9 +155,10 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
             "INVALID_REQUEST VALIDATION_ERROR INVALID_PARAMETER INVALID_PARAMETER_ID INVALID_ID "
             "INVALID_FORMAT INVALID_CHARSET"
         ): "The server finds the request malformed: check the arguments.",
-        "INVALID_HTTP_METHOD METHOD_NOT_ALLOWED NO_METHOD API_ENDPOINT_NOT_FOUND PAGE_NOT_FOUND": (
+        "INVALID_HTTP_METHOD METHOD_NOT_ALLOWED API_ENDPOINT_NOT_FOUND PAGE_NOT_FOUND": (
             "The server does not know this method or path."
         ),
+        "NO_METHOD": "The server misses a method, or does not know this one.",
         "SSL_REQUIRED": "Plain HTTP was used: the API URL must be https.",
     },
     (CodeClass.FIX, PermissionDeniedError): {
@@ -167,7 +168,7 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
         ),
         (
             "NOT_PERMITTED NO_ACCESS INSUFFICIENT_PERMISSION_LEVEL USER_NO_PERMISSION "
-            "CLIENT_NO_PERMISSION INVALID_SCOPE SCOPE_NOT_FOUND"
+            "CLIENT_NO_PERMISSION INVALID_SCOPE SCOPE_NOT_FOUND AccessDenied"
         ): "The application lacks a permission: vouchers need the scope manage_loyalty_voucher.",
         (
             "CLIENT_PRODUCT_NOT_SETUP SUBSCRIPTION_NOT_ACTIVE SUBSCRIPTION_NOT_FOUND "
@@ -176,10 +177,10 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
             "MASTER_MERCHANT_SUBSCRIPTION_EXPIRED"
         ): "The product is not set up or not subscribed: see the merchant portal.",
         (
-            "AccessDenied ACCOUNT_SUSPENDED ACCOUNT_INACTIVE ACCOUNT_FROZEN MERCHANT_SUSPENDED "
-            "MERCHANT_INACTIVE MERCHANT_NOT_ACTIVE USER_SUSPENDED USER_NOT_ACTIVE USR_NOT_ACTIVE "
-            "API_INACTIVE"
-        ): "The account, merchant or API access is disabled: ask Revenue Monster.",
+            "ACCOUNT_SUSPENDED ACCOUNT_INACTIVE ACCOUNT_FROZEN MERCHANT_SUSPENDED "
+            "MERCHANT_INACTIVE MERCHANT_NOT_ACTIVE USER_SUSPENDED USER_NOT_ACTIVE USR_NOT_ACTIVE"
+        ): "The account, its user or its merchant is disabled: ask Revenue Monster.",
+        "API_INACTIVE": "This version of the API is no longer served: look for a newer release.",
         (
             "MERCHANT_ID_INVALID MERCHANT_KEY_INVALID MERCHANT_NOT_FOUND MERCHANT_NOT_SAME "
             "MERCHANT_NOT_SETUP"

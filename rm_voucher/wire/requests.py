@@ -23,7 +23,7 @@ from rm_voucher.transport.base import Request
 JSON = "application/json"
 MAX_SINGLE_BYTES = 64 * 1024  # of an answer with one object, which is read in one step
 _MAX_SEGMENT_CHARS = 512
-_RAW = "$&+,:;=@"  # Go's net/url, but for a slash
+RAW = "$&+,:=@"  # Go's net/url, but for a slash and a semicolon
 _PLAIN_SEGMENT = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._~-]{0,511}")
 
 
@@ -134,9 +134,11 @@ def segment(name: str, text: str, *, is_escaped: bool = False) -> str:
     folded = fold(decoded)
     if "/" in folded or "\\" in folded:
         raise refused("has a slash")
+    if ";" in folded:
+        raise refused("has a semicolon, at which some gateways cut a path: it would name another")
     if climbs(folded):
         raise refused("is only dots")
-    return quote(text, safe="" if is_escaped else _RAW)
+    return quote(text, safe="" if is_escaped else RAW)
 
 
 def fold(text: str) -> str:

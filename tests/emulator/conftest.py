@@ -7,6 +7,7 @@ import pytest
 from support.doubles import FakeTime
 from support.raw_connection import ME, Line
 from support.raw_requests import known
+from support.sdk_processes import SDKProcess
 
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.keys import new_private_key
@@ -55,3 +56,26 @@ def make(clock):
 @pytest.fixture
 def emulator(make):
     return make()
+
+
+@pytest.fixture
+def connected(emulated, tmp_path, sdk_command):
+    """Run the command, and start an SDK with the credentials that the command wrote."""
+    started = []
+
+    def connect(*options):
+        emulator, key = emulated(*options), tmp_path / "key.pem"
+        key.write_text(emulator.variables["RM_PRIVATE_KEY"].replace("\\n", "\n"))
+        settings = {
+            "clientID": emulator.variables["RM_CLIENT_ID"],
+            "clientSecret": emulator.variables["RM_CLIENT_SECRET"],
+            "privateKey": str(key),
+            "environment": "sandbox",
+        }
+        sdk = SDKProcess([*sdk_command, emulator.url], settings)
+        started.append(sdk)
+        return emulator, sdk
+
+    yield connect
+    for sdk in started:
+        sdk.end()

@@ -6,6 +6,7 @@ import random
 import pytest
 from support.doubles import FakeTime
 
+from rm_voucher import Timeout
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.faults import Faults, RateLimit
 
@@ -42,6 +43,12 @@ def test_operations_do_not_disturb_each_other():
         met[operation].append(together.draw(operation, NOW))
     assert met == alone
     assert alone["issue"] != alone["get"]
+
+
+def test_a_stall_outlasts_every_wait_of_a_client():
+    """Which of the two ends a stall is no race: the client's time-out is long over."""
+    patience = Timeout()
+    assert FaultPlan().stall_s >= 2 * max(patience.attempt_s, patience.change_s)
 
 
 def test_a_plan_begins_from_its_seed():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -10,6 +11,7 @@ import pytest
 from support.emulated_domain import Domain, fixed
 
 from rm_voucher.emulator import Guesses
+from rm_voucher.emulator.records import Record
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import VoucherStatus
 
@@ -17,8 +19,10 @@ ME = ("60", "1")
 STORE: dict[str, Any] = {"store_id": "any"}
 # What the wire asks for; it is tested where the requests are.
 OF_THE_WIRE = {
-    "page_size", "get_methods", "older_batch_path", "signature_debug", "unknown_path_code",
-    "duplicate_code", "token_delay_s", "new_token_ends_earlier", "rate_burst_s",
+    "page_size", "last_page", "get_methods", "older_batch_path", "signature_debug", "signed_path",
+    "unknown_path_code", "duplicate_code", "static_issue_code", "wrong_pin_code", "token_delay_s",
+    "new_token_ends_earlier", "sends_date", "statuses", "throttle_code", "throttle_status",
+    "throttle_retry_after_s", "rate_burst_s",
     "callback_statuses", "callback_signs_url", "callback_signs_again", "callback_timeout_s",
 }  # fmt: skip
 
@@ -30,6 +34,8 @@ def ready(guesses: Guesses) -> Domain:
     domain.add("self", codes=["A", "B"])
     domain.add("static", 2, static_code="S")
     domain.state.add_member(*ME)
+    if guesses.unknown_store_code:
+        domain.state.add_store("any")
     domain.time.now += 1000
     return domain
 
@@ -102,6 +108,40 @@ def delayed(domain: Domain) -> dict[str, Any]:
     domain.state.void("A", **STORE)
     after = domain.listing("self")[0]
     return {key: after[key] for key in after if before.get(key) != after[key]}
+
+
+USED_AT = datetime(2023, 11, 1, 9, 30, 1, 987_654, UTC)
+
+
+def void_redeemed(domain: Domain, code: str = "A", **options: Any) -> Record:
+    domain.state.redeem([code])
+    return domain.state.void(code, **{**STORE, **options})
+
+
+def again(domain: Domain) -> str:
+    void_redeemed(domain)
+    return domain.outcome(lambda: domain.state.void("A", **STORE))
+
+
+def reinstated(domain: Domain, *, redeems: bool) -> str:
+    """Reinstate a voucher that never was redeemed where that is not needed."""
+    issued(domain)
+    if redeems or domain.guesses.void_needs_redeem:
+        domain.state.redeem(["A"])
+    domain.state.void("A", **STORE)
+    return domain.outcome(lambda: domain.state.reinstate("A"))
+
+
+def void_nowhere(domain: Domain) -> str:
+    """Void at a store that was not made."""
+    issued(domain)
+    domain.state.redeem(["A"])
+    return domain.outcome(lambda: domain.state.void("A", store_id="nowhere"))
+
+
+def ended(domain: Domain) -> str:
+    domain.add("ended", 1, expiry=fixed(domain.time.now - 1))
+    return domain.refusal(lambda: domain.issue("ended"))
 
 
 # What can be observed, and what it is by default.
@@ -180,6 +220,29 @@ OBSERVED: dict[str, tuple[Observation, Any]] = {
     ),
     "bulk redeem of two": (redeem_both, ["A", "B"]),
     "member redeem": (member_redeem, "VOID"),
+    "end before redeeming": (
+        lambda d: d.wire(issued(d))["expiry"]["expiredAt"], "2050-12-31T23:59:59Z",
+    ),
+    "other case": (
+        lambda d: (issued(d), d.outcome(lambda: d.state.get("a")))[1], "VOUCHER_NOT_FOUND",
+    ),
+    "other case, static": (
+        lambda d: d.outcome(lambda: d.state.get("s")), "VOUCHER_NOT_FOUND",
+    ),
+    "void at no store": (void_nowhere, "VOID"),
+    "void again": (lambda d: (issued(d), again(d))[1], "VOUCHER_NOT_ALLOW_VOID"),
+    "used at": (
+        lambda d: (issued(d), str(void_redeemed(d, used_at=USED_AT).used_at))[1], str(USED_AT),
+    ),
+    "reinstated, redeemed": (lambda d: reinstated(d, redeems=True), "REDEEMED"),
+    "reinstated": (lambda d: reinstated(d, redeems=False), "REDEEMED"),
+    "redeem again": (
+        lambda d: (
+            issued(d), d.state.redeem(["A"]), d.refusal(lambda: d.state.redeem(["A"]))
+        )[2],
+        "VOUCHER_REDEEMED",
+    ),
+    "issue of an ended one": (ended, "VOUCHER_BATCH_EXPIRED"),
 }  # fmt: skip
 
 NEVER = "0001-01-01T00:00:00Z"
@@ -244,6 +307,18 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any]]] = [
         "bulk redeem, one refused": ("INVALID_PARAMETER", "ISSUED"),
         "bulk redeem of two": ["INVALID_PARAMETER"],
     }),
+    ({"lists_assigned_at": False}, {"issued at, listed": NEVER}),
+    ({"undated_expiry": NEVER}, {"end before redeeming": NEVER}),
+    ({"codes_ignore_case": True}, {"other case": "ISSUED", "other case, static": "VALID"}),
+    ({"unknown_store_code": "STORE_ID_INVALID"}, {"void at no store": "STORE_ID_INVALID"}),
+    ({"void_again_code": "VOUCHER_REDEEMED_INVALID"}, {"void again": "VOUCHER_REDEEMED_INVALID"}),
+    ({"void_again_code": ""}, {"void again": "VOID"}),
+    ({"keeps_used_at": False}, {"used at": "2023-11-14 22:30:00+00:00"}),
+    ({"used_at_digits": 3}, {"used at": "2023-11-01 09:30:01.987000+00:00"}),
+    ({"used_at_digits": 0}, {"used at": "2023-11-01 09:30:01+00:00"}),
+    ({"reinstate_to": VoucherStatus.ISSUED}, {"reinstated": "ISSUED"}),
+    ({"redeem_again_code": "QR_REDEEMED"}, {"redeem again": "QR_REDEEMED"}),
+    ({"expired_code": "EXPIRY_INVALID"}, {"issue of an ended one": "EXPIRY_INVALID"}),
     ({"member_redeem_to": VoucherStatus.REDEEMED}, {"member redeem": "REDEEMED"}),
 ]  # fmt: skip
 
@@ -270,6 +345,39 @@ def test_every_guess_is_tested() -> None:
     tested = {name for options, _ in CHANGES for name in options}
     assert tested | OF_THE_WIRE == {field.name for field in attrs.fields(Guesses)}
     assert not tested & OF_THE_WIRE
+
+
+def test_a_code_twice_in_a_bulk_redeem() -> None:
+    """It is refused as one that is redeemed already, and nothing is redeemed."""
+    domain = ready(Guesses(redeem_again_code="QR_REDEEMED"))
+    issued(domain)
+    assert domain.refusal(lambda: domain.state.redeem(["A", "A"])) == "QR_REDEEMED"
+    assert domain.status("A") == "ISSUED"
+
+
+def test_a_static_batch_that_issues_nothing() -> None:
+    """An issue from it is refused; its code can be redeemed all the same."""
+    domain = ready(Guesses(static_issue_code="VOUCHER_BATCH_KEY_INVALID"))
+    assert domain.refusal(lambda: domain.issue("static")) == "VOUCHER_BATCH_KEY_INVALID"
+    assert domain.outcome(lambda: domain.state.redeem(["S"])[0]) == "REDEEMED"
+
+
+def test_codes_that_differ_by_case_only() -> None:
+    """Where case does not count they are one code, and can't both be made."""
+    domain = ready(Guesses(codes_ignore_case=True))
+    for codes in (["X", "x"], ["a"], ["s"]):
+        with pytest.raises(ValueError, match="twice, or there already"):
+            domain.add("more", codes=codes)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"used_at_digits": 7}, {"used_at_digits": -1}, {"last_page": "none"}, {"signed_path": "odd"}],
+)
+def test_an_option_that_can_not_be(wrong: dict[str, Any]) -> None:
+    """It is refused when the options are made."""
+    with pytest.raises(ValueError, match=r"whole number|no mark of|no spelling of"):
+        Guesses(**wrong)
 
 
 def test_lags_add_up() -> None:

@@ -1,97 +1,22 @@
 """Revenue Monster's own Python SDK against the emulator's command: nothing of it is changed but the
 URL, so what it signs, sends and reads is RM's own."""
 
-import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from support.answers import payload
+from support.sdk_processes import SDKRefusedError, assert_documented
 
 from rm_voucher.emulator.keys import new_private_key
 
 PROCESS = Path(__file__).with_name("rmsdk_process.py")
 
 
-class SDKRefusedError(Exception):
-    """What the SDK raises for an answer other than 200; it carries the answer's JSON, or lines."""
-
-
-class SDK:
-    """The SDK. Calls are named like ``voucher.issueVoucher``."""
-
-    def __init__(self, url, settings):
-        self.process = subprocess.Popen(
-            [sys.executable, PROCESS, url],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "NO_PROXY": "127.0.0.1"},
-        )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.given, self.said = self.process.stdin, self.process.stdout
-        self.settings = settings
-
-    def end(self):
-        """End the process."""
-        self.given.close()
-        self.process.wait()
-        self.said.close()
-
-    def login(self, **changes):
-        """Construct it, which buys a token; return that and the refresh token."""
-        return self.call("RMSDK", {**self.settings, **changes})
-
-    def call(self, name, *arguments):
-        self.given.write(json.dumps([name, arguments]) + "\n")
-        self.given.flush()
-        (outcome,) = json.loads(self.said.readline()).items()
-        match outcome:
-            case "answer", answer:
-                return answer
-            case "refused", content:
-                raise SDKRefusedError(content)
-
-
 @pytest.fixture
-def connected(emulated, tmp_path):
-    """Run the command, and start the SDK with the credentials that the command wrote."""
-    started = []
-
-    def connect(*options):
-        emulator, key = emulated(*options), tmp_path / "key.pem"
-        key.write_text(emulator.variables["RM_PRIVATE_KEY"].replace("\\n", "\n"))
-        settings = {
-            "clientID": emulator.variables["RM_CLIENT_ID"],
-            "clientSecret": emulator.variables["RM_CLIENT_SECRET"],
-            "privateKey": str(key),
-            "environment": "sandbox",
-        }
-        sdk = SDK(emulator.url, settings)
-        started.append(sdk)
-        return emulator, sdk
-
-    yield connect
-    for sdk in started:
-        sdk.end()
-
-
-def assert_documented(answer, documented, path="$"):
-    """Hold that all that RM's example has is there, and of its type where it is not null there."""
-    if documented is None:
-        return
-    assert type(answer) is type(documented), path
-    if isinstance(documented, dict):
-        assert documented.keys() <= answer.keys(), path
-        for name, value in documented.items():
-            assert_documented(answer[name], value, f"{path}.{name}")
-    elif isinstance(documented, list):
-        for item in answer:
-            assert_documented(item, documented[0], f"{path}[]")
+def sdk_command():
+    return [sys.executable, PROCESS]
 
 
 def test_sdk_every_voucher_method(connected):

@@ -65,6 +65,7 @@ REFERENCE = (DOCS / "reference.md").read_text()
         "rm_voucher.transport.memory",
         "rm_voucher.transport.base",
         "rm_voucher.emulator",
+        "rm_voucher.probe",
         "rm_voucher.ledger",
         "rm_voucher.testing",
         "rm_voucher.webhooks",
@@ -237,7 +238,7 @@ async def test_faults_on_the_page_do_what_it_says():
 def test_plan_and_operations_on_the_page():
     """The page has each field of a plan with its default, and each operation."""
     plain = {"rate": 0.0, "retry_after_s": 1, "late_s": 2.0, "slow_body_s": 1.0}
-    plain |= {"stall_s": 60.0, "listing_delay_s": 5.0}
+    plain |= {"stall_s": 120.0, "listing_delay_s": 5.0}
     said = {row[0].strip("`"): row[2] for row in table("The plan")}
     assert list(said) == [field.name for field in attrs.fields(FaultPlan)]
     assert {name: getattr(FaultPlan(), name) for name in plain} == plain

@@ -20,7 +20,7 @@ WINGS = [
     {"exceptions", "text"},
     {"arguments", "redaction", "files"},
     {"models", "runtime", "settings"},
-    {"converters", "database"},
+    {"converters", "database", "profile"},
     {"shared"},
     {"signing"},
     {"transport"},
@@ -29,7 +29,7 @@ WINGS = [
     {"auth", "otel"},
     {"service"},
     {"ledger", "webhooks", "emulator"},
-    {"bulk"},
+    {"bulk", "probe"},
     {""},  # the face of the package
     {"testing", "cli"},
 ]
@@ -71,6 +71,7 @@ ELSEWHERE = {
     "cli.app": {"typer"},
     "cli.ledger": {"typer"},
     "cli.options": {"typer"},
+    "cli.probe": {"typer"},
     "cli.progress": {"rich"},
     "cli.emulator": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},

@@ -20,7 +20,7 @@ from rm_voucher.signing import canonical_json
 
 CASES = 300
 # Text that invites every mistake of quoting, and that a code may be.
-PARTS = [*"@#%?+()&=;:,~!$'*<>|^`{}[]\" éaZ漢🎫", "%41"]
+PARTS = [*"@#%?+()&=:,~!$'*<>|^`{}[]\" éaZ漢🎫", "%41"]
 VOUCHER = http(200, json.dumps(payload("get-voucher")).encode())
 
 
@@ -53,7 +53,7 @@ def awkward_json(rng, depth=3):
 
 
 def segment(text):
-    return quote(text, safe="$&+,:;=@")
+    return quote(text, safe="$&+,:=@")
 
 
 def escaped(text):

@@ -108,6 +108,25 @@ def test_code_of_another_product_may_be_that_of_a_repeated_nonce(code):
         success(Response(status=400, body=b'{"error": {"code": "%s"}}' % code.encode()))
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence", "area"),
+    [
+        ("AUTH_CODE_USED", "Customer code has already been used.", "payments"),
+        ("PASSWORD_REQUIRED", "Pending customer password", "payments"),
+        ("APPLICATION_CONTEXT_ERR", "an activity that is not a BaseActivity", "terminals"),
+        ("BUSINESS_CATEGORY_NOT_FOUND", "Business category not found", "accounts and merchants"),
+        ("MAX_VALUE", "Account update failed: value is too long", "accounts and merchants"),
+        ("OPEN_FAIL", "Fail to request open ID", "signing in and passwords"),
+        ("NO_APP_ID", "Missing parameter", "no stated purpose"),
+        ("INVALID_PRIVATE_KEY", "Invalid private key", "no stated purpose"),
+        ("MONEY_PACKET_EXPIRED", "Money packet has expired", "campaigns and money packets"),
+    ],
+)
+def test_area_is_that_of_the_sentence(code, sentence, area):
+    """What a code is about is what RM's sentence beside it says; its name alone may mislead."""
+    assert str(area_of(code)).endswith(area), sentence
+
+
 def test_code_that_nobody_lists_says_so():
     """Neither of RM's lists has it."""
     assert area_of("NEW_CODE") is None

@@ -1,0 +1,198 @@
+"""``rm-voucher probe``: what it says before, what it asks, what it writes, and how it ends."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+
+import orjson
+import pytest
+
+from rm_voucher import Runtime
+from rm_voucher.cli import probe as command
+from rm_voucher.emulator import Emulator
+from rm_voucher.probe import EXPERIMENTS, Probe
+from rm_voucher.profile import Profile
+
+
+@pytest.fixture
+def typed(monkeypatch):
+    """A person at a terminal, and what they type."""
+    answers: list[str] = []
+    asked: list[str] = []
+
+    def prompt(question, *, hide_input, err):
+        asked.append(f"{question}{' (hidden)' if hide_input else ''}")
+        return answers.pop(0)
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr(command.typer, "prompt", prompt)
+    return answers, asked
+
+
+@pytest.fixture
+def no_waits(monkeypatch):
+    """A probe over HTTP that does not wait."""
+    clock = command._Ahead()
+    runtime = Runtime(clock=clock.now, monotonic=clock.now, sleep=clock.sleep)
+    monkeypatch.setattr(command, "Probe", functools.partial(Probe, runtime=runtime))
+
+
+def test_in_memory(rm, tmp_path):
+    """Without an account it says what it would cost, runs at once, and writes both reports."""
+    json, markdown = tmp_path / "probe.json", tmp_path / "probe.md"
+    ended = rm("probe", "TEA", "--environment", "memory", "--output", json, "--markdown", markdown)
+    assert ended.code == 0
+    assert "says nothing about RM" in ended.err
+    assert "calls and 3 vouchers, repeats included." in ended.err
+    assert "confirmed: listing_delay_s = 0.0" in ended.out
+    assert "not decided: fact:rate\n    it was left out: give measures_rate" in ended.out
+    assert ended.out.endswith("vouchers.\n")
+    chosen = [one for one in EXPERIMENTS if not one.needs]
+    for one in chosen:
+        assert f"  {one.name} (" in ended.err
+        assert f"{one.name} …\n" in ended.err
+    assert Emulator.like(json).guesses.page_size == 100
+    assert Profile.load(json) == Profile()
+    assert markdown.read_text().startswith("# What the probe found out\n")
+    assert json.stat().st_mode & 0o777 == 0o600
+
+
+def test_all_options(rm):
+    """Each option reaches the probe; keys that there are not leave open what they decide."""
+    options = [
+        "--measure-rate", "--static-batch", "S", "--sold-out-batch", "O", "--expired-batch", "E",
+        "--uploaded-batch", "U", "--store-id", "one", "--member", "60-123456789",
+    ]  # fmt: skip
+    ended = rm("probe", "TEA", "--environment", "memory", *options)
+    assert ended.code == 0
+    assert "the static batch: VOUCHER_BATCH_NOT_FOUND (HTTP 404)" in ended.out
+    assert "the member's vouchers: MEMBER_NOT_FOUND (HTTP 404)" in ended.out
+    assert "left out" not in ended.out.replace("it was left out: give pin", "")
+    assert "S" not in [line.strip() for line in ended.out.splitlines()]
+
+
+def test_pin_is_typed_and_not_shown(rm, typed):
+    answers, asked = typed
+    answers.append("123456")
+    ended = rm("probe", "TEA", "--environment", "memory", "--pin")
+    assert ended.code == 0
+    assert asked == ["The PIN (hidden)"]
+    assert "confirmed: reinstate_to = 'REDEEMED'" in ended.out
+    assert "123456" not in ended.out + ended.err
+
+
+@pytest.mark.parametrize("member", ["60123456789", "60-", "-1", "+60-123"])
+def test_a_member_is_written_in_two_parts(rm, member):
+    ended = rm("probe", "TEA", "--environment", "memory", f"--member={member}")
+    assert ended.code == 2
+    assert "such as 60-123456789" in ended.err
+
+
+def test_a_script_is_not_asked(rm, served):
+    """Without a terminal nothing is sent, unless --yes says so."""
+    ended = rm("probe", "TEA")
+    assert ended.code == 2
+    assert "only a person at a terminal" in ended.err
+    assert served.emulator.requests.total() == 0
+
+
+@pytest.mark.parametrize("answer", ["no", "", "y"])
+def test_a_person_may_say_no(rm, served, typed, answer):
+    answers, asked = typed
+    answers.append(answer)
+    ended = rm("probe", "TEA")
+    assert ended.code == 1
+    assert asked == ["Type yes to go on"]
+    assert "Nothing was sent." in ended.err
+    assert served.emulator.requests.total() == 0
+
+
+def test_over_http(rm, served, no_waits, tmp_path):
+    """The same over a socket: the report says what the server is set to."""
+    served.emulator.add_batch("Tea", key="B", quantity=9)
+    for _ in range(3):
+        served.emulator.state.issue("B")
+    ended = rm("probe", "B", "--yes", "--output", tmp_path / "probe.json")
+    assert ended.code == 0
+    assert "refuted: page_size = 2" in ended.out
+    assert "Guesses(\n    " in ended.out
+    guesses = orjson.loads((tmp_path / "probe.json").read_bytes())["emulator"]["guesses"]
+    assert guesses["page_size"] == 2
+    for code in served.issued():
+        assert code not in ended.out + ended.err
+
+
+def test_no_such_batch(rm, served, no_waits):
+    ended = rm("probe", "NONE", "--yes")
+    assert ended.code == 1
+    assert "The probe ended early: the batch can't be read: VOUCHER_BATCH_NOT_FOUND" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "--production allows it, and asks for the batch's label"),
+        (("--yes",), "--production allows it, and asks for the batch's label"),
+        (("--production",), "only a person at a terminal can say that"),
+        (("--production", "--yes"), "only a person at a terminal can say that"),
+    ],
+)
+def test_production_takes_a_person(rm, served, options, words):
+    """Neither flag nor --yes is enough: nothing is sent."""
+    ended = rm("probe", "B", "--environment", "production", *options)
+    assert ended.code == 2
+    assert words in ended.err
+
+
+def test_production_takes_the_label(rm, served, typed, monkeypatch):
+    """What is typed is compared with the batch's label; here it is another one."""
+    answers, asked = typed
+    answers.append("Coffee")
+    seen = []
+
+    def make(credentials, batch, *, environment, options, on_progress):
+        seen.append((environment.api_url, options.production, options.batch_label))
+        return Probe(
+            credentials,
+            batch,
+            environment=served.emulator.environment,
+            options=options,
+            transport=served.emulator.transport(),
+        )
+
+    served.emulator.add_batch("Tea", key="B", quantity=9)
+    monkeypatch.setattr(command, "Probe", make)
+    monkeypatch.setattr("rm_voucher.probe.probe.is_harmless", lambda environment: False)
+    ended = rm("probe", "B", "--environment", "production", "--production")
+    assert asked == ["Type the batch's label, as in the portal"]
+    assert seen == [("https://open.revenuemonster.my", True, "Coffee")]
+    assert ended.code == 1
+    assert "the batch's label is another one than was given" in ended.err
+    assert served.issued() == []
+
+
+def test_interrupted(rm, served, no_waits, tmp_path):
+    """Ctrl-C in an issue: it says so, counts the voucher, and writes the report."""
+    served.emulator.add_batch("Tea", key="B", quantity=9)
+
+    def on_issue(issue):
+        answer = issue()
+        os.kill(os.getpid(), signal.SIGINT)
+        return answer
+
+    served.on_issue = on_issue
+    ended = rm("probe", "B", "--yes", "--output", tmp_path / "probe.json")
+    assert ended.code == 130
+    assert "Interrupted: the report has what was found so far." in ended.err
+    report = orjson.loads((tmp_path / "probe.json").read_bytes())
+    assert report["stopped"] == "it was interrupted"
+    assert report["cost"]["used"]["vouchers"] == 1
+    assert "1 vouchers." in ended.out
+
+
+def test_a_report_that_can_not_be_written(rm, tmp_path):
+    ended = rm("probe", "TEA", "--environment", "memory", "--output", tmp_path / "none" / "x")
+    assert ended.code == 2
+    assert "can't be written: No such file or directory." in ended.err
