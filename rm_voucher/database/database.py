@@ -15,7 +15,7 @@ import contextvars
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -55,6 +55,7 @@ T = TypeVar("T")
 _log = logging.getLogger("rm_voucher.database")
 
 PATIENCE_S = 30.0
+_CHANGE_S = 3_600.0  # to change the tables of many rows, which is progress and no trouble
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
@@ -146,7 +147,9 @@ class Database:
             elif self._schema.component not in shared.ready:
                 await self._patiently(shared.writing, self._examine)
             if self._schema.component not in shared.ready:
-                await self.write(self._migrate)
+                await self._patiently(
+                    shared.writing, lambda: self._write(self._migrate), lasts_s=_CHANGE_S
+                )
                 shared.ready.add(self._schema.component)
 
     async def open_read_only(self) -> None:
@@ -291,12 +294,15 @@ class Database:
         if self._is_closed or self.connections.closing is not None:
             raise self._error("The database is closed.")
 
-    async def _patiently(self, thread: ThreadPoolExecutor, attempt: Callable[[], T]) -> T:
+    async def _patiently(
+        self, thread: ThreadPoolExecutor, attempt: Callable[[], T], *, lasts_s: float = 0.0
+    ) -> T:
         """Run ``attempt`` in the thread, again and again while its error may pass.
 
+        It may take ``lasts_s``, if that is more than the patience with trouble.
         Once one has waited in vain, the others try once: what lasts is not waited for by each.
         """
-        deadline = self.runtime.monotonic() + self._patience_s
+        deadline = self.runtime.monotonic() + max(self._patience_s, lasts_s)
         wait_s = 0.05
         may_collide = True
         self._process = self._process or os.getpid()
@@ -355,11 +361,31 @@ class Database:
             values = {"component": schema.component, "version": schema.version}
             connection.execute(_versions.insert(), values)
             return
-        for migrate in schema.migrations[found - 1 :]:
-            migrate(connection)
         if found < schema.version:
+            _log.info(
+                "the tables of the %s are brought up to date, which may take a minute for a "
+                "million rows",
+                schema.component,
+            )
+            with self._unhurried(connection):
+                for migrate in schema.migrations[found - 1 :]:
+                    migrate(connection)
             mine = _versions.c.component == schema.component
             connection.execute(_versions.update().where(mine).values(version=schema.version))
+
+    @contextlib.contextmanager
+    def _unhurried(self, connection: Connection) -> Iterator[None]:
+        """Let statements take as long as they need, in this transaction."""
+        if self.is_sqlite:
+            yield
+            return
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        driven: Any = connection.connection.driver_connection
+        driven.silence_s = math.inf
+        try:
+            yield
+        finally:
+            del driven.silence_s
 
     def _check_version(self, connection: Connection) -> None:
         there = connection.dialect.has_table(connection, _versions.name)

@@ -35,6 +35,7 @@ class AnsweringConnection(psycopg.Connection[Any]):
     """
 
     bound = Bound()
+    silence_s = _SILENCE_S
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **settings: Any) -> Any:
         """Wait for an answer, as psycopg does. Raises `psycopg.OperationalError`."""
@@ -49,7 +50,7 @@ class AnsweringConnection(psycopg.Connection[Any]):
                 ready = yield wanted
                 if ready:
                     heard_at = time.monotonic()
-                elif time.monotonic() > min(heard_at + _SILENCE_S, self.bound.at):
+                elif time.monotonic() > min(heard_at + self.silence_s, self.bound.at):
                     self.pgconn.finish()
                     raise errors.ConnectionFailure("the server does not answer")
                 wanted = gen.send(ready)
