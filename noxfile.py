@@ -152,6 +152,14 @@ def shared_rate(session: nox.Session) -> None:
 
 
 @nox.session
+def crossings(session: nox.Session) -> None:
+    """Let two merchants do 10,000 things on each store: nothing crosses. Ten minutes."""
+    install_editable(session, "test")
+    whole = ("-n", "2", "-m", "long or not long", "tests/seams/test_no_crossing.py")
+    session.run("pytest", *whole, *session.posargs, env={"RM_CROSSING_OPERATIONS": "10000"})
+
+
+@nox.session
 def seams(session: nox.Session) -> None:
     """Try the seams in real surroundings: proxies, full disks, failovers, lost locks. Five minutes.
 

@@ -44,6 +44,7 @@ from rm_voucher.cli.options import (
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
+    NamespaceOption,
     NoBalanceCheckOption,
     RateOption,
     SettleOption,
@@ -157,6 +158,7 @@ def issue(
             "for the URL in a variable: run it again to resume."
         ),
     ] = None,
+    namespace: NamespaceOption = None,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
@@ -173,9 +175,12 @@ def issue(
     """Issue vouchers of a batch: one, --count of them, or one to each of --recipients."""
     if count is not None and recipients is not None:
         raise ConfigurationError("Give --count or --recipients, not both.")
-    if ledger is None and (exclusive or no_balance_check or settle != SETTLE_S):
+    if ledger is None and (
+        exclusive or no_balance_check or settle != SETTLE_S or namespace is not None
+    ):
         raise ConfigurationError(
-            "--exclusive, --settle and --no-balance-check are about a ledger: give --ledger too."
+            "--namespace, --exclusive, --settle and --no-balance-check are about a ledger: give "
+            "--ledger too."
         )
     if recipients is None and allow_similar:
         raise ConfigurationError("--allow-similar is about --recipients: give that too.")
@@ -203,7 +208,11 @@ def issue(
         kept = None
         if ledger is not None:
             kept = open_ledger(
-                ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check
+                ledger,
+                namespace=namespace,
+                exclusive=exclusive,
+                settle_s=settle,
+                check_balance=not no_balance_check,
             )
         sink = (
             ResultFile(output, is_kept=kept is not None)

@@ -19,6 +19,7 @@ from rm_voucher.cli.options import (
     EnvironmentOption,
     ExclusiveOption,
     JsonOption,
+    NamespaceOption,
     NoBalanceCheckOption,
     SettleOption,
     open_ledger,
@@ -56,7 +57,12 @@ BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 
 
 @ledger_app.command()
-def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = False) -> None:
+def status(
+    url: UrlArgument,
+    batch: BatchOption = None,
+    namespace: NamespaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Show how a ledger stands, also while it is in use.
 
     The exit code is 4 if an outcome is unknown.
@@ -71,6 +77,8 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
             if row.stop_reason is not None and batch in (None, row.key)
         }
         whole = await ledger.stop_reason()
+        account = await ledger.account()
+        others = sorted((await ledger.namespaces()).keys() - {namespace or ""})
         figures = attrs.asdict(counts)
         if as_json:
             unknown = [
@@ -84,12 +92,23 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
             ]
             write_out(
                 json_line(
-                    {**figures, "attempts": unknown, "stopped": stopped, "stopped_ledger": whole}
+                    {
+                        **figures,
+                        "attempts": unknown,
+                        "stopped": stopped,
+                        "stopped_ledger": whole,
+                        "account": account,
+                        "other_namespaces": others,
+                    }
                 )
             )
         else:
             for name, number in figures.items():
                 tell(f"{name}: {number:,}")
+            if account is not None:
+                tell(f"account: {account}")
+            if others:
+                tell(f"other namespaces, see --namespace: {', '.join(map(repr, others))}")
             held = [attempt for attempt in attempts if attempt.state is AttemptState.UNRESOLVED]
             for attempt in held[:_MANY]:
                 tell(
@@ -105,13 +124,14 @@ def status(url: UrlArgument, batch: BatchOption = None, as_json: JsonOption = Fa
         if counts.unresolved or counts.ambiguous or attempts:
             raise typer.Exit(_UNKNOWN)
 
-    _run(open_ledger(url, read_only=True), show)
+    _run(open_ledger(url, namespace=namespace, read_only=True), show)
 
 
 @ledger_app.command()
 def reconcile(
     url: UrlArgument,
     batch: BatchArgument,
+    namespace: NamespaceOption = None,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
@@ -134,6 +154,7 @@ def reconcile(
 
     kept = open_ledger(
         url,
+        namespace=namespace,
         exclusive=exclusive,
         settle_s=settle,
         check_balance=not no_balance_check,
@@ -156,6 +177,7 @@ def resolve(
     write_off: Annotated[
         bool, typer.Option("--write-off", help="Give its request up; nothing is issued for it.")
     ] = False,
+    namespace: NamespaceOption = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Decide about an attempt whose outcome is unknown: exactly one of the three options.
@@ -179,13 +201,14 @@ def resolve(
                 raise ConfigurationError("This code has not been issued.")
         await ledger.resolve(attempt, adopt=adopt, reissue=reissue, write_off=write_off)
 
-    _run(open_ledger(url, must_exist=True), decide, client)
+    _run(open_ledger(url, namespace=namespace, must_exist=True), decide, client)
 
 
 @ledger_app.command()
 def baseline(
     url: UrlArgument,
     batch: BatchArgument,
+    namespace: NamespaceOption = None,
     no_balance_check: NoBalanceCheckOption = False,
     environment: EnvironmentOption = None,
 ) -> None:
@@ -204,14 +227,38 @@ def baseline(
             "request(s) to resolve."
         )
 
-    kept = open_ledger(url, check_balance=not no_balance_check, must_exist=True)
+    kept = open_ledger(
+        url, namespace=namespace, check_balance=not no_balance_check, must_exist=True
+    )
     _run(kept, begin, client)
+
+
+@ledger_app.command()
+def rebind(
+    url: UrlArgument,
+    namespace: NamespaceOption = None,
+    environment: EnvironmentOption = None,
+) -> None:
+    """Let a ledger belong to the account of the credentials: the merchant has a new client id.
+
+    A ledger gives its codes out for one account alone. Whoever rebinds another merchant's gives
+    that merchant's vouchers away.
+    """
+    client = _client(environment)
+
+    async def bind(ledger: Ledger) -> None:
+        before = await ledger.account()
+        await ledger.rebind(client)
+        say(f"The ledger belonged to {before or 'nobody'}, and belongs to {client.account} now.")
+
+    _run(open_ledger(url, namespace=namespace, must_exist=True), bind, client)
 
 
 @ledger_app.command()
 def export(
     url: UrlArgument,
     batch: BatchOption = None,
+    namespace: NamespaceOption = None,
     output: Annotated[
         Path | None, typer.Option(help="Write to this CSV file, which only you can read.")
     ] = None,
@@ -234,7 +281,7 @@ def export(
             async for line in _lines(ledger, batch):
                 file.add_line(line)
 
-    _run(open_ledger(url, read_only=True), write)
+    _run(open_ledger(url, namespace=namespace, read_only=True), write)
 
 
 async def _lines(ledger: Ledger, batch: str | None) -> AsyncIterator[str]:

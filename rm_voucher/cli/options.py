@@ -42,6 +42,14 @@ SettleOption = Annotated[
     ),
 ]
 
+NamespaceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The part of the database that is this merchant's, where several share it. By "
+        "default the one without a name."
+    ),
+]
+
 NoBalanceCheckOption = Annotated[
     bool,
     typer.Option(
@@ -76,6 +84,7 @@ def flow_policy(rate_per_s: float | None) -> FlowPolicy:
 def open_ledger(
     url: str,
     *,
+    namespace: str | None = None,
     exclusive: bool = False,
     settle_s: float = SETTLE_S,
     check_balance: bool = True,
@@ -90,6 +99,7 @@ def open_ledger(
     url = named_url("ledger", url)
     ledger = Ledger.open(
         url,
+        namespace=namespace,
         mode="exclusive" if exclusive else "shared",
         settle_s=settle_s,
         check_balance=check_balance,

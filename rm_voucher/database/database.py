@@ -16,7 +16,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -59,6 +59,7 @@ _log = logging.getLogger("rm_voucher.database")
 PATIENCE_S = 30.0
 # So long a transaction may take, however often its server answers in between.
 _TRANSACTION_S = 20.0
+_CHANGE_S = 3_600.0  # to change the tables of many rows, which is progress and no trouble
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
 _versions = Table(
@@ -146,11 +147,10 @@ class Database:
             elif self._schema.component not in shared.ready:
                 await self._patiently(shared.writing, self._examine)
             if self._schema.component not in shared.ready:
-                # The larger it is, the longer it takes.
                 await self._patiently(
                     shared.writing,
                     lambda: self._write(self._migrate, is_pipelined=False),
-                    within_s=math.inf,
+                    within_s=_CHANGE_S,
                 )
                 shared.ready.add(self._schema.component)
 
@@ -319,10 +319,10 @@ class Database:
             self._refuse_closed()
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
                 raise self._error("The database was opened before a fork: open it in each process.")
-            left_s = begun + self._patience_s - self.runtime.monotonic()
+            ends = begun + max(self._patience_s, within_s or 0.0)
             run = contextvars.copy_context().run
             try:
-                async with asyncio.timeout(left_s) as limit:
+                async with asyncio.timeout(ends - self.runtime.monotonic()) as limit:
                     self._limits.add(limit)
                     done = await asyncio.get_running_loop().run_in_executor(
                         thread, run, _within, within_s or _TRANSACTION_S, attempt
@@ -376,11 +376,31 @@ class Database:
             values = {"component": schema.component, "version": schema.version}
             connection.execute(_versions.insert(), values)
             return
-        for migrate in schema.migrations[found - 1 :]:
-            migrate(connection)
         if found < schema.version:
+            _log.info(
+                "the tables of the %s are brought up to date, which may take a minute for a "
+                "million rows",
+                schema.component,
+            )
+            with self._unhurried(connection):
+                for migrate in schema.migrations[found - 1 :]:
+                    migrate(connection)
             mine = _versions.c.component == schema.component
             connection.execute(_versions.update().where(mine).values(version=schema.version))
+
+    @contextlib.contextmanager
+    def _unhurried(self, connection: Connection) -> Iterator[None]:
+        """Let statements take as long as they need, in this transaction."""
+        if self.is_sqlite:
+            yield
+            return
+        connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+        driven: Any = connection.connection.driver_connection
+        driven.silence_s = math.inf
+        try:
+            yield
+        finally:
+            del driven.silence_s
 
     def _check_version(self, connection: Connection) -> None:
         there = connection.dialect.has_table(connection, _versions.name)

@@ -36,6 +36,7 @@ class AnsweringConnection(psycopg.Connection[Any]):
     """
 
     bound = Bound()
+    silence_s = _SILENCE_S
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **settings: Any) -> Any:
         """Wait for an answer, as psycopg does. Raises `psycopg.OperationalError`."""
@@ -51,7 +52,7 @@ class AnsweringConnection(psycopg.Connection[Any]):
                 now = time.monotonic()
                 if ready:
                     heard_at = now
-                silence_s = min(_SILENCE_S, self.bound.silence_s)
+                silence_s = min(self.silence_s, self.bound.silence_s)
                 if now > min(heard_at + silence_s, self.bound.at, latest):
                     self.pgconn.finish()
                     raise errors.ConnectionFailure("the server does not answer")

@@ -469,6 +469,10 @@ class Ledger:
         """
         return await self.store.account()
 
+    async def namespaces(self) -> dict[str, str]:
+        """Return the namespaces of the database that are somebody's, each with its account."""
+        return await self.store.namespaces()
+
     async def rebind(self, client: VoucherClient) -> None:
         """Let the ledger belong to this client's account from now on: a person's word.
 

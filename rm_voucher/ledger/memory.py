@@ -239,6 +239,10 @@ class MemoryLedgerStore(LedgerStore):
         """See `LedgerStore.account`."""
         return self.tables.account
 
+    async def namespaces(self) -> dict[str, str]:
+        """See `LedgerStore.namespaces`."""
+        return {} if self.tables.account is None else {"": self.tables.account}
+
     async def claim(self, account: str, *, rebind: bool = False) -> None:
         """See `LedgerStore.claim`."""
         if rebind or self.tables.account is None:

@@ -67,6 +67,10 @@ class LedgerStore(ABC):
         """Return the account that the namespace belongs to, if it is anybody's yet."""
 
     @abstractmethod
+    async def namespaces(self) -> dict[str, str]:
+        """Return the namespaces of the database that are somebody's, each with its account."""
+
+    @abstractmethod
     async def claim(self, account: str, *, rebind: bool = False) -> None:
         """Let the namespace be an account's, if it is nobody's.
 

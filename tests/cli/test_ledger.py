@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -106,15 +107,56 @@ def test_balance_check_can_be_left_out(rm, served, monkeypatch, command, options
 
 
 def test_status_of_a_ledger_without_doubt(issue, run) -> None:
-    """All counts, a line each or as JSON; exit 0."""
+    """All counts, a line each or as JSON, and whose it is; exit 0."""
     issue(3)
-    assert (run("status").code, run("status").out) == (0, ALL_ISSUED)
     (shown,) = run("status", "--json").json
+    account = shown.pop("account")
+    assert re.fullmatch("[0-9a-f]{16}", account)
+    assert (run("status").code, run("status").out) == (0, f"{ALL_ISSUED}account: {account}\n")
+    assert shown.pop("other_namespaces") == []
     assert (shown.pop("attempts"), shown.pop("stopped")) == ([], {})
     assert shown.pop("stopped_ledger") is None
     assert shown == {
         name: int(number) for name, number in (line.split(": ") for line in ALL_ISSUED.splitlines())
     }
+
+
+def test_merchant_with_a_new_client_id(rm, issue, run, url: str, shop, monkeypatch) -> None:
+    """It is refused until a person says that the merchant is the same; then nothing is new."""
+    codes = issue(2)
+    (before,) = run("status", "--json").json
+    monkeypatch.setenv("RM_CLIENT_ID", "new-id")
+    shop.emulator.authenticator._client_id = "new-id"
+    ended = rm("issue", "B", "--count", 2, "--ledger", url)
+    assert ended.code == 1
+    assert "belongs to another account" in ended.err
+    assert len(shop.issued()) == 2
+    ended = run("rebind")
+    assert ended.code == 0
+    assert re.search(
+        f"belonged to {before['account']}, and belongs to [0-9a-f]{{16}} now", ended.err
+    )
+    assert issue(2) == codes
+    assert len(shop.issued()) == 2
+
+
+def test_namespaces_of_a_database(rm, issue, run, url: str, shop, monkeypatch) -> None:
+    """Each command takes one; status names the others, for whoever looks into a wrong one."""
+    issue(1)
+    monkeypatch.setenv("RM_CLIENT_ID", "second")
+    shop.emulator.authenticator._client_id = "second"
+    codes = issue(2, "--namespace", "second")
+    assert len(shop.issued()) == 3
+    assert "other namespaces, see --namespace: 'second'" in run("status").out
+    shown = [run("status", "--json", *name).json[0] for name in ((), ("--namespace", "second"))]
+    assert [each["asked"] for each in shown] == [1, 2]
+    assert [each["other_namespaces"] for each in shown] == [["second"], [""]]
+    rows = run("export", "--namespace", "second").rows
+    assert {row["request"]: row["code"] for row in rows} == codes
+    assert run("reconcile", "B", "--namespace", "second", "--settle", 0).code == 0
+    assert run("baseline", "B", "--namespace", "second").code == 0
+    assert "no such attempt" in run("resolve", "x", "--reissue", "--namespace", "second").err
+    assert rm("issue", "B", "--namespace", "second").code == 2
 
 
 def test_status_of_an_older_copy(issue, run, rm, shop, url: str, tmp_path: Path) -> None:
@@ -134,7 +176,7 @@ def test_status_of_an_older_copy(issue, run, rm, shop, url: str, tmp_path: Path)
 def test_status_of_one_batch(issue, run) -> None:
     """``--batch`` counts one batch, which need not be known."""
     issue(3)
-    assert run("status", "--batch", "B").out == ALL_ISSUED
+    assert run("status", "--batch", "B").out.startswith(f"{ALL_ISSUED}account: ")
     assert run("status", "--batch", "other").out.startswith("asked: 0\n")
 
 

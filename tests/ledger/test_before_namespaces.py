@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,30 @@ async def test_old_tables_become_the_same_as_new_ones(
     for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
         execute(old_url, statement)
     assert await opened(old_url) == before
+
+
+async def test_many_rows_take_their_time(
+    old_url: str, time: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither the patience with trouble, nor a limit of the server's, ends a change of tables."""
+    monkeypatch.setattr("rm_voucher.database.postgres.AnsweringConnection.silence_s", 0.3)
+    url = old_url
+    if url.startswith("postgresql"):
+        url += "?options=-c%20statement_timeout%3D300"
+    changes = ledger_schema._BEFORE_NAMESPACES
+    entered = []
+
+    def take_long(connection: Connection) -> None:
+        entered.append(connection)
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql("SELECT pg_sleep(0.6)")
+        else:  # the loop comes to its deadline meanwhile
+            threading.Event().wait(0.5)
+
+    monkeypatch.setattr(ledger_schema, "_BEFORE_NAMESPACES", (take_long, *changes))
+    async with ledger_at(url, time, patience_s=0.25) as ledger:
+        assert await LedgerOps(ledger, time).who() == WHO
+    assert len(entered) == 1
 
 
 async def test_migration_that_fails_changes_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -59,6 +60,10 @@ class Merchant:
     """What its customers have: a code by the request."""
     expected: set[str] = attrs.field(init=False, factory=set)
     answers: list[int] = attrs.field(init=False, factory=list)
+    accepted: list[VoucherEvent] = attrs.field(init=False, factory=list)
+    """The events of deliveries that were answered with 200."""
+    fails: Callable[[], bool] = attrs.field(init=False, default=lambda: False)
+    """Whether its handler fails at the next event."""
     router: WebhookRouter = attrs.field(init=False)
     poller: CallbackPoller = attrs.field(init=False)
 
@@ -109,10 +114,14 @@ class Merchant:
         await self.poller.expect(code)
 
     async def _handle(self, event: VoucherEvent) -> None:
+        if self.fails():
+            raise OSError("the shop's own trouble")
         self.handled.append(event)
 
     async def _call_back(self, request: Request) -> Response:
         self.answers.append(await self.router.receive(request.headers, request.body))
+        if self.answers[-1] == 200:
+            self.accepted.append(self.router.verifier.verify(request.headers, request.body))
         return Response(status=self.answers[-1])
 
 

@@ -168,7 +168,7 @@ class SqlLedgerStore(LedgerStore):
             raise LedgerError(f"This ledger (namespace {namespace!r}) can't be used: {refusal}.")
 
     async def namespaces(self) -> dict[str, str]:
-        """Return the namespaces of the database that are somebody's, each with its account."""
+        """See `LedgerStore.namespaces`."""
         return await self._database.read(accounts.namespaces)
 
     async def _open_to_write(self) -> None:
