@@ -93,6 +93,13 @@ class SqlDatabase:
             self.closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
         await asyncio.shield(self.closing)
 
+    def share_sessions(self) -> None:
+        """Leave nothing in sessions any more: a pooler gives them to others."""
+        if not self._bound.shares_sessions:
+            self._bound.shares_sessions = True
+            self.drop_writer()
+            self.engine.dispose()
+
     def hurry(self) -> None:
         """Give up a silent connection soon, so that another may do the work: it is to be closed."""
         self._bound.silence_s = HURRIED_S
@@ -110,9 +117,11 @@ class SqlDatabase:
     def connect_writer(self) -> Connection:
         """Return the connection that writes, in its thread."""
         if self.writer is None:
-            writer = self.engine.execution_options(writes=True).connect()
+            writer = self.engine.execution_options(writes=True, idle_s=_IDLE_S).connect()
             try:
-                if not self.is_sqlite:  # of one whose connection was given up, locks are let go
+                if not (
+                    self.is_sqlite or self._bound.shares_sessions
+                ):  # of one whose connection was given up, locks are let go
                     setting = f"idle_in_transaction_session_timeout = {_IDLE_S * 1000:.0f}"
                     with writer.begin():
                         writer.exec_driver_sql(f"SET {setting}")

@@ -264,12 +264,14 @@ class Database:
         """Refuse a PostgreSQL on which no promise could rest."""
         from rm_voucher.database import postgres  # an extra of its own
 
-        if self._needs_sessions and postgres.shares_sessions(self.engine):
-            raise self._error(
-                "A pooler shares sessions here, as PgBouncer does with pool_mode=transaction, so "
-                "nobody could tell which processes live: connect to PostgreSQL itself, or with "
-                "pool_mode=session."
-            )
+        if postgres.shares_sessions(self.engine):
+            if self._needs_sessions:
+                raise self._error(
+                    "A pooler shares sessions here, as PgBouncer does with pool_mode=transaction, "
+                    "so nobody could tell which processes live: connect to PostgreSQL itself, or "
+                    "with pool_mode=session."
+                )
+            self.connections.share_sessions()
         waits_for_disk, waits_for_medium = postgres.durability(self.engine)
         if not waits_for_disk:
             raise self._error(
