@@ -13,8 +13,15 @@ LATEST: ContextVar[float] = ContextVar("LATEST", default=math.inf)
 
 @attrs.define
 class Bound:
-    """Until when the threads of a database wait for its answers, by the monotonic clock."""
+    """What all connections to a database have to keep to.
+
+    Attributes:
+        at: until when the threads wait for answers, by the monotonic clock.
+        silence_s: after so long a silence a connection is given up, if not sooner.
+        shares_sessions: whether a pooler gives each transaction another session: what a connection
+            prepares or sets stays behind, for others.
+    """
 
     at: float = math.inf
     silence_s: float = math.inf
-    """After so long a silence a connection is given up, if not sooner."""
+    shares_sessions: bool = False

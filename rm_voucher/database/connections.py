@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy import URL, Connection, Engine
 
 from rm_voucher.arguments import check_type
 from rm_voucher.database.bound import Bound
@@ -93,6 +93,13 @@ class SqlDatabase:
             self.closing = asyncio.get_running_loop().run_in_executor(None, self._shut)
         await asyncio.shield(self.closing)
 
+    def share_sessions(self) -> None:
+        """Leave nothing in sessions any more: a pooler gives them to others."""
+        if not self._bound.shares_sessions:
+            self._bound.shares_sessions = True
+            self.drop_writer()
+            self.engine.dispose()
+
     def hurry(self) -> None:
         """Give up a silent connection soon, so that another may do the work: it is to be closed."""
         self._bound.silence_s = HURRIED_S
@@ -107,25 +114,13 @@ class SqlDatabase:
         """Run a function in another thread, when all connections are closed."""
         self._on_close.append(function)
 
-    def prepare_nothing(self) -> None:
-        """Prepare no statements from now on, in the writer's thread.
-
-        A pooler that gives each transaction another session would not find them there.
-        """
-
-        @event.listens_for(self.engine, "connect")
-        def stop(connection: Any, _: object) -> None:
-            connection.prepare_threshold = None
-
-        self.drop_writer()
-        self.engine.dispose()
-
     def connect_writer(self) -> Connection:
         """Return the connection that writes, in its thread."""
         if self.writer is None:
-            writer = self.engine.execution_options(writes=True).connect()
+            writer = self.engine.execution_options(writes=True, idle_s=_IDLE_S).connect()
             try:
-                if not self.is_sqlite:  # of one whose connection was given up, locks are let go
+                # Of one whose connection was given up, locks are let go.
+                if not (self.is_sqlite or self._bound.shares_sessions):
                     setting = f"idle_in_transaction_session_timeout = {_IDLE_S * 1000:.0f}"
                     with writer.begin():
                         writer.exec_driver_sql(f"SET {setting}")

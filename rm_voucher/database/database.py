@@ -258,7 +258,7 @@ class Database:
         from rm_voucher.database import postgres  # an extra of its own
 
         if postgres.shares_sessions(self.engine):
-            self.connections.prepare_nothing()
+            self.connections.share_sessions()
         waits_for_disk, waits_for_medium = postgres.durability(self.engine)
         if not waits_for_disk:
             raise self._error(

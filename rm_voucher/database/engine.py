@@ -166,6 +166,21 @@ def _postgresql(url: URL, bound: Bound) -> Engine:
         },
     )
 
+    limits = {
+        "statement_timeout": f"{_STATEMENT_S * 1000:.0f}",
+        **{name: value for name, value in settings.items() if not name.startswith("tcp_")},
+    }
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        options = connection.get_execution_options()
+        if bound.shares_sessions and options.get("isolation_level") != "AUTOCOMMIT":
+            # A pooler drops what a connection asks for. In a transaction it is the session's own.
+            idle_s = options.get("idle_s", _IDLE_S)
+            local = {**limits, "idle_in_transaction_session_timeout": f"{idle_s * 1000:.0f}"}
+            set_all = ", ".join(f"set_config('{name}', '{local[name]}', true)" for name in local)
+            connection.exec_driver_sql(f"SELECT {set_all}")
+
     @event.listens_for(engine, "do_connect")
     def connect(_: object, __: object, args: list[Any], parameters: dict[str, Any]) -> Any:
         return postgres.connect(bound, *args, **parameters)

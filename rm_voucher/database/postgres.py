@@ -81,6 +81,8 @@ def connect(bound: Bound, *args: Any, **settings: Any) -> AnsweringConnection:
             raise errors.lookup(state)(str(exc)) from None
         raise
     connection.bound = bound
+    if bound.shares_sessions:
+        connection.prepare_threshold = None
     return connection
 
 

@@ -1,13 +1,15 @@
 """What a promise rests on is the connection's own, or the server is refused: no setting of the
 database's takes it away unseen.
 
-A commit waits for the disk, whatever ``synchronous_commit`` is by default. A session is one's own,
-or who lives can't be told: a pooler that shares sessions is refused by a ledger.
+A commit waits for the disk, whatever ``synchronous_commit`` is by default. Where a pooler shares
+sessions, nothing is prepared in one or left behind.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import itertools
 import os
 import shutil
 import socket
@@ -18,10 +20,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection, text
 from sqlalchemy.engine import make_url
 from support.command import PATIENCE_S
+from support.event_stores import event
 from support.ledger_rows import begin, codes, issue, start
 from support.postgres import listens, run_sql
 from support.scratch_database import database
@@ -30,6 +34,7 @@ from rm_voucher.database import postgres
 from rm_voucher.exceptions import EventStoreError, LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.rules.commands import Claimed
+from rm_voucher.shared import open_shared_store
 from rm_voucher.webhooks import open_event_store
 
 
@@ -104,7 +109,7 @@ async def test_sessions_that_are_shared(
 ) -> None:
     """Two connections have one session, or one has another each time: nothing is prepared there,
     because the next session would not know it."""
-    pids = iter([1, 1] if sessions == "shared" else [1, 2, 3])
+    pids = itertools.cycle([1, 1] if sessions == "shared" else [1, 2, 3])
     monkeypatch.setattr(postgres, "_OWN", text("SELECT CAST(:pid AS integer)"))
 
     real = Connection.scalar
@@ -137,6 +142,33 @@ def prepares_after(connection: Connection) -> int | None:
     return found
 
 
+async def test_sessions_that_are_shared_keep_nothing(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits hold in each transaction, and end with it; nothing is prepared."""
+
+    def shown(connection: Connection, *_: object) -> tuple[str, str]:
+        driven: Any = connection.connection.driver_connection
+        assert driven.prepare_threshold is None
+        names = ("idle_in_transaction_session_timeout", "lock_timeout")
+        one, other = (str(connection.scalar(text(f"SHOW {name}"))) for name in names)
+        return one, other
+
+    monkeypatch.setattr(postgres, "shares_sessions", lambda _: True)
+    made = database(f"{postgres_url}?options=-c%20idle_in_transaction_session_timeout%3D0")
+    for _ in range(2):
+        await made.open()
+        made.connections.ready.clear()
+    assert await made.write(shown) == ("5s", "5s")
+    async with made.transaction(shown) as (_, first):
+        assert first == ("1min", "5s")
+    assert await made.read(shown) == ("1min", "5s")
+    found = await made.execute(text("SHOW idle_in_transaction_session_timeout"), {})
+    assert found is not None
+    assert found[0] == "0"
+    await made.close()
+
+
 @pytest.fixture
 def pooled(postgres_ledger_url: str) -> Iterator[Callable[[str], str]]:
     """Start a PgBouncer in a mode; return the URL of the database behind it."""
@@ -158,7 +190,9 @@ def pooled(postgres_ledger_url: str) -> Iterator[Callable[[str], str]]:
                 f"[databases]\n{at.database} = host={at.host} port={at.port or 5432} "
                 f"user={at.username}{f' password={at.password}' if at.password else ''}\n"
                 f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nauth_type = any\n"
-                f"pool_mode = {mode}\nignore_startup_parameters = options\nunix_socket_dir =\n"
+                f"pool_mode = {mode}\n"
+                f"default_pool_size = {3 if mode == 'transaction' else 20}\n"
+                "ignore_startup_parameters = options\nunix_socket_dir =\n"
             )
             process = subprocess.Popen(
                 [program, "-q", str(settings)], user=user, stderr=subprocess.DEVNULL
@@ -190,6 +224,23 @@ async def test_pgbouncer_that_shares_sessions(pooled: Callable[[str], str]) -> N
         assert attempt.owner == one.store.owner
         given = await codes(two)
         assert len({given[name] for name in names}) == len(names)
+
+
+@pytest.mark.long
+async def test_stores_that_need_no_sessions_behind_pgbouncer(pooled: Callable[[str], str]) -> None:
+    """They share its few sessions with others: they prepare no statement there, and leave no
+    setting."""
+    url = pooled("transaction")
+    async with open_event_store(url) as one, open_event_store(url) as other:
+        for number in range(20):
+            await asyncio.gather(one.record(event(f"a{number}")), other.record(event(f"b{number}")))
+        async with open_shared_store(url) as shared:
+            for _ in range(20):
+                await shared.update("test", lambda found: b"%d" % found.version)
+    with psycopg.connect(url, prepare_threshold=None, autocommit=True) as stranger:
+        for _ in range(10):
+            shown = stranger.execute("SHOW idle_in_transaction_session_timeout").fetchone()
+            assert shown == ("0",)
 
 
 @pytest.mark.long
