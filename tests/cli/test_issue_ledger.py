@@ -294,7 +294,7 @@ def test_issue_missing_extra(
 ) -> None:
     """Without the extra it is said what to install: exit 2."""
     for name in list(sys.modules):
-        if name.startswith((missing, "rm_voucher.database.database", "rm_voucher.ledger.s")):
+        if name.startswith((missing, "rm_voucher.database", "rm_voucher.ledger.s")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     ended = rm("issue", "B", "--ledger", bad)
