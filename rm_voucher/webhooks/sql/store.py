@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
@@ -26,6 +27,8 @@ from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
+from rm_voucher.shared.lease import Lease as SharedLease
+from rm_voucher.shared.sql import SqlSharedStore
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import (
     DELIVERY_S,
@@ -75,6 +78,7 @@ class SqlEventStore(EventStore):
         self._add_voucher, self._add_event, self._add_expected = (
             self._scope.insert_or_ignore(table, dialect) for table in (vouchers, events, expected)
         )
+        self._shared = SqlSharedStore(self.database.connections, runtime=self.runtime)
         self._writer: GroupCommit[Record | Finish, Disposition] | None = None
 
     async def _open(self) -> None:
@@ -190,6 +194,11 @@ class SqlEventStore(EventStore):
             return missed
 
         return await self._opened.write(work)
+
+    def lease(self, name: str, *, duration_s: float) -> SharedLease:
+        """See `EventStore.lease`."""
+        whose = hashlib.sha256(self._namespace.encode()).hexdigest()
+        return SharedLease(self._shared, f"callbacks {whose} {name}", duration_s=duration_s)
 
     async def prune(self, *, keep_s: float) -> int:
         now = self.runtime.clock()
