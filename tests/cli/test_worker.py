@@ -37,8 +37,8 @@ def test_sample_of_another_size(rm: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-e", "memory", "--broker", "amqp://x"), "takes neither --broker nor --ledger"),
-        (("-e", "memory", "--ledger", "sqlite:///x"), "takes neither --broker nor --ledger"),
+        (("-e", "memory", "--broker", "amqp://x"), "takes no --broker, --ledger or --shared"),
+        (("-e", "memory", "--ledger", "sqlite:///x"), "takes no --broker, --ledger or --shared"),
         ((), "The broker is in the variable RM_WORKER_BROKER, which is not set"),
         (("--broker", "kafka://x", "--ledger", "sqlite:///x.db"), "begins with amqp://"),
         (("--broker", "amqp://x", "--ledger", "env:NOTHING"), "The ledger is in the variable"),
