@@ -127,14 +127,19 @@ def open_ledger(
     return ledger
 
 
-def open_shared(url: str | None, ledger: str) -> SharedStore | None:
+def open_shared(url: str | None, ledger: str | None) -> SharedStore | None:
     """Return where a command shares rate and token: `SharedOption` says where.
 
-    None beside an SQLite ledger, which is one process's. Close it after the client.
+    None without a ledger, or beside an SQLite one, which is one process's. Close it after the
+    client.
     """
+    if url is None and "RM_SHARED_URL" in os.environ:
+        url = "env:RM_SHARED_URL"
     if url is not None:
         return open_shared_store(named_url("shared store", url))
-    url = os.environ.get("RM_SHARED_URL", "").strip() or _resolve("ledger", ledger)
+    if ledger is None:
+        return None
+    url = _resolve("ledger", ledger)
     return None if url.startswith("sqlite") else open_shared_store(url)
 
 
