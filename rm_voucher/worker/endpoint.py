@@ -9,7 +9,7 @@ from aiohttp import web
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.worker.broker import Broker
-from rm_voucher.worker.metrics import Meter
+from rm_voucher.worker.metrics import read_figures, to_text
 from rm_voucher.worker.worker import Worker
 
 
@@ -23,7 +23,6 @@ async def serve_health(
     worker stops, the broker is away, or codes wait for the ledger's database. None of them has a
     code or a request's id in it. Raises `ConfigurationError` if nobody can listen there.
     """
-    meter = Meter(worker, broker)
 
     async def is_healthy(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -34,7 +33,7 @@ async def serve_health(
 
     async def metrics(_: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=await meter.text(), headers=headers)
+        return web.Response(body=to_text(await read_figures(worker, broker)), headers=headers)
 
     application = web.Application()
     application.add_routes(
