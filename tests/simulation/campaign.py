@@ -198,7 +198,11 @@ class Campaign:
             # Who resolves what is held is outside of them all, and sits where nobody is killed.
             has_person = self.person and number == self.ledgers - 1
             task = asyncio.create_task(self._use_ledger(has_person=has_person), context=context)
-            task.add_done_callback(lambda _, end=end: end.set(), context=copy_context())
+
+            def over(_: object, end: asyncio.Event = end) -> None:
+                end.set()
+
+            task.add_done_callback(over)
             tasks.append(task)
         self._disturb(lives, ends)
         for end in ends:
