@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator
 
 import attrs
+import orjson
 
 from rm_voucher import ConfigurationError, VoucherClient, VoucherError
 from rm_voucher.cli.output import json_line, say, write_out
@@ -75,7 +76,7 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
         async with worker.working(broker):
             await broker.wait_idle()
     for message in broker.vouchers:
-        write_out(f"{message.decode()}\n")
+        write_out(json_line(orjson.loads(message)))
     say(f"{count:,} messages: {len(broker.vouchers):,} vouchers, {len(broker.parked):,} parked.")
 
 
