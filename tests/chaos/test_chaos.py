@@ -24,6 +24,7 @@ import pytest
 from chaos.fleet import Fleet, Harvest, Member, Ways
 from support.brokers import queues_of
 from support.command import Emulating
+from support.postgres import run_sql
 from support.private_services import BROKERS, Postgres, Service, running
 
 from rm_voucher.ledger import AttemptState, Ledger
@@ -183,6 +184,8 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             keeping_alive.cancel()
             codes = await fleet.stop(within_s=40)
             await harvest.gather()
+            shared = await run_sql(database.url, "SELECT key FROM rm_shared_documents")
+            assert {"rate", "token"} <= {key.rpartition("/")[2] for (key,) in shared}
             assert codes == [0] * WORKERS, fleet.text[-5000:]
             assert harvest.parked == []
             assert {len(set(each)) for each in harvest.codes.values()} == {1}
