@@ -1,6 +1,6 @@
 """Workers that are killed, stopped and cut off: one code an id, all handed on, nothing stuck.
 
-Real processes, and a PostgreSQL and a broker of the test's own, which are restarted once. ``CHAOS``
+Messages come all the while. Real processes, and a PostgreSQL and a broker of the test's own, which are restarted once. ``CHAOS``
 is the share of the whole that is run: 1 is what ``nox -s chaos`` runs, 2,000 messages three times
 each through RabbitMQ, and a tenth of that through NATS JetStream and Redis streams. Less than a
 tenth is two workers on RabbitMQ.
@@ -131,7 +131,7 @@ class Chaos:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: Path) -> None:
-    """After it: one code an id, no code twice, issued = assigned + spare, nothing left open."""
+    """One code an id, none twice, no message lost; issued = assigned + spare, nothing is open."""
     scale = Scale.of(SHARE if kind == "rabbitmq" else SHARE / 10)
     chance = random.Random(f"{SEED} {kind}")
     emulator = emulating(
@@ -177,6 +177,11 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
                 fleet.text[-5000:],
             )
             handed_on_s = time.monotonic() - ended_at
+            assert await harvest.until(lambda: harvest.has(len(bodies)), 120), (
+                f"{len(bodies) - harvest.count} of {len(bodies)} messages are lost",
+                chaos.done,
+                fleet.text[-5000:],
+            )
             left = await settling
             await settled(books, scale.settle_s + 60)  # of what was lost after the last deed
             counts = await books.counts(BATCH)
