@@ -1,9 +1,9 @@
 """Workers that are killed, stopped and cut off: one code an id, all handed on, nothing stuck.
 
-Messages come all the while. Real processes, and a PostgreSQL and a broker of the test's own, which are restarted once. ``CHAOS``
-is the share of the whole that is run: 1 is what ``nox -s chaos`` runs, 2,000 messages three times
-each through RabbitMQ, and a tenth of that through NATS JetStream and Redis streams. Less than a
-tenth is two workers on RabbitMQ.
+Messages come all the while. Real processes, and a PostgreSQL and a broker of the test's own, which
+are restarted once. ``CHAOS`` is the share of the whole that is run: 1 is what ``nox -s chaos``
+runs, 2,000 messages three times each through RabbitMQ, and a tenth of that through NATS JetStream
+and Redis streams. Less than a tenth is two workers on RabbitMQ.
 """
 
 from __future__ import annotations
