@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Any, TypeVar
 
 import attrs
@@ -86,10 +86,9 @@ class Keeper:
         oldest = min((item.at for item in self._confirms()), default=math.inf)
         return max(self._clock.latest_now() - oldest, 0.0)
 
-    def _confirms(self) -> Iterator[Confirm]:
-        for item in (*self._keeping.values(), *(item for _, item in self._unkept.values())):
-            if isinstance(item, Confirm):
-                yield item
+    def _confirms(self) -> list[Confirm]:
+        items = [*self._keeping.values(), *(item for _, item in self._unkept.values())]
+        return [item for item in items if isinstance(item, Confirm)]
 
     async def catch_up(self) -> None:
         """Try again to commit what is not kept. Raises `LedgerError` if something is left."""
