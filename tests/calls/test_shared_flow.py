@@ -214,6 +214,27 @@ def test_store_is_away_from_the_beginning(error, caplog):
     assert "kept again, after 1" in back
 
 
+def test_process_that_was_stopped_blames_no_store(caplog):
+    """A process that goes on after a stop finds its timers due before what the store said; it looks
+    again, and does not go alone."""
+
+    async def main(clock: VirtualClock) -> None:
+        class Stopping(MemorySharedStore):
+            async def _load(self, key: str) -> Snapshot:
+                clock.now += 20.0
+                await asyncio.sleep(0.01)
+                return await super()._load(key)
+
+        store = Stopping(runtime=Runtime(clock=clock.true_wall))
+        flow = flow_on(clock, store)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        assert flow.state.store_away_s is None
+        await flow.aclose()
+
+    in_virtual_time(main)
+    assert not caplog.records
+
+
 def test_document_that_cant_be_read_is_learned_anew(caplog):
     """A document that is spoilt is replaced, and a line says so."""
 
