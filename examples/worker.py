@@ -51,7 +51,10 @@ async def main() -> None:
         async with (
             VoucherClient.from_env() as client,
             Ledger.open(
-                url, mode="exclusive" if is_exclusive else "shared", settle_s=settle_s
+                url,
+                mode="exclusive" if is_exclusive else "shared",
+                settle_s=settle_s,
+                sweeps=True,
             ) as ledger,
         ):
             worker = Worker(

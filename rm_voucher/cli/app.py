@@ -48,8 +48,10 @@ from rm_voucher.cli.options import (
     NoBalanceCheckOption,
     RateOption,
     SettleOption,
+    SharedOption,
     flow_policy,
     open_ledger,
+    open_shared,
     parse_instant,
 )
 from rm_voucher.cli.output import (
@@ -159,6 +161,7 @@ def issue(
         ),
     ] = None,
     namespace: NamespaceOption = None,
+    shared: SharedOption = None,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
@@ -194,26 +197,27 @@ def issue(
         else:
             total = count or 1
             names = map(str, range(1, total + 1))
+        kept = store = None
         if is_memory(environment):
-            if ledger is not None:
+            if ledger is not None or shared is not None:
                 raise ConfigurationError(
-                    "A ledger needs a server that outlives the command, and the environment is "
-                    "'memory': start one with 'rm-voucher emulator --batch KEY=100 "
+                    "--ledger and --shared need a server that outlives the command, and the "
+                    "environment is 'memory': start one with 'rm-voucher emulator --batch KEY=100 "
                     "--credentials-out FILE'."
                 )
             say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
             client = make_memory_client(batch=batch, quantity=total, flow=flow)
         else:
-            client = make_client(environment, concurrency=concurrency, flow=flow)
-        kept = None
-        if ledger is not None:
-            kept = open_ledger(
-                ledger,
-                namespace=namespace,
-                exclusive=exclusive,
-                settle_s=settle,
-                check_balance=not no_balance_check,
-            )
+            if ledger is not None:
+                kept = open_ledger(
+                    ledger,
+                    namespace=namespace,
+                    exclusive=exclusive,
+                    settle_s=settle,
+                    check_balance=not no_balance_check,
+                )
+            store = open_shared(shared, ledger)
+            client = make_client(environment, concurrency=concurrency, flow=flow, shared=store)
         sink = (
             ResultFile(output, is_kept=kept is not None)
             if output
@@ -230,6 +234,7 @@ def issue(
                     concurrency=concurrency,
                     results=results,
                     ledger=kept,
+                    shared=store,
                 )
         except OutputError as exc:
             report.unwritten = exc

@@ -16,6 +16,7 @@ from rm_voucher import (
     VoucherClient,
 )
 from rm_voucher.emulator import Emulator
+from rm_voucher.shared import SharedStore
 
 _MEMORY = "memory"
 
@@ -29,7 +30,11 @@ def is_memory(environment: str | None) -> bool:
 
 
 def make_client(
-    environment: str | None, *, concurrency: int = 1, flow: FlowPolicy | None = None
+    environment: str | None,
+    *,
+    concurrency: int = 1,
+    flow: FlowPolicy | None = None,
+    shared: SharedStore | None = None,
 ) -> VoucherClient:
     """Return the client for a server, with the credentials of the ``RM_…`` variables."""
     credentials, where = credentials_and_environment(environment)
@@ -38,6 +43,7 @@ def make_client(
         environment=where,
         limits=attrs.evolve(Limits(), max_connections=max(concurrency, 10)),
         flow=flow,
+        shared=shared,
         proxy=Proxy.from_env(),
     )
 

@@ -30,6 +30,7 @@ from rm_voucher.cli.progress import show_progress
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes
 from rm_voucher.ledger import Ledger
+from rm_voucher.shared import SharedStore
 
 INTERRUPTED = 130
 
@@ -137,6 +138,7 @@ def run_issue(
     concurrency: int,
     results: Results,
     ledger: Ledger | None = None,
+    shared: SharedStore | None = None,
 ) -> None:
     """Issue to all, write each result and fill the report. Ctrl-C waits for calls in flight."""
 
@@ -151,7 +153,12 @@ def run_issue(
 
     async def issue() -> None:
         progress = show_progress(report.total, lambda: client.flow, bar=not results.shares_terminal)
-        async with progress as on_progress, client, ledger or contextlib.nullcontext():
+        async with (
+            progress as on_progress,
+            shared or contextlib.nullcontext(),
+            client,
+            ledger or contextlib.nullcontext(),
+        ):
             request_id = None
             if ledger is not None:
                 request_id = await _resume(ledger, batch, recipients, results)

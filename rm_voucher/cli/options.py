@@ -12,6 +12,7 @@ from rm_voucher import ConfigurationError, FlowPolicy, LedgerError
 from rm_voucher.cli.output import say
 from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
+from rm_voucher.shared import SharedStore, open_shared_store
 
 SETTLE_S = 300.0
 
@@ -63,7 +64,17 @@ RateOption = Annotated[
     float | None,
     typer.Option(
         help="Send at most this many requests a second, for example where others use the same "
-        "account. By default as many as the server takes, which is learned from its throttles."
+        "account. Where processes share the rate, it is that of all together: give each the same. "
+        "By default as many as the server takes, which is learned from its throttles."
+    ),
+]
+
+SharedOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the processes of this account share its rate and its token: postgresql://…, "
+        "redis://… or env:NAME for the URL in a variable. By default RM_SHARED_URL, and without "
+        "that the database of the ledger, if that is PostgreSQL."
     ),
 ]
 
@@ -90,6 +101,7 @@ def open_ledger(
     check_balance: bool = True,
     read_only: bool = False,
     must_exist: bool = False,
+    sweeps: bool = False,
 ) -> Ledger:
     """Return the ledger that a command names. It is opened when it is entered.
 
@@ -104,6 +116,7 @@ def open_ledger(
         settle_s=settle_s,
         check_balance=check_balance,
         read_only=read_only,
+        sweeps=sweeps,
     )
     from rm_voucher.database.engine import database_file, parse_url  # an extra, and it is installed
 
@@ -115,20 +128,41 @@ def open_ledger(
     return ledger
 
 
+def open_shared(url: str | None, ledger: str | None) -> SharedStore | None:
+    """Return where a command shares rate and token: `SharedOption` says where.
+
+    None without a ledger, or beside an SQLite one, which is one process's. Close it after the
+    client.
+    """
+    if url is None and "RM_SHARED_URL" in os.environ:
+        url = "env:RM_SHARED_URL"
+    if url is not None:
+        return open_shared_store(named_url("shared store", url))
+    if ledger is None:
+        return None
+    url = _resolve("ledger", ledger)
+    return None if url.startswith("sqlite") else open_shared_store(url)
+
+
 def named_url(what: str, url: str) -> str:
     """Return the URL of what an option names: itself, or of ``env:NAME`` the variable's value."""
-    scheme, _, name = url.partition(":")
-    if scheme == "env":
-        named = os.environ.get(name, "").strip()
-        if not named:
-            raise ConfigurationError(f"The {what} is in the variable {name}, which is not set.")
-        return named
-    if without_password(url) != url:
+    resolved = _resolve(what, url)
+    if resolved == url and without_password(url) != url:
         say(
             f"The {what}'s password can be read in the list of processes: write env:NAME, the name "
             "of a variable that has the URL."
         )
-    return url
+    return resolved
+
+
+def _resolve(what: str, url: str) -> str:
+    scheme, _, name = url.partition(":")
+    if scheme != "env":
+        return url
+    named = os.environ.get(name, "").strip()
+    if not named:
+        raise ConfigurationError(f"The {what} is in the variable {name}, which is not set.")
+    return named
 
 
 def without_password(url: str) -> str:

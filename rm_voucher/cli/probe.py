@@ -15,7 +15,7 @@ from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
 from rm_voucher.cli.issue import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
-from rm_voucher.cli.output import say, tell, write_out
+from rm_voucher.cli.output import say, tell
 from rm_voucher.emulator import Emulator
 from rm_voucher.files import replace_private
 from rm_voucher.probe import Options, Probe, Report, Verdict
@@ -231,7 +231,8 @@ def tell_report(report: Report) -> None:
         tell(f"{one.verdict}: {one.subject}{'' if is_open else f' = {one.value!r}'}")
         for more in filter(None, (one.why, one.setting)):
             tell(f"    {more}")
-    write_out(f"{report.guesses_source}\n")
+    for line in report.guesses_source.splitlines():
+        tell(line)
     tell(f"Used: {report.used.calls} calls, {report.used.vouchers} vouchers.")
 
 

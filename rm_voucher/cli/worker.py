@@ -14,12 +14,15 @@ from rm_voucher.cli.options import (
     SETTLE_S,
     EnvironmentOption,
     ExclusiveOption,
+    NamespaceOption,
     NoBalanceCheckOption,
     RateOption,
     SettleOption,
+    SharedOption,
     flow_policy,
     named_url,
     open_ledger,
+    open_shared,
 )
 from rm_voucher.cli.output import logged_to_person, say
 
@@ -52,6 +55,8 @@ def worker(
     vouchers: Annotated[
         str, typer.Option(envvar="RM_WORKER_VOUCHERS", help="The queue that the vouchers go to.")
     ] = "vouchers",
+    namespace: NamespaceOption = None,
+    shared: SharedOption = None,
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
@@ -125,7 +130,7 @@ def worker(
     plan = working.Plan(
         batch_key=batch,
         settings=working.settings_for(
-            rate, prefetch, first_delay_s=first_delay, max_attempts=max_attempts, settle_s=settle
+            rate, prefetch, first_delay_s=first_delay, max_attempts=max_attempts
         ),
         requests=requests,
         vouchers=vouchers,
@@ -133,19 +138,25 @@ def worker(
         stop_s=stop,
     )
     if is_memory(environment):
-        if broker != _BROKER or ledger != _LEDGER:
+        if broker != _BROKER or ledger != _LEDGER or shared is not None:
             raise ConfigurationError(
                 "The environment is 'memory', an embedded emulator that ends with the command: it "
-                "takes neither --broker nor --ledger."
+                "takes no --broker, --ledger or --shared."
             )
         say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
         client = make_memory_client(batch=batch, quantity=sample, flow=flow)
         asyncio.run(working.try_out(client, plan, sample))
         return
     source = named_url("broker", broker)
-    client = make_client(environment, concurrency=plan.settings.prefetch, flow=flow)
     kept = open_ledger(
-        ledger, exclusive=exclusive, settle_s=settle, check_balance=not no_balance_check
+        ledger,
+        namespace=namespace,
+        exclusive=exclusive,
+        settle_s=settle,
+        check_balance=not no_balance_check,
+        sweeps=True,
     )
+    store = open_shared(shared, ledger)
+    client = make_client(environment, concurrency=plan.settings.prefetch, flow=flow, shared=store)
     with logged_to_person(_LOGGER, logging.INFO):
-        asyncio.run(working.work(client, kept, source, plan))
+        asyncio.run(working.work(client, kept, store, source, plan))

@@ -9,10 +9,12 @@ import signal
 from collections.abc import AsyncIterator
 
 import attrs
+import orjson
 
 from rm_voucher import ConfigurationError, VoucherClient, VoucherError
 from rm_voucher.cli.output import json_line, say, write_out
 from rm_voucher.ledger import Ledger
+from rm_voucher.shared import SharedStore
 from rm_voucher.worker import (
     Broker,
     MemoryBroker,
@@ -52,9 +54,8 @@ def settings_for(
     *,
     first_delay_s: float,
     max_attempts: int,
-    settle_s: float,
 ) -> WorkerSettings:
-    """Return the settings that fit a rate and the time that a ledger takes to settle."""
+    """Return the settings that fit a rate."""
     usual = WorkerSettings()
     if prefetch is None:
         prefetch = usual.prefetch if rate_per_s is None else prefetch_for(rate_per_s)
@@ -63,7 +64,6 @@ def settings_for(
         first_delay_s=first_delay_s,
         longest_delay_s=max(usual.longest_delay_s, first_delay_s),
         max_attempts=max_attempts,
-        sweep_s=min(usual.sweep_s, max(settle_s, 1.0)),
     )
 
 
@@ -71,16 +71,18 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
     """Work off sample messages, and write what comes out."""
     samples = [json_line({"request_id": f"order {n}"}).encode() for n in range(1, count + 1)]
     broker = MemoryBroker(samples, prefetch=plan.settings.prefetch)
-    async with client, Ledger.in_memory() as ledger:
+    async with client, Ledger.in_memory(sweeps=True) as ledger:
         worker = Worker(client, ledger, plan.batch_key, settings=plan.settings)
         async with worker.working(broker):
             await broker.wait_idle()
     for message in broker.vouchers:
-        write_out(f"{message.decode()}\n")
+        write_out(json_line(orjson.loads(message)))
     say(f"{count:,} messages: {len(broker.vouchers):,} vouchers, {len(broker.parked):,} parked.")
 
 
-async def work(client: VoucherClient, ledger: Ledger, url: str, plan: Plan) -> None:
+async def work(
+    client: VoucherClient, ledger: Ledger, shared: SharedStore | None, url: str, plan: Plan
+) -> None:
     """Work until a signal comes, and end within a deadline."""
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -101,6 +103,7 @@ async def work(client: VoucherClient, ledger: Ledger, url: str, plan: Plan) -> N
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(shared or contextlib.nullcontext())
         await stack.enter_async_context(client)
         await stack.enter_async_context(ledger)
         await stack.enter_async_context(_starting(worker, broker, stop_s * _DRAIN_SHARE))

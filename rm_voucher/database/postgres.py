@@ -19,8 +19,6 @@ from sqlalchemy import Engine, text
 
 from rm_voucher.database.bound import LATEST, Bound
 
-# Longer than `statement_timeout`, by which a server that lives would have answered.
-_SILENCE_S = 25.0
 _ASK_S = 5.0
 _ANYBODY = struct.pack("!ii17s", 25, 3 << 16, b"user\0rm_voucher\0")
 _PASSING = ("08001", "53300", "57P03")
@@ -36,7 +34,8 @@ class AnsweringConnection(psycopg.Connection[Any]):
     """
 
     bound = Bound()
-    silence_s = _SILENCE_S
+    # Longer than `statement_timeout`, by which a server that lives would have answered.
+    silence_s = 25.0
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **settings: Any) -> Any:
         """Wait for an answer, as psycopg does. Raises `psycopg.OperationalError`."""

@@ -5,6 +5,7 @@ A namespace is one merchant's part of a database that several share.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -18,6 +19,8 @@ from sqlalchemy import (
     Text,
     Update,
     delete,
+    func,
+    literal,
     select,
     true,
     update,
@@ -89,3 +92,23 @@ class Scope:
         """Return an insertion of rows, in which those that exist already stay as they are."""
         insert = sqlite.insert if dialect == "sqlite" else postgresql.insert
         return insert(table).values(namespace=self.namespace).on_conflict_do_nothing()
+
+
+def each_by_key(
+    found: Select[Any], column: Column[str], keys: Sequence[str], dialect: str
+) -> Select[Any]:
+    """Return a query of those rows of another that have one of the keys in a column.
+
+    PostgreSQL looks each key up by itself. Else a namespace that is new, or that its statistics
+    don't know yet, would pass for a small one, and all of its rows would be read each time.
+    """
+    if dialect == "sqlite":
+        return found.where(column.in_(keys))
+    given = (
+        func.unnest(literal(keys, postgresql.ARRAY(Text)))
+        .table_valued("key")
+        .render_derived("given")
+    )
+    # With OFFSET it stays a query of its own.
+    each = found.where(column == given.c.key).offset(0).lateral("each")
+    return select(*each.c).select_from(given.join(each, true()))

@@ -2,11 +2,12 @@
 
 from rm_voucher.ledger.ledger import Ledger
 from rm_voucher.ledger.reconcile import HeldAttempt, Reconciliation
-from rm_voucher.ledger.rules.records import AttemptState, Counts, Mode, RequestState
+from rm_voucher.ledger.rules.records import AttemptState, Backlog, Counts, Mode, RequestState
 from rm_voucher.ledger.store import LedgerStore
 
 __all__ = [
     "AttemptState",
+    "Backlog",
     "Counts",
     "HeldAttempt",
     "Ledger",

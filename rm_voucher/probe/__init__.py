@@ -5,16 +5,12 @@ true. ``rm-voucher probe`` does the same on the command line.
 """
 
 from rm_voucher.probe.budget import Cost
-from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import Finding, Verdict
 from rm_voucher.probe.options import Options
 from rm_voucher.probe.probe import Probe
 from rm_voucher.probe.report import Report
 
 __all__ = [
-    "EXPERIMENTS",
-    "QUESTIONS",
-    "WITHOUT_EXPERIMENT",
     "Cost",
     "Finding",
     "Options",

@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.engine import URL
 
+from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import Database, Schema
 from rm_voucher.database.engine import is_sqlite, parse_url
 from rm_voucher.exceptions import SharedStoreError
@@ -39,9 +40,15 @@ _SQLITE_NOW = "(julianday('now') - 2440587.5) * 86400.0"
 class SqlSharedStore(SharedStore):
     """See `open_shared_store`."""
 
-    def __init__(self, url: str, *, runtime: Runtime | None = None) -> None:
-        parsed = parse_url(url)
-        now = _SQLITE_NOW if is_sqlite(parsed) else _POSTGRESQL_NOW
+    def __init__(self, database: str | SqlDatabase, *, runtime: Runtime | None = None) -> None:
+        self._database = Database(
+            _impatient(parse_url(database)) if isinstance(database, str) else database,
+            SCHEMA,
+            error=SharedStoreError,
+            runtime=runtime or Runtime(),
+            patience_s=_PATIENCE_S,
+        )
+        now = _SQLITE_NOW if self._database.is_sqlite else _POSTGRESQL_NOW
         self._select = text(
             f"SELECT clock.now, version, content FROM (SELECT {now} AS now) AS clock "  # noqa: S608
             "LEFT JOIN rm_shared_documents ON key = :key"
@@ -53,13 +60,6 @@ class SqlSharedStore(SharedStore):
         self._update = text(
             "UPDATE rm_shared_documents SET version = version + 1, content = :content "  # noqa: S608
             f"WHERE key = :key AND version = :version RETURNING {now}, version"
-        )
-        self._database = Database(
-            parsed if is_sqlite(parsed) else _impatient(parsed),
-            SCHEMA,
-            error=SharedStoreError,
-            runtime=runtime or Runtime(),
-            patience_s=_PATIENCE_S,
         )
         self._opening = asyncio.Lock()
         self._is_open = False
@@ -94,5 +94,7 @@ class SqlSharedStore(SharedStore):
 
 def _impatient(url: URL) -> URL:
     """Return the URL with a time for each statement that fits how long its answer is awaited."""
+    if is_sqlite(url):
+        return url
     options = f"-c statement_timeout={_PATIENCE_S * 1000:.0f} {url.query.get('options', '')}"
     return url.update_query_dict({"options": options.strip()})

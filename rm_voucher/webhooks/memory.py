@@ -9,6 +9,8 @@ import attrs
 
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
+from rm_voucher.shared.lease import Lease as SharedLease
+from rm_voucher.shared.memory import MemorySharedStore
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import (
     DELIVERY_S,
@@ -44,6 +46,7 @@ class MemoryEventStore(EventStore):
         self._entries: dict[str, _Entry] = {}
         self._leases: dict[str, Lease] = {}
         self._expected: dict[str, Expectation] = {}
+        self._shared = MemorySharedStore(runtime=self.runtime)
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
@@ -115,6 +118,10 @@ class MemoryEventStore(EventStore):
             if looks_up:
                 missed.append(code)
         return missed
+
+    def lease(self, name: str, *, duration_s: float) -> SharedLease:
+        """See `EventStore.lease`."""
+        return SharedLease(self._shared, name, duration_s=duration_s)
 
     async def prune(self, *, keep_s: float) -> int:
         now = self.runtime.clock()

@@ -5,21 +5,29 @@ RM gives a callback up after five minutes; the page says to call *get by code* t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Collection
 from typing import NoReturn
 
 from rm_voucher.arguments import check_type
-from rm_voucher.exceptions import ConfigurationError, EventStoreError, VoucherError
+from rm_voucher.exceptions import (
+    ConfigurationError,
+    EventStoreError,
+    SharedStoreError,
+    VoucherError,
+)
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
+from rm_voucher.shared.lease import Lease
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.router import WebhookRouter
 
 _log = logging.getLogger("rm_voucher.webhooks")
 
 _AT_ONCE = 100
+_LEASE_S = 60.0
 
 
 class CallbackPoller:
@@ -32,7 +40,8 @@ class CallbackPoller:
 
     A look-up shows the voucher as it is: after several changes whose callbacks were lost, it shows
     the last change only. The router's store knows the vouchers that are waited for. It also knows
-    the events that RM delivered and no handler took; each round runs them too.
+    the events that RM delivered and no handler took; each round runs them too. Let each process of
+    an application `run` one.
 
     Args:
         client: looks up. It is not closed.
@@ -86,27 +95,44 @@ class CallbackPoller:
     async def poll(self) -> int:
         """Look up and run what is due now; return how many vouchers were looked up, at most 100.
 
-        Cancelling it is safe: a voucher that was not looked up is due again later. Raises
-        `EventStoreError`, also where the store belongs to another account than the client's.
+        It does not ask whether another process polls: no voucher is looked up twice, but the rate
+        is each one's. Cancelling it is safe: a voucher that was not looked up is due again later.
+        It raises `EventStoreError`, also where the store belongs to another account than the
+        client's.
         """
+        return await self._poll()
+
+    async def run(self) -> NoReturn:
+        """Poll until cancelled, which is safe. After an error, which is logged, it goes on.
+
+        Of the processes whose stores share their events, one polls at a time. The others stand by:
+        one of them goes on when that one ends, or when nothing was heard of it for a minute.
+        """
+        lease = self._router.store.lease("poller", duration_s=_LEASE_S)
+        try:
+            while True:
+                try:
+                    looked_up = await self._poll(lease) if await lease.acquire() else 0
+                except (EventStoreError, SharedStoreError) as exc:
+                    _log.error("missed callbacks can't be looked for: %s", exc)
+                    looked_up = 0
+                if not looked_up:
+                    await self._runtime.sleep(self._interval_s)
+        finally:
+            with contextlib.suppress(SharedStoreError):  # then it runs out
+                await lease.release()
+
+    async def _poll(self, lease: Lease | None = None) -> int:
+        """Make one round, or as much of it as the lease allows."""
         await self._router.store.claim(self._client.account)
         await self._router.run_due(_AT_ONCE)
         codes = await self._router.store.take_missed(_AT_ONCE, final=self._final)
-        for code in codes:
+        for number, code in enumerate(codes):
             await self._pace()
+            if lease is not None and not await lease.renew():
+                return number  # this process stood still, and another one polls
             await self._look_up(code)
         return len(codes)
-
-    async def run(self) -> NoReturn:
-        """Poll until cancelled, which is safe. After an error, which is logged, it goes on."""
-        while True:
-            try:
-                looked_up = await self.poll()
-            except EventStoreError as exc:
-                _log.error("missed callbacks can't be looked for: %s", exc)
-                looked_up = 0
-            if not looked_up:
-                await self._runtime.sleep(self._interval_s)
 
     async def _pace(self) -> None:
         now = self._runtime.monotonic()

@@ -11,6 +11,7 @@ from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import ProcessName, Runtime
+from rm_voucher.shared.lease import Lease
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import Disposition, EventCounts, EventState
 
@@ -118,6 +119,13 @@ class EventStore(ABC):
 
         At most ``limit`` expectations are reviewed. One ends with an event of a ``final`` status.
         Each code that is returned is due again, later each time.
+        """
+
+    @abstractmethod
+    def lease(self, name: str, *, duration_s: float) -> Lease:
+        """Return the lease of something that one process with these events does at a time.
+
+        Its methods raise `SharedStoreError`.
         """
 
     @abstractmethod

@@ -92,8 +92,9 @@ def judge(
 ) -> Later | Park:
     """Return what becomes of a message whose request met an error.
 
-    A message with an unknown outcome comes back once that can be settled, and not before. What is
-    about the account, the server or a database would meet the next message too.
+    A message whose call has just ended with an unknown outcome comes back once that can be settled,
+    and not before. What is about the account, the server or a database would meet the next message
+    too.
     """
     reason = f"{type(error).__name__}: {error}"
     refused_here = isinstance(error, InvalidRequestError) and error.http_status is None
@@ -103,7 +104,7 @@ def judge(
         return Park(f"delivered {attempt} times in vain, at last {reason}")
     delay_s = backoff_s(attempt, settings, chance)
     if isinstance(error, OutcomeUnknownError):
-        if error.attempt_id is None:  # the call goes on, and may be answered at any moment
+        if error.sent_at is None:  # an earlier call, which may be answered or settled at any moment
             return Later(delay_s, reason)
         return Later(settle_s + backoff_s(1, settings, chance), reason)
     asked_s = error.retry_after_s if isinstance(error, APIError) else None

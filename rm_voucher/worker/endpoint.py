@@ -9,8 +9,10 @@ from aiohttp import web
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.worker.broker import Broker
-from rm_voucher.worker.metrics import Meter
+from rm_voucher.worker.metrics import read_figures, to_text
 from rm_voucher.worker.worker import Worker
+
+_LATE_S = 5.0  # a code that is kept later than that waits for a database
 
 
 @contextlib.asynccontextmanager
@@ -23,7 +25,6 @@ async def serve_health(
     worker stops, the broker is away, or codes wait for the ledger's database. None of them has a
     code or a request's id in it. Raises `ConfigurationError` if nobody can listen there.
     """
-    meter = Meter(worker, broker)
 
     async def is_healthy(_: web.Request) -> web.Response:
         return web.Response(text="ok\n")
@@ -34,7 +35,7 @@ async def serve_health(
 
     async def metrics(_: web.Request) -> web.Response:
         headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
-        return web.Response(body=await meter.text(), headers=headers)
+        return web.Response(body=to_text(await read_figures(worker, broker)), headers=headers)
 
     application = web.Application()
     application.add_routes(
@@ -62,6 +63,6 @@ def unready(worker: Worker, broker: Broker) -> str | None:
         return "it stops"
     if not broker.is_connected:
         return "the broker is away"
-    if worker.ledger.unkept:
+    if worker.ledger.oldest_unkept_s > _LATE_S:
         return "codes wait for the ledger's database"
     return None

@@ -36,7 +36,6 @@ class WorkerSettings:
         longest_delay_s: the longest of these delays.
         max_attempts: after so many deliveries a message is parked for a person. With the other
             defaults that is after some ten hours.
-        sweep_s: how often it looks for outcomes that are unknown, to settle them.
 
     Raises `ConfigurationError`.
     """
@@ -46,7 +45,6 @@ class WorkerSettings:
     first_delay_s: float = attrs.field(default=5.0, validator=positive)
     longest_delay_s: float = attrs.field(default=900.0, validator=positive)
     max_attempts: int = attrs.field(default=50, validator=whole)
-    sweep_s: float = attrs.field(default=15.0, validator=positive)
 
     def __attrs_post_init__(self) -> None:
         if self.longest_delay_s < self.first_delay_s:

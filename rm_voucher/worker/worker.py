@@ -8,8 +8,8 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-from rm_voucher.exceptions import VoucherError
-from rm_voucher.ledger import AttemptState, Ledger
+from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.ledger import Ledger
 from rm_voucher.models import IssuedVoucher
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
@@ -49,12 +49,15 @@ class Worker:
 
     Args:
         client: the account. It stays open after the worker.
-        ledger: open, and with the mode that its owner declares; see `Ledger`.
+        ledger: open, with the mode that its owner declares, and with ``sweeps``: it settles what is
+            unknown while the worker works, of other processes too. See `Ledger`.
         batch_key: the batch that all vouchers come from.
         settings: how many messages at once, and how patiently.
         hand_on: gets each voucher, in place of the queue for them, and may be called again for the
             same request: see `Outbox.once`. If it raises, the message comes back later.
         runtime: its clocks, its chance, and how it waits.
+
+    Raises `ConfigurationError` for a ledger that does not sweep.
     """
 
     def __init__(
@@ -67,6 +70,10 @@ class Worker:
         hand_on: HandOnFunction | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        if not ledger.settings.sweeps:
+            raise ConfigurationError(
+                "A worker's ledger must settle what is unknown by itself: open it with sweeps=True."
+            )
         self.client = client
         self.ledger = ledger
         self.batch_key = batch_key
@@ -99,13 +106,11 @@ class Worker:
         """
         await self.ledger.prepare(self.client, self.batch_key)
         self._is_stopping.clear()
-        settling = asyncio.create_task(self._settle(), name="rm-voucher worker, settling")
         try:
             await broker.start(self.handle)
             yield
         finally:
             self._is_stopping.set()
-            settling.cancel()
             try:
                 await broker.pause()
                 await self._drain(stop_s)
@@ -186,17 +191,6 @@ class Worker:
             for task in left:
                 task.cancel()
             await self._is_drained.wait()
-
-    async def _settle(self) -> None:
-        """Settle unknown outcomes, of other processes too, for as long as there are some."""
-        while True:
-            await self._runtime.sleep(self.settings.sweep_s * (0.5 + self._runtime.random()))
-            try:
-                await self.ledger.recover(self.batch_key)
-                if await self.ledger.attempts(self.batch_key, (AttemptState.AMBIGUOUS,)):
-                    await self.ledger.finish(self.client, self.batch_key)
-            except VoucherError as exc:
-                _log.warning("unknown outcomes are not settled yet: %s", exc)
 
     async def _wait(self, delay_s: float) -> None:
         """Wait, at most until the worker stops."""

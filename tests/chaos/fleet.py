@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -161,15 +162,24 @@ class Fleet:
 
 @attrs.define
 class Harvest:
-    """What comes out of the queue for vouchers, by the ids of the requests."""
+    """What comes out of the queue for vouchers, by the ids of the requests, and what goes in."""
 
     queues: Queues
     codes: defaultdict[str, list[str]] = attrs.field(factory=lambda: defaultdict(list))
     parked: list[tuple[bytes, str]] = attrs.field(factory=list)
+    _sown: deque[tuple[float, bytes]] = attrs.field(factory=deque)
+
+    def sow(self, bodies: Sequence[bytes], lasts_s: float) -> None:
+        """Publish messages evenly from now on. One may be published twice in a broker's trouble."""
+        now, step_s = time.monotonic(), lasts_s / len(bodies)
+        self._sown.extend((now + number * step_s, body) for number, body in enumerate(bodies))
 
     async def gather(self) -> None:
         """Take all that is there. A broker that is away has nothing."""
         try:
+            while self._sown and self._sown[0][0] <= time.monotonic():
+                await self.queues.publish(self._sown[0][1])
+                self._sown.popleft()
             for message in map(orjson.loads, await self.queues.vouchers()):
                 self.codes[message["request_id"]].append(message["code"])
             self.parked += await self.queues.parked()

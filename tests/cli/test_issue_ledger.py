@@ -263,7 +263,9 @@ def test_issue_memory_is_refused(rm, embedded, url: str, tmp_path: Path) -> None
     """An emulator that ends with the command can't be resumed: exit 2."""
     ended = rm("issue", "B", "--ledger", url)
     assert (ended.code, embedded.made, list(tmp_path.iterdir())) == (2, [], [])
-    assert ended.err.startswith("Error: A ledger needs a server that outlives the command")
+    assert ended.err.startswith(
+        "Error: --ledger and --shared need a server that outlives the command"
+    )
 
 
 @pytest.mark.parametrize(
@@ -294,7 +296,7 @@ def test_issue_missing_extra(
 ) -> None:
     """Without the extra it is said what to install: exit 2."""
     for name in list(sys.modules):
-        if name.startswith((missing, "rm_voucher.database.database", "rm_voucher.ledger.s")):
+        if name.startswith((missing, "rm_voucher.database", "rm_voucher.ledger.s")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)
     ended = rm("issue", "B", "--ledger", bad)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from rm_voucher import ConfigurationError
 from rm_voucher.cli import app
-from rm_voucher.cli.options import without_password
+from rm_voucher.cli.options import open_shared, without_password
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,61 @@ def test_rate_issues_all(rm, embedded) -> None:
     assert ended.code == 0
     assert sorted(row["code"] for row in ended.rows) == sorted(embedded.issued)
     assert len(ended.rows) == 30
+
+
+@pytest.mark.parametrize(
+    ("option", "variable", "ledger", "store"),
+    [
+        (None, None, "postgresql://me@host/db", "SqlSharedStore"),
+        (None, None, "env:THE_LEDGER", "SqlSharedStore"),
+        (None, None, "sqlite:///campaign.db", None),
+        (None, "redis://host/0", "postgresql://me@host/db", "RedisSharedStore"),
+        (None, "redis://host/0", "sqlite:///campaign.db", "RedisSharedStore"),
+        ("redis://host/0", "sqlite:///shared.db", "sqlite:///campaign.db", "RedisSharedStore"),
+        ("env:THE_STORE", "redis://host/0", "sqlite:///campaign.db", "SqlSharedStore"),
+    ],
+)
+async def test_shared_store(
+    monkeypatch: pytest.MonkeyPatch,
+    option: str | None,
+    variable: str | None,
+    ledger: str,
+    store: str | None,
+) -> None:
+    """The option, else the variable, else the ledger's PostgreSQL; a file has one process."""
+    monkeypatch.delenv("RM_SHARED_URL", raising=False)
+    monkeypatch.setenv("THE_LEDGER", "postgresql://me:s3cret@host/db")
+    monkeypatch.setenv("THE_STORE", "sqlite:///shared.db")
+    if variable is not None:
+        monkeypatch.setenv("RM_SHARED_URL", variable)
+    found = open_shared(option, ledger)
+    assert (None if found is None else type(found).__name__) == store
+    if found is not None:
+        await found.aclose()
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("env:NOTHING", "The shared store is in the variable NOTHING, which is not set"),
+        (None, "The shared store is in the variable RM_SHARED_URL, which is not set"),
+        ("mysql://host/db", "postgresql"),
+    ],
+)
+def test_shared_store_that_can_not_be_opened(
+    monkeypatch: pytest.MonkeyPatch, option: str | None, said: str
+) -> None:
+    """Nor is a variable that is set to nothing taken for the default."""
+    monkeypatch.delenv("NOTHING", raising=False)
+    monkeypatch.setenv("RM_SHARED_URL", " ")
+    with pytest.raises(ConfigurationError, match=said):
+        open_shared(option, "sqlite:///campaign.db")
+
+
+def test_password_of_a_shared_store_is_warned_of(capsys: pytest.CaptureFixture[str]) -> None:
+    """Only where it stands in the arguments, and once."""
+    open_shared("redis://:s3cret@host/0", "postgresql://me:s3cret@host/db")
+    said = capsys.readouterr().err
+    assert said.count("The shared store's password can be read") == 1
+    assert "ledger" not in said
+    assert "s3cret" not in said

@@ -12,7 +12,8 @@ import pytest
 from rm_voucher import Runtime
 from rm_voucher.cli import probe as command
 from rm_voucher.emulator import Emulator
-from rm_voucher.probe import EXPERIMENTS, Probe
+from rm_voucher.probe import Probe
+from rm_voucher.probe.catalogue import EXPERIMENTS
 from rm_voucher.profile import Profile
 
 

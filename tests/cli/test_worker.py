@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-VARIABLES = ("RM_WORKER_BROKER", "RM_WORKER_LEDGER", "RM_WORKER_BATCH")
+VARIABLES = ("RM_WORKER_BROKER", "RM_WORKER_LEDGER", "RM_WORKER_BATCH", "RM_SHARED_URL")
 
 
 @pytest.fixture(autouse=True)
@@ -37,8 +37,9 @@ def test_sample_of_another_size(rm: Callable[..., Any]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("-e", "memory", "--broker", "amqp://x"), "takes neither --broker nor --ledger"),
-        (("-e", "memory", "--ledger", "sqlite:///x"), "takes neither --broker nor --ledger"),
+        (("-e", "memory", "--broker", "amqp://x"), "takes no --broker, --ledger or --shared"),
+        (("-e", "memory", "--ledger", "sqlite:///x"), "takes no --broker, --ledger or --shared"),
+        (("-e", "memory", "--shared", "redis://x"), "takes no --broker, --ledger or --shared"),
         ((), "The broker is in the variable RM_WORKER_BROKER, which is not set"),
         (("--broker", "kafka://x", "--ledger", "sqlite:///x.db"), "begins with amqp://"),
         (("--broker", "amqp://x", "--ledger", "env:NOTHING"), "The ledger is in the variable"),

@@ -314,10 +314,11 @@ async def test_lost_answers_to_commits(open_ledger, monkeypatch: pytest.MonkeyPa
                 raise DBAPIError("COMMIT", {}, OSError("gone"), connection_invalidated=True)
 
         monkeypatch.setattr(dialect, "do_commit", commit)
-        given = await asyncio.gather(
-            *(issue(ledger, f"request {n}", f"CODE {n}") for n in range(50))
-        )
-        assert given == [f"CODE {number}" for number in range(50)]
+        for numbers in (range(25), range(25, 50)):
+            given = await asyncio.gather(
+                *(issue(ledger, f"request {n}", f"CODE {n}") for n in numbers)
+            )
+            assert given == [f"CODE {number}" for number in numbers]
         assert lost[0] >= 4
         counts = await ledger.counts(BATCH)
         assert (counts.asked, counts.assigned, counts.spare) == (50, 50, 0)

@@ -115,8 +115,10 @@ async def test_id_asked_by_two_workers_for_two_batches(open_ledger) -> None:
             assert sum(isinstance(a, IdempotencyConflictError) for a in answers) == 1
 
 
-async def test_attempts_of_a_worker_that_lives_are_its_own(open_ledger) -> None:
-    """Nobody recovers them while it lives; when its connection is gone, the next who asks does."""
+async def test_attempts_of_a_worker_that_lives_are_its_own(
+    open_ledger, postgres_ledger_url: str
+) -> None:
+    """Nobody recovers them while it lives; when its lease has run out, the next who asks does."""
     dying = open_ledger()
     await dying.__aenter__()
     await begin(dying)
@@ -126,9 +128,9 @@ async def test_attempts_of_a_worker_that_lives_are_its_own(open_ledger) -> None:
         await other.recover()
         assert len(await other.attempts(states=SENDING)) == 1
         await dying.store._database.close()  # as at the end of its process
-        async with asyncio.timeout(PATIENCE_S):  # the server may take a moment to see it
-            while await other.attempts(states=SENDING):
-                await other.recover()
+        await run_out(postgres_ledger_url, dying)
+        await other.recover()
+        assert await other.attempts(states=SENDING) == []
         (ambiguous,) = await other.attempts()
         assert ambiguous.owner == dying.store.owner
     await dying.aclose()

@@ -20,8 +20,9 @@ from support.probe_runs import ALL, KEY, MEMBER, PIN, Stage, stage
 from rm_voucher import ConfigurationError, Credentials, Environment, Request, Response, Transport
 from rm_voucher.emulator import Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.keys import new_private_key
-from rm_voucher.probe import EXPERIMENTS, Options, Probe, Report, Verdict
+from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.probe import probe as probe_module
+from rm_voucher.probe.catalogue import EXPERIMENTS
 from rm_voucher.probe.findings import plain
 from rm_voucher.probe.session import Session
 

@@ -13,7 +13,8 @@ from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
 
 from rm_voucher import ConfigurationError, VoucherClient
 from rm_voucher.emulator import Emulator, Guesses
-from rm_voucher.probe import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT, Cost, Report, Verdict
+from rm_voucher.probe import Cost, Report, Verdict
+from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import Finding
 from rm_voucher.probe.report import clean_text, without_secrets
 from rm_voucher.profile import FORMAT, Profile, read_report

@@ -20,8 +20,9 @@ from rm_voucher import (
     VoucherStatus,
 )
 from rm_voucher.emulator import Fault, FaultPlan, Window
-from rm_voucher.probe import EXPERIMENTS, Cost, Options, Probe, Report, Verdict
+from rm_voucher.probe import Cost, Options, Probe, Report, Verdict
 from rm_voucher.probe.budget import Budget, BudgetSpentError
+from rm_voucher.probe.catalogue import EXPERIMENTS
 
 QUICK = attrs.evolve(ALL, measures_rate=False)
 

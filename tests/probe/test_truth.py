@@ -12,7 +12,8 @@ import pytest
 from support.probe_runs import ALL, like, stage
 
 from rm_voucher.emulator import Guesses
-from rm_voucher.probe import EXPERIMENTS, WITHOUT_EXPERIMENT, Options, Report, Verdict
+from rm_voucher.probe import Options, Report, Verdict
+from rm_voucher.probe.catalogue import EXPERIMENTS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import plain
 
 VALUES: dict[str, list[Any]] = {

@@ -253,8 +253,10 @@ async def test_ledger_of_the_last_version_goes_on(file: Path, client: VoucherCli
                 ("meta", "stop_reason"),
                 ("attempts", "seen_code"),
                 ("attempts", "seen_qr_url"),
+                ("attempts", "unknown_since"),
             ):
                 database.execute(f"ALTER TABLE rm_ledger_{table} DROP COLUMN {column}")
+            database.execute("DROP TABLE rm_ledger_leases")
             database.execute("UPDATE rm_schema_versions SET version = 1")
             database.commit()
         lock_of(file).write_bytes(lock_of(file).read_bytes()[:20])

@@ -2,20 +2,25 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 import pytest
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
 from support.webhook_routers import (
     BrokenStore,
+    World,
+    give_make_store,  # noqa: F401 - a fixture
     give_make_world,  # noqa: F401 - a fixture
     give_quiet,  # noqa: F401 - a fixture
     give_small,  # noqa: F401 - a fixture
+    give_world,  # noqa: F401 - a fixture
     said,
 )
 
-from rm_voucher import ConfigurationError
+from rm_voucher import ConfigurationError, SharedStoreError
 from rm_voucher.runtime import Runtime
+from rm_voucher.shared.memory import MemorySharedStore
 from rm_voucher.webhooks import CallbackPoller, MemoryEventStore
 
 
@@ -120,6 +125,89 @@ async def test_run_goes_on(make_world, time, caplog):
     assert time.slept[:2] == [60, 60]
     line = "missed callbacks can't be looked for: The database can't be used: out of order."
     assert said(caplog) == [line, line]
+
+
+class Pauses:
+    """A poller's sleep, which takes no time: it is noticed, and stands still while it is held."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, _: float) -> None:
+        self.begun.set()
+        await asyncio.sleep(0)
+        await self.may_end.wait()
+
+    async def next(self) -> None:
+        self.begun.clear()
+        await asyncio.wait_for(self.begun.wait(), PATIENCE_S)
+
+    def poller(self, world: World) -> CallbackPoller:
+        runtime = Runtime(sleep=self, monotonic=lambda: 0.0)
+        return CallbackPoller(world.client, world.router, runtime=runtime)
+
+
+async def end(*tasks: asyncio.Task[NoReturn]) -> None:
+    for task in tasks:
+        task.cancel()
+    assert all(
+        isinstance(error, asyncio.CancelledError)
+        for error in await asyncio.gather(*tasks, return_exceptions=True)
+    )
+
+
+async def test_one_process_polls_at_a_time(world):
+    """The others stand by, whatever the store, and one goes on when the first has ended."""
+    held, free = Pauses(), Pauses()
+    free.may_end.set()
+    await world.poller.expect("CODE-1", "CODE-2")
+    world.time.now += 360
+    first = asyncio.create_task(held.poller(world).run())
+    await held.next()  # between two look-ups
+    second = asyncio.create_task(free.poller(world).run())
+    await free.next()
+    await world.poller.expect("CODE-3")
+    world.time.now += 59 if isinstance(world.store, MemoryEventStore) else 360
+    for _ in range(3):
+        await free.next()
+    assert world.looked_up == 1
+    await end(first)
+    world.time.now += 720
+    while world.looked_up < 1 + 3:
+        await free.next()
+    await end(second)
+
+
+async def test_poller_that_stood_still(small):
+    """After a minute another process polls; the first finds it out before its next look-up."""
+    held, free = Pauses(), Pauses()
+    free.may_end.set()
+    await small.poller.expect(*(f"CODE-{n}" for n in range(3)))
+    small.time.now += 360
+    first = asyncio.create_task(held.poller(small).run())
+    await held.next()
+    small.time.now += 61
+    second = asyncio.create_task(free.poller(small).run())
+    await free.next()
+    held.may_end.set()
+    await held.next()
+    assert small.looked_up == 1
+    await end(first, second)
+
+
+async def test_store_that_is_closed_first(small):
+    """A poller that ends after its store has closed says nothing of the lease, which runs out."""
+    held = Pauses()
+    task = asyncio.create_task(held.poller(small).run())
+    await held.next()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(MemorySharedStore, "_load", away)
+        await end(task)
+
+
+async def away(*_: object) -> NoReturn:
+    raise SharedStoreError("The database is closed.")
 
 
 async def test_run_outlives_a_cancelled_handler(make_world, time):

@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, select
+from sqlalchemy.event import listen
 from support.command import PATIENCE_S
 from support.doubles import FakeTime
 from support.event_stores import VOID, do, event, make_orders, sql_store_maker, tally
+from support.postgres import execute
 
 from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import ConfigurationError, EventStoreError
@@ -392,3 +394,40 @@ def test_missing_extra(url: str, missing: str, extra: str) -> None:
     assert last.endswith(
         f"ConfigurationError: A store needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
     )
+
+
+async def test_many_rows_that_statistics_do_not_know(postgres_url: str, time: FakeTime) -> None:
+    """A transaction reads the rows that it is about, in whatever namespace: a new one would pass
+    for a small one, and be read from its first row to its last."""
+    rows, most = 5_000, 500
+    async with open_event_store(postgres_url, runtime=time.runtime) as store:
+        await store.record(event("A"))
+    numbers = f"FROM generate_series(1, {rows}) AS n"
+    for table in ("events", "vouchers", "expected"):
+        execute(postgres_url, f"ALTER TABLE rm_webhook_{table} SET (autovacuum_enabled = false)")
+    for columns in (
+        "events SELECT 'm', 'id' || n, 'C' || n, 'VOID', 'done', 0, 0, 1, 0",
+        "vouchers SELECT 'm', 'C' || n",
+        "expected SELECT 'm', 'C' || n, 0, 4e9 + n",
+    ):
+        execute(postgres_url, f"INSERT INTO rm_webhook_{columns} {numbers}")
+    read: list[int] = []
+
+    def look(connection: Connection) -> None:
+        driven: Any = connection.connection.driver_connection
+        found = driven.execute(
+            "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables "
+            "WHERE relname LIKE 'rm_webhook_%'"
+        )
+        read.append(int(found.fetchone()[0]))
+
+    async with SqlEventStore(postgres_url, namespace="m", runtime=time.runtime) as store:
+        listen(store.database.engine, "commit", look)
+        new = [event(f"C{n}") for n in range(40)]
+        await asyncio.gather(*(store.record(each, lease_s=9) for each in new))
+        await asyncio.gather(*(store.finish(each, DONE) for each in new))
+        await store.expect([f"D{n}" for n in range(40)])
+        time.now += DELIVERY_S
+        assert len(await store.take_missed(100, final=[])) == 40
+    assert len(read) >= 4
+    assert max(read) < most

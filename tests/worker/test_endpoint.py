@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import attrs
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from simulation.clock import VirtualClock
+from simulation.loop import VirtualLoop
 from support.doubles import FakeTime
 
-from rm_voucher import ConfigurationError, IssuedVoucher, LedgerError, RetryPolicy
+from rm_voucher import ConfigurationError, LedgerError, RetryPolicy
 from rm_voucher.emulator import Emulator, Fault
 from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.rules.commands import Confirm
+from rm_voucher.shared import MemorySharedStore
 from rm_voucher.worker import Delivery, MemoryBroker, Worker
 from rm_voucher.worker.endpoint import serve_health
-from rm_voucher.worker.metrics import Meter
+from rm_voucher.worker.metrics import read_figures, to_text
 
 
 @attrs.define
@@ -28,11 +34,20 @@ class Place:
     time: FakeTime
 
 
+def ledger_of(time: FakeTime) -> Ledger:
+    """Return a ledger that is between two sweeps as long as the test runs."""
+
+    async def sleep(_: float) -> None:
+        await asyncio.Event().wait()
+
+    return Ledger.in_memory(runtime=attrs.evolve(time.runtime, sleep=sleep), sweeps=True)
+
+
 @pytest.fixture
 async def there(time: FakeTime) -> AsyncIterator[Place]:
     emulator = Emulator(seed=1, clock=time.clock, batches={"TEA": 10})
     client = emulator.client(runtime=time.runtime, retry=RetryPolicy(max_attempts=1))
-    ledger = Ledger.in_memory(runtime=time.runtime)
+    ledger = ledger_of(time)
     async with client, ledger:
         worker = Worker(client, ledger, "TEA", runtime=time.runtime)
         yield Place(emulator, ledger, MemoryBroker(runtime=time.runtime), worker, time)
@@ -69,13 +84,14 @@ async def test_metrics_of_a_worker(there: Place) -> None:
     assert told["rm_worker_messages_total/later"] == 1
     assert told["rm_worker_oldest_ambiguous_seconds"] >= 60
     assert told["rm_worker_oldest_waiting_seconds"] >= 60
-    assert told["rm_worker_assigned"] == 1
     assert told["rm_worker_ambiguous"] == 1
     assert told["rm_worker_waiting"] == 1
     assert told["rm_worker_backlog"] == 1
+    assert told["rm_worker_spare"] == told["rm_worker_held"] == told["rm_worker_sending"] == 0
     assert told["rm_worker_in_flight"] == 0
     assert told["rm_worker_outage_seconds"] == told["rm_worker_unkept_codes"] == 0
     assert "rm_worker_rate_per_second" not in told  # nothing limits it yet
+    assert not {name for name in told if "process" in name or "store" in name}  # nothing is shared
     assert not any(code in text for code in there.emulator.issued("TEA"))
 
 
@@ -85,15 +101,46 @@ async def test_readiness_says_why_not(there: Place, monkeypatch: pytest.MonkeyPa
         assert await fetch(f"{url}/readyz") == (503, "the broker is away\n")
         async with there.worker.working(there.broker):
             assert await fetch(f"{url}/readyz") == (200, "ok\n")
-            unkept = {"order 1": IssuedVoucher(code="SECRET", qr_url=None)}
-            monkeypatch.setattr(Ledger, "unkept", unkept)
+            commit, reached, go_on = there.ledger.store.commit, asyncio.Event(), asyncio.Event()
+
+            async def commit_late(transition: Any, item: Any) -> Any:
+                if isinstance(item, Confirm):
+                    reached.set()
+                    await go_on.wait()
+                return await commit(transition, item)
+
+            monkeypatch.setattr(there.ledger.store, "commit", commit_late)
+            there.broker.publish(b'{"request_id": "order 1"}')
+            await reached.wait()
+            assert await fetch(f"{url}/readyz") == (200, "ok\n")  # it may just take a moment
+            there.time.now += 6
             reason = (503, "codes wait for the ledger's database\n")
             assert await fetch(f"{url}/readyz") == reason
+            told = await read(there.worker, there.broker)
+            assert told["rm_worker_unkept_codes"] == 1
+            assert told["rm_worker_oldest_unkept_seconds"] >= 6
+            go_on.set()
+            await there.broker.wait_idle()
+            assert await fetch(f"{url}/readyz") == (200, "ok\n")
         assert await fetch(f"{url}/readyz") == (503, "it stops\n")
         assert await fetch(f"{url}/healthz") == (200, "ok\n")
 
 
-async def test_what_is_away_has_no_figures(there: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_metrics_of_what_processes_share(time: FakeTime) -> None:
+    """How many share the rate, and for how long their store has been away."""
+    shared = MemorySharedStore(runtime=time.runtime)
+    emulator = Emulator(seed=1, clock=time.clock, batches={"TEA": 10})
+    client = emulator.client(runtime=time.runtime, shared=shared)
+    ledger = ledger_of(time)
+    async with client, ledger:
+        worker = Worker(client, ledger, "TEA", runtime=time.runtime)
+        await worker.handle(Delivery(b'{"request_id": "order 1"}'))
+        told = await read(worker, MemoryBroker(runtime=time.runtime))
+    assert told["rm_worker_processes"] == 1
+    assert told["rm_worker_shared_store_away_seconds"] == 0
+
+
+async def test_what_fails_has_no_figures(there: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """A broker or a database that fails takes nothing but its own figures away."""
 
     async def fail(*_: object) -> None:
@@ -103,24 +150,33 @@ async def test_what_is_away_has_no_figures(there: Place, monkeypatch: pytest.Mon
         raise LedgerError("away")
 
     monkeypatch.setattr(there.broker, "backlog", fail)
-    monkeypatch.setattr(there.ledger, "counts", fail_too)
-    meter = Meter(there.worker, there.broker, runtime=there.time.runtime)
-    told = figures((await meter.text()).decode())
-    assert "rm_worker_backlog" not in told
-    assert "rm_worker_assigned" not in told
-    assert told["rm_worker_in_flight"] == 0
+    monkeypatch.setattr(there.ledger, "backlog", fail_too)
+    told = await read(there.worker, there.broker)
+    assert not told.keys() & {"rm_worker_backlog", "rm_worker_waiting", "rm_worker_spare"}
+    assert told["rm_worker_in_flight"] == told["rm_worker_unkept_codes"] == 0
 
 
-async def test_ledger_is_not_asked_at_each_scrape(there: Place) -> None:
-    """Counting is work, and each process is scraped."""
-    meter = Meter(there.worker, there.broker, runtime=there.time.runtime)
-    first = (await meter.read()).ledger
-    await there.ledger.submit("TEA", "order 1")
-    assert (await meter.read()).ledger is first
-    there.time.now += 16
-    later = (await meter.read()).ledger
-    assert later is not None
-    assert later.counts.waiting == 1
+def test_what_is_silent_has_no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A database that says nothing is given up before who scrapes gives up all figures."""
+    clock = VirtualClock()
+
+    async def main() -> None:
+        ledger = Ledger.in_memory(sweeps=True)
+        async with Emulator(batches={"TEA": 10}).client() as client, ledger:
+            monkeypatch.setattr(
+                ledger, "backlog", lambda _: asyncio.get_running_loop().create_future()
+            )
+            told = await read(Worker(client, ledger, "TEA"), MemoryBroker([b"{}"]))
+        assert told["rm_worker_backlog"] == 1
+        assert "rm_worker_waiting" not in told
+
+    begun = clock.now
+    VirtualLoop(clock).run(main)
+    assert clock.now - begun < 5
+
+
+async def read(worker: Worker, broker: MemoryBroker) -> dict[str, float]:
+    return figures(to_text(await read_figures(worker, broker)).decode())
 
 
 async def test_port_that_is_taken(there: Place) -> None:

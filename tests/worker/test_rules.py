@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +19,7 @@ from rm_voucher.exceptions import InvalidRequestError
 from rm_voucher.worker import QueueNames, WorkerSettings, open_broker, prefetch_for
 from rm_voucher.worker.dispositions import Later, Park, backoff_s, judge
 
+NOW = datetime(2026, 11, 1, tzinfo=UTC)
 SETTINGS = WorkerSettings(first_delay_s=5.0, longest_delay_s=900.0, max_attempts=50)
 
 
@@ -52,16 +55,17 @@ def test_what_another_delivery_does_not_help_is_parked(
 @given(st.integers(1, 49), st.floats(0, 1, exclude_max=True))
 def test_unknown_outcome_comes_back_when_it_can_be_settled(attempt: int, chance: float) -> None:
     """Not before, nor much later; its place is free for the next message meanwhile."""
-    error = OutcomeUnknownError("lost", operation="issue", attempt_id="a-1")
+    error = OutcomeUnknownError("lost", operation="issue", attempt_id="a-1", sent_at=NOW)
     found = judge(error, attempt, SETTINGS, settle_s=300.0, chance=chance)
     assert isinstance(found, Later)
     assert 300.0 < found.delay_s <= 305.0
     assert not found.holds
 
 
-def test_call_that_still_goes_on_is_asked_for_soon() -> None:
-    """Its message's time was over before the answer came: nothing has to be settled yet."""
-    error = OutcomeUnknownError("it goes on after the deadline", operation="issue")
+@pytest.mark.parametrize("attempt_id", [None, "a-1"])
+def test_earlier_call_is_asked_for_soon(attempt_id: str | None) -> None:
+    """It goes on after its message's time, or is being settled: that may end at any moment."""
+    error = OutcomeUnknownError("earlier", operation="issue", attempt_id=attempt_id)
     found = judge(error, 1, SETTINGS, settle_s=300.0, chance=0.0)
     assert found == Later(5.0, f"OutcomeUnknownError: {error}")
 

@@ -17,9 +17,8 @@ from simulation.loop import VirtualLoop
 
 from rm_voucher import RetryPolicy, Runtime, VoucherClient
 from rm_voucher.emulator import Emulator, Fault, FaultPlan
-from rm_voucher.exceptions import LedgerError
+from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.worker import Delivery, MemoryBroker, Worker, WorkerSettings
 from rm_voucher.worker.dispositions import Kind, Leave, Park
 
@@ -91,7 +90,9 @@ def in_virtual_time(
 
             async def main() -> None:
                 client = emulator.client(runtime=runtime, retry=retry or RetryPolicy())
-                ledger = Ledger(MemoryLedgerStore(), runtime=runtime, mode=mode, settle_s=SETTLE_S)
+                ledger = Ledger.in_memory(
+                    runtime=runtime, mode=mode, settle_s=SETTLE_S, sweeps=True
+                )
                 broker = MemoryBroker(prefetch=8, runtime=runtime)
                 async with client, ledger:
                     await test(Place(clock, emulator, client, ledger, broker, runtime))
@@ -171,7 +172,7 @@ async def test_faults_of_all_kinds(place: Place) -> None:
     ids = [f"order {n}" for n in range(100)]
     bodies = [body(name) for name in ids] * 3
     random.Random(2).shuffle(bodies)
-    await place.work_off(*bodies, settings=WorkerSettings(sweep_s=5.0))
+    await place.work_off(*bodies)
     assert sorted(place.codes) == sorted(ids)
     assert {len(codes) for codes in place.codes.values()} == {1}
     counts = await place.ledger.counts(BATCH)
@@ -185,7 +186,7 @@ async def test_unknown_outcome_comes_back_once(place: Place) -> None:
     """After a delay that fits the time to settle: not every few seconds meanwhile."""
     place.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
     before = place.clock.now
-    worker = await place.work_off(body("order 1"), settings=WorkerSettings(sweep_s=1.0))
+    worker = await place.work_off(body("order 1"))
     assert worker.processed == Counter(later=1, handed_on=1)
     assert SETTLE_S < place.clock.now - before < SETTLE_S + 10
     assert len(place.emulator.issued(BATCH)) == 1
@@ -300,20 +301,12 @@ async def test_hand_on_that_fails_is_tried_again(place: Place) -> None:
     assert place.broker.vouchers == []
 
 
-@in_virtual_time()
-async def test_settling_goes_on_after_an_error(place: Place) -> None:
-    """A database that is away for a round of settling ends neither the rounds nor the worker."""
-    recover, failures = place.ledger.recover, iter([LedgerError("away"), LedgerError("away")])
-
-    async def failing(batch_key: str | None = None) -> None:
-        for failure in failures:
-            raise failure
-        await recover(batch_key)
-
-    place.ledger.recover = failing  # type: ignore[method-assign]
-    place.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
-    await place.work_off(body("order 1"), settings=WorkerSettings(sweep_s=5.0))
-    assert len(place.codes) == 1
+async def test_ledger_that_does_not_sweep_is_refused() -> None:
+    """Nobody would settle what is unknown, and its messages would come back in vain."""
+    client = Emulator(batches={BATCH: 1}).client()
+    async with client, Ledger.in_memory() as ledger:
+        with pytest.raises(ConfigurationError, match="sweeps=True"):
+            Worker(client, ledger, BATCH)
 
 
 def test_no_code_is_in_a_log_or_a_repr(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, func, literal_column
+from sqlalchemy import Column, Connection, Select, bindparam, case, func, literal_column
 
-from rm_voucher.database.scope import Scope
+from rm_voucher.database.scope import Scope, each_by_key
 from rm_voucher.webhooks.records import DELIVERY_S, EventState, Finish, Lease, Record, retry_delay_s
 from rm_voucher.webhooks.sql.schema import events, expected, vouchers
 
@@ -18,8 +18,9 @@ _IS_MINE = vouchers.c.owner == bindparam("by")
 class Statements:
     """The statements of one namespace."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self, scope: Scope, dialect: str) -> None:
         self.scope = scope
+        self._dialect = dialect
         a_voucher = scope.update(vouchers).where(vouchers.c.code == bindparam("key"))
         self.take_lease = a_voucher.values(owner=bindparam("by"), leased_until=bindparam("until"))
         self.end_lease = a_voucher.values(
@@ -38,25 +39,30 @@ class Statements:
             attempts=events.c.attempts + bindparam("more"),
             voucher=None,
         )
+        self.drop_event = scope.delete(events).where(events.c.id == bindparam("key"))
         self.end_waiting = scope.delete(expected).where(expected.c.code == bindparam("key"))
         an_expectation = scope.update(expected).where(expected.c.code == bindparam("key"))
         self.wait_on = an_expectation.values(
             since=bindparam("since"), due_at=bindparam("due_at"), tries=bindparam("tries")
         )
 
-    def lock_vouchers(self, connection: Connection, codes: Collection[str]) -> dict[str, Lease]:
+    def each(self, found: Select[Any], column: Column[str], keys: Sequence[str]) -> Select[Any]:
+        """Return a query of those rows of another that have one of the keys in a column."""
+        return each_by_key(found, column, keys, self._dialect)
+
+    def lock_vouchers(self, connection: Connection, codes: Sequence[str]) -> dict[str, Lease]:
         """Lock the vouchers that nobody else has locked, and return their leases."""
-        statement = self.scope.select(vouchers).where(vouchers.c.code.in_(codes))
-        rows = connection.execute(statement.with_for_update(skip_locked=True))
+        unlocked = self.scope.select(vouchers).with_for_update(skip_locked=True)
+        rows = connection.execute(self.each(unlocked, vouchers.c.code, codes))
         return {
             code: Lease(newest=newest, owner=owner, leased_until=until)
             for code, newest, owner, until in rows
         }
 
-    def states_of(self, connection: Connection, ids: Collection[str]) -> dict[str, EventState]:
+    def states_of(self, connection: Connection, ids: Sequence[str]) -> dict[str, EventState]:
         """Return the states of the recorded events among these."""
-        statement = self.scope.select(events, events.c.id, events.c.state)
-        rows = connection.execute(statement.where(events.c.id.in_(ids)))
+        states = self.scope.select(events, events.c.id, events.c.state)
+        rows = connection.execute(self.each(states, events.c.id, ids))
         return {key: EventState(state) for key, state in rows}
 
     def postpone(self, connection: Connection, finish: Finish) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import math
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import attrs
-from sqlalchemy import Connection, Select, bindparam, func
+from sqlalchemy import Column, Connection, Select, bindparam, func
 
 from rm_voucher.database import accounts
 from rm_voucher.database.connections import SqlDatabase
@@ -26,6 +27,8 @@ from rm_voucher.database.transaction import Transaction
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
+from rm_voucher.shared.lease import Lease as SharedLease
+from rm_voucher.shared.sql import SqlSharedStore
 from rm_voucher.webhooks.events import VoucherEvent
 from rm_voucher.webhooks.records import (
     DELIVERY_S,
@@ -70,11 +73,12 @@ class SqlEventStore(EventStore):
         self.database = Database(database, SCHEMA, error=EventStoreError, runtime=self.runtime)
         self._namespace = check_namespace(namespace, is_shared=self.database.is_shared)
         self._scope = Scope(self._namespace)
-        self._sql = Statements(self._scope)
+        dialect = self.database.engine.dialect.name
+        self._sql = Statements(self._scope, dialect)
         self._add_voucher, self._add_event, self._add_expected = (
-            self._scope.insert_or_ignore(table, self.database.engine.dialect.name)
-            for table in (vouchers, events, expected)
+            self._scope.insert_or_ignore(table, dialect) for table in (vouchers, events, expected)
         )
+        self._shared = SqlSharedStore(self.database.connections, runtime=self.runtime)
         self._writer: GroupCommit[Record | Finish, Disposition] | None = None
 
     async def _open(self) -> None:
@@ -171,9 +175,8 @@ class SqlEventStore(EventStore):
             due = [Expectation(**row) for row in rows.mappings()]
             came = defaultdict(list)
             each = events.c.code, events.c.status, events.c.recorded_at
-            of_these = self._scope.select(events, *each).where(
-                events.c.code.in_([expectation.code for expectation in due])
-            )
+            codes = [expectation.code for expectation in due]
+            of_these = self._sql.each(self._scope.select(events, *each), events.c.code, codes)
             for code, status, at in connection.execute(of_these):
                 came[code].append((at, VoucherStatus(status)))
             missed, ended, going_on = [], [], []
@@ -192,6 +195,11 @@ class SqlEventStore(EventStore):
 
         return await self._opened.write(work)
 
+    def lease(self, name: str, *, duration_s: float) -> SharedLease:
+        """See `EventStore.lease`."""
+        whose = hashlib.sha256(self._namespace.encode()).hexdigest()
+        return SharedLease(self._shared, f"callbacks {whose} {name}", duration_s=duration_s)
+
     async def prune(self, *, keep_s: float) -> int:
         now = self.runtime.clock()
         has_ended = ~IS_WAITING & (events.c.ended_at < now - keep_s)
@@ -203,16 +211,23 @@ class SqlEventStore(EventStore):
         idle = idle.where(vouchers.c.leased_until <= now, has_none)
         drop = scope.delete(vouchers).where(vouchers.c.code == bindparam("key"), has_none)
 
+        def locked(
+            connection: Connection, found: Select[Any], column: Column[str], keys: Sequence[str]
+        ) -> list[dict[str, Any]]:
+            unlocked = found.with_for_update(skip_locked=True)
+            rows = connection.scalars(self._sql.each(unlocked, column, keys))
+            return [{"key": key} for key in rows]
+
         def drop_events(ids: Sequence[str], connection: Connection) -> int:
-            these = old.where(events.c.id.in_(ids)).with_for_update(skip_locked=True)
-            return connection.execute(scope.delete(events).where(events.c.id.in_(these))).rowcount
+            these = locked(connection, old, events.c.id, ids)
+            run_many(connection, self._sql.drop_event, these)
+            return len(these)
 
         def drop_vouchers(codes: Sequence[str], connection: Connection) -> int:
             # Locked first: an event may have come since, which only another statement sees.
-            these = idle.where(vouchers.c.code.in_(codes)).with_for_update(skip_locked=True)
-            locked = connection.scalars(these).all()
-            run_many(connection, drop, [{"key": code} for code in locked])
-            return len(locked)
+            these = locked(connection, idle, vouchers.c.code, codes)
+            run_many(connection, drop, these)
+            return len(these)
 
         pruned = await self._in_parts(old, drop_events)
         await self._in_parts(idle, drop_vouchers)
