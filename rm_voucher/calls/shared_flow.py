@@ -11,7 +11,6 @@ While the store is away, each process goes on with its share of the rate that wa
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -274,7 +273,9 @@ class SharedFlow(Flow):
         monotonic = self._runtime.monotonic
         if self._away_since is not None:
             reports.clear()  # of this process's own share, and of long ago
-        for tries in itertools.count(1):
+        tries = 0
+        while True:
+            tries += 1
             asked_at = monotonic()
             found = await self._store.load(self._key)
             now = self._heard_at = monotonic()
