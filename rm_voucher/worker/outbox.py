@@ -121,8 +121,9 @@ class Outbox:
     async def relay(self, publish: Publish) -> int:
         """Publish messages that are committed, the oldest first; return how many.
 
-        ``publish`` returns when the broker has a message for good, as `Broker.hand_on` does. A
-        crash in between publishes some again. Several processes may relay at once.
+        ``publish`` returns when the broker has a message for good, as `Broker.hand_on` does. What
+        it raises is raised here, and what was published before stays so. A crash in between
+        publishes some again. Several processes may relay at once.
         """
 
         def take(connection: Connection) -> Sequence[Any]:
@@ -140,13 +141,21 @@ class Outbox:
             .where(_outbox.c.seq == bindparam("number"))
             .values(message=None, published_at=self._runtime.clock())
         )
+        failed: Exception | None = None
+        done: list[dict[str, int]] = []
         async with self._database.transaction(take) as (transaction, rows):
-            async with asyncio.timeout(_PUBLISH_S):
-                for row in rows:
-                    await publish(row.message)
-            if rows:
-                await transaction.execute(published, [{"number": row.seq} for row in rows])
-        return len(rows)
+            try:
+                async with asyncio.timeout(_PUBLISH_S):
+                    for row in rows:
+                        await publish(row.message)
+                        done.append({"number": row.seq})
+            except Exception as exc:  # noqa: BLE001 - raised below: first what was published is noted
+                failed = exc
+            if done:
+                await transaction.execute(published, done)
+        if failed is not None and not (done and isinstance(failed, TimeoutError)):
+            raise failed
+        return len(done)
 
     async def run(self, publish: Publish, *, every_s: float = 5.0) -> None:
         """Relay for as long as it is not cancelled: at once what this process adds.

@@ -114,6 +114,59 @@ async def test_broker_that_fails_loses_no_message(outbox: Outbox) -> None:
     assert published.messages == [b"0", b"1", b"2"]
 
 
+async def test_what_was_published_before_a_failure_stays_so(outbox: Outbox) -> None:
+    """Else each round would publish the first messages again, and never come to the last."""
+    for number in range(4):
+        assert await add_order(outbox, f"order {number}", f"message {number}".encode())
+    published = Published()
+
+    async def publish(message: bytes) -> None:
+        if len(published.messages) == 2:
+            raise ConnectionError("the broker went away")
+        await published(message)
+
+    with pytest.raises(ConnectionError):
+        await outbox.relay(publish)
+    assert await outbox.backlog() == 2
+    assert await outbox.relay(published) == 2
+    assert published.messages == [f"message {number}".encode() for number in range(4)]
+
+
+async def test_slow_broker_gets_each_message_once(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round that takes too long for all of its messages ends with those that it has published."""
+    for number in range(3):
+        assert await add_order(outbox, f"order {number}", f"message {number}".encode())
+    monkeypatch.setattr("rm_voucher.worker.outbox._PUBLISH_S", 0.05)
+    published = Published()
+    stuck = asyncio.Event()
+
+    async def publish(message: bytes) -> None:
+        if len(published.messages) == 1 and not stuck.is_set():
+            stuck.set()
+            await asyncio.Event().wait()  # for the rest of the round
+        await published(message)
+
+    assert await outbox.relay(publish) == 1
+    assert await outbox.relay(publish) == 2
+    assert published.messages == [f"message {number}".encode() for number in range(3)]
+
+
+async def test_broker_that_takes_nothing_in_time(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await add_order(outbox, "order 1", b"message 1")
+    monkeypatch.setattr("rm_voucher.worker.outbox._PUBLISH_S", 0.05)
+
+    async def publish(message: bytes) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await outbox.relay(publish)
+    assert await outbox.backlog() == 1
+
+
 async def test_two_relays_at_once(url: str, outbox: Outbox) -> None:
     """Each message goes out once, whoever relays it."""
     published = Published()
