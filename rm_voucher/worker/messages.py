@@ -48,7 +48,8 @@ def parse_request(body: bytes) -> VoucherRequest:
     canonical = ""
     if content is not None:
         try:
-            canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
+            # As deep as in the voucher's message, which must not fail when it is issued.
+            canonical = orjson.dumps([content], option=orjson.OPT_SORT_KEYS)[1:-1].decode()
         except orjson.JSONEncodeError:
             raise refused("The message's content is nested too deeply.") from None
     return VoucherRequest(check_id(message.get("request_id", "")), content, canonical)

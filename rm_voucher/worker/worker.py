@@ -154,12 +154,12 @@ class Worker:
             if self._hand_on is not None:
                 await self._hand_on(request, voucher)
                 return HandOn(None)
+            return HandOn(voucher_message(request, voucher))
         except VoucherError as exc:
             return await self._judged(exc, delivery.attempt)
         except Exception as exc:  # noqa: BLE001 - of whoever hands on, or a defect
             # Its text may have the code.
             return await self._judged(VoucherError(type(exc).__name__), delivery.attempt)
-        return HandOn(voucher_message(request, voucher))
 
     async def _judged(self, error: VoucherError, attempt: int) -> Disposition:
         if self.is_stopping:  # the next one may have more time
