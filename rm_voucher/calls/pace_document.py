@@ -13,6 +13,8 @@ from rm_voucher.calls.pace import Pace
 # Each process has these from its own settings.
 _OWN = {"_policy", "_random", "_tuning", "most_per_s"}
 _OFF_S = 1.0  # by which a clock was set back: less is how far processes differ
+_MOST = 1e12  # of whatever is counted or measured
+_LONGEST_S = 86_400.0  # which no pause lasts
 
 
 @attrs.define
@@ -42,8 +44,13 @@ class PaceDocument:
             kept = json.loads(content, parse_constant={"-Infinity": -math.inf}.__getitem__)
             if kept["written_at"] - ahead_s > now + _OFF_S:
                 ahead_s = kept["written_at"] - now
-            _restore(self, kept, ahead_s)
-        except (LookupError, TypeError, AttributeError, ValueError) as exc:
+            _restore(self, kept, ahead_s, now + _LONGEST_S)
+            rate = self.pace.rate.per_s(now)
+            if rate is not None and not 0 < rate <= _MOST:
+                raise ValueError("no rate")
+        except (
+            LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError,
+        ) as exc:  # fmt: skip
             raise ValueError("no pace") from exc
 
 
@@ -66,21 +73,28 @@ def _kept(instance: Any, ahead_s: float) -> dict[str, Any]:
     return kept
 
 
-def _restore(instance: Any, kept: dict[str, Any], ahead_s: float) -> None:
-    """Set the attributes that were kept; one that is missing stays as it is."""
+def _restore(instance: Any, kept: dict[str, Any], ahead_s: float, latest: float) -> None:
+    """Set the attributes that were kept; one that is missing stays as it is.
+
+    Raises `ValueError`, among others, for what no process writes: with it none would send again, or
+    the next call would fail.
+    """
     for field in attrs.fields(type(instance)):
         if field.name in _OWN or field.name not in kept:
             continue
         value, present = kept[field.name], getattr(instance, field.name)
         if attrs.has(type(present)):
-            _restore(present, value, ahead_s)
+            _restore(present, value, ahead_s, latest)
             continue
         if isinstance(present, set):
             value = {str(each) for each in value}
         elif isinstance(present, dict):
             value = {str(name): at - ahead_s for name, at in value.items()}
-        elif value is not None:
-            value -= ahead_s if _is_time(field) else 0  # which refuses what is no number
+        elif value is not None or present is not None:
+            is_time = _is_time(field)
+            value -= ahead_s if is_time else 0  # which refuses what is no number
+            if not (value <= latest if is_time else 0 <= value <= _MOST):
+                raise ValueError(field.name)
         setattr(instance, field.name, value)
 
 

@@ -22,7 +22,18 @@ class _Held:
 
     @classmethod
     def of(cls, found: Snapshot) -> _Held:
-        return cls() if found.content is None else cls(**orjson.loads(found.content))
+        """Return what a document says. One that says nothing is nobody's lease."""
+        try:
+            match orjson.loads(found.content or b"null"):
+                case {
+                    "holder": str() as holder,
+                    "until": int() | float() as until,
+                    "fence": int() as fence,
+                }:
+                    return cls(holder=holder, until=until, fence=fence)
+        except orjson.JSONDecodeError:
+            pass
+        return cls(fence=found.version)  # no fence so far was higher
 
 
 class Lease:

@@ -2,6 +2,7 @@
 documents."""
 
 import asyncio
+import copy
 import json
 import logging
 import math
@@ -121,6 +122,56 @@ def test_clock_that_was_set_back():
 )  # fmt: skip
 def test_document_that_is_none(content):
     """What nobody of us wrote is refused, however it looks."""
+    with pytest.raises(ValueError, match="no pace"):
+        PaceDocument(new_pace()).load(content, ahead_s=0.0, now=1.0)
+
+
+def kept_paths(kept, path=()):
+    """Yield the path of each value in a document."""
+    for name, value in kept.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from kept_paths(value, (*path, name))
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["null", "true", "-1", "0", "-5e-324", "5e-324", "1e308", "-1e308", "1e999", "-1e999", "NaN",
+     "1" + 400 * "0", "1" + 5_000 * "0", '"x"', "[]", "[[1]]", "{}", '{"a": null}'],
+)  # fmt: skip
+def test_document_with_any_value_harms_no_call(value):
+    """Whatever stands in a document's place of a number, it is refused, or every step of a call can
+    work with it, and no call waits for ever."""
+    written = json.loads(PaceDocument(used_pace(), {"p": 124.0}, 125.0).dump(ahead_s=0.0))
+    refused = 0
+    for path in kept_paths(written):
+        spoilt = copy.deepcopy(written)
+        inner = spoilt
+        for name in path[:-1]:
+            inner = inner[name]
+        inner[path[-1]] = "@"
+        found = PaceDocument(new_pace())
+        content = json.dumps(spoilt).replace('"@"', value).encode()
+        try:
+            found.load(content, ahead_s=0.0, now=125.0)
+        except ValueError:
+            refused += 1
+            continue
+        pace = found.pace
+        assert pace.pause_s(126.0) <= 86_400
+        pace.answered(125.0, 126.0)
+        pace.failed("call", 125.0, 126.0)
+        pace.throttled(126.5, 127.0, cuts=True)
+        pace.pause_until(128.0)
+        pace.take(129.0)
+        pace.rate.divide(2, 130.0)
+        rate = pace.rate.per_s(131.0)
+        assert rate is None or 0 < rate < math.inf
+    assert refused > 0
+
+
+@pytest.mark.parametrize("content", [b"[" * 65_000, b'{"a":' * 13_000])
+def test_document_that_is_nested_too_deeply(content):
     with pytest.raises(ValueError, match="no pace"):
         PaceDocument(new_pace()).load(content, ahead_s=0.0, now=1.0)
 

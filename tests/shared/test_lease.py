@@ -148,3 +148,29 @@ async def test_document_in_every_store(store, key):
     assert held.until > 60
     await one.release()
     assert await other.acquire()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff", b"[]", b"7", b"{}", b"[" * 65_000, b'{"holder": "x", "until": "late", "fence": 1}',
+     b'{"holder": "x", "until": 1, "fence": null}'],
+)  # fmt: skip
+async def test_document_that_says_nothing_is_nobody_s_lease(lease_of, time, content):
+    """What is damaged keeps nobody out, and no fence is given twice."""
+    store = MemorySharedStore(runtime=time.runtime)
+    earlier = lease_of(store=store)
+    assert await earlier.acquire()
+    await store.swap("lease", 1, content)
+    assert not await earlier.renew()
+    later = lease_of(store=store)
+    assert await later.acquire()
+    assert later.fence > earlier.fence
+    assert not await earlier.acquire()
+    await later.release()
+
+
+async def test_document_of_another_version(lease_of, time):
+    """What a later version has more is left."""
+    store = MemorySharedStore(runtime=time.runtime)
+    await store.swap("lease", 0, b'{"holder": "x", "until": 1e12, "fence": 3, "new": 1}')
+    assert not await lease_of(store=store).acquire()
