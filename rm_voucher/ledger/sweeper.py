@@ -11,7 +11,6 @@ import attrs
 from rm_voucher.exceptions import VoucherError
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.reconcile import Reconciler
-from rm_voucher.ledger.rules.records import IssueAttempt
 from rm_voucher.ledger.store import LedgerStore
 from rm_voucher.service.client import VoucherClient
 
@@ -75,17 +74,19 @@ class Sweeper:
             return
         rest_s = 0.0
         try:
-            if await self._ripe(batch_key):  # another process may just have settled them
+            if ripe := await self._ripe(batch_key):  # another process may just have settled them
                 begun = self._clock.monotonic()
                 report = await self._reconciler.settle(client, batch_key, lease)
                 took_s = self._clock.monotonic() - begun
-                if not (report.adopted or report.not_issued or report.held):
+                # What is held may be so since an earlier listing.
+                is_held = not ripe <= await self._ripe(batch_key)
+                if not (report.adopted or report.not_issued or is_held):
                     rest_s = _REST * max(took_s, _ROUND_S)
                     self._rests_until[batch_key] = self._clock.monotonic() + rest_s
         finally:
             await (lease.rest(rest_s) if rest_s else lease.end())
 
-    async def _ripe(self, batch_key: str) -> list[IssueAttempt]:
+    async def _ripe(self, batch_key: str) -> frozenset[str]:
+        """Return the ids of the attempts whose outcome has been unknown for long enough."""
         ambiguous = await self._tracker.ambiguous(batch_key)
-        ripe = self._reconciler.ripe(ambiguous, self._clock.monotonic())
-        return [attempt for attempt in ambiguous if attempt.id in ripe]
+        return self._reconciler.ripe(ambiguous, self._clock.monotonic())

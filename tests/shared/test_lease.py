@@ -152,7 +152,8 @@ async def test_document_in_every_store(store, key):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\xff", b"[]", b"7", b"{}", b"[" * 65_000, b'{"holder": "x", "until": "late", "fence": 1}',
+    [b"", b"\xff", b"[]", b"7", b"{}", b"[" * 65_000,
+     b'{"holder": "x", "until": "late", "fence": 1}',
      b'{"holder": "x", "until": 1, "fence": null}'],
 )  # fmt: skip
 async def test_document_that_says_nothing_is_nobody_s_lease(lease_of, time, content):
