@@ -267,7 +267,8 @@ class SharedFlow(Flow):
             self._read_at = self._runtime.monotonic()  # asked again after a while
             self._reports[:0] = reports
             del self._reports[_MOST_REPORTS:]
-            self._go_alone(str(exc).rstrip(".") if isinstance(exc, SharedStoreError) else repr(exc))
+            ours = isinstance(exc, SharedStoreError)  # another's text may have a password
+            self._go_alone(str(exc).rstrip(".") if ours else type(exc).__name__)
 
     async def _exchange(self, reports: list[Report]) -> None:
         monotonic = self._runtime.monotonic

@@ -242,7 +242,9 @@ class Broken(MemorySharedStore):
         return await super()._load(key)
 
 
-@pytest.mark.parametrize("error", [SharedStoreError("It is away."), RuntimeError("a bug")])
+@pytest.mark.parametrize(
+    "error", [SharedStoreError("It is away."), RuntimeError("redis://user:password@host")]
+)
 def test_store_is_away_from_the_beginning(error, caplog):
     """Without its store a client sends as one alone would; it says so once, also where the store is
     not ours and raises anything. It shares as soon as the store is there."""
@@ -262,6 +264,7 @@ def test_store_is_away_from_the_beginning(error, caplog):
     away, back = [record.getMessage() for record in caplog.records]
     assert "the shared rate can't be kept" in away
     assert "with no limit known" in away
+    assert "password" not in away
     assert "kept again, after 1" in back
 
 
