@@ -11,7 +11,7 @@ import pytest
 from support.files import DOCS
 from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
 
-from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher import ConfigurationError, FlowPolicy, Limits, VoucherClient
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.probe import Cost, Report, Verdict
 from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
@@ -98,6 +98,12 @@ def test_profile_for_the_client(tmp_path, monkeypatch, credentials):
         assert client._max_redeem_codes == 50
         assert client._get_method == "GET"
         assert not client._has_batch_path
+    own = VoucherClient.from_env(
+        profile=profile, flow=FlowPolicy(rate_per_s=7.0), limits=Limits(max_redeem_codes=5)
+    )
+    assert own.flow.rate_per_s == 7.0
+    assert own._max_redeem_codes == 5
+    assert own._get_method == "GET"
 
 
 def test_profile_spares_requests(tmp_path):
