@@ -58,6 +58,7 @@ from rm_voucher.ledger import (
     RequestState,
 )
 from rm_voucher.otel import OpenTelemetryHook
+from rm_voucher.shared import SharedStore
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.webhooks import (
@@ -123,6 +124,14 @@ def shared(credentials: Credentials) -> VoucherClient:
         timeout=Timeout(total_s=60),
         token_store=InMemory(),
         hooks=(timing, counting),
+    )
+
+
+def from_variables(store: SharedStore) -> VoucherClient:
+    VoucherClient.from_env(flow=50)  # pyright: ignore[reportArgumentType]
+    VoucherClient.from_env(colour="red")  # pyright: ignore[reportCallIssue]
+    return VoucherClient.from_env(
+        profile="probe.json", shared=store, timeout=Timeout(total_s=60), hooks=[timing]
     )
 
 
