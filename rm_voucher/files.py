@@ -64,6 +64,18 @@ def replace_private(path: Path, content: bytes) -> None:
         raise
 
 
+def keep_older(path: Path) -> Path:
+    """Give what has a file's name another one beside it, ``NAME.1`` or the next that is free.
+
+    It keeps the old name as well, until something takes that. Raises `OSError`.
+    """
+    number = 1
+    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    os.link(path, kept)
+    return kept
+
+
 def _plain(descriptor: int) -> int:
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
