@@ -253,11 +253,14 @@ def test_one_file_for_both_reports(rm, tmp_path):
     assert "name two files" in ended.err
 
 
-def test_a_device_is_no_file(rm):
-    """A report takes a file's name, which would be the end of it."""
-    ended = rm("probe", "TEA", "--environment", "memory", "--output", "/dev/null")
+def test_a_pipe_is_no_file(rm, tmp_path):
+    """A report takes a file's name, which would be the end of a pipe or a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ended = rm("probe", "TEA", "--environment", "memory", "--output", pipe)
     assert ended.code == 2
-    assert "/dev/null is no plain file" in ended.err
+    assert f"{pipe} is no plain file: name a file." in ended.err
+    assert pipe.is_fifo()
 
 
 def test_interrupted(rm, served, no_waits, tmp_path):

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from support.files import DOCS
 from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from rm_voucher import ConfigurationError, VoucherClient
@@ -222,7 +223,9 @@ def test_what_was_left_out_names_the_option():
 
 def test_options_have_the_names_of_the_commands():
     """The rule by which a report names them."""
-    parameters = get_command(app).commands["probe"].params
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    parameters = group.commands["probe"].params
     named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
     for each in filter(None, (one.needs for one in EXPERIMENTS)):
         assert named[each] in next(one.opts for one in parameters if one.name == each)
