@@ -12,6 +12,7 @@ from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
 from rm_voucher.probe.session import MAX_PAGES, PageRead, Session, UnclearError, words_of
+from rm_voucher.text import counted
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
@@ -85,7 +86,8 @@ def _note_pages(session: Session, pages: list[PageRead], *, is_whole: bool) -> N
         notes["listing.page_size"] = NotDecided("its pages are empty")
     else:
         notes["listing.page_size"] = NotDecided(
-            f"all {sizes[0]} vouchers of the batch fit on one page: name a larger batch"
+            f"one page has all that are listed, {counted(sizes[0], 'voucher')}: name a batch of "
+            "which more are listed"
         )
     if not is_whole:
         notes["listing.last"] = NotDecided(

@@ -24,7 +24,7 @@ from rm_voucher.emulator import Guesses
 from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.wire.operations import build_issue
 
-QUICK = attrs.evolve(ALL, measures_rate=False)
+QUICK = attrs.evolve(ALL, measure_rate=False)
 
 # What a server makes of a request and the emulator's answer, the n-th of its operation.
 Twist = Callable[[Request, Response, int], Response]
