@@ -204,6 +204,7 @@ def test_a_reason_is_told_once():
     )  # fmt: skip
     assert list(report.not_decided.items()) == [("no store", ["b"]), (rained, ["a", "c"])]
     lines = report.to_markdown().splitlines()
+    assert not [line for line in lines if line.startswith("|")]
     at = lines.index("- 1 finding not decided: no store: `b`")
     assert lines[at + 1] == f"- 2 findings not decided: {rained}: `a`, `c`"
     assert (
