@@ -19,6 +19,7 @@ from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.probe import Cost, Report, Verdict
 from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import Finding
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.report import clean_text, without_secrets
 from rm_voucher.profile import FORMAT, Profile, read_report
 
@@ -228,7 +229,9 @@ def test_options_have_the_names_of_the_commands():
     assert isinstance(group, TyperGroup)
     parameters = group.commands["probe"].params
     named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
-    for each in filter(None, (one.needs for one in EXPERIMENTS)):
+    for each in ["store_id", *filter(None, (one.needs for one in EXPERIMENTS))]:
+        assert option_in_words(each) == f"{named[each]}, in code Options.{each}"
+        assert hasattr(ALL, each)
         assert named[each] in next(one.opts for one in parameters if one.name == each)
 
 
