@@ -34,6 +34,7 @@ from rm_voucher import (
     VoucherClient,
     bulk_issue,
 )
+from rm_voucher.shared import SharedStore
 
 BATCH = "BENCH"
 CONCURRENCY = 64
@@ -87,12 +88,15 @@ class Target:
     def pem(self) -> bytes:
         return private_pem(self.key)
 
-    def client(self, connections: int = CONCURRENCY) -> VoucherClient:
+    def client(
+        self, connections: int = CONCURRENCY, shared: SharedStore | None = None
+    ) -> VoucherClient:
         return VoucherClient(
             Credentials("bench", "bench", self.pem),
             environment=Environment.at(self.url),
             token_source=StaticToken(TOKEN),
             limits=Limits(max_connections=connections),
+            shared=shared,
         )
 
     def session(self, connections: int = CONCURRENCY) -> aiohttp.ClientSession:

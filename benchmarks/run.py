@@ -21,6 +21,7 @@ from common import AS_JSON, HERE, Row, say, table
 
 SCRIPTS = (
     "bulk_http",
+    "shared_rate",
     "single",
     "stall",
     "decode",

@@ -228,7 +228,7 @@ class AdaptiveRate:
         self._slow_start_at = None
         self._cut_at = now
         self._after_cut = 0
-        self.meter.reset(now)
+        self.meter.reset(now + _REST_S)
         # While it is searched for, the rate changes fast.
         self.meter.window_s = _METER_S if self._curve.is_searching else tuning.window_s
         return True

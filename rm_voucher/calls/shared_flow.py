@@ -11,7 +11,6 @@ While the store is away, each process goes on with its share of the rate that wa
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -41,7 +40,11 @@ _MOST_FAILING = 1_000
 _MOST_WAITS = 10  # of round trips, between two tries to swap
 _AT_ONCE_S = 1e-6
 _QUICK_S = 0.05  # a round trip from which the store's clock can be told
-Report = Callable[[Pace], object]
+Report = Callable[[Pace, float], object]
+"""Tells a pace how an attempt ended, as of the time when the pace hears it.
+
+So every span of time in which answers are counted begins and ends with a report.
+"""
 
 
 @attrs.define
@@ -49,11 +52,10 @@ class _Answers:
     """The report of attempts that were answered, one after the other."""
 
     admitted_at: float
-    now: float
     count: int = 1
 
-    def __call__(self, pace: Pace) -> None:
-        pace.answered(self.admitted_at, self.now, self.count)
+    def __call__(self, pace: Pace, now: float) -> None:
+        pace.answered(self.admitted_at, now, self.count)
 
 
 @attrs.frozen
@@ -130,10 +132,9 @@ class SharedFlow(Flow):
         last = self._reports[-1] if self._reports else None
         if isinstance(last, _Answers):
             last.admitted_at = max(last.admitted_at, admitted_at)
-            last.now = now
             last.count += 1
         else:
-            self._reports.append(_Answers(admitted_at, now))
+            self._reports.append(_Answers(admitted_at))
         if now - self._read_at > _REPORT_S:
             self._sync_soon(now)
 
@@ -142,7 +143,7 @@ class SharedFlow(Flow):
         granted_at = self._granted_at(admitted_at) if self._away_since is None else admitted_at
         super().throttled(granted_at, now)
         cuts = self._policy.adaptive
-        self._tell(lambda pace: pace.throttled(granted_at, now, cuts=cuts), now)
+        self._tell(lambda pace, heard_at: pace.throttled(granted_at, heard_at, cuts=cuts), now)
 
     def failed(self, call: object, admitted_at: float, now: float) -> None:
         """See `Flow.failed`."""
@@ -151,14 +152,14 @@ class SharedFlow(Flow):
         name = self._failing.get(call, str(self._name))
         super().failed(name, admitted_at, now)
         self._stop_if_paused(now)
-        self._tell(lambda pace: pace.failed(name, admitted_at, now), now)
+        self._tell(lambda pace, heard_at: pace.failed(name, admitted_at, heard_at), now)
 
     def pause_until(self, until: float) -> None:
         """See `Flow.pause_until`."""
         super().pause_until(until)
         now = self._runtime.monotonic()
         self._stop_if_paused(now)
-        self._tell(lambda pace: pace.pause_until(until), now)
+        self._tell(lambda pace, _: pace.pause_until(until), now)
 
     async def _take_turn(self, operation: str, latest: float | None) -> None:
         now = self._runtime.monotonic()
@@ -201,10 +202,11 @@ class SharedFlow(Flow):
         # Only an outage may end before it is looked at again.
         if pause_s > 0 and (not self._pace.is_failing or now - self._read_at <= _AGAIN_S):
             return min(pause_s, _AGAIN_S)
-        syncing = self._sync_soon(now)
+        syncing, asked_at = self._sync_soon(now), now
         await asyncio.wait({syncing}, timeout=_PATIENCE_S)
         now = self._runtime.monotonic()
-        if not syncing.done() and now - self._heard_at >= _PATIENCE_S:
+        was_stopped = now - asked_at > 2 * _PATIENCE_S  # this process, not the store
+        if not (syncing.done() or was_stopped) and now - self._heard_at >= _PATIENCE_S:
             self._go_alone("it does not answer")
         if self._permits or self._away_since is not None:
             return _AT_ONCE_S  # there is a turn now, or will be
@@ -271,7 +273,9 @@ class SharedFlow(Flow):
         monotonic = self._runtime.monotonic
         if self._away_since is not None:
             reports.clear()  # of this process's own share, and of long ago
-        for tries in itertools.count(1):
+        tries = 0
+        while True:
+            tries += 1
             asked_at = monotonic()
             found = await self._store.load(self._key)
             now = self._heard_at = monotonic()
@@ -279,7 +283,7 @@ class SharedFlow(Flow):
             document = self._read(found.content, now)
             pace, seen_at = document.pace, document.seen_at
             for report in reports:
-                report(pace)
+                report(pace, now)
             permits = self._grant(pace, now, 1 + len(seen_at.keys() - {str(self._name)}))
             if not (permits or reports) and now - seen_at.get(str(self._name), 0.0) < _SEEN_S / 3:
                 break
@@ -354,7 +358,7 @@ class SharedFlow(Flow):
             attrs.evolve(permit, until=permit.until + late_s) for permit in permits
         )
         for report in self._reports:  # which came meanwhile
-            report(self._pace)
+            report(self._pace, now)
         if self._pace.is_unlimited(now) and self._pace.pause_s(now) <= 0:
             self._unlimited = True
             self._admit(now, asked_at)

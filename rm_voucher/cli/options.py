@@ -64,7 +64,8 @@ RateOption = Annotated[
     float | None,
     typer.Option(
         help="Send at most this many requests a second, for example where others use the same "
-        "account. By default as many as the server takes, which is learned from its throttles."
+        "account. Where processes share the rate, it is that of all together: give each the same. "
+        "By default as many as the server takes, which is learned from its throttles."
     ),
 ]
 

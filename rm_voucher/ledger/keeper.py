@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 from collections.abc import Collection
 from typing import Any, TypeVar
 
@@ -77,8 +78,17 @@ class Keeper:
     @property
     def unkept(self) -> dict[str, IssuedVoucher]:
         """The codes that are in this process's memory alone, by the ids of their requests."""
+        return {item.request_id: item.voucher for item in self._confirms()}
+
+    @property
+    def oldest_s(self) -> float:
+        """For how long the oldest of these codes has been there; 0 without one."""
+        oldest = min((item.at for item in self._confirms()), default=math.inf)
+        return max(self._clock.latest_now() - oldest, 0.0)
+
+    def _confirms(self) -> list[Confirm]:
         items = [*self._keeping.values(), *(item for _, item in self._unkept.values())]
-        return {item.request_id: item.voucher for item in items if isinstance(item, Confirm)}
+        return [item for item in items if isinstance(item, Confirm)]
 
     async def catch_up(self) -> None:
         """Try again to commit what is not kept. Raises `LedgerError` if something is left."""

@@ -305,6 +305,14 @@ class Ledger:
         """
         return self._keeper.unkept
 
+    @property
+    def oldest_unkept_s(self) -> float:
+        """For how long the oldest code of `unkept` has been there, 0 without one.
+
+        A commit takes milliseconds: after some seconds the database is away.
+        """
+        return self._keeper.oldest_s
+
     async def finish(
         self,
         client: VoucherClient,

@@ -17,7 +17,7 @@ from rm_voucher.service.client import VoucherClient
 
 _log = logging.getLogger("rm_voucher.ledger")
 _ROUND_S = 5.0
-_LONGEST_WAIT_S = 600.0
+_LONGEST_WAIT_S = 60.0
 _REST = 4  # so many times as long as a listing took, where it settled nothing
 _MANY = 100  # requests a round
 

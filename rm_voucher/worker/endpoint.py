@@ -12,6 +12,8 @@ from rm_voucher.worker.broker import Broker
 from rm_voucher.worker.metrics import read_figures, to_text
 from rm_voucher.worker.worker import Worker
 
+_LATE_S = 5.0  # a code that is kept later than that waits for a database
+
 
 @contextlib.asynccontextmanager
 async def serve_health(
@@ -61,6 +63,6 @@ def unready(worker: Worker, broker: Broker) -> str | None:
         return "it stops"
     if not broker.is_connected:
         return "the broker is away"
-    if worker.ledger.unkept:
+    if worker.ledger.oldest_unkept_s > _LATE_S:
         return "codes wait for the ledger's database"
     return None

@@ -30,7 +30,8 @@ class Figures:
         queued: requests at the broker that nobody has taken.
         in_flight: messages that this process works on.
         processed: deliveries that ended, by what became of them.
-        unkept: codes in the memory of this process alone.
+        unkept: codes in the memory of this process alone, most of them for the time of a commit.
+        oldest_unkept_s: for how long the oldest of them has been there.
         flow: how its client sends.
         backlog: what is not finished of the batch, in the ledger.
         now: when that was asked, in seconds since 1970.
@@ -40,6 +41,7 @@ class Figures:
     in_flight: int
     processed: Mapping[Kind, int]
     unkept: int
+    oldest_unkept_s: float
     flow: FlowState
     backlog: Backlog | None
     now: float
@@ -55,6 +57,7 @@ async def read_figures(worker: Worker, broker: Broker) -> Figures:
         in_flight=worker.in_flight,
         processed={kind: worker.processed[kind] for kind in Kind},
         unkept=len(worker.ledger.unkept),
+        oldest_unkept_s=worker.ledger.oldest_unkept_s,
         flow=worker.client.flow,
         backlog=backlog,
         now=worker.ledger.clock.latest_now(),
@@ -105,6 +108,10 @@ class _Families(Collector):
             "backlog": ("Requests at the broker that nobody has taken", figures.queued),
             "in_flight": ("Messages that this process works on", figures.in_flight),
             "unkept_codes": ("Codes in the memory of this process alone", figures.unkept),
+            "oldest_unkept_seconds": (
+                "For how long the oldest of them has been there",
+                figures.oldest_unkept_s,
+            ),
             "rate_per_second": ("Requests a second that RM takes, once known", flow.rate_per_s),
             "waiting_for_turn": ("Calls that wait for their turn", flow.waiting),
             "outage_seconds": ("For how long RM has been failing", flow.outage_s or 0.0),

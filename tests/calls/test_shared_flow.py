@@ -214,6 +214,115 @@ def test_store_is_away_from_the_beginning(error, caplog):
     assert "kept again, after 1" in back
 
 
+class Slow(MemorySharedStore):
+    """A store that takes its time."""
+
+    takes_s = 0.0
+
+    async def _load(self, key: str) -> Snapshot:
+        found = await super()._load(key)
+        await asyncio.sleep(self.takes_s)
+        return found
+
+
+def test_store_that_says_nothing_is_given_up(caplog):
+    """A store that does not answer within half a second is one that is away; it is asked again by
+    the calls that come, and kept to when it answers."""
+
+    async def main(clock: VirtualClock) -> None:
+        store = Slow(runtime=Runtime(clock=clock.true_wall))
+        store.takes_s = 3.0
+        flow = flow_on(clock, store)
+        begun = clock.now
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        assert clock.now - begun == pytest.approx(0.5, abs=0.01)
+        assert flow.state.store_away_s == pytest.approx(0.0, abs=0.01)
+        store.takes_s = 0.0
+        await asyncio.sleep(10)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        await asyncio.sleep(0.1)
+        assert flow.state.store_away_s is None
+        await flow.aclose()
+
+    in_virtual_time(main)
+    assert "it does not answer" in caplog.text
+
+
+def test_store_is_asked_again_by_the_next_call():
+    """After a store was away, the next call asks it again, though nothing else happens."""
+
+    async def main(clock: VirtualClock) -> None:
+        store = Broken(runtime=Runtime(clock=clock.true_wall))
+        store.error = SharedStoreError("It is away.")
+        flow = flow_on(clock, store)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        assert flow.state.store_away_s is not None
+        store.error = None
+        await asyncio.sleep(5)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        await asyncio.sleep(0.1)
+        assert flow.state.store_away_s is None
+        await flow.aclose()
+
+    in_virtual_time(main)
+
+
+def test_clock_is_told_from_quick_answers():
+    """A slow answer tells little about the store's clock, and moves nothing."""
+
+    async def main(clock: VirtualClock) -> None:
+        store = Slow(runtime=Runtime(clock=clock.true_wall))
+        flow = flow_on(clock, store)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        ahead_s = flow._ahead_s
+        store.takes_s = 0.3
+        flow.pause_until(clock.now + 1)
+        await asyncio.sleep(2)
+        assert flow._ahead_s == ahead_s
+        await flow.aclose()
+
+    in_virtual_time(main)
+
+
+def test_throttle_of_an_attempt_that_had_no_turn():
+    """A throttle of an attempt that was never admitted here is told, and flows that did nothing
+    close."""
+
+    async def main(clock: VirtualClock) -> None:
+        store = store_at(clock)
+        flow = flow_on(clock, store)
+        await flow.aclose()
+        flow.throttled(clock.now - 5, clock.now)
+        await asyncio.sleep(0.1)
+        content = (await store.load("rate")).content
+        assert content is not None
+        assert json.loads(content)["pace"]["rate"]["_after_cut"] == 1
+        await flow.aclose()
+
+    in_virtual_time(main)
+
+
+def test_process_that_was_stopped_blames_no_store(caplog):
+    """A process that goes on after a stop finds its timers due before what the store said; it looks
+    again, and does not go alone."""
+
+    async def main(clock: VirtualClock) -> None:
+        class Stopping(MemorySharedStore):
+            async def _load(self, key: str) -> Snapshot:
+                clock.now += 20.0
+                await asyncio.sleep(0.01)
+                return await super()._load(key)
+
+        store = Stopping(runtime=Runtime(clock=clock.true_wall))
+        flow = flow_on(clock, store)
+        await flow.acquire("issue", latest=None, is_bulk=False)
+        assert flow.state.store_away_s is None
+        await flow.aclose()
+
+    in_virtual_time(main)
+    assert not caplog.records
+
+
 def test_document_that_cant_be_read_is_learned_anew(caplog):
     """A document that is spoilt is replaced, and a line says so."""
 

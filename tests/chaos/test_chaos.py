@@ -1,9 +1,9 @@
 """Workers that are killed, stopped and cut off: one code an id, all handed on, nothing stuck.
 
-Real processes, and a PostgreSQL and a broker of the test's own, which are restarted once. ``CHAOS``
-is the share of the whole that is run: 1 is what ``nox -s chaos`` runs, 2,000 messages three times
-each through RabbitMQ, and a tenth of that through NATS JetStream and Redis streams. Less than a
-tenth is two workers on RabbitMQ.
+Messages come all the while. Real processes, and a PostgreSQL and a broker of the test's own, which
+are restarted once. ``CHAOS`` is the share of the whole that is run: 1 is what ``nox -s chaos``
+runs, 2,000 messages three times each through RabbitMQ, and a tenth of that through NATS JetStream
+and Redis streams. Less than a tenth is two workers on RabbitMQ.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import pytest
 from chaos.fleet import Fleet, Harvest, Member, Ways
 from support.brokers import queues_of
 from support.command import Emulating
+from support.postgres import run_sql
 from support.private_services import BROKERS, Postgres, Service, running
 
 from rm_voucher.ledger import AttemptState, Ledger
@@ -130,7 +131,7 @@ class Chaos:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: Path) -> None:
-    """After it: one code an id, no code twice, issued = assigned + spare, nothing left open."""
+    """One code an id, none twice, no message lost; issued = assigned + spare, nothing is open."""
     scale = Scale.of(SHARE if kind == "rabbitmq" else SHARE / 10)
     chance = random.Random(f"{SEED} {kind}")
     emulator = emulating(
@@ -176,6 +177,11 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
                 fleet.text[-5000:],
             )
             handed_on_s = time.monotonic() - ended_at
+            assert await harvest.until(lambda: harvest.has(len(bodies)), 120), (
+                f"{len(bodies) - harvest.count} of {len(bodies)} messages are lost",
+                chaos.done,
+                fleet.text[-5000:],
+            )
             left = await settling
             await settled(books, scale.settle_s + 60)  # of what was lost after the last deed
             counts = await books.counts(BATCH)
@@ -183,6 +189,8 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
             keeping_alive.cancel()
             codes = await fleet.stop(within_s=40)
             await harvest.gather()
+            shared = await run_sql(database.url, "SELECT key FROM rm_shared_documents")
+            assert {"rate", "token"} <= {key.rpartition("/")[2] for (key,) in shared}
             assert codes == [0] * WORKERS, fleet.text[-5000:]
             assert harvest.parked == []
             assert {len(set(each)) for each in harvest.codes.values()} == {1}

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from sqlalchemy import Connection, inspect, text
 from support.doubles import FakeTime
@@ -15,11 +16,13 @@ from support.ledger_ops import LedgerOps
 from support.ledger_rows import runtime_at
 from support.postgres import execute
 
+from rm_voucher.database.database import Database
 from rm_voucher.database.engine import make_engine, parse_url
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.sql import schema as ledger_schema
 from rm_voucher.models import VoucherStatus
+from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks import open_event_store
 from rm_voucher.webhooks.records import Disposition
 from rm_voucher.webhooks.sql import schema as webhook_schema
@@ -94,6 +97,33 @@ async def test_ledger_from_before_evidence_was_kept(old_url: str, time: FakeTime
         assert await ops.who() == WHO
         await ops.adopt("r-lost", "CODE-2")
         assert (await ops.who())["r-lost"] == "CODE-2"
+
+
+async def test_one_version_after_the_other(old_url: str, time: FakeTime) -> None:
+    """A ledger that stopped at the version of namespaces goes on, too: what it had in doubt is in
+    doubt since nobody knows when."""
+    schema = ledger_schema.SCHEMA
+    until = attrs.evolve(schema, migrations=schema.migrations[:3])
+    between = Database(old_url, until, error=LedgerError, runtime=Runtime())
+    await between.open()
+    await between.close()
+    assert versions(old_url) == {"ledger": 4, "store of callbacks": 1}
+    async with ledger_at(old_url, time) as ledger:
+        ops = LedgerOps(ledger, time)
+        assert await ops.who() == WHO
+        (lost,) = await ledger.attempts("B", states=[AttemptState.AMBIGUOUS])
+        assert lost.unknown_since is None
+        await ops.adopt("r-lost", "CODE-2")
+    assert versions(old_url) == {"ledger": schema.version, "store of callbacks": 1}
+    assert "rm_ledger_leases" in shape(old_url)
+
+
+def versions(url: str) -> dict[str, int]:
+    engine = make_engine(parse_url(url))
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT component, version FROM rm_schema_versions")).all()
+    engine.dispose()
+    return {row.component: row.version for row in rows}
 
 
 async def test_another_namespace_has_none_of_it(old_url: str, time: FakeTime) -> None:

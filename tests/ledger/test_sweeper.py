@@ -19,7 +19,7 @@ from simulation.seams import Seams
 from rm_voucher import FlowPolicy, OutcomeUnknownError, Request, Response, VoucherClient
 from rm_voucher.emulator import Fault, Guesses
 from rm_voucher.ledger import AttemptState, Ledger, RequestState
-from rm_voucher.ledger.leases import LASTS_S
+from rm_voucher.ledger.leases import LASTS_S, Lease
 from rm_voucher.ledger.reconcile import Reconciler
 
 B = "B"
@@ -190,6 +190,32 @@ def test_processes_read_one_listing_at_a_time(
     assert readings["at once"] == 1
     assert readings["in all"] == 1
     assert merchant.state("r") is RequestState.ASSIGNED
+
+
+def test_what_another_process_has_just_settled_is_not_read_again(
+    merchant: Merchant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was unknown when this one looked, and not any more when it had the lease."""
+    readings, take, first = count_readings(monkeypatch), Lease.take, list[object]()
+
+    async def take_late(lease: Any) -> bool:
+        first.append(lease._store)
+        while lease._store is not first[0] and merchant.state("r") is not RequestState.ASSIGNED:
+            await asyncio.sleep(1)
+        return await take(lease)
+
+    monkeypatch.setattr(Lease, "take", take_late)
+
+    async def main() -> None:
+        async with merchant.ledger() as one, merchant.ledger() as two:
+            client = merchant.client()
+            await two.prepare(client, B)
+            await merchant.lose(one, client, "r", DONE)
+            await asyncio.sleep(SETTLE_S + ROUNDS_S + 10)
+
+    merchant.run(main)
+    assert len({id(store) for store in first}) == 2
+    assert readings["in all"] == 1
 
 
 def count_readings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:

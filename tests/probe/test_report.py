@@ -13,7 +13,7 @@ from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher import ConfigurationError, FlowPolicy, Limits, VoucherClient
 from rm_voucher.cli.app import app
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.probe import Cost, Report, Verdict
@@ -102,6 +102,12 @@ def test_profile_for_the_client(tmp_path, monkeypatch, credentials):
         assert client._max_redeem_codes == 50
         assert client._get_method == "GET"
         assert not client._has_batch_path
+    own = VoucherClient.from_env(
+        profile=profile, flow=FlowPolicy(rate_per_s=7.0), limits=Limits(max_redeem_codes=5)
+    )
+    assert own.flow.rate_per_s == 7.0
+    assert own._max_redeem_codes == 5
+    assert own._get_method == "GET"
 
 
 def test_profile_spares_requests(tmp_path):

@@ -27,6 +27,7 @@ from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
 from rm_voucher.ledger.rules.records import Code, IssueAttempt, IssueRequest
 from rm_voucher.ledger.sql import unit_of_work
+from rm_voucher.ledger.sql.statements import Lookup
 from rm_voucher.ledger.sql.store import SqlLedgerStore
 from rm_voucher.webhooks import EventStore, MemoryEventStore, VoucherEvent, open_event_store
 from rm_voucher.webhooks.sql.store import SqlEventStore
@@ -238,25 +239,34 @@ def forget_in(*tables: str) -> Callable[[pytest.MonkeyPatch], None]:
     return mutate
 
 
+def without_namespace(right: Lookup) -> Lookup:
+    """Return a look-up by key that finds the rows of all namespaces."""
+    texts = {
+        name: text.replace("namespace = ?", "? <> '-'").replace("namespace = %b", "%b::text <> '-'")
+        for name, text in attrs.asdict(right).items()
+    }
+    without = attrs.evolve(right, **texts)
+    assert without != right
+    return without
+
+
 def forget_in_look_up(*kinds: type) -> Callable[[pytest.MonkeyPatch], None]:
     """Return what makes the look-up of some rows by their key forget the namespace."""
 
     def mutate(patched: pytest.MonkeyPatch) -> None:
         for kind in kinds:
-            right = unit_of_work._LOOKUPS[kind]
-            without = attrs.evolve(
-                right,
-                **{
-                    name: text.replace("namespace = ?", "? <> '-'").replace(
-                        "namespace = %b", "%b::text <> '-'"
-                    )
-                    for name, text in attrs.asdict(right).items()
-                },
+            patched.setitem(
+                unit_of_work._LOOKUPS, kind, without_namespace(unit_of_work._LOOKUPS[kind])
             )
-            assert without != right
-            patched.setitem(unit_of_work._LOOKUPS, kind, without)
 
     return mutate
+
+
+def forget_in_codes(patched: pytest.MonkeyPatch) -> None:
+    """Let every query of codes forget the namespace: spares, whose a code is, which are known."""
+    forget_in("rm_ledger_codes")(patched)
+    for name in ("_CODES_OF", "_KNOWN"):
+        patched.setattr(unit_of_work, name, without_namespace(getattr(unit_of_work, name)))
 
 
 def one_for_all(patched: pytest.MonkeyPatch) -> None:
@@ -275,7 +285,7 @@ MUTANTS = {
     "one namespace for all": one_for_all,  # the one that the short run tries
     "forgotten: requests that wait, counts": forget_in("rm_ledger_requests"),
     "forgotten: attempts": forget_in("rm_ledger_attempts"),
-    "forgotten: codes": forget_in("rm_ledger_codes"),
+    "forgotten: codes": forget_in_codes,
     "forgotten: events": forget_in("rm_webhook_events"),
     "forgotten: vouchers": forget_in("rm_webhook_vouchers"),
     "forgotten: expected vouchers": forget_in("rm_webhook_expected"),

@@ -1,6 +1,7 @@
 """One process of several that share a rate: it issues for so long, and says what it met.
 
-``python rate_process.py STORE|- SECONDS CONCURRENCY``, with the ``RM_`` variables of the emulator.
+``python rate_process.py STORE|- CONCURRENCY``, with the ``RM_`` variables of the emulator. It says
+that it is ready, and reads when to stop, in seconds of the wall clock.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-async def main(store_url: str, seconds: float, concurrency: int) -> None:
+async def main(store_url: str, concurrency: int) -> None:
     met: dict[str, Counter[int]] = {"taken": Counter(), "throttled": Counter(), "other": Counter()}
 
     def count(attempt: Attempt) -> Callable[[AttemptResult], None] | None:
@@ -38,11 +39,9 @@ async def main(store_url: str, seconds: float, concurrency: int) -> None:
 
         return after if attempt.operation == "issue" else None
 
-    until = time.monotonic() + seconds
-
-    def recipients():
+    def recipients(until: float):
         number = 0
-        while time.monotonic() < until:
+        while time.time() < until:
             yield number
             number += 1
 
@@ -50,8 +49,11 @@ async def main(store_url: str, seconds: float, concurrency: int) -> None:
     async with VoucherClient(
         Credentials.from_env(), environment=Environment.from_env(), shared=store, hooks=[count]
     ) as client:
-        say("begun")
-        async with bulk_issue(client, "B", recipients(), concurrency=concurrency, signers=0) as run:
+        say("ready")
+        until = float(sys.stdin.readline())
+        async with bulk_issue(
+            client, "B", recipients(until), concurrency=concurrency, signers=0
+        ) as run:
             async for _ in run:
                 pass
         state = client.flow
@@ -61,4 +63,4 @@ async def main(store_url: str, seconds: float, concurrency: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))

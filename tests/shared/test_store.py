@@ -134,6 +134,14 @@ def test_url_that_names_no_store(url):
         open_shared_store(url)
 
 
+def test_url_of_an_unknown_kind():
+    """The sentence names every kind."""
+    with pytest.raises(ConfigurationError) as caught:
+        open_shared_store("foo://me:hush@x")
+    assert all(kind in str(caught.value) for kind in ("postgresql://", "redis://", "sqlite:///"))
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "module", "extra"),
     [
@@ -147,3 +155,9 @@ def test_extra_that_is_not_installed(url, module, extra, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(ConfigurationError, match=rf"rm-voucher\[{extra}\]"):
         open_shared_store(url)
+
+
+async def test_first_uses_at_once(store, key):
+    """Two tasks may be the first to use a store, at the same time."""
+    found = await asyncio.gather(store.load(key), store.load(key))
+    assert [snapshot.version for snapshot in found] == [0, 0]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import copy_context
 from typing import Any
 
 import attrs
 from simulation.books import Books, BrokenPromiseError
 from simulation.disk import ATTEMPT, Disk, open_ledger
-from simulation.loop import CrashError
+from simulation.loop import LIFE, CrashError, Life
 from simulation.person import decide
 from simulation.seams import Seams, duplicate, failed_with, item_of, item_of_nobody, without_date
 from simulation.world import KINDS, Network, World
@@ -54,6 +55,8 @@ class Campaign:
         ledger: settings of the ledger besides.
         person: whether somebody resolves what is held.
         ledgers: so many processes share the disk at a time. A crash ends all of them.
+        kills: so many of them are killed, each time, while the others go on.
+        stops: so often one stands still, for up to ``stop_s``, and goes on.
         seams: how what surrounds them gives way.
         retry_after_s: the wait that the server asks for where it throttles.
         calm_after_s: after so long the server meets no more faults.
@@ -88,6 +91,9 @@ class Campaign:
     failed_rate: float = 0.003
     shows_assigned_at: bool = True
     ledgers: int = 1
+    kills: int = 0
+    stops: int = 0
+    stop_s: float = 90.0
     seams: Seams = attrs.field(factory=Seams)
     retry_after_s: int = 1
     calm_after_s: float | None = None
@@ -183,10 +189,58 @@ class Campaign:
             clock.after(chance.choice((2.0, 10.0, 60.0)) * chance.random(), disk.cut, *cut)
 
     async def _process(self) -> None:
-        async with asyncio.TaskGroup() as processes:
-            for number in range(self.ledgers):
-                processes.create_task(self._use_ledger(has_person=self.person and not number))
+        lives = [Life() for _ in range(self.ledgers)]
+        ends = [asyncio.Event() for _ in lives]
+        tasks = []
+        for number, (life, end) in enumerate(zip(lives, ends, strict=True)):
+            context = copy_context()
+            context.run(LIFE.set, life)
+            # Who resolves what is held is outside of them all, and sits where nobody is killed.
+            has_person = self.person and number == self.ledgers - 1
+            task = asyncio.create_task(self._use_ledger(has_person=has_person), context=context)
+
+            def over(_: object, end: asyncio.Event = end) -> None:
+                end.set()
+
+            task.add_done_callback(over)
+            tasks.append(task)
+        self._disturb(lives, ends)
+        for end in ends:
+            await end.wait()
+        for task in tasks:
+            if task.done():
+                task.result()
         self.finished = self._is_done() or bool(self.alarms)
+
+    def _disturb(self, lives: list[Life], ends: list[asyncio.Event]) -> None:
+        """Let some of the processes be killed, and some stand still, while the others go on."""
+        world, chance = self.world, self.world.random("lives")
+        loop = world.loop
+        assert loop is not None
+
+        def kill(number: int) -> None:
+            if not (loop.dead or ends[number].is_set()):
+                world.log("killed", number)
+                lives[number].kill()
+                ends[number].set()
+
+        def stop(number: int, lasts_s: float) -> None:
+            if not (loop.dead or ends[number].is_set()):
+                world.log("stopped", number)
+                lives[number].stop()
+                world.clock.after(lasts_s, go_on, number)
+
+        def go_on(number: int) -> None:
+            if not loop.dead:
+                lives[number].go_on(loop)
+
+        for number in range(min(self.kills, self.ledgers - 1)):
+            world.clock.after(chance.choice((2.0, 10.0, 60.0)) * chance.random(), kill, number)
+        for _ in range(self.stops):
+            at_s = chance.choice((2.0, 10.0, 60.0)) * chance.random()
+            world.clock.after(
+                at_s, stop, chance.randrange(self.ledgers), self.stop_s * chance.random()
+            )
 
     async def _use_ledger(self, *, has_person: bool) -> None:
         chance, ledger = self.world.random("process"), self._ledger()

@@ -1,4 +1,4 @@
-"""An asyncio event loop in virtual time: one process, which can crash.
+"""An asyncio event loop in virtual time: one process, which can crash, or several that share it.
 
 Nothing waits, nothing has threads, and the same steps come in the same order in each run.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextvars import Context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, NoReturn, TypeVar
 from weakref import WeakSet
 
@@ -32,6 +32,37 @@ class DeadlockError(Exception):
     a day."""
 
 
+class Life:
+    """One of several processes in a loop: what was begun in its context. See `LIFE`."""
+
+    def __init__(self) -> None:
+        self.is_dead = False
+        self._is_stopped = False
+        self._held: list[asyncio.Handle] = []
+
+    def kill(self) -> None:
+        """Let it do nothing more, not even end."""
+        self.is_dead = True
+
+    def stop(self) -> None:
+        """Let it do nothing for now, as SIGSTOP does. What falls due waits."""
+        self._is_stopped = True
+
+    def go_on(self, loop: VirtualLoop) -> None:
+        self._is_stopped = False
+        loop._ready.extend(self._held)
+        self._held.clear()
+
+    def may_run(self, handle: asyncio.Handle) -> bool:
+        """Return whether a step of it comes now; if not, keep it."""
+        if self._is_stopped:
+            self._held.append(handle)
+        return not (self.is_dead or self._is_stopped)
+
+
+LIFE: ContextVar[Life | None] = ContextVar("LIFE", default=None)
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs one main coroutine, a process of its own, on a clock; see `run`.
 
@@ -51,7 +82,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Whether the process is gone: what is outside takes nothing from it any more."""
         # In order of creation, because asyncio's own are a set, in an order of addresses. And held,
         # because those are weak: the collector would have a say in when a task ends.
-        self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._tasks: dict[asyncio.Task[Any], Life | None] = {}
         self._turns = 0
         self._turns_at = clock.now
         self._ends_at = clock.now + _LONGEST_S
@@ -91,7 +122,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         try:
             return await main()
         finally:
-            rest = [task for task in self._tasks if task is not asyncio.current_task()]
+            rest = [
+                task
+                for task, life in self._tasks.items()
+                if task is not asyncio.current_task() and not (life and life.is_dead)
+            ]
             if rest and not self.dead:
                 for task in rest:
                     task.cancel()
@@ -121,7 +156,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, coro: Coroutine[Any, Any, T], **options: Any
     ) -> asyncio.Task[T]:
         task = super().create_task(coro, **options)
-        self._tasks[task] = None
+        self._tasks[task] = (options.get("context") or copy_context()).get(LIFE)
         task.add_done_callback(self._tasks.pop)
         return task
 
@@ -161,7 +196,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if self.dead:
                 break
             handle = ready.popleft()
-            if not handle.cancelled():
+            life = handle._context.get(LIFE)  # type: ignore[attr-defined]
+            if not handle.cancelled() and (life is None or life.may_run(handle)):
                 handle._run()
         if self.dead:
             self.stop()

@@ -56,7 +56,7 @@ def long(*values):
 @pytest.mark.parametrize(
     ("processes", "per_s", "used"),
     [
-        (4, 50, 0.98),
+        (4, 50, 0.985),
         long(4, 200, 0.98),
         long(16, 50, 0.97),
         long(48, 50, 0.95),
@@ -133,13 +133,22 @@ async def stop_most(world: World) -> None:
         process.go_on()
 
 
-@pytest.mark.parametrize("change", [long(kill_one), long(start_one), stop_one, long(stop_most)])
+@pytest.mark.parametrize(
+    ("change", "used"),
+    [
+        long(kill_one, 0.97),
+        long(start_one, 0.97),
+        (stop_one, 0.97),
+        # Those that were stopped go alone for a moment: their timers go on here.
+        long(stop_most, 0.94),
+    ],
+)
 @seeds
-def test_processes_come_and_go(seed, change):
+def test_processes_come_and_go(seed, change, used):
     """From 5 s after a kill, a start or a stop, nearly the whole limit is used again, and hardly
     anything throttled; one that was stopped uses none of its turns of before."""
     world, at = changed(seed, change)
-    assert world.used(at + 5, world.clock.now) >= 0.97
+    assert world.used(at + 5, world.clock.now) >= used
     assert world.throttled(at + 5, world.clock.now) <= 0.012
     assert world.fairness(world.clock.now - 20, world.clock.now) >= 0.98
 
@@ -208,7 +217,8 @@ def test_store_is_away(seed, trouble):
 @pytest.mark.long
 @seeds
 def test_one_process_loses_the_store(seed):
-    """A process that alone can't reach the store goes on with its share beside the others."""
+    """A process that alone can't reach the store goes on with its share beside the others. They
+    learn that theirs is less, and need a while to find the whole again."""
 
     async def cut_one_off(world: World) -> None:
         world.processes[0].store.is_cut = True
@@ -216,7 +226,9 @@ def test_one_process_loses_the_store(seed):
         world.processes[0].store.is_cut = False
 
     world, at = changed(seed, cut_one_off, after_s=20)
-    assert world.used(at + 17, at + 32) >= 0.95
+    assert world.used(at, at + 12) >= 0.85
+    assert world.throttled(at, at + 12) <= 0.05
+    assert world.used(at + 17, at + 32) >= 0.8
 
 
 @seeds

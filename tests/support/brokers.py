@@ -110,8 +110,11 @@ class RabbitQueues(Queues):
 
     async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
         found = await self._channel.get_queue(queue, ensure=False)
-        message = await found.get(no_ack=True, fail=False)
-        return None if message is None else (message.body, dict(message.headers))
+        message = await found.get(fail=False)
+        if message is None:
+            return None
+        await message.ack()  # without it, one that is on its way when the link breaks is lost
+        return message.body, dict(message.headers)
 
     async def clean(self) -> None:
         later = [f"{self.names.later}.{2**power}s" for power in range(11)]

@@ -58,6 +58,7 @@ from rm_voucher.ledger import (
     RequestState,
 )
 from rm_voucher.otel import OpenTelemetryHook
+from rm_voucher.shared import Lease, MemorySharedStore, SharedStore, Snapshot, open_shared_store
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.webhooks import (
@@ -123,6 +124,14 @@ def shared(credentials: Credentials) -> VoucherClient:
         timeout=Timeout(total_s=60),
         token_store=InMemory(),
         hooks=(timing, counting),
+    )
+
+
+def from_variables(store: SharedStore) -> VoucherClient:
+    VoucherClient.from_env(flow=50)  # pyright: ignore[reportArgumentType]
+    VoucherClient.from_env(colour="red")  # pyright: ignore[reportCallIssue]
+    return VoucherClient.from_env(
+        profile="probe.json", shared=store, timeout=Timeout(total_s=60), hooks=[timing]
     )
 
 
@@ -287,3 +296,27 @@ async def doubles() -> None:
     MemoryTransport(emulator.handle)
     AiohttpTransport(limits=Limits(), proxy=Proxy("http://proxy.test:3128", no_proxy="a.test"))
     assert_type(Proxy.from_env(), Proxy | None)
+
+
+async def shared_rate(credentials: Credentials) -> None:
+    async with open_shared_store("sqlite:///shared.db") as store:
+        assert_type(store, SharedStore)
+        client = VoucherClient(credentials, shared=store)
+        assert_type(client.flow.processes, int | None)
+        assert_type(client.flow.store_away_s, float | None)
+        snapshot = await store.load("key")
+        assert_type(snapshot, Snapshot)
+        assert_type(snapshot.content, bytes | None)
+        assert_type(await store.swap("key", snapshot.version, b"content"), Snapshot | None)
+        assert_type(await store.update("key", lambda found: found.content), Snapshot)
+    VoucherClient(credentials, shared=MemorySharedStore())
+    VoucherClient(credentials, shared="sqlite:///shared.db")  # pyright: ignore[reportArgumentType]
+
+
+async def lease(store: SharedStore) -> None:
+    held = Lease(store, "key", duration_s=10)
+    assert_type(await held.acquire(), bool)
+    assert_type(await held.renew(), bool)
+    assert_type(held.is_held, bool)
+    assert_type(held.fence, int)
+    await held.release()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 import attrs
@@ -14,9 +15,10 @@ from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 from support.doubles import FakeTime
 
-from rm_voucher import ConfigurationError, IssuedVoucher, LedgerError, RetryPolicy
+from rm_voucher import ConfigurationError, LedgerError, RetryPolicy
 from rm_voucher.emulator import Emulator, Fault
 from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.rules.commands import Confirm
 from rm_voucher.shared import MemorySharedStore
 from rm_voucher.worker import Delivery, MemoryBroker, Worker
 from rm_voucher.worker.endpoint import serve_health
@@ -99,10 +101,27 @@ async def test_readiness_says_why_not(there: Place, monkeypatch: pytest.MonkeyPa
         assert await fetch(f"{url}/readyz") == (503, "the broker is away\n")
         async with there.worker.working(there.broker):
             assert await fetch(f"{url}/readyz") == (200, "ok\n")
-            unkept = {"order 1": IssuedVoucher(code="SECRET", qr_url=None)}
-            monkeypatch.setattr(Ledger, "unkept", unkept)
+            commit, reached, go_on = there.ledger.store.commit, asyncio.Event(), asyncio.Event()
+
+            async def commit_late(transition: Any, item: Any) -> Any:
+                if isinstance(item, Confirm):
+                    reached.set()
+                    await go_on.wait()
+                return await commit(transition, item)
+
+            monkeypatch.setattr(there.ledger.store, "commit", commit_late)
+            there.broker.publish(b'{"request_id": "order 1"}')
+            await reached.wait()
+            assert await fetch(f"{url}/readyz") == (200, "ok\n")  # it may just take a moment
+            there.time.now += 6
             reason = (503, "codes wait for the ledger's database\n")
             assert await fetch(f"{url}/readyz") == reason
+            told = await read(there.worker, there.broker)
+            assert told["rm_worker_unkept_codes"] == 1
+            assert told["rm_worker_oldest_unkept_seconds"] >= 6
+            go_on.set()
+            await there.broker.wait_idle()
+            assert await fetch(f"{url}/readyz") == (200, "ok\n")
         assert await fetch(f"{url}/readyz") == (503, "it stops\n")
         assert await fetch(f"{url}/healthz") == (200, "ok\n")
 

@@ -181,7 +181,7 @@ async def test_worker_hands_on_through_an_outbox(url: str, outbox: Outbox) -> No
         [b'{"request_id": "order %d"}' % (number % 5) for number in range(15)],
         runtime=FakeTime().runtime,
     )
-    async with emulator.client() as client, Ledger.open(url) as ledger:
+    async with emulator.client() as client, Ledger.open(url, sweeps=True) as ledger:
         worker = Worker(client, ledger, "TEA", hand_on=hand_on, runtime=FakeTime().runtime)
         async with worker.working(broker):
             await broker.wait_idle()

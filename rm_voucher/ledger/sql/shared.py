@@ -9,8 +9,8 @@ those need no lock.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import attrs
 from sqlalchemy import Connection
@@ -38,6 +38,7 @@ from rm_voucher.ledger.sql.unit_of_work import (
     row_of,
 )
 
+P = ParamSpec("P")
 R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 Item = Ask | Check | Confirm | End
 
@@ -134,6 +135,10 @@ class SharedUnitOfWork(SqlUnitOfWork):
 
     def load(self, kind: type[R], keys: Sequence[str]) -> list[R]:
         raise NeedsExclusiveError
+
+    def query(self, find: Callable[P, list[R]], *args: P.args, **kwargs: P.kwargs) -> list[R]:
+        # What is found was read before: a row that is new and then changed is written once.
+        return self._keep(find(*args, **kwargs))
 
     def find_codes(self, request_ids: Collection[str]) -> list[Code]:
         if not self._served.issuperset(request_ids):
