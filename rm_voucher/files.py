@@ -69,14 +69,20 @@ def replace_private(path: Path, content: bytes) -> None:
         raise
 
 
-def keep_older(path: Path) -> Path:
-    """Give what has a file's name another one beside it, ``NAME.1`` or the next that is free.
-
-    It keeps the old name as well, until something takes that. Raises `OSError`.
-    """
+def free_name(path: Path) -> Path:
+    """Return a name beside a file's that nothing has: ``NAME.1``, or the next."""
     number = 1
-    while (kept := path.with_name(f"{path.name}.{number}")).exists():
+    while (free := path.with_name(f"{path.name}.{number}")).exists():
         number += 1
+    return free
+
+
+def keep_older(path: Path) -> Path:
+    """Give a file a free name beside its own, which it has until another takes it.
+
+    Return the free name. Raises `OSError`.
+    """
+    kept = free_name(path)
     os.link(path, kept)
     return kept
 

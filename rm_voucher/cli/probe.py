@@ -20,7 +20,7 @@ from rm_voucher.cli.issue import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
 from rm_voucher.cli.output import refuse_no_file, say, tell
 from rm_voucher.emulator import Emulator
-from rm_voucher.files import keep_older, replace_private
+from rm_voucher.files import free_name, keep_older, replace_private
 from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.probe.experiment import Experiment
 from rm_voucher.probe.probe import cost_of, experiments_of, is_harmless
@@ -263,19 +263,25 @@ def _refuse_unwritable(*paths: Path | None) -> None:
 
 
 def _write(path: Path | None, content: bytes, report: Report) -> None:
-    """Write a report to its file; one that was there before keeps its content, or its name."""
+    """Write a report to its file.
+
+    One that was there before is kept under another name; if the probe ended early, it is the new
+    one that has another name.
+    """
     if path is None:
         return
     with _as_mistake(path):
         if not path.exists():
             replace_private(path, content)
             say(f"The report is in {path}.")
-        elif report.decided:
+        elif report.stopped:
+            beside = free_name(path)
+            replace_private(beside, content)
+            say(f"The report is in {beside}; {path} is as it was.")
+        else:
             kept = keep_older(path)
             replace_private(path, content)
             say(f"The report is in {path}, and the one that was there before in {kept}.")
-        else:
-            say(f"{path} is left as it was, because nothing was decided.")
 
 
 @contextlib.contextmanager

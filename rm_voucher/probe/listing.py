@@ -11,6 +11,7 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.session import MAX_PAGES, PageRead, Session, UnclearError, words_of
 from rm_voucher.text import counted
 
@@ -157,7 +158,10 @@ def _lists_valid(notes: Notes) -> object:
         return False if notes["issue.ok"] else NotDecided("the batch had nothing left")
     if "uploaded.valid" in notes:
         return notes["uploaded.valid"]
-    return NotDecided("no VALID voucher is listed, and there may be none: name an uploaded batch")
+    return NotDecided(
+        "no VALID voucher is listed, and there may be none: give "
+        f"{option_in_words('uploaded_batch')}"
+    )
 
 
 def _codes_up_front(notes: Notes) -> object:

@@ -48,3 +48,8 @@ class Options:
             self.pin,
             *(self.member or ()),
         )
+
+
+def option_in_words(name: str) -> str:
+    """Return an option as it is given on the command line and in code."""
+    return f"--{name.replace('_', '-')}, in code Options.{name}"

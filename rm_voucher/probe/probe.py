@@ -12,7 +12,7 @@ from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.probe.budget import Budget, BudgetSpentError, Cost, MeteredTransport
 from rm_voucher.probe.catalogue import EXPERIMENTS
 from rm_voucher.probe.experiment import Experiment
-from rm_voucher.probe.options import Options
+from rm_voucher.probe.options import Options, option_in_words
 from rm_voucher.probe.report import ENDED_EARLY, Report, clean_text, without_secrets
 from rm_voucher.probe.session import Session, StopProbeError, UnclearError
 from rm_voucher.redaction import hide_locals
@@ -184,7 +184,10 @@ class Probe:
         if self._is_real and batch.label != self._options.batch_label:
             raise StopProbeError("the batch's label is another one than was given")
         if batch.is_static:
-            raise StopProbeError("the batch is static: name it as the static one, beside another")
+            raise StopProbeError(
+                "the batch is static: give another one, and this one as "
+                f"{option_in_words('static_batch')}"
+            )
 
     def report(self) -> Report:
         """Return the report of what was found out so far."""
@@ -193,8 +196,7 @@ class Probe:
         for experiment in EXPERIMENTS:
             why = _reason(self._why.get(experiment.name, ""))
             if experiment not in self._chosen:
-                option = f"--{experiment.needs.replace('_', '-')}"
-                why = f"it was left out: give {option}, in code Options.{experiment.needs}"
+                why = f"it was left out: give {option_in_words(experiment.needs)}"
             elif self._stopped and why in ("", self._stopped):
                 why = ENDED_EARLY + self._stopped
             findings += experiment.findings(self._session.notes, why)

@@ -162,10 +162,8 @@ class Report:
         ]
         if self.stopped:
             lines += [f"**It ended early:** {self.stopped}.", ""]
-        lines += [
-            "| about | verdict | seen | assumed | to do |",
-            "|---|---|---|---|---|",
-        ]
+        if self.decided:
+            lines += ["| about | verdict | seen | assumed | to do |", "|---|---|---|---|---|"]
         lines += [
             f"| `{one.subject}` | {one.verdict} | `{shown(one.value)}` | `{shown(one.assumed)}` | "
             f"{one.setting} |"

@@ -217,20 +217,27 @@ def files(tmp_path):
     return files
 
 
-def test_a_report_of_nothing_takes_no_good_ones_name(rm, served, no_waits, files, monkeypatch):
+def test_an_early_end_takes_no_good_reports_name(rm, served, no_waits, files, monkeypatch):
     """A wrong secret leaves both files as they were, and ends with 3, its reason at the end."""
     monkeypatch.setenv("RM_CLIENT_SECRET", "another-secret-word")
     ended = rm("probe", "B", "--yes", "--output", files[0], "--markdown", files[1])
     assert ended.code == 3
     for file in files:
         assert file.read_text() == f"the good {file.name}"
-        assert f"{file} is left as it was, because nothing was decided." in ended.err
-    assert len(list(files[0].parent.iterdir())) == 2
+        beside = file.with_name(f"{file.name}.1")
+        assert f"The report is in {beside}; {file} is as it was." in ended.err
+        assert "INVALID_CLIENT" in beside.read_text()
     last = ended.err.splitlines()[-1]
     assert last.startswith("The probe ended early: no token: INVALID_CLIENT (HTTP 401)")
     assert not last.endswith("..")
     assert ended.out.count("INVALID_CLIENT") == 1
     assert "Used: 1 call and 0 vouchers." in ended.out
+
+
+def test_a_wrong_batch_takes_no_good_reports_name(rm, served, no_waits, files):
+    """What was decided before the batch is no reason."""
+    assert rm("probe", "NONE", "--yes", "--output", files[0]).code == 1
+    assert files[0].read_text() == "the good probe.json"
 
 
 def test_a_new_report_keeps_the_old_one(rm, files):

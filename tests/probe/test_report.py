@@ -19,6 +19,7 @@ from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.probe import Cost, Report, Verdict
 from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import Finding
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.report import clean_text, without_secrets
 from rm_voucher.profile import FORMAT, Profile, read_report
 
@@ -210,6 +211,7 @@ def test_a_reason_is_told_once():
     )  # fmt: skip
     assert list(report.not_decided.items()) == [("no store", ["b"]), (rained, ["a", "c"])]
     lines = report.to_markdown().splitlines()
+    assert not [line for line in lines if line.startswith("|")]
     at = lines.index("- 1 finding not decided: no store: `b`")
     assert lines[at + 1] == f"- 2 findings not decided: {rained}: `a`, `c`"
     assert (
@@ -233,7 +235,9 @@ def test_options_have_the_names_of_the_commands():
     assert isinstance(group, TyperGroup)
     parameters = group.commands["probe"].params
     named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
-    for each in filter(None, (one.needs for one in EXPERIMENTS)):
+    for each in ["store_id", *filter(None, (one.needs for one in EXPERIMENTS))]:
+        assert option_in_words(each) == f"{named[each]}, in code Options.{each}"
+        assert hasattr(ALL, each)
         assert named[each] in next(one.opts for one in parameters if one.name == each)
 
 
