@@ -12,7 +12,7 @@ import attrs
 
 from rm_voucher.emulator import Guesses
 from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
-from rm_voucher.probe.findings import plain
+from rm_voucher.probe.findings import plain, shown
 
 PAGE = Path(__file__).with_name("conformance.md")
 HEADING = "## What is not known\n"
@@ -36,6 +36,15 @@ Each row of [Guesses](api.md#guesses) on the page of the API, and each **?** the
 | not documented | the probe |
 |---|---|
 """
+EXPERIMENTS_HEAD = """
+### Experiments
+
+What each experiment asks, and the most that it takes. Where one decides nothing alone, `stock`
+concludes from what it saw.
+
+| experiment | asks | decides | calls | vouchers |
+|---|---|---|---|---|
+"""
 
 
 def page(text: str) -> str:
@@ -50,7 +59,17 @@ def page(text: str) -> str:
         (question, f"`{answer}`" if answer in names else answer)
         for question, answer in QUESTIONS.items()
     )
-    return f"{by_hand}{BEGIN}{options}{QUESTIONS_HEAD}{questions}"
+    experiments = _rows(
+        (
+            f"`{one.name}`",
+            one.asks,
+            ", ".join(f"`{each.subject}`" for each in one.decides) or "nothing alone",
+            str(one.cost.calls),
+            str(one.cost.vouchers),
+        )
+        for one in EXPERIMENTS
+    )
+    return f"{by_hand}{BEGIN}{options}{QUESTIONS_HEAD}{questions}{EXPERIMENTS_HEAD}{experiments}"
 
 
 def _experiments(option: str) -> str:
@@ -62,7 +81,7 @@ def _shown(default: object) -> str:
     value = plain(default)
     if isinstance(value, list):
         return ", ".join(f"`{each}`" for each in value)
-    return f"`{value}`" if value not in ("", {}) else "none"
+    return f"`{shown(value)}`"
 
 
 def _rows(rows: Iterable[tuple[str, ...]]) -> str:

@@ -11,8 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from aiohttp import web
 
 from rm_voucher import (
-    Credentials,
-    Environment,
     OutcomeUnknownError,
     OutOfStockError,
     RateLimitError,
@@ -31,11 +29,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 def client_from_env() -> VoucherClient:
     # A person waits for the answer, so a call has a deadline.
-    return VoucherClient(
-        Credentials.from_env(),
-        environment=Environment.from_env(),
-        timeout=Timeout(connect_s=3, attempt_s=10, total_s=15),
-    )
+    return VoucherClient.from_env(timeout=Timeout(connect_s=3, attempt_s=10, total_s=15))
 
 
 async def issue(request: web.Request) -> web.Response:

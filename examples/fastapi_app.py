@@ -13,8 +13,6 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
 from rm_voucher import (
-    Credentials,
-    Environment,
     OutcomeUnknownError,
     OutOfStockError,
     RateLimitError,
@@ -28,11 +26,7 @@ log = logging.getLogger("fastapi_app")
 
 def client_from_env() -> VoucherClient:
     # A person waits for the answer, so a call has a deadline.
-    return VoucherClient(
-        Credentials.from_env(),
-        environment=Environment.from_env(),
-        timeout=Timeout(connect_s=3, attempt_s=10, total_s=15),
-    )
+    return VoucherClient.from_env(timeout=Timeout(connect_s=3, attempt_s=10, total_s=15))
 
 
 def create_app(make_client: Callable[[], VoucherClient] = client_from_env) -> FastAPI:

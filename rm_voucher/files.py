@@ -6,6 +6,7 @@ writes, to an old file that everybody may read.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -51,8 +52,12 @@ def open_private(path: Path, flags: int) -> int:
 def replace_private(path: Path, content: bytes) -> None:
     """Write a file for its owner alone. Whoever reads it sees the old content or the new, whole.
 
-    It is made under a name that nobody can foresee. Raises `OSError`, and leaves nothing behind.
+    It is made under a name that nobody can foresee, and takes the place of a file or a link.
+    Raises `OSError`, also for anything else that has the name, and leaves nothing behind.
     """
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISLNK(mode := path.lstat().st_mode):
+            _refuse_unless_plain(mode)
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
     new = Path(name)
     try:
@@ -64,11 +69,36 @@ def replace_private(path: Path, content: bytes) -> None:
         raise
 
 
+def free_name(path: Path) -> Path:
+    """Return a name beside a file's that nothing has: ``NAME.1``, or the next."""
+    number = 1
+    while (free := path.with_name(f"{path.name}.{number}")).exists():
+        number += 1
+    return free
+
+
+def keep_older(path: Path) -> Path:
+    """Give a file a free name beside its own, which it has until another takes it.
+
+    Return the free name. Raises `OSError`.
+    """
+    kept = free_name(path)
+    os.link(path, kept)
+    return kept
+
+
 def _plain(descriptor: int) -> int:
-    mode = os.fstat(descriptor).st_mode
+    try:
+        _refuse_unless_plain(os.fstat(descriptor).st_mode)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _refuse_unless_plain(mode: int) -> None:
     if stat.S_ISREG(mode):
-        return descriptor
-    os.close(descriptor)
+        return
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     raise OSError(errno.EINVAL, "it is no plain file")

@@ -19,11 +19,16 @@ from rm_voucher.files import open_plain
 from rm_voucher.settings import positive, whole
 
 FORMAT = "rm-voucher-probe/1"
+_DECIDED = ("documented", "confirmed", "refuted")
 _MAX_REPORT_BYTES = 1024 * 1024
 
 
 def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the report in a file, as JSON. Raises `ConfigurationError`."""
+    """Return the report in a file, as JSON.
+
+    Raises `ConfigurationError`, also for a report that decided nothing: it would be taken for one
+    that found everything as it is assumed.
+    """
     try:
         with os.fdopen(open_plain(Path(path)), "rb") as file:
             text = file.read(_MAX_REPORT_BYTES + 1)
@@ -37,6 +42,12 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise ConfigurationError(
             f"{path} is no report of a probe: write one with rm-voucher probe --output FILE."
+        )
+    findings = report.get("findings")
+    findings = findings if isinstance(findings, list) else []
+    if not any(isinstance(one, dict) and one.get("verdict") in _DECIDED for one in findings):
+        raise ConfigurationError(
+            f'The probe\'s report {path} decided nothing: its "stopped" says why the probe ended.'
         )
     return report
 

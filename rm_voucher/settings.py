@@ -239,6 +239,11 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def is_in_memory(host: str) -> bool:
+    """Return whether a host's name says that no network has it, as that of an `Emulator`."""
+    return host.endswith(".invalid")
+
+
 Environment.__init__ = hide_locals(Environment.__init__)  # type: ignore[method-assign] # attrs made it
 Environment.SANDBOX = Environment(
     "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"

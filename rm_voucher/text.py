@@ -48,3 +48,8 @@ def find_unseen(text: str) -> str | None:
         if not char.isprintable() or _LEFT_OUT.match(char):
             return f"U+{ord(char):04X} at position {position}"
     return None
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun, such as ``1 call`` or ``1,000 calls``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

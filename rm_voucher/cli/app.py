@@ -223,7 +223,7 @@ def issue(
             if output
             else ResultStream(as_json=as_json)
         )
-        report = Report(total, ledger=ledger)
+        report = Report(total, ledger=ledger, namespace=namespace)
         try:
             with sink as results:
                 run_issue(

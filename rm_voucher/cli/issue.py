@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
@@ -49,6 +50,7 @@ class Report:
     total: int
     ledger: str | None = attrs.field(default=None, repr=False)
     """The URL of the ledger, if there is one."""
+    namespace: str | None = None
     summary: BulkSummary = attrs.field(factory=BulkSummary)
     first_error: VoucherError | None = None
     unkept: int = 0
@@ -78,7 +80,9 @@ class Report:
 
     def _advice(self, ledger: str) -> str:
         """Return the next thing to do. Another run helps neither a stopped batch nor a taken id."""
-        shows = f"'rm-voucher ledger status {without_password(ledger)}' shows what is open."
+        part = f" --namespace {shlex.quote(self.namespace)}" if self.namespace else ""
+        status = f"rm-voucher ledger status {without_password(ledger)}{part}"
+        shows = f"'{status}' shows what is open."
         match self.stopped or self.first_error:
             case BatchStoppedError():
                 return (

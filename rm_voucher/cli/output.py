@@ -26,7 +26,7 @@ import orjson
 
 from rm_voucher.bulk.results import BulkResult
 from rm_voucher.exceptions import ConfigurationError, LedgerError, VoucherError
-from rm_voucher.files import open_plain, open_private
+from rm_voucher.files import keep_older, open_plain, open_private
 from rm_voucher.text import printable
 
 COLUMNS = ("recipient", "code", "qr_url", "status", "error")
@@ -158,9 +158,7 @@ class ResultFile(Results):
         self._has_begun = False
         self._whole_bytes = 0
         try:
-            if path.exists() and not path.is_file():
-                kind = "a folder" if path.is_dir() else "no plain file"
-                raise ConfigurationError(f"{path} is {kind}: name a file.")
+            refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
             suffix = ".ledger.partial" if is_kept else ".partial"
             self.partial = path.with_name(path.name + suffix)
@@ -225,7 +223,7 @@ class ResultFile(Results):
             with contextlib.suppress(OSError):  # a link, or another user's
                 os.close(open_private(self.path, os.O_RDONLY))
             if not (self._is_kept and self._has_all_of(self.path)):
-                os.link(self.path, self._free_name())
+                keep_older(self.path)
         self.partial.replace(self.path)
 
     def _write(self, line: str) -> None:
@@ -251,11 +249,12 @@ class ResultFile(Results):
         old, new = _codes_in(path, self._columns), _codes_in(self.partial, self._columns)
         return old is not None and new is not None and old <= new
 
-    def _free_name(self) -> Path:
-        number = 1
-        while (name := self.path.with_name(f"{self.path.name}.{number}")).exists():
-            number += 1
-        return name
+
+def refuse_no_file(path: Path) -> None:
+    """Raise `ConfigurationError` for a folder, a device or a pipe: no file can take its name."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no plain file"
+        raise ConfigurationError(f"{path} is {kind}: name a file.")
 
 
 def _codes_in(path: Path, columns: tuple[str, ...]) -> set[str] | None:

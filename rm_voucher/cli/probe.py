@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +18,17 @@ from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
 from rm_voucher.cli.issue import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
-from rm_voucher.cli.output import say, tell
+from rm_voucher.cli.output import refuse_no_file, say, tell
 from rm_voucher.emulator import Emulator
-from rm_voucher.files import replace_private
+from rm_voucher.files import free_name, keep_older, replace_private
 from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.probe.experiment import Experiment
-from rm_voucher.probe.probe import is_harmless
+from rm_voucher.probe.probe import cost_of, experiments_of, is_harmless
+from rm_voucher.text import counted
+from rm_voucher.wire.operations import build_issue
 
 _ENDED_EARLY = 1
+_CREDENTIALS_REFUSED = 3
 _QUANTITY = 50
 
 
@@ -83,6 +89,9 @@ def probe(
     environment: EnvironmentOption = None,
 ) -> None:
     """Find out what RM's server really does, with a batch of the sandbox that may be used up."""
+    who = None if is_memory(environment) else _who_and_where(environment, production=production)
+    build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
+    _refuse_unwritable(output, markdown)
     options = Options(
         production=production,
         static_batch=static_batch,
@@ -91,25 +100,50 @@ def probe(
         uploaded_batch=uploaded_batch,
         store_id=store_id,
         member=_member(member),
-        measures_rate=measure_rate,
-        measures_idle=measure_idle,
+        measure_rate=measure_rate,
+        measure_idle=measure_idle,
+        pin=_ask("The PIN", hidden=True) if pin else "",
     )
-    if pin:
-        options = attrs.evolve(options, pin=_ask("The PIN", hidden=True))
-    made = (
-        _in_memory(batch, options)
-        if is_memory(environment)
-        else _over_http(batch, options, environment)
-    )
-    _state(made)
-    if not (yes or production or is_memory(environment)) and _ask("Type yes to go on") != "yes":
-        say("Nothing was sent.")
-        raise typer.Exit(_ENDED_EARLY)
-    _write(made.report(), output, markdown)  # before anything is used: they can be written
+    _state(options)
+    if who is None:
+        made = _in_memory(batch, options)
+    else:
+        credentials, where = who
+        options = _confirmed(options, where, yes=yes)
+        made = Probe(
+            credentials, batch, environment=where, options=options, on_progress=_on_progress
+        )
     report, code = _run(made)
-    _write(report, output, markdown)
     tell_report(report)
+    _write(output, report.to_json(), report)
+    _write(markdown, report.to_markdown().encode(), report)
+    if report.stopped:
+        say(f"The probe ended early: {report.stopped}.")
     raise typer.Exit(code)
+
+
+def _who_and_where(named: str | None, *, production: bool) -> tuple[Credentials, Environment]:
+    credentials, where = credentials_and_environment(named)
+    if not (production or is_harmless(where)):
+        raise ConfigurationError(
+            "This server is not RM's sandbox, and a probe uses up vouchers: --production allows "
+            "it, and asks for the batch's label."
+        )
+    return credentials, where
+
+
+def _confirmed(options: Options, where: Environment, *, yes: bool) -> Options:
+    """Ask a person whether to go on, after the cost was told and before anything is sent."""
+    if not is_harmless(where):
+        say("This server has real vouchers, and the probe uses some up.")
+        label = _ask("To go on, type the batch's label, as in the portal")
+        return attrs.evolve(options, batch_label=label)
+    if not yes:
+        script = " In a script, --yes goes on with the sandbox."
+        if _ask("Type yes to go on", script=script) != "yes":
+            say("Nothing was sent.")
+            raise typer.Exit(_ENDED_EARLY)
+    return options
 
 
 def _run(made: Probe) -> tuple[Report, int]:
@@ -124,6 +158,8 @@ def _run(made: Probe) -> tuple[Report, int]:
     except (KeyboardInterrupt, asyncio.CancelledError):
         return made.report(), INTERRUPTED
     report = made.report()
+    if report.refuses_credentials:
+        return report, _CREDENTIALS_REFUSED
     return report, _ENDED_EARLY if report.stopped else 0
 
 
@@ -142,32 +178,6 @@ def _in_memory(batch: str, options: Options) -> Probe:
         runtime=Runtime(clock=clock.now, monotonic=clock.now, sleep=clock.sleep),
         on_progress=_on_progress,
     )
-
-
-def _over_http(batch: str, options: Options, named: str | None) -> Probe:
-    credentials, environment = credentials_and_environment(named)
-    if options.production and not is_harmless(environment):
-        say("This server has real vouchers, and the probe uses some up.")
-        options = attrs.evolve(
-            options, batch_label=_ask("Type the batch's label, as in the portal")
-        )
-    return _probe(credentials, batch, environment, options)
-
-
-def _probe(
-    credentials: Credentials, batch: str, environment: Environment, options: Options
-) -> Probe:
-    try:
-        return Probe(
-            credentials, batch, environment=environment, options=options, on_progress=_on_progress
-        )
-    except ConfigurationError as exc:
-        if is_harmless(environment) or options.production:
-            raise
-        raise ConfigurationError(
-            "This server is not RM's sandbox, and a probe uses up vouchers: --production allows "
-            "it, and asks for the batch's label."
-        ) from exc
 
 
 class _Ahead:
@@ -197,25 +207,29 @@ def _member(text: str) -> tuple[str, str] | None:
     return country_code, phone_number
 
 
-def _ask(question: str, *, hidden: bool = False) -> str:
+def _ask(question: str, *, hidden: bool = False, script: str = "") -> str:
     """Return what a person types. A script can't answer by accident."""
     if not sys.stdin.isatty():
         raise ConfigurationError(
-            f"{question}: only a person at a terminal can say that. In a script, --yes goes on "
-            "with the sandbox."
+            f"{question}: only a person at a terminal can say that.{script} Nothing was sent."
         )
-    answer: str = typer.prompt(question, hide_input=hidden, err=True)
+    try:
+        answer: str = typer.prompt(question, hide_input=hidden, err=True)
+    except typer.Abort:
+        say("Nothing was sent.")
+        raise typer.Exit(INTERRUPTED) from None
     return answer.strip()
 
 
-def _state(made: Probe) -> None:
+def _state(options: Options) -> None:
     """Say what the probe does, and what it costs, before it does."""
-    say(f"{len(made.experiments)} experiments:")
-    for one in made.experiments:
-        cost = f"{one.cost.calls} calls" if one.cost.calls else "no call"
-        cost += f", {one.cost.vouchers} voucher" if one.cost.vouchers else ""
+    experiments = experiments_of(options)
+    say(f"{counted(len(experiments), 'experiment')}:")
+    for one in experiments:
+        cost = counted(one.cost.calls, "call") if one.cost.calls else "no call"
+        cost += f", {counted(one.cost.vouchers, 'voucher')}" if one.cost.vouchers else ""
         say(f"  {one.name} ({cost} at most): {one.asks}{one.undoes and ' '}{one.undoes}")
-    say(f"At most {made.cost.calls} calls and {made.cost.vouchers} vouchers, repeats included.")
+    say(f"At most {cost_of(experiments)}, repeats included.")
 
 
 def _on_progress(experiment: Experiment) -> None:
@@ -224,22 +238,55 @@ def _on_progress(experiment: Experiment) -> None:
 
 def tell_report(report: Report) -> None:
     """Write the report for a person."""
-    if report.stopped:
-        say(f"The probe ended early: {report.stopped}.")
     for one in report.findings:
-        is_open = one.verdict is Verdict.NOT_DECIDED
-        tell(f"{one.verdict}: {one.subject}{'' if is_open else f' = {one.value!r}'}")
-        for more in filter(None, (one.why, one.setting)):
-            tell(f"    {more}")
+        if one.verdict is not Verdict.NOT_DECIDED:
+            tell(f"{one.verdict}: {one.subject} = {one.value!r}")
+            if one.setting:
+                tell(f"    {one.setting}")
+    for why, subjects in report.not_decided.items():
+        tell(f"{counted(len(subjects), 'finding')} not decided: {why}")
+        tell(f"    {', '.join(subjects)}")
     for line in report.guesses_source.splitlines():
         tell(line)
-    tell(f"Used: {report.used.calls} calls, {report.used.vouchers} vouchers.")
+    tell(f"Used: {report.used}.")
 
 
-def _write(report: Report, output: Path | None, markdown: Path | None) -> None:
-    for path, content in ((output, report.to_json()), (markdown, report.to_markdown().encode())):
-        try:
-            if path is not None:
-                replace_private(path, content)
-        except OSError as exc:
-            raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
+def _refuse_unwritable(*paths: Path | None) -> None:
+    """Raise `ConfigurationError` before anything is used, unless the reports can be written."""
+    named = [path for path in paths if path is not None]
+    if len({path.resolve() for path in named}) < len(named):
+        raise ConfigurationError(f"--output and --markdown are both {named[0]}: name two files.")
+    for path in named:
+        with _as_mistake(path):
+            refuse_no_file(path)
+            tempfile.TemporaryFile(prefix=path.name, dir=path.parent).close()
+
+
+def _write(path: Path | None, content: bytes, report: Report) -> None:
+    """Write a report to its file.
+
+    One that was there before is kept under another name; if the probe ended early, it is the new
+    one that has another name.
+    """
+    if path is None:
+        return
+    with _as_mistake(path):
+        if not path.exists():
+            replace_private(path, content)
+            say(f"The report is in {path}.")
+        elif report.stopped:
+            beside = free_name(path)
+            replace_private(beside, content)
+            say(f"The report is in {beside}; {path} is as it was.")
+        else:
+            kept = keep_older(path)
+            replace_private(path, content)
+            say(f"The report is in {path}, and the one that was there before in {kept}.")
+
+
+@contextlib.contextmanager
+def _as_mistake(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc

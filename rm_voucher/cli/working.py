@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 import attrs
 import orjson
 
-from rm_voucher import ConfigurationError, VoucherClient, VoucherError
+from rm_voucher import VoucherClient, VoucherError
 from rm_voucher.cli.output import json_line, say, write_out
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
@@ -83,21 +83,27 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
 async def work(
     client: VoucherClient, ledger: Ledger, shared: SharedStore | None, url: str, plan: Plan
 ) -> None:
-    """Work until a signal comes, and end within a deadline."""
+    """Work until a signal comes, and end within a deadline.
+
+    Health, readiness and metrics answer from the start to the end, so that an operator sees what an
+    end waits for.
+    """
     for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.CRITICAL)
     broker = open_broker(url, names=plan.queues, settings=plan.settings)
     worker = Worker(client, ledger, plan.batch_key, settings=plan.settings)
     stop_s = plan.stop_s
-    stopping = asyncio.Event()
+    stopping, started = asyncio.Event(), asyncio.Event()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - for the type checker
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
         if not stopping.is_set():
-            say(f"Stopping within {stop_s:g} s: the messages at work are finished first.")
             stopping.set()
+            if not started.is_set():
+                task.cancel()  # no message is at work
+            say(f"Stopping within {stop_s:g} s: the messages at work are finished first.")
             loop.call_later(stop_s, task.cancel)
 
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -105,14 +111,13 @@ async def work(
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(shared or contextlib.nullcontext())
         await stack.enter_async_context(client)
-        await stack.enter_async_context(ledger)
-        await stack.enter_async_context(_starting(worker, broker, stop_s * _DRAIN_SHARE))
         if plan.served is not None:
             host, port = plan.served
-            url = await stack.enter_async_context(
-                serve_health(worker, broker, host=host, port=port)
-            )
-            say(f"Health, readiness and metrics at {url}.")
+            at = await stack.enter_async_context(serve_health(worker, broker, host=host, port=port))
+            say(f"Health, readiness and metrics at {at}.")
+        await stack.enter_async_context(ledger)
+        await stack.enter_async_context(_starting(worker, broker, stop_s * _DRAIN_SHARE))
+        started.set()
         mode = ledger.settings.mode
         say(f"Working on {plan.queues.requests}, in the mode '{mode}'. Ctrl-C ends it.")
         await stopping.wait()
@@ -127,8 +132,8 @@ async def _starting(worker: Worker, broker: Broker, drain_s: float) -> AsyncIter
         except VoucherError:
             raise
         except Exception as exc:
-            raise ConfigurationError(
-                f"The broker can't be used ({type(exc).__name__}). Look at its URL, whether it "
-                "runs, and whether a queue of the same name has other settings."
+            raise VoucherError(
+                f"The broker can't be used ({type(exc).__name__}). Look at its URL, and whether it "
+                "runs."
             ) from exc
         yield

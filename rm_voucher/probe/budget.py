@@ -7,6 +7,7 @@ from collections.abc import Callable
 import attrs
 
 from rm_voucher.exceptions import ClosedError
+from rm_voucher.text import counted
 from rm_voucher.transport.base import Request, Response, Transport
 
 
@@ -19,6 +20,10 @@ class Cost:
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(calls=self.calls + other.calls, vouchers=self.vouchers + other.vouchers)
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        return f"{counted(self.calls, 'call')} and {counted(self.vouchers, 'voucher')}"
 
 
 class BudgetSpentError(ClosedError):

@@ -89,3 +89,8 @@ def plain(value: object) -> Any:
     if isinstance(value, tuple | list):
         return [plain(inner) for inner in value]
     return value
+
+
+def shown(value: object) -> str:
+    """Return a value as a page has it: as Python writes it, a text without its quotes."""
+    return value if isinstance(value, str) and value else repr(value)

@@ -15,6 +15,7 @@ from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import Decision, Experiment
 from rm_voucher.probe.findings import NotDecided
 from rm_voucher.probe.session import Session, UnclearError
+from rm_voucher.settings import is_in_memory
 from rm_voucher.transport.proxy import Proxy
 
 MAX_IDLE_S = 300.0
@@ -25,7 +26,7 @@ _MAX_HEAD_BYTES = 64 * 1024
 async def _idle(session: Session) -> None:
     url, proxy = URL(session.environment.api_url), Proxy.from_env()
     host, port = url.host or "", url.port
-    if host.endswith(".invalid"):
+    if is_in_memory(host):
         raise UnclearError("the emulator in memory has no connections")
     if proxy is not None and proxy.leads_to(url):
         raise UnclearError("a proxy is in between, and the connection would be the proxy's")
@@ -78,5 +79,5 @@ IDLE = Experiment(
         ),
     ),
     cost=Cost(calls=1),
-    needs="measures_idle",
+    needs="measure_idle",
 )

@@ -11,7 +11,9 @@ from rm_voucher.models import Origin, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import GRID_S, Decision, Experiment, Notes, Watch
 from rm_voucher.probe.findings import NotDecided
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.session import MAX_PAGES, PageRead, Session, UnclearError, words_of
+from rm_voucher.text import counted
 
 _READ = Cost(calls=MAX_PAGES)
 _BALANCE = Cost(calls=MAX_PAGES + 1)
@@ -85,7 +87,8 @@ def _note_pages(session: Session, pages: list[PageRead], *, is_whole: bool) -> N
         notes["listing.page_size"] = NotDecided("its pages are empty")
     else:
         notes["listing.page_size"] = NotDecided(
-            f"all {sizes[0]} vouchers of the batch fit on one page: name a larger batch"
+            f"one page has all that are listed, {counted(sizes[0], 'voucher')}: name a batch of "
+            "which more are listed"
         )
     if not is_whole:
         notes["listing.last"] = NotDecided(
@@ -155,7 +158,10 @@ def _lists_valid(notes: Notes) -> object:
         return False if notes["issue.ok"] else NotDecided("the batch had nothing left")
     if "uploaded.valid" in notes:
         return notes["uploaded.valid"]
-    return NotDecided("no VALID voucher is listed, and there may be none: name an uploaded batch")
+    return NotDecided(
+        "no VALID voucher is listed, and there may be none: give "
+        f"{option_in_words('uploaded_batch')}"
+    )
 
 
 def _codes_up_front(notes: Notes) -> object:

@@ -18,8 +18,8 @@ class Options:
         pin: the PIN of a user of the portal; voided vouchers are reinstated with it.
         member: country code and phone number of a loyalty member with a voucher of the batch, which
             is used.
-        measures_rate: allows requests at a rising rate, until the first throttle.
-        measures_idle: allows one connection of its own that waits until the server closes it.
+        measure_rate: allows requests at a rising rate, until the first throttle.
+        measure_idle: allows one connection of its own that waits until the server closes it.
         max_s: the longest time that the probe takes, in seconds.
     """
 
@@ -32,8 +32,8 @@ class Options:
     store_id: str = attrs.field(default="", repr=False)
     pin: str = attrs.field(default="", repr=False)
     member: tuple[str, str] | None = attrs.field(default=None, repr=False)
-    measures_rate: bool = False
-    measures_idle: bool = False
+    measure_rate: bool = False
+    measure_idle: bool = False
     max_s: float = 900.0
 
     def private(self) -> tuple[str, ...]:
@@ -48,3 +48,8 @@ class Options:
             self.pin,
             *(self.member or ()),
         )
+
+
+def option_in_words(name: str) -> str:
+    """Return an option as it is given on the command line and in code."""
+    return f"--{name.replace('_', '-')}, in code Options.{name}"

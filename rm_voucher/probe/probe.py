@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Self
 
 from yarl import URL
@@ -12,12 +12,12 @@ from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.probe.budget import Budget, BudgetSpentError, Cost, MeteredTransport
 from rm_voucher.probe.catalogue import EXPERIMENTS
 from rm_voucher.probe.experiment import Experiment
-from rm_voucher.probe.options import Options
-from rm_voucher.probe.report import Report, clean_text, without_secrets
+from rm_voucher.probe.options import Options, option_in_words
+from rm_voucher.probe.report import ENDED_EARLY, Report, clean_text, without_secrets
 from rm_voucher.probe.session import Session, StopProbeError, UnclearError
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
-from rm_voucher.settings import Credentials, Environment, Limits, is_loopback
+from rm_voucher.settings import Credentials, Environment, Limits, is_in_memory, is_loopback
 from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.transport.base import Transport
 from rm_voucher.transport.proxy import Proxy
@@ -75,7 +75,7 @@ class Probe:
                 "production=True, and give the batch's label as batch_label."
             )
         self._is_real = is_real
-        self._chosen = tuple(one for one in EXPERIMENTS if one.is_chosen(options))
+        self._chosen = experiments_of(options)
         self._on_progress = on_progress
         runtime = runtime or Runtime()
         self._owned = transport is None
@@ -100,8 +100,9 @@ class Probe:
             options=options,
             runtime=runtime,
         )
-        self._why: dict[str, str] = {}
+        self._why: dict[str, BaseException] = {}
         self._stopped = "it did not begin"
+        self._refuses_credentials = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +123,7 @@ class Probe:
     @property
     def cost(self) -> Cost:
         """The most that it uses."""
-        return sum((one.cost for one in self._chosen), _FIRST + _SPARE)
+        return cost_of(self._chosen)
 
     @property
     def used(self) -> Cost:
@@ -144,19 +145,16 @@ class Probe:
                 self._on_progress(experiment)
                 await self._make(experiment)
             self._stopped = ""
-        except* (StopProbeError, BudgetSpentError) as ends:
-            self._stopped = str(_first_of(ends))
+        except* (StopProbeError, UnclearError, VoucherError) as ends:
+            end = _first_of(ends)
+            self._stopped = _reason(end)
+            self._refuses_credentials = isinstance(end, UnclearError) and end.refuses_credentials
         return self.report()
 
     async def _begin(self) -> None:
         """Buy a token, look at the clock, and at the batch. Nothing was used before."""
         session = self._session
-        try:
-            session.tokens.hold(await session.buy())
-        except BudgetSpentError:
-            raise
-        except (UnclearError, VoucherError) as exc:
-            raise StopProbeError(str(exc)) from None
+        session.tokens.hold(await session.buy())
         off_s = session.clock.offset_s or 0.0
         if abs(off_s) > _MOST_OFF_S:
             side = "behind" if off_s > 0 else "ahead of"
@@ -170,11 +168,11 @@ class Probe:
         except* (StopProbeError, BudgetSpentError):
             raise
         except* (UnclearError, VoucherError) as reasons:
-            self._why[experiment.name] = str(_first_of(reasons))
+            self._why[experiment.name] = _first_of(reasons)
         except* (AssertionError, LookupError, TypeError, ValueError) as reasons:
             # An answer of a kind that nobody thought of must not cost the report.
             kind = type(_first_of(reasons)).__name__
-            self._why[experiment.name] = f"an answer is not as documented ({kind})"
+            self._why[experiment.name] = UnclearError(f"an answer is not as documented ({kind})")
         if experiment.name == "batch":
             self._guard()
 
@@ -182,22 +180,25 @@ class Probe:
         """Stop before anything is used, unless the batch is the one that was meant."""
         batch = self._session.batch
         if batch.key != self._session.batch_key:
-            raise StopProbeError(self._why.get("batch", "the batch can't be read"))
+            raise self._why.get("batch") or StopProbeError("the batch can't be read")
         if self._is_real and batch.label != self._options.batch_label:
             raise StopProbeError("the batch's label is another one than was given")
         if batch.is_static:
-            raise StopProbeError("the batch is static: name it as the static one, beside another")
+            raise StopProbeError(
+                "the batch is static: give another one, and this one as "
+                f"{option_in_words('static_batch')}"
+            )
 
     def report(self) -> Report:
         """Return the report of what was found out so far."""
         secret = self._session.secret
         findings = []
         for experiment in EXPERIMENTS:
-            why = self._why.get(experiment.name, "")
+            why = _reason(self._why.get(experiment.name, ""))
             if experiment not in self._chosen:
-                why = f"it was left out: give {experiment.needs}"
-            elif self._stopped and not why:
-                why = f"the probe stopped: {self._stopped}"
+                why = f"it was left out: give {option_in_words(experiment.needs)}"
+            elif self._stopped and why in ("", self._stopped):
+                why = ENDED_EARLY + self._stopped
             findings += experiment.findings(self._session.notes, why)
         return Report(
             findings=without_secrets(findings, secret),
@@ -205,8 +206,19 @@ class Probe:
             stated=self.cost,
             used=self.used,
             stopped=clean_text(self._stopped, secret),
+            refuses_credentials=self._refuses_credentials,
             headers=tuple(sorted(clean_text(one, secret) for one in self._session.header_names)),
         )
+
+
+def experiments_of(options: Options) -> tuple[Experiment, ...]:
+    """Return the experiments that the options allow."""
+    return tuple(one for one in EXPERIMENTS if one.is_chosen(options))
+
+
+def cost_of(experiments: Iterable[Experiment]) -> Cost:
+    """Return the most that a probe with these experiments uses."""
+    return sum((one.cost for one in experiments), _FIRST + _SPARE)
 
 
 def is_harmless(environment: Environment) -> bool:
@@ -222,7 +234,12 @@ def is_harmless(environment: Environment) -> bool:
 
 def _is_made_up(url: str, of_sandbox: str) -> bool:
     host = URL(url).host or ""
-    return url == of_sandbox or is_loopback(host) or host.endswith(".invalid")
+    return url == of_sandbox or is_loopback(host) or is_in_memory(host)
+
+
+def _reason(exc: BaseException | str) -> str:
+    """Return its words without the full stop: they go on in a sentence."""
+    return str(exc).removesuffix(".")
 
 
 def _first_of(exc: BaseException) -> BaseException:
@@ -232,4 +249,5 @@ def _first_of(exc: BaseException) -> BaseException:
 
 def _name_of(environment: Environment) -> str:
     known = {Environment.SANDBOX.api_url: "sandbox", Environment.PRODUCTION.api_url: "production"}
-    return known.get(environment.api_url, "other")
+    other = "memory" if is_in_memory(URL(environment.api_url).host or "") else "other"
+    return known.get(environment.api_url, other)

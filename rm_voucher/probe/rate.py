@@ -84,5 +84,5 @@ RATE = Experiment(
         _of_throttle("retry_after_s"),
     ),
     cost=Cost(calls=sum(RATES_PER_S) * _STEP_S),
-    needs="measures_rate",
+    needs="measure_rate",
 )

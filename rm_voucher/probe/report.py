@@ -11,10 +11,12 @@ import orjson
 from rm_voucher._version import __version__
 from rm_voucher.emulator import Guesses
 from rm_voucher.probe.budget import Cost
-from rm_voucher.probe.findings import Finding, Verdict, plain
+from rm_voucher.probe.findings import Finding, Verdict, plain, shown
 from rm_voucher.profile import FORMAT, Profile
-from rm_voucher.text import printable
+from rm_voucher.text import counted, printable
 
+ENDED_EARLY = "the probe ended early: "
+"""So begins the reason where nothing was tried any more."""
 _HIDDEN = "…"
 _LEAST_CHARS = 6  # of a secret that is looked for inside of other text
 _SETTLES_AFTER = 10  # times what was seen once
@@ -26,9 +28,11 @@ class Report:
 
     Attributes:
         findings: one for each thing that an experiment decides.
-        environment: ``sandbox``, ``production`` or ``other``.
+        environment: ``sandbox``, ``production``, ``memory`` for an emulator, or ``other``.
         stated, used: the cost as it was stated, and as it came.
         stopped: why the probe ended early, or an empty text.
+        refuses_credentials: whether it ended early because the server refuses the credentials, or
+            what is signed with them. It is not in the report's JSON: ``stopped`` says it.
         headers: the names of the headers that RM's answers have.
     """
 
@@ -37,6 +41,7 @@ class Report:
     stated: Cost
     used: Cost
     stopped: str = ""
+    refuses_credentials: bool = False
     headers: tuple[str, ...] = ()
 
     def finding(self, subject: str) -> Finding:
@@ -54,6 +59,15 @@ class Report:
             for one in self.findings
             if one.verdict is not Verdict.NOT_DECIDED
         }
+
+    @property
+    def not_decided(self) -> Mapping[str, list[str]]:
+        """What was not decided, as lists of subjects by the reason; an early end is the last."""
+        reasons: dict[str, list[str]] = {}
+        for one in self.findings:
+            if one.verdict is Verdict.NOT_DECIDED:
+                reasons.setdefault(one.why, []).append(one.subject)
+        return dict(sorted(reasons.items(), key=lambda each: each[0].startswith(ENDED_EARLY)))
 
     @property
     def guesses(self) -> Guesses:
@@ -141,24 +155,25 @@ class Report:
             "# What the probe found out",
             "",
             (
-                f"rm-voucher {__version__}, environment {self.environment}. Used: "
-                f"{self.used.calls} calls of {self.stated.calls} that were stated, "
-                f"{self.used.vouchers} vouchers of {self.stated.vouchers}."
+                f"rm-voucher {__version__}, environment {self.environment}. Used: {self.used}. "
+                f"At most, as was stated: {self.stated}."
             ),
             "",
         ]
         if self.stopped:
             lines += [f"**It ended early:** {self.stopped}.", ""]
+        if self.decided:
+            lines += ["| about | verdict | seen | assumed | to do |", "|---|---|---|---|---|"]
         lines += [
-            "| about | verdict | seen | assumed | to do, or why not |",
-            "|---|---|---|---|---|",
+            f"| `{one.subject}` | {one.verdict} | `{shown(one.value)}` | `{shown(one.assumed)}` | "
+            f"{one.setting} |"
+            for one in self.findings
+            if one.verdict is not Verdict.NOT_DECIDED
         ]
-        for one in self.findings:
-            seen = "" if one.verdict is Verdict.NOT_DECIDED else _text(one.value)
-            note = one.why or one.setting
-            lines.append(
-                f"| {one.subject} | {one.verdict} | {seen} | {_text(one.assumed)} | {note} |"
-            )
+        lines += ["", "## Not decided", ""]
+        for why, subjects in self.not_decided.items():
+            names = ", ".join(f"`{subject}`" for subject in subjects)
+            lines.append(f"- {counted(len(subjects), 'finding')} not decided: {why}: {names}")
         lines += ["", f"Headers of answers: {', '.join(self.headers) or 'none'}."]
         lines += ["", "## For the emulator", "", "```python", self.guesses_source, "```", ""]
         lines += ["## For the client", ""]
@@ -166,7 +181,7 @@ class Report:
         for field in attrs.fields(Profile):
             value = getattr(self.profile, field.name)
             changed = "" if value == getattr(default, field.name) else " (changed)"
-            lines.append(f"- `{field.name}`: {_text(value)}{changed}")
+            lines.append(f"- `{field.name}`: `{shown(value)}`{changed}")
         return "\n".join([*lines, ""])
 
 
@@ -198,10 +213,3 @@ def clean_text(text: str, secret: Collection[str]) -> str:
         if text == word or len(word) >= _LEAST_CHARS:
             text = text.replace(word, _HIDDEN)
     return printable(text)
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return "none"
-    text = value if isinstance(value, str) else orjson.dumps(value).decode()
-    return f"`{text}`" if text else "(empty)"

@@ -21,10 +21,12 @@ from rm_voucher.calls.token_source import StaticToken, TokenSource
 from rm_voucher.converters import structure
 from rm_voucher.exceptions import (
     APIError,
+    AuthenticationError,
     DecodeError,
     ExpiredError,
     OutcomeUnknownError,
     OutOfStockError,
+    SignatureError,
     TransportError,
 )
 from rm_voucher.models import Token, Voucher, VoucherBatch
@@ -51,7 +53,14 @@ _PAGES = frozenset({"vouchers", "batches", "member vouchers"})
 
 
 class UnclearError(Exception):
-    """An experiment does not decide, with the reason."""
+    """An experiment does not decide, with the reason and the answer that it lies in, if any."""
+
+    def __init__(self, why: str, answer: Answer | None = None) -> None:
+        super().__init__(why)
+        self.refuses_credentials = answer is not None and (
+            answer.outcome is Outcome.TOKEN_REFUSED
+            or answer.is_error(AuthenticationError, SignatureError)
+        )
 
 
 class StopProbeError(Exception):
@@ -69,6 +78,7 @@ class Answer:
     outcome: Outcome | None = None
     """What it proves; None for a success."""
     words: str = ""
+    """What went wrong, after the operation's name."""
     body: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     retry_after_s: float = 0.0
@@ -288,7 +298,7 @@ class Session:
                 self.tokens.refuse(answer.token)
             if is_change and not outcome.nothing_done:
                 break
-        raise UnclearError(f"{request.operation}: {answer.words}")
+        raise UnclearError(answer.words, answer)
 
     async def pause(self, seconds: float) -> None:
         """Wait."""
@@ -301,7 +311,7 @@ class Session:
         """Buy a token with the credentials. Raises `UnclearError`."""
         token = await self._token(operations.build_token(self.environment, self._credentials))
         if isinstance(token, Answer):
-            raise UnclearError(f"no token: {words_of(token)}")
+            raise UnclearError(f"no token: {words_of(token)}", token)
         return token
 
     async def refresh(self, refresh_token: str) -> Token | Answer:
@@ -330,17 +340,17 @@ class Session:
             try:
                 token = operations.parse_token(response)
             except DecodeError as exc:
-                why = f"an answer that is not as documented ({exc})"
+                why = f"token: an answer that is not as documented ({exc})"
             except APIError as exc:
                 answer = Answer(status=response.status, code=exc.code, outcome=classify(exc))
                 if answer.code and answer.outcome in _OF_RULES:
                     self.statuses[answer.code] = answer.status
                     return answer
-                why = str(exc)
+                why = f"token: {exc}"
             else:
                 self.secret |= {token.access_token, token.refresh_token or token.access_token}
                 return token
-        raise UnclearError(f"token: {why}")
+        raise UnclearError(why)
 
     # Batches and listings.
 
@@ -357,7 +367,7 @@ class Session:
                 self.notes.setdefault("batch.path", True)
                 return structure(answer.item, VoucherBatch)
             if not answer.is_unknown_path:
-                raise UnclearError(f"the batch can't be read: {words_of(answer)}")
+                raise UnclearError(f"the batch can't be read: {words_of(answer)}", answer)
             self.notes["batch.path"] = False
         for page in (await self.read_pages(operations.build_batches, ()))[0]:
             for item in page.items:
@@ -417,7 +427,7 @@ class Session:
                     "could cost more than was stated"
                 )
         else:
-            raise UnclearError(f"issue: {answer.words}")
+            raise UnclearError(answer.words)
         if answer.succeeded:
             self.secret |= {str(value) for value in answer.item.values() if value}
         return answer
@@ -481,14 +491,15 @@ def _answer(operation: str, response: Response) -> Answer:
             **shown,
             code=exc.code,
             outcome=classify(exc),
-            words=str(exc),
+            words=f"{operation}: {exc}",
             body=body,
             retry_after_s=exc.retry_after_s or 0.0,
         )
     except DecodeError as exc:
-        return Answer(**shown, outcome=Outcome.UNREADABLE, words=str(exc))
+        return Answer(**shown, outcome=Outcome.UNREADABLE, words=f"{operation}: {exc}")
     if not _fits(operation, body):
-        return Answer(**shown, outcome=Outcome.UNREADABLE, words="the answer is not as documented")
+        words = f"{operation}: the answer is not as documented"
+        return Answer(**shown, outcome=Outcome.UNREADABLE, words=words)
     return Answer(**shown, body=body)
 
 

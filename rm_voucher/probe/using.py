@@ -11,6 +11,7 @@ from rm_voucher.models import ExpiryType, Voucher, VoucherStatus
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.experiment import Decision, Experiment, Notes
 from rm_voucher.probe.findings import NotDecided
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.session import Answer, Session, UnclearError, no_such_code, words_of
 from rm_voucher.wire import operations
 from rm_voucher.wire.error_codes import fold
@@ -94,7 +95,8 @@ async def _void(session: Session) -> None:
             notes["void.needs_store"] = True
             if not session.options.store_id:
                 raise UnclearError(
-                    f"a void without a store is refused with {answer.code}: name a store"
+                    f"a void without a store is refused with {answer.code}: give "
+                    f"{option_in_words('store_id')}"
                 )
             notes["void.store"] = session.options.store_id
         elif fold(answer.code) == _NOT_REDEEMED and not was_redeemed:
@@ -190,7 +192,7 @@ async def _store(session: Session) -> None:
     elif _is_about_store(answer):
         notes["store.code"] = answer.code
         if notes.get("void.needs_store") and "void.store" not in notes:
-            raise UnclearError("a void must name a store: name one")
+            raise UnclearError(f"a void must name a store: give {option_in_words('store_id')}")
         answer = await _void_once(session, "second")
     if not answer.succeeded:
         raise UnclearError(f"the void of a REDEEMED voucher is refused: {words_of(answer)}")

@@ -10,7 +10,7 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import attrs
 
@@ -53,6 +53,23 @@ from rm_voucher.wire.error_codes import ERROR_CODES
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+
+class ClientSettings(TypedDict, total=False):
+    """What `VoucherClient` takes and no variable gives; the class explains each."""
+
+    transport: Transport | None
+    ssl_context: SSLContext | None
+    retry: RetryPolicy | None
+    timeout: Timeout | None
+    limits: Limits | None
+    flow: FlowPolicy | None
+    shared: SharedStore | None
+    token_source: TokenSource | None
+    token_store: TokenStore | None
+    signer: Signer | None
+    hooks: Iterable[Hook]
+    runtime: Runtime | None
 
 
 class VoucherClient:
@@ -189,26 +206,30 @@ class VoucherClient:
         *,
         environment: Environment | None = None,
         profile: str | os.PathLike[str] | Profile | None = None,
+        **settings: Unpack[ClientSettings],
     ) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
 
-        It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.
-        ``profile`` is what ``rm-voucher probe`` found out about the server: the file of its
-        report, or a `Profile`. It holds no URL and no secret. Raises `ConfigurationError`.
+        It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``, unless it is given a
+        transport; see `Proxy.from_env`. ``profile`` is what ``rm-voucher probe`` found out about
+        the server: the file of its report, or a `Profile`. It holds no URL and no secret.
+        ``settings`` are those of `VoucherClient`; ``limits`` and ``flow`` are used in place of the
+        profile's. Raises `ConfigurationError`.
         """
         credentials = Credentials.from_env()
         environment = Environment.from_env() if environment is None else environment
+        proxy = Proxy.from_env() if settings.get("transport") is None else None
         if profile is None:
-            return cls(credentials, environment=environment, proxy=Proxy.from_env())
+            return cls(credentials, environment=environment, proxy=proxy, **settings)
         if not isinstance(profile, Profile):
             profile = Profile.load(profile)
-        client = cls(
-            credentials,
-            environment=attrs.evolve(environment, escapes_paths=profile.escapes_paths),
-            limits=Limits(max_redeem_codes=profile.max_redeem_codes),
-            flow=FlowPolicy(rate_per_s=profile.rate_per_s),
-            proxy=Proxy.from_env(),
-        )
+        if settings.get("limits") is None:
+            settings["limits"] = Limits(max_redeem_codes=profile.max_redeem_codes)
+        if settings.get("flow") is None:
+            settings["flow"] = FlowPolicy(rate_per_s=profile.rate_per_s)
+        if profile.escapes_paths:
+            environment = attrs.evolve(environment, escapes_paths=True)
+        client = cls(credentials, environment=environment, proxy=proxy, **settings)
         client._get_method = profile.get_method
         client._has_batch_path = profile.has_batch_path
         return client

@@ -8,6 +8,7 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.shared.store import SharedStore
 
 _REDIS = ("redis://", "rediss://", "unix://")
+_SQL = ("postgresql", "sqlite")  # perhaps with a driver
 
 
 def open_shared_store(url: str, *, runtime: Runtime | None = None) -> SharedStore:
@@ -28,6 +29,11 @@ def open_shared_store(url: str, *, runtime: Runtime | None = None) -> SharedStor
                 "A shared store needs the extra 'redis': pip install 'rm-voucher[redis]'."
             ) from exc
         return RedisSharedStore(url)
+    if not url.startswith(_SQL):
+        raise ConfigurationError(
+            "A shared store's URL begins with postgresql://, redis://, rediss://, unix:/// or "
+            "sqlite:///."
+        )
     try:
         from rm_voucher.shared.sql import SqlSharedStore  # an extra, and slow to import
     except ImportError as exc:

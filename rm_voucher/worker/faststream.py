@@ -33,6 +33,7 @@ class FastStreamBroker(Broker):
 
     broker: Any
     _handler: Handler
+    _is_closing = False
 
     def __init__(self, names: QueueNames) -> None:
         self.names = names
@@ -50,11 +51,21 @@ class FastStreamBroker(Broker):
 
     async def close(self) -> None:
         """See `Broker.close`."""
+        self._is_closing = True
         await self.broker.stop()
 
     async def hand_on(self, message: bytes) -> None:
         """See `Broker.hand_on`."""
         await self.publish(self.names.vouchers, message, {})
+
+    async def tell_away(self, *_: object) -> None:
+        """Say that the link is lost; one that is closed is not."""
+        if not self._is_closing:
+            log.warning("the broker is away")
+
+    async def tell_back(self, *_: object) -> None:
+        """Say that the link is there again."""
+        log.warning("the broker is back")
 
     @abstractmethod
     async def _prepare(self) -> None:

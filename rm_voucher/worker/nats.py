@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from faststream import AckPolicy
@@ -18,6 +19,7 @@ _DURABLE = "rm-voucher"
 _PUBLISH_S = 5.0
 _FETCH_S = 1.0
 _PING_S = 5
+_CONNECT_S = 10.0  # the client itself tries without an end
 
 
 class NatsJetStream(FastStreamBroker):
@@ -35,6 +37,8 @@ class NatsJetStream(FastStreamBroker):
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,
             ping_interval=_PING_S,
+            disconnected_cb=self.tell_away,
+            reconnected_cb=self.tell_back,
             logger=None,
         )
         subscriber = self.broker.subscriber(
@@ -81,7 +85,8 @@ class NatsJetStream(FastStreamBroker):
         return int(found.num_pending or 0)
 
     async def _prepare(self) -> None:
-        self._client = await self.broker.connect()
+        async with asyncio.timeout(_CONNECT_S):
+            self._client = await self.broker.connect()
         jet_stream = self._client.jetstream()
         for queue in (self.names.requests, self.names.vouchers, self.names.parked):
             try:

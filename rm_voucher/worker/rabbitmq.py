@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from aio_pika import RobustConnection
+from aio_pika.exceptions import ChannelPreconditionFailed
 from faststream import AckPolicy
 from faststream.message import StreamMessage
 from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
@@ -52,8 +53,8 @@ class RabbitMQ(FastStreamBroker):
             str(at),
             default_channel=channel,
             reconnect_interval=_RECONNECT_S,
-            on_close=[lambda *_: log.warning("the broker is away")],
-            on_reconnected=[lambda *_: log.warning("the broker is back")],
+            on_close=[self.tell_away],
+            on_reconnected=[self.tell_back],
             logger=None,
         )
         self._connection: RobustConnection | None = None
@@ -104,8 +105,22 @@ class RabbitMQ(FastStreamBroker):
 
     async def _prepare(self) -> None:
         await self.broker.connect()
-        for name in (self.names.parked, self.names.vouchers):
-            await self.broker.declare_queue(_queue(name))
+        for queue in (_queue(self.names.parked), _queue(self.names.vouchers), self._requests):
+            await self._make(queue)
+
+    async def _make(self, queue: RabbitQueue) -> None:
+        """Make a queue; one that is there with other arguments is used as it is."""
+        assert self._connection is not None  # noqa: S101 - for the type checker
+        channel = await self._connection.channel()  # a refusal closes it
+        try:
+            await channel.declare_queue(
+                queue.name, durable=queue.durable, arguments=queue.arguments, robust=False
+            )
+        except ChannelPreconditionFailed as exc:
+            queue.declare = False
+            log.warning("a queue is used as it is, with other settings: %s", exc)
+        finally:
+            await channel.close()
 
     def _connect(self, *arguments: Any, **options: Any) -> RobustConnection:
         """Make a connection, and keep it.

@@ -323,6 +323,13 @@ def test_issue_status_while_it_runs(issue, shop, start, url: str) -> None:
     assert "asked: " in out
 
 
+def test_hint_names_the_part_of_the_ledger(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a person copies shows the merchant's own part."""
+    Report(1, ledger="env:L", namespace="kedai teh").write(None, as_json=False)
+    shown = capsys.readouterr().err
+    assert "'rm-voucher ledger status env:L --namespace 'kedai teh'' shows what is open." in shown
+
+
 def test_report_shows_no_password_of_a_ledger(capsys: pytest.CaptureFixture[str]) -> None:
     """What is shown of a ledger's URL may stand in a log, so it has no password there."""
     report = Report(1, ledger="postgresql://me:hush@host/db?password=hush")

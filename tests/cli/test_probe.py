@@ -8,6 +8,7 @@ import signal
 
 import orjson
 import pytest
+import typer
 
 from rm_voucher import Runtime
 from rm_voucher.cli import probe as command
@@ -48,7 +49,9 @@ def test_in_memory(rm, tmp_path):
     assert "says nothing about RM" in ended.err
     assert "calls and 3 vouchers, repeats included." in ended.err
     assert "confirmed: listing_delay_s = 0.0" in ended.out
-    assert "not decided: fact:rate\n    it was left out: give measures_rate" in ended.out
+    left_out = "it was left out: give --measure-rate, in code Options.measure_rate"
+    names = "fact:rate, throttle_code, throttle_status, throttle_retry_after_s"
+    assert f"4 findings not decided: {left_out}\n    {names}\n" in ended.out
     assert ended.out.endswith("vouchers.\n")
     chosen = [one for one in EXPERIMENTS if not one.needs]
     for one in chosen:
@@ -58,6 +61,8 @@ def test_in_memory(rm, tmp_path):
     assert Profile.load(json) == Profile()
     assert markdown.read_text().startswith("# What the probe found out\n")
     assert json.stat().st_mode & 0o777 == 0o600
+    assert f"The report is in {json}.\nThe report is in {markdown}.\n" in ended.err
+    assert orjson.loads(json.read_bytes())["environment"] == "memory"
 
 
 def test_all_options(rm):
@@ -71,7 +76,7 @@ def test_all_options(rm):
     assert "the static batch: VOUCHER_BATCH_NOT_FOUND (HTTP 404)" in ended.out
     assert "the member's vouchers: MEMBER_NOT_FOUND (HTTP 404)" in ended.out
     left_out = [line for line in ended.out.splitlines() if "left out" in line]
-    assert {line.split()[-1] for line in left_out} == {"pin", "measures_idle"}
+    assert {line.split()[-1] for line in left_out} == {"Options.pin", "Options.measure_idle"}
     assert "S" not in [line.strip() for line in ended.out.splitlines()]
 
 
@@ -146,6 +151,7 @@ def test_production_takes_a_person(rm, served, options, words):
     ended = rm("probe", "B", "--environment", "production", *options)
     assert ended.code == 2
     assert words in ended.err
+    assert ("repeats included." in ended.err) == ("--production" in options)
 
 
 def test_production_takes_the_label(rm, served, typed, monkeypatch):
@@ -168,11 +174,100 @@ def test_production_takes_the_label(rm, served, typed, monkeypatch):
     monkeypatch.setattr(command, "Probe", make)
     monkeypatch.setattr("rm_voucher.probe.probe.is_harmless", lambda environment: False)
     ended = rm("probe", "B", "--environment", "production", "--production")
-    assert asked == ["Type the batch's label, as in the portal"]
+    assert asked == ["To go on, type the batch's label, as in the portal"]
     assert seen == [("https://open.revenuemonster.my", True, "Coffee")]
     assert ended.code == 1
     assert "the batch's label is another one than was given" in ended.err
     assert served.issued() == []
+
+
+@pytest.mark.parametrize("options", [(), ("--environment", "production", "--production")])
+def test_the_cost_is_told_before_the_question(rm, served, monkeypatch, capsys, options):
+    """A person knows the cost when asked; who breaks off there has sent nothing."""
+    told = []
+
+    def prompt(question, *, hide_input, err):
+        told.append(capsys.readouterr().err)
+        raise typer.Abort
+
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("typer.prompt", prompt)
+    ended = rm("probe", "B", *options)
+    assert len(told) == 1
+    assert "calls and 3 vouchers, repeats included." in told[0]
+    assert ended.code == 130
+    assert "Nothing was sent." in ended.err
+    assert served.emulator.requests.total() == 0
+
+
+def test_production_flag_does_not_answer_for_the_sandbox(rm, served):
+    """Where there are no real vouchers the question is the same with it as without."""
+    ended = rm("probe", "TEA", "--production")
+    assert ended.code == 2
+    assert "Type yes to go on: only a person" in ended.err
+    assert served.emulator.requests.total() == 0
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two good reports of an earlier run."""
+    files = tmp_path / "probe.json", tmp_path / "probe.md"
+    for file in files:
+        file.write_text(f"the good {file.name}")
+    return files
+
+
+def test_an_early_end_takes_no_good_reports_name(rm, served, no_waits, files, monkeypatch):
+    """A wrong secret leaves both files as they were, and ends with 3, its reason at the end."""
+    monkeypatch.setenv("RM_CLIENT_SECRET", "another-secret-word")
+    ended = rm("probe", "B", "--yes", "--output", files[0], "--markdown", files[1])
+    assert ended.code == 3
+    for file in files:
+        assert file.read_text() == f"the good {file.name}"
+        beside = file.with_name(f"{file.name}.1")
+        assert f"The report is in {beside}; {file} is as it was." in ended.err
+        assert "INVALID_CLIENT" in beside.read_text()
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("The probe ended early: no token: INVALID_CLIENT (HTTP 401)")
+    assert not last.endswith("..")
+    assert ended.out.count("INVALID_CLIENT") == 1
+    assert "Used: 1 call and 0 vouchers." in ended.out
+
+
+def test_a_wrong_batch_takes_no_good_reports_name(rm, served, no_waits, files):
+    """What was decided before the batch is no reason."""
+    assert rm("probe", "NONE", "--yes", "--output", files[0]).code == 1
+    assert files[0].read_text() == "the good probe.json"
+
+
+def test_a_new_report_keeps_the_old_one(rm, files):
+    """Under the next free number, as the results of an issue are kept."""
+    options = "--environment", "memory", "--output", files[0], "--markdown", files[1]
+    assert rm("probe", "TEA", *options).code == 0
+    ended = rm("probe", "TEA", *options)
+    assert ended.code == 0
+    for file in files:
+        kept = file.with_name(f"{file.name}.2")
+        assert f"in {file}, and the one that was there before in {kept}." in ended.err
+        assert file.with_name(f"{file.name}.1").read_text() == f"the good {file.name}"
+        assert "rm-voucher" in file.read_text()
+
+
+def test_one_file_for_both_reports(rm, tmp_path):
+    options = "--output", tmp_path / "x", "--markdown", f"{tmp_path}/./x"
+    ended = rm("probe", "TEA", "--environment", "memory", *options)
+    assert ended.code == 2
+    assert "name two files" in ended.err
+
+
+def test_a_pipe_is_no_file(rm, tmp_path):
+    """A report takes a file's name, which would be the end of a pipe or a device."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    ended = rm("probe", "TEA", "--environment", "memory", "--output", pipe)
+    assert ended.code == 2
+    assert f"{pipe} is no plain file: name a file." in ended.err
+    assert pipe.is_fifo()
 
 
 def test_interrupted(rm, served, no_waits, tmp_path):
@@ -191,7 +286,7 @@ def test_interrupted(rm, served, no_waits, tmp_path):
     report = orjson.loads((tmp_path / "probe.json").read_bytes())
     assert report["stopped"] == "it was interrupted"
     assert report["cost"]["used"]["vouchers"] == 1
-    assert "1 vouchers." in ended.out
+    assert "and 1 voucher." in ended.out
 
 
 def test_a_report_that_can_not_be_written(rm, tmp_path):

@@ -17,6 +17,7 @@ from support.command_runs import Served
 from rm_voucher import Request
 from rm_voucher.emulator import Fault
 from rm_voucher.emulator.reply import Ending, Reply
+from rm_voucher.text import counted
 
 
 class Stalling:
@@ -67,7 +68,8 @@ def test_interrupted_says_what_was_used(
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert f"Used: {stalling.calls} calls, {vouchers} voucher" in out + err
+    used = f"{counted(stalling.calls, 'call')} and {counted(vouchers, 'voucher')}"
+    assert f"Used: {used}." in out
     report = json.loads(files[0].read_text())
     assert report["cost"]["used"] == {"calls": stalling.calls, "vouchers": vouchers}
     assert "interrupted" in report["stopped"]

@@ -31,7 +31,7 @@ OPERATIONS = (
     *("member vouchers", "member get", "member redeem", "token"),
 )
 SINGLE = [fault for fault in Fault if fault is not Fault.CLOSED]
-MODEST = attrs.evolve(ALL, measures_rate=False)
+MODEST = attrs.evolve(ALL, measure_rate=False)
 NAME = "Aminah binti Ismail"
 # With fewer characters a word may be there by chance.
 LEAST_CHARS = 6

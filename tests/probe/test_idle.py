@@ -31,7 +31,7 @@ def session(credentials, where: str | Environment, life_s: float = 75.0) -> Sess
     probe = Probe(
         credentials, "K", transport=Unused(), runtime=runtime,
         environment=Environment.at(where) if isinstance(where, str) else where,
-        options=Options(measures_idle=True, max_s=1e9),
+        options=Options(measure_idle=True, max_s=1e9),
     )  # fmt: skip
     return probe._session
 

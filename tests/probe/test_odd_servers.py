@@ -24,7 +24,7 @@ from rm_voucher.emulator import Guesses
 from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.wire.operations import build_issue
 
-QUICK = attrs.evolve(ALL, measures_rate=False)
+QUICK = attrs.evolve(ALL, measure_rate=False)
 
 # What a server makes of a request and the emulator's answer, the n-th of its operation.
 Twist = Callable[[Request, Response, int], Response]
@@ -245,7 +245,7 @@ CASES: list[tuple[str, Twist, str, str]] = [
     ("last_page", no_meta, "", "no cursor at all"),
     ("listing_delay_s", when("vouchers", error("SPAM", 403)), "a listing is refused", ""),
     ("static_issue_code", to_path("/STATIC/issue", NOT_FOUND), "the static batch", ""),
-    ("lists_valid", to_path("/UPLOADED/vouchers", ONE_VOID), "name an uploaded batch", ""),
+    ("lists_valid", to_path("/UPLOADED/vouchers", ONE_VOID), "give --uploaded-batch", ""),
     ("older_batch_path", when("batch", error("SPAM", 403)), "can't be read: SPAM", ""),
     ("token_delay_s", when("token", Response(status=200, body=b"{}")), "not as documented", ""),
 ]  # fmt: skip
@@ -282,7 +282,7 @@ def test_no_store_is_named_and_any_other_is_refused() -> None:
     report = there.run(attrs.evolve(QUICK, store_id=""))
     assert report.finding("unknown_store_code").value == "STORE_NOT_FOUND"
     finding = report.finding("fact:void of a REDEEMED voucher")
-    assert finding.why == "a void must name a store: name one"
+    assert finding.why == "a void must name a store: give --store-id, in code Options.store_id"
 
 
 def uploaded(lists_valid: bool, codes: int = 4) -> Report:

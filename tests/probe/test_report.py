@@ -10,16 +10,20 @@ import orjson
 import pytest
 from support.files import DOCS
 from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
+from typer.core import TyperGroup
+from typer.main import get_command
 
-from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher import ConfigurationError, FlowPolicy, Limits, VoucherClient
+from rm_voucher.cli.app import app
 from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.probe import Cost, Report, Verdict
 from rm_voucher.probe.catalogue import EXPERIMENTS, QUESTIONS, WITHOUT_EXPERIMENT
 from rm_voucher.probe.findings import Finding
+from rm_voucher.probe.options import option_in_words
 from rm_voucher.probe.report import clean_text, without_secrets
 from rm_voucher.profile import FORMAT, Profile, read_report
 
-QUICK = attrs.evolve(ALL, measures_rate=False)
+QUICK = attrs.evolve(ALL, measure_rate=False)
 
 
 def texts(report: Report) -> str:
@@ -98,6 +102,12 @@ def test_profile_for_the_client(tmp_path, monkeypatch, credentials):
         assert client._max_redeem_codes == 50
         assert client._get_method == "GET"
         assert not client._has_batch_path
+    own = VoucherClient.from_env(
+        profile=profile, flow=FlowPolicy(rate_per_s=7.0), limits=Limits(max_redeem_codes=5)
+    )
+    assert own.flow.rate_per_s == 7.0
+    assert own._max_redeem_codes == 5
+    assert own._get_method == "GET"
 
 
 def test_profile_spares_requests(tmp_path):
@@ -119,9 +129,12 @@ def test_profile_spares_requests(tmp_path):
     assert emulator.requests["get"] == 1
 
 
+FOUND = {"format": FORMAT, "findings": [{"verdict": "confirmed"}]}
+
+
 def written(settings: dict[str, object], guesses: dict[str, object]) -> bytes:
     emulator: dict[str, object] = {"guesses": guesses, "disabled_checks": [], "rate_limit": None}
-    return orjson.dumps({"format": FORMAT, "settings": settings, "emulator": emulator})
+    return orjson.dumps({**FOUND, "settings": settings, "emulator": emulator})
 
 
 @pytest.mark.parametrize(
@@ -133,10 +146,17 @@ def written(settings: dict[str, object], guesses: dict[str, object]) -> bytes:
         (b"{}", "is no report"),
         (b'{"format":"rm-voucher-probe/2"}', "is no report"),
         (b" " * (1024 * 1024) + b"{}", "is no report"),
-        (b'{"format":"rm-voucher-probe/1"}', "has no"),
-        (b'{"format":"rm-voucher-probe/1","settings":[],"emulator":1}', "has no"),
+        (b'{"format":"rm-voucher-probe/1"}', "decided nothing"),
+        (b'{"format":"rm-voucher-probe/1","findings":1}', "decided nothing"),
+        (b'{"format":"rm-voucher-probe/1","findings":[1,{}]}', "decided nothing"),
         (
-            b'{"format":"rm-voucher-probe/1","settings":{"new":1},"emulator":{}}',
+            b'{"format":"rm-voucher-probe/1","findings":[{"verdict":"not decided"}]}',
+            "decided nothing",
+        ),
+        (orjson.dumps(FOUND), "has no"),
+        (orjson.dumps({**FOUND, "settings": [], "emulator": 1}), "has no"),
+        (
+            orjson.dumps({**FOUND, "settings": {"new": 1}, "emulator": {}}),
             "unknown settings|fits no emulator",
         ),
         (
@@ -175,6 +195,50 @@ def test_early_end_is_in_the_report():
         findings=(), environment="sandbox", stated=Cost(), used=Cost(), stopped="it rained"
     )
     assert "**It ended early:** it rained." in report.to_markdown()
+
+
+def open_finding(subject: str, why: str) -> Finding:
+    return Finding(experiment="x", subject=subject, verdict=Verdict.NOT_DECIDED, why=why)
+
+
+def test_a_reason_is_told_once():
+    """Findings that are open for one reason are one line; that of an early end is the last."""
+    rained = "the probe ended early: it rained"
+    findings = [open_finding("a", rained), open_finding("b", "no store"), open_finding("c", rained)]
+    report = Report(
+        findings=tuple(findings), environment="sandbox", stated=Cost(calls=1), used=Cost(),
+        stopped="it rained",
+    )  # fmt: skip
+    assert list(report.not_decided.items()) == [("no store", ["b"]), (rained, ["a", "c"])]
+    lines = report.to_markdown().splitlines()
+    assert not [line for line in lines if line.startswith("|")]
+    at = lines.index("- 1 finding not decided: no store: `b`")
+    assert lines[at + 1] == f"- 2 findings not decided: {rained}: `a`, `c`"
+    assert (
+        "Used: 0 calls and 0 vouchers. At most, as was stated: 1 call and 0 vouchers." in lines[2]
+    )
+
+
+def test_report_of_an_emulator_in_memory_says_so():
+    assert stage().run(QUICK).environment == "memory"
+
+
+def test_what_was_left_out_names_the_option():
+    """As it is given on the command line, and in code."""
+    why = stage().run(attrs.evolve(QUICK, sold_out_batch="")).finding("sold_out_code").why
+    assert why == "it was left out: give --sold-out-batch, in code Options.sold_out_batch"
+
+
+def test_options_have_the_names_of_the_commands():
+    """The rule by which a report names them."""
+    group = get_command(app)
+    assert isinstance(group, TyperGroup)
+    parameters = group.commands["probe"].params
+    named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
+    for each in ["store_id", *filter(None, (one.needs for one in EXPERIMENTS))]:
+        assert option_in_words(each) == f"{named[each]}, in code Options.{each}"
+        assert hasattr(ALL, each)
+        assert named[each] in next(one.opts for one in parameters if one.name == each)
 
 
 # The catalogue.

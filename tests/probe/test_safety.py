@@ -19,12 +19,12 @@ from rm_voucher import (
     Transport,
     VoucherStatus,
 )
-from rm_voucher.emulator import Fault, FaultPlan, Window
+from rm_voucher.emulator import Fault, FaultPlan, Guesses, Window
 from rm_voucher.probe import Cost, Options, Probe, Report, Verdict
 from rm_voucher.probe.budget import Budget, BudgetSpentError
 from rm_voucher.probe.catalogue import EXPERIMENTS
 
-QUICK = attrs.evolve(ALL, measures_rate=False)
+QUICK = attrs.evolve(ALL, measure_rate=False)
 
 
 def assert_in_bounds(there, report: Report) -> None:
@@ -223,8 +223,31 @@ def test_wrong_credentials():
     there.emulator.credentials = credentials
     report = there.run(QUICK)
     assert report.stopped.startswith("no token: INVALID_CLIENT (HTTP 401): The client id or secret")
+    assert not report.stopped.endswith(".")
+    assert report.refuses_credentials
     assert is_open(report)
+    assert list(report.not_decided)[-1] == f"the probe ended early: {report.stopped}"
     assert report.used == Cost(calls=1)
+
+
+def test_no_server():
+    """The operation is named once, nothing is doubled, and the credentials are not to blame."""
+    there = stage()
+    there.emulator.faults = FaultPlan(windows=[Window(fault=Fault.CLOSED, start_s=0, length_s=600)])
+    report = there.run(QUICK)
+    assert report.stopped == "token: no connection"
+    assert not report.refuses_credentials
+    # Beside what was left out there is one reason.
+    (why,) = (why for why in report.not_decided if "left out" not in why)
+    assert why == "the probe ended early: token: no connection"
+
+
+def test_token_that_is_never_taken():
+    """It is a matter of the credentials as well."""
+    there = stage(Guesses(token_delay_s=10_000.0))
+    report = there.run(attrs.evolve(QUICK, max_s=10_000.0))
+    assert report.refuses_credentials
+    assert there.used == 0
 
 
 def test_another_key():
@@ -239,6 +262,7 @@ def test_another_key():
     there.emulator.credentials = made
     report = there.run(QUICK)
     assert "INVALID_REQUEST_SIGNATURE" in report.stopped
+    assert report.refuses_credentials
     assert there.used == report.used.vouchers == 0
 
 
@@ -268,8 +292,6 @@ def test_clock_five_minutes_off(off_s):
 
 
 def test_clock_off_where_answers_have_no_date():
-    from rm_voucher.emulator import Guesses
-
     there = stage(Guesses(sends_date=False))
     there.client_offset_s = 300.0
     report = there.run(QUICK)
@@ -352,7 +374,7 @@ def test_voids_are_undone_with_a_pin():
 def test_experiments_say_what_they_cost():
     """The sum of what each takes is what is stated, but for the token and repeats."""
     there = stage()
-    probe = there.probe(attrs.evolve(ALL, measures_idle=True))
+    probe = there.probe(attrs.evolve(ALL, measure_idle=True))
     parts = sum((one.cost for one in EXPERIMENTS), Cost())
     assert probe.cost.vouchers == parts.vouchers == 7
     assert probe.cost.calls == parts.calls + 64

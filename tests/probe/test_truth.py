@@ -85,7 +85,7 @@ HIDDEN: dict[str, Callable[[Setting], bool]] = {
     "throttle_code": lambda s: s["rate"] is None,
     "throttle_status": lambda s: s["rate"] is None,
     "throttle_retry_after_s": lambda s: s["rate"] is None,
-    "fact:rate": lambda s: not s["measures_rate"],
+    "fact:rate": lambda s: not s["measure_rate"],
     "idle_life_s": lambda s: True,
 }
 
@@ -95,7 +95,7 @@ def default() -> Setting:
         **{name: values[0] for name, values in VALUES.items()},
         "disabled": [],
         "rate": None,
-        "measures_rate": False,
+        "measure_rate": False,
     }
 
 
@@ -106,12 +106,12 @@ def one_by_one() -> Iterator[Setting]:
         for value in values[1:]:
             setting = {**default(), name: value}
             if name.startswith("throttle"):
-                setting |= {"rate": 15.0, "measures_rate": True}
+                setting |= {"rate": 15.0, "measure_rate": True}
             yield setting
     for check in CHECKS:
         yield {**default(), "disabled": [check]}
     for rate in RATES:
-        yield {**default(), "rate": rate, "measures_rate": True}
+        yield {**default(), "rate": rate, "measure_rate": True}
 
 
 def by_chance(seed: int) -> Setting:
@@ -121,7 +121,7 @@ def by_chance(seed: int) -> Setting:
         **{name: chance.choice(values) for name, values in VALUES.items()},
         "disabled": [check for check in CHECKS if chance.random() < 0.15],
         "rate": rate,
-        "measures_rate": rate is not None,  # it takes most of the requests
+        "measure_rate": rate is not None,  # it takes most of the requests
     }
 
 
@@ -130,7 +130,7 @@ def guesses_of(setting: Setting) -> Guesses:
 
 
 def options_of(setting: Setting) -> Options:
-    return attrs.evolve(ALL, measures_rate=setting["measures_rate"])
+    return attrs.evolve(ALL, measure_rate=setting["measure_rate"])
 
 
 def run(setting: Setting) -> Report:

@@ -39,6 +39,11 @@ def test_page_has_its_tables():
     assert len(QUESTIONS) >= 25
 
 
+def test_each_experiment_is_there():
+    """Also one that decides nothing alone."""
+    assert {row[0].strip("`") for row in rows("Experiments")} == NAMES
+
+
 def test_tables_of_the_probe_are_its_catalogue():
     """The rest of the page is what `python docs/conformance_page.py` writes today."""
     assert runpy.run_path(str(DOCS / "conformance_page.py"))["page"](PAGE) == PAGE

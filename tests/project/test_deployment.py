@@ -16,6 +16,7 @@ from support.files import DOCS, EXAMPLES, ROOT
 from typer.main import get_command
 
 from rm_voucher.cli.app import app
+from rm_voucher.worker import open_broker
 
 DEPLOYMENT = EXAMPLES / "deployment"
 COMPOSE: Any = yaml.safe_load((DEPLOYMENT / "compose.yaml").read_text())
@@ -69,7 +70,7 @@ def test_ports_and_paths_are_those_that_are_served() -> None:
     assert CONTAINER["ports"] == [{"name": "http", "containerPort": options["port"]}]
     assert CONTAINER["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert CONTAINER["livenessProbe"]["httpGet"]["path"] == "/healthz"
-    assert f":{options_of(SERVICE['command'])['port']}/healthz" in str(SERVICE["healthcheck"])
+    assert f":{options_of(SERVICE['command'])['port']}/readyz" in str(SERVICE["healthcheck"])
 
 
 def test_variables_are_those_that_are_read() -> None:
@@ -79,6 +80,32 @@ def test_variables_are_those_that_are_read() -> None:
     names = set(re.findall(r"\bRM_[A-Z_]+", "".join([*files, _page("worker")])))
     assert {"RM_WORKER_BROKER", "RM_WORKER_LEDGER", "RM_PRIVATE_KEY"} <= names
     assert {name for name in names if name not in package} == set()
+
+
+def test_variables_of_compose_are_on_the_page() -> None:
+    """What must be in .env, and nothing else."""
+    asked = set(re.findall(r"\$\{([A-Z_]+)", (DEPLOYMENT / "compose.yaml").read_text()))
+    table = _page("deployment").split("| variable | value |")[1].split("\n\n")[0]
+    assert set(re.findall(r"`([A-Z_]+)`", table)) == asked
+
+
+def test_user_of_the_image_is_that_of_the_manifests() -> None:
+    """It must read the key, which has an owner."""
+    assert "--uid 1000 " in (DEPLOYMENT / "Dockerfile").read_text()
+    assert POD["securityContext"]["runAsUser"] == 1000
+    assert "chown 1000 private_key.pem" in _page("deployment")
+
+
+def test_settings_of_rabbitmq_s_queues_are_on_the_page() -> None:
+    """A shop that declares a queue needs exactly these."""
+    broker: Any = open_broker("amqp://guest@127.0.0.1/")
+    (row,) = re.findall(r"^\| `requests` \| (`x-.*) \|$", _page("worker"), re.M)
+    shown = {}
+    for argument in row.split(", "):
+        name, value = argument.split(" ", 1)
+        shown[name.strip("`")] = "" if value == "empty" else value.strip("`")
+    made = {name: str(value) for name, value in broker._requests.arguments.items()}
+    assert shown == made
 
 
 def test_no_secret_is_in_the_files() -> None:

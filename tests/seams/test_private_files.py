@@ -6,6 +6,7 @@ its owner's alone. No link is written through, and no pipe is waited for.
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from support.files import KEY_FILE, PUBLIC_KEY_FILE
 from support.scripted_server import ScriptedServer
 
 from rm_voucher import ConfigurationError, Credentials, FileTokenStore
-from rm_voucher.files import open_plain, open_private, replace_private
+from rm_voucher.files import keep_older, open_plain, open_private, replace_private
 from rm_voucher.webhooks import CallbackVerifier
 
 TOKEN = ok({"accessToken": "token", "expiresIn": 10_000, "refreshToken": "refresh"})
@@ -183,6 +184,32 @@ def test_key_behind_a_link(tmp_path: Path) -> None:
     (tmp_path / "public.pem").symlink_to(PUBLIC_KEY_FILE)
     os.close(open_plain(path))
     assert CallbackVerifier([tmp_path / "public.pem"])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_replacement_of_what_is_no_file(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A pipe or a device keeps its name: to root, `/dev/null` would be one that can be taken."""
+    path = tmp_path / "env"
+    make(path)
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    with pytest.raises(OSError, match=r"no plain file|Is a directory"):
+        replace_private(path, b"new")
+    assert [(each, stat.S_IFMT(each.lstat().st_mode)) for each in tmp_path.iterdir()] == [
+        (path, kind)
+    ]
+
+
+def test_older_file_is_kept(tmp_path: Path) -> None:
+    """Under the first number that is free, and under its own name until that is taken."""
+    path = tmp_path / "report.json"
+    for number, content in enumerate(["first", "second"], start=1):
+        path.unlink(missing_ok=True)
+        path.write_text(content)
+        assert keep_older(path) == tmp_path / f"report.json.{number}"
+    names = {each.name: each.read_text() for each in tmp_path.iterdir()}
+    assert names == {
+        "report.json": "second", "report.json.1": "first", "report.json.2": "second",
+    }  # fmt: skip
 
 
 def test_replacement_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

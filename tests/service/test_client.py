@@ -2,8 +2,10 @@
 
 import asyncio
 import functools
+import inspect
 import logging
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from support.answers import ISSUED, LOST, NOT_SENT, THROTTLED, ok, payload, rm_error, voucher
@@ -29,6 +31,8 @@ from rm_voucher import (
 )
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.outcomes import Safety
+from rm_voucher.emulator import Emulator
+from rm_voucher.service.client import ClientSettings
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.base import Transport
 from rm_voucher.wire import operations
@@ -346,6 +350,19 @@ def test_from_env(monkeypatch, credentials):
     assert VoucherClient.from_env(environment=Environment.SANDBOX).caller.environment == (
         Environment.SANDBOX
     )
+    transport = Emulator().transport()
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:1")  # for a transport of its own alone
+    client = VoucherClient.from_env(transport=transport, timeout=Timeout(total_s=3), retry=None)
+    assert client.caller.transport is transport
+    wrong: Any = 50
+    with pytest.raises(ConfigurationError, match="flow must be of type FlowPolicy"):
+        VoucherClient.from_env(flow=wrong)
+
+
+def test_settings_of_from_env_are_all_of_the_client():
+    """What a variable gives is no setting; everything else that the client takes is."""
+    taken = inspect.signature(VoucherClient).parameters.keys()
+    assert ClientSettings.__annotations__.keys() | {"credentials", "environment", "proxy"} == taken
 
 
 async def test_log_at_debug_has_no_secret(make_client, caplog):

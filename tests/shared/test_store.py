@@ -134,6 +134,14 @@ def test_url_that_names_no_store(url):
         open_shared_store(url)
 
 
+def test_url_of_an_unknown_kind():
+    """The sentence names every kind."""
+    with pytest.raises(ConfigurationError) as caught:
+        open_shared_store("foo://me:hush@x")
+    assert all(kind in str(caught.value) for kind in ("postgresql://", "redis://", "sqlite:///"))
+    assert "hush" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("url", "module", "extra"),
     [

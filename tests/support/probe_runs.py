@@ -31,7 +31,7 @@ ALL = Options(
     store_id="store-1",
     pin=PIN,
     member=MEMBER,
-    measures_rate=True,
+    measure_rate=True,
 )
 
 

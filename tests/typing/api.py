@@ -127,6 +127,14 @@ def shared(credentials: Credentials) -> VoucherClient:
     )
 
 
+def from_variables(store: SharedStore) -> VoucherClient:
+    VoucherClient.from_env(flow=50)  # pyright: ignore[reportArgumentType]
+    VoucherClient.from_env(colour="red")  # pyright: ignore[reportCallIssue]
+    return VoucherClient.from_env(
+        profile="probe.json", shared=store, timeout=Timeout(total_s=60), hooks=[timing]
+    )
+
+
 def make() -> VoucherClient:
     return VoucherClient(
         Credentials("id", "secret", Path("key.pem")),

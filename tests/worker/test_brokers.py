@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -12,7 +13,7 @@ import attrs
 import pytest
 from aio_pika.exceptions import AMQPConnectionError
 from redis.exceptions import RedisError, ResponseError
-from support.brokers import KINDS, URLS, Queues, RedisQueues, queues_of
+from support.brokers import KINDS, URLS, Queues, RabbitQueues, RedisQueues, queues_of
 from support.command import PATIENCE_S
 
 from rm_voucher import ConfigurationError
@@ -203,6 +204,17 @@ async def test_voucher_that_can_not_be_published_brings_its_message_again(
     assert "SECRET" not in caplog.text
 
 
+@pytest.mark.parametrize("queues", list(URLS), indirect=True)
+async def test_end_in_order_is_no_loss(ready: Queues, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker that is closed is not said to be away."""
+    caplog.set_level(logging.WARNING, logger="rm_voucher")
+    broker = ready.broker(SETTINGS)
+    await broker.start(Handler(lambda _: Leave()))
+    await broker.pause()
+    await broker.close()
+    assert caplog.messages == []
+
+
 async def test_broker_that_never_started(queues: Queues) -> None:
     """It is not connected, and can be closed."""
     broker = queues.broker(SETTINGS)
@@ -262,6 +274,28 @@ async def test_rabbitmq_that_goes_while_a_worker_starts(monkeypatch: pytest.Monk
         await broker.close()
         assert broker._connection.is_closed
         assert not broker.is_connected
+
+
+async def test_rabbitmq_queues_with_other_settings(caplog: pytest.LogCaptureFixture) -> None:
+    """They are used as they are, and a line says which setting of which queue differs."""
+    caplog.set_level(logging.WARNING, logger="rm_voucher")
+    async with queues_of("rabbitmq") as queues:
+        assert isinstance(queues, RabbitQueues)
+        names = (queues.names.requests, queues.names.vouchers, queues.names.parked)
+        for name in names:
+            await queues._channel.declare_queue(name, durable=True)
+        await queues.publish(b"a")
+        broker = queues.broker(SETTINGS)
+        handler = Handler(lambda delivery: HandOn(delivery.body))
+        await broker.start(handler)
+        await handler.until(1)
+        await until_none_is_left(broker)
+        await broker.pause()
+        await broker.close()
+        assert await queues.vouchers() == [b"a"]
+    for name in names:
+        assert f"for queue '{name}'" in caplog.text
+    assert "is away" not in caplog.text  # it was closed, not lost
 
 
 def test_rabbitmq_s_heartbeat_is_the_url_s_own_where_it_has_one() -> None:

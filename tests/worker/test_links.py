@@ -24,8 +24,11 @@ _log = logging.getLogger("links")
 
 @pytest.mark.parametrize("trouble", [StallingProxy.cut, StallingProxy.freeze])
 @pytest.mark.parametrize("kind", URLS)
-async def test_link_in_trouble(kind: str, trouble: Callable[[StallingProxy], None]) -> None:
+async def test_link_in_trouble(
+    kind: str, trouble: Callable[[StallingProxy], None], caplog: pytest.LogCaptureFixture
+) -> None:
     """What is published meanwhile is handled, and handed on, within half a minute."""
+    caplog.set_level(logging.WARNING, logger="rm_voucher")
     handled: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def handle(delivery: Delivery) -> Disposition:
@@ -54,3 +57,8 @@ async def test_link_in_trouble(kind: str, trouble: Callable[[StallingProxy], Non
             _log.info("%s: goes on after %.1f s", kind, time.monotonic() - since)
             await broker.pause()
             await broker.close()
+    if kind != "redis":  # which has a connection for each command, and no link to tell of
+        ours = [each for each in caplog.records if each.name == "rm_voucher.worker"]
+        told = [text for each in ours if (text := each.getMessage()).startswith("the broker is")]
+        assert set(told) == {"the broker is away", "the broker is back"}
+        assert told[-1] == "the broker is back"
