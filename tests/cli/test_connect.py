@@ -77,6 +77,7 @@ def test_server_chosen(
         "limits": Limits(max_connections=500),
         "flow": flow,
         "proxy": Proxy("http://proxy.example:3128"),
+        "shared": None,
     }
 
 

@@ -53,7 +53,7 @@ async def test_connection_that_is_silent_is_given_up(
     postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The next one is answered, and what was to be written is written."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.2)
+    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
     proxy, url = stalling(postgres_url)
     made = database(url)
     await made.open()
@@ -163,7 +163,7 @@ async def test_transaction_whose_server_falls_silent(
     postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the middle of it, it is an error: its steps can't be done again from here."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.2)
+    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
     proxy, url = stalling(postgres_url)
     made = database(url)
     await made.open()
@@ -218,7 +218,7 @@ async def test_ledger_on_a_way_that_stands_still(
     postgres_ledger_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is lost, and nothing done twice: a commit whose answer was lost is made again."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.2)
+    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
     monkeypatch.setattr(sql_database, "_IDLE_S", 0.2)  # locks of what was given up
     proxy, url = stalling(postgres_ledger_url)
     async with Ledger.open(url) as ledger:
