@@ -66,6 +66,8 @@ class Pipeline:
 @contextmanager
 def _errors(connection: Connection) -> Iterator[None]:
     """Raise the driver's errors as SQLAlchemy does."""
+    dialect: Any = connection.dialect
+    driven = connection.connection.driver_connection
     try:
         yield
     except psycopg.Error as exc:
@@ -73,4 +75,13 @@ def _errors(connection: Connection) -> Iterator[None]:
     else:
         return
     # Outside of the handler: the driver's error may have a code in it, and is no context.
-    raise DBAPIError.instance("", None, error, psycopg.Error, dialect=connection.dialect)
+    raise DBAPIError.instance(
+        "",
+        None,
+        error,
+        psycopg.Error,
+        connection_invalidated=dialect.is_disconnect(
+            error, driven, None
+        ),  # it has no SQLSTATE then
+        dialect=dialect,
+    )

@@ -1,0 +1,83 @@
+"""Statements that are sent together: what becomes of an error, and of a link that is lost."""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection
+from support.doubles import FakeTime
+from support.scratch_database import database
+
+from rm_voucher.database.pipeline import Pipeline
+from rm_voucher.exceptions import LedgerError
+
+ONE = "SELECT %b::int"
+
+
+def lose(connection: Connection) -> None:
+    """End the link below the driver: its error has no SQLSTATE then."""
+    driven: Any = connection.connection.driver_connection
+    with socket.socket(fileno=os.dup(driven.pgconn.socket)) as link:
+        link.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("step", ["before it is sent", "before its rows"])
+async def test_link_that_is_lost_is_made_again(
+    postgres_url: str, time: FakeTime, step: str
+) -> None:
+    """It is trouble that passes, wherever the driver finds it out."""
+    tries = []
+
+    def work(connection: Connection) -> list[tuple[Any, ...]]:
+        tries.append(1)
+        pipeline = Pipeline(connection)
+        if len(tries) == 1 and step == "before it is sent":
+            lose(connection)
+        sent = pipeline.send(ONE, (1,))
+        if len(tries) == 1:
+            lose(connection)
+        return pipeline.rows(sent)
+
+    made = database(postgres_url, time)
+    await made.open()
+    assert await made.write(work, is_pipelined=True) == [(1,)]
+    assert len(tries) == 2
+    await made.close()
+
+
+async def test_link_that_was_lost_since_the_last_transaction(
+    postgres_url: str, time: FakeTime
+) -> None:
+    """The driver refuses to begin on it, and gives no SQLSTATE."""
+    made = database(postgres_url, time)
+    await made.open()
+    assert await made.write(one, is_pipelined=True) == [(1,)]
+    writer: Any = made.connections.writer
+    writer.connection.driver_connection.pgconn.finish()
+    assert await made.write(one, is_pipelined=True) == [(1,)]
+    await made.close()
+
+
+def one(connection: Connection) -> list[tuple[Any, ...]]:
+    pipeline = Pipeline(connection)
+    return pipeline.rows(pipeline.send(ONE, (1,)))
+
+
+async def test_statement_that_is_wrong_is_no_trouble_of_the_link(
+    postgres_url: str, time: FakeTime
+) -> None:
+    """It is raised at once, and the connection is used on."""
+
+    def work(connection: Connection) -> list[tuple[Any, ...]]:
+        pipeline = Pipeline(connection)
+        return pipeline.rows(pipeline.send("SELECT 1 / %b::int", (0,)))
+
+    made = database(postgres_url, time)
+    await made.open()
+    with pytest.raises(LedgerError, match="division by zero"):
+        await made.write(work, is_pipelined=True)
+    assert await made.write(lambda connection: Pipeline(connection).send(ONE, (2,)) is not None)
+    await made.close()
