@@ -29,6 +29,7 @@ from rm_voucher.ledger.rules.records import (
 from rm_voucher.ledger.rules.settling import settle
 from rm_voucher.ledger.rules.transitions import SHARING, ask, confirm, end
 from rm_voucher.ledger.rules.unit_of_work import NeedsExclusiveError
+from rm_voucher.ledger.sql.shared import SharedUnitOfWork
 from rm_voucher.ledger.sql.unit_of_work import SqlUnitOfWork
 
 OWNERS = ("one", "two")
@@ -228,3 +229,13 @@ async def test_issuing_needs_nobody_to_wait(
         refused = await bring(ledger, "late", claimed.attempt_id, known or "")
         assert isinstance(refused, LedgerError)
         assert alone == [BATCH]
+
+
+def test_rows_that_were_not_read_before_are_never_looked_for() -> None:
+    """A transaction that shares the lock has read all that it may; for more it must be alone."""
+    unit = SharedUnitOfWork.__new__(SharedUnitOfWork)
+    unit._served = {"r1"}
+    with pytest.raises(NeedsExclusiveError):
+        unit.find_codes(["r1", "r2"])
+    with pytest.raises(NeedsExclusiveError):
+        unit.load(IssueRequest, ["r2"])
