@@ -232,7 +232,8 @@ class Caller:
         if turn_at is None:
             is_free = self.flow.unlimited
             turn_at = self.runtime.monotonic() if is_free else await self._take_turn(call)
-        for is_last in (False, True):
+        is_last = False
+        while True:
             call.token = await self._token(call)
             if call.before_send is not None:
                 await call.before_send()
@@ -241,7 +242,7 @@ class Caller:
             call.admitted_at = self.runtime.monotonic()
             if is_last or self.flow.unlimited or call.admitted_at - turn_at <= _LATE_S:
                 return
-            turn_at = await self._take_turn(call)
+            turn_at, is_last = await self._take_turn(call), True
 
     async def _take_turn(self, call: Call[T]) -> float:
         """Wait for the turn; return when it came, by the monotonic clock."""

@@ -42,8 +42,7 @@ async def voucher_pages(
         flow = client.flow
         if flow.waiting and flow.rate_per_s and page.cursor is not None:
             left_s = begun + 1 / (_SHARE * flow.rate_per_s) - clock.monotonic()
-            if left_s > 0:
-                await clock.sleep(left_s)
+            await clock.sleep(max(0.0, left_s))
         begun = clock.monotonic()
 
 

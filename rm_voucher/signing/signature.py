@@ -67,8 +67,7 @@ def spellings(value: object, body: bytes) -> Iterator[bytes]:
     if as_go != text:
         yield as_go
     if has_two_spellings(text):
-        for each in dict.fromkeys((text, as_go)):
-            yield older_go_json(each)
+        yield from map(older_go_json, dict.fromkeys((text, as_go)))
 
 
 def has_two_spellings(text: bytes) -> bool:

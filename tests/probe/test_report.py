@@ -102,6 +102,7 @@ def test_profile_for_the_client(tmp_path, monkeypatch, credentials):
         assert client._max_redeem_codes == 50
         assert client._get_method == "GET"
         assert not client._has_batch_path
+    assert not VoucherClient.from_env(profile=Profile()).caller.environment.escapes_paths
     own = VoucherClient.from_env(
         profile=profile, flow=FlowPolicy(rate_per_s=7.0), limits=Limits(max_redeem_codes=5)
     )

@@ -85,18 +85,18 @@ def postgres_ledger_url(postgres_database: str) -> str:
 
     To make them costs more than most tests.
     """
-    _clear(postgres_database, keep="rm_ledger_")
+    _clear(postgres_database, keep="rm_ledger_", component="ledger")
     return postgres_database
 
 
 @pytest.fixture
 def postgres_events_url(postgres_database: str) -> str:
     """The URL of one that has at most the tables of a store of callbacks, empty ones."""
-    _clear(postgres_database, keep="rm_webhook_")
+    _clear(postgres_database, keep="rm_webhook_", component="store of callbacks")
     return postgres_database
 
 
-def _clear(url: str, *, keep: str) -> None:
+def _clear(url: str, *, keep: str, component: str = "") -> None:
     # What a killed process left may still hold locks.
     execute(
         url,
@@ -113,7 +113,11 @@ def _clear(url: str, *, keep: str) -> None:
             FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
                 IF has_them AND (starts_with(name, '{keep}')
                         OR name IN ('rm_schema_versions', 'rm_namespaces')) THEN
-                    IF name <> 'rm_schema_versions' THEN EXECUTE 'DELETE FROM ' || name; END IF;
+                    IF name = 'rm_schema_versions' THEN
+                        DELETE FROM rm_schema_versions WHERE component <> '{component}';
+                    ELSE
+                        EXECUTE 'DELETE FROM ' || name;
+                    END IF;
                 ELSE
                     EXECUTE 'DROP TABLE ' || name || ' CASCADE';
                 END IF;
