@@ -25,13 +25,34 @@ def pipelined(connection: Connection) -> Iterator[None]:
     with _errors(connection), driven.pipeline():
         try:
             yield
+        except DBAPIError as exc:
+            _end(driven)
+            raise _first(exc) from None
         except BaseException:
-            # PostgreSQL skips a commit behind an error. What else has failed is of no interest, and
-            # psycopg would log it, codes and all, at the end of its pipeline.
-            for _ in range(2):
-                with contextlib.suppress(psycopg.Error):
-                    driven.rollback()
+            _end(driven)
             raise
+
+
+def _end(driven: Any) -> None:
+    """Take back what was sent.
+
+    PostgreSQL skips a commit behind an error. What else has failed is of no interest, and psycopg
+    would log it, codes and all, at the end of its pipeline.
+    """
+    for _ in range(2):
+        with contextlib.suppress(psycopg.Error):
+            driven.rollback()
+
+
+def _first(error: DBAPIError) -> DBAPIError:
+    """Return the error that aborted a pipeline, where this one says that alone.
+
+    SQLAlchemy rolls back after a commit that failed, and raises what that met.
+    """
+    found: BaseException | None = error
+    while isinstance(getattr(found, "orig", found), psycopg.errors.PipelineAborted):
+        found = found and found.__context__
+    return found if isinstance(found, DBAPIError) else error
 
 
 class Pipeline:

@@ -6,12 +6,14 @@ import os
 import socket
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from support.doubles import FakeTime
 from support.scratch_database import database
 
-from rm_voucher.database.pipeline import Pipeline
+from rm_voucher.database.pipeline import Pipeline, _first
 from rm_voucher.exceptions import LedgerError
 
 ONE = "SELECT %b::int"
@@ -81,3 +83,30 @@ async def test_statement_that_is_wrong_is_no_trouble_of_the_link(
         await made.write(work, is_pipelined=True)
     assert await made.write(lambda connection: Pipeline(connection).send(ONE, (2,)) is not None)
     await made.close()
+
+
+async def test_error_that_comes_with_the_commit(postgres_url: str, time: FakeTime) -> None:
+    """It is told, and not that what followed it was skipped."""
+
+    def work(connection: Connection) -> None:
+        for divisor in (1, 0, 1):
+            Pipeline(connection).send("SELECT 1 / %b::int", (divisor,))
+
+    made = database(postgres_url, time)
+    await made.open()
+    for _ in range(20):
+        with pytest.raises(LedgerError, match="division by zero"):
+            await made.write(work, is_pipelined=True)
+    await made.close()
+
+
+def test_echo_of_an_error_is_replaced_by_it() -> None:
+    """SQLAlchemy raises the one that its roll-back met; the first is its context."""
+    first = DBAPIError("", None, psycopg.errors.DivisionByZero("first"))
+    echo = DBAPIError("", None, psycopg.errors.PipelineAborted("pipeline aborted"))
+    echo.__context__ = psycopg.errors.PipelineAborted("pipeline aborted")
+    echo.__context__.__context__ = first
+    assert _first(echo) is first
+    assert _first(first) is first
+    echo.__context__.__context__ = None
+    assert _first(echo) is echo
