@@ -83,10 +83,10 @@ class SqlSharedStore(SharedStore):
         return Snapshot(version=row[1], content=content, now=row[0])
 
     async def _execute(self, statement: Any, values: dict[str, object]) -> tuple[Any, ...] | None:
-        async with self._opening:  # which nobody waits for, once it is open
-            if not self._is_open:
+        if not self._is_open:
+            async with self._opening:  # it does nothing the second time
                 await self._database.open()
-                self._is_open = True
+            self._is_open = True
         row = await self._database.execute(statement, values)
         return None if row is None else tuple(row)
 

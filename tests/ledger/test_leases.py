@@ -46,10 +46,13 @@ async def test_file_whose_opening_failed_can_be_opened(
 ) -> None:
     """Its lock is let go, though the connections that it shares stay open."""
     async with SqlDatabase(f"sqlite:///{tmp_path}/ledger.db") as database:
+        real = FileGuard.bind
         with monkeypatch.context() as broken:
 
-            def bind(*_: object) -> None:
-                raise LedgerError("no room")
+            def bind(guard: FileGuard, commits: int | None, ledger_id: str) -> None:
+                if commits is not None:
+                    raise LedgerError("no room")
+                real(guard, commits, ledger_id)
 
             broken.setattr(FileGuard, "bind", bind)
             with pytest.raises(LedgerError, match="no room"):

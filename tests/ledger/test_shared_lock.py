@@ -239,3 +239,5 @@ def test_rows_that_were_not_read_before_are_never_looked_for() -> None:
         unit.find_codes(["r1", "r2"])
     with pytest.raises(NeedsExclusiveError):
         unit.load(IssueRequest, ["r2"])
+    with pytest.raises(NeedsExclusiveError):
+        unit.lock_batches([BATCH])

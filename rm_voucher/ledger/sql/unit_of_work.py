@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import attrs
 import orjson
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     Select,
@@ -184,9 +183,10 @@ class SqlUnitOfWork(UnitOfWork):
     def dead_owners(self, owners: Collection[str]) -> set[str]:
         if self._is_sqlite or not owners:  # the file's lock is ours, so nobody else's is
             return set(owners)
-        names = [owner_lease(owner) for owner in owners]
+        names = literal([owner_lease(owner) for owner in owners], ARRAY(Text))
         living = self._scope.select(leases, leases.c.holder).where(
-            self._among(leases.c.name, names), leases.c.until > literal_column(NOW)
+            leases.c.name == any_(literal(list(names), ARRAY(Text))),
+            leases.c.until > literal_column(NOW),
         )
         return set(owners) - set(self._connection.scalars(living))
 
@@ -291,13 +291,6 @@ class SqlUnitOfWork(UnitOfWork):
 
     def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
         return [row_of(kind, row) for row in self._connection.execute(wanted)]
-
-    def _among(self, column: Column[str], keys: Sequence[str]) -> ColumnElement[bool]:
-        """Return a condition whose text does not depend on the number of keys."""
-        if self._is_sqlite:
-            each = func.json_each(_json(list(keys))).table_valued("value")
-            return column.in_(each.select())
-        return column == any_(literal(list(keys), ARRAY(Text)))
 
 
 def _json(values: Sequence[Any]) -> str:
