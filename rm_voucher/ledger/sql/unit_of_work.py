@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import attrs
 import orjson
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Connection,
     Select,
@@ -185,8 +186,7 @@ class SqlUnitOfWork(UnitOfWork):
             return set(owners)
         names = literal([owner_lease(owner) for owner in owners], ARRAY(Text))
         living = self._scope.select(leases, leases.c.holder).where(
-            leases.c.name == any_(literal(list(names), ARRAY(Text))),
-            leases.c.until > literal_column(NOW),
+            leases.c.name == any_(names), leases.c.until > literal_column(NOW)
         )
         return set(owners) - set(self._connection.scalars(living))
 
