@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import attrs
 import orjson
 from sqlalchemy import (
-    Column,
     ColumnElement,
     Connection,
     Select,
