@@ -93,11 +93,11 @@ class SharedTokenStore:
         while not await lease.acquire():
             if self._runtime.monotonic() >= until:
                 raise TimeoutError("another process renews the token, and does not end")
-            await self._runtime.sleep(_POLL_S)
+            await self._runtime.sleep(_POLL_S)  # a store does not tell when a lease is free
 
     async def _prolong(self, lease: Lease) -> None:
         is_held = True
         while is_held:
-            await self._runtime.sleep(_LEASE_S / 3)
+            await self._runtime.sleep(_LEASE_S / 3)  # so that two renewals may fail
             with contextlib.suppress(SharedStoreError):
                 is_held = await lease.renew()

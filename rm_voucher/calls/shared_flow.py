@@ -292,7 +292,7 @@ class SharedFlow(Flow):
             content = document.dump(ahead_s=self._ahead_s)
             if await self._store.swap(self._key, found.version, content) is not None:
                 break
-            # Another was quicker: somebody always gets on.
+            # Another was quicker: somebody always gets on. Waits by chance keep them apart.
             await self._runtime.sleep(
                 self._runtime.random() * min(tries, _MOST_WAITS) * (now - asked_at)
             )

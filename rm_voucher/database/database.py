@@ -352,7 +352,7 @@ class Database:
             if self.runtime.monotonic() + wait_s > ends:
                 raise error from UnavailableError(kind)
             _log.warning("%s (%s): tried again", str(error).rstrip("."), kind)
-            await self.runtime.sleep(wait_s)
+            await self.runtime.sleep(wait_s)  # nothing tells when a database is back
             wait_s = min(2 * wait_s, 2.0)
 
     def _waited_until(self, thread: ThreadPoolExecutor) -> float:
