@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -180,7 +180,8 @@ class Harvest:
             while self._sown and self._sown[0][0] <= time.monotonic():
                 await self.queues.publish(self._sown[0][1])
                 self._sown.popleft()
-            for message in map(orjson.loads, await self.queues.vouchers()):
+            async for body, _ in self.queues.taking(self.queues.names.vouchers):
+                message = orjson.loads(body)
                 self.codes[message["request_id"]].append(message["code"])
             self.parked += await self.queues.parked()
         except Exception:  # noqa: BLE001 - of the brokers' libraries, which name no base
@@ -205,6 +206,10 @@ class Harvest:
 
     def has(self, count: int) -> bool:
         return self.count >= count
+
+    def lacks(self, ids: Iterable[str], copies: int) -> list[str]:
+        """Return the requests that came out less than so many times."""
+        return [each for each in ids if len(self.codes[each]) < copies]
 
 
 def example(path: Path) -> tuple[str, ...]:

@@ -177,8 +177,8 @@ async def test_chaos(kind: str, emulating: Callable[..., Emulating], tmp_path: P
                 fleet.text[-5000:],
             )
             handed_on_s = time.monotonic() - ended_at
-            assert await harvest.until(lambda: harvest.has(len(bodies)), 120), (
-                f"{len(bodies) - harvest.count} of {len(bodies)} messages are lost",
+            assert await harvest.until(lambda: not harvest.lacks(ids, COPIES), 120), (
+                f"messages of {harvest.lacks(ids, COPIES)} are lost",
                 chaos.done,
                 fleet.text[-5000:],
             )

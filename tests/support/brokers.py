@@ -8,7 +8,7 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import aio_pika
 import nats
@@ -52,24 +52,21 @@ class Queues(ABC):
         """Publish requests; return when the broker has them all."""
 
     @abstractmethod
-    async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
-        """Take a message from a queue, with its headers; None where there is none."""
+    def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
+        """Yield the messages of a queue, with their headers.
+
+        Each is taken off when it has been used: what a link breaks under comes a second time.
+        """
 
     @abstractmethod
     async def clean(self) -> None: ...
 
     async def vouchers(self) -> list[bytes]:
-        return [body for body, _ in await self._take_all(self.names.vouchers)]
+        return [body async for body, _ in self.taking(self.names.vouchers)]
 
     async def parked(self) -> list[tuple[bytes, str]]:
-        taken = await self._take_all(self.names.parked)
-        return [(body, headers.get(REASON_HEADER, "")) for body, headers in taken]
-
-    async def _take_all(self, queue: str) -> list[tuple[bytes, dict[str, Any]]]:
-        taken = []
-        while (message := await self.take(queue)) is not None:
-            taken.append(message)
-        return taken
+        taken = self.taking(self.names.parked)
+        return [(body, headers.get(REASON_HEADER, "")) async for body, headers in taken]
 
 
 class MemoryQueues(Queues):
@@ -83,13 +80,12 @@ class MemoryQueues(Queues):
         for body in bodies:
             self._broker.publish(body)
 
-    async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
-        if queue == self.names.vouchers:
-            return (self._broker.vouchers.pop(0), {}) if self._broker.vouchers else None
-        if not self._broker.parked:
-            return None
-        body, reason = self._broker.parked.pop(0)
-        return body, {REASON_HEADER: reason}
+    async def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
+        while queue == self.names.vouchers and self._broker.vouchers:
+            yield self._broker.vouchers.pop(0), {}
+        while queue == self.names.parked and self._broker.parked:
+            body, reason = self._broker.parked.pop(0)
+            yield body, {REASON_HEADER: reason}
 
     async def clean(self) -> None: ...
 
@@ -108,13 +104,11 @@ class RabbitQueues(Queues):
             message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await self._channel.default_exchange.publish(message, self.names.requests)
 
-    async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
+    async def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
         found = await self._channel.get_queue(queue, ensure=False)
-        message = await found.get(fail=False)
-        if message is None:
-            return None
-        await message.ack()  # without it, one that is on its way when the link breaks is lost
-        return message.body, dict(message.headers)
+        while (message := await found.get(fail=False)) is not None:
+            yield message.body, dict(message.headers)
+            await message.ack()
 
     async def clean(self) -> None:
         later = [f"{self.names.later}.{2**power}s" for power in range(11)]
@@ -133,15 +127,14 @@ class NatsQueues(Queues):
         for body in bodies:
             await self._stream.publish(self.names.requests, body)
 
-    async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
+    async def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
         name = queue.replace(".", "_")
-        try:
-            message = await self._stream.get_msg(name, seq=1, next=True, subject=queue)
-        except NotFoundError:
-            return None
-        assert message.seq is not None
-        await self._stream.delete_msg(name, message.seq)
-        return message.data or b"", dict(message.headers or {})
+        with contextlib.suppress(NotFoundError):  # there is none left
+            while True:
+                message = await self._stream.get_msg(name, seq=1, next=True, subject=queue)
+                assert message.seq is not None
+                yield message.data or b"", dict(message.headers or {})
+                await self._stream.delete_msg(name, message.seq)
 
     async def clean(self) -> None:
         for name in (self.names.requests, self.names.vouchers, self.names.parked):
@@ -158,15 +151,13 @@ class RedisQueues(Queues):
         for body in bodies:
             await self._client.xadd(self.names.requests, {"__data__": body})
 
-    async def take(self, queue: str) -> tuple[bytes, dict[str, Any]] | None:
+    async def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
         from faststream.redis.parser import BinaryMessageFormatV1
 
-        found: Any = await self._client.xrange(queue, count=1)
-        if not found:
-            return None
-        ((number, fields),) = found
-        await self._client.xdel(queue, number)
-        return BinaryMessageFormatV1.parse(fields[b"__data__"])
+        while found := await self._client.xrange(queue, count=1):
+            ((number, fields),) = cast("Any", found)
+            yield BinaryMessageFormatV1.parse(fields[b"__data__"])
+            await self._client.xdel(queue, number)
 
     async def clean(self) -> None:
         names = (self.names.requests, self.names.vouchers, self.names.parked, self.names.later)
