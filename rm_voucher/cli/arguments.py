@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from typer import Context
 from typer.core import TyperGroup, TyperOption
 
 from rm_voucher.exceptions import ConfigurationError
@@ -20,7 +21,7 @@ def refuse_unset(command: Any, arguments: Sequence[str]) -> None:
     """
     rest = list(arguments)
     while isinstance(command, TyperGroup) and rest and rest[0] in command.commands:
-        command = command.commands[rest.pop(0)]
+        command = command.get_command(Context(command), rest.pop(0))
     options = [each for each in command.params if isinstance(each, TyperOption)]
     names = {name for option in options for name in option.opts}
     with_value = {name for option in options if not option.is_flag for name in option.opts}

@@ -15,7 +15,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
-from rm_voucher.cli.issue import run_until_interrupted
+from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.request_log import LOGGER

@@ -13,7 +13,7 @@ import typer
 
 from rm_voucher import ConfigurationError, VoucherClient, VoucherStatus
 from rm_voucher.cli.connect import is_memory, make_client
-from rm_voucher.cli.issue import run_until_interrupted
+from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import (
     SETTLE_S,
     EnvironmentOption,

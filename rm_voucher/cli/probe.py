@@ -16,7 +16,7 @@ import typer
 
 from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
-from rm_voucher.cli.issue import INTERRUPTED, run_until_interrupted
+from rm_voucher.cli.issuing import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
 from rm_voucher.cli.output import refuse_no_file, say, tell
 from rm_voucher.emulator import Emulator

@@ -12,7 +12,7 @@ import typer
 from aiohttp import web
 
 from rm_voucher import CallbackError, ConfigurationError
-from rm_voucher.cli.issue import run_until_interrupted
+from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, say, tell, write_out
 from rm_voucher.converters import format_time

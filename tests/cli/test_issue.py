@@ -23,7 +23,7 @@ from rm_voucher import (
     SignatureError,
     TransportError,
 )
-from rm_voucher.cli.issue import Report, exit_code_of
+from rm_voucher.cli.issuing import Report, exit_code_of
 from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.emulator import Emulator

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from support.files import DOCS
 from support.probe_runs import ALL, KEY, MEMBER, PIN, like, stage
+from typer import Context
 from typer.core import TyperGroup
 from typer.main import get_command
 
@@ -234,7 +235,7 @@ def test_options_have_the_names_of_the_commands():
     """The rule by which a report names them."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    parameters = group.commands["probe"].params
+    parameters = group.get_command(Context(group), "probe").params
     named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
     for each in ["store_id", *filter(None, (one.needs for one in EXPERIMENTS))]:
         assert option_in_words(each) == f"{named[each]}, in code Options.{each}"

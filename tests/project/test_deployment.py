@@ -13,6 +13,7 @@ import orjson
 import pytest
 import yaml  # type: ignore[import-untyped]  # its types are a package of their own
 from support.files import DOCS, EXAMPLES, ROOT
+from typer import Context
 from typer.main import get_command
 
 from rm_voucher.cli.app import app
@@ -36,7 +37,7 @@ GRACE_S = {
 def options_of(arguments: list[str]) -> dict[str, Any]:
     """Parse arguments as the command does; a mistake is an error."""
     command: Any = get_command(app)
-    worker = command.commands["worker"]
+    worker = command.get_command(Context(command), "worker")
     return dict(worker.make_context("worker", list(arguments)).params)
 
 
