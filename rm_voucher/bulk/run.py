@@ -364,6 +364,22 @@ class BulkIssue(Generic[R]):
 
     # The end
 
+    def end_now(self) -> None:
+        """End without waiting for the calls in flight: their recipients are UNRESOLVED.
+
+        For a person who has been told so; leaving the block waits. What a call has in hand is its
+        recipient's all the same. May be repeated.
+        """
+        self._stop()
+        loop = asyncio.get_running_loop()
+        # After the calls whose answers the loop has read by now, and before it reads others.
+        loop.call_later(0, loop.call_soon, self._cancel_all)
+
+    def _cancel_all(self) -> None:
+        for worker in self._workers:
+            if worker.task is not None:
+                worker.task.cancel()
+
     def _stop(self, crash: BaseException | None = None) -> None:
         self._stopping = True
         self._crash = self._crash or crash
