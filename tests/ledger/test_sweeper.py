@@ -307,24 +307,27 @@ def test_lost_answers_settle_at_full_load(processes: int) -> None:
 
     async def live(number: int) -> None:
         shared = store if processes > 1 else None
-        async with merchant.ledger() as ledger:
-            async with merchant.client(flow=FlowPolicy(rate_per_s=50), shared=shared) as client:
-                await ledger.prepare(client, B)
-                await ready.wait()
-                for name in lost[number::processes]:
-                    await merchant.lose(ledger, client, name, DONE)
-                await ready.wait()
-                if not number:
-                    begun.update(merchant.sent)
-                end = clock.now + SETTLE_S + ROUNDS_S
+        flow = FlowPolicy(rate_per_s=50)
+        async with (
+            merchant.ledger() as ledger,
+            merchant.client(flow=flow, shared=shared) as client,
+        ):
+            await ledger.prepare(client, B)
+            await ready.wait()
+            for name in lost[number::processes]:
+                await merchant.lose(ledger, client, name, DONE)
+            await ready.wait()
+            if not number:
+                begun.update(merchant.sent)
+            end = clock.now + SETTLE_S + ROUNDS_S
 
-                async def work(worker: int) -> None:
-                    count = 0
-                    while clock.now < end:
-                        await ledger.issue(client, B, f"{number} {worker} {count}")
-                        count += 1
+            async def work(worker: int) -> None:
+                count = 0
+                while clock.now < end:
+                    await ledger.issue(client, B, f"{number} {worker} {count}")
+                    count += 1
 
-                await asyncio.gather(*(work(worker) for worker in range(256 // processes)))
+            await asyncio.gather(*(work(worker) for worker in range(256 // processes)))
 
     async def main() -> None:
         async with asyncio.TaskGroup() as group:
