@@ -45,7 +45,7 @@ def run_until_interrupted(
 
     async def interruptible() -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
-        steps = _Steps(stopping or Stopping(first=say_once), task, is_short=stopping is None)
+        steps = Steps(stopping or Stopping(first=say_once), task, is_short=stopping is None)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
                 asyncio.get_running_loop().add_signal_handler(number, steps.take, number)
@@ -54,7 +54,9 @@ def run_until_interrupted(
     asyncio.run(interruptible())
 
 
-class _Steps:
+class Steps:
+    """The presses of Ctrl-C of one command."""
+
     def __init__(
         self, stopping: Stopping, task: asyncio.Task[None], *, is_short: bool = False
     ) -> None:

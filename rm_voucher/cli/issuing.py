@@ -131,7 +131,7 @@ def _stopping(begun: list[BulkIssue[str]], *, has_ledger: bool) -> Stopping:
     """Return what each Ctrl-C says of a run, and how the third ends it."""
 
     def in_flight() -> int:
-        return sum(run.summary.in_flight - run.summary.held for run in begun)
+        return sum(run.in_flight for run in begun)
 
     def first() -> str:
         if not in_flight():

@@ -154,7 +154,7 @@ class _Bar(Progress):
 
 
 def _duration(seconds: float) -> str:
-    minutes, rest = divmod(math.ceil(seconds), 60)
+    minutes, rest = divmod(math.ceil(round(seconds, 3)), 60)
     return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 

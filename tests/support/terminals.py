@@ -33,15 +33,18 @@ class Terminal:
         self.columns = columns
         self.screen = pyte.HistoryScreen(columns, LINES, history=100_000)
         self.frames: list[str] = []
-        """The line of the cursor after each write: the bar, where there is one."""
+        """The line of the cursor after each write that is whole: the bar, where there is one."""
         self._stream = pyte.ByteStream(self.screen)
         self._chance = None if seed is None else random.Random(seed)
 
     def take(self, data: bytes) -> int:
-        if self._chance is not None and len(data) > 1 and self._chance.random() < 0.1:
+        is_part = self._chance is not None and len(data) > 1 and self._chance.random() < 0.1
+        if is_part:
+            assert self._chance is not None
             data = data[: self._chance.randrange(1, len(data))]
         self._stream.feed(data.replace(b"\n", b"\r\n"))
-        self.frames.append(self.screen.display[self.screen.cursor.y].rstrip())
+        if not is_part:
+            self.frames.append(self.screen.display[self.screen.cursor.y].rstrip())
         return len(data)
 
     def stream(self) -> io.TextIOWrapper:
