@@ -12,6 +12,7 @@ import sys
 import termios
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pexpect.fdpexpect
@@ -32,20 +33,27 @@ class Session:
     spawned: pexpect.fdpexpect.fdspawn
     screen: pyte.HistoryScreen
     _stream: pyte.ByteStream
+    sent: bytes = b""
+    """All that it was sent."""
 
     def sees(self, text: str) -> None:
         """Wait until a text has come."""
-        self.spawned.expect(text, timeout=PATIENCE_S)
-        self._stream.feed(self.spawned.before + self.spawned.after)
+        self._read(text)
 
     def types(self, keys: bytes) -> None:
         self.spawned.send(keys)
 
     def end(self) -> int:
         """Wait for its end; return the exit code."""
-        self.spawned.expect(pexpect.EOF, timeout=PATIENCE_S)
-        self._stream.feed(self.spawned.before)
+        self._read(pexpect.EOF)
         return self.process.wait(PATIENCE_S)
+
+    def _read(self, until: Any) -> None:
+        self.spawned.expect(until, timeout=PATIENCE_S)
+        for part in (self.spawned.before, self.spawned.after):
+            if isinstance(part, bytes):
+                self.sent += part
+                self._stream.feed(part)
 
     @property
     def lines(self) -> list[str]:
@@ -158,11 +166,9 @@ def test_plain(on_terminal, served, monkeypatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     served.emulator.add_batch("Breakfast", key="B", quantity=30)
     session = on_terminal(80, "issue", "B", "--count", 30)
-    session.spawned.expect(pexpect.EOF, timeout=PATIENCE_S)
-    shown = session.spawned.before
-    assert b"\x1b" not in shown
-    assert b"30 of 30: 30 issued, 0 failed, 0 unknown" in shown
-    assert session.process.wait(PATIENCE_S) == 0
+    assert session.end() == 0
+    assert b"\x1b" not in session.sent
+    assert b"30 of 30: 30 issued, 0 failed, 0 unknown" in session.sent
 
 
 def test_quiet(on_terminal, served) -> None:

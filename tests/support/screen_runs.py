@@ -18,7 +18,15 @@ from simulation.loop import VirtualLoop
 from support.files import KEY_FILE
 from support.terminals import Terminal
 
-from rm_voucher import Credentials, FlowPolicy, Request, Response, Runtime, VoucherClient
+from rm_voucher import (
+    Credentials,
+    FlowPolicy,
+    Request,
+    Response,
+    Runtime,
+    VoucherClient,
+    bulk_issue,
+)
 from rm_voucher.cli import issuing, screen
 from rm_voucher.cli.interrupts import Steps, Stopping
 from rm_voucher.cli.output import ResultStream
@@ -95,7 +103,7 @@ def run_on(terminal: Terminal, script: Script, monkeypatch: pytest.MonkeyPatch) 
     """Run ``issue`` on a terminal, rows and all."""
     clock = VirtualClock()
     chance = random.Random(script.seed)
-    windows = ()
+    windows: tuple[Window, ...] = ()
     if script.outage_s is not None:
         start_s, length_s = script.outage_s
         windows = (Window(fault=Fault.CLOSED, start_s=start_s, length_s=length_s),)
@@ -144,7 +152,7 @@ def run_on(terminal: Terminal, script: Script, monkeypatch: pytest.MonkeyPatch) 
         VirtualLoop(clock).run(interruptible)
 
     _record(ended.written, monkeypatch)
-    unsigned = functools.partial(issuing.bulk_issue, signers=0)  # no processes in virtual time
+    unsigned = functools.partial(bulk_issue, signers=0)  # no processes in virtual time
     monkeypatch.setattr(issuing, "bulk_issue", unsigned)
     monkeypatch.setattr(issuing, "run_until_interrupted", run_until_interrupted)
     terminal.stands_for(monkeypatch, "stdout", "stderr")

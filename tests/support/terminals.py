@@ -26,6 +26,10 @@ class _Device(io.RawIOBase):
         return self._terminal.take(bytes(data))
 
 
+def _buffered(device: io.RawIOBase) -> io.BufferedWriter:
+    return io.BufferedWriter(device)
+
+
 class Terminal:
     """What is written to it is on its screen at once. ``seed`` lets it take some only in parts."""
 
@@ -49,7 +53,7 @@ class Terminal:
 
     def stream(self) -> io.TextIOWrapper:
         """Return a file that writes to it, as `sys.stderr` is one."""
-        return io.TextIOWrapper(io.BufferedWriter(_Device(self)), "utf-8", write_through=True)
+        return io.TextIOWrapper(_buffered(_Device(self)), "utf-8", write_through=True)
 
     def stands_for(self, monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
         """Be the terminal of this process: of its standard error alone, if no other is named."""
