@@ -46,7 +46,11 @@ COMMANDS = (
     ),
     Entry("ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out."),
     Entry("login", "login", "Save the settings of an account under a name, for --profile."),
-    Entry("logout", "login", "Remove the settings that were saved under a name."),
+    Entry(
+        "logout",
+        "login",
+        "Remove the settings that were saved under a name, their secret and their token.",
+    ),
     Entry("profiles", "login", "List the accounts whose settings were saved, without secrets."),
     Entry("webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks."),
 )

@@ -29,7 +29,7 @@ from rm_voucher.service.client import ClientSettings
 from rm_voucher.settings import is_harmless, is_in_memory, is_loopback
 from rm_voucher.shared import SharedStore
 
-_MEMORY = "memory"
+MEMORY = "memory"
 _IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
 _PLACE = ("RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL")
 _KEY = {"RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE"}
@@ -101,7 +101,7 @@ def is_memory(environment: str | None) -> bool:
 
     A variable outlives the trial that it was set for, and the emulator's codes look like real ones.
     """
-    return environment is not None and environment.lower() == _MEMORY
+    return environment is not None and environment.lower() == MEMORY
 
 
 def is_real(environment: Environment) -> bool:
@@ -131,7 +131,7 @@ def find_settings(environment: str | None = None) -> Settings:
     over the profile, of which a key, or a place, is taken whole or not at all. Raises
     `ConfigurationError` for a profile that can't be read, and for a variable that says "memory".
     """
-    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
+    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == MEMORY:
         raise ConfigurationError(
             "RM_ENVIRONMENT is 'memory', whose vouchers are not real: that takes --environment "
             "memory."
@@ -238,7 +238,7 @@ def make_memory_client(
 
 def make_memory_emulator(*, batch: str | None = None, quantity: int = 0) -> Emulator:
     """Return that emulator."""
-    emulator = Emulator(client_id=_MEMORY)  # the same account in every run with one ledger
+    emulator = Emulator(client_id=MEMORY)  # the same account in every run with one ledger
     if batch is not None:
         emulator.add_batch(batch, key=batch, quantity=quantity)
     return emulator
