@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from rm_voucher import ConfigurationError, Environment, VoucherClient
-from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import (
     MEMORY,
     find_settings,
@@ -35,7 +34,7 @@ from rm_voucher.cli.options import (
     open_ledger,
 )
 from rm_voucher.cli.output import OutputError, ResultFile, ResultStream, json_line, say, write_out
-from rm_voucher.cli.plan import make_plan
+from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
@@ -160,31 +159,31 @@ def issue(
                 store = None if store_url is None else open_shared_store(store_url)
                 return settings.client(concurrency=concurrency, flow=flow, shared=store), store
 
-        plan = make_plan(
-            connect,
-            server,
-            batch,
-            names,
-            total,
-            client_id=client_id,
-            profile=profile,
-            ledger=ledger,
-            namespace=namespace,
-            rate_per_s=rate,
-        )
-        if plan.is_real or total > 1 or dry_run:
-            plan.show()
-        if not partial:
-            plan.refuse_shortage()
+        def decide() -> IssuePlan:
+            """Show the plan; return it if it may be carried out."""
+            plan = make_plan(
+                connect,
+                server,
+                batch,
+                names,
+                total,
+                client_id=client_id,
+                profile=profile,
+                ledger=ledger,
+                namespace=namespace,
+                rate_per_s=rate,
+            )
+            if plan.is_real or total > 1 or dry_run:
+                plan.show()
+            if not partial:
+                plan.refuse_shortage()
+            return plan
+
         if dry_run:
+            plan = decide()
             if as_json:
                 write_out(json_line(plan.as_object()))
             raise typer.Exit
-        if plan.is_real and plan.most > 1:
-            confirm(
-                f"To issue {plan.most:,} real vouchers, type the batch's label", plan.label, yes=yes
-            )
-        client, store = connect()
         sink = (
             ResultFile(output, is_kept=kept is not None)
             if output
@@ -193,6 +192,8 @@ def issue(
         report = Report(total, ledger=ledger, namespace=namespace)
         try:
             with sink as results:
+                decide().confirm(yes=yes)
+                client, store = connect()
                 run_issue(
                     client,
                     batch,

@@ -12,6 +12,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
+from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import ledger_to_read, without_password
@@ -123,6 +124,16 @@ class IssuePlan:
             raise ConfigurationError(
                 f"The batch has {balance:,} left, and {self.to_issue:,} are to be issued. Nothing "
                 "was issued. --partial issues as many as there are."
+            )
+
+    def confirm(self, *, yes: bool) -> None:
+        """Return if it may issue: to more than one real voucher a person must agree, or a script.
+
+        Raises `ConfigurationError`, or ends the command.
+        """
+        if self.is_real and self.most > 1:
+            confirm(
+                f"To issue {self.most:,} real vouchers, type the batch's label", self.label, yes=yes
             )
 
 
