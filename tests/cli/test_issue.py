@@ -163,7 +163,7 @@ def test_sold_out(rm, served) -> None:
 
 def test_unknown_batch(rm, served, tmp_path: Path) -> None:
     """A batch that the server doesn't know is one sentence, before anything is asked for."""
-    asked = []
+    asked: list[object] = []
     served.on_issue = asked.append
     path = tmp_path / "out.csv"
     ended = rm("issue", "nope", "--count", 500, "--output", path)
