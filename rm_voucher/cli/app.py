@@ -11,6 +11,7 @@ from typer.main import get_command
 from rm_voucher._version import __version__
 from rm_voucher.cli.arguments import refuse_unset
 from rm_voucher.cli.lazy import Entry, group_of
+from rm_voucher.cli.profile_option import begin
 from rm_voucher.cli.screen import SCREEN, strangers_are_harmless
 
 _ISSUE, _AFTER, _LOOK = "Issue", "After the campaign", "Look and change"
@@ -55,6 +56,21 @@ COMMANDS = (
         "probe",
         "Find out what RM's server really does, with a batch of the sandbox that may be used up.",
         _DEVELOP,
+    ),
+    Entry(
+        "login", "login", "Save the settings of an account under a name, for --profile.", _SET_UP
+    ),
+    Entry(
+        "logout",
+        "login",
+        "Remove the settings that were saved under a name, their secret and their token.",
+        _SET_UP,
+    ),
+    Entry(
+        "profiles",
+        "login",
+        "List the accounts whose settings were saved, without secrets.",
+        _SET_UP,
     ),
 )
 
@@ -102,9 +118,15 @@ def root(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The settings that 'rm-voucher login NAME' saved."),
+    ] = None,
 ) -> None:
     """Issue, look up, void and list Revenue Monster vouchers.
 
     Settings come from the environment: RM_CLIENT_ID, RM_CLIENT_SECRET, RM_PRIVATE_KEY or
-    RM_PRIVATE_KEY_FILE, RM_ENVIRONMENT, RM_API_URL, RM_OAUTH_URL.
+    RM_PRIVATE_KEY_FILE, RM_ENVIRONMENT, RM_API_URL, RM_OAUTH_URL; or from a profile that 'login'
+    saved.
     """
+    begin(profile)

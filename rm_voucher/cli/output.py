@@ -29,7 +29,8 @@ from rm_voucher.cli.screen import note as note
 from rm_voucher.cli.screen import say as say
 from rm_voucher.cli.screen import strangers_are_harmless as strangers_are_harmless
 from rm_voucher.cli.screen import tell as tell
-from rm_voucher.cli.screen import write_all, write_err
+from rm_voucher.cli.screen import write_all
+from rm_voucher.cli.screen import write_err as write_err
 from rm_voucher.cli.screen import write_out as write_out
 from rm_voucher.exceptions import ConfigurationError, LedgerError, VoucherError
 from rm_voucher.files import keep_older, open_plain, open_private

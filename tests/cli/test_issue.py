@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from support.answers import ok, rm_error
+from support.command_runs import Ended
 
 from rm_voucher import (
     AuthenticationError,
@@ -153,7 +154,7 @@ def test_exit_code_of_error(error: BaseException, expected: int) -> None:
 def test_sold_out(rm, served) -> None:
     """A batch that runs out: the rest failed, exit 1, and the first error is said."""
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
-    ended = rm("issue", "B", "--count", 5, "--concurrency", 1)
+    ended = rm("issue", "B", "--count", 5, "--concurrency", 1, "--partial")
     assert ended.code == 1
     assert [(row["recipient"], row["code"], row["status"]) for row in ended.rows] == [
         *((name, code, "issued") for name, code in zip("123", served.issued(), strict=True)),
@@ -169,38 +170,32 @@ def test_sold_out(rm, served) -> None:
     ]
 
 
-def test_unknown_batch(rm, served) -> None:
-    """A batch that the server doesn't know fails for all, after few requests; exit 1."""
-    asked = []
-
-    def count(issue: Callable[[], Response]) -> Response:
-        asked.append(1)
-        return issue()
-
-    served.on_issue = count
-    ended = rm("issue", "nope", "--count", 500, "--concurrency", 2)
-    assert ended.code == 1
-    assert {row["status"] for row in ended.rows} == {"failed"}
-    assert len(ended.rows) == 500
-    assert len(asked) <= 4
+def test_unknown_batch(rm, served, tmp_path: Path) -> None:
+    """A batch that the server doesn't know is one sentence, before anything is asked for."""
+    asked: list[object] = []
+    served.on_issue = asked.append
+    path = tmp_path / "out.csv"
+    ended = rm("issue", "nope", "--count", 500, "--output", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: VOUCHER_BATCH_NOT_FOUND")
+    assert ended.err.count("\n") == 1
+    assert (asked, path.exists()) == ([], False)
 
 
 def test_wrong_secret(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client secret that is refused is exit 3, and it is in no message."""
+    """A client secret that is refused is exit 3, one sentence, and in no message."""
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     monkeypatch.setenv("RM_CLIENT_SECRET", "hush-hush")
     ended = rm("issue", "B", "--count", 3)
-    assert ended.code == 3
-    assert [row["status"] for row in ended.rows] == ["failed"] * 3
-    *_, error, advice = ended.err.splitlines()
-    assert error.startswith("The first error: INVALID_CLIENT (HTTP 401): ")
-    assert advice == DOCTOR
-    assert "hush" not in ended.out + ended.err
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.startswith("Error: INVALID_CLIENT (HTTP 401): ")
+    assert ended.err.count("\n") == 1
+    assert "hush" not in ended.err
     assert served.issued() == []
 
 
 def test_wrong_key(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A private key that isn't the one of the portal is exit 3."""
+    """A private key that isn't the one of the portal is exit 3, and one sentence."""
     monkeypatch.undo()  # let an emulator generate another key
     other = Emulator().credentials
     assert other is not None
@@ -210,9 +205,21 @@ def test_wrong_key(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RM_PRIVATE_KEY", other.private_key_pem().decode())
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     ended = rm("issue", "B", "--count", 3)
+    assert (ended.code, ended.out, served.issued()) == (3, "", [])
+    assert ended.err.startswith("Error: INVALID_REQUEST_SIGNATURE (HTTP 401): ")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("refusal", ["INVALID_REQUEST_SIGNATURE", "INVALID_CLIENT"])
+def test_credentials_refused_midway(rm, served, refusal: str) -> None:
+    """Refused from one call to the next, it is exit 3, and each recipient has a row."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=3)
+    served.on_issue = lambda issue: rm_error(refusal, 401)
+    ended = rm("issue", "B", "--count", 3)
     assert (ended.code, served.issued()) == (3, [])
+    assert [row["status"] for row in ended.rows] == ["failed"] * 3
     *_, error, advice = ended.err.splitlines()
-    assert error.startswith("The first error: INVALID_REQUEST_SIGNATURE (HTTP 401): ")
+    assert error.startswith(f"The first error: {refusal} (HTTP 401): ")
     assert advice == DOCTOR
 
 
@@ -359,7 +366,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
     assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(issued)
     assert 20 <= len(issued) < 1000
     where = f" → {path}" if to_file else ""
-    assert err.splitlines() == [
+    assert Ended(130, "", err).after_plan.splitlines() == [
         "Stopping: waiting for the calls in flight, so that no code is lost.",
         f"{len(issued)} asked: {len(issued)} issued, 0 failed, 0 unknown{where}",
         f"Stopped early: {1000 - len(issued)} were not asked for.",
