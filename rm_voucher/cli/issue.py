@@ -33,9 +33,10 @@ from rm_voucher.cli.options import (
     flow_policy,
     open_ledger,
 )
-from rm_voucher.cli.output import OutputError, ResultFile, ResultStream, json_line, say, write_out
+from rm_voucher.cli.output import OutputError, ResultFile, ResultStream, json_line, write_out
 from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.screen import note
 from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
 
@@ -134,7 +135,7 @@ def issue(
                     "environment is 'memory': start one with 'rm-voucher emulator --batch KEY=100 "
                     "--credentials-out FILE'."
                 )
-            say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
+            note("These are not real vouchers: the environment is 'memory', an embedded emulator.")
             emulator = make_memory_emulator(batch=batch, quantity=total)
             server, client_id, profile = emulator.environment, MEMORY, None
 

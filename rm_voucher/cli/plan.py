@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-import os
-import sys
 from collections.abc import Callable, Iterable
-from contextlib import nullcontext
 
 import attrs
-import typer
 
 from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import ledger_to_read, without_password
-from rm_voucher.cli.output import say, write_err
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.resume import ids_in_ledger
+from rm_voucher.cli.screen import is_quiet, say, styled, write_err
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import RequestState
 from rm_voucher.shared import SharedStore
 from rm_voucher.text import printable
 
 _MANY = 100  # recipients, from which a run without a ledger deserves a word
-_NO_COLOURS = {"", "dumb", "unknown"}
 
 Connect = Callable[[], tuple[VoucherClient, SharedStore | None]]
 """Makes the client for an event loop, and the store that it shares."""
@@ -108,7 +104,9 @@ class IssuePlan:
         }
 
     def show(self) -> None:
-        """Say it to a person, on standard error."""
+        """Say it to a person, on standard error; of real vouchers to one who wants quiet, too."""
+        if is_quiet() and not self.is_real:
+            return
         _say_environment(self)
         profile = "" if self.profile is None else f", profile {self.profile!r}"
         say(f"Merchant: client id {self.client_id}{profile}")
@@ -170,7 +168,7 @@ def make_plan(
 
     async def look() -> None:
         client, shared = connect()
-        async with shared or nullcontext(), client:
+        async with shared or contextlib.nullcontext(), client:
             batch = await _read(client, batch_key)
             shared_rate_per_s = client.flow.rate_per_s
         served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
@@ -231,23 +229,9 @@ async def _in_ledger(
 def _say_environment(plan: IssuePlan) -> None:
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
-    colour = "red" if plan.is_real else "green"
-    text = printable(f"{words}: {kind}")
-    if _has_colours():
-        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
-    try:
-        write_err(f"Environment: {text}\n")
-    except OSError:  # nobody reads it
-        return
-
-
-def _has_colours() -> bool:
-    return (
-        sys.stderr is not None
-        and sys.stderr.isatty()
-        and os.environ.get("TERM", "") not in _NO_COLOURS
-        and not os.environ.get("NO_COLOR")
-    )
+    colour = "1;97;41" if plan.is_real else "1;97;42"  # bold and bright white, on red or on green
+    with contextlib.suppress(OSError):  # nobody reads it
+        write_err(f"Environment: {styled(printable(f'{words}: {kind}'), colour)}\n")
 
 
 def _of_batch(batch: VoucherBatch) -> list[str]:

@@ -89,7 +89,6 @@ ELSEWHERE = {
     "cli.login": {"typer"},
     "cli.logins": {"keyring", "platformdirs"},
     "cli.options": {"typer"},
-    "cli.plan": {"typer"},
     "cli.probe": {"typer"},
     "cli.profile_option": {"typer"},
     "cli.emulator": {"typer"},
