@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 
@@ -16,16 +14,15 @@ from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import ledger_to_read, without_password
-from rm_voucher.cli.output import say, write_err
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.resume import ids_in_ledger
+from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import RequestState
 from rm_voucher.shared import SharedStore
 from rm_voucher.text import printable
 
 _MANY = 100  # recipients, from which a run without a ledger deserves a word
-_NO_COLOURS = {"", "dumb", "unknown"}
 
 Connect = Callable[[], tuple[VoucherClient, SharedStore | None]]
 """Makes the client for an event loop, and the store that it shares."""
@@ -108,14 +105,14 @@ class IssuePlan:
         }
 
     def show(self) -> None:
-        """Say it to a person, on standard error."""
+        """Say it to a person, on standard error; with ``--quiet``, only that they are real."""
         _say_environment(self)
         profile = "" if self.profile is None else f", profile {self.profile!r}"
-        say(f"Merchant: client id {self.client_id}{profile}")
-        say(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
-        say(f"Recipients: {_of_recipients(self)}")
-        say(f"Ledger: {_of_ledger(self)}")
-        say(f"Duration: {_of_duration(self)}")
+        note(f"Merchant: client id {self.client_id}{profile}")
+        note(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
+        note(f"Recipients: {_of_recipients(self)}")
+        note(f"Ledger: {_of_ledger(self)}")
+        note(f"Duration: {_of_duration(self)}")
 
     def refuse_shortage(self) -> None:
         """Raise `ConfigurationError` where the batch has fewer vouchers than are wanted."""
@@ -229,25 +226,18 @@ async def _in_ledger(
 
 
 def _say_environment(plan: IssuePlan) -> None:
+    if is_quiet() and not plan.is_real:
+        return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
     colour = "red" if plan.is_real else "green"
     text = printable(f"{words}: {kind}")
-    if _has_colours():
+    if can_draw():
         text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
     try:
         write_err(f"Environment: {text}\n")
     except OSError:  # nobody reads it
         return
-
-
-def _has_colours() -> bool:
-    return (
-        sys.stderr is not None
-        and sys.stderr.isatty()
-        and os.environ.get("TERM", "") not in _NO_COLOURS
-        and not os.environ.get("NO_COLOR")
-    )
 
 
 def _of_batch(batch: VoucherBatch) -> list[str]:

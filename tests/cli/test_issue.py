@@ -29,7 +29,18 @@ from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.emulator import Emulator
 
+REST = "Those without a voucher, and only those, may be issued to again."
+DOCTOR = "'rm-voucher doctor' says what is wrong with the settings."
 MEMORY = "These are not real vouchers: the environment is 'memory', an embedded emulator."
+ALL_DONE = {
+    "asked": 2,
+    "issued": 2,
+    "failed": 0,
+    "unresolved": 0,
+    "not_asked": 0,
+    "exit_code": 0,
+    "error": None,
+}
 PATIENCE_S = 30
 SERVER_ERROR = ok({}, 500)
 
@@ -79,7 +90,7 @@ def test_json_stream(rm, embedded) -> None:
             {"recipient": name, "code": code, "qr_url": url + code, "status": "issued", "error": ""}
             for name, code in zip("12", embedded.issued, strict=True)
         ),
-        {"asked": 2, "issued": 2, "failed": 0, "unresolved": 0, "output": None},
+        {**ALL_DONE, "output": None},
     ]
 
 
@@ -87,9 +98,7 @@ def test_json_with_output(rm, embedded, tmp_path: Path) -> None:
     """``--json`` with ``--output`` writes only the counts: the rows are in the file."""
     path = tmp_path / "out.csv"
     ended = rm("issue", "B", "--count", 2, "--json", "--output", path)
-    assert ended.json == [
-        {"asked": 2, "issued": 2, "failed": 0, "unresolved": 0, "output": str(path)}
-    ]
+    assert ended.json == [{**ALL_DONE, "output": str(path)}]
     assert all(code in path.read_text() for code in embedded.issued)
     assert ended.err.splitlines()[-1] == f"2 asked: 2 issued, 0 failed, 0 unknown → {path}"
 
@@ -209,7 +218,9 @@ def test_credentials_refused_midway(rm, served, refusal: str) -> None:
     ended = rm("issue", "B", "--count", 3)
     assert (ended.code, served.issued()) == (3, [])
     assert [row["status"] for row in ended.rows] == ["failed"] * 3
-    assert ended.err.splitlines()[-1].startswith(f"The first error: {refusal} (HTTP 401): ")
+    *_, error, advice = ended.err.splitlines()
+    assert error.startswith(f"The first error: {refusal} (HTTP 401): ")
+    assert advice == DOCTOR
 
 
 @pytest.mark.parametrize("executed", [True, False])
@@ -249,13 +260,10 @@ def test_all_sorts_at_once(rm, served) -> None:
     ended = rm("issue", "B", "--count", 6, "--concurrency", 1, "--json")
     statuses = ["issued", "unresolved", "issued", "failed", "failed", "failed"]
     assert [line["status"] for line in ended.json[:-1]] == statuses
-    assert ended.json[-1] == {
-        "asked": 6,
-        "issued": 2,
-        "failed": 3,
-        "unresolved": 1,
-        "output": None,
-    }
+    counts = ended.json[-1]
+    assert [counts[name] for name in ("asked", "issued", "failed", "unresolved")] == [6, 2, 3, 1]
+    assert (counts["exit_code"], counts["error"]["class"]) == (4, "OutcomeUnknownError")
+    assert counts["error"]["nonce"]
     assert ended.code == 4
 
 
@@ -312,10 +320,11 @@ def test_recipients_lost_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch, t
     assert ended.code == 1
     assert [row["recipient"] for row in ended.rows] == ["a", "b"]
     assert [row["code"] for row in ended.rows] == embedded.issued
-    assert ended.err.splitlines()[-3:] == [
+    assert ended.err.splitlines()[-4:] == [
         "2 asked: 2 issued, 0 failed, 0 unknown",
         "Stopped early: 1 were not asked for.",
         f"The copy of {path} can't be read any more: Input/output error.",
+        REST,
     ]
 
 
@@ -361,6 +370,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
         "Stopping: waiting for the calls in flight, so that no code is lost.",
         f"{len(issued)} asked: {len(issued)} issued, 0 failed, 0 unknown{where}",
         f"Stopped early: {1000 - len(issued)} were not asked for.",
+        REST,
     ]
     assert list(tmp_path.iterdir()) == [path] * to_file
 

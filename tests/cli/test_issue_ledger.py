@@ -100,7 +100,8 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
     assert ended.code == 4
     assert [row["status"] for row in ended.rows].count("unresolved") == 1
     assert ended.err.splitlines()[-1] == (
-        "Run it again with the same ledger: it issues only what is missing. "
+        "Others may issue from this batch, so a person decides who has a voucher of those whose "
+        "outcome is unknown; to run it again changes nothing for them. "
         f"'rm-voucher ledger status {url}' shows what is open."
     )
     assert issue(4, "--settle", 0).code == 4

@@ -174,7 +174,7 @@ def test_every_line_passes(path: Path) -> None:
     """Nothing is printed past the functions that make text harmless."""
     safe = {"csv_line", "json_line", "table_line"}
     for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call) or path.name == "output.py":
+        if not isinstance(node, ast.Call) or path.name in ("output.py", "screen.py"):
             continue
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         assert name != "print"
