@@ -46,18 +46,6 @@ COMMANDS = (
         "batches", "vouchers", "List the merchant's batches, as CSV or a line of JSON each.", _LOOK
     ),
     Entry(
-        "webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks.", _SET_UP
-    ),
-    Entry(
-        "emulator", "emulator", "Serve an emulated voucher API over HTTP until Ctrl-C.", _DEVELOP
-    ),
-    Entry(
-        "probe",
-        "probe",
-        "Find out what RM's server really does, with a batch of the sandbox that may be used up.",
-        _DEVELOP,
-    ),
-    Entry(
         "login", "login", "Save the settings of an account under a name, for --profile.", _SET_UP
     ),
     Entry(
@@ -71,6 +59,18 @@ COMMANDS = (
         "login",
         "List the accounts whose settings were saved, without secrets.",
         _SET_UP,
+    ),
+    Entry(
+        "webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks.", _SET_UP
+    ),
+    Entry(
+        "emulator", "emulator", "Serve an emulated voucher API over HTTP until Ctrl-C.", _DEVELOP
+    ),
+    Entry(
+        "probe",
+        "probe",
+        "Find out what RM's server really does, with a batch of the sandbox that may be used up.",
+        _DEVELOP,
     ),
 )
 

@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup, TyperOption
 from typer.main import get_command
 
+from rm_voucher.cli.profile_option import with_profile
 from rm_voucher.cli.screen import SCREEN
 
 RARE = "Rarely needed"
@@ -72,6 +73,7 @@ def complete(command: Any) -> Any:
         for option in get_command(made).params
         if isinstance(option, TyperOption) and taken.isdisjoint(option.opts)
     )
+    with_profile(command)
     if lines := examples_of(command):
         command.epilog = "\n\n".join(("Examples:", *lines))
     return command

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rm_voucher import ConfigurationError, Environment, VoucherClient
+from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.connect import (
     MEMORY,
     find_settings,
@@ -51,6 +52,11 @@ class Numbers:
         return map(str, range(1, self._count + 1))
 
 
+@examples(
+    "rm-voucher issue BREAKFAST --environment memory --count 10",
+    "rm-voucher issue BREAKFAST --recipients members.csv --output vouchers.csv --dry-run",
+    "rm-voucher issue BREAKFAST --recipients members.csv --output vouchers.csv --ledger sqlite:///campaign.db",
+)
 def issue(
     batch: Annotated[str, typer.Argument(help="The batch's key.")],
     count: Annotated[
@@ -65,6 +71,7 @@ def issue(
             "--allow-similar",
             help="Take recipients that look the same for different ones. Without it they are a "
             "mistake in the file.",
+            rich_help_panel=RARE,
         ),
     ] = False,
     output: Annotated[
@@ -72,7 +79,13 @@ def issue(
         typer.Option(help="Write the results to this CSV file instead of standard output."),
     ] = None,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="How many calls may be in flight at once.",
+            rich_help_panel=RARE,
+        ),
     ] = 64,
     rate: RateOption = None,
     ledger: Annotated[

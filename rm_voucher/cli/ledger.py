@@ -12,6 +12,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError, VoucherClient, VoucherStatus
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import (
@@ -57,6 +58,9 @@ BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger status sqlite:///campaign.db",
+)
 def status(
     url: UrlArgument,
     batch: BatchOption = None,
@@ -128,6 +132,9 @@ def status(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger reconcile sqlite:///campaign.db BREAKFAST",
+)
 def reconcile(
     url: UrlArgument,
     batch: BatchArgument,
@@ -164,6 +171,10 @@ def reconcile(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --adopt CODE",
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --reissue",
+)
 def resolve(
     url: UrlArgument,
     attempt: Annotated[str, typer.Argument(help="The attempt, as 'ledger status' shows it.")],
@@ -205,6 +216,9 @@ def resolve(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger baseline sqlite:///campaign.db BREAKFAST",
+)
 def baseline(
     url: UrlArgument,
     batch: BatchArgument,
@@ -234,6 +248,9 @@ def baseline(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger rebind sqlite:///campaign.db",
+)
 def rebind(
     url: UrlArgument,
     namespace: NamespaceOption = None,
@@ -255,6 +272,9 @@ def rebind(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger export sqlite:///campaign.db",
+)
 def export(
     url: UrlArgument,
     batch: BatchOption = None,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 
 import attrs
+import typer
 
 from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
 from rm_voucher.cli.asking import confirm
@@ -15,7 +16,7 @@ from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import ledger_to_read, without_password
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.resume import ids_in_ledger
-from rm_voucher.cli.screen import is_quiet, say, styled, write_err
+from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import RequestState
 from rm_voucher.shared import SharedStore
@@ -104,16 +105,14 @@ class IssuePlan:
         }
 
     def show(self) -> None:
-        """Say it to a person, on standard error; of real vouchers to one who wants quiet, too."""
-        if is_quiet() and not self.is_real:
-            return
+        """Say it to a person, on standard error; with ``--quiet``, only that they are real."""
         _say_environment(self)
         profile = "" if self.profile is None else f", profile {self.profile!r}"
-        say(f"Merchant: client id {self.client_id}{profile}")
-        say(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
-        say(f"Recipients: {_of_recipients(self)}")
-        say(f"Ledger: {_of_ledger(self)}")
-        say(f"Duration: {_of_duration(self)}")
+        note(f"Merchant: client id {self.client_id}{profile}")
+        note(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
+        note(f"Recipients: {_of_recipients(self)}")
+        note(f"Ledger: {_of_ledger(self)}")
+        note(f"Duration: {_of_duration(self)}")
 
     def refuse_shortage(self) -> None:
         """Raise `ConfigurationError` where the batch has fewer vouchers than are wanted."""
@@ -168,7 +167,7 @@ def make_plan(
 
     async def look() -> None:
         client, shared = connect()
-        async with shared or contextlib.nullcontext(), client:
+        async with shared or nullcontext(), client:
             batch = await _read(client, batch_key)
             shared_rate_per_s = client.flow.rate_per_s
         served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
@@ -227,11 +226,18 @@ async def _in_ledger(
 
 
 def _say_environment(plan: IssuePlan) -> None:
+    if is_quiet() and not plan.is_real:
+        return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
-    colour = "1;97;41" if plan.is_real else "1;97;42"  # bold and bright white, on red or on green
-    with contextlib.suppress(OSError):  # nobody reads it
-        write_err(f"Environment: {styled(printable(f'{words}: {kind}'), colour)}\n")
+    colour = "red" if plan.is_real else "green"
+    text = printable(f"{words}: {kind}")
+    if can_draw():
+        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
+    try:
+        write_err(f"Environment: {text}\n")
+    except OSError:  # nobody reads it
+        return
 
 
 def _of_batch(batch: VoucherBatch) -> list[str]:

@@ -121,11 +121,6 @@ def can_draw() -> bool:
     )
 
 
-def styled(text: str, style: str) -> str:
-    """Return a text for standard error in a style, an SGR code such as ``1;31``, if it may be."""
-    return f"\x1b[{style}m{text}\x1b[0m" if can_draw() else text
-
-
 def columns() -> int:
     """Return the width of the terminal."""
     with contextlib.suppress(OSError, ValueError, AttributeError):

@@ -11,6 +11,7 @@ import attrs
 import typer
 
 from rm_voucher import Pager, Voucher, VoucherClient
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption, JsonOption, parse_instant
@@ -18,6 +19,10 @@ from rm_voucher.cli.output import csv_line, json_line, say, table_line, tell, wr
 from rm_voucher.converters import format_time, unstructure
 
 
+@examples(
+    "rm-voucher get CODE",
+    "rm-voucher get CODE --json",
+)
 def get(
     code: Annotated[str, typer.Argument(help="The voucher's code.")],
     environment: EnvironmentOption = None,
@@ -27,6 +32,10 @@ def get(
     _show_one(environment, lambda client: client.get(code), as_json=as_json)
 
 
+@examples(
+    "rm-voucher void CODE",
+    "rm-voucher void CODE --store-id 7 --used-at 2026-11-20T10:00:00.123456Z",
+)
 def void(
     code: Annotated[str, typer.Argument(help="The voucher's code.")],
     store_id: Annotated[str | None, typer.Option(help="The store that it is used at.")] = None,
@@ -55,6 +64,9 @@ def void(
         say(f"The voucher was voided, but standard output can't be written: {exc.strerror}.")
 
 
+@examples(
+    "rm-voucher vouchers BREAKFAST",
+)
 def vouchers(
     batch: Annotated[str, typer.Argument(help="The batch's key.")],
     environment: EnvironmentOption = None,
@@ -65,6 +77,9 @@ def vouchers(
     _list(environment, lambda client: client.vouchers(batch), columns, as_json=as_json)
 
 
+@examples(
+    "rm-voucher batches",
+)
 def batches(environment: EnvironmentOption = None, as_json: JsonOption = False) -> None:
     """List the merchant's batches, as CSV or a line of JSON each."""
     columns = ("key", "label", "status", "type", "quantity", "balance_quantity", "used_quantity")

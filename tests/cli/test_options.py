@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli import issue
+from rm_voucher.cli import issue as command
 from rm_voucher.cli.options import open_shared, without_password
 
 
@@ -48,7 +48,7 @@ def test_rate_is_the_clients(
         request.getfixturevalue("served").emulator.add_batch("Breakfast", key="B", quantity=1)
     allowed = []
     monkeypatch.setattr(
-        issue, "run_issue", lambda client, *_, **__: allowed.append(client.flow.rate_per_s)
+        command, "run_issue", lambda client, *_, **__: allowed.append(client.flow.rate_per_s)
     )
     assert rm("issue", "B", *[f"--rate={rate}"] * bool(rate)).code == 0
     assert allowed == [expected]

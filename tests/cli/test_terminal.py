@@ -106,7 +106,7 @@ def test_rows_and_bar(on_terminal, served, columns: int) -> None:
     assert sorted(code for _, code, _ in rows) == sorted(served.issued())
     assert sorted(int(name) for name, _, _ in rows) == list(range(1, 61))
     rest = [line for line in text.splitlines() if line and ",issued," not in line]
-    rest = rest[rest.index("recipient,code,qr_url,status,error") :]  # after the plan
+    del rest[: rest.index("recipient,code,qr_url,status,error")]  # the plan
     assert re.fullmatch(r"(issuing )?━* ?60/60( 0:00:00)?", rest[1])
     assert rest[2:] == ["60 asked: 60 issued, 0 failed, 0 unknown"]
 
