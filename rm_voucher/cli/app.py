@@ -85,8 +85,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
-    SCREEN.quiet = False
-    with strangers_are_harmless():
+    with strangers_are_harmless(), SCREEN:
         _run(sys.argv[1:])
 
 

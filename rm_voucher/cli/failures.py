@@ -99,7 +99,13 @@ def end_by(error: BaseException, *, as_json: bool) -> int:
             found = _named(name, message, 1)
         case _:
             raise error
-    if message:
+    problems = getattr(error, "problems", ())
+    if len(problems) > 1:  # of a file, each on its own line
+        say(f"Error: {getattr(error, 'title', '')} has more than one problem:")
+        for problem in problems:
+            say(f"  {problem}")
+        found["problems"] = list(problems)
+    elif message:
         say(f"Error: {message}")
     if as_json:
         with contextlib.suppress(OSError):  # nobody reads it

@@ -11,10 +11,11 @@ from rm_voucher.cli.failures import exit_code_of as exit_code_of
 from rm_voucher.cli.interrupts import INTERRUPTED as INTERRUPTED
 from rm_voucher.cli.interrupts import Stopping
 from rm_voucher.cli.interrupts import run_until_interrupted as run_until_interrupted
-from rm_voucher.cli.output import OutputError, Results
+from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.report import Report as Report
+from rm_voucher.cli.results import Results
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes
 from rm_voucher.cli.screen import note
 from rm_voucher.ledger import Ledger
@@ -92,7 +93,7 @@ async def _resume(
     if not isinstance(recipients, Recipients):
         return str
     ids = await ids_in_ledger(ledger, recipients)
-    return lambda name: ids.get(name, name)
+    return lambda name: ids.get(name) or str(name)
 
 
 class _Showing:

@@ -20,7 +20,8 @@ from rm_voucher import (
 from rm_voucher.cli.failures import error_object, exit_code_of
 from rm_voucher.cli.interrupts import INTERRUPTED
 from rm_voucher.cli.options import without_password
-from rm_voucher.cli.output import is_unkept, json_line
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.results import is_unkept
 from rm_voucher.cli.screen import say, write_out
 
 _DOCTOR = "'rm-voucher doctor' says what is wrong with the settings."
@@ -38,7 +39,7 @@ _DECIDE = (
     "outcome is unknown; to run it again changes nothing for them."
 )
 _COMPARE = (
-    "For the rows with status 'unresolved' a voucher may exist: compare the batch's vouchers "
+    "For the rows that are 'unresolved' a voucher may exist: compare the batch's vouchers "
     "before you issue to them again."
 )
 _REST = "Those without a voucher, and only those, may be issued to again."
@@ -136,7 +137,7 @@ class Report:
         if self.unkept:
             say(
                 f"{self.unkept:,} codes arrived that the ledger could not keep. They are in the "
-                "rows with status 'unkept', which the next run with the same --output gives to it."
+                "rows that are 'unkept', which the next run with the same --output gives to it."
             )
         if steps := self.next_steps():
             say(" ".join(steps))
