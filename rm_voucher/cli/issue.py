@@ -259,7 +259,7 @@ def issue(
             if output
             else ResultStream(as_json=as_json, table=table, unasked=unasked)
         )
-        report = Report(total, ledger=ledger, namespace=namespace)
+        report = Report(total, ledger=ledger, namespace=namespace, is_exclusive=exclusive)
         try:
             with sink as results:
                 decide().confirm(yes=yes)
