@@ -44,6 +44,8 @@ COMMANDS = (
         "Issue a voucher for each message of a queue, one code for each request id.",
     ),
     Entry("ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out."),
+    Entry("qr", "prints.commands", "Write a picture of each voucher's QR code."),
+    Entry("sheet", "prints.commands", "Write sheets of A4 to print and cut, a card a voucher."),
     Entry("webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks."),
 )
 
