@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from rm_voucher import ConfigurationError
+from rm_voucher import ConfigurationError, VoucherError
 from rm_voucher.cli.options import EnvironmentOption
 from rm_voucher.cli.output import refuse_no_file, say
 from rm_voucher.cli.prints.documents import Survey, survey, write_sheets
@@ -22,16 +23,27 @@ from rm_voucher.cli.prints.sheet import Design, Sheet, read_logo
 from rm_voucher.cli.prints.shown import progress
 from rm_voucher.cli.prints.source import Results, Slip
 from rm_voucher.cli.prints.worth import Words, words_of
+from rm_voucher.cli.tables.columns import name_ours
+from rm_voucher.cli.tables.write import open_writer
 from rm_voucher.text import counted, printable
 
 _ROW = "row"
 _RECIPIENT = "recipient"
 _FEW = 5
-# The vouchers of a folder are looked at together; a longer number sorts as text, too.
-_ROW_DIGITS = 7
+_NAME_COLUMN = "qr_file"
+_ROW_DIGITS = 5, 7
 
 FileArgument = Annotated[
     Path, typer.Argument(metavar="FILE", help="An output file of 'rm-voucher issue'.")
+]
+
+
+SharedCodesOption = Annotated[
+    bool,
+    typer.Option(
+        "--shared-codes",
+        help="Several rows may have one code, as in a static batch. Without it that is a mistake.",
+    ),
 ]
 
 
@@ -51,10 +63,17 @@ def qr(
     name_by: Annotated[
         str,
         typer.Option(
-            help="What a picture is called: 'recipient', 'row' for the number of its row, or the "
-            "name of a column."
+            help="What a picture is called: by its 'recipient', by its 'row' as a spreadsheet "
+            "numbers them, or by what stands in another column."
         ),
     ] = _RECIPIENT,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the rows here as well, .csv or .xlsx, with the names of their pictures in "
+            "the column 'qr_file': for a mail merge."
+        ),
+    ] = None,
     scale: Annotated[
         int, typer.Option(min=1, max=100, help="How many pixels the smallest square of a code has.")
     ] = 10,
@@ -62,27 +81,34 @@ def qr(
         bool,
         typer.Option("--replace", help="Write over files that have a picture's name."),
     ] = False,
+    shared_codes: SharedCodesOption = False,
 ) -> None:
     """Write a picture of each voucher's QR code.
 
     Run it again to go on where it was stopped. Only vouchers that may be handed on get one.
     """
-    results = Results(file, recipient=None if name_by in {_ROW, _RECIPIENT} else name_by)
-    total = sum(1 for _ in results)
-    if not total:
-        why = results.left_out_in_words() or "it has no rows"
-        raise ConfigurationError(f"{file} has no voucher to hand on: {why}.")
-    ended: Counter[str] = Counter()
-    taken: list[str] = []
-    with Folder(folder, replace=replace) as pictures, progress("QR codes", total) as shown:
-        name_of = _names(name_by)
-        for number, slip in enumerate(results, start=1):
-            name = f"{name_of(slip)}.{image_format}"
-            how = pictures.add(name, image_of(slip.qr_url, image_format.value, scale=scale))
-            ended[how] += 1
-            if how == "taken" and len(taken) < _FEW:
-                taken.append(name)
-            shown.update(number)
+    if output is not None:
+        refuse_no_file(output)
+    with (
+        Results(
+            file,
+            column=None if name_by == _RECIPIENT else name_by,
+            option="--name-by",
+            has_recipient=name_by != _ROW,
+            has_shared_codes=shared_codes,
+        ) as results,
+        Folder(folder, replace=replace) as pictures,
+    ):
+        try:
+            ended, taken = _draw(
+                results,
+                pictures,
+                lambda slip: image_of(slip.qr_url, image_format.value, scale=scale),
+                name_of=_names(name_by, len(results.table), image_format),
+                output=output,
+            )
+        except OSError as exc:
+            raise VoucherError(f"{output} can't be written: {exc.strerror}.") from exc
     there = f", {ended['there']:,} of them were there already" if ended["there"] else ""
     say(f"{folder}: {counted(ended['new'] + ended['there'], 'QR code')}{there}.")
     _say_left_out(results)
@@ -95,11 +121,47 @@ def qr(
         raise typer.Exit(1)
 
 
-def _names(name_by: str) -> Callable[[Slip], str]:
+def _draw(
+    results: Results,
+    pictures: Folder,
+    draw: Callable[[Slip], bytes],
+    *,
+    name_of: Callable[[Slip], str],
+    output: Path | None,
+) -> tuple[Counter[str], list[str]]:
+    """Write the pictures, and the rows with their names. Return how they ended, and names taken."""
+    ended: Counter[str] = Counter()
+    taken: list[str] = []
+    table = results.table
+    with contextlib.ExitStack() as stack:
+        writer = None
+        if output is not None:
+            columns = (*table.header, *name_ours((_NAME_COLUMN,), table.header))
+            writer = stack.enter_context(open_writer(output, columns, like=table.format))
+        shown = stack.enter_context(progress("QR codes", results.vouchers))
+        for row, slip in results.rows():
+            name = ""
+            if slip is not None:
+                name = name_of(slip)
+                how = pictures.add(name, draw(slip))
+                ended[how] += 1
+                shown.update(ended.total())
+                if how == "taken":
+                    taken.extend([name] if len(taken) < _FEW else ())
+                    name = ""  # it is another's
+            if writer is not None:
+                writer.add([*row.cells, name])
+    return ended, taken
+
+
+def _names(name_by: str, rows: int, ending: str) -> Callable[[Slip], str]:
+    """Return what names a voucher's picture."""
     if name_by == _ROW:
-        return lambda slip: f"{slip.row:0{_ROW_DIGITS}}"
+        # They sort as text, and more rows at the end change nothing.
+        digits = _ROW_DIGITS[rows >= 10 ** _ROW_DIGITS[0] - 1]
+        return lambda slip: f"{slip.row.line:0{digits}}.{ending}"
     stems = Stems()
-    return lambda slip: stems.give(slip.recipient, slip.row)
+    return lambda slip: f"{stems.give(slip.recipient, slip.row.line)}.{ending}"
 
 
 def sheet(
@@ -135,15 +197,12 @@ def sheet(
     footer: Annotated[
         str, typer.Option(help="What stands below each page, beside its number.")
     ] = "",
-    recipient: Annotated[
+    column: Annotated[
         str | None,
-        typer.Option(
-            "--name",
-            help="The column whose text says whose a card is. By default the recipients'.",
-        ),
+        typer.Option(help="The column that says whose a card is. By default the recipients'."),
     ] = None,
     no_recipient: Annotated[
-        bool, typer.Option("--no-name", help="Print nobody's name on the cards.")
+        bool, typer.Option("--no-recipient", help="Don't print whose a card is.")
     ] = False,
     no_cut_marks: Annotated[bool, typer.Option("--no-cut-marks", help="Print none.")] = False,
     font: Annotated[
@@ -157,6 +216,7 @@ def sheet(
         bool,
         typer.Option("--replace", help="Write over an older document, which else is kept as .1"),
     ] = False,
+    shared_codes: SharedCodesOption = False,
     environment: EnvironmentOption = None,
 ) -> None:
     """Write sheets of A4 to print and cut: a card with its QR code for each voucher.
@@ -173,45 +233,47 @@ def sheet(
         _refuse_without_extra()
     cards = parse_grid(grid, has_title=bool(title.strip()))
     picture = None if logo is None else read_logo(logo)
-    results = Results(file, recipient=recipient)
-    found = survey(results, has_recipient=not no_recipient)
-    cards.refuse_small(found.modules)
-    looked_up = Words()
-    if batch is not None:
-        looked_up = words_of(find_batch(batch, environment))
-    design = Design(
-        grid=cards,
-        words=Words(
-            label=looked_up.label if label is None else printable(label),
-            worth=looked_up.worth if worth is None else printable(worth),
-            terms=looked_up.terms if terms is None else printable(terms),
-            expiry=looked_up.expiry if expiry is None else printable(expiry),
-        ),
-        title=printable(title.strip()),
-        footer=printable(footer.strip()),
-        logo=picture,
-        longest_code=found.longest_code,
-        has_marks=not no_cut_marks,
-        has_recipient=not no_recipient,
-    )
-    pages = found.pages(cards.cards)
-    begin = _pdf(design, found, font or []) if is_pdf else _html(design)
-    with progress("cards", found.vouchers) as shown:
-        written = write_sheets(
-            results,
-            design,
-            begin,
-            output,
-            pages=pages,
-            pages_per_file=pages_per_file,
-            replace=replace,
-            done=shown.update,
+    if column is not None and no_recipient:
+        raise ConfigurationError("Give --column or --no-recipient, not both.")
+    with Results(
+        file, column=column, has_recipient=not no_recipient, has_shared_codes=shared_codes
+    ) as results:
+        found = survey(results)
+        cards.refuse_small(found.modules)
+        looked_up = Words() if batch is None else words_of(find_batch(batch, environment))
+        design = Design(
+            grid=cards,
+            words=Words(
+                label=looked_up.label if label is None else printable(label),
+                worth=looked_up.worth if worth is None else printable(worth),
+                terms=looked_up.terms if terms is None else printable(terms),
+                expiry=looked_up.expiry if expiry is None else printable(expiry),
+            ),
+            title=printable(title.strip()),
+            footer=printable(footer.strip()),
+            logo=picture,
+            longest_code=found.longest_code,
+            has_marks=not no_cut_marks,
+            has_recipient=not no_recipient,
         )
+        pages = -(-results.vouchers // cards.cards)
+        begin = _pdf(design, found, font or []) if is_pdf else _html(design)
+        with progress("cards", results.vouchers) as shown:
+            written = write_sheets(
+                results,
+                design,
+                begin,
+                output,
+                pages=pages,
+                pages_per_file=pages_per_file,
+                replace=replace,
+                done=shown.update,
+            )
     if design.words == Words():
         say("The cards say no label, worth or expiry: give --batch KEY, or --label and the like.")
     _say_left_out(results)
     last = f" to {written[-1].name}" if len(written) > 1 else ""
-    say(f"{written[0]}{last}: {counted(found.vouchers, 'voucher')} on {counted(pages, 'page')}.")
+    say(f"{written[0]}{last}: {counted(results.vouchers, 'voucher')} on {counted(pages, 'page')}.")
 
 
 def _say_left_out(results: Results) -> None:
@@ -241,13 +303,13 @@ def _pdf(design: Design, found: Survey, named: list[Path]) -> Callable[[], Sheet
 
     texts = design.words
     wanted = found.characters.union(
+        "Page of · 0123456789,…",
         texts.label,
         texts.worth,
         texts.terms,
         texts.expiry,
         design.title,
         design.footer,
-        "Page of · 0123456789,",
     )
     chosen = fonts.choose(wanted, named=named)
     if chosen.missing:

@@ -11,7 +11,7 @@ import attrs
 from rm_voucher.cli.prints.images import QUIET_MODULES, modules_of
 from rm_voucher.cli.prints.sheet import Design, Sheet
 from rm_voucher.cli.prints.source import Results, Slip
-from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.exceptions import VoucherError
 from rm_voucher.files import keep_older, replace_private
 from rm_voucher.text import printable
 
@@ -20,7 +20,6 @@ from rm_voucher.text import printable
 class Survey:
     """What a first look at an output file finds."""
 
-    vouchers: int = 0
     characters: set[str] = attrs.field(factory=set)
     longest_code: str = attrs.field(default="", repr=False)
     longest_url: str = attrs.field(default="", repr=False)
@@ -30,26 +29,16 @@ class Survey:
         """How many modules the largest QR code has along a side, with its margin."""
         return len(modules_of(self.longest_url)) + 2 * QUIET_MODULES
 
-    def pages(self, cards: int) -> int:
-        """How many pages its vouchers take."""
-        return -(-self.vouchers // cards)
 
-
-def survey(results: Results, *, has_recipient: bool) -> Survey:
-    """Look at all rows. Raises `ConfigurationError` if there is no voucher to hand to anybody."""
+def survey(results: Results) -> Survey:
+    """Look at all vouchers."""
     found = Survey()
     for slip in results:
-        found.vouchers += 1
-        found.characters.update(slip.code, "…")
-        if has_recipient:
-            found.characters.update(printable(slip.recipient))
+        found.characters.update(printable(slip.code), printable(slip.recipient))
         if len(slip.code) > len(found.longest_code):
             found.longest_code = slip.code
         if len(slip.qr_url.encode()) > len(found.longest_url.encode()):
             found.longest_url = slip.qr_url
-    if not found.vouchers:
-        why = results.left_out_in_words() or "it has no rows"
-        raise ConfigurationError(f"{results.path} has no voucher to print: {why}.")
     return found
 
 

@@ -13,6 +13,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 from fontTools.ttLib import (  # type: ignore[import-untyped] # it has no types
@@ -99,6 +100,8 @@ def choose(text: Iterable[str], *, named: Sequence[Path] = ()) -> Chosen:
             wanted -= face.characters
             if not wanted:
                 break
+    if not faces:  # each reader of PDFs has fonts for these
+        wanted = {number for number in wanted if not _is_western(chr(number))}
     return Chosen(tuple(faces), "".join(map(chr, sorted(wanted))))
 
 
@@ -141,8 +144,14 @@ def _is_drawn(char: str) -> bool:
     return char.isprintable() and unicodedata.category(char) not in {"Cf", "Zs"}
 
 
+def _is_western(char: str) -> bool:
+    return bool(char.encode("cp1252", errors="ignore"))
+
+
 def _script(char: str) -> str:
-    return unicodedata.name(char, "other").split(" ")[0].split("-")[0]
+    if unicodedata.category(char)[0] not in "LM":
+        return "SIGNS"
+    return unicodedata.name(char, "OTHERS").split(" ")[0].split("-")[0]
 
 
 def _liked_first() -> list[Path]:
@@ -172,8 +181,9 @@ def _files() -> list[Path]:
 def _face(path: Path) -> Face | None:
     """Return a font if its file can be read, and may be put into a PDF."""
     try:
-        number = _number(path)
-        with TTFont(path, fontNumber=number, lazy=True) as font:
+        with path.open("rb") as file:  # where it can't be read, fontTools leaves it open
+            number = _number(file) if path.suffix.lower() in {".ttc", ".otc"} else 0
+            font = TTFont(file, fontNumber=number, lazy=True)
             if "glyf" not in font and "CFF " not in font:
                 return None
             if "OS/2" in font and font["OS/2"].fsType & 0x000F == _NOT_EMBEDDED:
@@ -183,9 +193,6 @@ def _face(path: Path) -> Face | None:
         return None
 
 
-def _number(path: Path) -> int:
-    if path.suffix.lower() not in {".ttc", ".otc"}:
-        return 0
-    with TTCollection(path, lazy=True) as collection:
-        names = [font["name"].getDebugName(4) or "" for font in collection]
+def _number(file: BinaryIO) -> int:
+    names = [font["name"].getDebugName(4) or "" for font in TTCollection(file, lazy=True)]
     return next((number for number, name in enumerate(names) if _SIMPLIFIED in name), 0)

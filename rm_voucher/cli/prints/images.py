@@ -35,10 +35,24 @@ def svg_of(text: str) -> str:
 
 
 def image_of(text: str, kind: Format, *, scale: int) -> bytes:
-    """Return a QR code as a picture, with its margin; ``scale`` is the pixels of a module."""
+    """Return a QR code as a picture, with its margin.
+
+    ``scale`` is how wide a module is: in pixels, and in an SVG in tenths of a millimetre.
+    """
     out = io.BytesIO()
-    options = {"svgns": True, "xmldecl": False} if kind == "svg" else {}
-    _encoded(text).save(out, kind=kind, scale=scale, border=QUIET_MODULES, light="#fff", **options)
+    code = _encoded(text)
+    if kind == "png":
+        code.save(out, kind=kind, scale=scale, border=QUIET_MODULES)
+    else:
+        code.save(
+            out,
+            kind=kind,
+            scale=scale / 10,
+            unit="mm",
+            border=QUIET_MODULES,
+            light="#fff",
+            nl=False,
+        )
     return out.getvalue()
 
 

@@ -29,7 +29,7 @@ _LEAST_MODULE_MM = 0.33
 """What a telephone reads from paper at arm's length."""
 _LARGEST, _SMALLEST, _STEP = 1.8, 0.35, 0.95
 _WORD = re.compile(r"[^\s@/_.-]*[\s@/_.-]+|[^\s@/_.-]+")  # an address breaks after its marks
-_GRID = re.compile(r"(\d{1,2})\s*[x×*]\s*(\d{1,2})")
+_GRID = re.compile(r"(\d{1,2})\s*[xX×*]\s*(\d{1,2})")
 
 Style = Literal["text", "bold", "code"]
 Measure = Callable[[str, Style], float]

@@ -27,8 +27,8 @@ def safe_stem(text: str) -> str:
     text = unicodedata.normalize("NFC", text)
     text = "".join(char if char.isprintable() else "_" for char in text)
     # A dot or space at the end is lost on Windows; at the beginning a dot hides a file, a hyphen
-    # makes an option of it.
-    stem = _REFUSED.sub("_", text).strip(" .").lstrip("-. ")
+    # makes an option of it, and a plus a formula in a table of the names.
+    stem = _REFUSED.sub("_", text).rstrip(" .").lstrip("-. +=@\uff1d\uff20\uff0b\uff0d")
     if _RESERVED.match(stem):
         stem = f"_{stem}"
     if len(stem.encode(errors="replace")) > MAX_BYTES:

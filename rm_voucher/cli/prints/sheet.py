@@ -46,7 +46,7 @@ class Design:
 
     def texts(self, slip: Slip) -> tuple[Text, ...]:
         """Return the texts of a card, from its top to its bottom."""
-        name = printable(slip.recipient) if self.has_recipient else ""
+        name = printable(slip.recipient)
         return (*self._words(slip.code), *([Text(name, _NAME_MM, is_grey=True)] if name else ()))
 
     @property

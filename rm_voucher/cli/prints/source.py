@@ -6,20 +6,21 @@ one waits for its ledger.
 
 from __future__ import annotations
 
-import csv
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import attrs
 
+from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column
+from rm_voucher.cli.tables.index import Index
+from rm_voucher.cli.tables.model import Row
+from rm_voucher.cli.tables.read import open_table
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.files import open_plain
 from rm_voucher.models import mask
 from rm_voucher.text import counted
 
-_STATUS = ("voucher_status", "status")
 _HANDED_ON = {"issued", "ISSUED", "REDEEMED"}
 """What a row says of a voucher that its recipient may have; RM's words stand in a listing."""
 _MAX_URL_BYTES = 2_000
@@ -29,71 +30,135 @@ _MAX_URL_BYTES = 2_000
 class Slip:
     """A voucher to hand to somebody."""
 
-    row: int
-    """Its place among the rows under the header, from 1."""
+    row: Row
     recipient: str
     code: str = attrs.field(repr=mask)
     qr_url: str = attrs.field(repr=mask)
-    cells: Mapping[str, str] = attrs.field(repr=False)
-    """All of its row, by the columns' names."""
 
 
 class Results:
-    """An output file, which may be iterated over many times.
+    """The rows of an output file, checked; it may be iterated over many times, and is closed.
 
-    ``recipient`` is the column that says whose a voucher is. Raises `ConfigurationError`.
+    ``column`` says whose a voucher is, and ``option`` names it; without ``has_recipient`` nobody
+    asks. Only with ``has_shared_codes`` two rows may have one code. Raises `ConfigurationError`,
+    and with what is wrong on lines `TableError`.
     """
 
-    def __init__(self, path: Path, *, recipient: str | None = None) -> None:
-        self.path = path
-        with os.fdopen(self._open(), newline="", encoding="utf-8-sig") as file:
-            self.columns = next(csv.reader(file), [])
-        missing = [name for name in ("code", "qr_url") if name not in self.columns]
+    def __init__(
+        self,
+        path: Path,
+        *,
+        column: str | None = None,
+        option: str = "--column",
+        has_recipient: bool = True,
+        has_shared_codes: bool = False,
+    ) -> None:
+        self.table = open_table(path, names=())
+        self._has_shared_codes = has_shared_codes
+        try:
+            self._find_columns()
+            self._recipient = self._find_recipient(column, option) if has_recipient else None
+            self.vouchers = self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the copy of the file up."""
+        self.table.close()
+
+    def _find_columns(self) -> None:
+        header, ours = self.table.header, self.table.results
+        self._status: int | None
+        if ours is not None:
+            self._code, self._qr_url, self._status = ours.code, ours.qr_url, ours.voucher_status
+            return
+        missing = [name for name in ("code", "qr_url") if header.count(name) != 1]
         if missing:
             raise ConfigurationError(
-                f"{path} has no column {missing[0]!r}: name a file that 'rm-voucher issue' wrote."
+                f"{self.table.title} has no column {missing[0]!r}: name a file that 'rm-voucher "
+                "issue' wrote."
             )
-        self._status = next((name for name in _STATUS if name in self.columns), None)
-        self._recipient = self.column(recipient or "recipient") if self.columns else ""
-        self.left_out: Counter[str] = Counter()
-        """How many rows have no voucher to hand on, by their status; of the last iteration."""
+        self._code, self._qr_url = header.index("code"), header.index("qr_url")
+        self._status = header.index("status") if "status" in header else None
 
-    def column(self, name: str) -> str:
-        """Return a column's name. Raises `ConfigurationError` if there is none of it."""
-        if name in self.columns:
-            return name
-        raise ConfigurationError(
-            f"{self.path} has no column {name!r}; it has {', '.join(self.columns)}."
-        )
+    def _find_recipient(self, column: str | None, option: str) -> int:
+        header = self.table.header
+        try:
+            return choose_column(header, column=column, names=RECIPIENT_NAMES, what="recipient")
+        except ConfigurationError as exc:
+            raise ConfigurationError(
+                f"{self.table.title}: {str(exc).replace('--column', option)}."
+            ) from None
+
+    def _check(self) -> int:
+        """Count the vouchers. A code that two rows have, or that was altered, is a problem."""
+        table = self.table
+        self.left_out: Counter[str] = Counter()
+        """How many rows have no voucher to hand on, by their status."""
+        vouchers, codes = 0, Index()
+        for row in table:
+            why = self._why_left_out(row)
+            if why is None:
+                vouchers += 1
+                self._look_at_code(row, codes)
+            elif why:
+                self.left_out[why] += 1
+        table.refuse_problems()
+        if not vouchers:
+            reason = self.left_out_in_words() or "it has no rows"
+            raise ConfigurationError(f"{table.title} has no voucher to hand on: {reason}.")
+        return vouchers
+
+    def _look_at_code(self, row: Row, codes: Index) -> None:
+        table, code = self.table, row.text(self._code)
+        if not isinstance(row.cells[self._code], str):
+            table.problem(
+                row.line,
+                "the code is a number, which a spreadsheet made of it and may have changed: take "
+                "the file as it was written",
+            )
+        if self._has_shared_codes:
+            return
+        for number in codes.find(code):
+            if (other := table.row(number)).text(self._code) == code:
+                table.problem(
+                    row.line,
+                    f"line {other.line:,} has the same code, and one of the two people would find "
+                    "it used: remove a row, or give --shared-codes for a batch with one code for "
+                    "all",
+                )
+                break
+        codes.add(code, row.number)
+
+    def _why_left_out(self, row: Row) -> str | None:
+        """Return why a row has no voucher to hand on: its status, nothing for a blank row."""
+        if row.is_blank:
+            return ""
+        status = "issued" if self._status is None else row.text(self._status)
+        if status not in _HANDED_ON:
+            return status or "without a status"
+        if not row.text(self._code):
+            return f"{status} without a code"
+        return None if _is_url(row.text(self._qr_url)) else f"{status} without a QR URL"
 
     def __iter__(self) -> Iterator[Slip]:
-        self.left_out.clear()
-        for row, cells in enumerate(self._rows(), start=1):
-            status = cells.get(self._status, "") if self._status else "issued"
-            code, qr_url = cells.get("code", ""), cells.get("qr_url", "")
-            if status not in _HANDED_ON or not code:
-                self.left_out[status or "no status"] += 1
-            elif not _is_url(qr_url):
-                self.left_out["issued without a QR URL"] += 1
-            else:
-                yield Slip(row, cells.get(self._recipient, ""), code, qr_url, cells)
+        return (slip for _, slip in self.rows() if slip is not None)
 
-    def _rows(self) -> Iterator[dict[str, str]]:
-        try:
-            with os.fdopen(self._open(), newline="", encoding="utf-8-sig") as file:
-                rows = csv.reader(file)
-                next(rows, None)
-                for row in rows:
-                    if row:
-                        yield dict(zip(self.columns, row, strict=False))
-        except (OSError, UnicodeDecodeError, csv.Error) as exc:
-            raise ConfigurationError(f"{self.path} can't be read: {exc}.") from exc
-
-    def _open(self) -> int:
-        try:
-            return open_plain(self.path)
-        except OSError as exc:
-            raise ConfigurationError(f"{self.path} can't be read: {exc.strerror}.") from exc
+    def rows(self) -> Iterator[tuple[Row, Slip | None]]:
+        """Iterate over all rows, with the voucher of each that may be handed on."""
+        for row in self.table:
+            slip = None
+            if self._why_left_out(row) is None:
+                recipient = "" if self._recipient is None else row.text(self._recipient)
+                slip = Slip(row, recipient, row.text(self._code), row.text(self._qr_url))
+            yield row, slip
 
     def left_out_in_words(self) -> str:
         """Return how many rows were left out and why, or nothing."""
