@@ -10,6 +10,7 @@ import os
 import signal
 import ssl
 import subprocess
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -43,6 +44,11 @@ from rm_voucher.transport.memory import MemoryTransport
 
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
+
+# Each worker would compile all tests anew, and each process that a test starts the package, which
+# takes most of a run's time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 KEYS = 8  # so many are different

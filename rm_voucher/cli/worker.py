@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -109,6 +110,14 @@ def worker(
             help="Within how many seconds of SIGTERM or Ctrl-C it ends.",
         ),
     ] = 25.0,
+    unkept: Annotated[
+        Path,
+        typer.Option(
+            envvar="RM_WORKER_UNKEPT",
+            help="The folder for codes that the ledger could not keep before the end, as while "
+            "its database is away: the next worker there gives them to it.",
+        ),
+    ] = Path(),
     sample: Annotated[
         int, typer.Option(min=1, help="With --environment memory: how many messages to work off.")
     ] = 100,
@@ -136,6 +145,7 @@ def worker(
         vouchers=vouchers,
         served=None if port is None else (host, port),
         stop_s=stop,
+        folder=unkept,
     )
     if is_memory(environment):
         if broker != _BROKER or ledger != _LEDGER or shared is not None:
