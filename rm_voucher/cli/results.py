@@ -90,20 +90,35 @@ class Layout:
         self._is_ours = [index in self._places for index in range(len(self.header))]
         self._is_exact = [name in self.exact for name in self.header]
 
-    def cells(self, number: int, ours: Mapping[str, str]) -> list[Cell]:
-        """Return the cells of a row: theirs as they are, ours by their names."""
+    def cells(self, number: int | None, ours: Mapping[str, str]) -> list[Cell]:
+        """Return the cells of a row: theirs as they are, ours by their names.
+
+        Of a result that belongs to no row there is the recipient alone. Raises
+        `ConfigurationError` when the copy of the table can't be read any more.
+        """
         if self.table is None:
             return [ours.get(name, "") for name in self.ours]
-        cells = self.table.row(number).cells
+        if number is not None:
+            cells = self.table.row(number).cells
+        else:
+            cells = [None] * len(self.table.header)
+            cells[self.table.column or 0] = ours.get("recipient")
         cells += [""] * (len(self.header) - len(cells))
         for name, place in zip(self.ours, self._places, strict=True):
             cells[place] = ours.get(name, "")
         return cells
 
-    def line(self, number: int, ours: Mapping[str, str]) -> str:
+    def cells_at_least(self, number: int | None, ours: Mapping[str, str]) -> list[Cell]:
+        """Return the cells of a row: a code is kept even if theirs can't be read any more."""
+        try:
+            return self.cells(number, ours)
+        except ConfigurationError:
+            return self.cells(None, ours)
+
+    def line(self, number: int | None, ours: Mapping[str, str]) -> str:
         """Return a row as a line of CSV that neither a terminal nor a spreadsheet obeys."""
-        safe = {name: table_cell(name, ours.get(name, "")) for name in self.ours}
-        cells = self.cells(number, safe)
+        safe = {name: table_cell(name, text) for name, text in ours.items()}
+        cells = self.cells_at_least(number, safe)
         if self.table is None:
             return csv_line(tuple(map(text_of, cells)))
         return csv_line(
@@ -245,14 +260,13 @@ class ResultStream(Results):
 
     def put(self, number: int | None, ours: Mapping[str, str]) -> None:
         """Write a row."""
-        number = number or 0
         if self._as_json:
-            row = dict(zip(self._keys, self.layout.cells(number, ours), strict=True))
+            row = dict(zip(self._keys, self.layout.cells_at_least(number, ours), strict=True))
             self.add_line(json_line(row))
         else:
             line = self.layout.line(number, ours)
             self.add_line(_TURNS.sub(lambda found: repr(found[0])[1:-1], line))
-        if self.layout.table is not None:
+        if self.layout.table is not None and number is not None:
             self._done[number] = 1
 
     def _write(self, line: str) -> None:
@@ -345,7 +359,7 @@ class ResultFile(Results):
 
     def put(self, number: int | None, ours: Mapping[str, str]) -> None:
         """Write a row. Without a number it follows those that were written."""
-        self._put_line(number, self.layout.line(number or 0, ours))
+        self._put_line(number, self.layout.line(number, ours))
 
     def add_line(self, line: str) -> None:
         """Write a line that `table_line` made, after those that were written."""
@@ -356,7 +370,9 @@ class ResultFile(Results):
         super().add_line(line)
         if self._broken:
             return
-        number = len(self._starts) if number is None else number
+        if number is None:
+            table = self.layout.table
+            number = max(len(self._starts), 0 if table is None else len(table))
         if missing := max(0, number + 1 - len(self._starts)):
             self._starts.frombytes(bytes(8 * missing))
             self._lengths.frombytes(bytes(4 * missing))
@@ -399,9 +415,10 @@ class ResultFile(Results):
             exact=self.layout.exact,
             is_replaced=lambda: is_compared and self._has_all_of(self.path, codes),
         ) as writer:
-            for number in range(len(self._starts) if table is None else len(table)):
+            rows = 0 if table is None else len(table)
+            for number in range(max(len(self._starts), rows)):
                 cells = self._result(number)
-                if table is None:
+                if number >= rows:
                     if cells is None:
                         continue
                     writer.add(cells)
