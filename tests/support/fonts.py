@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fontTools.fontBuilder import FontBuilder
-from fontTools.pens.ttGlyphPen import TTGlyphPen
+from fontTools.fontBuilder import FontBuilder  # type: ignore[import-untyped] # it has no types
+from fontTools.pens.ttGlyphPen import TTGlyphPen  # type: ignore[import-untyped] # likewise
 
 LATIN = "".join(map(chr, range(0x20, 0x180))) + "…·"
 

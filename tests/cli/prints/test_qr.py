@@ -5,6 +5,8 @@ import fcntl
 import os
 import stat
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import openpyxl
@@ -12,7 +14,6 @@ import pytest
 from support.pictures import codes_in_png, codes_in_svg
 from support.result_files import code_of, row_of, url_of, write_results
 
-from rm_voucher.cli.prints import images
 from rm_voucher.cli.prints.images import Folder, image_of
 
 
@@ -86,12 +87,13 @@ def test_no_other_file_is_written_over(rm, results: Path, tmp_path: Path, kind: 
     taken.parent.mkdir()
     other = tmp_path / "other"
     other.write_bytes(image_of(url_of("ANOTHERS"), "png", scale=10))
-    {
+    made: dict[str, Callable[[], object]] = {
         "file": lambda: taken.write_bytes(other.read_bytes()),
         "folder": taken.mkdir,
         "link": lambda: taken.symlink_to(tmp_path / "nowhere"),
         "pipe": lambda: os.mkfifo(taken),
-    }[kind]()
+    }
+    made[kind]()
     merge = tmp_path / "merge.csv"
     ended = rm("qr", results, "--dir", taken.parent, "--output", merge)
     assert ended.code == 1
@@ -153,7 +155,7 @@ def test_full_disk(rm, results: Path, tmp_path: Path, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
     ended = rm("qr", results, "--dir", tmp_path / "codes")
     assert ended.code == 1
     assert f"{tmp_path}/codes/ana.png can't be written: No space left on device." in ended.err

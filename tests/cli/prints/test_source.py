@@ -113,11 +113,12 @@ def test_workbook(tmp_path: Path) -> None:
     import openpyxl
 
     book = openpyxl.Workbook()
-    book.active.append(COLUMNS)
-    book.active.append(row_of(1, "ana"))
+    sheet = book.worksheets[0]
+    sheet.append(COLUMNS)
+    sheet.append(row_of(1, "ana"))
     book.save(tmp_path / "out.xlsx")
     assert read(tmp_path / "out.xlsx")[0] == ["ana"]
-    book.active.append(["bob", 123456, url_of("00123456"), "issued"])
+    sheet.append(["bob", 123456, url_of("00123456"), "issued"])
     book.save(tmp_path / "out.xlsx")
     with pytest.raises(ConfigurationError, match="line 3: the code is a number"):
         Results(tmp_path / "out.xlsx")
