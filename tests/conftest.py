@@ -61,6 +61,13 @@ def pytest_xdist_auto_num_workers() -> int | None:
     return None if is_given else (os.cpu_count() or 1) + 1
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Read no file without a long test, where long tests alone are wanted."""
+    if config.option.markexpr != "long" or collection_path.suffix != ".py":
+        return None
+    return None if "mark.long" in collection_path.read_text() else True
+
+
 def pytest_collection_finish() -> None:
     """Let the garbage collector look no more through thousands of tests."""
     gc.collect()
