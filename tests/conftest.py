@@ -53,6 +53,21 @@ sys.dont_write_bytecode = False
 
 KEYS = 8  # so many are different
 
+# These begin first, so that no worker has one of them left when the others have nothing to do.
+LONGEST = (
+    "tests/chaos/",
+    "tests/shared/test_rate_processes.py",
+    "tests/kills/",
+    "tests/seams/test_server_that_stands_still.py",
+    "tests/worker/test_links.py",
+    "tests/seams/test_command_keeps_codes.py",
+    "tests/project/test_readme.py::test_programs_run",
+    "tests/project/test_readme.py::test_blocks",
+    "tests/simulation/test_campaigns.py",
+    "tests/simulation/test_shared_rate.py",
+    "tests/seams/test_no_crossing.py",
+)
+
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int | None:
@@ -66,6 +81,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     if config.option.markexpr != "long" or collection_path.suffix != ".py":
         return None
     return None if "mark.long" in collection_path.read_text() else True
+
+
+@pytest.hookimpl(trylast=True)  # they are in random order
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin a run of long tests with the longest."""
+    if config.option.markexpr == "long":
+        items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 def pytest_collection_finish() -> None:
