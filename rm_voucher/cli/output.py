@@ -12,7 +12,6 @@ import errno
 import fcntl
 import io
 import json
-import logging
 import os
 import re
 import sys
@@ -20,11 +19,18 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self, TextIO
+from typing import Self
 
 import orjson
 
 from rm_voucher.bulk.results import BulkResult
+from rm_voucher.cli.screen import logged_to_person as logged_to_person
+from rm_voucher.cli.screen import note as note
+from rm_voucher.cli.screen import say as say
+from rm_voucher.cli.screen import strangers_are_harmless as strangers_are_harmless
+from rm_voucher.cli.screen import tell as tell
+from rm_voucher.cli.screen import write_all, write_err
+from rm_voucher.cli.screen import write_out as write_out
 from rm_voucher.exceptions import ConfigurationError, LedgerError, VoucherError
 from rm_voucher.files import keep_older, open_plain, open_private
 from rm_voucher.text import printable
@@ -228,7 +234,7 @@ class ResultFile(Results):
 
     def _write(self, line: str) -> None:
         try:
-            _write_all(self._file, line)
+            write_all(self._file, line)
         except OSError:
             with contextlib.suppress(OSError):  # no torn row
                 self._file.truncate(self._whole_bytes)
@@ -307,44 +313,6 @@ def _locked(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def write_out(text: str) -> None:
-    """Write to standard output, as UTF-8 and through to the operating system. Raises `OSError`.
-
-    The text is `table_line`, `csv_line` or `json_line`; others `tell`.
-    """
-    _write_through(sys.stdout, text)
-
-
-def write_err(text: str) -> None:
-    """Write to standard error, likewise."""
-    _write_through(sys.stderr, text)
-
-
-def tell(text: str) -> None:
-    """Write a line to standard output, for a person: whoever wrote it, a terminal obeys nothing."""
-    write_out(f"{printable(text)}\n")
-
-
-def say(text: str) -> None:
-    """Write a line to standard error, likewise. It is no error if nobody reads it."""
-    with contextlib.suppress(OSError):
-        write_err(f"{printable(text)}\n")
-
-
-def _write_through(stream: TextIO | None, text: str) -> None:
-    if stream is None:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
-    stream.flush()
-    # Python's buffer would keep a row that a full disk refuses, and write it again at the end.
-    _write_all(getattr(stream.buffer, "raw", stream.buffer), text)
-
-
-def _write_all(raw: IO[bytes], text: str) -> None:
-    data = memoryview(text.encode(errors="replace"))  # a file name may hold what is no text
-    while data:
-        data = data[raw.write(data) :]
-
-
 def is_unkept(result: BulkResult[str]) -> bool:
     """Return whether the voucher of a result is in no ledger, though it should be."""
     error = result.error
@@ -389,39 +357,3 @@ def json_line(value: object) -> str:
     if not text.isprintable():
         text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
     return text + "\n"
-
-
-class _ToPerson(logging.Handler):
-    """Writes log lines to standard error, like the command's own lines."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(record.getMessage())
-        if record.exc_info:
-            for line in logging.Formatter().formatException(record.exc_info).splitlines():
-                say(line)
-
-
-@contextlib.contextmanager
-def strangers_are_harmless() -> Iterator[None]:
-    """Let no log line be obeyed by a terminal, and no locale refuse what is written."""
-    last, logging.lastResort = logging.lastResort, _ToPerson(logging.WARNING)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # help and usage; rows are UTF-8 whatever it is
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        logging.lastResort = last
-
-
-@contextlib.contextmanager
-def logged_to_person(logger: logging.Logger, level: int) -> Iterator[None]:
-    """Show the lines of a logger to a person, from a level on."""
-    handler, before = _ToPerson(), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(level)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(before)
