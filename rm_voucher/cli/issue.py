@@ -34,11 +34,10 @@ from rm_voucher.cli.options import (
     flow_policy,
     open_ledger,
 )
-from rm_voucher.cli.output import OutputError, json_line, write_out
+from rm_voucher.cli.output import OutputError, json_line, note, write_out
 from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.results import ResultFile, ResultStream
-from rm_voucher.cli.screen import note
 from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
 
@@ -191,8 +190,8 @@ def issue(
                 )
             )
             table, unasked, total = file.table, file.unasked, len(file)
-            for words in file.notes:
-                note(words)
+            for sentence in file.notes:
+                note(sentence)
         else:
             total = count or 1
             names = Numbers(total)

@@ -16,7 +16,7 @@ from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.report import Report as Report
 from rm_voucher.cli.results import Results
-from rm_voucher.cli.resume import ids_in_ledger, keep_codes
+from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
 from rm_voucher.cli.screen import note
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
@@ -92,6 +92,7 @@ async def _resume(
     await keep_codes(ledger, batch, results.unkept())
     if not isinstance(recipients, Recipients):
         return str
+    await refuse_codes_of_others(ledger, recipients)
     ids = await ids_in_ledger(ledger, recipients)
     return lambda name: ids.get(name) or str(name)
 

@@ -1,4 +1,4 @@
-"""Lines of data, in which nothing is obeyed by a terminal or by a spreadsheet."""
+"""Lines of tables and of JSON in which nothing is obeyed, and what speaks to a person."""
 
 from __future__ import annotations
 
