@@ -19,13 +19,13 @@ from rm_voucher.cli.prints.images import Folder, image_of
 from rm_voucher.cli.prints.layout import parse_grid
 from rm_voucher.cli.prints.lookup import find_batch
 from rm_voucher.cli.prints.names import Stems
-from rm_voucher.cli.prints.sheet import Design, Sheet, read_logo
+from rm_voucher.cli.prints.sheet import Design, Sheet, drawable, read_logo
 from rm_voucher.cli.prints.shown import progress
 from rm_voucher.cli.prints.source import Results, Slip
 from rm_voucher.cli.prints.worth import Words, words_of
 from rm_voucher.cli.tables.columns import name_ours
 from rm_voucher.cli.tables.write import open_writer
-from rm_voucher.text import counted, printable
+from rm_voucher.text import counted
 
 _ROW = "row"
 _RECIPIENT = "recipient"
@@ -107,9 +107,12 @@ def qr(
                 name_of=_names(name_by, len(results.table), image_format),
                 output=output,
             )
+        except KeyboardInterrupt:
+            say("Interrupted. Run it again to go on: what is drawn stays as it is.")
+            raise
         except OSError as exc:
             raise VoucherError(f"{output} can't be written: {exc.strerror}.") from exc
-    there = f", {ended['there']:,} of them were there already" if ended["there"] else ""
+    there = f", {ended['there']:,} of them there already" if ended["there"] else ""
     say(f"{folder}: {counted(ended['new'] + ended['there'], 'QR code')}{there}.")
     _say_left_out(results)
     if taken:
@@ -244,13 +247,13 @@ def sheet(
         design = Design(
             grid=cards,
             words=Words(
-                label=looked_up.label if label is None else printable(label),
-                worth=looked_up.worth if worth is None else printable(worth),
-                terms=looked_up.terms if terms is None else printable(terms),
-                expiry=looked_up.expiry if expiry is None else printable(expiry),
+                label=looked_up.label if label is None else drawable(label),
+                worth=looked_up.worth if worth is None else drawable(worth),
+                terms=looked_up.terms if terms is None else drawable(terms),
+                expiry=looked_up.expiry if expiry is None else drawable(expiry),
             ),
-            title=printable(title.strip()),
-            footer=printable(footer.strip()),
+            title=drawable(title),
+            footer=drawable(footer),
             logo=picture,
             longest_code=found.longest_code,
             has_marks=not no_cut_marks,
