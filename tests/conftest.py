@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import os
 import signal
 import ssl
@@ -120,9 +121,20 @@ def new_keys_come_in_turns() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names of folders, one for each test, that nothing has made yet."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of the person who runs it."""
+def no_rm_variables(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
+    """No test sees the settings of the person who runs it, or leaves it any."""
+    home = next(homes)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     for name in (
         "RM_CLIENT_ID",
         "RM_CLIENT_SECRET",
@@ -131,6 +143,7 @@ def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         "RM_ENVIRONMENT",
         "RM_API_URL",
         "RM_OAUTH_URL",
+        "RM_PROFILE",
         "HTTPS_PROXY",
         "https_proxy",
         "NO_PROXY",
