@@ -226,7 +226,7 @@ def sheet(
         bool, typer.Option("--no-recipient", help="Don't print whose a card is.")
     ] = False,
     no_cut_marks: Annotated[
-        bool, typer.Option("--no-cut-marks", help="Print none.", rich_help_panel=RARE)
+        bool, typer.Option("--no-cut-marks", help="Print no cut marks.", rich_help_panel=RARE)
     ] = False,
     font: Annotated[
         list[Path] | None,
