@@ -25,7 +25,7 @@ def test_columns() -> None:
 
 def test_statuses() -> None:
     """The table of the words has each that a row can have."""
-    assert rows("`voucher_status`") == [
+    assert rows("`voucher_status` | the recipient") == [
         *(status.value for status in (BulkStatus.ISSUED, BulkStatus.FAILED, BulkStatus.UNRESOLVED)),
         "unkept",
         "not_asked",
