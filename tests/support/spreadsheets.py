@@ -152,6 +152,17 @@ CASES = [
         error=" is neither UTF-8 nor Windows-1252: save it as 'CSV UTF-8', or name its encoding with --encoding, such as big5 or gbk. It may be gb18030.",
     ),
     Case(
+        "big5-not-named.csv",
+        "姓名,電郵\n陳美玲,ali@a.my\n".encode("big5"),
+        error=" is neither UTF-8 nor Windows-1252: save it as 'CSV UTF-8', or name its encoding with --encoding, such as big5 or gbk. It may be big5.",
+    ),
+    Case(
+        "header-of-two-lines.csv",
+        b'Name,"Phone\nNo."\nAli,ali@a.my\nMei,mei@b.my\n',
+        names=NAMES,
+        notes=(SAID.format("{}", "Phone\nNo."),),
+    ),
+    Case(
         "utf8-torn.csv",
         CHINESE.encode() + b"\xe5\x90,c@d.my\n",
         error=" is UTF-8, but for line 4: mend it there, or name another encoding with --encoding.",

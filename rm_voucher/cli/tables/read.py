@@ -21,7 +21,6 @@ from rm_voucher.cli.tables.model import Cell, Format, Problems, Row, TableError,
 from rm_voucher.cli.tables.source import IN_MEMORY_BYTES, kind_by_bytes, open_source, title_of
 from rm_voucher.cli.tables.xlsx_reader import XlsxReader
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.text import printable
 
 __all__ = ["Row", "Table", "TableError", "open_table"]
 
@@ -118,7 +117,7 @@ class Table:
                 blank.append(line)
                 continue
             if header is None:
-                header = [printable(text_of(cell).strip()) for cell in cells]
+                header = [text_of(cell).strip() for cell in cells]
                 named = max(n for n, name in enumerate(header, start=1) if name)
                 blank.clear()
                 continue
