@@ -38,7 +38,7 @@ COMMANDS = (
     Entry(
         "sheet",
         "prints.commands",
-        "Write sheets of A4 to print and cut: a card with its QR code for each voucher.",
+        "Write sheets of A4 to print and cut: a card for each voucher.",
         _AFTER,
     ),
     Entry("get", "vouchers", "Look a voucher up.", _LOOK),

@@ -95,7 +95,6 @@ ELSEWHERE = {
     "cli.prints.fonts": {"fontTools"},
     "cli.prints.images": {"segno"},
     "cli.prints.pdf": {"PIL", "fpdf", "uharfbuzz"},
-    "cli.prints.shown": {"rich"},
     "cli.probe": {"typer"},
     "cli.profile_option": {"typer"},
     "cli.tables.csv_reader": {"charset_normalizer"},
