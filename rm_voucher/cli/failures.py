@@ -94,7 +94,11 @@ def end_by(error: BaseException, *, as_json: bool) -> int:
             found = _named(name, message, 1)
         case _:
             raise error
-    if message:
+    if len(problems := getattr(error, "problems", ())) > 1:  # of a file, a line each
+        say(f"Error: {getattr(error, 'title', '')} has more than one problem:")
+        for problem in problems:
+            say(f"  {problem}")
+    elif message:
         say(f"Error: {message}")
     if as_json:
         with contextlib.suppress(OSError):  # nobody reads it

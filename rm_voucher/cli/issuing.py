@@ -11,11 +11,12 @@ from rm_voucher.cli.failures import exit_code_of as exit_code_of
 from rm_voucher.cli.interrupts import INTERRUPTED as INTERRUPTED
 from rm_voucher.cli.interrupts import Stopping
 from rm_voucher.cli.interrupts import run_until_interrupted as run_until_interrupted
-from rm_voucher.cli.output import OutputError, Results
+from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.report import Report as Report
-from rm_voucher.cli.resume import ids_in_ledger, keep_codes
+from rm_voucher.cli.results import Results
+from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
 from rm_voucher.cli.screen import note
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
@@ -91,8 +92,9 @@ async def _resume(
     await keep_codes(ledger, batch, results.unkept())
     if not isinstance(recipients, Recipients):
         return str
+    await refuse_codes_of_others(ledger, recipients)
     ids = await ids_in_ledger(ledger, recipients)
-    return lambda name: ids.get(name, name)
+    return lambda name: ids.get(name) or str(name)
 
 
 class _Showing:

@@ -213,7 +213,7 @@ async def _in_ledger(
     served = held = 0
     async with kept as ledger:
         ids = await ids_in_ledger(ledger, recipients) if isinstance(recipients, Recipients) else {}
-        async for request in ledger.find(ids.get(name, name) for name in recipients):
+        async for request in ledger.find(ids.get(name) or str(name) for name in recipients):
             if request.batch != batch_key:
                 continue
             if request.state is RequestState.ASSIGNED:

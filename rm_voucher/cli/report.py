@@ -20,7 +20,8 @@ from rm_voucher import (
 from rm_voucher.cli.failures import error_object, exit_code_of
 from rm_voucher.cli.interrupts import INTERRUPTED
 from rm_voucher.cli.options import without_password
-from rm_voucher.cli.output import is_unkept, json_line
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.results import is_unkept
 from rm_voucher.cli.screen import say, write_out
 
 _DOCTOR = "'rm-voucher doctor' says what is wrong with the settings."

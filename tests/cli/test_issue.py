@@ -26,7 +26,7 @@ from rm_voucher import (
 )
 from rm_voucher.cli.issuing import Report, exit_code_of
 from rm_voucher.cli.output import OutputError
-from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.emulator import Emulator
 
 REST = "Those without a voucher, and only those, may be issued to again."
@@ -51,7 +51,7 @@ def test_issue_one(rm, embedded) -> None:
     (code,) = embedded.issued
     assert ended.code == 0
     assert ended.out == (
-        "recipient,code,qr_url,status,error\n"
+        "recipient,code,qr_url,voucher_status,error\n"
         f"1,{code},https://emulator.invalid/qr/1/voucher/{code},issued,\n"
     )
     assert ended.err.splitlines() == [
@@ -87,7 +87,13 @@ def test_json_stream(rm, embedded) -> None:
     url = "https://emulator.invalid/qr/1/voucher/"
     assert ended.json == [
         *(
-            {"recipient": name, "code": code, "qr_url": url + code, "status": "issued", "error": ""}
+            {
+                "recipient": name,
+                "code": code,
+                "qr_url": url + code,
+                "voucher_status": "issued",
+                "error": "",
+            }
             for name, code in zip("12", embedded.issued, strict=True)
         ),
         {**ALL_DONE, "output": None},
@@ -156,7 +162,7 @@ def test_sold_out(rm, served) -> None:
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     ended = rm("issue", "B", "--count", 5, "--concurrency", 1, "--partial")
     assert ended.code == 1
-    assert [(row["recipient"], row["code"], row["status"]) for row in ended.rows] == [
+    assert [(row["recipient"], row["code"], row["voucher_status"]) for row in ended.rows] == [
         *((name, code, "issued") for name, code in zip("123", served.issued(), strict=True)),
         ("4", "", "failed"),
         ("5", "", "failed"),
@@ -217,7 +223,7 @@ def test_credentials_refused_midway(rm, served, refusal: str) -> None:
     served.on_issue = lambda issue: rm_error(refusal, 401)
     ended = rm("issue", "B", "--count", 3)
     assert (ended.code, served.issued()) == (3, [])
-    assert [row["status"] for row in ended.rows] == ["failed"] * 3
+    assert [row["voucher_status"] for row in ended.rows] == ["failed"] * 3
     *_, error, advice = ended.err.splitlines()
     assert error.startswith(f"The first error: {refusal} (HTTP 401): ")
     assert advice == DOCTOR
@@ -236,7 +242,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     served.on_issue = issue
     ended = rm("issue", "B", "--count", 3)
     assert ended.code == 4
-    assert [(row["code"], row["status"]) for row in ended.rows] == [("", "unresolved")] * 3
+    assert [(row["code"], row["voucher_status"]) for row in ended.rows] == [("", "unresolved")] * 3
     assert len(sent) == 3
     *_, counts, error, advice = ended.err.splitlines()
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
@@ -259,7 +265,7 @@ def test_all_sorts_at_once(rm, served) -> None:
     served.on_issue = lambda issue: next(script) or issue()
     ended = rm("issue", "B", "--count", 6, "--concurrency", 1, "--json")
     statuses = ["issued", "unresolved", "issued", "failed", "failed", "failed"]
-    assert [line["status"] for line in ended.json[:-1]] == statuses
+    assert [line["voucher_status"] for line in ended.json[:-1]] == statuses
     counts = ended.json[-1]
     assert [counts[name] for name in ("asked", "issued", "failed", "unresolved")] == [6, 2, 3, 1]
     assert (counts["exit_code"], counts["error"]["class"]) == (4, "OutcomeUnknownError")
@@ -311,15 +317,19 @@ def test_recipients_lost_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch, t
     path.write_text("recipient\na\nb\nc\n")
 
     def lines(self: Recipients):
-        yield 2, "a"
-        yield 3, "b"
+        yield 2, Recipient.at(0, "a")
+        yield 3, Recipient.at(1, "b")
         raise ConfigurationError(f"The copy of {path} can't be read any more: Input/output error.")
 
     monkeypatch.setattr(Recipients, "lines", lines)
     ended = rm("issue", "B", "--recipients", path, "--concurrency", 1)
     assert ended.code == 1
-    assert [row["recipient"] for row in ended.rows] == ["a", "b"]
-    assert [row["code"] for row in ended.rows] == embedded.issued
+    assert [(row["recipient"], row["voucher_status"]) for row in ended.rows] == [
+        ("a", "issued"),
+        ("b", "issued"),
+        ("c", "not_asked"),
+    ]
+    assert [row["code"] for row in ended.rows] == [*embedded.issued, ""]
     assert ended.err.splitlines()[-4:] == [
         "2 asked: 2 issued, 0 failed, 0 unknown",
         "Stopped early: 1 were not asked for.",
@@ -362,7 +372,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
     lines = (path.read_text() if to_file else out).splitlines()
     issued = served.issued()
     assert process.returncode == 130
-    assert lines[0] == "recipient,code,qr_url,status,error"
+    assert lines[0] == "recipient,code,qr_url,voucher_status,error"
     assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(issued)
     assert 20 <= len(issued) < 1000
     where = f" → {path}" if to_file else ""

@@ -106,7 +106,7 @@ def test_rows_and_bar(on_terminal, served, columns: int) -> None:
     assert sorted(code for _, code, _ in rows) == sorted(served.issued())
     assert sorted(int(name) for name, _, _ in rows) == list(range(1, 61))
     rest = [line for line in text.splitlines() if line and ",issued," not in line]
-    del rest[: rest.index("recipient,code,qr_url,status,error")]  # the plan
+    del rest[: rest.index("recipient,code,qr_url,voucher_status,error")]  # the plan
     assert re.fullmatch(r"(issuing )?━* ?60/60( 0:00:00)?", rest[1])
     assert rest[2:] == ["60 asked: 60 issued, 0 failed, 0 unknown"]
 
@@ -178,6 +178,6 @@ def test_quiet(on_terminal, served) -> None:
     assert session.end() == 0
     rest = [line for line in unwrapped(session.lines, 80).splitlines() if ",issued," not in line]
     assert [line for line in rest if line] == [
-        "recipient,code,qr_url,status,error",
+        "recipient,code,qr_url,voucher_status,error",
         "30 asked: 30 issued, 0 failed, 0 unknown",
     ]

@@ -29,8 +29,8 @@ from rm_voucher import (
 )
 from rm_voucher.cli import issuing, screen
 from rm_voucher.cli.interrupts import Steps, Stopping
-from rm_voucher.cli.output import ResultStream
 from rm_voucher.cli.report import Report
+from rm_voucher.cli.results import ResultStream
 from rm_voucher.cli.screen import logged_to_person, note
 from rm_voucher.emulator import Emulator, Fault, FaultPlan
 from rm_voucher.emulator.faults import Window
