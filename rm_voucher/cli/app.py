@@ -44,6 +44,11 @@ COMMANDS = (
         "Issue a voucher for each message of a queue, one code for each request id.",
     ),
     Entry("ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out."),
+    Entry(
+        "campaign",
+        "campaign.commands",
+        "After a campaign was issued: who has what, a report, who is to be asked again.",
+    ),
     Entry("webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks."),
 )
 
