@@ -65,10 +65,10 @@ def long_day(day: date) -> str:
 
 
 def nice_top(most: int) -> int:
-    """Return the end of a scale: 1, 2 or 5 with zeros, no less than the highest bar."""
+    """Return the end of a scale: a digit with zeros, even but for 1, not under the highest bar."""
     power = 1
     while True:
-        for digit in (1, 2, 5):
+        for digit in (1, 2, 4, 6, 8):
             if digit * power >= most:
                 return digit * power
         power *= 10

@@ -154,7 +154,8 @@ class Join:
 
         self._has_people = True
         sql = "INSERT OR IGNORE INTO people (recipient, form, place) VALUES (?, ?, ?)"
-        return given - self._write(sql, rows())
+        written = self._write(sql, rows())
+        return given - written
 
     def list_vouchers(self, vouchers: Iterable[Listed]) -> None:
         """Add what RM lists. One that is listed again is as it is listed last."""

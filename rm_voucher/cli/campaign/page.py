@@ -14,9 +14,10 @@ from rm_voucher.cli.campaign.figures import (
     SHOWN,
     Differing,
     Figures,
+    day_of,
     shown_code,
 )
-from rm_voucher.cli.campaign.sources import from_micros
+from rm_voucher.cli.campaign.sources import from_micros, to_micros
 from rm_voucher.cli.campaign.standing import MEANINGS, WITH_CODE, Difference, Kept, Standing
 from rm_voucher.models import VoucherBatch
 from rm_voucher.text import counted, printable
@@ -97,7 +98,11 @@ def ringgit(sen: int) -> str:
 def _moment(micros: int | None, figures: Figures) -> str:
     if micros is None:
         return ""
-    local = from_micros(micros).astimezone(figures.zone)
+    instant = from_micros(micros)
+    try:
+        local = instant.astimezone(figures.zone)
+    except OverflowError:  # at the ends of time
+        local = instant
     return f"{long_day(local.date())}, {local:%H:%M}"
 
 
@@ -108,7 +113,8 @@ def _head(figures: Figures, title: str) -> str:
     if expiry is not None and expiry.days is not None:
         facts.append(f"ends {counted(expiry.days, 'day')} after it is redeemed")
     elif expiry is not None and expiry.expires_at is not None:
-        facts.append(f"ends {long_day(expiry.expires_at.astimezone(figures.zone).date())}")
+        day = day_of(to_micros(expiry.expires_at), figures.zone)
+        facts.append(f"ends {long_day(day)}")
     facts.append(f"batch {text(batch.key)}")
     return (
         f"<header>\n<h1>{title}</h1>\n<p>{' · '.join(fact for fact in facts if fact)}</p>\n"
@@ -159,8 +165,7 @@ def _words(standing: Standing) -> str:
 
 
 def _share(number: int, figures: Figures) -> str:
-    share = 100 * number / figures.recipients
-    return f"{share:.0f} %" if share == round(share) else f"{share:.1f} %"
+    return f"{100 * number / figures.recipients:.1f} %"
 
 
 def _plots(figures: Figures) -> str:
@@ -309,6 +314,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: bool 
 
     body = "".join(line("td", row) for row in rows)
     return (
-        f'<div class="wide"><table><thead>{line("th", head)}</thead><tbody>{body}</tbody></table>'
-        "</div>"
+        f'<div class="wide"><table{" class=narrow" if numbers else ""}>'
+        f"<thead>{line('th', head)}</thead><tbody>{body}</tbody></table></div>"
     )

@@ -54,9 +54,9 @@ class Listing:
         return quantity - balance
 
 
-def to_micros(instant: datetime | None) -> int | None:
+def to_micros(instant: datetime) -> int:
     """Return microseconds since 1970, exactly."""
-    return None if instant is None else (instant - _EPOCH) // timedelta(microseconds=1)
+    return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
 def from_micros(micros: int) -> datetime:
@@ -161,13 +161,16 @@ async def read_listing(client: VoucherClient, batch_key: str, join: Join) -> Lis
 
 def _of_voucher(voucher: Voucher) -> Listed:
     amount_sen = voucher.amount_sen
+    ends_at = None if voucher.expiry is None else voucher.expiry.expires_at
+    times = (voucher.assigned_at, voucher.redeemed_at, voucher.used_at, ends_at)
+    assigned, redeemed, used, ends = (None if each is None else to_micros(each) for each in times)
     return Listed(
         code=voucher.code or "",
         status=None if voucher.status is None else voucher.status.value,
-        assigned_at=to_micros(voucher.assigned_at),
-        redeemed_at=to_micros(voucher.redeemed_at),
-        used_at=to_micros(voucher.used_at),
-        expires_at=to_micros(None if voucher.expiry is None else voucher.expiry.expires_at),
+        assigned_at=assigned,
+        redeemed_at=redeemed,
+        used_at=used,
+        expires_at=ends,
         amount_sen=None if amount_sen is None or amount_sen > _MOST else amount_sen,
         qr_url=voucher.qr_url,
     )

@@ -74,7 +74,7 @@ RESENT = frozenset({Standing.REFUSED, Standing.NEVER_ASKED})
 MEANINGS = {
     Standing.SERVED: "have a code that is not redeemed or used yet",
     Standing.REDEEMED: "took it into their account and have not used it",
-    Standing.USED: "used it (RM has one word for used and cancelled, VOID)",
+    Standing.USED: "used it, or it was cancelled: RM has one word for both",
     Standing.VOID: "have a code that is void without a time of use",
     Standing.EXPIRED: "have a code that ended before it was used",
     Standing.OTHER: "have a code with a status that says none of this",
