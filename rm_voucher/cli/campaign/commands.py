@@ -172,7 +172,7 @@ def resend(
             write_resend(campaign, output)
     for standing in (Standing.REFUSED, Standing.NEVER_ASKED):
         if missing := standings[standing] - again[standing]:
-            say(f"{missing:,} {_words(standing)} are in the ledger and not in your list.")
+            say(f"{missing:,} {_words(standing)} are not in your list: they are left out.")
     if standings[Standing.HELD]:
         say(
             f"Left out: {standings[Standing.HELD]:,} held. Each of them may have a voucher that "

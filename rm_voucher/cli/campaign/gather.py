@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import attrs
 
@@ -167,7 +167,7 @@ def named_zone(name: str) -> tzinfo:
     """Return a time zone by its name. Raises `ConfigurationError`."""
     try:
         return ZoneInfo(name)
-    except (OSError, ValueError, LookupError):
+    except (OSError, ValueError, ZoneInfoNotFoundError):
         if name == DEFAULT_ZONE:  # since 1982, also where no time zones are installed
             return timezone(timedelta(hours=8), name)
         raise ConfigurationError(

@@ -181,7 +181,7 @@ def test_disk_that_is_full():
     with Join() as join:
         join._database.execute("PRAGMA max_page_count=20")
         many = ((Kept(recipient=f"person {n}", mark=Mark.FAILED), n) for n in range(10_000))
-        with pytest.raises(ConfigurationError, match="is its disk full.*TMPDIR"):
+        with pytest.raises(ConfigurationError, match=r"is its disk full.*TMPDIR"):
             join.add_entries(many)
 
 

@@ -10,7 +10,7 @@ from datetime import UTC, date, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from hypothesis import given
@@ -248,7 +248,7 @@ def test_worth(batch, words):
 
 
 def numbers_in(svg: str) -> list[float]:
-    root = ElementTree.fromstring(svg)
+    root = ET.fromstring(svg)
     return [
         float(each.get(name) or "nan")
         for each in root.iter()
@@ -259,13 +259,13 @@ def numbers_in(svg: str) -> list[float]:
 
 @given(st.dictionaries(st.dates(), st.integers(min_value=1, max_value=10**6), min_size=1))
 def test_bars_of_any_days(days):
-    """Every voucher is in a bar, there are not too many bars, and all of them are in the picture."""
+    """Every voucher is in a bar, there are not too many of those, and all are in the picture."""
     axis = Axis.over(list(days))
     assert 1 <= axis.bars <= 62
     assert {axis.place(day) for day in days} <= set(range(axis.bars))
     svg = day_bars("Issued", "f-issued", days, axis)
     assert all(-0.1 <= number <= 360 and math.isfinite(number) for number in numbers_in(svg))
-    titles = [each.text or "" for each in ElementTree.fromstring(svg).iter() if "title" in each.tag]
+    titles = [each.text or "" for each in ET.fromstring(svg).iter() if "title" in each.tag]
     counted = [int(title.rpartition(": ")[2].replace(",", "")) for title in titles]
     assert sum(counted) == sum(days.values())
 
@@ -281,7 +281,7 @@ def test_scale(most, top):
 def test_parts_are_the_whole():
     """The bar's parts are as wide as it is, and name themselves."""
     svg = part_bar({"f-a": (1, "a"), "f-b": (0, "b"), "f-c": (2, "c")})
-    rects = list(ElementTree.fromstring(svg))
+    rects = list(ET.fromstring(svg))
     assert [rect[0].text for rect in rects] == ["a: 1", "c: 2"]
     assert sum(float(rect.get("width") or 0) for rect in rects) == pytest.approx(1000, abs=0.02)
     assert "3 recipients" in svg
