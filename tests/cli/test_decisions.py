@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.answers import ok
-from support.command_runs import rows
+from support.command_runs import Ended, rows
 
 from rm_voucher import LedgerError
 from rm_voucher.cli import asking
@@ -41,7 +41,7 @@ def held(rm, shop, url: str, tmp_path: Path) -> Path:
         nonlocal calls
         calls += 1
         answer = work() if calls != 4 else LOST
-        return LOST if calls in (2, 3) else answer
+        return LOST if calls in (2, 3) else answer  # two were issued, and one was not
 
     shop.on_issue = answer
     rm("issue", "B", "--count", 5, "--ledger", url, "--concurrency", 1, "--settle", 0)
@@ -70,7 +70,7 @@ def fill(path: Path, *decisions: tuple[str, str]) -> None:
         writer.writerows(filled)
 
 
-def resolve(rm, url: str, path: Path, *options: object):
+def resolve(rm: Callable[..., Ended], url: str, path: Path, *options: object) -> Ended:
     return rm("ledger", "resolve", url, "--decisions", path, *options)
 
 
@@ -114,7 +114,7 @@ def test_rows_without_a_decision_are_left(held, rm, url):
 
 
 @pytest.mark.parametrize(("typed", "code"), [("resolve", 0), ("no", 1)])
-def test_word_is_typed(held, rm, url, monkeypatch, typed, code):
+def test_word_is_typed(held, rm, url, monkeypatch, typed: str, code):
     """All is shown, then a word is asked for; another one changes nothing."""
     asked = []
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import attrs
@@ -161,7 +161,7 @@ class Join:
         """Add what RM lists. One that is listed again is as it is listed last."""
         self._write(
             "INSERT OR REPLACE INTO listed VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            map(_cells, vouchers),
+            map(attrs.astuple, vouchers),
         )
 
     def know(self, codes: Iterable[tuple[str, str]]) -> None:
@@ -207,13 +207,18 @@ class Join:
             yield from self._database.execute(sql)
 
 
-def _cells(listed: Listed) -> tuple[Any, ...]:
-    return attrs.astuple(listed)
-
-
-def _listed(cells: list[Any]) -> Listed:
-    names = [field.name for field in attrs.fields(Listed)]
-    return Listed(**dict(zip(names, cells, strict=True)))
+def _listed(cells: Sequence[Any]) -> Listed:
+    code, status, assigned_at, redeemed_at, used_at, expires_at, amount_sen, qr_url = cells
+    return Listed(
+        code=code,
+        status=status,
+        assigned_at=assigned_at,
+        redeemed_at=redeemed_at,
+        used_at=used_at,
+        expires_at=expires_at,
+        amount_sen=amount_sen,
+        qr_url=qr_url,
+    )
 
 
 def _row(cells: tuple[Any, ...]) -> Row:
@@ -231,7 +236,7 @@ def _row(cells: tuple[Any, ...]) -> Row:
             sent_at=sent,
             attempt=attempt,
         )
-    return Row(kept, None if cells[11] is None else _listed([*cells[11:]]), place, holders)
+    return Row(kept, None if cells[11] is None else _listed(cells[11:]), place, holders)
 
 
 @contextlib.contextmanager

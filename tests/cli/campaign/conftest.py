@@ -12,7 +12,7 @@ import pytest
 from support.answers import ok
 from support.command_runs import Ended, Served
 
-from rm_voucher import Response
+from rm_voucher import VoucherType
 
 LOST = ok({}, 500)
 REFUSED = ok({"error": {"code": "VALIDATION_ERROR", "message": "no"}}, 400)
@@ -68,13 +68,8 @@ class Shop:
 def shop(served: Served, rm: Callable[..., Ended], tmp_path: Path) -> Shop:
     emulator = served.emulator
     emulator.advance(time.time() - emulator.virtual_clock.now())
-    emulator.add_batch("Breakfast", key="B", quantity=100, type="CASH", amount_sen=1000)
+    emulator.add_batch("Breakfast", key="B", quantity=100, type=VoucherType.CASH, amount_sen=1000)
     shop = Shop(served, rm, tmp_path)
     rows = [f"Ms <b>{n}</b>,{name},=1+{n}" for n, name in enumerate(NAMES, start=1)]
     shop.people.write_text("\n".join(["Name,recipient,Note", *rows, ""]))
     return shop
-
-
-def response_of(work: Callable[[], Any]) -> Response:
-    """Return what a server would have answered."""
-    return work().response

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import stat
+from typing import Any
+from zoneinfo import ZoneInfoNotFoundError
 
 import attrs
 import orjson
@@ -11,6 +13,7 @@ from support.command_runs import rows
 
 from rm_voucher import Voucher, VoucherStatus
 from rm_voucher.cli.campaign import gather
+from rm_voucher.cli.campaign.sources import read_listing
 
 OURS = ["code", "qr_url", "voucher_status", "error"]
 NAMES = [f"person{n}@example.com" for n in range(1, 13)]
@@ -209,7 +212,7 @@ def test_time_zone_that_is_not_known(campaign, monkeypatch):
     assert (ended.code, "'Asia/Nowhere' is not known here" in ended.err) == (2, True)
 
     def nothing(name: str) -> None:
-        raise gather.ZoneInfoNotFoundError(name)
+        raise ZoneInfoNotFoundError(name)
 
     monkeypatch.setattr(gather, "ZoneInfo", nothing)
     assert campaign.campaign("report", "--json").code == 0
@@ -243,9 +246,9 @@ def test_reconcile_of_what_is_not_listed(shop, monkeypatch):
     """A code of ours that the listing leaves out, and one whose status does not fit."""
     assert shop.issue().code == 0
     gone, odd = shop.codes()[:2]
-    make = gather.read_listing
+    make: Any = read_listing
 
-    async def read_listing(client, batch_key, join):
+    async def read_some(client, batch_key, join):
         class Client:
             batch = client.batch
 
@@ -265,7 +268,7 @@ def test_reconcile_of_what_is_not_listed(shop, monkeypatch):
 
         return await make(Client(), batch_key, join)
 
-    monkeypatch.setattr(gather, "read_listing", read_listing)
+    monkeypatch.setattr(gather, "read_listing", read_some)
     ended = shop.campaign("reconcile", "--json")
     assert ended.code == 1
     (shown,) = ended.json

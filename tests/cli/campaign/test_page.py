@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
 from html.parser import HTMLParser
 from pathlib import Path
@@ -30,7 +31,7 @@ KL = timezone(timedelta(hours=8))
 
 
 def figures_of(
-    kept: list[Kept], listed: list[Listed], *, known: list[tuple[str, str]] = (), **batch: Any
+    kept: list[Kept], listed: list[Listed], *, known: Sequence[tuple[str, str]] = (), **batch: Any
 ) -> Figures:
     shown = {"key": "B", "label": "Breakfast", "type": VoucherType.CASH, **batch}
     with Join() as join:
