@@ -27,7 +27,7 @@ IMAGES = Path(__file__).with_name("images")
 ZONE = "Asia/Kuala_Lumpur"
 BEGUN = datetime(2026, 11, 6, 2, 0, tzinfo=UTC)
 PICTURES = {"report": (1280, 1130, False), "report-dark": (1280, 1130, True)}
-PICTURES |= {"report-phone": (390, 1290, False), "report-phone-dark": (390, 1290, True)}
+PICTURES |= {"report-phone": (390, 1290, False)}
 
 
 async def page() -> str:
