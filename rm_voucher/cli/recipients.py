@@ -292,16 +292,12 @@ def _mistake(cell: Cell, recipient: str) -> str:
     if _FORMULA.match(recipient) and not _NO_FORMULA.fullmatch(recipient):
         return f"a recipient that starts with {recipient[0]!r} is a formula to a spreadsheet"
     shown = comparable(recipient)
-    if not shown:
-        return "a recipient in which nothing can be seen"
-    if shown != shown.strip():  # the same person, in another's name
+    if shown and shown != shown.strip():  # the same person, in another's name
         return "a recipient with a space at an end, beside a character that can't be seen"
-    if recipient.isprintable():
-        return ""
-    for position, char in enumerate(recipient, start=1):
+    for position, char in enumerate("" if recipient.isprintable() else recipient, start=1):
         if unicodedata.category(char) == "Cc":
             return "a recipient with a control character"
         if unicodedata.bidirectional(char) in _TURNS:
             where = f"U+{ord(char):04X} at position {position}"
             return f"a recipient with {where}, which turns text around"
-    return ""
+    return "" if shown else "a recipient in which nothing can be seen"

@@ -25,7 +25,7 @@ from rm_voucher import (
 )
 from rm_voucher.cli.issuing import Report, exit_code_of
 from rm_voucher.cli.output import OutputError
-from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.emulator import Emulator
 
 MEMORY = "These are not real vouchers: the environment is 'memory', an embedded emulator."
@@ -39,7 +39,7 @@ def test_issue_one(rm, embedded) -> None:
     (code,) = embedded.issued
     assert ended.code == 0
     assert ended.out == (
-        "recipient,code,qr_url,status,error\n"
+        "recipient,code,qr_url,voucher_status,error\n"
         f"1,{code},https://emulator.invalid/qr/1/voucher/{code},issued,\n"
     )
     assert ended.err.splitlines() == [
@@ -75,7 +75,13 @@ def test_json_stream(rm, embedded) -> None:
     url = "https://emulator.invalid/qr/1/voucher/"
     assert ended.json == [
         *(
-            {"recipient": name, "code": code, "qr_url": url + code, "status": "issued", "error": ""}
+            {
+                "recipient": name,
+                "code": code,
+                "qr_url": url + code,
+                "voucher_status": "issued",
+                "error": "",
+            }
             for name, code in zip("12", embedded.issued, strict=True)
         ),
         {"asked": 2, "issued": 2, "failed": 0, "unresolved": 0, "output": None},
@@ -146,7 +152,7 @@ def test_sold_out(rm, served) -> None:
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     ended = rm("issue", "B", "--count", 5, "--concurrency", 1)
     assert ended.code == 1
-    assert [(row["recipient"], row["code"], row["status"]) for row in ended.rows] == [
+    assert [(row["recipient"], row["code"], row["voucher_status"]) for row in ended.rows] == [
         *((name, code, "issued") for name, code in zip("123", served.issued(), strict=True)),
         ("4", "", "failed"),
         ("5", "", "failed"),
@@ -171,7 +177,7 @@ def test_unknown_batch(rm, served) -> None:
     served.on_issue = count
     ended = rm("issue", "nope", "--count", 500, "--concurrency", 2)
     assert ended.code == 1
-    assert {row["status"] for row in ended.rows} == {"failed"}
+    assert {row["voucher_status"] for row in ended.rows} == {"failed"}
     assert len(ended.rows) == 500
     assert len(asked) <= 4
 
@@ -182,7 +188,7 @@ def test_wrong_secret(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RM_CLIENT_SECRET", "hush-hush")
     ended = rm("issue", "B", "--count", 3)
     assert ended.code == 3
-    assert [row["status"] for row in ended.rows] == ["failed"] * 3
+    assert [row["voucher_status"] for row in ended.rows] == ["failed"] * 3
     assert ended.err.splitlines()[-1].startswith("The first error: INVALID_CLIENT (HTTP 401): ")
     assert "hush" not in ended.out + ended.err
     assert served.issued() == []
@@ -218,7 +224,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     served.on_issue = issue
     ended = rm("issue", "B", "--count", 3)
     assert ended.code == 4
-    assert [(row["code"], row["status"]) for row in ended.rows] == [("", "unresolved")] * 3
+    assert [(row["code"], row["voucher_status"]) for row in ended.rows] == [("", "unresolved")] * 3
     assert len(sent) == 3
     *_, counts, error, advice = ended.err.splitlines()
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
@@ -241,7 +247,7 @@ def test_all_sorts_at_once(rm, served) -> None:
     served.on_issue = lambda issue: next(script) or issue()
     ended = rm("issue", "B", "--count", 6, "--concurrency", 1, "--json")
     statuses = ["issued", "unresolved", "issued", "failed", "failed", "failed"]
-    assert [line["status"] for line in ended.json[:-1]] == statuses
+    assert [line["voucher_status"] for line in ended.json[:-1]] == statuses
     assert ended.json[-1] == {
         "asked": 6,
         "issued": 2,
@@ -296,15 +302,19 @@ def test_recipients_lost_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch, t
     path.write_text("recipient\na\nb\nc\n")
 
     def lines(self: Recipients):
-        yield 2, "a"
-        yield 3, "b"
+        yield 2, Recipient.at(0, "a")
+        yield 3, Recipient.at(1, "b")
         raise ConfigurationError(f"The copy of {path} can't be read any more: Input/output error.")
 
     monkeypatch.setattr(Recipients, "lines", lines)
     ended = rm("issue", "B", "--recipients", path, "--concurrency", 1)
     assert ended.code == 1
-    assert [row["recipient"] for row in ended.rows] == ["a", "b"]
-    assert [row["code"] for row in ended.rows] == embedded.issued
+    assert [(row["recipient"], row["voucher_status"]) for row in ended.rows] == [
+        ("a", "issued"),
+        ("b", "issued"),
+        ("c", "not_asked"),
+    ]
+    assert [row["code"] for row in ended.rows] == [*embedded.issued, ""]
     assert ended.err.splitlines()[-3:] == [
         "2 asked: 2 issued, 0 failed, 0 unknown",
         "Stopped early: 1 were not asked for.",
@@ -346,7 +356,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
     lines = (path.read_text() if to_file else out).splitlines()
     issued = served.issued()
     assert process.returncode == 130
-    assert lines[0] == "recipient,code,qr_url,status,error"
+    assert lines[0] == "recipient,code,qr_url,voucher_status,error"
     assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(issued)
     assert 20 <= len(issued) < 1000
     where = f" → {path}" if to_file else ""

@@ -17,7 +17,7 @@ from rm_voucher import Response
 from rm_voucher.cli.issuing import Report
 from rm_voucher.ledger.sql.guard import FileGuard
 
-HEADER = "recipient,code,qr_url,status,error\n"
+HEADER = "recipient,code,qr_url,voucher_status,error\n"
 SERVER_ERROR = ok({}, 500)
 AT_ONCE = ("--exclusive", "--settle", 0)
 
@@ -98,7 +98,7 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
     lose(shop, 2)
     ended = issue(4, "--settle", 0, "--concurrency", 1)
     assert ended.code == 4
-    assert [row["status"] for row in ended.rows].count("unresolved") == 1
+    assert [row["voucher_status"] for row in ended.rows].count("unresolved") == 1
     assert ended.err.splitlines()[-1] == (
         "Run it again with the same ledger: it issues only what is missing. "
         f"'rm-voucher ledger status {url}' shows what is open."
@@ -246,7 +246,7 @@ def test_issue_id_of_another_batch(rm, issue, shop, url: str) -> None:
     shop.emulator.add_batch("Lunch", key="C", quantity=10)
     ended = rm("issue", "C", "--count", 3, "--ledger", url, "--concurrency", 1)
     assert ended.code == 1
-    assert [row["status"] for row in ended.rows] == ["failed", "failed", "issued"]
+    assert [row["voucher_status"] for row in ended.rows] == ["failed", "failed", "issued"]
     assert "The first error: This request id was used with another batch" in ended.err
 
 

@@ -18,10 +18,11 @@ from support.answers import ok
 
 from rm_voucher import Response
 from rm_voucher.cli import output
-from rm_voucher.cli.output import ResultFile, csv_line, json_line
+from rm_voucher.cli.output import csv_line, json_line
+from rm_voucher.cli.results import ResultFile
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 
-HEADER = "recipient,code,qr_url,status,error\n"
+HEADER = "recipient,code,qr_url,voucher_status,error\n"
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -290,7 +291,7 @@ def test_full_leaves_no_torn_row(rm, embedded, out: Path) -> None:
     with small_files():
         ended = rm("issue", "B", "--count", 50, "--concurrency", 2, "--output", out)
     text = out.with_name("out.csv.partial").read_text() + ended.out
-    assert sorted((row["code"], row["status"]) for row in rows(text)) == sorted(
+    assert sorted((row["code"], row["voucher_status"]) for row in rows(text)) == sorted(
         (code, "issued") for code in embedded.issued
     )
 
