@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from rm_voucher.cli.tables.columns import is_phone
+from rm_voucher.cli.tables.columns import is_phone, refuse_codes
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
 from rm_voucher.cli.tables.read import open_table
@@ -76,6 +76,7 @@ class Recipients:
         self._asked = self.carried = self.duplicates = 0
         self.table = open_table(path, column=column, encoding=encoding, sheet=sheet)
         try:
+            self._refuse_codes()
             self._column = self.table.column or 0
             zeros = _LostZeros(is_phone(self.table.header[self._column]))
             for row in self.table:
@@ -163,6 +164,12 @@ class Recipients:
             "voucher_status": row.text(ours.voucher_status),
             "error": row.text(ours.error),
         }
+
+    def _refuse_codes(self) -> None:
+        try:
+            refuse_codes(self.table.header)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{self.title}: {exc}.") from None
 
     def _name(self, row: Row) -> str:
         return row.text(self._column)
