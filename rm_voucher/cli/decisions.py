@@ -15,7 +15,7 @@ from pathlib import Path
 import attrs
 
 from rm_voucher import ConfigurationError, LedgerError, Voucher, VoucherClient, VoucherStatus
-from rm_voucher.cli.output import say, tell
+from rm_voucher.cli.screen import say, tell
 from rm_voucher.cli.tables.read import Table, open_table
 from rm_voucher.cli.tables.write import open_writer
 from rm_voucher.converters import format_time

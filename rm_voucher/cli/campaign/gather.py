@@ -25,7 +25,7 @@ from rm_voucher.cli.campaign.sources import (
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import open_ledger, without_password
-from rm_voucher.cli.output import say
+from rm_voucher.cli.screen import note
 from rm_voucher.cli.tables.read import Table, open_table
 
 DEFAULT_ZONE = "Asia/Kuala_Lumpur"
@@ -118,8 +118,8 @@ def gathered(sources: Sources, *, with_listing: bool = True) -> Iterator[Campaig
 def _open(path: Path, sources: Sources) -> Table:
     table = open_table(path, column=sources.column, encoding=sources.encoding)
     table.refuse_problems()
-    for note in table.notes:
-        say(note)
+    for each in table.notes:
+        note(each)
     return table
 
 

@@ -137,7 +137,9 @@ def check(emulator: Emulator, folder: Path, *, members: int, late: int, redeem: 
     assert report["strangers"] == {}
     assert report["undated"] == {"issued": 0, "redeemed": 0, "used": 0}
     status = rows((folder / "status.csv").read_text())
-    assert [row["email"] for row in status] == [f"m{n:05}@example.com" for n in range(1, people + 1)]
+    assert [row["email"] for row in status] == [
+        f"m{n:05}@example.com" for n in range(1, people + 1)
+    ]
     books = {record.code: record for record in emulator.state.stock.batch(BATCH).listed}
     assert len({row["code"] for row in status}) == people
     for row in status:
@@ -157,7 +159,9 @@ def test_small(books, rm, tmp_path, monkeypatch, request):
     script = block("sh campaign")
     for old, new in (("5020", "65"), ("5001", "61"), ("1001", "13"), ("601", "8")):
         script = re.sub(rf"\b{old}\b", new, script)
-    script = script.replace("--settle 5", "--settle 0.3").replace("$LEDGER", "sqlite:///campaign.db")
+    script = script.replace("--settle 5", "--settle 0.3").replace(
+        "$LEDGER", "sqlite:///campaign.db"
+    )
     for line in script.replace("\\\n", " ").splitlines():
         run_line(line, rm, tmp_path)
     check(books, tmp_path, members=60, late=5, redeem=12, use=7)
