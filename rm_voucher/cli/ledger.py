@@ -162,6 +162,8 @@ def reconcile(
         if output is not None and report.held:
             await write_held(ledger, report, batch, output)
             say(f"{output}: {len(report.held):,} to be decided.")
+        elif output is not None:
+            say("Nothing is held: no file is written.")
         if report.held or report.open or report.stop_reason:
             raise typer.Exit(_UNKNOWN)
 

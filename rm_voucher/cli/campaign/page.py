@@ -243,6 +243,8 @@ def _differences(figures: Figures, *, reveal: bool) -> str:
     parts = ["<section>\n<h2>Our list and RM's</h2>"]
     if not figures.differences.total():
         parts.append("<p>They are the same: RM lists each code of ours, and no other.</p>")
+    if figures.differences[Difference.UNKNOWN] and figures.standings[Standing.HELD]:
+        parts.append("<p>Some of those that we don't know may be theirs who are held.</p>")
     for kind, number in figures.differences.items():
         rows = [each for each in figures.differing if each.difference is kind]
         parts.append(f"<h3>{DIFFERENCES[kind]}: {number:,}</h3>")

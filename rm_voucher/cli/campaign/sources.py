@@ -13,6 +13,7 @@ import attrs
 from rm_voucher import ConfigurationError, Voucher, VoucherBatch, VoucherClient
 from rm_voucher.cli.campaign.join import Join
 from rm_voucher.cli.campaign.standing import Kept, Listed, Mark
+from rm_voucher.cli.progress import client_progress
 from rm_voucher.cli.tables.read import Table
 from rm_voucher.ledger import AttemptState, Ledger, RequestState
 from rm_voucher.ledger.rules.records import Code, IssueAttempt, IssueRequest
@@ -21,6 +22,7 @@ from rm_voucher.models import IssuedVoucher, VoucherStatus
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BLOCK = 500
+_LONG = 2_000  # vouchers: to read fewer takes no time that is worth a word
 _MOST = 2**62  # that the file of the join takes as a number
 _DOUBTFUL = (AttemptState.SENDING, AttemptState.AMBIGUOUS, AttemptState.UNRESOLVED)
 _WHY = {
@@ -150,12 +152,17 @@ def _column(table: Table) -> int:
 
 async def read_listing(client: VoucherClient, batch_key: str, join: Join) -> Listing:
     """Put the whole listing of a batch into the join. A read: it may be repeated."""
-    batch, unreadable = await client.batch(batch_key), 0
-    async for page in client.vouchers(batch_key).pages():
-        unreadable += sum(
-            not each.code and each.status is not VoucherStatus.VALID for each in page.items
-        )
-        join.list_vouchers(_of_voucher(each) for each in page.items if each.code)
+    batch, unreadable, read = await client.batch(batch_key), 0, 0
+    total = Listing(batch=batch, unreadable=0).issued_by_balance or 0
+    total = total if total >= _LONG else 0
+    async with client_progress("reading RM's list", total, lambda: client.flow) as shown:
+        async for page in client.vouchers(batch_key).pages():
+            read += len(page.items)
+            shown.update(min(read, total))
+            unreadable += sum(
+                not each.code and each.status is not VoucherStatus.VALID for each in page.items
+            )
+            join.list_vouchers(_of_voucher(each) for each in page.items if each.code)
     return Listing(batch=batch, unreadable=unreadable)
 
 

@@ -12,8 +12,11 @@ import pytest
 from support.command_runs import rows
 
 from rm_voucher import Voucher, VoucherStatus
-from rm_voucher.cli.campaign import gather
-from rm_voucher.cli.campaign.sources import read_listing
+from rm_voucher.cli.campaign import gather, sources
+from rm_voucher.cli.campaign.sources import read_ledger, read_listing
+from rm_voucher.cli.connect import make_client
+from rm_voucher.ledger import Ledger
+from rm_voucher.ledger.sql.guard import FileGuard
 
 OURS = ["code", "qr_url", "voucher_status", "error"]
 NAMES = [f"person{n}@example.com" for n in range(1, 13)]
@@ -449,3 +452,43 @@ def test_every_command_reads_alone(campaign):
     now = campaign.served.emulator.requests
     changed = {name for name, times in now.items() if times != before.get(name, 0)}
     assert changed <= {"token", "batch", "vouchers", "batches"}
+
+
+def test_during_a_run(campaign):
+    """Whoever only looks needs not have the ledger for themselves."""
+    guard = FileGuard(campaign.folder / "ledger.db")
+    guard.acquire()
+    ended = campaign.campaign("status")
+    guard.release()
+    assert (ended.code, "4 with a code" in ended.out) == (4, True)
+
+
+def test_voucher_that_is_issued_meanwhile(shop, monkeypatch):
+    """Our list is read first; what was issued after that is ours, and no difference."""
+    assert shop.issue("--output", shop.folder / "first.csv").code == 0
+
+    async def read_and_issue(ledger, batch_key, join):
+        await read_ledger(ledger, batch_key, join)
+        async with make_client(None) as client, Ledger.open(shop.url) as other:
+            await other.issue(client, batch_key, "late")
+
+    monkeypatch.setattr(gather, "read_ledger", read_and_issue)
+    ended = shop.campaign("reconcile", "--json")
+    assert ended.code == 0
+    assert (ended.json[0]["listing"]["issued"], ended.json[0]["strangers"]) == (13, {})
+
+
+def test_long_listing_shows_how_far_it_is(shop, monkeypatch):
+    """A listing of many pages takes a while."""
+    assert shop.issue().code == 0
+    monkeypatch.setattr(sources, "_LONG", 10)
+    assert "6 of 12" in shop.campaign("status").err
+
+
+def test_nothing_is_held(shop):
+    """No file is written for a person to fill in."""
+    assert shop.issue().code == 0
+    path = shop.folder / "held.csv"
+    ended = shop.rm("ledger", "reconcile", shop.url, "B", "--settle", 0, "--output", path)
+    assert (ended.code, path.exists()) == (0, False)
+    assert "Nothing is held: no file is written." in ended.err
