@@ -32,6 +32,12 @@ COMMANDS = (
         _ISSUE,
     ),
     Entry(
+        "campaign",
+        "campaign.commands",
+        "After a campaign was issued: who has what, a report, who is to be asked again.",
+        _AFTER,
+    ),
+    Entry(
         "ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out.", _AFTER
     ),
     Entry("qr", "prints.commands", "Write a picture of each voucher's QR code.", _AFTER),

@@ -81,6 +81,7 @@ ELSEWHERE = {
     "cli": {"rich", "typer"},
     "cli.arguments": {"typer"},
     "cli.app": {"typer"},
+    "cli.campaign.commands": {"typer"},
     "cli.asking": {"typer"},
     "cli.common": {"typer"},
     "cli.failures": {"typer"},
