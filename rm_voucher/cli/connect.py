@@ -64,6 +64,54 @@ def credentials_and_environment(environment: str | None) -> tuple[Credentials, E
     return credentials, Environment.named(environment) if environment else Environment.from_env()
 
 
+@attrs.frozen
+class Setting:
+    """One setting."""
+
+    name: str
+    value: str | None = attrs.field(repr=False)
+    source: str
+
+
+class Settings:
+    """All settings."""
+
+    def __init__(self, environment: str | None) -> None:
+        self._option = environment
+        self.notes: tuple[str, ...] = ()
+        names = ["RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE"]
+        names += ["RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL"]
+        self.found = {n: Setting(n, os.environ.get(n), f"the variable {n}") for n in names}
+        if environment:
+            self.found["RM_ENVIRONMENT"] = Setting("RM_ENVIRONMENT", environment, "--environment")
+
+    def credentials(self) -> Credentials:
+        """Return who."""
+        return Credentials.from_env()
+
+    def environment(self) -> Environment:
+        """Return where."""
+        return Environment.named(self._option) if self._option else Environment.from_env()
+
+
+def find_settings(environment: str | None = None) -> Settings:
+    """Return all settings."""
+    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
+        raise ConfigurationError("RM_ENVIRONMENT is 'memory', whose vouchers are not real.")
+    return Settings(environment)
+
+
+def is_real(environment: Environment) -> bool:
+    """Return whether vouchers are real."""
+    return environment == Environment.PRODUCTION
+
+
+def in_words(environment: Environment) -> str:
+    """Return the environment in words."""
+    known = {Environment.PRODUCTION: "PRODUCTION", Environment.SANDBOX: "the sandbox"}
+    return known.get(environment, f"an emulator at {environment.api_url}")
+
+
 def make_memory_client(
     *, batch: str | None = None, quantity: int = 0, flow: FlowPolicy | None = None
 ) -> VoucherClient:
