@@ -32,6 +32,11 @@ COMMANDS = (
     Entry("void", "vouchers", "Void a voucher, that is, use it up at a shop."),
     Entry("vouchers", "vouchers", "List the vouchers of a batch, as CSV or a line of JSON each."),
     Entry("batches", "vouchers", "List the merchant's batches, as CSV or a line of JSON each."),
+    Entry(
+        "doctor",
+        "doctor.command",
+        "Find out what keeps this installation from working. Nothing is changed.",
+    ),
     Entry("emulator", "emulator", "Serve an emulated voucher API over HTTP until Ctrl-C."),
     Entry(
         "probe",

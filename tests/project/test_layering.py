@@ -79,6 +79,7 @@ ELSEWHERE = {
     "cli": {"rich", "typer"},
     "cli.arguments": {"typer"},
     "cli.app": {"typer"},
+    "cli.doctor.command": {"typer"},
     "cli.issue": {"typer"},
     "cli.lazy": {"attrs", "typer"},
     "cli.ledger": {"typer"},
