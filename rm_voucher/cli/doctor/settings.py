@@ -88,9 +88,10 @@ def _refuse_mixed(settings: Settings, environment: Environment) -> None:
         )
     if replaced and is_named and kinds == {"this machine"}:
         name = _value(settings, "RM_ENVIRONMENT").lower()
+        verb = "lead" if " and " in replaced else "leads"
         raise Fault(
-            f"The environment is {name}, and {replaced} leads to this machine ({urls[0]}), which "
-            "is where an emulator is.",
+            f"The environment is {name}, and {replaced} {verb} to this machine ({urls[0]}), "
+            "where an emulator may be.",
             f"Unset {replaced}: then it is Revenue Monster's {name}.",
             exit_code=MISTAKE,
         )

@@ -22,7 +22,8 @@ from rm_voucher.text import printable
 _MAX_HEAD_BYTES = 16 * 1024
 _PROXY_PAGE = "Ask who runs the proxy, or see HTTPS_PROXY and NO_PROXY."
 # OpenSSL's numbers of what is wrong with a certificate.
-_NOT_YET, _EXPIRED, _OTHER_NAME = 9, 10, 62
+_OF_TIME = frozenset({9, 10})
+_OF_NAME = frozenset({62, 63, 64})
 
 
 @attrs.frozen
@@ -242,10 +243,10 @@ async def _shake_hands(
 
 def _refused(exc: ssl.SSLCertVerificationError, place: str) -> Fault:
     """Return what is wrong with a certificate, and the remedy."""
-    why = f"{place} has a certificate that is refused: {printable(exc.verify_message)}."
-    if exc.verify_code == _OTHER_NAME:
+    why = f"{place} has a certificate that is refused: {printable(exc.verify_message.rstrip('.'))}."
+    if exc.verify_code in _OF_NAME:
         return Fault(why, "Another server answers in its place: a captive portal, or a proxy.")
-    if exc.verify_code in (_NOT_YET, _EXPIRED):
+    if exc.verify_code in _OF_TIME:
         return Fault(why, "See whether this machine's clock is right.")
     return Fault(
         why,
