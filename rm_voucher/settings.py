@@ -244,6 +244,22 @@ def is_in_memory(host: str) -> bool:
     return host.endswith(".invalid")
 
 
+def is_harmless(environment: Environment) -> bool:
+    """Return whether a server is RM's sandbox, or an emulator's: no real voucher is there.
+
+    Neither may its tokens be those of another one.
+    """
+    sandbox = Environment.SANDBOX
+    return _is_made_up(environment.api_url, sandbox.api_url) and _is_made_up(
+        environment.oauth_url, sandbox.oauth_url
+    )
+
+
+def _is_made_up(url: str, of_sandbox: str) -> bool:
+    host = URL(url).host or ""
+    return url == of_sandbox or is_loopback(host) or is_in_memory(host)
+
+
 Environment.__init__ = hide_locals(Environment.__init__)  # type: ignore[method-assign] # attrs made it
 Environment.SANDBOX = Environment(
     "https://sb-open.revenuemonster.my", "https://sb-oauth.revenuemonster.my"

@@ -17,6 +17,7 @@ from rm_voucher import ConfigurationError, InvalidRequestError, VoucherError, __
 from rm_voucher.cli.arguments import refuse_unset
 from rm_voucher.cli.lazy import Entry, group_of
 from rm_voucher.cli.output import say, strangers_are_harmless
+from rm_voucher.cli.profile_option import begin
 
 _MISTAKE = 2
 _INTERRUPTED = 130
@@ -49,6 +50,9 @@ COMMANDS = (
         "Issue a voucher for each message of a queue, one code for each request id.",
     ),
     Entry("ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out."),
+    Entry("login", "login", "Save the settings of an account under a name, for --profile."),
+    Entry("logout", "login", "Remove the settings that were saved under a name."),
+    Entry("profiles", "login", "List the accounts whose settings were saved, without secrets."),
     Entry("webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks."),
 )
 
@@ -100,9 +104,15 @@ def root(
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version."),
     ] = False,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The settings that 'rm-voucher login NAME' saved."),
+    ] = None,
 ) -> None:
     """Issue, look up, void and list Revenue Monster vouchers.
 
     Settings come from the environment: RM_CLIENT_ID, RM_CLIENT_SECRET, RM_PRIVATE_KEY or
-    RM_PRIVATE_KEY_FILE, RM_ENVIRONMENT, RM_API_URL, RM_OAUTH_URL.
+    RM_PRIVATE_KEY_FILE, RM_ENVIRONMENT, RM_API_URL, RM_OAUTH_URL; or from a profile that 'login'
+    saved.
     """
+    begin(profile)

@@ -61,10 +61,12 @@ def group_of(package: str, entries: Iterable[Entry]) -> type[TyperGroup]:
 
 
 def _load(package: str, entry: Entry) -> Any:
+    from rm_voucher.cli.profile_option import with_profile  # not needed for a list
+
     module = import_module(f"{package}.{entry.module}")
     found = getattr(module, entry.name, None)
     if found is None or isinstance(found, typer.Typer):
-        return get_command(getattr(module, f"{entry.name}_app"))
+        return with_profile(get_command(getattr(module, f"{entry.name}_app")))
     alone = typer.Typer(add_completion=False)
     alone.command(entry.name)(found)
-    return get_command(alone)
+    return with_profile(get_command(alone))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
+from rm_voucher.cli.asking import ask
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
 from rm_voucher.cli.issuing import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
@@ -23,7 +23,8 @@ from rm_voucher.emulator import Emulator
 from rm_voucher.files import free_name, keep_older, replace_private
 from rm_voucher.probe import Options, Probe, Report, Verdict
 from rm_voucher.probe.experiment import Experiment
-from rm_voucher.probe.probe import cost_of, experiments_of, is_harmless
+from rm_voucher.probe.probe import cost_of, experiments_of
+from rm_voucher.settings import is_harmless
 from rm_voucher.text import counted
 from rm_voucher.wire.operations import build_issue
 
@@ -102,7 +103,7 @@ def probe(
         member=_member(member),
         measure_rate=measure_rate,
         measure_idle=measure_idle,
-        pin=_ask("The PIN", hidden=True) if pin else "",
+        pin=ask("The PIN", hidden=True) if pin else "",
     )
     _state(options)
     if who is None:
@@ -136,11 +137,11 @@ def _confirmed(options: Options, where: Environment, *, yes: bool) -> Options:
     """Ask a person whether to go on, after the cost was told and before anything is sent."""
     if not is_harmless(where):
         say("This server has real vouchers, and the probe uses some up.")
-        label = _ask("To go on, type the batch's label, as in the portal")
+        label = ask("To go on, type the batch's label, as in the portal")
         return attrs.evolve(options, batch_label=label)
     if not yes:
-        script = " In a script, --yes goes on with the sandbox."
-        if _ask("Type yes to go on", script=script) != "yes":
+        script = "In a script, --yes goes on with the sandbox."
+        if ask("Type yes to go on", script=script) != "yes":
             say("Nothing was sent.")
             raise typer.Exit(_ENDED_EARLY)
     return options
@@ -205,20 +206,6 @@ def _member(text: str) -> tuple[str, str] | None:
             "--member is the country code, a dash and the phone number, such as 60-123456789."
         )
     return country_code, phone_number
-
-
-def _ask(question: str, *, hidden: bool = False, script: str = "") -> str:
-    """Return what a person types. A script can't answer by accident."""
-    if not sys.stdin.isatty():
-        raise ConfigurationError(
-            f"{question}: only a person at a terminal can say that.{script} Nothing was sent."
-        )
-    try:
-        answer: str = typer.prompt(question, hide_input=hidden, err=True)
-    except typer.Abort:
-        say("Nothing was sent.")
-        raise typer.Exit(INTERRUPTED) from None
-    return answer.strip()
 
 
 def _state(options: Options) -> None:

@@ -17,7 +17,7 @@ from rm_voucher.probe.report import ENDED_EARLY, Report, clean_text, without_sec
 from rm_voucher.probe.session import Session, StopProbeError, UnclearError
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
-from rm_voucher.settings import Credentials, Environment, Limits, is_in_memory, is_loopback
+from rm_voucher.settings import Credentials, Environment, Limits, is_harmless, is_in_memory
 from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.transport.base import Transport
 from rm_voucher.transport.proxy import Proxy
@@ -219,22 +219,6 @@ def experiments_of(options: Options) -> tuple[Experiment, ...]:
 def cost_of(experiments: Iterable[Experiment]) -> Cost:
     """Return the most that a probe with these experiments uses."""
     return sum((one.cost for one in experiments), _FIRST + _SPARE)
-
-
-def is_harmless(environment: Environment) -> bool:
-    """Return whether a server is RM's sandbox, or an emulator's: no real voucher is there.
-
-    Neither may its tokens be those of another one.
-    """
-    sandbox = Environment.SANDBOX
-    return _is_made_up(environment.api_url, sandbox.api_url) and _is_made_up(
-        environment.oauth_url, sandbox.oauth_url
-    )
-
-
-def _is_made_up(url: str, of_sandbox: str) -> bool:
-    host = URL(url).host or ""
-    return url == of_sandbox or is_loopback(host) or is_in_memory(host)
 
 
 def _reason(exc: BaseException | str) -> str:

@@ -1,0 +1,49 @@
+"""Questions that only a person at a terminal can answer, so that no script does by accident."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rm_voucher.cli.output import say
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.text import comparable
+
+INTERRUPTED = 130
+_NOT_CONFIRMED = 1
+
+
+def ask(
+    question: str, *, hidden: bool = False, script: str = "", nothing: str = "Nothing was sent."
+) -> str:
+    """Return what a person types, without the spaces at its ends.
+
+    ``script`` is what a script gives instead, and ``nothing`` says that nothing was done, where
+    that is the end of it. Raises `ConfigurationError` without a terminal.
+    """
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise ConfigurationError(
+            f"{question}: only a person at a terminal can say that.{script and ' '}{script} "
+            f"{nothing}"
+        )
+    try:
+        answer: str = typer.prompt(question, hide_input=hidden, err=True)
+    except typer.Abort:
+        say(nothing)
+        raise typer.Exit(INTERRUPTED) from None
+    return answer.strip()
+
+
+def confirm(question: str, answer: str, *, yes: bool, nothing: str = "Nothing was issued.") -> None:
+    """Return if a script said ``yes``, or if a person types the answer that is wanted.
+
+    Another spelling of the same text counts; another text ends the command with 1. Raises
+    `ConfigurationError` without a terminal. Not within an event loop, which would keep Ctrl-C.
+    """
+    if yes:
+        return
+    typed = ask(question, script="A script gives --yes.", nothing=nothing)
+    if comparable(typed) != comparable(answer.strip()):
+        say(f"That is something else. {nothing}")
+        raise typer.Exit(_NOT_CONFIRMED)
