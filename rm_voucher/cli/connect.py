@@ -29,7 +29,7 @@ from rm_voucher.service.client import ClientSettings
 from rm_voucher.settings import is_harmless, is_in_memory, is_loopback
 from rm_voucher.shared import SharedStore
 
-_MEMORY = "memory"
+MEMORY = "memory"
 _IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
 _PLACE = ("RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL")
 _KEY = {"RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE"}
@@ -101,7 +101,7 @@ def is_memory(environment: str | None) -> bool:
 
     A variable outlives the trial that it was set for, and the emulator's codes look like real ones.
     """
-    return environment is not None and environment.lower() == _MEMORY
+    return environment is not None and environment.lower() == MEMORY
 
 
 def is_real(environment: Environment) -> bool:
@@ -131,7 +131,7 @@ def find_settings(environment: str | None = None) -> Settings:
     over the profile, of which a key, or a place, is taken whole or not at all. Raises
     `ConfigurationError` for a profile that can't be read, and for a variable that says "memory".
     """
-    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
+    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == MEMORY:
         raise ConfigurationError(
             "RM_ENVIRONMENT is 'memory', whose vouchers are not real: that takes --environment "
             "memory."
@@ -229,54 +229,6 @@ def say_notes(settings: Settings) -> None:
         say(note)
 
 
-@attrs.frozen
-class Setting:
-    """One setting."""
-
-    name: str
-    value: str | None = attrs.field(repr=False)
-    source: str
-
-
-class Settings:
-    """All settings."""
-
-    def __init__(self, environment: str | None) -> None:
-        self._option = environment
-        self.notes: tuple[str, ...] = ()
-        names = ["RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE"]
-        names += ["RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL"]
-        self.found = {n: Setting(n, os.environ.get(n), f"the variable {n}") for n in names}
-        if environment:
-            self.found["RM_ENVIRONMENT"] = Setting("RM_ENVIRONMENT", environment, "--environment")
-
-    def credentials(self) -> Credentials:
-        """Return who."""
-        return Credentials.from_env()
-
-    def environment(self) -> Environment:
-        """Return where."""
-        return Environment.named(self._option) if self._option else Environment.from_env()
-
-
-def find_settings(environment: str | None = None) -> Settings:
-    """Return all settings."""
-    if environment is None and os.environ.get("RM_ENVIRONMENT", "").strip().lower() == _MEMORY:
-        raise ConfigurationError("RM_ENVIRONMENT is 'memory', whose vouchers are not real.")
-    return Settings(environment)
-
-
-def is_real(environment: Environment) -> bool:
-    """Return whether vouchers are real."""
-    return environment == Environment.PRODUCTION
-
-
-def in_words(environment: Environment) -> str:
-    """Return the environment in words."""
-    known = {Environment.PRODUCTION: "PRODUCTION", Environment.SANDBOX: "the sandbox"}
-    return known.get(environment, f"an emulator at {environment.api_url}")
-
-
 def make_memory_client(
     *, batch: str | None = None, quantity: int = 0, flow: FlowPolicy | None = None
 ) -> VoucherClient:
@@ -286,7 +238,7 @@ def make_memory_client(
 
 def make_memory_emulator(*, batch: str | None = None, quantity: int = 0) -> Emulator:
     """Return that emulator."""
-    emulator = Emulator(client_id=_MEMORY)  # the same account in every run with one ledger
+    emulator = Emulator(client_id=MEMORY)  # the same account in every run with one ledger
     if batch is not None:
         emulator.add_batch(batch, key=batch, quantity=quantity)
     return emulator
