@@ -16,7 +16,7 @@ from typer.main import get_command
 from rm_voucher import ConfigurationError, InvalidRequestError, VoucherError, __version__
 from rm_voucher.cli.arguments import refuse_unset
 from rm_voucher.cli.lazy import Entry, group_of
-from rm_voucher.cli.output import say, strangers_are_harmless
+from rm_voucher.cli.output import say, say_error, strangers_are_harmless
 from rm_voucher.cli.profile_option import begin
 
 _MISTAKE = 2
@@ -79,7 +79,7 @@ def _run() -> None:
     except VoucherError as exc:
         from rm_voucher.cli.issuing import exit_code_of
 
-        say(f"Error: {exc}")
+        say_error(exc)
         # The client refuses input without a status; with one it is the server's word.
         is_mistake = isinstance(exc, ConfigurationError) or (
             isinstance(exc, InvalidRequestError) and exc.http_status is None

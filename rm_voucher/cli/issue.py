@@ -25,8 +25,9 @@ from rm_voucher.cli.options import (
     open_ledger,
     open_shared,
 )
-from rm_voucher.cli.output import OutputError, ResultFile, ResultStream, say
-from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.output import OutputError, say
+from rm_voucher.cli.recipients import Recipient, Recipients
+from rm_voucher.cli.results import ResultFile, ResultStream
 from rm_voucher.wire.operations import build_issue
 
 
@@ -36,8 +37,36 @@ def issue(
         int | None, typer.Option(min=1, help="Issue this many, for recipients 1, 2, 3 …")
     ] = None,
     recipients: Annotated[
-        Path | None, typer.Option(help="Issue one to each row of a CSV file's column 'recipient'.")
+        Path | None,
+        typer.Option(
+            help="Issue one to each row of a spreadsheet, .csv or .xlsx, or of '-' for standard "
+            "input.",
+        ),
     ] = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            help="The column of the recipients. By default the one that is called recipient, "
+            "email, phone, id or the like."
+        ),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(
+            help="The encoding of a CSV file that is neither UTF-8, UTF-16 nor Windows-1252, such "
+            "as big5 or gbk."
+        ),
+    ] = None,
+    sheet: Annotated[
+        str | None, typer.Option(help="The sheet of an .xlsx; by default the first with content.")
+    ] = None,
+    skip_duplicates: Annotated[
+        bool,
+        typer.Option(
+            "--skip-duplicates",
+            help="Pass over a recipient that stands there again. Without it that is a mistake.",
+        ),
+    ] = False,
     allow_similar: Annotated[
         bool,
         typer.Option(
@@ -48,8 +77,16 @@ def issue(
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option(help="Write the results to this CSV file instead of standard output."),
+        typer.Option(
+            help="Write the results to this file instead of standard output: .csv, .xlsx or .jsonl."
+        ),
     ] = None,
+    excel: Annotated[
+        bool,
+        typer.Option(
+            "--excel", help="Begin a CSV file with the mark by which Excel knows that it is UTF-8."
+        ),
+    ] = False,
     concurrency: Annotated[
         int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
     ] = 64,
@@ -86,18 +123,37 @@ def issue(
             "--namespace, --exclusive, --settle and --no-balance-check are about a ledger: give "
             "--ledger too."
         )
-    if recipients is None and allow_similar:
-        raise ConfigurationError("--allow-similar is about --recipients: give that too.")
+    about_file = (column, encoding, sheet)
+    if recipients is None and (about_file != (None,) * 3 or allow_similar or skip_duplicates):
+        raise ConfigurationError(
+            "--column, --encoding, --sheet, --allow-similar and --skip-duplicates are about "
+            "--recipients: give that too."
+        )
+    if excel and output is None:
+        raise ConfigurationError("--excel is about --output: give that too.")
     flow = flow_policy(rate)
     build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
     with contextlib.ExitStack() as stack:
         names: Iterable[str]
+        table = unasked = None
         if recipients is not None:
-            names = file = stack.enter_context(Recipients(recipients, allow_similar=allow_similar))
-            total = len(file)
+            names = file = stack.enter_context(
+                Recipients(
+                    recipients,
+                    column=column,
+                    encoding=encoding,
+                    sheet=sheet,
+                    allow_similar=allow_similar,
+                    skip_duplicates=skip_duplicates,
+                    has_ledger=ledger is not None,
+                )
+            )
+            table, unasked, total = file.table, file.unasked, len(file)
+            for note in file.notes:
+                say(note)
         else:
             total = count or 1
-            names = map(str, range(1, total + 1))
+            names = (Recipient.at(number, str(number + 1)) for number in range(total))
         kept = store = None
         if is_memory(environment):
             if ledger is not None or shared is not None:
@@ -120,9 +176,9 @@ def issue(
             store = open_shared(shared, ledger)
             client = make_client(environment, concurrency=concurrency, flow=flow, shared=store)
         sink = (
-            ResultFile(output, is_kept=kept is not None)
+            ResultFile(output, table=table, unasked=unasked, is_kept=kept is not None, excel=excel)
             if output
-            else ResultStream(as_json=as_json)
+            else ResultStream(as_json=as_json, table=table, unasked=unasked)
         )
         report = Report(total, ledger=ledger, namespace=namespace)
         try:

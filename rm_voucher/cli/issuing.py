@@ -26,9 +26,10 @@ from rm_voucher import (
     bulk_issue,
 )
 from rm_voucher.cli.options import without_password
-from rm_voucher.cli.output import OutputError, Results, is_unkept, json_line, say, write_out
+from rm_voucher.cli.output import OutputError, json_line, say, write_out
 from rm_voucher.cli.progress import show_progress
 from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.results import Results, is_unkept
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
@@ -204,7 +205,7 @@ async def _resume(
     if not isinstance(recipients, Recipients):
         return str
     ids = await ids_in_ledger(ledger, recipients)
-    return lambda name: ids.get(name, name)
+    return lambda name: ids.get(name) or str(name)
 
 
 def _saying_why(

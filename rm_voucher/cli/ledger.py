@@ -24,15 +24,8 @@ from rm_voucher.cli.options import (
     SettleOption,
     open_ledger,
 )
-from rm_voucher.cli.output import (
-    ResultFile,
-    csv_line,
-    json_line,
-    say,
-    table_line,
-    tell,
-    write_out,
-)
+from rm_voucher.cli.output import csv_line, json_line, say, table_line, tell, write_out
+from rm_voucher.cli.results import ResultFile
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 

@@ -1,59 +1,89 @@
-"""Reads the recipients of a bulk issue from a CSV file: once, and all before anything is issued.
-
-What was checked is what is used: the recipients go into a private copy, and the file may change.
-"""
+"""Reads the recipients of a bulk issue from a table: once, and all before anything is issued."""
 
 from __future__ import annotations
 
-import contextlib
-import csv
-import hashlib
-import os
 import re
-import stat
-import tempfile
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Self, TextIO
+from typing import Self
 
+from rm_voucher.cli.tables.columns import is_phone
+from rm_voucher.cli.tables.index import Index
+from rm_voucher.cli.tables.model import Cell, Row, text_of
+from rm_voucher.cli.tables.read import open_table
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.text import comparable
+from rm_voucher.text import comparable, counted
 
-COLUMN = "recipient"
-MAX_RECIPIENTS = 1_000_000
 MAX_CHARS = 1_000
-MAX_LINE_CHARS = 100_000
-_IN_MEMORY_BYTES = 1 << 20  # of the copy; a larger one is a file without a name
 # Embeddings, overrides and isolates: they turn what follows around, in every file and terminal.
 _TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}
 # What begins a formula in a spreadsheet, in a keyboard's other width, too.
 _FORMULA = re.compile("[=+@\uff1d\uff0b\uff0d\uff20-]")
 # A telephone number, or a name in a network: nothing in it can call or refer to anything.
 _NO_FORMULA = re.compile(r"[+-][\d ().-]+|@[\w.-]+")
+_SHORTENED = re.compile(r"[+-]?\d([.,]\d+)?E\+?\d+", re.IGNORECASE)
+_ERROR = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!|SPILL!|CALC!)")
+_EXACT_DIGITS = 15  # of a number in a spreadsheet
+# What becomes of a row; blank rows and rows with a problem are nobody's.
+_NOBODY, _ASKED, _CARRIED, _DUPLICATE = range(4)
+_SERVED = ("issued", "unkept", "unresolved")
+
+
+class Recipient(str):
+    """A recipient, and the row of the table that it stands in."""
+
+    __slots__ = ("number",)
+
+    number: int
+
+    @classmethod
+    def at(cls, number: int, name: str) -> Self:
+        """Make one of a row's number and the text in it."""
+        made = cls(name)
+        made.number = number
+        return made
 
 
 class Recipients:
-    """The recipients of a file, checked; with a private copy of them, which `close` gives up.
+    """The recipients of a file, checked; with a private copy of it, which `close` gives up.
 
-    Without ``allow_similar`` no two of them look the same: see `text.comparable`.
+    Without ``allow_similar`` no two of them look the same: see `text.comparable`. With
+    ``skip_duplicates`` a recipient that stands there again is passed over. In a file that is the
+    output of a run those who have a code, or may have one, are not asked for; with a ledger
+    (``has_ledger``) they are, once the ledger has shown that it knows them.
+
+    Raises `ConfigurationError` with all that is wrong in the file.
     """
 
-    def __init__(self, path: Path, *, allow_similar: bool = False) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        column: str | None = None,
+        encoding: str | None = None,
+        sheet: str | None = None,
+        allow_similar: bool = False,
+        skip_duplicates: bool = False,
+        has_ledger: bool = False,
+    ) -> None:
         self.path = path
         self.allow_similar = allow_similar
-        # Digests, so that a million long names don't fill the memory: of the names as they are,
-        # and of the forms to compare where those differ.
-        self._names: set[bytes] = set()
-        self._forms: set[bytes] = set()
-        self._copy: IO[bytes] = tempfile.SpooledTemporaryFile(  # noqa: SIM115 - `close` does
-            _IN_MEMORY_BYTES
-        )
+        self._skip_duplicates = skip_duplicates
+        self._has_ledger = has_ledger
+        self._forms = Index()
+        self._becomes = bytearray()
+        self._asked = self.carried = self.duplicates = 0
+        self.table = open_table(path, column=column, encoding=encoding, sheet=sheet)
         try:
-            for line, name in _rows(path):
-                self._add(line, name)
-            if not self._names:
-                raise ConfigurationError(f"{path} has no recipients under its header.")
+            self._column = self.table.column or 0
+            zeros = _LostZeros(is_phone(self.table.header[self._column]))
+            for row in self.table:
+                self._becomes.append(self._judge(row, zeros))
+            self.table.refuse_problems()
+            if not self._forms:
+                raise ConfigurationError(f"{self.title} has no recipients under its header.")
+            self._tell(zeros)
         except BaseException:
             self.close()
             raise
@@ -66,147 +96,212 @@ class Recipients:
 
     def close(self) -> None:
         """Give the copy up."""
-        with contextlib.suppress(OSError):  # what could not be written is not needed any more
-            self._copy.close()
+        self.table.close()
+
+    @property
+    def title(self) -> str:
+        """How the file is called in a sentence."""
+        return self.table.title
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should be told of the file."""
+        return self.table.notes
 
     def __len__(self) -> int:
-        return len(self._names)
+        """Return how many are asked for."""
+        return self._asked
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Recipient]:
         return (name for _, name in self.lines())
 
-    def lines(self) -> Iterator[tuple[int, str]]:
-        """Iterate over the recipients with their lines, one iteration at a time."""
-        try:
-            self._copy.seek(0)
-            for row in self._copy:
-                line, _, name = row.decode().rstrip("\n").partition("\t")
-                yield int(line), name
-        except OSError as exc:
-            raise ConfigurationError(
-                f"The copy of {self.path} can't be read any more: {exc.strerror}."
-            ) from exc
+    def lines(self) -> Iterator[tuple[int, Recipient]]:
+        """Iterate over those who are asked for, with their lines."""
+        for number, becomes in enumerate(self._becomes):
+            if becomes == _ASKED:
+                row = self.table.row(number)
+                yield row.line, Recipient.at(number, self._name(row))
 
     def has_another_form_of(self, name: str) -> bool:
         """Return whether no recipient is this name, and one looks the same."""
-        return _digest(name) not in self._names and self._looks_known(name)
+        names = [self._name(self.table.row(number)) for number in self.rows_like(name)]
+        return bool(names) and name not in names
 
-    def _add(self, line: int, name: str) -> None:
-        digest, form = _digest(name), comparable(name)
-        if not form:
-            raise _mistake(self.path, line, "a recipient in which nothing can be seen")
-        if digest in self._names:
-            raise _mistake(self.path, line, f"{name!r} stands there twice")
-        if not self.allow_similar and self._looks_known(name):
-            first, other = next(row for row in self.lines() if comparable(row[1]) == form)
-            raise _mistake(
-                self.path,
-                line,
-                f"{name!a} looks the same as {other!a} in line {first}: remove one, or give "
-                "--allow-similar if they are two people",
-            )
-        self._names.add(digest)
-        if form != name:
-            self._forms.add(_digest(form))
-        if len(self._names) > MAX_RECIPIENTS:
-            raise _mistake(
-                self.path, line, f"more than {MAX_RECIPIENTS:,} recipients: split the file"
-            )
-        try:
-            self._copy.write(f"{line}\t{name}\n".encode())
-        except OSError as exc:
-            raise ConfigurationError(
-                f"{self.path} can't be copied to {tempfile.gettempdir()}: {exc.strerror}."
-            ) from exc
+    def rows_like(self, name: str) -> list[int]:
+        """Return the numbers of the rows of recipients that look like a name."""
+        form = comparable(name)
+        return [row.number for row, known in self._known(form) if comparable(known) == form]
 
-    def _looks_known(self, name: str) -> bool:
-        digest = _digest(comparable(name))
-        return digest in self._names or digest in self._forms
+    def has_voucher(self, number: int) -> bool:
+        """Return whether a row has a code, or may have one, from an earlier run."""
+        return self._has_voucher(self.table.row(number))
 
+    def unasked(self, number: int) -> Mapping[str, str]:
+        """Return our columns of a row that was not asked for: why not, or what it had before."""
+        becomes = self._becomes[number]
+        if becomes == _NOBODY:
+            return {}
+        if becomes == _CARRIED:
+            return self.before(number)
+        if becomes == _DUPLICATE:
+            name = self._name(self.table.row(number))
+            first = next(row for row, known in self._known(comparable(name)) if known == name)
+            return {
+                "voucher_status": "duplicate",
+                "error": f"It stands in line {first.line:,} too.",
+            }
+        return {"voucher_status": "not_asked"}
 
-def _digest(text: str) -> bytes:
-    # An id of a ledger may be any text.
-    return hashlib.blake2b(text.encode(errors="surrogatepass"), digest_size=16).digest()
+    def before(self, number: int) -> dict[str, str]:
+        """Return our columns of a row as an earlier run wrote them; nothing in another file."""
+        ours, row = self.table.results, self.table.row(number)
+        if ours is None:
+            return {}
+        return {
+            "code": row.text(ours.code),
+            "qr_url": row.text(ours.qr_url),
+            "voucher_status": row.text(ours.voucher_status),
+            "error": row.text(ours.error),
+        }
 
+    def _name(self, row: Row) -> str:
+        return row.text(self._column)
 
-def _rows(path: Path) -> Iterator[tuple[int, str]]:
-    try:
-        with os.fdopen(_open(path), encoding="utf-8-sig", newline="") as file:
-            before = _state(file)
-            reader = csv.reader(_lines(path, file), strict=True)
-            column = _column(path, next(reader, []))
-            for row in reader:
-                yield reader.line_num, _recipient(path, reader.line_num, row, column)
-            if _state(file) != before:
-                raise ConfigurationError(f"{path} was changed while it was read: try again.")
-    except OSError as exc:
-        raise ConfigurationError(f"{path} can't be read: {exc.strerror}.") from exc
-    except UnicodeDecodeError as exc:
-        raise ConfigurationError(f"{path} is not UTF-8: save it as 'CSV UTF-8'.") from exc
-    except csv.Error as exc:
-        raise _mistake(path, reader.line_num, f"not CSV ({exc})") from exc
+    def _known(self, form: str) -> Iterator[tuple[Row, str]]:
+        for number in self._forms.find(form):
+            row = self.table.row(number)
+            yield row, self._name(row)
 
+    def _judge(self, row: Row, zeros: _LostZeros) -> int:
+        """Say what becomes of a row; take note of what is wrong with it."""
+        if row.is_blank:
+            return _NOBODY
+        name = self._name(row)
+        if wrong := _mistake(row.cells[self._column], name):
+            self.table.problem(row.line, wrong)
+            return _NOBODY
+        form = comparable(name)
+        becomes = _CARRIED if self._has_voucher(row) else _ASKED
+        for other, known in self._known(form):
+            if known == name:
+                if self._skip_duplicates and becomes is _ASKED:
+                    self.duplicates += 1
+                    return _DUPLICATE
+                if self._is_noted_duplicate(row):
+                    return _CARRIED
+                self.table.problem(
+                    row.line,
+                    f"{name!r} stands there twice, first in line {other.line:,}: remove one, or "
+                    "give --skip-duplicates",
+                )
+                return _NOBODY
+            if not self.allow_similar and comparable(known) == form:
+                self.table.problem(
+                    row.line,
+                    f"{name!a} looks the same as {known!a} in line {other.line:,}: remove one, or "
+                    "give --allow-similar if they are two people",
+                )
+                return _NOBODY
+        self._forms.add(form, row.number)
+        zeros.add(row.line, name)
+        if becomes is _CARRIED and not self._has_ledger:
+            self.carried += 1
+            return _CARRIED
+        self._asked += 1
+        return _ASKED
 
-def _open(path: Path) -> int:
-    """Open a file or a pipe. A pipe that nobody writes is empty, and not waited for."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    os.set_blocking(descriptor, True)
-    return descriptor
-
-
-def _state(file: TextIO) -> tuple[int, int] | None:
-    state = os.fstat(file.fileno())
-    # A pipe changes while it is read.
-    return (state.st_mtime_ns, state.st_size) if stat.S_ISREG(state.st_mode) else None
-
-
-def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MAX_LINE_CHARS + 1):
-        number += 1
-        if len(line) > MAX_LINE_CHARS:
-            raise _mistake(path, number, f"longer than {MAX_LINE_CHARS:,} characters")
-        yield line
-
-
-def _column(path: Path, header: list[str]) -> int:
-    if COLUMN not in header:
-        raise ConfigurationError(f"{path} needs a header line with a column named {COLUMN!r}.")
-    if {"code", "status"} <= set(header):
-        raise ConfigurationError(
-            f"{path} holds the results of a run, and who has a code would get a second one: make "
-            f"a file of those who have none, with the column {COLUMN!r} alone."
+    def _has_voucher(self, row: Row) -> bool:
+        ours = self.table.results
+        return ours is not None and bool(
+            row.text(ours.code) or row.text(ours.voucher_status) in _SERVED
         )
-    return header.index(COLUMN)
+
+    def _is_noted_duplicate(self, row: Row) -> bool:
+        ours = self.table.results
+        return ours is not None and row.text(ours.voucher_status) == "duplicate"
+
+    def _tell(self, zeros: _LostZeros) -> None:
+        if self.carried:
+            self.notes.append(
+                f"{self.title} is the output of a run: {counted(self.carried, 'recipient')} with a "
+                "code, or that may have one, will not be asked for again."
+            )
+        if self.duplicates:
+            self.notes.append(
+                f"{self.title}: {counted(self.duplicates, 'duplicate')} will be passed over."
+            )
+        if lost := zeros.sentence():
+            self.notes.append(f"{self.title}: {lost}")
 
 
-def _recipient(path: Path, line: int, row: list[str], column: int) -> str:
-    recipient = row[column].strip() if column < len(row) else ""
+class _LostZeros:
+    """Notes ids and telephone numbers that a spreadsheet took for numbers."""
+
+    def __init__(self, is_phone: bool) -> None:  # noqa: FBT001
+        self._is_phone = is_phone
+        self._width = 0  # of those that begin with a zero
+        self._has_one_width = True
+        self._shorter: dict[int, tuple[int, int, str]] = {}  # by width: how many, the first
+
+    def add(self, line: int, name: str) -> None:
+        """Look at a recipient."""
+        if not (name.isascii() and name.isdigit()):
+            return
+        width = len(name)
+        if name[0] == "0":
+            self._has_one_width &= self._width in (0, width)
+            self._width = width
+        else:
+            count, first, text = self._shorter.get(width, (0, line, name))
+            self._shorter[width] = (count + 1, first, text)
+
+    def sentence(self) -> str:
+        """Return what is to be said, or nothing."""
+        found = []
+        for width, (count, line, text) in self._shorter.items():
+            mixed = self._width > width and (self._has_one_width or self._is_phone)
+            mobile = self._is_phone and width in (9, 10) and text[0] == "1"
+            if mixed or mobile:
+                found.append((line, count, text))
+        if not found:
+            return ""
+        line, _, text = min(found)
+        count = sum(row[1] for row in found)
+        return (
+            f"{counted(count, 'recipient')} may have lost a zero at the beginning, the first is "
+            f"{text!r} in line {line:,}. A spreadsheet drops it from what it takes for a number."
+        )
+
+
+def _mistake(cell: Cell, recipient: str) -> str:
+    """Return what is wrong with a recipient, or nothing."""
     if not recipient:
-        raise _mistake(path, line, "no recipient: remove the line or fill it in")
+        return "no recipient: remove the line or fill it in"
     if len(recipient) > MAX_CHARS:
-        raise _mistake(path, line, f"a recipient of more than {MAX_CHARS:,} characters")
+        return f"a recipient of more than {MAX_CHARS:,} characters"
+    is_number = isinstance(cell, (int, float)) and not isinstance(cell, bool)
+    if _SHORTENED.fullmatch(recipient) or (
+        is_number and len(text_of(cell).lstrip("-")) > _EXACT_DIGITS
+    ):
+        return (
+            f"{recipient!r} is a number that a spreadsheet has shortened: make the column text, "
+            "and enter it anew"
+        )
+    if _ERROR.fullmatch(recipient):
+        return f"{recipient!r}, the error of a formula"
     if _FORMULA.match(recipient) and not _NO_FORMULA.fullmatch(recipient):
-        raise _mistake(
-            path,
-            line,
-            f"a recipient that starts with {recipient[0]!r} is a formula to a spreadsheet",
-        )
+        return f"a recipient that starts with {recipient[0]!r} is a formula to a spreadsheet"
     shown = comparable(recipient)
-    if shown and shown != shown.strip():  # the same person, in another's name
-        raise _mistake(
-            path, line, "a recipient with a space at an end, beside a character that can't be seen"
-        )
+    if not shown:
+        return "a recipient in which nothing can be seen"
+    if shown != shown.strip():  # the same person, in another's name
+        return "a recipient with a space at an end, beside a character that can't be seen"
     if recipient.isprintable():
-        return recipient
+        return ""
     for position, char in enumerate(recipient, start=1):
         if unicodedata.category(char) == "Cc":
-            raise _mistake(path, line, "a recipient with a control character")
+            return "a recipient with a control character"
         if unicodedata.bidirectional(char) in _TURNS:
             where = f"U+{ord(char):04X} at position {position}"
-            raise _mistake(path, line, f"a recipient with {where}, which turns text around")
-    return recipient
-
-
-def _mistake(path: Path, line: int, what: str) -> ConfigurationError:
-    return ConfigurationError(f"{path}, line {line}: {what}.")
+            return f"a recipient with {where}, which turns text around"
+    return ""

@@ -46,23 +46,46 @@ async def ids_in_ledger(ledger: Ledger, recipients: Recipients) -> Mapping[str, 
 
     Raises `ConfigurationError` where that is ambiguous.
     """
+    await _refuse_codes_of_others(ledger, recipients)
     others = await _ids_by_form(ledger, recipients.has_another_form_of)
     if not others:
         return {}
     stored = await _ids_by_form(ledger, lambda name: comparable(name) in others)
-    ids = {}
+    ids: dict[str, str] = {}
     for line, name in recipients.lines():
         form = comparable(name)
         if form not in others or name in stored[form]:
             continue
         if recipients.allow_similar or len(others[form]) > 1:
             raise ConfigurationError(
-                f"{recipients.path}, line {line}: {name!a} is not in the ledger, and "
+                f"{recipients.title}, line {line}: {name!a} is not in the ledger, and "
                 f"{others[form][0]!a}, which looks the same, is: write it as it stands there if it "
                 "is the same person, or else so that it can be told from it."
             )
         ids[name] = others[form][0]
     return ids
+
+
+async def _refuse_codes_of_others(ledger: Ledger, recipients: Recipients) -> None:
+    """Raise `TableError` where the output of an earlier run has codes that are not in the ledger.
+
+    Who has one of those would get a second.
+    """
+    if recipients.table.results is None:
+        return
+    in_ledger = bytearray(len(recipients.table))
+    async for request, voucher in ledger.requests():
+        for number in recipients.rows_like(request.id):
+            code = recipients.before(number)["code"]
+            in_ledger[number] |= not code or (voucher is not None and voucher.code == code)
+    for line, name in recipients.lines():
+        if not in_ledger[name.number] and recipients.has_voucher(name.number):
+            recipients.table.problem(
+                line,
+                "has a code, or may have one, that is not in the ledger: run it without --ledger, "
+                "or with the ledger that has it",
+            )
+    recipients.table.refuse_problems()
 
 
 async def _ids_by_form(

@@ -1,0 +1,1 @@
+"""Tables of people: their spreadsheets read and written, whatever program saved them."""

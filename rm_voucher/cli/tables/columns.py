@@ -1,0 +1,139 @@
+"""Finds a column by its header, and the columns that a run of ours wrote. Pure."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+
+import attrs
+
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.text import printable
+
+OURS = ("code", "qr_url", "voucher_status", "error")
+"""The columns that a run of ``issue`` appends."""
+_PREFIX = "rm_"  # of ours, where a column of theirs has the name
+_SHOWN = 12
+
+# Headers as `_plain` makes them: English, Malay, Chinese.
+_RECIPIENTS = """
+    recipient recipients email emailaddress emails mail mailaddress
+    id ids userid member memberid memberno membernumber membershipid membershipno membershipnumber
+    customer customerid customerno customernumber
+    penerima emel alamatemel alamatmel mel ahli idahli noahli nomborahli pelanggan idpelanggan
+    收件人 收件者 接收人 接收者 收券人 电邮 電郵 电邮地址 電郵地址 邮箱 郵箱 邮箱地址 郵箱地址
+    电子邮件 電子郵件 电子邮箱 電子郵箱 电子邮件地址 電子郵件地址
+    会员 會員 会员号 會員號 会员编号 會員編號 会员卡号 會員卡號 客户编号 客戶編號 编号 編號
+"""
+_PHONES = """
+    phone phoneno phonenumber phones mobile mobileno mobilenumber mobilephone tel telno telephone
+    telephoneno telephonenumber handphone handphoneno contactno contactnumber whatsapp whatsappno
+    telefon notelefon nombortelefon nofon telefonbimbit notelefonbimbit nohp hp
+    手机 手機 手机号 手機號 手机号码 手機號碼 电话 電話 电话号码 電話號碼 联系电话 聯絡電話
+"""
+_CODES = """
+    code codes vouchercode vouchercodes voucher kod kodbaucar 代码 代碼 券码 券碼 优惠码 優惠碼
+"""
+PHONE_NAMES = frozenset(_PHONES.split())
+RECIPIENT_NAMES = PHONE_NAMES.union(_RECIPIENTS.split())
+CODE_NAMES = frozenset(_CODES.split())
+
+
+@attrs.frozen
+class Ours:
+    """Where the columns of a run of ours are in a table."""
+
+    code: int
+    qr_url: int
+    voucher_status: int
+    error: int
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """The four, in the order of `OURS`."""
+        return (self.code, self.qr_url, self.voucher_status, self.error)
+
+
+def find_ours(header: Sequence[str]) -> Ours | None:
+    """Return where a run of ours wrote its columns, or None: it is no output of a run."""
+    found = []
+    for name in OURS:
+        called = _PREFIX + name if _PREFIX + name in header else name
+        if header.count(called) != 1:
+            return None
+        found.append(header.index(called))
+    return Ours(*found)
+
+
+def name_ours(names: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
+    """Return how our columns are called beside a person's: as no column of theirs is.
+
+    Raises `ConfigurationError` where both names of one are taken.
+    """
+    taken = {_plain(name) for name in header}
+    called = []
+    for name in names:
+        free = next((way for way in (name, _PREFIX + name) if _plain(way) not in taken), None)
+        if free is None:
+            raise ConfigurationError(
+                f"The file has columns {name!r} and {_PREFIX + name!r} already: rename one of them."
+            )
+        called.append(free)
+    return tuple(called)
+
+
+def choose_column(
+    header: Sequence[str], *, column: str | None, names: Collection[str], what: str
+) -> int:
+    """Return the index of the column that a person named, or that has one of the names.
+
+    Raises `ConfigurationError` with what the header has.
+    """
+    listed = ", ".join(repr(printable(name)) for name in header[:_SHOWN])
+    if len(header) > _SHOWN:
+        listed += f" and {len(header) - _SHOWN:,} more"
+    if column is not None:
+        found = [index for index, name in enumerate(header) if name == column]
+        found = found or [i for i, name in enumerate(header) if _plain(name) == _plain(column)]
+        if len(found) == 1:
+            return found[0]
+        how = "no" if not found else f"{len(found):,}"
+        raise ConfigurationError(
+            f"there {'is' if len(found) < 2 else 'are'} {how} column{'s' * (len(found) > 1)} "
+            f"{printable(column)!r}; the header has {listed}"
+        )
+    for wanted in ({what}, names):  # our own word comes before all others
+        found = [index for index, name in enumerate(header) if _plain(name) in wanted]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            several = " and ".join(repr(printable(header[index])) for index in found)
+            raise ConfigurationError(
+                f"the {what} may be in {several}: name the column with --column"
+            )
+    raise ConfigurationError(
+        f"no column is called {what!r} or anything like it: name it with --column. The first line "
+        f"must have the names of the columns; it has {listed}"
+    )
+
+
+def is_phone(name: str) -> bool:
+    """Return whether a column holds telephone numbers, by its header."""
+    return _plain(name) in PHONE_NAMES
+
+
+def keys_of(header: Sequence[str]) -> tuple[str, ...]:
+    """Return a name of its own for each column, for JSON: a blank or second one is numbered."""
+    keys: list[str] = []
+    for number, name in enumerate(header, start=1):
+        key, again = name or f"column {number}", 2
+        while key in keys:
+            key, again = f"{name or f'column {number}'} ({again})", again + 1
+        keys.append(key)
+    return tuple(keys)
+
+
+def _plain(name: str) -> str:
+    """Return a header without case, width, blanks and marks: ``E-Mail `` is ``email``."""
+    return re.sub(r"[\W_]", "", unicodedata.normalize("NFKC", name).casefold())
