@@ -23,9 +23,15 @@ from rm_voucher.cli.codes.operations import (
 )
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
 from rm_voucher.cli.issuing import run_until_interrupted
-from rm_voucher.cli.options import EnvironmentOption, JsonOption, RateOption, YesOption, parse_instant
+from rm_voucher.cli.options import (
+    EnvironmentOption,
+    JsonOption,
+    RateOption,
+    YesOption,
+    parse_instant,
+)
 from rm_voucher.cli.output import json_line, say, tell, write_out
-from rm_voucher.converters import format_time, unstructure
+from rm_voucher.cli.shown import fields_of
 
 _NONE = "none"
 _UNKNOWN = 4
@@ -238,18 +244,16 @@ class _Request:
             from rm_voucher.cli.codes.report import run_codes
 
             run_codes(self.operation, self.options, self.environment, used_at=self.used_at)
-        code, done = self.code or "", self.operation.done
-        try:
-            show_one(self.environment, lambda client: ask_one(client, code), as_json=self.as_json)
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            if self.operation.judge is None:
-                raise
-            say(f"Interrupted: whether the voucher was {done} is unknown. Look it up.")
-            raise typer.Exit(_UNKNOWN) from None
-        except OSError as exc:
-            if self.operation.judge is None:
-                raise
-            say(f"The voucher was {done}, but standard output can't be written: {exc.strerror}.")
+        code, as_json = self.code or "", self.as_json
+        if self.operation.judge is None:
+            show_one(self.environment, lambda client: ask_one(client, code), as_json=as_json)
+            return
+        show_changed(
+            self.environment,
+            lambda client: ask_one(client, code),
+            self.operation.done,
+            as_json=as_json,
+        )
 
 
 def _used_at(text: str | None) -> datetime | None:
@@ -300,21 +304,28 @@ def show_one(
         async with client:
             found = await ask(client)
         if as_json:
-            write_out(json_line(unstructure(found)))
+            write_out(json_line(fields_of(found)))
             return
-        for field in attrs.fields(type(found)):
-            value = getattr(found, field.name)
-            if field.name != "extra" and value is not None:
-                tell(f"{field.name}: {text_of(value)}")
+        for name, value in fields_of(found).items():
+            if name != "extra":
+                tell(f"{name}: {value}")
 
     client = connect(environment)
     run_until_interrupted(show())
 
 
-def text_of(value: object) -> str:
-    """Return a field of a thing as text."""
-    if isinstance(value, datetime):
-        return format_time(value)
-    if attrs.has(type(value)):
-        return json_line(unstructure(value)).strip()
-    return "" if value is None else str(value)
+def show_changed(
+    environment: str | None,
+    ask: Callable[[VoucherClient], Awaitable[Voucher]],
+    done: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Do something with a voucher, and show it; an end in between leaves the outcome unknown."""
+    try:
+        show_one(environment, ask, as_json=as_json)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        say(f"Interrupted: whether the voucher was {done} is unknown. Look it up.")
+        raise typer.Exit(_UNKNOWN) from None
+    except OSError as exc:
+        say(f"The voucher was {done}, but standard output can't be written: {exc.strerror}.")

@@ -78,6 +78,14 @@ SharedOption = Annotated[
     ),
 ]
 
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", help="Don't ask before real vouchers are touched: for scripts."),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")
+]
+
 _PATIENCE_S = 3600.0
 
 

@@ -163,9 +163,7 @@ class Codes:
         becomes = self._becomes[number]
         if ours is None and self._beside is not None and becomes != _PASSED:
             before = self._beside.row(number).cells
-            ours = {
-                name: text_of(before[at]) for name, at in zip(OURS, self._places, strict=True)
-            }
+            ours = {name: text_of(before[at]) for name, at in zip(OURS, self._places, strict=True)}
         if ours is None and becomes == _ASKED:
             ours = {"outcome": NOT_ASKED}
         if ours is not None:
@@ -223,9 +221,13 @@ class Codes:
         """Return what a person is told of the file before anything is done."""
         told = list(self.table.notes)
         if self.passed:
-            told.append(f"{counted(self.passed, 'row')} without a code that was issued: passed over.")
+            told.append(
+                f"{counted(self.passed, 'row')} without a code that was issued: passed over."
+            )
         if self.done:
-            told.append(f"{counted(self.done, 'code')} {self._operation.done} before: not asked again.")
+            told.append(
+                f"{counted(self.done, 'code')} {self._operation.done} before: not asked again."
+            )
         if doubts := self._becomes.count(_IN_DOUBT):
             told.append(
                 f"{counted(doubts, 'code')} that an earlier run may have {self._operation.done}: "

@@ -1,4 +1,4 @@
-"""Runs an operation over a file of codes from the command line: asks first, writes, tells the end."""
+"""Runs an operation over a file of codes: asks first, does it, writes, and tells the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from rm_voucher.cli.options import flow_policy
 from rm_voucher.cli.output import OutputError, csv_line, json_line, say, write_out
 from rm_voucher.cli.tables.columns import keys_of
 from rm_voucher.cli.tables.model import text_of
-from rm_voucher.cli.tables.write import harmless, kind_of, open_writer
+from rm_voucher.cli.tables.write import harmless, open_writer
 from rm_voucher.text import printable
 
 
@@ -259,7 +259,9 @@ def _tell(summary: Summary, operation: Operation, options: FileOptions) -> None:
 def _advice(operation: Operation, options: FileOptions) -> str:
     unknown = f"The rows with the outcome 'unresolved' may have been {operation.done}."
     if operation.has_used_at and options.output:
-        return f"{unknown} The same command again looks them up, and says what their 'used_at' proves."
+        return (
+            f"{unknown} The same command again looks them up, and says what their 'used_at' proves."
+        )
     return f"{unknown} Look each up ('rm-voucher get CODE'), and decide: nothing proves who did it."
 
 

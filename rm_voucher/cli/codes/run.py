@@ -59,7 +59,7 @@ class Summary:
 
 
 class Run:
-    """One run: `work` asks for all codes. ``now`` is unix time; each void has an instant of its own.
+    """One run: `work` asks for all codes. Each void has an instant of its own.
 
     The first code is asked alone: an error that would meet all is raised, and nothing was done.
     """
@@ -202,9 +202,13 @@ class Run:
             return operation.done, voucher, None
         if verdict is Verdict.UNCHANGED:
             return FAILED, voucher, refusal
-        return UNRESOLVED, voucher, VoucherError(
-            f"It may have been {operation.done} by an earlier run of this command, or by somebody "
-            "else: nothing proves either."
+        return (
+            UNRESOLVED,
+            voucher,
+            VoucherError(
+                f"It may have been {operation.done} by an earlier run of this command, or by "
+                "somebody else: nothing proves either."
+            ),
         )
 
     def _count(self, outcome: str, error: VoucherError | None) -> None:
@@ -217,4 +221,3 @@ class Run:
             summary.failed += 1
         else:
             summary.done += 1
-
