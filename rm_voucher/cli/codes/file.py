@@ -113,20 +113,20 @@ class Codes:
             return
         self._becomes[number] = _ASKED
         if outcome == UNRESOLVED:
-            self.doubt(number, used_at)
+            self.doubt(number, instant(used_at))
             return
         self._doubts.pop(number, None)
         if outcome == self._operation.done:
             self._becomes[number] = _DONE
 
-    def doubt(self, number: int, used_at: str) -> None:
+    def doubt(self, number: int, used_at: datetime | None) -> None:
         """Take note that a call may have been made for a row, with the instant that was sent.
 
         The first instant stays: a row in doubt is asked with no other.
         """
         if self._becomes[number] in (_ASKED, _IN_DOUBT):
             self._becomes[number] = _IN_DOUBT
-            self._doubts.setdefault(number, _instant(used_at))  # it is asked with that again
+            self._doubts.setdefault(number, used_at)  # it is asked with that again
 
     def is_in_doubt(self, number: int) -> bool:
         """Return whether a call may have been made for a row already."""
@@ -247,7 +247,8 @@ def _places_of(header: tuple[str, ...]) -> tuple[int, ...] | None:
     return tuple(places)
 
 
-def _instant(text: str) -> datetime | None:
+def instant(text: str) -> datetime | None:
+    """Return the instant that a cell or a line names, if it names one."""
     try:
         return parse_time(text)
     except ValueError:  # a person may have written something else there

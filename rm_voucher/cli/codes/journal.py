@@ -19,8 +19,8 @@ from typing import Any
 import orjson
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli.codes.file import Codes
-from rm_voucher.cli.codes.operations import Operation
+from rm_voucher.cli.codes.file import Codes, instant
+from rm_voucher.cli.codes.operations import Operation, instant_of
 from rm_voucher.cli.output import OutputError, refuse_no_file, write_all, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.files import open_private
@@ -36,6 +36,7 @@ class Journal:
         self.path = output.with_name(f"{output.name}.partial")
         self._output = output
         self._codes = codes
+        self._size = self._found = 0
         self._starts = array("Q", bytes(8 * len(codes.table)))  # 0: no line
         self._run = {
             "operation": operation.name,
@@ -70,16 +71,14 @@ class Journal:
         """Whether nothing was begun."""
         return self._size == 0
 
-    def begin(self, first: int, last: int, used_at: datetime | None) -> None:
-        """Note that the rows up to one are about to be asked. Raises `OutputError`."""
-        at = format_time(used_at) if used_at else ""
-        self._add({"begun": [first, last], "used_at": at})
+    def begin(self, first: int, last: int, begun_at: datetime | None) -> None:
+        """Note that these rows are about to be asked. Raises `OutputError`."""
+        at = format_time(begun_at) if begun_at else ""
+        self._add({"begun": [first, last], "at": at})
 
     def put(self, number: int, ours: Mapping[str, str]) -> None:
         """Note how a row ended. Raises `OutputError`; then the row is on standard output."""
-        start = self._size
-        self._add({"row": number, **ours})
-        self._starts[number] = start
+        self._starts[number] = self._add({"row": number, **ours})
 
     def ours(self, number: int) -> Mapping[str, str] | None:
         """Return how a row ended, or None."""
@@ -93,9 +92,17 @@ class Journal:
         """Let it survive a power cut. Raises `OSError`."""
         os.fsync(self._file.fileno())
 
-    def _add(self, line: Mapping[str, Any]) -> None:
-        data = b"" if self._size else orjson.dumps(self._run) + b"\n"
-        data += orjson.dumps(line) + b"\n"
+    def forget(self) -> None:
+        """Forget what was begun since it was opened: provably nothing was done."""
+        self._size = self._found
+        with contextlib.suppress(OSError):
+            self._file.truncate(self._size)
+
+    def _add(self, line: Mapping[str, Any]) -> int:
+        """Write a line; return where it begins."""
+        head = b"" if self._size else orjson.dumps(self._run) + b"\n"
+        data = head + orjson.dumps(line) + b"\n"
+        start = self._size + len(head)
         try:
             self._file.seek(self._size)
             write_all(self._file, data.decode())
@@ -110,6 +117,7 @@ class Journal:
                 "standard output, by the numbers of its rows."
             ) from exc
         self._size += len(data)
+        return start
 
     def _lock(self) -> None:
         try:
@@ -122,7 +130,6 @@ class Journal:
 
     def _pick_up(self) -> None:
         """Tell the codes what an earlier run has done."""
-        self._size = 0
         for line in self._file_lines():
             if self._size == 0:
                 if line != self._run:
@@ -131,13 +138,15 @@ class Journal:
                         "of codes left: run that again to its end, or move the file away."
                     )
             elif "begun" in line:
+                begun_at = instant(line["at"])
                 for number in range(line["begun"][0], line["begun"][1] + 1):
-                    self._codes.doubt(number, line["used_at"])
+                    self._codes.doubt(number, begun_at and instant_of(begun_at, number))
             else:
                 self._starts[line["row"]] = self._size
                 self._codes.note(line["row"], line["outcome"], line["used_at"])
             self._size = self._file.tell()
         self._file.truncate(self._size)  # a torn line
+        self._found = self._size
 
     def _file_lines(self) -> Any:
         with contextlib.suppress(orjson.JSONDecodeError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import attrs
 
@@ -105,6 +105,11 @@ def row_of(
         **{name: format_time(at) if at else "" for name, at in times.items()},
         "error": str(error),
     }
+
+
+def instant_of(begun_at: datetime, number: int) -> datetime:
+    """Return the instant of a row's void, in a run that began then: no other row has it."""
+    return begun_at + timedelta(microseconds=number)
 
 
 def seen_in(error: OutcomeUnknownError) -> Voucher | None:

@@ -13,7 +13,7 @@ from typing import NoReturn
 import attrs
 import typer
 
-from rm_voucher import ConfigurationError, VoucherClient
+from rm_voucher import ConfigurationError, VoucherClient, VoucherError
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.codes.file import Codes
 from rm_voucher.cli.codes.journal import Journal
@@ -95,7 +95,11 @@ def run_codes(
             used_at=used_at,
         )
         summary = run.summary
-        _work(run, client, operation)
+        try:
+            _work(run, client, operation)
+        except VoucherError:  # of the first code, and it would have been that of all
+            sink.forget()
+            raise
         try:
             sink.finish()
         except OutputError as exc:
@@ -146,11 +150,15 @@ class _FileSink(Sink):
         self._goes_on = self._path.exists() and codes.go_on_from(self._path)
         self._journal = Journal(self._path, operation, codes, account)
 
-    def begin(self, first: int, last: int, used_at: datetime | None) -> None:
-        self._journal.begin(first, last, used_at)
+    def begin(self, first: int, last: int, begun_at: datetime | None) -> None:
+        self._journal.begin(first, last, begun_at)
 
     def put(self, number: int, ours: Mapping[str, str]) -> None:
         self._journal.put(number, ours)
+
+    def forget(self) -> None:
+        """Forget the run: nothing was done."""
+        self._journal.forget()
 
     def finish(self) -> None:
         """Write the file, and remove the journal. Raises `OutputError`."""
@@ -196,12 +204,15 @@ class _Stream(Sink):
         self._ended = bytearray(len(codes.table))
         self._has_begun = False
 
-    def begin(self, first: int, last: int, used_at: datetime | None) -> None:
+    def begin(self, first: int, last: int, begun_at: datetime | None) -> None:
         """Nothing is kept of a run into a pipe."""
 
     def put(self, number: int, ours: Mapping[str, str]) -> None:
         self._ended[number] = 1
         self._write(number, ours)
+
+    def forget(self) -> None:
+        """Nothing was written."""
 
     def finish(self) -> None:
         """Write the rows that were not asked for."""

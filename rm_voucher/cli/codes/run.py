@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import attrs
 
@@ -21,7 +21,14 @@ from rm_voucher import (
 )
 from rm_voucher.calls.recovery import Verdict
 from rm_voucher.cli.codes.file import Codes
-from rm_voucher.cli.codes.operations import FAILED, UNRESOLVED, Operation, row_of, seen_in
+from rm_voucher.cli.codes.operations import (
+    FAILED,
+    UNRESOLVED,
+    Operation,
+    instant_of,
+    row_of,
+    seen_in,
+)
 from rm_voucher.cli.output import OutputError
 
 _AT_A_TIME = 64  # rows that are noted together, before the first of them is asked
@@ -34,8 +41,11 @@ class Sink(ABC):
     """Takes how each row ended."""
 
     @abstractmethod
-    def begin(self, first: int, last: int, used_at: datetime | None) -> None:
-        """Take note that these rows are about to be asked. Raises `OutputError`."""
+    def begin(self, first: int, last: int, begun_at: datetime | None) -> None:
+        """Take note that these rows are about to be asked, voids by `instant_of`.
+
+        Raises `OutputError`.
+        """
 
     @abstractmethod
     def put(self, number: int, ours: Mapping[str, str]) -> None:
@@ -148,7 +158,7 @@ class Run:
             return None
         if self._codes.is_in_doubt(number):
             return self._codes.doubted(number)
-        return self._base + timedelta(microseconds=number)
+        return instant_of(self._base, number)
 
     async def _ask(self, number: int, code: str, *, is_first: bool) -> None:
         summary, operation = self.summary, self._operation
