@@ -6,10 +6,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import os
 import signal
 import ssl
 import subprocess
+import sys
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -43,6 +45,11 @@ from rm_voucher.transport.memory import MemoryTransport
 
 # How this run was called is not for the runs of pytest that tests start.
 os.environ.pop("PYTEST_ADDOPTS", None)
+
+# Each worker would compile all tests anew, and each process that a test starts the package, which
+# takes most of a run's time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 
 KEYS = 8  # so many are different
@@ -114,9 +121,20 @@ def new_keys_come_in_turns() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Names of folders, one for each test, that nothing has made yet."""
+    folder = tmp_path_factory.mktemp("homes")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees the settings of the person who runs it."""
+def no_rm_variables(monkeypatch: pytest.MonkeyPatch, homes: Iterator[Path]) -> None:
+    """No test sees the settings of the person who runs it, or leaves it any."""
+    home = next(homes)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "config"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(home / "state"))
+    monkeypatch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.fail.Keyring")
     for name in (
         "RM_CLIENT_ID",
         "RM_CLIENT_SECRET",
@@ -125,6 +143,7 @@ def no_rm_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         "RM_ENVIRONMENT",
         "RM_API_URL",
         "RM_OAUTH_URL",
+        "RM_PROFILE",
         "HTTPS_PROXY",
         "https_proxy",
         "NO_PROXY",

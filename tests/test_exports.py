@@ -1,7 +1,9 @@
 """The public surface: what the root exports, and what importing it loads."""
 
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -127,3 +129,55 @@ def test_import_loads_the_core_only(statement):
 def test_import_of_the_emulator_loads_no_extra():
     """The emulator in memory needs no HTTP library."""
     assert loaded_after("import rm_voucher.emulator") & (EXTRAS | {"aiohttp"}) == set()
+
+
+def homes():
+    """Return the names that the root has, by the modules that its two lists give."""
+    tree = ast.parse(Path(rm_voucher.__file__).read_text())
+    (checked,) = [node for node in tree.body if isinstance(node, ast.If)]
+    imported = {
+        alias.name: str(node.module).removeprefix("rm_voucher.")
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    lazy = {name: home for home, names in rm_voucher._HOMES.items() for name in names.split()}
+    return imported, lazy
+
+
+def test_root_has_each_name_where_type_checkers_see_it():
+    """The imports for type checkers and those at the first use are the same."""
+    imported, lazy = homes()
+    assert imported == lazy
+    assert sorted([*lazy, "__version__"]) == EXPORTED
+
+
+def test_root_imports_nothing_before_it_is_asked():
+    """``import rm_voucher`` alone costs next to nothing."""
+    script = (
+        "import sys, rm_voucher\nprint(*[n for n in sys.modules if n.startswith('rm_voucher.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["rm_voucher._version"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        ("rm_voucher.models.Voucher is rm_voucher.Voucher", "True"),
+        ("pickle.loads(pickle.dumps(rm_voucher.Voucher)) is rm_voucher.Voucher", "True"),
+        ("'VoucherClient' in dir(rm_voucher)", "True"),
+        ("hasattr(rm_voucher, 'Vouchers')", "False"),
+        ("sorted(set(rm_voucher.__all__) - {n for n in names if n[0] != '_'})", "['__version__']"),
+    ],
+)
+def test_root_is_like_one_that_imports_all(expression, value):
+    """Modules, pickles, ``dir`` and ``import *`` are what they are elsewhere."""
+    script = "import pickle, rm_voucher\nnames = {}\nexec('from rm_voucher import *', names)"
+    script += f"\nprint({expression})"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == value

@@ -127,6 +127,12 @@ class BulkIssue(Generic[R]):
             spare=self._ledger_run.spare if self._ledger_run else 0,
         )
 
+    @property
+    def in_flight(self) -> int:
+        """How many calls were sent, or are being signed, whose answer has not come."""
+        calls = [worker.call for worker in self._workers if worker.call is not None]
+        return sum(call.in_flight or call.phase is Phase.SIGNING for call in calls)
+
     async def __aenter__(self) -> Self:
         self._entered = True
         self._feeding = asyncio.create_task(self._feed(), name="rm-voucher bulk feed")
@@ -363,6 +369,24 @@ class BulkIssue(Generic[R]):
                 self._stop(exc)
 
     # The end
+
+    def end_now(self) -> None:
+        """End without waiting for answers: the recipients of calls in flight are UNRESOLVED.
+
+        For a person who has been told so; leaving the block waits for them. A code that a call has
+        in hand is its recipient's all the same, and a ledger is given the time to keep it. May be
+        repeated.
+        """
+        self._stop()
+        loop = asyncio.get_running_loop()
+        # After the calls whose answers the loop has read by now, and before it reads others.
+        loop.call_later(0, loop.call_soon, self._give_up_answers)
+
+    def _give_up_answers(self) -> None:
+        for worker in self._workers:
+            call, task = worker.call, worker.task
+            if call is not None and task is not None and call.has_begun and not call.has_ended:
+                task.cancel()
 
     def _stop(self, crash: BaseException | None = None) -> None:
         self._stopping = True

@@ -1,26 +1,21 @@
-"""The command line: its commands, and what its errors become.
-
-Exit codes: 0 all done, 1 some failed, 2 a mistake in the command line, files or settings, 3 the
-credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
-"""
+"""The command line: its commands, and what their errors become."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from rm_voucher import ConfigurationError, InvalidRequestError, VoucherError, __version__
+from rm_voucher._version import __version__
 from rm_voucher.cli.arguments import refuse_unset
 from rm_voucher.cli.lazy import Entry, group_of
-from rm_voucher.cli.output import say, say_error, strangers_are_harmless
 from rm_voucher.cli.profile_option import begin
+from rm_voucher.cli.screen import SCREEN, strangers_are_harmless
 
-_MISTAKE = 2
-_INTERRUPTED = 130
+_ISSUE, _AFTER, _LOOK = "Issue", "After the campaign", "Look and change"
+_SET_UP, _DEVELOP = "Set up", "Develop"
 
 # A module is imported when its command is run, or its help asked for.
 COMMANDS = (
@@ -28,76 +23,107 @@ COMMANDS = (
         "issue",
         "issue",
         "Issue vouchers of a batch: one, --count of them, or one to each of --recipients.",
-    ),
-    Entry("get", "one", "Look a voucher up, or each of a file."),
-    Entry("void", "one", "Void a voucher, that is, use it up at a shop, or each of a file."),
-    Entry("redeem", "one", "Redeem a voucher, or each of a file."),
-    Entry("reinstate", "one", "Make a void voucher usable again, or each of a file."),
-    Entry(
-        "member",
-        "member",
-        "Look at and redeem the vouchers of a loyalty member, by telephone number.",
-    ),
-    Entry("batch", "one", "Show a batch: what its vouchers are, how many are left."),
-    Entry("vouchers", "listings", "List the vouchers of a batch, as CSV or a line of JSON each."),
-    Entry("batches", "listings", "List the merchant's batches, as CSV or a line of JSON each."),
-    Entry(
-        "doctor",
-        "doctor.command",
-        "Find out what keeps this installation from working. Nothing is changed.",
-    ),
-    Entry("emulator", "emulator", "Serve an emulated voucher API over HTTP until Ctrl-C."),
-    Entry(
-        "probe",
-        "probe",
-        "Find out what RM's server really does, with a batch of the sandbox that may be used up.",
+        _ISSUE,
     ),
     Entry(
         "worker",
         "worker",
         "Issue a voucher for each message of a queue, one code for each request id.",
+        _ISSUE,
     ),
-    Entry("ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out."),
-    Entry("login", "login", "Save the settings of an account under a name, for --profile."),
-    Entry("logout", "login", "Remove the settings that were saved under a name."),
-    Entry("profiles", "login", "List the accounts whose settings were saved, without secrets."),
-    Entry("webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks."),
+    Entry(
+        "ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out.", _AFTER
+    ),
+    Entry("get", "one", "Look a voucher up, or each of a file.", _LOOK),
+    Entry(
+        "void",
+        "one",
+        "Void a voucher, that is, use it up at a shop, or each of a file.",
+        _LOOK,
+    ),
+    Entry("redeem", "one", "Redeem a voucher, or each of a file.", _LOOK),
+    Entry("reinstate", "one", "Make a void voucher usable again, or each of a file.", _LOOK),
+    Entry(
+        "member",
+        "member",
+        "Look at and redeem the vouchers of a loyalty member, by telephone number.",
+        _LOOK,
+    ),
+    Entry("batch", "one", "Show a batch: what its vouchers are, how many are left.", _LOOK),
+    Entry(
+        "vouchers",
+        "listings",
+        "List the vouchers of a batch, as CSV or a line of JSON each.",
+        _LOOK,
+    ),
+    Entry(
+        "batches", "listings", "List the merchant's batches, as CSV or a line of JSON each.", _LOOK
+    ),
+    Entry(
+        "doctor",
+        "doctor.command",
+        "Find out what keeps this installation from working. Nothing is changed.",
+        _SET_UP,
+    ),
+    Entry(
+        "login", "login", "Save the settings of an account under a name, for --profile.", _SET_UP
+    ),
+    Entry(
+        "logout",
+        "login",
+        "Remove the settings that were saved under a name, their secret and their token.",
+        _SET_UP,
+    ),
+    Entry(
+        "profiles",
+        "login",
+        "List the accounts whose settings were saved, without secrets.",
+        _SET_UP,
+    ),
+    Entry(
+        "webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks.", _SET_UP
+    ),
+    Entry(
+        "emulator", "emulator", "Serve an emulated voucher API over HTTP until Ctrl-C.", _DEVELOP
+    ),
+    Entry(
+        "probe",
+        "probe",
+        "Find out what RM's server really does, with a batch of the sandbox that may be used up.",
+        _DEVELOP,
+    ),
 )
 
 app = typer.Typer(
     name="rm-voucher",
     cls=group_of("rm_voucher.cli", COMMANDS),
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
 def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
+    SCREEN.quiet = False
     with strangers_are_harmless():
-        _run()
+        _run(sys.argv[1:])
 
 
-def _run() -> None:
+def _run(arguments: list[str]) -> None:
+    """Run it, and end the process with its exit code."""
+    as_json = "--json" in arguments
     try:
         command = get_command(app)
-        refuse_unset(command, sys.argv[1:])
-        command()
-    except VoucherError as exc:
-        from rm_voucher.cli.issuing import exit_code_of
+        refuse_unset(command, arguments)
+        # Without --json, typer tells of a mistake in the command line.
+        sys.exit(command.main(arguments, "rm-voucher", standalone_mode=not as_json))
+    except SystemExit:
+        raise
+    except BaseException as exc:  # noqa: BLE001 - raised again, unless it is one that it knows
+        from rm_voucher.cli.failures import end_by
 
-        say_error(exc)
-        # The client refuses input without a status; with one it is the server's word.
-        is_mistake = isinstance(exc, ConfigurationError) or (
-            isinstance(exc, InvalidRequestError) and exc.http_status is None
-        )
-        sys.exit(_MISTAKE if is_mistake else exit_code_of(exc))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        sys.exit(_INTERRUPTED)
-    except OSError as exc:
-        say(f"Error: standard output can't be written: {exc.strerror}.")
-        sys.exit(1)
+        sys.exit(end_by(exc, as_json=as_json))
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it

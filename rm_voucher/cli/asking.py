@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from rm_voucher.cli.output import say
+from rm_voucher.cli.screen import say
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.text import comparable
 

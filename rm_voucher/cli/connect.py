@@ -21,8 +21,8 @@ from rm_voucher import (
     VoucherClient,
 )
 from rm_voucher.auth.store import FileTokenStore
-from rm_voucher.cli.output import say
 from rm_voucher.cli.profile_option import chosen_profile
+from rm_voucher.cli.screen import say
 from rm_voucher.emulator import Emulator
 from rm_voucher.redaction import hide_locals
 from rm_voucher.service.client import ClientSettings

@@ -13,7 +13,7 @@ import orjson
 
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, find_ours
 from rm_voucher.cli.tables.csv_reader import CsvReader
-from rm_voucher.cli.tables.model import Cell, Problems, text_of
+from rm_voucher.cli.tables.model import Cell, Problems, is_blank, text_of
 from rm_voucher.cli.tables.source import is_workbook
 from rm_voucher.cli.tables.write import kind_of
 from rm_voucher.cli.tables.xlsx_reader import XlsxReader
@@ -52,7 +52,11 @@ def codes_in(path: Path, columns: Sequence[str]) -> Iterator[str]:
             ours = find_ours(header)
             place = ours.code if ours else header.index("code")
             for cells in rows:
-                if place < len(cells) and (code := text_of(cells[place])):
+                if is_blank(cells):
+                    continue
+                if len(cells) <= place:
+                    raise NoResultsError
+                if code := text_of(cells[place]):
                     yield code
         except (ConfigurationError, csv.Error, UnicodeDecodeError, ValueError) as exc:
             raise NoResultsError from exc

@@ -76,7 +76,9 @@ def emulator(
         list[str] | None,
         typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Write no line for each request.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
+    ] = False,
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rm_voucher import ConfigurationError, Environment
-from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
+from rm_voucher import ConfigurationError, Environment, VoucherClient
+from rm_voucher.cli.connect import (
+    MEMORY,
+    find_settings,
+    is_memory,
+    make_memory_emulator,
+    say_notes,
+)
 from rm_voucher.cli.issuing import Report, run_issue
 from rm_voucher.cli.options import (
     SETTLE_S,
+    DryRunOption,
     EnvironmentOption,
     ExclusiveOption,
     NamespaceOption,
@@ -21,14 +28,27 @@ from rm_voucher.cli.options import (
     RateOption,
     SettleOption,
     SharedOption,
+    YesOption,
+    find_shared,
     flow_policy,
     open_ledger,
-    open_shared,
 )
-from rm_voucher.cli.output import OutputError, say
+from rm_voucher.cli.output import OutputError, json_line, note, say, write_out
+from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.results import ResultFile, ResultStream
+from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
+
+
+class Numbers:
+    """The recipients of ``--count``: 1, 2, 3 …, as often as they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[str]:
+        return (Recipient.at(number, str(number + 1)) for number in range(self._count))
 
 
 def issue(
@@ -103,6 +123,14 @@ def issue(
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
+    dry_run: DryRunOption = False,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Issue as many as the batch has, where that is fewer than are wanted."
+        ),
+    ] = False,
+    yes: YesOption = False,
     environment: EnvironmentOption = None,
     as_json: Annotated[
         bool,
@@ -149,12 +177,12 @@ def issue(
                 )
             )
             table, unasked, total = file.table, file.unasked, len(file)
-            for note in file.notes:
-                say(note)
+            for sentence in file.notes:
+                note(sentence)
         else:
             total = count or 1
-            names = (Recipient.at(number, str(number + 1)) for number in range(total))
-        kept = store = None
+            names = Numbers(total)
+        kept = None
         if is_memory(environment):
             if ledger is not None or shared is not None:
                 raise ConfigurationError(
@@ -163,8 +191,16 @@ def issue(
                     "--credentials-out FILE'."
                 )
             say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
-            client = make_memory_client(batch=batch, quantity=total, flow=flow)
+            emulator = make_memory_emulator(batch=batch, quantity=total)
+            server, client_id, profile = emulator.environment, MEMORY, None
+
+            def connect() -> tuple[VoucherClient, SharedStore | None]:
+                return emulator.client(flow=flow), None
         else:
+            settings = find_settings(environment)
+            say_notes(settings)
+            server, client_id = settings.environment(), settings.credentials().client_id
+            profile = settings.profile
             if ledger is not None:
                 kept = open_ledger(
                     ledger,
@@ -173,8 +209,37 @@ def issue(
                     settle_s=settle,
                     check_balance=not no_balance_check,
                 )
-            store = open_shared(shared, ledger)
-            client = make_client(environment, concurrency=concurrency, flow=flow, shared=store)
+            store_url = find_shared(shared, ledger)
+
+            def connect() -> tuple[VoucherClient, SharedStore | None]:
+                store = None if store_url is None else open_shared_store(store_url)
+                return settings.client(concurrency=concurrency, flow=flow, shared=store), store
+
+        def decide() -> IssuePlan:
+            """Show the plan; return it if it may be carried out."""
+            plan = make_plan(
+                connect,
+                server,
+                batch,
+                names,
+                total,
+                client_id=client_id,
+                profile=profile,
+                ledger=ledger,
+                namespace=namespace,
+                rate_per_s=rate,
+            )
+            if plan.is_real or total > 1 or dry_run:
+                plan.show()
+            if not partial:
+                plan.refuse_shortage()
+            return plan
+
+        if dry_run:
+            plan = decide()
+            if as_json:
+                write_out(json_line(plan.as_object()))
+            raise typer.Exit
         sink = (
             ResultFile(output, table=table, unasked=unasked, is_kept=kept is not None, excel=excel)
             if output
@@ -183,6 +248,8 @@ def issue(
         report = Report(total, ledger=ledger, namespace=namespace)
         try:
             with sink as results:
+                decide().confirm(yes=yes)
+                client, store = connect()
                 run_issue(
                     client,
                     batch,

@@ -1,137 +1,26 @@
-"""Runs a bulk issue from the command line, and reports its end."""
+"""Runs a bulk issue from the command line."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shlex
-import signal
-from collections.abc import Callable, Coroutine, Iterable
-from pathlib import Path
-from typing import Any, cast
+from collections.abc import Callable, Iterable
 
-import attrs
-
-from rm_voucher import (
-    AuthenticationError,
-    BatchStoppedError,
-    BulkResult,
-    BulkSummary,
-    IdempotencyConflictError,
-    OutcomeUnknownError,
-    SignatureError,
-    VoucherClient,
-    VoucherError,
-    bulk_issue,
-)
-from rm_voucher.cli.options import without_password
-from rm_voucher.cli.output import OutputError, json_line, say, write_out
-from rm_voucher.cli.progress import show_progress
+from rm_voucher import BulkIssue, BulkResult, BulkSummary, VoucherClient, VoucherError, bulk_issue
+from rm_voucher.cli.failures import exit_code_of as exit_code_of
+from rm_voucher.cli.interrupts import INTERRUPTED as INTERRUPTED
+from rm_voucher.cli.interrupts import Stopping
+from rm_voucher.cli.interrupts import run_until_interrupted as run_until_interrupted
+from rm_voucher.cli.output import OutputError
+from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
-from rm_voucher.cli.results import Results, is_unkept
-from rm_voucher.cli.resume import ids_in_ledger, keep_codes
+from rm_voucher.cli.report import Report as Report
+from rm_voucher.cli.results import Results
+from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
+from rm_voucher.cli.screen import note
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
-
-INTERRUPTED = 130
-
-
-def exit_code_of(error: BaseException) -> int:
-    """Return the exit code for an error that ended a command or a recipient."""
-    if isinstance(error, OutcomeUnknownError):
-        return 4
-    return 3 if isinstance(error, (AuthenticationError, SignatureError)) else 1
-
-
-@attrs.define
-class Report:
-    """The end of a run: counts, errors, exit code and advice."""
-
-    total: int
-    ledger: str | None = attrs.field(default=None, repr=False)
-    """The URL of the ledger, if there is one."""
-    namespace: str | None = None
-    summary: BulkSummary = attrs.field(factory=BulkSummary)
-    first_error: VoucherError | None = None
-    unkept: int = 0
-    """How many codes the ledger could not keep."""
-    refused_credentials: bool = False
-    interrupted: bool = False
-    stopped: VoucherError | None = None
-    unwritten: VoucherError | None = None
-
-    def add(self, result: BulkResult[str]) -> None:
-        """Take note of one result."""
-        if result.error is not None:
-            self.first_error = self.first_error or result.error
-            self.refused_credentials |= exit_code_of(result.error) == 3
-            self.unkept += is_unkept(result)
-
-    @property
-    def exit_code(self) -> int:
-        """4 comes before all others, because somebody must look into it."""
-        if self.summary.unresolved:
-            return 4
-        if self.refused_credentials:
-            return 3
-        if self.interrupted:
-            return INTERRUPTED
-        return 1 if self.summary.failed or self.unwritten or self.stopped else 0
-
-    def _advice(self, ledger: str) -> str:
-        """Return the next thing to do. Another run helps neither a stopped batch nor a taken id."""
-        part = f" --namespace {shlex.quote(self.namespace)}" if self.namespace else ""
-        status = f"rm-voucher ledger status {without_password(ledger)}{part}"
-        shows = f"'{status}' shows what is open."
-        match self.stopped or self.first_error:
-            case BatchStoppedError():
-                return (
-                    "Don't read a new baseline before you know who has a code: whoever has none in "
-                    f"the ledger is issued to after that. {shows}"
-                )
-            case IdempotencyConflictError():
-                return (
-                    "A recipient's text is an id for one batch in the whole ledger: give each "
-                    "campaign a ledger of its own."
-                )
-            case _:
-                return f"Run it again with the same ledger: it issues only what is missing. {shows}"
-
-    def write(self, output: Path | None, *, as_json: bool) -> None:
-        """Report in sentences on standard error, and with a line of JSON on standard output."""
-        spare = f", {self.summary.spare:,} spare" if self.summary.spare else ""
-        where = f" → {output}" if output else ""
-        say(
-            f"{self.summary.asked:,} asked: {self.summary.issued:,} issued, "
-            f"{self.summary.failed:,} failed, {self.summary.unresolved:,} unknown{spare}{where}"
-        )
-        if self.summary.asked < self.total:
-            say(f"Stopped early: {self.total - self.summary.asked:,} were not asked for.")
-        if self.first_error is not None:
-            say(f"The first error: {self.first_error}")
-        if self.stopped is not None:
-            say(str(self.stopped))
-        if self.unkept:
-            say(
-                f"{self.unkept:,} codes arrived that the ledger could not keep. They are in the "
-                "rows with status 'unkept', which the next run with the same --output gives to it."
-            )
-        if self.ledger is not None and (self.exit_code or self.summary.asked < self.total):
-            say(self._advice(self.ledger))
-        elif self.summary.unresolved:
-            say(
-                "For the rows with status 'unresolved' a voucher may exist: compare the batch's "
-                "vouchers before you issue to them again."
-            )
-        if self.unwritten is not None:
-            say(str(self.unwritten))
-        if as_json:
-            counted = ("asked", "issued", "failed", "unresolved")
-            counts = {name: getattr(self.summary, name) for name in counted}
-            path = output and os.fsencode(output).decode(errors="replace")
-            with contextlib.suppress(OSError):  # nobody reads it
-                write_out(json_line({**counts, "output": path}))
+from rm_voucher.text import counted
 
 
 def run_issue(
@@ -146,6 +35,7 @@ def run_issue(
     shared: SharedStore | None = None,
 ) -> None:
     """Issue to all, write each result and fill the report. Ctrl-C waits for calls in flight."""
+    begun: list[BulkIssue[str]] = []
 
     def written(result: BulkResult[str]) -> bool:
         report.add(result)
@@ -157,9 +47,8 @@ def run_issue(
         return True
 
     async def issue() -> None:
-        progress = show_progress(report.total, lambda: client.flow, bar=not results.shares_terminal)
         async with (
-            progress as on_progress,
+            client_progress("issuing", report.total, lambda: client.flow) as shown,
             shared or contextlib.nullcontext(),
             client,
             ledger or contextlib.nullcontext(),
@@ -175,8 +64,9 @@ def run_issue(
                 concurrency=concurrency,
                 ledger=ledger,
                 request_id=request_id,
-                on_progress=_saying_why(on_progress, report, ledger),
+                on_progress=_Showing(shown, report.total, ledger),
             )
+            begun.append(run)
             try:
                 async with run:
                     async for result in run:
@@ -190,9 +80,7 @@ def run_issue(
                     written(result)
 
     try:
-        run_until_interrupted(
-            issue(), say_once="Stopping: waiting for the calls in flight, so that no code is lost."
-        )
+        run_until_interrupted(issue(), stopping=_stopping(begun, has_ledger=ledger is not None))
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
 
@@ -204,49 +92,74 @@ async def _resume(
     await keep_codes(ledger, batch, results.unkept())
     if not isinstance(recipients, Recipients):
         return str
+    await refuse_codes_of_others(ledger, recipients)
     ids = await ids_in_ledger(ledger, recipients)
     return lambda name: ids.get(name) or str(name)
 
 
-def _saying_why(
-    on_progress: Callable[[BulkSummary], None], report: Report, ledger: Ledger | None
-) -> Callable[[BulkSummary], None]:
-    """Return a function that also says why a run waits at its end."""
-    said = False
+class _Showing:
+    """Shows a run's counts, and why it waits at its end. Called after each result."""
 
-    def progressed(summary: BulkSummary) -> None:
-        nonlocal said
-        on_progress(summary)
-        if ledger is None or summary.asked < report.total or summary.in_flight > summary.held:
+    def __init__(self, shown: Progress, total: int, ledger: Ledger | None) -> None:
+        self._shown = shown
+        self._total = total
+        self._settle_s = 0.0 if ledger is None else ledger.settings.settle_s
+        self._held = 0
+        self._has_said = False
+
+    def __call__(self, summary: BulkSummary) -> None:
+        self._shown.update(
+            summary.asked - summary.in_flight,
+            issued=summary.issued,
+            failed=summary.failed,
+            unknown=summary.unresolved,
+        )
+        if summary.asked < self._total or summary.in_flight > summary.held:
             return
-        if summary.held and not said:
-            said = True
-            say(
-                f"{summary.held:,} outcomes are unknown: waiting "
-                f"{ledger.settings.settle_s:,.0f} s, so that what the calls did can be seen in the "
-                "batch's listing."
+        if summary.held > self._held:  # each may be the last to become unknown
+            self._shown.countdown(self._settle_s, f"settling {summary.held:,} unknown")
+        elif not summary.held:
+            self._shown.countdown(0, "")
+        self._held = summary.held
+        if summary.held and not self._has_said:
+            self._has_said = True
+            note(
+                f"{summary.held:,} outcomes are unknown: waiting {self._settle_s:,.0f} s, so that "
+                "what the calls did can be seen in the batch's listing."
             )
 
-    return progressed
 
+def _stopping(begun: list[BulkIssue[str]], *, has_ledger: bool) -> Stopping:
+    """Return what each Ctrl-C says of a run, and how the third ends it."""
 
-def run_until_interrupted(main: Coroutine[Any, Any, None], *, say_once: str = "") -> None:
-    """Run like `asyncio.run`, but SIGINT, SIGTERM and SIGHUP cancel, however often they come.
+    def in_flight() -> int:
+        return sum(run.in_flight for run in begun)
 
-    With Python's own handler a second Ctrl-C would break off in the middle of a row.
-    """
+    def first() -> str:
+        if not in_flight():
+            return "Stopping. Nothing is in flight."
+        return "Stopping: waiting for the calls in flight, so that no code is lost."
 
-    async def cancellable() -> None:
-        task = cast("asyncio.Task[None]", asyncio.current_task())
+    def second() -> str:
+        if not (number := in_flight()):
+            return "Stopping: what has come is being written. Once more ends it now."
+        lost = (
+            "the ledger has them, and the next run with it looks what became of them."
+            if has_ledger
+            else "a voucher that was issued by one has no row with its code."
+        )
+        return (
+            f"Still waiting for {counted(number, 'call')} in flight. Once more ends now, and their "
+            f"outcomes stay unknown: {lost}"
+        )
 
-        def interrupt() -> None:
-            if say_once and not task.cancelling():
-                say(say_once)
-            task.cancel()
+    def third() -> str:
+        if not (number := in_flight()):
+            return "Ending now."
+        return f"Ending now: the outcome of {counted(number, 'call')} is unknown."
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup ignores SIGHUP
-                asyncio.get_running_loop().add_signal_handler(number, interrupt)
-        await main
+    def end_now() -> None:
+        for run in begun:
+            run.end_now()
 
-    asyncio.run(cancellable())
+    return Stopping(first=first, second=second, third=third, end_now=end_now)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 
-@attrs.frozen
-class Entry:
+class Entry(NamedTuple):
     """A command in the list of commands."""
 
     name: str
@@ -51,9 +50,18 @@ def group_of(package: str, entries: Iterable[Entry]) -> type[TyperGroup]:
             return self._loaded[cmd_name]
 
         def format_help(self, ctx: Any, formatter: Any) -> None:
+            with self._listing():
+                super().format_help(ctx, formatter)
+
+        def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+            with self._listing():
+                return super().shell_complete(ctx, incomplete)
+
+        @contextmanager
+        def _listing(self) -> Iterator[None]:
             self._lists = True
             try:
-                super().format_help(ctx, formatter)
+                yield
             finally:
                 self._lists = False
 
@@ -61,12 +69,12 @@ def group_of(package: str, entries: Iterable[Entry]) -> type[TyperGroup]:
 
 
 def _load(package: str, entry: Entry) -> Any:
-    from rm_voucher.cli.profile_option import with_profile  # not needed for a list
+    from rm_voucher.cli.common import complete  # not needed for a list
 
     module = import_module(f"{package}.{entry.module}")
     found = getattr(module, entry.name, None)
     if found is None or isinstance(found, typer.Typer):
-        return with_profile(get_command(getattr(module, f"{entry.name}_app")))
+        return complete(get_command(getattr(module, f"{entry.name}_app")))
     alone = typer.Typer(add_completion=False)
     alone.command(entry.name)(found)
-    return with_profile(get_command(alone))
+    return complete(get_command(alone))

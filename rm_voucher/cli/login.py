@@ -11,11 +11,13 @@ import typer
 from rm_voucher import ConfigurationError, Credentials, Environment, Proxy, VoucherClient
 from rm_voucher.cli import logins
 from rm_voucher.cli.asking import ask
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import in_words, is_memory, token_file
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import JsonOption
-from rm_voucher.cli.output import json_line, say, tell, write_out
+from rm_voucher.cli.output import json_line
 from rm_voucher.cli.profile_option import chosen_profile
+from rm_voucher.cli.screen import say, tell, write_out
 from rm_voucher.redaction import hide_locals
 from rm_voucher.signing.rsa import RsaSigner
 
@@ -26,6 +28,7 @@ NameArgument = Annotated[
 ]
 
 
+@examples("rm-voucher login acme", "rm-voucher login acme --environment production --check")
 def login(
     name: NameArgument,
     client_id: Annotated[
@@ -95,6 +98,7 @@ def _absolute(path: Path) -> Path:
         raise ConfigurationError(f"{path} names no home folder.") from exc
 
 
+@examples("rm-voucher logout acme")
 def logout(name: NameArgument) -> None:
     """Remove the settings that were saved under a name, their secret and their token.
 
@@ -105,6 +109,7 @@ def logout(name: NameArgument) -> None:
     say(f"The profile {name!r} is removed.")
 
 
+@examples("rm-voucher profiles", "rm-voucher profiles --json")
 def profiles(as_json: JsonOption = False) -> None:
     """List the accounts whose settings were saved, without secrets."""
     chosen, count = chosen_profile(), 0

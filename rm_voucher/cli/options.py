@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -126,14 +127,31 @@ def open_ledger(
         read_only=read_only,
         sweeps=sweeps,
     )
+    if must_exist and (missing := _missing_file(url)):
+        raise LedgerError(f"There is no file {missing}.")
+    return ledger
+
+
+def ledger_to_read(url: str, namespace: str | None) -> Ledger | None:
+    """Return the ledger that a command names, to look at; None where it is not made yet.
+
+    It may be in use. Raises `ConfigurationError`.
+    """
+    url = _resolve("ledger", url)
+    ledger = Ledger.open(url, namespace=namespace, read_only=True)
+    return None if _missing_file(url) else ledger
+
+
+def _missing_file(url: str) -> Path | None:
+    """Return the file of a ledger that has none; where another one has, that is None."""
     from rm_voucher.database.engine import database_file, parse_url  # an extra, and it is installed
 
-    if must_exist and url.startswith("sqlite"):
-        file = database_file(parse_url(url))
-        # If only the .lock is left, the ledger itself explains that when it is opened.
-        if not file.exists() and not file.with_name(f"{file.name}.lock").exists():
-            raise LedgerError(f"There is no file {file}.")
-    return ledger
+    if not url.startswith("sqlite"):
+        return None
+    file = database_file(parse_url(url))
+    # If only the .lock is left, the ledger itself explains that when it is opened.
+    is_there = file.exists() or file.with_name(f"{file.name}.lock").exists()
+    return None if is_there else file
 
 
 def open_shared(url: str | None, ledger: str | None) -> SharedStore | None:
@@ -142,14 +160,20 @@ def open_shared(url: str | None, ledger: str | None) -> SharedStore | None:
     None without a ledger, or beside an SQLite one, which is one process's. Close it after the
     client.
     """
+    found = find_shared(url, ledger)
+    return None if found is None else open_shared_store(found)
+
+
+def find_shared(url: str | None, ledger: str | None) -> str | None:
+    """Return the URL of that store, for `open_shared_store`. Raises `ConfigurationError`."""
     if url is None and "RM_SHARED_URL" in os.environ:
         url = "env:RM_SHARED_URL"
     if url is not None:
-        return open_shared_store(named_url("shared store", url))
+        return named_url("shared store", url)
     if ledger is None:
         return None
     url = _resolve("ledger", ledger)
-    return None if url.startswith("sqlite") else open_shared_store(url)
+    return None if url.startswith("sqlite") else url
 
 
 def named_url(what: str, url: str) -> str:

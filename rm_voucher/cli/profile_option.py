@@ -7,7 +7,6 @@ from contextvars import ContextVar
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 from typer.main import get_command
 
 from rm_voucher.exceptions import ConfigurationError
@@ -53,6 +52,7 @@ def _reads_settings(
             metavar="NAME",
             callback=_choose,
             expose_value=False,
+            rich_help_panel="Common options",
             help="Use the settings that 'rm-voucher login NAME' saved; the variables win over "
             "them. By default RM_PROFILE.",
         ),
@@ -62,14 +62,8 @@ def _reads_settings(
 
 
 def with_profile(command: Any) -> Any:
-    """Give a command, or the commands of a group, the option, where they have ``--environment``.
-
-    Return the command.
-    """
-    if isinstance(command, TyperGroup):
-        for each in command.commands.values():
-            with_profile(each)
-    elif any(param.name == "environment" for param in command.params):
+    """Give a command the option, where it has ``--environment``; return the command."""
+    if any(param.name == "environment" for param in command.params):
         made = typer.Typer(add_completion=False)
         made.command()(_reads_settings)
         command.params.extend(

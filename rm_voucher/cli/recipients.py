@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from rm_voucher.cli.tables.columns import is_phone
+from rm_voucher.cli.tables.columns import is_phone, refuse_codes
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
 from rm_voucher.cli.tables.read import open_table
@@ -76,6 +76,7 @@ class Recipients:
         self._asked = self.carried = self.duplicates = 0
         self.table = open_table(path, column=column, encoding=encoding, sheet=sheet)
         try:
+            self._refuse_codes()
             self._column = self.table.column or 0
             zeros = _LostZeros(is_phone(self.table.header[self._column]))
             for row in self.table:
@@ -163,6 +164,12 @@ class Recipients:
             "voucher_status": row.text(ours.voucher_status),
             "error": row.text(ours.error),
         }
+
+    def _refuse_codes(self) -> None:
+        try:
+            refuse_codes(self.table.header)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{self.title}: {exc}.") from None
 
     def _name(self, row: Row) -> str:
         return row.text(self._column)
@@ -292,16 +299,12 @@ def _mistake(cell: Cell, recipient: str) -> str:
     if _FORMULA.match(recipient) and not _NO_FORMULA.fullmatch(recipient):
         return f"a recipient that starts with {recipient[0]!r} is a formula to a spreadsheet"
     shown = comparable(recipient)
-    if not shown:
-        return "a recipient in which nothing can be seen"
-    if shown != shown.strip():  # the same person, in another's name
+    if shown and shown != shown.strip():  # the same person, in another's name
         return "a recipient with a space at an end, beside a character that can't be seen"
-    if recipient.isprintable():
-        return ""
-    for position, char in enumerate(recipient, start=1):
+    for position, char in enumerate("" if recipient.isprintable() else recipient, start=1):
         if unicodedata.category(char) == "Cc":
             return "a recipient with a control character"
         if unicodedata.bidirectional(char) in _TURNS:
             where = f"U+{ord(char):04X} at position {position}"
             return f"a recipient with {where}, which turns text around"
-    return ""
+    return "" if shown else "a recipient in which nothing can be seen"

@@ -7,10 +7,8 @@ run stops.
 from __future__ import annotations
 
 import contextlib
-import csv
 import errno
 import fcntl
-import io
 import os
 import re
 import sys
@@ -22,19 +20,19 @@ from typing import Self
 
 from rm_voucher.bulk.results import BulkResult
 from rm_voucher.cli.earlier import NoResultsError, codes_in, results_in
+from rm_voucher.cli.layout import Layout
 from rm_voucher.cli.output import (
     OutputError,
     csv_line,
     json_line,
     refuse_no_file,
-    table_cell,
     write_all,
     write_err,
     write_out,
 )
-from rm_voucher.cli.tables.columns import OURS, keys_of, name_ours
+from rm_voucher.cli.tables.columns import OURS, keys_of
 from rm_voucher.cli.tables.index import Index
-from rm_voucher.cli.tables.model import Cell, text_of
+from rm_voucher.cli.tables.model import text_of
 from rm_voucher.cli.tables.read import Table
 from rm_voucher.cli.tables.write import (
     MAX_CELL_CHARS,
@@ -44,7 +42,6 @@ from rm_voucher.cli.tables.write import (
     open_writer,
     too_long,
     too_many_rows,
-    without_controls,
 )
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 from rm_voucher.files import open_private
@@ -58,72 +55,6 @@ _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 Unasked = Callable[[int], Mapping[str, str]]
 """Returns our columns of a row without a result."""
-
-
-class Layout:
-    """What the rows of an output look like: a person's columns, and ours after them.
-
-    In the output of an earlier run ours are where they were.
-    """
-
-    def __init__(self, table: Table | None, ours: Sequence[str]) -> None:
-        self.table = table
-        self.ours = tuple(ours)
-        self.column = "recipient"
-        """The name of the column that says whose row it is."""
-        if table is None:
-            self.header = self.ours
-            self._places: tuple[int, ...] = tuple(range(len(ours)))
-            self.exact = {"recipient", "code"} & {*ours}
-            return
-        if table.results is not None and self.ours == OURS:
-            self.header = table.header
-            self._places = table.results.columns
-        else:
-            self.header = (*table.header, *name_ours(ours, table.header))
-            self._places = tuple(range(len(table.header), len(self.header)))
-        called = dict(zip(self.ours, (self.header[at] for at in self._places), strict=True))
-        self.exact = {called["code"]} if "code" in called else set()
-        if table.column is not None:
-            self.column = table.header[table.column]
-            self.exact.add(self.column)
-        self._is_ours = [index in self._places for index in range(len(self.header))]
-        self._is_exact = [name in self.exact for name in self.header]
-
-    def cells(self, number: int, ours: Mapping[str, str]) -> list[Cell]:
-        """Return the cells of a row: theirs as they are, ours by their names."""
-        if self.table is None:
-            return [ours.get(name, "") for name in self.ours]
-        cells = self.table.row(number).cells
-        cells += [""] * (len(self.header) - len(cells))
-        for name, place in zip(self.ours, self._places, strict=True):
-            cells[place] = ours.get(name, "")
-        return cells
-
-    def line(self, number: int, ours: Mapping[str, str]) -> str:
-        """Return a row as a line of CSV that neither a terminal nor a spreadsheet obeys."""
-        safe = {name: table_cell(name, ours.get(name, "")) for name in self.ours}
-        cells = self.cells(number, safe)
-        if self.table is None:
-            return csv_line(tuple(map(text_of, cells)))
-        return csv_line(
-            tuple(
-                text_of(cell)
-                if is_ours
-                else (without_controls if is_exact else harmless)(text_of(cell))
-                for cell, is_ours, is_exact in zip(
-                    cells, self._is_ours, self._is_exact, strict=True
-                )
-            )
-        )
-
-    def read(self, line: str) -> list[str]:
-        """Return the cells of a line that `line` made."""
-        return next(csv.reader(io.StringIO(line, newline="")))
-
-    def ours_in(self, cells: Sequence[str]) -> dict[str, str]:
-        """Return our columns of a row."""
-        return {name: cells[at] for name, at in zip(self.ours, self._places, strict=True)}
 
 
 class Results(ABC):
@@ -245,14 +176,13 @@ class ResultStream(Results):
 
     def put(self, number: int | None, ours: Mapping[str, str]) -> None:
         """Write a row."""
-        number = number or 0
         if self._as_json:
-            row = dict(zip(self._keys, self.layout.cells(number, ours), strict=True))
+            row = dict(zip(self._keys, self.layout.cells_at_least(number, ours), strict=True))
             self.add_line(json_line(row))
         else:
             line = self.layout.line(number, ours)
             self.add_line(_TURNS.sub(lambda found: repr(found[0])[1:-1], line))
-        if self.layout.table is not None:
+        if self.layout.table is not None and number is not None:
             self._done[number] = 1
 
     def _write(self, line: str) -> None:
@@ -345,7 +275,7 @@ class ResultFile(Results):
 
     def put(self, number: int | None, ours: Mapping[str, str]) -> None:
         """Write a row. Without a number it follows those that were written."""
-        self._put_line(number, self.layout.line(number or 0, ours))
+        self._put_line(number, self.layout.line(number, ours))
 
     def add_line(self, line: str) -> None:
         """Write a line that `table_line` made, after those that were written."""
@@ -356,7 +286,9 @@ class ResultFile(Results):
         super().add_line(line)
         if self._broken:
             return
-        number = len(self._starts) if number is None else number
+        if number is None:
+            table = self.layout.table
+            number = max(len(self._starts), 0 if table is None else len(table))
         if missing := max(0, number + 1 - len(self._starts)):
             self._starts.frombytes(bytes(8 * missing))
             self._lengths.frombytes(bytes(4 * missing))
@@ -399,9 +331,10 @@ class ResultFile(Results):
             exact=self.layout.exact,
             is_replaced=lambda: is_compared and self._has_all_of(self.path, codes),
         ) as writer:
-            for number in range(len(self._starts) if table is None else len(table)):
+            rows = 0 if table is None else len(table)
+            for number in range(max(len(self._starts), rows)):
                 cells = self._result(number)
-                if table is None:
+                if number >= rows:
                     if cells is None:
                         continue
                     writer.add(cells)

@@ -46,7 +46,6 @@ async def ids_in_ledger(ledger: Ledger, recipients: Recipients) -> Mapping[str, 
 
     Raises `ConfigurationError` where that is ambiguous.
     """
-    await _refuse_codes_of_others(ledger, recipients)
     others = await _ids_by_form(ledger, recipients.has_another_form_of)
     if not others:
         return {}
@@ -66,7 +65,7 @@ async def ids_in_ledger(ledger: Ledger, recipients: Recipients) -> Mapping[str, 
     return ids
 
 
-async def _refuse_codes_of_others(ledger: Ledger, recipients: Recipients) -> None:
+async def refuse_codes_of_others(ledger: Ledger, recipients: Recipients) -> None:
     """Raise `TableError` where the output of an earlier run has codes that are not in the ledger.
 
     Who has one of those would get a second.

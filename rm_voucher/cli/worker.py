@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
+from rm_voucher.cli.asking import confirm
+from rm_voucher.cli.connect import (
+    find_settings,
+    in_words,
+    is_memory,
+    is_real,
+    make_memory_client,
+    say_notes,
+)
 from rm_voucher.cli.options import (
     SETTLE_S,
     EnvironmentOption,
@@ -19,12 +28,14 @@ from rm_voucher.cli.options import (
     RateOption,
     SettleOption,
     SharedOption,
+    YesOption,
     flow_policy,
     named_url,
     open_ledger,
     open_shared,
 )
 from rm_voucher.cli.output import logged_to_person, say
+from rm_voucher.cli.plan import label_of
 
 _LOGGER = logging.getLogger("rm_voucher")
 _BROKER, _LEDGER = "env:RM_WORKER_BROKER", "env:RM_WORKER_LEDGER"
@@ -109,9 +120,18 @@ def worker(
             help="Within how many seconds of SIGTERM or Ctrl-C it ends.",
         ),
     ] = 25.0,
+    unkept: Annotated[
+        Path,
+        typer.Option(
+            envvar="RM_WORKER_UNKEPT",
+            help="The folder for codes that the ledger could not keep before the end, as while "
+            "its database is away: the next worker there gives them to it.",
+        ),
+    ] = Path(),
     sample: Annotated[
         int, typer.Option(min=1, help="With --environment memory: how many messages to work off.")
     ] = 100,
+    yes: YesOption = False,
     environment: EnvironmentOption = None,
 ) -> None:
     """Issue a voucher for each message of a queue, one code for each request id.
@@ -136,6 +156,7 @@ def worker(
         vouchers=vouchers,
         served=None if port is None else (host, port),
         stop_s=stop,
+        folder=unkept,
     )
     if is_memory(environment):
         if broker != _BROKER or ledger != _LEDGER or shared is not None:
@@ -156,7 +177,17 @@ def worker(
         check_balance=not no_balance_check,
         sweeps=True,
     )
+    settings = find_settings(environment)
+    say_notes(settings)
+    server = settings.environment()
+    say(f"Environment: {in_words(server)}: {'' if is_real(server) else 'no '}real vouchers")
+    if is_real(server) and not yes:
+        confirm(
+            "To issue a real voucher for each message, type the batch's label",
+            label_of(settings.client, batch),
+            yes=yes,
+        )
     store = open_shared(shared, ledger)
-    client = make_client(environment, concurrency=plan.settings.prefetch, flow=flow, shared=store)
+    client = settings.client(concurrency=plan.settings.prefetch, flow=flow, shared=store)
     with logged_to_person(_LOGGER, logging.INFO):
         asyncio.run(working.work(client, kept, store, source, plan))

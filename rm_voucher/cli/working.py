@@ -7,12 +7,14 @@ import contextlib
 import logging
 import signal
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import attrs
 import orjson
 
 from rm_voucher import VoucherClient, VoucherError
 from rm_voucher.cli.output import json_line, say, write_out
+from rm_voucher.cli.unkept import UnkeptCodes
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
 from rm_voucher.worker import (
@@ -41,6 +43,8 @@ class Plan:
     vouchers: str
     served: tuple[str, int] | None
     stop_s: float
+    folder: Path = Path()
+    """Where codes are written that the ledger could not keep."""
 
     @property
     def queues(self) -> QueueNames:
@@ -108,6 +112,7 @@ async def work(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    unkept = UnkeptCodes(plan.folder, plan.batch_key)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(shared or contextlib.nullcontext())
         await stack.enter_async_context(client)
@@ -115,7 +120,9 @@ async def work(
             host, port = plan.served
             at = await stack.enter_async_context(serve_health(worker, broker, host=host, port=port))
             say(f"Health, readiness and metrics at {at}.")
+        stack.callback(unkept.save, ledger)  # when it is closed
         await stack.enter_async_context(ledger)
+        await unkept.give_back(ledger)
         await stack.enter_async_context(_starting(worker, broker, stop_s * _DRAIN_SHARE))
         started.set()
         mode = ledger.settings.mode

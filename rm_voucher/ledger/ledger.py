@@ -7,6 +7,7 @@ before the caller sees it.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
@@ -446,6 +447,13 @@ class Ledger:
             for number, request, code in rows:
                 after = number
                 yield request, None if code is None else code.voucher
+
+    async def find(self, request_ids: Iterable[str]) -> AsyncIterator[IssueRequest]:
+        """Iterate over the requests with these ids: those of them that the ledger knows."""
+        ids = iter(request_ids)
+        while block := list(itertools.islice(ids, _PAGE)):
+            for request in await self._load(block):
+                yield request
 
     async def recover(self, batch_key: str | None = None) -> None:
         """Make ambiguous the attempts that a dead process was sending. Entering does it too."""

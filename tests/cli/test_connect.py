@@ -71,6 +71,8 @@ def test_server_chosen(
     flow = FlowPolicy(rate_per_s=5)
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     connect.make_client(option, concurrency=500, flow=flow)
+    store = made.pop("token_store")
+    assert (store is None) is (expected.oauth_url == LOOPBACK)
     assert made == {
         "credentials": Credentials("id", "hush", "a key"),
         "environment": expected,

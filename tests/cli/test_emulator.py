@@ -36,7 +36,7 @@ def test_emulator_process(start, rm, tmp_path: Path, monkeypatch, number: signal
     for name, value in zip(names, values, strict=True):
         monkeypatch.setenv(name, value)
     issued = rm("issue", "B", "--count", 2)
-    assert (issued.code, [row["status"] for row in issued.rows]) == (0, ["issued"] * 2)
+    assert (issued.code, [row["voucher_status"] for row in issued.rows]) == (0, ["issued"] * 2)
     listed = rm("batches")
     assert [line.split(",")[0::4] for line in listed.out.splitlines()[1:]] == [
         ["TEA", "1"],

@@ -12,6 +12,7 @@ from pathlib import Path
 import orjson
 import pytest
 from support.answers import ok, rm_error
+from support.command_runs import Ended
 
 from rm_voucher import (
     AuthenticationError,
@@ -25,10 +26,21 @@ from rm_voucher import (
 )
 from rm_voucher.cli.issuing import Report, exit_code_of
 from rm_voucher.cli.output import OutputError
-from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.emulator import Emulator
 
+REST = "Those without a voucher, and only those, may be issued to again."
+DOCTOR = "'rm-voucher doctor' says what is wrong with the settings."
 MEMORY = "These are not real vouchers: the environment is 'memory', an embedded emulator."
+ALL_DONE = {
+    "asked": 2,
+    "issued": 2,
+    "failed": 0,
+    "unresolved": 0,
+    "not_asked": 0,
+    "exit_code": 0,
+    "error": None,
+}
 PATIENCE_S = 30
 SERVER_ERROR = ok({}, 500)
 
@@ -39,7 +51,7 @@ def test_issue_one(rm, embedded) -> None:
     (code,) = embedded.issued
     assert ended.code == 0
     assert ended.out == (
-        "recipient,code,qr_url,status,error\n"
+        "recipient,code,qr_url,voucher_status,error\n"
         f"1,{code},https://emulator.invalid/qr/1/voucher/{code},issued,\n"
     )
     assert ended.err.splitlines() == [
@@ -75,10 +87,16 @@ def test_json_stream(rm, embedded) -> None:
     url = "https://emulator.invalid/qr/1/voucher/"
     assert ended.json == [
         *(
-            {"recipient": name, "code": code, "qr_url": url + code, "status": "issued", "error": ""}
+            {
+                "recipient": name,
+                "code": code,
+                "qr_url": url + code,
+                "voucher_status": "issued",
+                "error": "",
+            }
             for name, code in zip("12", embedded.issued, strict=True)
         ),
-        {"asked": 2, "issued": 2, "failed": 0, "unresolved": 0, "output": None},
+        {**ALL_DONE, "output": None},
     ]
 
 
@@ -86,9 +104,7 @@ def test_json_with_output(rm, embedded, tmp_path: Path) -> None:
     """``--json`` with ``--output`` writes only the counts: the rows are in the file."""
     path = tmp_path / "out.csv"
     ended = rm("issue", "B", "--count", 2, "--json", "--output", path)
-    assert ended.json == [
-        {"asked": 2, "issued": 2, "failed": 0, "unresolved": 0, "output": str(path)}
-    ]
+    assert ended.json == [{**ALL_DONE, "output": str(path)}]
     assert all(code in path.read_text() for code in embedded.issued)
     assert ended.err.splitlines()[-1] == f"2 asked: 2 issued, 0 failed, 0 unknown → {path}"
 
@@ -144,9 +160,9 @@ def test_exit_code_of_error(error: BaseException, expected: int) -> None:
 def test_sold_out(rm, served) -> None:
     """A batch that runs out: the rest failed, exit 1, and the first error is said."""
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
-    ended = rm("issue", "B", "--count", 5, "--concurrency", 1)
+    ended = rm("issue", "B", "--count", 5, "--concurrency", 1, "--partial")
     assert ended.code == 1
-    assert [(row["recipient"], row["code"], row["status"]) for row in ended.rows] == [
+    assert [(row["recipient"], row["code"], row["voucher_status"]) for row in ended.rows] == [
         *((name, code, "issued") for name, code in zip("123", served.issued(), strict=True)),
         ("4", "", "failed"),
         ("5", "", "failed"),
@@ -160,36 +176,32 @@ def test_sold_out(rm, served) -> None:
     ]
 
 
-def test_unknown_batch(rm, served) -> None:
-    """A batch that the server doesn't know fails for all, after few requests; exit 1."""
-    asked = []
-
-    def count(issue: Callable[[], Response]) -> Response:
-        asked.append(1)
-        return issue()
-
-    served.on_issue = count
-    ended = rm("issue", "nope", "--count", 500, "--concurrency", 2)
-    assert ended.code == 1
-    assert {row["status"] for row in ended.rows} == {"failed"}
-    assert len(ended.rows) == 500
-    assert len(asked) <= 4
+def test_unknown_batch(rm, served, tmp_path: Path) -> None:
+    """A batch that the server doesn't know is one sentence, before anything is asked for."""
+    asked: list[object] = []
+    served.on_issue = asked.append
+    path = tmp_path / "out.csv"
+    ended = rm("issue", "nope", "--count", 500, "--output", path)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: VOUCHER_BATCH_NOT_FOUND")
+    assert ended.err.count("\n") == 1
+    assert (asked, path.exists()) == ([], False)
 
 
 def test_wrong_secret(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client secret that is refused is exit 3, and it is in no message."""
+    """A client secret that is refused is exit 3, one sentence, and in no message."""
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     monkeypatch.setenv("RM_CLIENT_SECRET", "hush-hush")
     ended = rm("issue", "B", "--count", 3)
-    assert ended.code == 3
-    assert [row["status"] for row in ended.rows] == ["failed"] * 3
-    assert ended.err.splitlines()[-1].startswith("The first error: INVALID_CLIENT (HTTP 401): ")
-    assert "hush" not in ended.out + ended.err
+    assert (ended.code, ended.out) == (3, "")
+    assert ended.err.startswith("Error: INVALID_CLIENT (HTTP 401): ")
+    assert ended.err.count("\n") == 1
+    assert "hush" not in ended.err
     assert served.issued() == []
 
 
 def test_wrong_key(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A private key that isn't the one of the portal is exit 3."""
+    """A private key that isn't the one of the portal is exit 3, and one sentence."""
     monkeypatch.undo()  # let an emulator generate another key
     other = Emulator().credentials
     assert other is not None
@@ -199,10 +211,22 @@ def test_wrong_key(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RM_PRIVATE_KEY", other.private_key_pem().decode())
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     ended = rm("issue", "B", "--count", 3)
+    assert (ended.code, ended.out, served.issued()) == (3, "", [])
+    assert ended.err.startswith("Error: INVALID_REQUEST_SIGNATURE (HTTP 401): ")
+    assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("refusal", ["INVALID_REQUEST_SIGNATURE", "INVALID_CLIENT"])
+def test_credentials_refused_midway(rm, served, refusal: str) -> None:
+    """Refused from one call to the next, it is exit 3, and each recipient has a row."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=3)
+    served.on_issue = lambda issue: rm_error(refusal, 401)
+    ended = rm("issue", "B", "--count", 3)
     assert (ended.code, served.issued()) == (3, [])
-    assert ended.err.splitlines()[-1].startswith(
-        "The first error: INVALID_REQUEST_SIGNATURE (HTTP 401): "
-    )
+    assert [row["voucher_status"] for row in ended.rows] == ["failed"] * 3
+    *_, error, advice = ended.err.splitlines()
+    assert error.startswith(f"The first error: {refusal} (HTTP 401): ")
+    assert advice == DOCTOR
 
 
 @pytest.mark.parametrize("executed", [True, False])
@@ -218,7 +242,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     served.on_issue = issue
     ended = rm("issue", "B", "--count", 3)
     assert ended.code == 4
-    assert [(row["code"], row["status"]) for row in ended.rows] == [("", "unresolved")] * 3
+    assert [(row["code"], row["voucher_status"]) for row in ended.rows] == [("", "unresolved")] * 3
     assert len(sent) == 3
     *_, counts, error, advice = ended.err.splitlines()
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
@@ -241,14 +265,11 @@ def test_all_sorts_at_once(rm, served) -> None:
     served.on_issue = lambda issue: next(script) or issue()
     ended = rm("issue", "B", "--count", 6, "--concurrency", 1, "--json")
     statuses = ["issued", "unresolved", "issued", "failed", "failed", "failed"]
-    assert [line["status"] for line in ended.json[:-1]] == statuses
-    assert ended.json[-1] == {
-        "asked": 6,
-        "issued": 2,
-        "failed": 3,
-        "unresolved": 1,
-        "output": None,
-    }
+    assert [line["voucher_status"] for line in ended.json[:-1]] == statuses
+    counts = ended.json[-1]
+    assert [counts[name] for name in ("asked", "issued", "failed", "unresolved")] == [6, 2, 3, 1]
+    assert (counts["exit_code"], counts["error"]["class"]) == (4, "OutcomeUnknownError")
+    assert counts["error"]["nonce"]
     assert ended.code == 4
 
 
@@ -296,19 +317,24 @@ def test_recipients_lost_midway(rm, embedded, monkeypatch: pytest.MonkeyPatch, t
     path.write_text("recipient\na\nb\nc\n")
 
     def lines(self: Recipients):
-        yield 2, "a"
-        yield 3, "b"
+        yield 2, Recipient.at(0, "a")
+        yield 3, Recipient.at(1, "b")
         raise ConfigurationError(f"The copy of {path} can't be read any more: Input/output error.")
 
     monkeypatch.setattr(Recipients, "lines", lines)
     ended = rm("issue", "B", "--recipients", path, "--concurrency", 1)
     assert ended.code == 1
-    assert [row["recipient"] for row in ended.rows] == ["a", "b"]
-    assert [row["code"] for row in ended.rows] == embedded.issued
-    assert ended.err.splitlines()[-3:] == [
+    assert [(row["recipient"], row["voucher_status"]) for row in ended.rows] == [
+        ("a", "issued"),
+        ("b", "issued"),
+        ("c", "not_asked"),
+    ]
+    assert [row["code"] for row in ended.rows] == [*embedded.issued, ""]
+    assert ended.err.splitlines()[-4:] == [
         "2 asked: 2 issued, 0 failed, 0 unknown",
         "Stopped early: 1 were not asked for.",
         f"The copy of {path} can't be read any more: Input/output error.",
+        REST,
     ]
 
 
@@ -346,14 +372,15 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
     lines = (path.read_text() if to_file else out).splitlines()
     issued = served.issued()
     assert process.returncode == 130
-    assert lines[0] == "recipient,code,qr_url,status,error"
+    assert lines[0] == "recipient,code,qr_url,voucher_status,error"
     assert sorted(line.split(",")[1] for line in lines[1:]) == sorted(issued)
     assert 20 <= len(issued) < 1000
     where = f" → {path}" if to_file else ""
-    assert err.splitlines() == [
+    assert Ended(130, "", err).after_plan.splitlines() == [
         "Stopping: waiting for the calls in flight, so that no code is lost.",
         f"{len(issued)} asked: {len(issued)} issued, 0 failed, 0 unknown{where}",
         f"Stopped early: {1000 - len(issued)} were not asked for.",
+        REST,
     ]
     assert list(tmp_path.iterdir()) == [path] * to_file
 

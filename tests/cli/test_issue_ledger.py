@@ -17,7 +17,7 @@ from rm_voucher import Response
 from rm_voucher.cli.issuing import Report
 from rm_voucher.ledger.sql.guard import FileGuard
 
-HEADER = "recipient,code,qr_url,status,error\n"
+HEADER = "recipient,code,qr_url,voucher_status,error\n"
 SERVER_ERROR = ok({}, 500)
 AT_ONCE = ("--exclusive", "--settle", 0)
 
@@ -98,9 +98,10 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
     lose(shop, 2)
     ended = issue(4, "--settle", 0, "--concurrency", 1)
     assert ended.code == 4
-    assert [row["status"] for row in ended.rows].count("unresolved") == 1
+    assert [row["voucher_status"] for row in ended.rows].count("unresolved") == 1
     assert ended.err.splitlines()[-1] == (
-        "Run it again with the same ledger: it issues only what is missing. "
+        "Others may issue from this batch, so a person decides who has a voucher of those whose "
+        "outcome is unknown; to run it again changes nothing for them. "
         f"'rm-voucher ledger status {url}' shows what is open."
     )
     assert issue(4, "--settle", 0).code == 4
@@ -128,7 +129,7 @@ def test_issue_sold_out_then_topped_up(issue, shop, tmp_path: Path) -> None:
     """A batch that runs out: exit 1; topped up, another run issues to the rest."""
     shop.emulator.state.stock.batch("B").quantity = 3
     path = tmp_path / "out.csv"
-    ended = issue(5, "--concurrency", 1, "--output", path)
+    ended = issue(5, "--concurrency", 1, "--output", path, "--partial")
     assert ended.code == 1
     assert "5 asked: 3 issued, 2 failed, 0 unknown" in ended.err
     assert "Run it again with the same ledger" in ended.err
@@ -233,7 +234,7 @@ def test_issue_ledger_in_use(issue, shop, url: str, tmp_path: Path) -> None:
     ended = issue(5, "--output", path)
     guard.release()
     assert (ended.code, len(shop.issued()), path.read_text()) == (1, 2, before)
-    assert ended.err == (
+    assert ended.after_plan == (
         f"Error: {tmp_path}/ledger.db is used by another process: a ledger in SQLite has one at a "
         "time. PostgreSQL allows several.\n"
     )
@@ -246,7 +247,7 @@ def test_issue_id_of_another_batch(rm, issue, shop, url: str) -> None:
     shop.emulator.add_batch("Lunch", key="C", quantity=10)
     ended = rm("issue", "C", "--count", 3, "--ledger", url, "--concurrency", 1)
     assert ended.code == 1
-    assert [row["status"] for row in ended.rows] == ["failed", "failed", "issued"]
+    assert [row["voucher_status"] for row in ended.rows] == ["failed", "failed", "issued"]
     assert "The first error: This request id was used with another batch" in ended.err
 
 

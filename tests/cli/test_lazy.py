@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from typer import Context
@@ -9,7 +10,7 @@ from typer.main import get_command
 
 from rm_voucher.cli.app import COMMANDS, app
 
-GROUP = get_command(app)
+GROUP: Any = get_command(app)
 
 
 @pytest.mark.parametrize("entry", COMMANDS, ids=lambda entry: entry.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli import app
+from rm_voucher.cli import issue as command
 from rm_voucher.cli.options import open_shared, without_password
 
 
@@ -42,10 +42,13 @@ def test_rate_is_the_clients(
     rm, request, monkeypatch: pytest.MonkeyPatch, where: str, rate: str | None, expected: object
 ) -> None:
     """``--rate`` is the most that the client of the run sends a second, on every environment."""
-    request.getfixturevalue("embedded" if where == "memory" else "served")
+    if where == "memory":
+        request.getfixturevalue("embedded")
+    else:
+        request.getfixturevalue("served").emulator.add_batch("Breakfast", key="B", quantity=1)
     allowed = []
     monkeypatch.setattr(
-        app, "run_issue", lambda client, *_, **__: allowed.append(client.flow.rate_per_s)
+        command, "run_issue", lambda client, *_, **__: allowed.append(client.flow.rate_per_s)
     )
     assert rm("issue", "B", *[f"--rate={rate}"] * bool(rate)).code == 0
     assert allowed == [expected]

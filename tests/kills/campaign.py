@@ -119,7 +119,7 @@ class Campaign:
         codes = [row["code"] for row in rows]
         names = sorted(int(row["recipient"]) for row in rows)
         assert names == list(range(1, self.scale.recipients + 1))
-        assert {row["status"] for row in rows} == {"issued"}
+        assert {row["voucher_status"] for row in rows} == {"issued"}
         assert len(set(codes)) == len(codes)
         listed = asyncio.run(self._listed())
         assert set(codes) <= listed

@@ -16,7 +16,7 @@ from kills.killer import Killer
 
 from rm_voucher.calls.caller import Caller
 from rm_voucher.cli import main
-from rm_voucher.cli.output import ResultFile
+from rm_voucher.cli.results import ResultFile
 from rm_voucher.database.database import Database
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger.rules.records import AttemptState

@@ -16,13 +16,21 @@ from simulation.campaign import WatchedWire, WatchedWorld
 from simulation.disk import Disk, open_ledger
 from simulation.seams import Seams
 
-from rm_voucher import FlowPolicy, OutcomeUnknownError, Request, Response, VoucherClient
+from rm_voucher import (
+    FlowPolicy,
+    OutcomeUnknownError,
+    Request,
+    Response,
+    Runtime,
+    VoucherClient,
+)
 from rm_voucher.emulator import Fault, Guesses
 from rm_voucher.ledger import AttemptState, Ledger, RequestState
 from rm_voucher.ledger.leases import LASTS_S, Lease
 from rm_voucher.ledger.reconcile import Reconciler
 from rm_voucher.ledger.rules.commands import Settlement
 from rm_voucher.ledger.rules.settling import settle
+from rm_voucher.shared import MemorySharedStore
 
 B = "B"
 SETTLE_S = 40.0
@@ -283,34 +291,53 @@ def test_batch_that_fails_does_not_keep_others_waiting(merchant: Merchant) -> No
 
 
 @pytest.mark.long
-def test_lost_answers_settle_at_full_load() -> None:
+@pytest.mark.parametrize("processes", [1, 4])
+def test_lost_answers_settle_at_full_load(processes: int) -> None:
     """More is to be issued than the rate allows, and the listing is long: three lost answers are
-    settled in time, with a fifth of the requests at most."""
+    settled in time, with a fifth of the requests at most; so it is where processes share a rate."""
     merchant = merchant_with({B: 20_000}, page_size=100)
+    clock = merchant.world.clock
     for _ in range(4_000):
         merchant.world.emulator.state.issue(B)
-    merchant.world.clock.run_for(10)
+    clock.run_for(10)
     lost = [f"lost {number}" for number in range(3)]
+    store = MemorySharedStore(runtime=Runtime(clock=clock.true_wall))
+    ready = asyncio.Barrier(processes)
+    begun: Counter[str] = Counter()
 
-    async def main() -> None:
-        async with merchant.ledger() as ledger:
-            client = merchant.client(flow=FlowPolicy(rate_per_s=50))
+    async def live(number: int) -> None:
+        shared = store if processes > 1 else None
+        flow = FlowPolicy(rate_per_s=50)
+        async with (
+            merchant.ledger() as ledger,
+            merchant.client(flow=flow, shared=shared) as client,
+        ):
             await ledger.prepare(client, B)
-            for name in lost:
+            await ready.wait()
+            for name in lost[number::processes]:
                 await merchant.lose(ledger, client, name, DONE)
-            begun, end = merchant.sent.copy(), merchant.world.clock.now + SETTLE_S + ROUNDS_S
+            await ready.wait()
+            if not number:
+                begun.update(merchant.sent)
+            end = clock.now + SETTLE_S + ROUNDS_S
 
             async def work(worker: int) -> None:
                 count = 0
-                while merchant.world.clock.now < end:
-                    await ledger.issue(client, B, f"{worker} {count}")
+                while clock.now < end:
+                    await ledger.issue(client, B, f"{number} {worker} {count}")
                     count += 1
 
-            await asyncio.gather(*(work(worker) for worker in range(256)))
-            sent = merchant.sent - begun
-            assert 0 < sent["vouchers"] + sent["batches"] <= 0.2 * sent.total()
+            await asyncio.gather(*(work(worker) for worker in range(256 // processes)))
+
+    async def main() -> None:
+        async with asyncio.TaskGroup() as group:
+            for number in range(processes):
+                group.create_task(live(number))
 
     merchant.run(main)
+    sent = merchant.sent - begun
+    assert 45 <= sent.total() / (SETTLE_S + ROUNDS_S) <= 55  # one rate for all
+    assert 0 < sent["vouchers"] + sent["batches"] <= 0.2 * sent.total()
     assert {merchant.state(name) for name in lost} == {RequestState.ASSIGNED}
 
 

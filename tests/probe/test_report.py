@@ -235,7 +235,9 @@ def test_options_have_the_names_of_the_commands():
     """The rule by which a report names them."""
     group = get_command(app)
     assert isinstance(group, TyperGroup)
-    parameters = group.get_command(Context(group), "probe").params
+    command = group.get_command(Context(group), "probe")
+    assert command is not None
+    parameters = command.params
     named = {each.name: f"--{each.name.replace('_', '-')}" for each in parameters}
     for each in ["store_id", *filter(None, (one.needs for one in EXPERIMENTS))]:
         assert option_in_words(each) == f"{named[each]}, in code Options.{each}"

@@ -85,7 +85,7 @@ def test_rows(run, tmp_path: Path, surroundings: dict[str, str], to_file: bool) 
     text = (out.read_bytes() if to_file else ended.stdout).decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert sorted(row["recipient"] for row in rows) == sorted(names)
-    assert all(row["code"] and row["status"] == "issued" for row in rows)
+    assert all(row["code"] and row["voucher_status"] == "issued" for row in rows)
 
 
 @pytest.mark.long

@@ -26,7 +26,8 @@ from rm_voucher import (
     ServerError,
     VoucherError,
 )
-from rm_voucher.cli.output import COLUMNS, ResultFile, ResultStream, table_line
+from rm_voucher.cli.output import table_line
+from rm_voucher.cli.results import COLUMNS, ResultFile, ResultStream
 from rm_voucher.ledger.rules.transitions import confirm
 from rm_voucher.ledger.sql.store import SqlLedgerStore
 
@@ -97,7 +98,7 @@ def test_row_has_the_code(capsys, out: Path, voucher, cause, status: str) -> Non
         file.begin()
         file.add(result(voucher, cause))
     row = rows_of(out)["a"]
-    assert {**expected, "status": status}.items() <= row.items()
+    assert {**expected, "voucher_status": status}.items() <= row.items()
     with ResultStream(as_json=True) as stream:
         stream.begin()
         stream.add(result(voucher, cause))
@@ -112,7 +113,7 @@ def test_code_that_the_ledger_cannot_keep(issue, served, out: Path, full) -> Non
     assert ended.code == 4
     assert issued
     assert len(issued) <= 8
-    unkept = {name: row for name, row in rows.items() if row["status"] == "unkept"}
+    unkept = {name: row for name, row in rows.items() if row["voucher_status"] == "unkept"}
     assert sorted(row["code"] for row in unkept.values()) == sorted(issued)
     assert all(row["qr_url"].endswith(row["code"]) for row in unkept.values())
     assert f"{len(issued)} codes arrived that the ledger could not keep." in ended.err
@@ -120,7 +121,7 @@ def test_code_that_the_ledger_cannot_keep(issue, served, out: Path, full) -> Non
     ended = issue("--output", out)
     again = rows_of(out)
     assert ended.code == 0
-    assert {row["status"] for row in again.values()} == {"issued"}
+    assert {row["voucher_status"] for row in again.values()} == {"issued"}
     assert {name: again[name]["code"] for name in unkept} == {
         name: row["code"] for name, row in unkept.items()
     }
@@ -179,7 +180,7 @@ def test_ledger_contradicts(issue, served, tmp_path: Path, where: str, what: str
     assert len(served.issued()) == 20
     name, code = ROWS[what]
     code = code or rows_of(tmp_path / "first.csv")["1"]["code"]
-    row = {"recipient": name, "code": code, "qr_url": "", "status": "unkept", "error": "x"}
+    row = {"recipient": name, "code": code, "qr_url": "", "voucher_status": "unkept", "error": "x"}
     text = ",".join(COLUMNS) + "\n" + table_line(row)
     (tmp_path / where).write_text(text)
     ended = issue("--output", tmp_path / "out.csv")
@@ -193,7 +194,13 @@ def test_ledger_contradicts(issue, served, tmp_path: Path, where: str, what: str
 
 def test_evidence_is_not_kept(issue, served, out: Path) -> None:
     """A code that came with an error proves nothing, and the next run keeps its hands off it."""
-    row = {"recipient": "1", "code": "EVIDENCE", "qr_url": "", "status": "unresolved", "error": "x"}
+    row = {
+        "recipient": "1",
+        "code": "EVIDENCE",
+        "qr_url": "",
+        "voucher_status": "unresolved",
+        "error": "x",
+    }
     out.write_text(",".join(COLUMNS) + "\n" + table_line(row))
     ended = issue("--output", out)
     assert ended.code == 0

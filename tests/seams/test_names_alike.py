@@ -143,7 +143,10 @@ def test_another_batch(issue, rm, shop, tmp_path: Path) -> None:
     path = write(tmp_path / "r.csv", NFC, "b")
     ended = rm("issue", "C", "--recipients", path, "--ledger", f"sqlite:///{tmp_path}/ledger.db")
     assert (ended.code, len(shop.issued("C"))) == (1, 1)
-    assert {row["recipient"]: row["status"] for row in ended.rows} == {NFC: "failed", "b": "issued"}
+    assert {row["recipient"]: row["voucher_status"] for row in ended.rows} == {
+        NFC: "failed",
+        "b": "issued",
+    }
 
 
 @pytest.mark.parametrize(

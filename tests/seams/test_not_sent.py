@@ -479,7 +479,7 @@ async def test_command_goes_through_a_proxy_and_trusts_an_authority_of_ones_own(
             "HTTPS_PROXY": f"http://joe:{SECRET}@{address}",
             "SSL_CERT_FILE": str(certificate.path),
         }
-        code, out, err = await run(variables, "issue", "TEA", "--count", "5")
+        code, out, err = await run(variables, "issue", "TEA", "--count", "5", "--yes")
         assert (code, out.count(b"issued")) == (0, 5), err
         if real:
             wrong = {**variables, "HTTPS_PROXY": f"http://joe:wrong@{address}"}

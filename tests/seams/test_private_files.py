@@ -72,7 +72,7 @@ def test_modes_of_what_is_there(rm, served, tmp_path: Path) -> None:
     served.emulator.add_batch("Breakfast", key="B", quantity=9)
     out, partial = tmp_path / "out.csv", tmp_path / "out.csv.ledger.partial"
     for path in (out, partial):
-        path.write_text("recipient,code,qr_url,status,error\n1,CODE,,issued,\n")
+        path.write_text("recipient,code,qr_url,voucher_status,error\n1,CODE,,issued,\n")
         path.chmod(0o666)
     seen = []
 

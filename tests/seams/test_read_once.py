@@ -16,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli import recipients
-from rm_voucher.cli.output import ResultFile, table_line
+from rm_voucher.cli.output import table_line
 from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.results import ResultFile
+from rm_voucher.cli.tables import read
+from rm_voucher.cli.tables.model import Cell
 
 NAMES = [f"member {number:05}" for number in range(3_000)]
-ROW = {"recipient": "a", "code": "CODE", "qr_url": "", "status": "issued", "error": ""}
+ROW = {"recipient": "a", "code": "CODE", "qr_url": "", "voucher_status": "issued", "error": ""}
 
 
 def write(path: Path, names: list[str]) -> Path:
@@ -68,15 +70,15 @@ def test_recipients_that_change_while_they_are_read(
 ) -> None:
     """A file that is written at that very moment may be torn: a sentence, and nothing issued."""
     path = write(tmp_path / "r.csv", NAMES)
-    check = recipients._recipient
+    keep = read.Table._keep
 
-    def checked(path: Path, line: int, row: list[str], column: int) -> str:
+    def kept(self: read.Table, line: int, cells: list[Cell]) -> None:
         if line == 5:
             with path.open("a") as file:
                 file.write("one more\n")
-        return check(path, line, row, column)
+        keep(self, line, cells)
 
-    monkeypatch.setattr(recipients, "_recipient", checked)
+    monkeypatch.setattr(read.Table, "_keep", kept)
     ended = rm("issue", "B", "--recipients", path)
     assert (ended.code, embedded.issued) == (2, [])
     assert "r.csv was changed while it was read: try again." in ended.err
@@ -86,16 +88,16 @@ def test_copy_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     """The copy has no name that anybody could open, and none of its bytes are for others."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(recipients, "_IN_MEMORY_BYTES", 1)
+    monkeypatch.setattr(read, "IN_MEMORY_BYTES", 1)
     with Recipients(write(tmp_path / "r.csv", NAMES)) as found:
         assert list((tmp_path / "temporary").iterdir()) == []
-        assert stat.S_IMODE(os.fstat(found._copy.fileno()).st_mode) == 0o600
+        assert stat.S_IMODE(os.fstat(found.table._copy.fileno()).st_mode) == 0o600
         assert list(found) == NAMES
 
 
 @pytest.mark.long
 def test_copy_needs_little_memory(tmp_path: Path) -> None:
-    """Long names go to the disk: memory has a digest of each."""
+    """Long names go to the disk: memory has a few bytes of each."""
     path = write(tmp_path / "r.csv", [f"{number:0500}" for number in range(20_000)])
     tracemalloc.start()
     try:

@@ -39,7 +39,7 @@ def account(emulating, tmp_path):
 
     def run(processes: int, per_s: int, store_url: str) -> Seen:
         emulator = emulating(
-            "--batch", "B=10000000", "--rate-limit", per_s, "--latency", 0.02, "--port", 0
+            *("--batch", "B=10000000", "--rate-limit", per_s, "--latency", 0.02, "--quiet")
         )
         concurrency = max(4, min(16, 2 * per_s // processes))
         command = [sys.executable, PROGRAM, store_url, concurrency]

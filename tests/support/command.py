@@ -81,7 +81,7 @@ class EmulatorThread(Emulating):
 
     @classmethod
     def running(cls, path: Path, monkeypatch: pytest.MonkeyPatch, *options: object) -> Self:
-        from rm_voucher.cli import emulator, main, output
+        from rm_voucher.cli import emulator, main, screen
 
         said = queue.SimpleQueue[str]()
         ended = Future[object]()
@@ -105,7 +105,7 @@ class EmulatorThread(Emulating):
         arguments = ["emulator", *options, "--credentials-out", path]
         monkeypatch.setattr(sys, "argv", ["rm-voucher", *map(str, arguments)])
         monkeypatch.setattr(emulator, "run_until_interrupted", run_until_cancelled)
-        monkeypatch.setattr(output, "write_err", said.put)
+        monkeypatch.setattr(screen, "write_err", said.put)
         threading.Thread(target=run).start()
         cancel = ready.result(PATIENCE_S)
         line = said.get(timeout=PATIENCE_S)

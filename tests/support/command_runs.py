@@ -28,6 +28,7 @@ from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.server import serve
 from rm_voucher.transport.memory import MemoryTransport
 
+PLAN = ("Environment: ", "Merchant: ", "Batch: ", "Recipients: ", "Ledger: ", "Duration: ")
 BUILT = get_command(app)  # once: typer would build all commands anew for each run
 
 
@@ -46,6 +47,12 @@ class Ended:
     @property
     def rows(self) -> list[dict[str, str]]:
         return rows(self.out)
+
+    @property
+    def after_plan(self) -> str:
+        """What was said, without the plan of an issue."""
+        lines = self.err.splitlines(keepends=True)
+        return "".join(line for line in lines if not line.startswith(PLAN))
 
     @property
     def json(self) -> list[dict[str, object]]:
@@ -127,7 +134,8 @@ def embedded(monkeypatch: pytest.MonkeyPatch) -> Embedded:
                 return embedded.on_issue(lambda: self.handle(request))
             return self.handle(request)
 
-        embedded.made.append(self)
+        if self not in embedded.made:  # a plan has a client of its own
+            embedded.made.append(self)
         return make_client(self, transport=MemoryTransport(answer), **options)
 
     monkeypatch.setattr(Emulator, "client", client)

@@ -66,6 +66,20 @@ def find_ours(header: Sequence[str]) -> Ours | None:
     return Ours(*found)
 
 
+def refuse_codes(header: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for a table of codes that is no output of a run.
+
+    Whoever has a code in it would get a second one.
+    """
+    plain = {_plain(name) for name in header}
+    if {"code", "qrurl"} <= plain and find_ours(header) is None:
+        raise ConfigurationError(
+            "the file has vouchers in it, and is not the whole output of a run: who has a code "
+            f"would get a second one. Give the output with its columns {', '.join(OURS)}, or a "
+            "file without codes"
+        )
+
+
 def name_ours(names: Sequence[str], header: Sequence[str]) -> tuple[str, ...]:
     """Return how our columns are called beside a person's: as no column of theirs is.
 

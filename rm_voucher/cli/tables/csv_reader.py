@@ -74,7 +74,8 @@ class CsvReader:
                 "it as 'CSV UTF-8'."
             ) from exc
         finally:
-            text.detach()
+            with contextlib.suppress(ValueError):  # nobody read on, and the file is closed
+                text.detach()
 
     def _find_encoding(self, file: IO[bytes], named: str | None) -> tuple[str, bool]:
         """Return the encoding, and whether the file needs a byte order mark to be read right."""

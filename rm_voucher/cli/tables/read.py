@@ -91,6 +91,22 @@ class Table:
         """Raise `TableError` if there was a problem."""
         self.problems.refuse(self.title)
 
+    def choose(self, column: str | None, names: Collection[str], what: str) -> None:
+        """Choose a column; see `open_table`."""
+        if not self.header:
+            self.refuse_problems()
+            raise ConfigurationError(f"{self.title} is empty.")
+        self.results = find_ours(self.header)
+        if not names and column is None:
+            return
+        try:
+            self.column = choose_column(self.header, column=column, names=names, what=what)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{self.title}: {exc}.") from None
+        chosen = self.header[self.column]
+        if chosen != what:
+            self.notes.append(f"{self.title}: the {what}s are in the column {chosen!r}.")
+
     def fill(self, rows: Iterable[tuple[int, list[Cell]]]) -> None:
         """Take the rows, the header first."""
         header: list[str] | None = None
@@ -154,31 +170,21 @@ def open_table(
     calls `Table.refuse_problems`.
     """
     title = title_of(path)
-    with open_source(path) as file, contextlib.ExitStack() as on_error:
-        reader: CsvReader | XlsxReader
-        if is_workbook(file, title):
-            if encoding is not None:
-                raise ConfigurationError(f"{title} is an .xlsx, which needs no --encoding.")
-            reader = XlsxReader(file, title, sheet=sheet)
-        else:
-            if sheet is not None:
-                raise ConfigurationError(f"{title} is no .xlsx: it has no sheets.")
-            reader = CsvReader(file, title, encoding=encoding)
-        table = Table(path, title, reader.format)
-        on_error.callback(table.close)
-        table.notes.extend(reader.notes)
-        table.fill(reader.rows(table.problems))
-        if not table.header:
-            table.refuse_problems()
-            raise ConfigurationError(f"{title} is empty.")
-        if names or column is not None:
-            try:
-                table.column = choose_column(table.header, column=column, names=names, what=what)
-            except ConfigurationError as exc:
-                raise ConfigurationError(f"{title}: {exc}.") from None
-            chosen = table.header[table.column]
-            if chosen != what:
-                table.notes.append(f"{title}: the {what}s are in the column {chosen!r}.")
-        table.results = find_ours(table.header)
+    with contextlib.ExitStack() as on_error:
+        with open_source(path) as file:
+            reader: CsvReader | XlsxReader
+            if is_workbook(file, title):
+                if encoding is not None:
+                    raise ConfigurationError(f"{title} is an .xlsx, which needs no --encoding.")
+                reader = XlsxReader(file, title, sheet=sheet)
+            else:
+                if sheet is not None:
+                    raise ConfigurationError(f"{title} is no .xlsx: it has no sheets.")
+                reader = CsvReader(file, title, encoding=encoding)
+            table = Table(path, title, reader.format)
+            on_error.callback(table.close)
+            table.notes.extend(reader.notes)
+            table.fill(reader.rows(table.problems))
+        table.choose(column, names, what)
         on_error.pop_all()
         return table

@@ -1,0 +1,79 @@
+"""What every command has: the options of all, and examples under its help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
+
+import typer
+from typer.core import TyperGroup, TyperOption
+from typer.main import get_command
+
+from rm_voucher.cli.profile_option import with_profile
+from rm_voucher.cli.screen import SCREEN
+
+RARE = "Rarely needed"
+"""The heading for options that few people need, an option's ``rich_help_panel``."""
+COMMON = "Common options"
+_EXAMPLES = "command_examples"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def examples(*lines: str) -> Callable[[F], F]:
+    """Give a command's function examples: shown under its help, and tried by the tests.
+
+    Under ``@app.command()``, where there is one.
+    """
+
+    def with_examples(function: F) -> F:
+        setattr(function, _EXAMPLES, lines)
+        return function
+
+    return with_examples
+
+
+def examples_of(command: Any) -> tuple[str, ...]:
+    """Return the examples of a command."""
+    found: tuple[str, ...] = getattr(command.callback, _EXAMPLES, ())
+    return found
+
+
+def _be_quiet(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+    SCREEN.quiet = SCREEN.quiet or wanted
+
+
+def _every_command(
+    quiet: Annotated[
+        bool,
+        typer.Option(
+            "--quiet",
+            "-q",
+            callback=_be_quiet,
+            expose_value=False,
+            help="Say nothing but errors and the end.",
+            rich_help_panel=COMMON,
+        ),
+    ] = False,
+) -> None:
+    """Has the options that every command has. Their callbacks take what is given."""
+
+
+def complete(command: Any) -> Any:
+    """Give a command, and the commands of a group, what every command has; return it."""
+    if isinstance(command, TyperGroup):
+        for each in command.commands.values():
+            complete(each)
+        return command
+    made = typer.Typer(add_completion=False)
+    made.command()(_every_command)
+    taken = {name for param in command.params for name in param.opts}
+    command.params.extend(
+        option
+        for option in get_command(made).params
+        if isinstance(option, TyperOption) and taken.isdisjoint(option.opts)
+    )
+    with_profile(command)
+    if lines := examples_of(command):
+        command.epilog = "\n\n".join(("Examples:", *lines))
+    return command

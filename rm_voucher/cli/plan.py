@@ -1,0 +1,320 @@
+"""The plan of an issue: what will happen, said before anything does, and what keeps it from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+
+import attrs
+import typer
+
+from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
+from rm_voucher.cli.asking import confirm
+from rm_voucher.cli.connect import in_words, is_real
+from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.options import ledger_to_read, without_password
+from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.resume import ids_in_ledger
+from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
+from rm_voucher.converters import format_time
+from rm_voucher.ledger import RequestState
+from rm_voucher.shared import SharedStore
+from rm_voucher.text import printable
+
+_MANY = 100  # recipients, from which a run without a ledger deserves a word
+
+Connect = Callable[[], tuple[VoucherClient, SharedStore | None]]
+"""Makes the client for an event loop, and the store that it shares."""
+
+
+@attrs.frozen(kw_only=True)
+class IssuePlan:
+    """What an issue will do, as far as can be known before."""
+
+    environment: Environment
+    profile: str | None
+    client_id: str
+    batch_key: str
+    batch: VoucherBatch
+    """As the server shows it; without anything where that can't be read."""
+    recipients: int
+    ledger: str | None
+    """Its URL, without a password."""
+    served: int
+    """How many of the recipients have their voucher in the ledger."""
+    held: int
+    """Of how many others the ledger has an attempt whose outcome is unknown, or gave them up."""
+    rate_per_s: float | None
+    is_rate_given: bool
+    """Whether that is the command's own, and not the one that processes share."""
+
+    @property
+    def is_real(self) -> bool:
+        """Whether the vouchers are real."""
+        return is_real(self.environment)
+
+    @property
+    def to_issue(self) -> int:
+        """How many vouchers it asks for at once."""
+        return self.recipients - self.served - self.held
+
+    @property
+    def most(self) -> int:
+        """How many it may issue: an unknown outcome may turn out to be none."""
+        return self.recipients - self.served
+
+    @property
+    def label(self) -> str:
+        """What a person calls the batch: its label, or the key where it has none."""
+        return _label(self.batch, self.batch_key)
+
+    @property
+    def expected_s(self) -> float | None:
+        """How long it takes at the known rate."""
+        return None if self.rate_per_s is None else self.to_issue / self.rate_per_s
+
+    def as_object(self) -> dict[str, object]:
+        """Return it for a program."""
+        batch, expiry = self.batch, self.batch.expiry
+        return {
+            "environment": in_words(self.environment),
+            "is_real": self.is_real,
+            "url": self.environment.api_url,
+            "profile": self.profile,
+            "client_id": self.client_id,
+            "batch": self.batch_key,
+            "label": batch.label,
+            "status": batch.status,
+            "type": batch.type,
+            "amount_sen": batch.amount_sen,
+            "discount_rate_bp": batch.discount_rate_bp,
+            "minimum_spend_sen": batch.minimum_spend_sen,
+            "expires_at": expiry and expiry.expires_at and format_time(expiry.expires_at),
+            "expires_days": expiry and expiry.days,
+            "quantity": batch.quantity,
+            "balance": batch.balance_quantity,
+            "is_static": batch.is_static,
+            "recipients": self.recipients,
+            "served": self.served,
+            "held": self.held,
+            "to_issue": self.to_issue,
+            "ledger": self.ledger,
+            "rate_per_s": self.rate_per_s,
+            "expected_s": self.expected_s,
+        }
+
+    def show(self) -> None:
+        """Say it to a person, on standard error; with ``--quiet``, only that they are real."""
+        _say_environment(self)
+        profile = "" if self.profile is None else f", profile {self.profile!r}"
+        note(f"Merchant: client id {self.client_id}{profile}")
+        note(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
+        note(f"Recipients: {_of_recipients(self)}")
+        note(f"Ledger: {_of_ledger(self)}")
+        note(f"Duration: {_of_duration(self)}")
+
+    def refuse_shortage(self) -> None:
+        """Raise `ConfigurationError` where the batch has fewer vouchers than are wanted."""
+        balance = self.batch.balance_quantity
+        if balance is not None and not self.batch.is_static and balance < self.to_issue:
+            raise ConfigurationError(
+                f"The batch has {balance:,} left, and {self.to_issue:,} are to be issued. Nothing "
+                "was issued. --partial issues as many as there are."
+            )
+
+    def confirm(self, *, yes: bool) -> None:
+        """Return if it may issue: to more than one real voucher a person must agree, or a script.
+
+        Raises `ConfigurationError`, or ends the command.
+        """
+        if self.is_real and self.most > 1:
+            confirm(
+                f"To issue {self.most:,} real vouchers, type the batch's label", self.label, yes=yes
+            )
+
+
+def label_of(connect: Callable[[], VoucherClient], batch_key: str) -> str:
+    """Return what a person calls a batch. Raises what `VoucherClient.batch` raises."""
+    found: list[VoucherBatch] = []
+
+    async def look() -> None:
+        async with connect() as client:
+            found.append(await _read(client, batch_key))
+
+    run_until_interrupted(look())
+    return _label(found[0], batch_key)
+
+
+def make_plan(
+    connect: Connect,
+    environment: Environment,
+    batch_key: str,
+    recipients: Iterable[str],
+    total: int,
+    *,
+    client_id: str,
+    profile: str | None = None,
+    ledger: str | None = None,
+    namespace: str | None = None,
+    rate_per_s: float | None = None,
+) -> IssuePlan:
+    """Buy a token, read the batch, look into the ledger; nothing is changed.
+
+    Raises what those raise: then nothing can be issued.
+    """
+    made: list[IssuePlan] = []
+
+    async def look() -> None:
+        client, shared = connect()
+        async with shared or nullcontext(), client:
+            batch = await _read(client, batch_key)
+            shared_rate_per_s = client.flow.rate_per_s
+        served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+        made.append(
+            IssuePlan(
+                environment=environment,
+                profile=profile,
+                client_id=client_id,
+                batch_key=batch_key,
+                batch=batch,
+                recipients=total,
+                ledger=None if ledger is None else without_password(ledger),
+                served=served,
+                held=held,
+                rate_per_s=rate_per_s if rate_per_s is not None else shared_rate_per_s,
+                is_rate_given=rate_per_s is not None,
+            )
+        )
+
+    run_until_interrupted(look())
+    return made[0]
+
+
+async def _read(client: VoucherClient, batch_key: str) -> VoucherBatch:
+    try:
+        return await client.batch(batch_key)
+    except DecodeError as exc:
+        say(f"What the server says of the batch can't be read: {exc}")
+        return VoucherBatch()
+
+
+def _label(batch: VoucherBatch, key: str) -> str:
+    return (batch.label or "").strip() or key
+
+
+async def _in_ledger(
+    url: str | None, namespace: str | None, batch_key: str, recipients: Iterable[str]
+) -> tuple[int, int]:
+    """Return how many of the recipients have a voucher, and how many others are not asked for."""
+    kept = None if url is None else ledger_to_read(url, namespace)
+    if kept is None:
+        return 0, 0
+    served = held = 0
+    async with kept as ledger:
+        ids = await ids_in_ledger(ledger, recipients) if isinstance(recipients, Recipients) else {}
+        async for request in ledger.find(ids.get(name) or str(name) for name in recipients):
+            if request.batch != batch_key:
+                continue
+            if request.state is RequestState.ASSIGNED:
+                served += 1
+            elif request.state in (RequestState.UNRESOLVED, RequestState.CANCELLED) or (
+                request.attempt_id is not None
+            ):
+                held += 1
+    return served, held
+
+
+def _say_environment(plan: IssuePlan) -> None:
+    if is_quiet() and not plan.is_real:
+        return
+    words = in_words(plan.environment)
+    kind = "real vouchers" if plan.is_real else "no real vouchers"
+    colour = "red" if plan.is_real else "green"
+    text = printable(f"{words}: {kind}")
+    if can_draw():
+        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
+    try:
+        write_err(f"Environment: {text}\n")
+    except OSError:  # nobody reads it
+        return
+
+
+def _of_batch(batch: VoucherBatch) -> list[str]:
+    """Return what is known of a batch, and what is not and should be, a line each."""
+    parts = [f"{batch.type or 'type not known'}{_worth(batch)}", _expiry(batch)]
+    if batch.is_static:
+        parts.append("static: one code for everybody")
+    elif batch.balance_quantity is None:
+        parts.append("how many are left is not known")
+    else:
+        of_all = "" if batch.quantity is None else f" of {batch.quantity:,}"
+        parts.append(f"{batch.balance_quantity:,}{of_all} left")
+    if batch.status is not None and batch.status != "COMPLETED":
+        parts.append(f"its status is {batch.status}")
+    return parts
+
+
+def _worth(batch: VoucherBatch) -> str:
+    worth = ""
+    if batch.amount_sen:
+        worth = f", RM {batch.amount_rm:,}"
+    elif batch.discount_rate_bp:
+        worth = f", {batch.discount_rate_bp / 100:g} %"
+    if batch.minimum_spend_sen:
+        worth += f" from a spend of RM {batch.minimum_spend_rm:,}"
+    return worth
+
+
+def _expiry(batch: VoucherBatch) -> str:
+    expiry = batch.expiry
+    if expiry is not None and expiry.type == "DYNAMIC" and expiry.days:
+        return f"expires {expiry.days:,} days after it is redeemed"
+    if expiry is not None and expiry.expires_at is not None:
+        return f"expires at {format_time(expiry.expires_at)}"
+    return (
+        "when it expires is not known"
+        if expiry is None or expiry.type != "PERMANENT"
+        else ("never expires")
+    )
+
+
+def _of_recipients(plan: IssuePlan) -> str:
+    if not (plan.served or plan.held):
+        return f"{plan.recipients:,}"
+    held = f", {plan.held:,} wait for a person or for the proof of an outcome" if plan.held else ""
+    return (
+        f"{plan.recipients:,}, of whom {plan.served:,} have a voucher in the ledger{held}; "
+        f"{plan.to_issue:,} to issue"
+    )
+
+
+def _of_ledger(plan: IssuePlan) -> str:
+    if plan.ledger is not None:
+        return plan.ledger
+    if plan.recipients <= _MANY:
+        return "none"
+    return (
+        "none. With --ledger sqlite:///FILE the run can be repeated, however it ended, and nobody "
+        "gets a second voucher"
+    )
+
+
+def _of_duration(plan: IssuePlan) -> str:
+    if plan.rate_per_s is None or plan.expected_s is None:
+        return "not known: the server's rate is learned on the way. --rate sets one"
+    whose = "that --rate allows" if plan.is_rate_given else "that its processes share now"
+    return (
+        f"{in_minutes(plan.expected_s)}, at the {plan.rate_per_s:,.4g} calls a second {whose}, and "
+        "more where answers are slow or lost"
+    )
+
+
+def in_minutes(seconds: float) -> str:
+    """Return a span of time in words, rounded up."""
+    if seconds < 60:
+        return f"about {max(1, math.ceil(seconds))} s"
+    minutes = math.ceil(seconds / 60)
+    if minutes < 60:
+        return f"about {minutes} min"
+    return f"about {minutes // 60} h {minutes % 60} min"
