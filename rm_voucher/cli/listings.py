@@ -19,7 +19,8 @@ from rm_voucher import (
     VoucherClient,
     VoucherStatus,
 )
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.common import RARE, examples
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.one import connect
 from rm_voucher.cli.options import EnvironmentOption, JsonOption
 from rm_voucher.cli.output import (
@@ -27,10 +28,9 @@ from rm_voucher.cli.output import (
     csv_line,
     json_line,
     refuse_no_file,
-    say,
     table_line,
-    write_out,
 )
+from rm_voucher.cli.screen import say, write_out
 from rm_voucher.cli.shown import fields_of
 from rm_voucher.cli.tables.model import Cell
 from rm_voucher.cli.tables.write import TableWriter, open_writer
@@ -81,13 +81,20 @@ OutputOption = Annotated[
 ExcelOption = Annotated[
     bool,
     typer.Option(
-        "--excel", help="Begin a CSV file with the mark by which Excel knows that it is UTF-8."
+        "--excel",
+        help="Begin a CSV file with the mark by which Excel knows that it is UTF-8.",
+        rich_help_panel=RARE,
     ),
 ]
 
 _Found = Voucher | VoucherBatch
 
 
+@examples(
+    "rm-voucher vouchers BATCH_KEY",
+    "rm-voucher vouchers BATCH_KEY --status ISSUED --output issued.xlsx",
+    "rm-voucher vouchers BATCH_KEY --expiring-in 14d",
+)
 def vouchers(
     batch: Annotated[str, typer.Argument(help="The batch's key.")],
     status: StatusOption = None,
@@ -107,6 +114,7 @@ def vouchers(
     )
 
 
+@examples("rm-voucher batches", "rm-voucher batches --expiring-in 4w --output ending.csv")
 def batches(
     status: StatusOption = None,
     expiring_in: ExpiringOption = None,

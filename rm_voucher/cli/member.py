@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.listings import (
     VOUCHER_COLUMNS,
     Choice,
@@ -35,6 +36,7 @@ CodeArgument = Annotated[str, typer.Argument(metavar="CODE", help="The voucher's
 
 
 @member_app.command("vouchers")
+@examples("rm-voucher member vouchers 60 123456789")
 def member_vouchers(
     country_code: CountryArgument,
     phone: PhoneArgument,
@@ -56,6 +58,7 @@ def member_vouchers(
 
 
 @member_app.command("get")
+@examples("rm-voucher member get 60 123456789 CODE")
 def member_get(
     country_code: CountryArgument,
     phone: PhoneArgument,
@@ -72,6 +75,7 @@ def member_get(
 
 
 @member_app.command("redeem")
+@examples("rm-voucher member redeem 60 123456789 CODE")
 def member_redeem(
     country_code: CountryArgument,
     phone: PhoneArgument,

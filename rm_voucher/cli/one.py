@@ -21,8 +21,9 @@ from rm_voucher.cli.codes.operations import (
     reinstating,
     voiding,
 )
+from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import (
     EnvironmentOption,
     JsonOption,
@@ -30,7 +31,8 @@ from rm_voucher.cli.options import (
     YesOption,
     parse_instant,
 )
-from rm_voucher.cli.output import json_line, say, tell, write_out
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.screen import note, say, tell, write_out
 from rm_voucher.cli.shown import fields_of
 
 _NONE = "none"
@@ -54,11 +56,15 @@ EncodingOption = Annotated[
     str | None,
     typer.Option(
         help="The encoding of a CSV file that is neither UTF-8, UTF-16 nor Windows-1252, such as "
-        "big5 or gbk."
+        "big5 or gbk.",
+        rich_help_panel=RARE,
     ),
 ]
 SheetOption = Annotated[
-    str | None, typer.Option(help="The sheet of an .xlsx; by default the first with content.")
+    str | None,
+    typer.Option(
+        help="The sheet of an .xlsx; by default the first with content.", rich_help_panel=RARE
+    ),
 ]
 OutputOption = Annotated[
     Path | None,
@@ -70,14 +76,26 @@ OutputOption = Annotated[
 ExcelOption = Annotated[
     bool,
     typer.Option(
-        "--excel", help="Begin a CSV file with the mark by which Excel knows that it is UTF-8."
+        "--excel",
+        help="Begin a CSV file with the mark by which Excel knows that it is UTF-8.",
+        rich_help_panel=RARE,
     ),
 ]
 ConcurrencyOption = Annotated[
-    int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
+    int,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="How many calls may be in flight at once.",
+        rich_help_panel=RARE,
+    ),
 ]
 
 
+@examples(
+    "rm-voucher get CODE",
+    "rm-voucher get --codes vouchers.csv --output looked-up.csv",
+)
 def get(
     code: CodeArgument = None,
     codes: CodesOption = None,
@@ -97,6 +115,10 @@ def get(
     request.run(lambda client, code: client.get(code))
 
 
+@examples(
+    "rm-voucher void CODE --store-id 7",
+    "rm-voucher void --codes used.xlsx --output void.xlsx",
+)
 def void(
     code: CodeArgument = None,
     codes: CodesOption = None,
@@ -127,6 +149,10 @@ def void(
     request.run(lambda client, code: client.void(code, store_id=store_id, used_at=instant))
 
 
+@examples(
+    "rm-voucher redeem CODE",
+    "rm-voucher redeem --codes vouchers.csv --output redeemed.csv",
+)
 def redeem(
     code: CodeArgument = None,
     codes: CodesOption = None,
@@ -148,6 +174,10 @@ def redeem(
     request.run(lambda client, code: operation.call(client, code, None))
 
 
+@examples(
+    "rm-voucher reinstate CODE --pin env:SHOP_PIN",
+    "rm-voucher reinstate --codes void.csv --output back.csv --pin env:SHOP_PIN",
+)
 def reinstate(
     code: CodeArgument = None,
     codes: CodesOption = None,
@@ -178,6 +208,7 @@ def reinstate(
     request.run(lambda client, code: operation.call(client, code, None))
 
 
+@examples("rm-voucher batch BATCH_KEY")
 def batch(
     key: Annotated[str, typer.Argument(metavar="BATCH", help="The batch's key.")],
     environment: EnvironmentOption = None,
@@ -287,7 +318,7 @@ def _pin(named: str | None) -> str:
 def connect(environment: str | None) -> VoucherClient:
     """Return the client of a command that asks for one thing."""
     if is_memory(environment):
-        say("The environment is 'memory', an embedded emulator that begins empty.")
+        note("The environment is 'memory', an embedded emulator that begins empty.")
         return make_memory_client()
     return make_client(environment)
 

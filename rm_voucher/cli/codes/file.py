@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from rm_voucher import APIError, ConfigurationError
-from rm_voucher.cli.codes.operations import NOT_ASKED, OURS, UNRESOLVED, Operation
+from rm_voucher.cli.codes.operations import NOT_ASKED, OURS, UNRESOLVED, Operation, row_of
 from rm_voucher.cli.tables.columns import CODE_NAMES, name_ours
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
@@ -166,6 +166,8 @@ class Codes:
             ours = {name: text_of(before[at]) for name, at in zip(OURS, self._places, strict=True)}
         if ours is None and becomes == _ASKED:
             ours = {"outcome": NOT_ASKED}
+        if ours is None and becomes == _IN_DOUBT:
+            ours = row_of(UNRESOLVED, used_at=self.doubted(number), error=self._operation.doubt)
         if ours is not None:
             for name, at in zip(OURS, self._places, strict=True):
                 cells[at] = ours.get(name, "")

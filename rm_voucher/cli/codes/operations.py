@@ -37,6 +37,14 @@ class Operation:
     has_used_at: bool = False
     """Whether the instant is sent."""
 
+    @property
+    def doubt(self) -> str:
+        """What is said of a code that an earlier run may have asked for."""
+        return (
+            f"It may have been {self.done} by an earlier run of this command, or by somebody else: "
+            "nothing proves either."
+        )
+
 
 def looking_up() -> Operation:
     """Look each up."""

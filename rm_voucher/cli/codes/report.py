@@ -18,22 +18,25 @@ from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.codes.file import Codes
 from rm_voucher.cli.codes.journal import Journal
 from rm_voucher.cli.codes.operations import Operation
-from rm_voucher.cli.codes.run import Run, Sink, Summary
+from rm_voucher.cli.codes.run import Flights, Run, Sink, Summary
 from rm_voucher.cli.connect import (
     find_settings,
     in_words,
     is_memory,
     is_real,
-    make_memory_client,
+    make_memory_emulator,
     say_notes,
 )
-from rm_voucher.cli.issuing import INTERRUPTED, exit_code_of, run_until_interrupted
+from rm_voucher.cli.failures import exit_code_of
+from rm_voucher.cli.interrupts import INTERRUPTED, Stopping, run_until_interrupted
 from rm_voucher.cli.options import flow_policy
-from rm_voucher.cli.output import OutputError, csv_line, json_line, say, write_out
+from rm_voucher.cli.output import OutputError, csv_line, json_line
+from rm_voucher.cli.progress import client_progress
+from rm_voucher.cli.screen import note, say, write_out
 from rm_voucher.cli.tables.columns import keys_of
 from rm_voucher.cli.tables.model import text_of
 from rm_voucher.cli.tables.write import harmless, open_writer
-from rm_voucher.text import printable
+from rm_voucher.text import counted, printable
 
 
 @attrs.frozen(kw_only=True)
@@ -70,15 +73,16 @@ def run_codes(
                 sheet=options.sheet,
             )
         )
-        client, consent = _connect(operation, options, environment)
+        flights = Flights()
+        client, consent = _connect(operation, options, environment, flights)
         sink: _FileSink | _Stream = (
             _FileSink(options, operation, codes, client.account)
             if options.output is not None
             else _Stream(codes, as_json=options.as_json)
         )
         stack.callback(sink.close)
-        for note in codes.in_words():
-            say(note)
+        for words in codes.in_words():
+            note(words)
         if consent and len(codes) > 1:
             confirm(
                 f"{consent}: type their number, {len(codes)}, to go on",
@@ -91,6 +95,7 @@ def run_codes(
             operation,
             codes,
             sink,
+            flights=flights,
             concurrency=options.concurrency,
             used_at=used_at,
         )
@@ -109,34 +114,67 @@ def run_codes(
 
 
 def _connect(
-    operation: Operation, options: FileOptions, environment: str | None
+    operation: Operation, options: FileOptions, environment: str | None, flights: Flights
 ) -> tuple[VoucherClient, str]:
     """Return the client, and what a person must consent to, if anything."""
     flow = flow_policy(options.rate)
     if is_memory(environment):
-        say("The environment is 'memory', an embedded emulator that begins empty.")
-        return make_memory_client(flow=flow), ""
+        note("The environment is 'memory', an embedded emulator that begins empty.")
+        return make_memory_emulator().client(flow=flow, hooks=[flights]), ""
     settings = find_settings(environment)
     say_notes(settings)
     where = settings.environment()
     consent = ""
     if is_real(where) and operation.judge is not None:
         consent = f"{in_words(where)}: these vouchers are real, and will be {operation.done}"
-    return settings.client(concurrency=options.concurrency, flow=flow), consent
+    return settings.client(concurrency=options.concurrency, flow=flow, hooks=[flights]), consent
 
 
 def _work(run: Run, client: VoucherClient, operation: Operation) -> None:
     async def work() -> None:
-        async with client:
+        async with (
+            client_progress(operation.doing, run.summary.total, lambda: client.flow) as shown,
+            client,
+        ):
+            run.on_progress = lambda summary: shown.update(
+                summary.asked,
+                **{operation.done: summary.done},
+                failed=summary.failed,
+                unknown=summary.unresolved,
+            )
             await run.work()
 
-    changes = f", so that it is known what was {operation.done}" if operation.judge else ""
     try:
-        run_until_interrupted(
-            work(), say_once=f"Stopping: waiting for the calls in flight{changes}."
-        )
+        run_until_interrupted(work(), stopping=_stopping(run, operation))
     except (KeyboardInterrupt, asyncio.CancelledError):
         run.summary.interrupted = True
+
+
+def _stopping(run: Run, operation: Operation) -> Stopping:
+    """Return what each Ctrl-C says, and does."""
+
+    def first() -> str:
+        if not run.in_flight:
+            return "Stopping. Nothing is in flight."
+        return (
+            "Stopping: waiting for the calls in flight, so that it is known what was "
+            f"{operation.done}."
+        )
+
+    def second() -> str:
+        if not (number := run.in_flight):
+            return "Stopping: what has come is being written. Once more ends it now."
+        return (
+            f"Still waiting for {counted(number, 'call')} in flight. Once more ends now: then it "
+            f"is unknown whether they were {operation.done}, and the same command again looks."
+        )
+
+    def third() -> str:
+        return f"Ending now: the outcome of {counted(run.in_flight, 'call')} is unknown."
+
+    return Stopping(
+        first=first, second=second, third=third, stop=run.interrupt, end_now=run.end_now
+    )
 
 
 class _FileSink(Sink):

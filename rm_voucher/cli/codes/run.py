@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import Any
 
 import attrs
 
 from rm_voucher import (
     APIError,
+    Attempt,
     AuthenticationError,
     ConfigurationError,
     OutcomeUnknownError,
@@ -32,6 +34,7 @@ from rm_voucher.cli.codes.operations import (
 from rm_voucher.cli.output import OutputError
 
 _AT_A_TIME = 64  # rows that are noted together, before the first of them is asked
+_READS = ("get", "token")
 _Ended = tuple[str, Voucher | None, VoucherError | None]
 # Whatever the code, the answer would be the same.
 _ENDS_ALL = (AuthenticationError, SignatureError, ConfigurationError)
@@ -68,10 +71,23 @@ class Summary:
     interrupted: bool = False
 
 
+class Flights:
+    """A hook that knows which tasks have sent what changes something, so that no end forgets it."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[None] | None] = set()
+
+    def __call__(self, attempt: Attempt, /) -> None:
+        """Take note of an attempt that is about to be sent."""
+        if attempt.operation not in _READS:
+            self.tasks.add(asyncio.current_task())
+
+
 class Run:
     """One run: `work` asks for all codes. Each void has an instant of its own.
 
     The first code is asked alone: an error that would meet all is raised, and nothing was done.
+    ``flights`` is a hook of the client. ``on_progress`` is called after each code.
     """
 
     def __init__(
@@ -81,9 +97,13 @@ class Run:
         codes: Codes,
         sink: Sink,
         *,
+        flights: Flights,
         concurrency: int,
         used_at: datetime | None = None,
     ) -> None:
+        self._flights = flights
+        self._workers: set[asyncio.Task[None]] = set()
+        self.on_progress: Callable[[Summary], None] = lambda _: None
         self._client = client
         self._operation = operation
         self._codes = codes
@@ -94,33 +114,45 @@ class Run:
         self._is_stopped = False
         self.summary = Summary(total=len(codes))
 
-    def stop(self) -> None:
-        """Ask for no more codes; those in flight are waited for."""
-        self._is_stopped = True
+    @property
+    def in_flight(self) -> int:
+        """How many changes were sent, and not answered."""
+        return len(self._flights.tasks)
+
+    def interrupt(self) -> None:
+        """Ask for no more codes; what was sent is waited for, and what was not is given up."""
+        self.summary.interrupted = True
+        self._stop()
+        for worker in self._workers - self._flights.tasks:
+            worker.cancel()
+
+    def end_now(self) -> None:
+        """Give up what was sent as well: its outcome is unknown."""
+        self.interrupt()
+        for worker in self._workers:
+            worker.cancel()
 
     async def work(self) -> None:
-        """Ask for all. Cancelling it once stops it, and once more ends the calls in flight.
+        """Ask for all, until it is interrupted. Cancelling it is `end_now`.
 
         Raises what the first code met, where that would meet all.
         """
-        first = asyncio.create_task(self._take(is_first=True))
-        await self._wait({first})
-        first.result()
-        workers = {asyncio.create_task(self._take()) for _ in range(self._concurrency)}
-        await self._wait(workers)
-        for worker in workers:
-            worker.result()
+        await self._run(self._take(is_first=True))
+        await self._run(*(self._take() for _ in range(self._concurrency)))
 
-    async def _wait(self, tasks: set[asyncio.Task[None]]) -> None:
-        while pending := [task for task in tasks if not task.done()]:
+    async def _run(self, *works: Coroutine[Any, Any, None]) -> None:
+        self._workers = {asyncio.create_task(work) for work in works}
+        while pending := [worker for worker in self._workers if not worker.done()]:
             try:
                 await asyncio.wait(pending)
             except asyncio.CancelledError:
-                if self._is_stopped and self.summary.interrupted:
-                    for task in pending:
-                        task.cancel()
-                self.summary.interrupted = True
-                self.stop()
+                self.end_now()
+        for worker in self._workers:
+            if not worker.cancelled():
+                worker.result()
+
+    def _stop(self) -> None:
+        self._is_stopped = True
 
     async def _take(self, *, is_first: bool = False) -> None:
         """Ask for one code after the other."""
@@ -129,7 +161,7 @@ class Run:
                 await self._ask(number, code, is_first=is_first)
             except OutputError as exc:
                 self.summary.unwritten = self.summary.unwritten or exc
-                self.stop()
+                self._stop()
             if is_first:
                 return
 
@@ -146,7 +178,7 @@ class Run:
                     self._sink.begin(part[0][0], part[-1][0], sent)
                 except OutputError as exc:
                     self.summary.unwritten = exc
-                    self.stop()
+                    self._stop()
             for row in part:
                 if self._is_stopped:
                     return
@@ -178,16 +210,20 @@ class Run:
                     summary.asked -= 1
                     raise
                 summary.stopped = summary.stopped or exc
-                self.stop()
+                self._stop()
             ended = UNRESOLVED if self._codes.is_in_doubt(number) else FAILED, None, exc
         except asyncio.CancelledError:
-            if operation.judge is None:
+            if asyncio.current_task() not in self._flights.tasks:
+                summary.asked -= 1  # it was not
                 raise
             ended = UNRESOLVED, None, VoucherError("interrupted before its answer came")
+        finally:
+            self._flights.tasks.discard(asyncio.current_task())
         outcome, voucher, error = ended
         self._count(outcome, error)
         sent = used_at if outcome == UNRESOLVED else None
         self._sink.put(number, row_of(outcome, voucher, error=error or "", used_at=sent))
+        self.on_progress(summary)
 
     async def _ask_again(self, code: str, used_at: datetime | None) -> _Ended:
         """Ask for a code that an earlier run may have asked for: it is looked up first.
@@ -212,14 +248,7 @@ class Run:
             return operation.done, voucher, None
         if verdict is Verdict.UNCHANGED:
             return FAILED, voucher, refusal
-        return (
-            UNRESOLVED,
-            voucher,
-            VoucherError(
-                f"It may have been {operation.done} by an earlier run of this command, or by "
-                "somebody else: nothing proves either."
-            ),
-        )
+        return UNRESOLVED, voucher, VoucherError(operation.doubt)
 
     def _count(self, outcome: str, error: VoucherError | None) -> None:
         summary = self.summary

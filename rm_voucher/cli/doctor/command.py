@@ -12,6 +12,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError
+from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.connect import is_memory
 from rm_voucher.cli.doctor.account import (
     check_batches,
@@ -30,9 +31,10 @@ from rm_voucher.cli.doctor.settings import (
 )
 from rm_voucher.cli.doctor.stores import check_ledger
 from rm_voucher.cli.doctor.way import check_connection, check_dns, check_proxy, check_tls
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption, JsonOption, NamespaceOption
-from rm_voucher.cli.output import json_line, say, tell, write_out
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.screen import say, tell, write_out
 
 CHECKS: dict[str, Check] = {
     "settings": check_settings,
@@ -57,6 +59,10 @@ _MARKS = {True: "✔", False: "✘", None: "–"}
 _LOGGER = logging.getLogger("rm_voucher")
 
 
+@examples(
+    "rm-voucher doctor",
+    "rm-voucher doctor --ledger sqlite:///campaign.db --server-key rm-server.pem",
+)
 def doctor(
     ledger: Annotated[
         str | None,
@@ -80,6 +86,7 @@ def doctor(
             "--try-other-environment",
             help="If the credentials are refused, show them to RM's other environment as well, "
             "sandbox or production, to find out whether they are its.",
+            rich_help_panel=RARE,
         ),
     ] = False,
     environment: EnvironmentOption = None,

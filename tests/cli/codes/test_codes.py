@@ -154,10 +154,7 @@ def test_codes_of_an_issue(rm, served, do, tmp_path: Path) -> None:
     served.emulator.add_batch("Tea", key="TEA", quantity=3)
     (tmp_path / "list.csv").write_text("email,city\n" + "".join(f"a{n}@x,KL\n" for n in range(4)))
     given = ("--recipients", tmp_path / "list.csv", "--output", tmp_path / "codes.csv")
-    assert rm("issue", "TEA", *given, "--concurrency", 1, "--environment", served.url).code in (
-        1,
-        0,
-    )
+    assert rm("issue", "TEA", *given, "--concurrency", 1, "--partial").code == 1
     ended = do("redeem")
     assert (ended.code, "1 row without a code that was issued: passed over." in ended.err) == (
         0,
@@ -440,7 +437,83 @@ def test_ctrl_c_waits_for_the_calls_in_flight(served, issued, do, tmp_path: Path
     assert {row["outcome"] for row in rows(tmp_path / "out.csv")} == {"voided"}
 
 
-REAL = "https://rm.example"
+def on_void(served: Any, number: int, act: Callable[[], object]) -> None:
+    """Do something before the n-th void is answered."""
+    reply, seen = served.emulator.reply, Counter[str]()
+
+    def answer(request: Request) -> Reply:
+        if request.url.path.endswith("/void"):
+            seen["void"] += 1
+            if seen["void"] == number:
+                act()
+        answered: Reply = reply(request)
+        return answered
+
+    served.emulator.reply = answer
+
+
+def interrupt() -> None:
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+
+def test_third_ctrl_c_ends_now(served, issued, do, tmp_path: Path, monkeypatch) -> None:
+    """A call that nothing answers is given up: its row is unresolved, and proved later. Exit 4."""
+    codes = issued(12)
+    write(tmp_path / "codes.csv", codes)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        if len(said) < 3:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("rm_voucher.cli.interrupts.say", say)
+
+    def stall() -> None:
+        served.emulator.fail_next("void", Fault.TIMEOUT_AFTER_COMMIT)
+        interrupt()
+
+    on_void(served, 4, stall)
+    ended = do("void", "--concurrency", 1)
+    assert ended.code == 4
+    assert [text.partition(".")[0] for text in said] == [
+        "Stopping: waiting for the calls in flight, so that it is known what was voided",
+        "Still waiting for 1 call in flight",
+        "Ending now: the outcome of 1 call is unknown",
+    ]
+    out = rows(tmp_path / "out.csv")
+    assert [row["outcome"] for row in out] == (["voided"] * 3 + ["unresolved"] + ["not_asked"] * 8)
+    assert out[3]["used_at"]
+    assert "interrupted before its answer came" in out[3]["error"]
+    monkeypatch.undo()
+
+
+def test_ctrl_c_in_an_outage_waits_for_nothing(served, issued, do, tmp_path: Path) -> None:
+    """A call that waits for its turn was not sent: it is given up, and was not asked. Exit 130."""
+    write(tmp_path / "codes.csv", issued(12))
+    on_void(served, 2, interrupt)
+    ended = do("void", "--concurrency", 4, "--rate", "1")
+    assert ended.code == 130
+    outcomes = Counter(row["outcome"] for row in rows(tmp_path / "out.csv"))
+    assert outcomes == {"voided": 2, "not_asked": 10}
+    assert "10 were not asked for." in ended.err
+
+
+def test_interrupted_before_what_is_in_doubt(served, issued, do, tmp_path: Path) -> None:
+    """What a killed run may have done is still in doubt in the file: nothing forgets it."""
+    codes = issued(6)
+    write(tmp_path / "codes.csv", codes)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(journal.Journal, "put", lambda *_: (_ for _ in ()).throw(KilledError()))
+        with pytest.raises(KilledError):
+            do("void", "--concurrency", 1)
+    on_void(served, 1, interrupt)
+    assert do("void", "--concurrency", 1).code in (4, 130)
+    out = rows(tmp_path / "out.csv")
+    assert [row["outcome"] for row in out] == ["voided", "voided", *["unresolved"] * 4]
+    assert len({row["used_at"] for row in out}) == 6
+    assert do("void").code == 0
+    assert served.emulator.requests["void"] == 6
 
 
 @pytest.mark.parametrize("operation", CHANGES)
