@@ -60,10 +60,7 @@ COMMANDS = (
         "batches", "listings", "List the merchant's batches, as CSV or a line of JSON each.", _LOOK
     ),
     Entry(
-        "doctor",
-        "doctor.command",
-        "Find out what keeps this installation from working. Nothing is changed.",
-        _SET_UP,
+        "doctor", "doctor.command", "Find out what keeps this installation from working.", _SET_UP
     ),
     Entry(
         "login", "login", "Save the settings of an account under a name, for --profile.", _SET_UP

@@ -92,10 +92,11 @@ def doctor(
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find out what keeps this installation from working. Nothing is changed.
+    """Find out what keeps this installation from working.
 
-    A line for each check: ✔ it is well, ✘ it is not, and the remedy, – it was not made. No secret,
-    token, key or voucher code is shown. The exit code is that of the first fault.
+    Nothing is changed. A line for each check: ✔ it is well, ✘ it is not, and the remedy, – it was
+    not made. No secret, token, key or voucher code is shown. The exit code is that of the first
+    fault.
     """
     if namespace is not None and ledger is None:
         raise ConfigurationError("--namespace is about a ledger: give --ledger too.")

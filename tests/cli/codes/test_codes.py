@@ -14,6 +14,7 @@ from typing import Any
 import openpyxl
 import orjson
 import pytest
+from support.command_runs import Served
 
 from rm_voucher import Environment, Request, Response
 from rm_voucher.cli.codes import journal, run
@@ -27,14 +28,14 @@ CHANGES = ("void", "redeem", "reinstate")
 
 
 @pytest.fixture
-def issued(served) -> Callable[[int], list[str]]:
+def issued(served: Served) -> Callable[[int], list[str]]:
     """Issue so many vouchers of a served batch; return their codes."""
     served.emulator.add_batch("Breakfast", key="B", quantity=1_000)
     return lambda count: [str(served.emulator.state.issue("B")[0]) for _ in range(count)]
 
 
 @pytest.fixture
-def ready(served, issued) -> Callable[[str, int], list[str]]:
+def ready(served: Served, issued: Callable[[int], list[str]]) -> Callable[[str, int], list[str]]:
     """Make so many vouchers with which an operation can be done."""
 
     def ready(operation: str, count: int) -> list[str]:
@@ -394,7 +395,8 @@ def test_credentials_that_are_refused_later(served, issued, do, tmp_path: Path) 
         if request.url.path.endswith("/void") and count[True] > 5:
             body = orjson.dumps({"error": {"code": "INVALID_REQUEST_SIGNATURE", "message": ""}})
             return Reply(Response(status=401, body=body))
-        return reply(request)
+        answered: Reply = reply(request)
+        return answered
 
     served.emulator.reply = answer
     ended = do("void", "--concurrency", 2)
@@ -414,7 +416,7 @@ def test_ctrl_c_waits_for_the_calls_in_flight(served, issued, do, tmp_path: Path
     reply, seen = served.emulator.reply, Counter[str]()
 
     def answer(request: Request) -> Reply:
-        answered = reply(request)
+        answered: Reply = reply(request)
         if request.url.path.endswith("/void"):
             seen["void"] += 1
             if seen["void"] == 5:
@@ -559,14 +561,14 @@ def test_production_is_real() -> None:
     from rm_voucher.cli.codes import report
     from rm_voucher.cli.connect import is_real
 
-    assert report.is_real is is_real
+    assert vars(report)["is_real"] is is_real
     assert is_real(Environment.PRODUCTION)
 
 
 def test_full_disk(served, issued, do, tmp_path: Path, monkeypatch) -> None:
     """No new code is asked; what ended is on standard output, by its row: exit 1."""
     write(tmp_path / "codes.csv", issued(10))
-    real, left = journal.write_all, [6]
+    real, left = vars(journal)["write_all"], [6]
 
     def full(file: Any, text: str) -> None:
         left[0] -= 1
