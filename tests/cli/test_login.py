@@ -15,6 +15,7 @@ from rm_voucher.cli import logins
 from rm_voucher.cli.connect import find_settings, in_words
 from rm_voucher.cli.profile_option import begin
 from rm_voucher.files import replace_private
+from rm_voucher.shared.memory import MemorySharedStore
 
 SECRET = "hush-hush-1234"
 NAMES = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_ENVIRONMENT")
@@ -147,16 +148,46 @@ def test_keyring_that_is_locked(rm, ring: Keyring, log_in, chosen) -> None:
     assert find_settings().credentials().client_secret == SECRET
 
 
-def test_secret_that_the_keyring_lost(rm, ring: Keyring, log_in, monkeypatch) -> None:
+def test_secret_that_the_keyring_lost(rm, ring: Keyring, log_in, chosen, monkeypatch) -> None:
     """It is said how to save it again; a variable helps, too."""
     log_in()
     ring.held.clear()
     ended = rm("batches", "--profile", "acme")
     assert ended.code == 2
     assert "is not in the system's keyring any more: 'rm-voucher login acme'" in ended.err
-    begin("acme")
+    chosen("acme")
     monkeypatch.setenv("RM_CLIENT_SECRET", "x")
     assert find_settings().credentials().client_secret == "x"
+    ring.is_locked = True
+    settings = find_settings()
+    assert settings.credentials().client_secret == "x"
+    assert settings.notes == (
+        "RM_CLIENT_SECRET is set, and wins over what the profile 'acme' says.",
+    )
+
+
+def test_secret_without_a_keyring(rm, log_in) -> None:
+    """A profile that was brought from a machine with one has no secret here."""
+    log_in()
+    path = logins.load("acme").path
+    path.write_text(path.read_text().replace(f'client_secret = "{SECRET}"', ""))
+    ended = rm("batches", "--profile", "acme")
+    assert ended.code == 2
+    assert "is not in the system's keyring any more: 'rm-voucher login acme'" in ended.err
+    assert rm("logout", "acme").code == 0
+    assert logins.saved_names() == []
+
+
+def test_settings_of_a_shared_store(log_in, chosen) -> None:
+    """It keeps the token, and no file does."""
+    log_in(where="production")
+    chosen("acme")
+    find_settings().client(shared=MemorySharedStore())
+    assert not logins.token_folder().exists()
+    find_settings().client(keeps_token=False)
+    assert not logins.token_folder().exists()
+    find_settings().client()
+    assert logins.token_folder().exists()
 
 
 def test_login_in_a_script(rm, key_file: Path, monkeypatch) -> None:
@@ -338,10 +369,21 @@ def test_profiles(rm, ring: Keyring, log_in, monkeypatch, key_file: Path) -> Non
     assert SECRET not in listed.out + listed.err
 
 
-def test_logout(rm, log_in, monkeypatch, key_file: Path) -> None:
+def test_logout_that_fails(rm, log_in) -> None:
+    """It is a sentence."""
+    log_in()
+    path = logins.load("acme").path
+    path.unlink()
+    path.mkdir()
+    ended = rm("logout", "acme")
+    assert ended.code == 2
+    assert ended.err.startswith(f"Error: The profile {path} can't be removed: ")
+
+
+def test_logout(rm, log_in, chosen, key_file: Path) -> None:
     """Settings and token go; the key stays."""
     log_in(where="production")
-    begin("acme")
+    chosen("acme")
     settings = find_settings()
     settings.client()
     from rm_voucher.cli.connect import token_file

@@ -296,72 +296,78 @@ def test_every_command_that_issues_is_known() -> None:
     assert callers == {"issuing", "issue", "worker"}
 
 
-class TestTokens:
-    """Commands share a token, where it is a server of RM's."""
+@pytest.fixture
+def production(account: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RM_ENVIRONMENT", "production")
 
-    @pytest.fixture(autouse=True)
-    def production(self, account: None, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("RM_ENVIRONMENT", "production")
 
-    @staticmethod
-    def files() -> list[Path]:
-        return sorted(logins.token_folder().glob("*.json"))
+def token_files() -> list[Path]:
+    return sorted(logins.token_folder().glob("*.json"))
 
-    def test_bought_once(self, rm, world: World) -> None:
-        """By whatever command came first, and kept for its owner alone."""
-        for command in (("batches",), ("vouchers", "B"), ("issue", "B"), ("batches",)):
-            assert rm(*command).code == 0
-        assert world.tokens_asked == 1
-        (path,) = self.files()
-        assert path.stat().st_mode & 0o777 == 0o600
-        assert path.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_refused_token_is_renewed(self, rm, world: World) -> None:
-        """A server that knows it no more gets another one asked for."""
-        assert rm("batches").code == 0
-        world.emulator.reset()
-        world.emulator.add_batch(LABEL, key="B", quantity=50)
-        assert rm("batches").code == 0
-        assert rm("batches").code == 0
-        assert len(self.files()) == 1
+def test_token_is_bought_once(rm, world: World, production: None) -> None:
+    """By whatever command came first, and kept for its owner alone."""
+    for command in (("batches",), ("vouchers", "B"), ("issue", "B"), ("batches",)):
+        assert rm(*command).code == 0
+    assert world.tokens_asked == 1
+    (path,) = token_files()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
 
-    def test_expired_token_is_renewed(self, rm, world: World) -> None:
-        """So is one that has ended."""
-        assert rm("batches").code == 0
-        before = self.files()[0].read_bytes()
-        world.emulator.advance(10**9)
-        assert rm("batches").code == 0
-        assert self.files()[0].read_bytes() != before
 
-    def test_another_account_has_another_token(self, rm, world: World, monkeypatch) -> None:
-        """Another environment, client or secret: a wrong secret is refused at once."""
-        assert rm("batches").code == 0
-        monkeypatch.setenv("RM_ENVIRONMENT", "sandbox")
-        assert rm("batches").code == 0
-        assert len(self.files()) == 2
-        monkeypatch.setenv("RM_CLIENT_SECRET", "not the secret")
-        ended = rm("batches")
-        assert (ended.code, "INVALID_CLIENT" in ended.err) == (3, True)
-        assert len(self.files()) == 2
+def test_refused_token_is_renewed(rm, world: World, production: None) -> None:
+    """A server that knows it no more gets another one asked for."""
+    assert rm("batches").code == 0
+    world.emulator.reset()
+    world.emulator.add_batch(LABEL, key="B", quantity=50)
+    assert rm("batches").code == 0
+    assert rm("batches").code == 0
+    assert len(token_files()) == 1
 
-    def test_folder_that_can_not_be_made(self, rm, world: World, monkeypatch, tmp_path) -> None:
-        """Without a home each command buys one."""
-        (tmp_path / "file").write_text("")
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-        assert [rm("batches").code for _ in range(2)] == [0, 0]
-        assert world.tokens_asked == 2
 
-    def test_emulator_keeps_none(self, rm, world: World, monkeypatch) -> None:
-        """What one of this machine grants ends with it."""
-        monkeypatch.setenv("RM_ENVIRONMENT", "http://127.0.0.1:1")
-        assert rm("batches").code == 0
-        assert self.files() == []
+def test_expired_token_is_renewed(rm, world: World, production: None) -> None:
+    """So is one that has ended."""
+    assert rm("batches").code == 0
+    before = token_files()[0].read_bytes()
+    world.emulator.advance(10**9)
+    assert rm("batches").code == 0
+    assert token_files()[0].read_bytes() != before
 
-    def test_damaged_file(self, rm, world: World) -> None:
-        """It is as if there were none."""
-        assert rm("batches").code == 0
-        self.files()[0].write_bytes(b"{")
-        assert rm("batches").code == 0
-        assert world.tokens_asked == 2
-        assert rm("batches").code == 0
-        assert world.tokens_asked == 2
+
+def test_another_account_has_another_token(rm, world: World, production: None, monkeypatch) -> None:
+    """Another environment, client or secret: a wrong secret is refused at once."""
+    assert rm("batches").code == 0
+    monkeypatch.setenv("RM_ENVIRONMENT", "sandbox")
+    assert rm("batches").code == 0
+    assert len(token_files()) == 2
+    monkeypatch.setenv("RM_CLIENT_SECRET", "not the secret")
+    ended = rm("batches")
+    assert (ended.code, "INVALID_CLIENT" in ended.err) == (3, True)
+    assert len(token_files()) == 2
+
+
+def test_folder_of_tokens_that_can_not_be_made(
+    rm, world: World, production: None, monkeypatch, tmp_path
+) -> None:
+    """Without a home each command buys one."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
+    assert [rm("batches").code for _ in range(2)] == [0, 0]
+    assert world.tokens_asked == 2
+
+
+def test_emulator_keeps_no_token(rm, world: World, production: None, monkeypatch) -> None:
+    """What one of this machine grants ends with it."""
+    monkeypatch.setenv("RM_ENVIRONMENT", "http://127.0.0.1:1")
+    assert rm("batches").code == 0
+    assert token_files() == []
+
+
+def test_damaged_token(rm, world: World, production: None) -> None:
+    """It is as if there were none."""
+    assert rm("batches").code == 0
+    token_files()[0].write_bytes(b"{")
+    assert rm("batches").code == 0
+    assert world.tokens_asked == 2
+    assert rm("batches").code == 0
+    assert world.tokens_asked == 2
