@@ -102,7 +102,11 @@ ELSEWHERE = {
     "cli.tables.write": {"xlsxwriter"},
     "cli.tables.xlsx_reader": {"openpyxl"},
     "cli.emulator": {"typer"},
-    "cli.vouchers": {"typer"},
+    "cli.codes.report": {"typer"},
+    "cli.doctor.command": {"typer"},
+    "cli.listings": {"typer"},
+    "cli.member": {"typer"},
+    "cli.one": {"typer"},
     "cli.webhook": {"aiohttp", "typer"},
     "cli.worker": {"typer"},
 }
