@@ -1,5 +1,7 @@
 """What a person does next, after a run: to run it again is said only where that helps."""
 
+from pathlib import Path
+
 import attrs
 import pytest
 
@@ -45,6 +47,16 @@ def test_without_a_ledger_it_is_never_run_again() -> None:
     assert steps(summary=EARLY) == (
         "Those without a voucher, and only those, may be issued to again."
     )
+
+
+@pytest.mark.parametrize("summary", [FAILED, EARLY])
+def test_an_output_is_the_list_of_the_next_run(summary: BulkSummary) -> None:
+    """It says who has a voucher. One that could not be written does not."""
+    report = attrs.evolve(DONE, summary=summary)
+    (said,) = report.next_steps(Path("out.csv"))
+    assert said.startswith("To issue to the others, give out.csv as --recipients: ")
+    broken = attrs.evolve(report, unwritten=VoucherError("full"))
+    assert "--recipients" not in " ".join(broken.next_steps(Path("out.csv")))
 
 
 @pytest.mark.parametrize("summary", [FAILED, EARLY])
