@@ -144,7 +144,7 @@ def test_manual_and_options_are_those_of_the_command() -> None:
 @pytest.mark.skipif(shutil.which("groff") is None, reason="there is no groff")
 def test_manual_has_no_warning() -> None:
     """It is a manual page without a mistake."""
-    command = ["groff", "-man", "-ww", "-z", "-K", "utf8", str(DOCS / "rm-voucher.1")]
+    command = ["groff", "-man", "-ww", "-z", "-T", "utf8", "-K", "utf8", str(DOCS / "rm-voucher.1")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 
