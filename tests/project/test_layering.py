@@ -1,6 +1,7 @@
 """The wings of docs/architecture.md, held against the imports."""
 
 import ast
+import functools
 import graphlib
 import re
 import sys
@@ -115,6 +116,7 @@ def modules_in(package):
     return files
 
 
+@functools.cache
 def imported(path):
     """Return each module or name that a file imports, in functions and under TYPE_CHECKING too."""
     names: set[str] = set()
