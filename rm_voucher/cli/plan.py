@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from datetime import UTC, datetime
 
 import attrs
 import typer
 
-from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
+from rm_voucher import (
+    ConfigurationError,
+    DecodeError,
+    Environment,
+    LedgerError,
+    VoucherBatch,
+    VoucherClient,
+)
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.issuing import run_until_interrupted
@@ -41,6 +49,8 @@ class IssuePlan:
     recipients: int
     ledger: str | None
     """Its URL, without a password."""
+    unseen: str = ""
+    """Why the ledger could not be looked into: nobody counts as served then."""
     served: int
     """How many of the recipients have their voucher in the ledger."""
     held: int
@@ -100,6 +110,7 @@ class IssuePlan:
             "held": self.held,
             "to_issue": self.to_issue,
             "ledger": self.ledger,
+            "ledger_unseen": self.unseen or None,
             "rate_per_s": self.rate_per_s,
             "expected_s": self.expected_s,
         }
@@ -170,7 +181,12 @@ def make_plan(
         async with shared or nullcontext(), client:
             batch = await _read(client, batch_key)
             shared_rate_per_s = client.flow.rate_per_s
-        served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+        served = held = 0
+        unseen = ""
+        try:
+            served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+        except LedgerError as exc:  # the run makes one, or says what is wrong with it
+            unseen = str(exc)
         made.append(
             IssuePlan(
                 environment=environment,
@@ -180,6 +196,7 @@ def make_plan(
                 batch=batch,
                 recipients=total,
                 ledger=None if ledger is None else without_password(ledger),
+                unseen=unseen,
                 served=served,
                 held=held,
                 rate_per_s=rate_per_s if rate_per_s is not None else shared_rate_per_s,
@@ -267,11 +284,12 @@ def _worth(batch: VoucherBatch) -> str:
 
 
 def _expiry(batch: VoucherBatch) -> str:
-    expiry = batch.expiry
+    expiry, now = batch.expiry, datetime.now(UTC)
     if expiry is not None and expiry.type == "DYNAMIC" and expiry.days:
         return f"expires {expiry.days:,} days after it is redeemed"
     if expiry is not None and expiry.expires_at is not None:
-        return f"expires at {format_time(expiry.expires_at)}"
+        ends = "expired" if expiry.expires_at < now else "expires"
+        return f"{ends} at {format_time(expiry.expires_at)}"
     return (
         "when it expires is not known"
         if expiry is None or expiry.type != "PERMANENT"
@@ -291,7 +309,7 @@ def _of_recipients(plan: IssuePlan) -> str:
 
 def _of_ledger(plan: IssuePlan) -> str:
     if plan.ledger is not None:
-        return plan.ledger
+        return f"{plan.ledger}{plan.unseen and f' (not looked into: {plan.unseen})'}"
     if plan.recipients <= _MANY:
         return "none"
     return (

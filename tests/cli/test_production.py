@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from rm_voucher import Credentials, Environment, Request, Response
 from rm_voucher.cli import logins
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.files import replace_private
+from rm_voucher.ledger import Ledger
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
 LABEL = "Breakfast set"
@@ -230,6 +232,21 @@ def test_unknown_outcomes_count(rm, world: World, lead, typed, tmp_path: Path) -
     ended = rm("issue", "B", "--count", 2, *ledger)
     assert ended.code == 2
     assert "To issue 2 real vouchers" in ended.err
+
+
+def test_others_that_wait_get_nothing(rm, world: World, lead, typed, tmp_path: Path) -> None:
+    """Requests that an earlier run left in the ledger are not what a run for one issues to."""
+    lead("variable", "production")
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    async def leave() -> None:
+        async with Ledger.open(url) as ledger:
+            for number in range(1, 10):
+                await ledger.submit("B", str(number))
+
+    asyncio.run(leave())
+    assert rm("issue", "B", "--count", 1, "--ledger", url).code == 0
+    assert world.issued == 1
 
 
 @pytest.mark.parametrize(
