@@ -248,10 +248,10 @@ def _say_environment(plan: IssuePlan) -> None:
         return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
-    colour = "red" if plan.is_real else "green"
+    colours = ("white", "red") if plan.is_real else ("black", "green")
     text = printable(f"{words}: {kind}")
     if can_draw():
-        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
+        text = typer.style(f" {text} ", fg=colours[0], bg=colours[1], bold=True)
     try:
         write_err(f"Environment: {text}\n")
     except OSError:  # nobody reads it

@@ -408,7 +408,7 @@ def test_colours(capsys, monkeypatch, environment: Environment) -> None:
         else "Environment: the sandbox: no real vouchers"
     ]
     assert ("\x1b[37m\x1b[41m" in coloured[0]) is is_real
-    assert ("\x1b[37m\x1b[42m" in coloured[0]) is not is_real
+    assert ("\x1b[30m\x1b[42m" in coloured[0]) is not is_real
 
 
 def test_nobody_reads_it(monkeypatch) -> None:
