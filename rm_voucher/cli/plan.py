@@ -120,7 +120,8 @@ class IssuePlan:
         _say_environment(self)
         profile = "" if self.profile is None else f", profile {self.profile!r}"
         note(f"Merchant: client id {self.client_id}{profile}")
-        note(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
+        key = "" if self.label == self.batch_key else f" (key {self.batch_key})"
+        note(f"Batch: {self.label}{key}; {'; '.join(_of_batch(self.batch))}")
         note(f"Recipients: {_of_recipients(self)}")
         note(f"Ledger: {_of_ledger(self)}")
         note(f"Duration: {_of_duration(self)}")
@@ -247,10 +248,10 @@ def _say_environment(plan: IssuePlan) -> None:
         return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
-    colour = "red" if plan.is_real else "green"
+    colours = ("white", "red") if plan.is_real else ("black", "green")
     text = printable(f"{words}: {kind}")
     if can_draw():
-        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
+        text = typer.style(f" {text} ", fg=colours[0], bg=colours[1], bold=True)
     try:
         write_err(f"Environment: {text}\n")
     except OSError:  # nobody reads it
@@ -286,7 +287,7 @@ def _worth(batch: VoucherBatch) -> str:
 def _expiry(batch: VoucherBatch) -> str:
     expiry, now = batch.expiry, datetime.now(UTC)
     if expiry is not None and expiry.type == "DYNAMIC" and expiry.days:
-        return f"expires {expiry.days:,} days after it is redeemed"
+        return f"expires {expiry.days:,} days after redemption"
     if expiry is not None and expiry.expires_at is not None:
         ends = "expired" if expiry.expires_at < now else "expires"
         return f"{ends} at {format_time(expiry.expires_at)}"
@@ -312,19 +313,16 @@ def _of_ledger(plan: IssuePlan) -> str:
         return f"{plan.ledger}{plan.unseen and f' (not looked into: {plan.unseen})'}"
     if plan.recipients <= _MANY:
         return "none"
-    return (
-        "none. With --ledger sqlite:///FILE the run can be repeated, however it ended, and nobody "
-        "gets a second voucher"
-    )
+    return "none. Add --ledger sqlite:///FILE, and it can be run again safely"
 
 
 def _of_duration(plan: IssuePlan) -> str:
     if plan.rate_per_s is None or plan.expected_s is None:
         return "not known: the server's rate is learned on the way. --rate sets one"
-    whose = "that --rate allows" if plan.is_rate_given else "that its processes share now"
+    whose = "--rate" if plan.is_rate_given else "shared by its processes"
     return (
-        f"{in_minutes(plan.expected_s)}, at the {plan.rate_per_s:,.4g} calls a second {whose}, and "
-        "more where answers are slow or lost"
+        f"{in_minutes(plan.expected_s)} at {plan.rate_per_s:,.4g} calls a second ({whose}), more "
+        "if answers are slow"
     )
 
 

@@ -13,6 +13,7 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Environment, Request, Response
 from rm_voucher.cli import logins
+from rm_voucher.cli.connect import is_real
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.files import replace_private
 from rm_voucher.ledger import Ledger
@@ -388,3 +389,35 @@ def test_damaged_token(rm, world: World, production: None) -> None:
     assert world.tokens_asked == 2
     assert rm("batches").code == 0
     assert world.tokens_asked == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://open.revenuemonster.my", True),
+        ("https://OPEN.revenuemonster.my:443/", True),
+        ("https://sb-open.revenuemonster.my", True),  # with tokens of the sandbox's API
+        ("https://sb-open.revenuemonster.my.evil.example", True),
+        ("https://127.0.0.1.nip.io", True),
+        ("https://localhost.example", True),
+        ("https://10.0.0.1", True),
+        ("https://[::ffff:203.0.113.5]", True),
+        ("https://127.1", True),
+        ("http://localhost:1", False),
+        ("http://LOCALHOST:1", False),
+        ("https://127.9.9.9", False),
+        ("http://[::1]:5", False),
+        ("https://a.localhost", False),
+    ],
+)
+def test_what_is_real(url: str, expected: bool) -> None:
+    """All that is not for certain a sandbox, or this machine."""
+    assert is_real(Environment.at(url)) is expected
+
+
+@pytest.mark.parametrize("real", ["api_url", "oauth_url"])
+@pytest.mark.parametrize("other", [Environment.SANDBOX, Environment.at("http://127.0.0.1:1")])
+def test_half_of_it_is_real(real: str, other: Environment) -> None:
+    """One of the two URLs is enough."""
+    mixed = attrs.evolve(other, **{real: getattr(Environment.PRODUCTION, real)})
+    assert is_real(mixed)

@@ -21,6 +21,7 @@ from rm_voucher.cli.campaign.sources import from_micros, to_micros
 from rm_voucher.cli.campaign.standing import MEANINGS, WITH_CODE, Difference, Kept, Standing
 from rm_voucher.models import VoucherBatch
 from rm_voucher.text import counted, printable
+from rm_voucher.wire.error_codes import ERROR_CODES
 
 BEGINNING = "<!doctype html>\n<!-- rm-voucher campaign report -->\n"
 """Every report begins so."""
@@ -93,6 +94,12 @@ def worth(batch: VoucherBatch) -> str:
 def ringgit(sen: int) -> str:
     """Return an amount of money, as people write it."""
     return f"RM {sen // 100:,}.{sen % 100:02}"
+
+
+def reason_in_words(reason: str) -> str:
+    """Return why somebody was refused: RM's code, which a ledger keeps, with what it means."""
+    info = ERROR_CODES.get(reason)
+    return f"{reason}: {info.hint}" if info else reason or "no reason was kept"
 
 
 def _moment(micros: int | None, figures: Figures) -> str:
@@ -230,7 +237,7 @@ def _refused(figures: Figures) -> str:
     if not number:
         return ""
     rows = [
-        [text(reason) or "no reason was kept", f"{times:,}"]
+        [text(reason_in_words(reason)), f"{times:,}"]
         for reason, times in figures.refused.most_common()
     ]
     return (

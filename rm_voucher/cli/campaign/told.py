@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rm_voucher.cli.campaign.figures import Figures, is_same, shown_code, shown_time
 from rm_voucher.cli.campaign.gather import Sources
-from rm_voucher.cli.campaign.page import DIFFERENCES, STRANGERS
+from rm_voucher.cli.campaign.page import DIFFERENCES, STRANGERS, reason_in_words
 from rm_voucher.cli.campaign.standing import MEANINGS, Difference, Standing
 from rm_voucher.cli.options import without_password
 from rm_voucher.cli.screen import say, tell
@@ -32,7 +32,7 @@ def tell_standings(figures: Figures, sources: Sources) -> None:
     if (more := figures.standings[Standing.HELD] - _MANY) > 0:
         tell(f"held: {more:,} more; the report and --output show them")
     for reason, number in figures.refused.most_common(_MANY):
-        tell(f"refused: {number:,}: {reason or 'no reason was kept'}")
+        tell(f"refused: {number:,}: {reason_in_words(reason)}")
     if figures.again:
         tell(f"{figures.again:,} rows name a recipient who stands there already.")
     _tell_listing(figures)
