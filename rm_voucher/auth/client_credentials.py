@@ -90,6 +90,8 @@ class ClientCredentialsToken(TokenSource):
         self._store = store
         self._held: _Held | None = None
         self._renewal: asyncio.Task[Token] | None = None
+        self._awaited: asyncio.Task[Token] | None = None
+        """The last renewal that a call had to wait for."""
         self._is_alone = False
         """Whether the store failed at the last renewal."""
 
@@ -134,7 +136,7 @@ class ClientCredentialsToken(TokenSource):
             await asyncio.wait([renewal])
 
     async def _renewed(self) -> Token:
-        renewal = self._begin_renewal()
+        renewal = self._awaited = self._begin_renewal()
         error: VoucherError
         try:
             return await asyncio.shield(renewal)
@@ -159,9 +161,16 @@ class ClientCredentialsToken(TokenSource):
     def _renewal_done(self, task: asyncio.Task[Token]) -> None:
         if self._renewal is task:
             self._renewal = None
+        is_awaited = self._awaited is task
+        if is_awaited:
+            self._awaited = None
         if not task.cancelled() and (error := task.exception()) is not None:
             ours = isinstance(error, VoucherError)
-            _log.warning("token: the request failed (%s)", error if ours else type(error).__name__)
+            # Whoever waits for it is told by the error itself.
+            level = logging.DEBUG if ours and is_awaited else logging.WARNING
+            _log.log(
+                level, "token: the request failed (%s)", error if ours else type(error).__name__
+            )
 
     async def _renew(self) -> Token:
         if self._store is None:

@@ -177,6 +177,14 @@ async def test_token_renewal_is_waited_for_by_nobody(make_source, time):
     await source.aclose()
 
 
+async def test_token_that_a_call_waits_for_fails_once(make_source, caplog):
+    """The call is told by the error; a warning beside it would say it twice."""
+    source = make_source(ScriptedServer([ConnectError("token: no connection")] * 9))
+    with pytest.raises(ConnectError):
+        await source.token()
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
 async def test_token_renewal_that_fails_early_harms_nobody(make_source, time, caplog):
     """While the old token lives, it is used, and renewing is tried again a minute later."""
     lost = [ConnectError("token: no connection")] * 2

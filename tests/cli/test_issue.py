@@ -204,6 +204,15 @@ def test_wrong_secret(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served.issued() == []
 
 
+def test_wrong_secret_in_a_process(start, served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No log line says it a second time."""
+    monkeypatch.setenv("RM_CLIENT_SECRET", "hush-hush")
+    process = start("issue", "B", "--count", 100)
+    out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, err.count("\n")) == (3, "", 1)
+    assert err.startswith("Error: INVALID_CLIENT (HTTP 401): ")
+
+
 def test_wrong_key(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
     """A private key that isn't the one of the portal is exit 3, and one sentence."""
     monkeypatch.undo()  # let an emulator generate another key

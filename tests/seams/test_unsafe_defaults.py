@@ -84,7 +84,8 @@ def test_empty_argument(rm, served, tmp_path, monkeypatch, arguments, what) -> N
     """``--ledger "$UNSET"``: every command refuses it, before it does anything."""
     monkeypatch.chdir(tmp_path)
     ended = rm(*arguments)
-    assert (ended.code, ended.out, ended.err) == (2, "", f"Error: {what} is empty: {UNSET}\n")
+    assert (ended.code, ended.err) == (2, f"Error: {what} is empty: {UNSET}\n")
+    assert ended.out.startswith('{"error":') if "--json" in arguments else not ended.out
     assert not served.emulator.requests
     assert not list(tmp_path.iterdir())
 
@@ -104,7 +105,8 @@ def test_argument_that_is_gone(rm, served, tmp_path, monkeypatch, arguments, sen
     """``--store-id $UNSET --json``: an option's name is no value of another one."""
     monkeypatch.chdir(tmp_path)
     ended = rm(*arguments)
-    assert (ended.code, ended.out) == (2, "")
+    assert ended.code == 2
+    assert ended.out.startswith('{"error":') if "--json" in arguments else not ended.out
     assert ended.err.startswith(f"Error: {sentence}")
     assert ended.err.endswith(f"{UNSET}\n")
     assert not served.emulator.requests

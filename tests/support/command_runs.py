@@ -21,7 +21,7 @@ from typer.main import get_command
 
 from rm_voucher import Credentials, Request, Response
 from rm_voucher.cli import emulator as emulator_command
-from rm_voucher.cli import main
+from rm_voucher.cli import main, profile_option
 from rm_voucher.cli.app import app
 from rm_voucher.emulator import Check, Emulator, Guesses
 from rm_voucher.emulator.reply import Reply
@@ -64,6 +64,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test makes keys or commands anew, and nothing depends on the person who runs it."""
     monkeypatch.setattr("rm_voucher.emulator.app.new_private_key", KEY_FILE.read_bytes)
     monkeypatch.setattr("rm_voucher.cli.app.get_command", lambda _: BUILT)
+    profile_option.begin(None)  # whatever the last command was told
     for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
