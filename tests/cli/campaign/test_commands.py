@@ -352,6 +352,21 @@ def test_results_without_a_ledger(shop, results):
     ]
 
 
+def test_code_that_came_with_an_error(shop, results):
+    """It proves nothing for its recipient, and is no stranger either."""
+    (row,) = shop.rm("issue", "B").rows
+    text = results.read_text().replace("p4@example.com,,", f"p4@example.com,{row['code']},")
+    results.write_text(text)
+    ended = run(shop, "reconcile", results, "--json")
+    (shown,) = ended.json
+    assert shown["strangers"] == {"seen": 1}
+    assert (ended.code, shown["held"], sum(shown["differences"].values())) == (4, 2, 0)
+    output = shop.folder / "status.csv"
+    run(shop, "status", results, "--output", output)
+    held = next(each for each in rows(output.read_text()) if each["Name"] == "N4")
+    assert (held["code"], held["standing"]) == ("", "held")
+
+
 def test_results_beside_a_list(shop, results):
     """Who is in the list alone was never asked; the list's columns are kept."""
     people = shop.folder / "people.csv"
