@@ -13,6 +13,7 @@ import typer
 
 from rm_voucher import ConfigurationError, IssuedVoucher, VoucherClient
 from rm_voucher.cli.asking import confirm
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.decisions import (
     ADOPT,
@@ -60,6 +61,9 @@ BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger status sqlite:///campaign.db",
+)
 def status(
     url: UrlArgument,
     batch: BatchOption = None,
@@ -131,6 +135,9 @@ def status(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger reconcile sqlite:///campaign.db BREAKFAST",
+)
 def reconcile(
     url: UrlArgument,
     batch: BatchArgument,
@@ -179,6 +186,10 @@ def reconcile(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --adopt CODE",
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --reissue",
+)
 def resolve(
     url: UrlArgument,
     attempt: Annotated[
@@ -266,6 +277,9 @@ def _resolve_many(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger baseline sqlite:///campaign.db BREAKFAST",
+)
 def baseline(
     url: UrlArgument,
     batch: BatchArgument,
@@ -295,6 +309,9 @@ def baseline(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger rebind sqlite:///campaign.db",
+)
 def rebind(
     url: UrlArgument,
     namespace: NamespaceOption = None,
@@ -316,6 +333,9 @@ def rebind(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger export sqlite:///campaign.db",
+)
 def export(
     url: UrlArgument,
     batch: BatchOption = None,

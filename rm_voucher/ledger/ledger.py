@@ -438,9 +438,11 @@ class Ledger:
     async def stop_reason(self) -> str | None:
         """Return why the whole ledger was stopped, if it was: an older copy was put back.
 
-        Each batch, also one that it does not know yet, is stopped then until its `baseline`.
+        Each batch, also one that it does not know yet, is stopped then until its `baseline`. With
+        ``read_only`` it is also what would stop it when it is opened to write.
         """
-        return await self.store.read(lambda unit: unit.stop_reason())
+        reason = await self.store.read(lambda unit: unit.stop_reason())
+        return reason or await self.store.doubt()
 
     async def requests(
         self, batch_key: str | None = None
