@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
 import attrs
+import openpyxl
 import orjson
 import pytest
 from support.command_runs import rows
@@ -507,3 +509,31 @@ def test_nothing_is_held(shop):
     ended = shop.rm("ledger", "reconcile", shop.url, "B", "--settle", 0, "--output", path)
     assert (ended.code, path.exists()) == (0, False)
     assert "Nothing is held: no file is written." in ended.err
+
+
+def cells(path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows of a workbook's sheet."""
+    book: Any = openpyxl.load_workbook(path)
+    return list(book.active.values)
+
+
+def test_workbook(campaign):
+    """A list in .xlsx stays one: codes are text, numbers numbers, columns and order are kept."""
+    people, output = campaign.folder / "people.xlsx", campaign.folder / "status.xlsx"
+    book: Any = openpyxl.Workbook()
+    book.active.append(["Points", "E-Mail"])
+    for number, name in enumerate(NAMES):
+        book.active.append([number * 10, name])
+    book.save(people)
+    ended = campaign.campaign("status", "--recipients", people, "--output", output)
+    assert (ended.code, "the column 'E-Mail'" in ended.err) == (4, True)
+    head, *written = cells(output)
+    assert list(head) == ["Points", "E-Mail", *OURS, *JOINED]
+    assert [row[:2] for row in written] == [(n * 10, name) for n, name in enumerate(NAMES)]
+    assert isinstance(written[0][2], str)
+    again = campaign.folder / "again.xlsx"
+    campaign.campaign("resend", "--recipients", people, "--output", again)
+    assert [row[0] for row in cells(again)] == [
+        "Points",
+        *(n * 10 for n in (4, 6, 7, 8, 9, 10, 11)),
+    ]
