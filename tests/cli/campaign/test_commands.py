@@ -81,6 +81,20 @@ def test_status_keeps_a_persons_list(campaign):
     assert stat.S_IMODE(output.stat().st_mode) == 0o600
 
 
+def test_rows_that_are_nobodys(campaign):
+    """A blank row, and a second row of somebody, stay where they are: columns can be pasted."""
+    lines = campaign.people.read_text().splitlines()
+    campaign.people.write_text("\n".join([*lines[:3], ",,", lines[1], *lines[3:], lines[2], ""]))
+    output = campaign.folder / "status.csv"
+    ended = campaign.campaign("status", "--recipients", campaign.people, "--output", output)
+    assert "2 rows name a recipient who stands there already." in ended.out
+    written = rows(output.read_text())
+    expected = [*NAMES[:2], "", NAMES[0], *NAMES[2:], NAMES[1]]
+    assert [row["recipient"] for row in written] == expected
+    assert [n for n, row in enumerate(written) if not row["standing"]] == [2, 3, 14]
+    assert [written[n]["voucher_status"] for n in (2, 3, 14)] == ["", "duplicate", "duplicate"]
+
+
 def test_what_becomes_of_vouchers(campaign):
     """Redeemed, used, void, expired, reinstated: each as RM lists it."""
     state = campaign.served.emulator.state
@@ -345,7 +359,10 @@ def test_results_without_a_ledger(shop, results):
     run(shop, "status", results, "--output", output)
     written = rows(output.read_text())
     assert list(written[0]) == ["Name", "E-Mail", *OURS, *JOINED]
-    assert [row["Name"] for row in written] == ["N0", "N1", "N2", "N3", "N4", "N5", "N7"]
+    assert [row["Name"] for row in written] == [f"N{n}" for n in range(8)]
+    duplicate = written[6]
+    assert (duplicate["voucher_status"], duplicate["error"]) == ("duplicate", "as line 7")
+    assert duplicate["standing"] == ""
     again = shop.folder / "again.csv"
     run(shop, "resend", results, "--output", again)
     assert [list(row.values()) for row in rows(again.read_text())] == [
