@@ -1,6 +1,7 @@
 """What a person does next, after a run: to run it again is said only where that helps."""
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -20,7 +21,7 @@ AGAIN = "Run it again with the same ledger"
 DONE = Report(10, summary=BulkSummary(asked=10, issued=10))
 
 
-def steps(**given: object) -> str:
+def steps(**given: Any) -> str:
     return " ".join(attrs.evolve(DONE, **given).next_steps())
 
 
