@@ -47,6 +47,7 @@ _COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")
 ledger_app = typer.Typer(
     name="ledger",
     no_args_is_help=True,
+    add_completion=False,
     help="Look at a ledger, settle what is unknown, take its codes out.",
 )
 

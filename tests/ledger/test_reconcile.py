@@ -10,6 +10,7 @@ from support.ledger_clients import SETTLE_S, B, client_of, ledger_tasks, place, 
 
 from rm_voucher import (
     BatchStoppedError,
+    IssuedVoucher,
     LedgerError,
     NotFoundError,
     OutcomeUnknownError,
@@ -121,6 +122,17 @@ async def test_shared_batch_holds_with_candidates_and_adopts_on_a_persons_word(t
         with pytest.raises(LedgerError, match="Nothing is to be resolved"):
             await ledger.resolve(held.attempt_id, reissue=True)
     assert there.posts == 1
+
+
+async def test_adopted_voucher_has_its_url(there):
+    """A person may name the voucher whole: its request has a picture to show then."""
+    async with there.ledger("shared") as ledger:
+        held = await held_in_shared(there, ledger, "r")
+        (code,) = held.candidates
+        voucher = IssuedVoucher(code=code, qr_url="https://qr.example/1")
+        await ledger.resolve(held.attempt_id, adopt=voucher)
+        await ledger.resolve(held.attempt_id, adopt=voucher)  # the answer to the commit was lost
+        assert await ledger.issue(there.client, B, "r") == voucher
 
 
 async def test_shared_batch_reissues_on_a_persons_word(there):

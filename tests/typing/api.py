@@ -215,6 +215,7 @@ async def ledgers(client: VoucherClient) -> None:
             assert_type(held, HeldAttempt)
             assert_type(held.candidates, tuple[str, ...])
             await ledger.resolve(held.attempt_id, reissue=True)
+            await ledger.resolve(held.attempt_id, adopt=IssuedVoucher(code="x", qr_url=None))
         assert_type((await ledger.counts()).spare, int)
         async for request, voucher in ledger.requests():
             assert_type(request.state, RequestState)

@@ -32,6 +32,7 @@ _DIFFERS, _UNKNOWN = 1, 4
 campaign_app = typer.Typer(
     name="campaign",
     no_args_is_help=True,
+    add_completion=False,
     help="After a campaign was issued: who has what, a report, who is to be asked again.",
 )
 

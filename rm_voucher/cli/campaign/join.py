@@ -71,7 +71,7 @@ WHERE NOT EXISTS (SELECT 1 FROM people WHERE people.entry = entries.n) ORDER BY 
 _ENTRIES = _REST.replace("NULL", "place", 1)
 _IS_STRANGE = """
 status IS NOT 'VALID' AND NOT EXISTS (
-    SELECT 1 FROM entries WHERE entries.code = listed.code AND entries.mark = 'issued')
+    SELECT 1 FROM entries WHERE entries.code = listed.code)
 """
 _STRANGERS = f"""
 SELECT listed.*, state FROM listed LEFT JOIN known ON known.code = listed.code

@@ -54,7 +54,10 @@ def write_standings(campaign: Campaign, path: Path) -> None:
     columns, header = own_columns(campaign), own_header(campaign)
     ours = name_ours((*ISSUED, STANDING, *LISTED), header)
     with _writing(path, [*header, *ours], {ours[0]}, campaign) as writer:
-        for row in campaign.join.rows():
+        for place, row in _in_place(campaign):
+            if row is None:
+                writer.add(_again(campaign, place, columns, len(ours)))
+                continue
             kept, listed = row.kept, row.listed
             # A code that a ledger adopted came without its URL.
             qr_url = kept.qr_url or (listed.qr_url if listed and kept.mark is Mark.ISSUED else None)
@@ -69,6 +72,32 @@ def write_standings(campaign: Campaign, path: Path) -> None:
                     *_listed(listed),
                 ]
             )
+
+
+def _in_place(campaign: Campaign) -> Iterator[tuple[int, Row | None]]:
+    """Iterate over all rows of the table, also those that name nobody or somebody again.
+
+    Those who are not in it follow.
+    """
+    total, at = 0 if campaign.table is None else len(campaign.table), 0
+    for row in campaign.join.rows():
+        end = total if row.place is None else row.place
+        yield from ((place, None) for place in range(at, end))
+        at = max(at, end if row.place is None else end + 1)
+        yield end, row
+    yield from ((place, None) for place in range(at, total))
+
+
+def _again(campaign: Campaign, place: int, columns: Sequence[int], width: int) -> list[Cell]:
+    """Return a row whose recipient has another row, or that has none."""
+    table = campaign.table
+    assert table is not None  # noqa: S101 - it has this row
+    row, ours = table.row(place), dict[str, Cell]()
+    if row.text(table.column or 0):
+        why = "" if table.results is None else row.text(table.results.error)
+        ours = {"voucher_status": "duplicate", "error": why or "stands in an earlier row, too"}
+    cells = [ours.get(name) for name in ISSUED]
+    return [*(row.cells[n] for n in columns), *cells, *[None] * (width - len(cells))]
 
 
 def _listed(listed: Listed | None) -> tuple[str | None, ...]:

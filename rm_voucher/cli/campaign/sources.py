@@ -30,6 +30,8 @@ _WHY = {
     AttemptState.AMBIGUOUS: "the answer was lost, and is not settled yet",
     AttemptState.UNRESOLVED: "the answer was lost, and the listing can't tell: a person decides",
 }
+SEEN = "seen"
+"""What is known of a code that came with an error."""
 _SEEN = "; a code came with an error, which proves nothing"
 _BY_STATE = {
     RequestState.ASSIGNED: Mark.ISSUED,
@@ -107,11 +109,13 @@ def read_results(table: Table, join: Join) -> None:
             f"{table.title} is no output file of 'rm-voucher issue': it has no columns code, "
             "qr_url, voucher_status and error. Give a list of recipients with --recipients."
         )
-    join.add_entries(_of_results(table))
+    seen: list[str] = []
+    join.add_entries(_of_results(table, seen))
     table.refuse_problems()
+    join.know((code, SEEN) for code in seen)
 
 
-def _of_results(table: Table) -> Iterator[tuple[Kept, int]]:
+def _of_results(table: Table, seen: list[str]) -> Iterator[tuple[Kept, int]]:
     ours, column = table.results, _column(table)
     assert ours is not None  # noqa: S101 - for the type checker
     for row in table:
@@ -125,6 +129,8 @@ def _of_results(table: Table) -> Iterator[tuple[Kept, int]]:
             table.problem(row.line, f"{status!r} is no voucher_status")
             continue
         code, has_it = row.text(ours.code), mark in (Mark.ISSUED, Mark.UNKEPT)
+        if code and mark is Mark.UNRESOLVED:
+            seen.append(code)
         if has_it and not code:
             table.problem(row.line, f"{mark.value}, and no code")
         kept = Kept(
@@ -190,7 +196,7 @@ async def know_strangers(ledger: Ledger, batch_key: str, join: Join) -> None:
         rows = await ledger.store.read(partial(_load, codes=block))
         join.know((row.code, row.state.value) for row in rows)
     held = await ledger.attempts(batch_key, _DOUBTFUL)
-    join.know((each.seen_code, "seen") for each in held if each.seen_code is not None)
+    join.know((each.seen_code, SEEN) for each in held if each.seen_code is not None)
 
 
 def _load(unit: UnitOfWork, codes: list[str]) -> list[Code]:

@@ -18,9 +18,9 @@ from rm_voucher.cli.decisions import ADOPT, COLUMNS, REISSUE, WRITE_OFF
 PAGE = (DOCS / "campaign.md").read_text()
 
 
-def table(title: str) -> list[list[str]]:
+def table(title: str, page: str = PAGE) -> list[list[str]]:
     """Return the cells of the table whose first heading is this."""
-    lines = PAGE.partition(f"\n| {title} |")[2].splitlines()[2:]
+    lines = page.partition(f"\n| {title} |")[2].splitlines()[2:]
     rows = []
     for line in lines:
         if not line.startswith("|"):
@@ -65,6 +65,22 @@ def test_differences():
     assert [words(row[0])[0] for row in table("`difference`")] == [
         each.value for each in Difference
     ]
+
+
+SCHEMA = (DOCS / "output-schema.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("title", "columns"),
+    [
+        ("column of `status`", [*ISSUED, STANDING, *LISTED]),
+        ("column of `reconcile`", list(DIFFERING)),
+        ("column of what is held", list(COLUMNS)),
+    ],
+)
+def test_columns_of_the_schema(title, columns):
+    """The page of all columns has each, in its order."""
+    assert [word for row in table(title, SCHEMA) for word in words(row[0])] == columns
 
 
 @pytest.mark.parametrize("column", [*ISSUED, STANDING, *LISTED, *COLUMNS])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import stat
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfoNotFoundError
 
 import attrs
+import openpyxl
 import orjson
 import pytest
 from support.command_runs import rows
@@ -77,6 +79,20 @@ def test_status_keeps_a_persons_list(campaign):
     assert written[0]["status"] == "ISSUED"
     assert written[0]["assigned_at"].endswith("Z")
     assert stat.S_IMODE(output.stat().st_mode) == 0o600
+
+
+def test_rows_that_are_nobodys(campaign):
+    """A blank row, and a second row of somebody, stay where they are: columns can be pasted."""
+    lines = campaign.people.read_text().splitlines()
+    campaign.people.write_text("\n".join([*lines[:3], ",,", lines[1], *lines[3:], lines[2], ""]))
+    output = campaign.folder / "status.csv"
+    ended = campaign.campaign("status", "--recipients", campaign.people, "--output", output)
+    assert "2 rows name a recipient who stands there already." in ended.out
+    written = rows(output.read_text())
+    expected = [*NAMES[:2], "", NAMES[0], *NAMES[2:], NAMES[1]]
+    assert [row["recipient"] for row in written] == expected
+    assert [n for n, row in enumerate(written) if not row["standing"]] == [2, 3, 14]
+    assert [written[n]["voucher_status"] for n in (2, 3, 14)] == ["", "duplicate", "duplicate"]
 
 
 def test_what_becomes_of_vouchers(campaign):
@@ -343,13 +359,31 @@ def test_results_without_a_ledger(shop, results):
     run(shop, "status", results, "--output", output)
     written = rows(output.read_text())
     assert list(written[0]) == ["Name", "E-Mail", *OURS, *JOINED]
-    assert [row["Name"] for row in written] == ["N0", "N1", "N2", "N3", "N4", "N5", "N7"]
+    assert [row["Name"] for row in written] == [f"N{n}" for n in range(8)]
+    duplicate = written[6]
+    assert (duplicate["voucher_status"], duplicate["error"]) == ("duplicate", "as line 7")
+    assert duplicate["standing"] == ""
     again = shop.folder / "again.csv"
     run(shop, "resend", results, "--output", again)
     assert [list(row.values()) for row in rows(again.read_text())] == [
         ["N3", "p3@example.com"],
         ["N5", "p5@example.com"],
     ]
+
+
+def test_code_that_came_with_an_error(shop, results):
+    """It proves nothing for its recipient, and is no stranger either."""
+    (row,) = shop.rm("issue", "B").rows
+    text = results.read_text().replace("p4@example.com,,", f"p4@example.com,{row['code']},")
+    results.write_text(text)
+    ended = run(shop, "reconcile", results, "--json")
+    (shown,) = ended.json
+    assert shown["strangers"] == {"seen": 1}
+    assert (ended.code, shown["held"], sum(shown["differences"].values())) == (4, 2, 0)
+    output = shop.folder / "status.csv"
+    run(shop, "status", results, "--output", output)
+    held = next(each for each in rows(output.read_text()) if each["Name"] == "N4")
+    assert (held["code"], held["standing"]) == ("", "held")
 
 
 def test_results_beside_a_list(shop, results):
@@ -492,3 +526,31 @@ def test_nothing_is_held(shop):
     ended = shop.rm("ledger", "reconcile", shop.url, "B", "--settle", 0, "--output", path)
     assert (ended.code, path.exists()) == (0, False)
     assert "Nothing is held: no file is written." in ended.err
+
+
+def cells(path: Path) -> list[tuple[Any, ...]]:
+    """Return the rows of a workbook's sheet."""
+    book: Any = openpyxl.load_workbook(path)
+    return list(book.active.values)
+
+
+def test_workbook(campaign):
+    """A list in .xlsx stays one: codes are text, numbers numbers, columns and order are kept."""
+    people, output = campaign.folder / "people.xlsx", campaign.folder / "status.xlsx"
+    book: Any = openpyxl.Workbook()
+    book.active.append(["Points", "E-Mail"])
+    for number, name in enumerate(NAMES):
+        book.active.append([number * 10, name])
+    book.save(people)
+    ended = campaign.campaign("status", "--recipients", people, "--output", output)
+    assert (ended.code, "the column 'E-Mail'" in ended.err) == (4, True)
+    head, *written = cells(output)
+    assert list(head) == ["Points", "E-Mail", *OURS, *JOINED]
+    assert [row[:2] for row in written] == [(n * 10, name) for n, name in enumerate(NAMES)]
+    assert isinstance(written[0][2], str)
+    again = campaign.folder / "again.xlsx"
+    campaign.campaign("resend", "--recipients", people, "--output", again)
+    assert [row[0] for row in cells(again)] == [
+        "Points",
+        *(n * 10 for n in (4, 6, 7, 8, 9, 10, 11)),
+    ]

@@ -7,7 +7,7 @@ from collections import Counter
 import attrs
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
+from support.campaign_lists import LISTINGS, PEOPLE, entries
 
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.campaign.join import UNCLEAR, Join, Row
@@ -22,37 +22,7 @@ from rm_voucher.cli.campaign.standing import (
     difference_of,
     standing_of,
 )
-from rm_voucher.models import VoucherStatus
 from rm_voucher.text import comparable
-
-# Few names, two of which look the same, so that they meet.
-NAMES = ["ann", "bob", "José", "Jose\u0301", "Jose\u0301\u200b", "eve"]
-CODES = ["c1", "c2", "c3", "c4"]
-MICROS = st.none() | st.integers(min_value=0, max_value=2**50)
-STATUSES = [None, "SOMETHING", *(status.value for status in VoucherStatus)]
-
-listings = st.lists(
-    st.builds(
-        Listed,
-        code=st.sampled_from(CODES),
-        status=st.sampled_from(STATUSES),
-        assigned_at=MICROS,
-        used_at=MICROS,
-    ),
-    max_size=6,
-)
-
-
-@st.composite
-def entries(draw) -> list[Kept]:
-    """What was asked: whoever is issued to has a code."""
-    kept = []
-    for name in draw(st.lists(st.sampled_from(NAMES), max_size=6)):
-        mark = draw(st.sampled_from(list(Mark)))
-        has_code = mark in (Mark.ISSUED, Mark.UNKEPT)
-        code = draw(st.sampled_from(CODES)) if has_code else None
-        kept.append(Kept(recipient=name, mark=mark, code=code))
-    return kept
 
 
 def joined(
@@ -90,7 +60,7 @@ def expected(kept: list[Kept], people: list[str] | None) -> list[tuple[str, Mark
     return rows + [(each.recipient, each.mark, each.code) for each in rest]
 
 
-@given(entries(), st.none() | st.lists(st.sampled_from(NAMES), max_size=6), listings)
+@given(entries(), PEOPLE, LISTINGS)
 def test_join_is_what_one_would_do_by_hand(kept, people, listed):
     """Each person has the one thing that was asked for them; each other entry follows, once."""
     rows, strangers, again = joined(kept, people, listed)
@@ -104,11 +74,11 @@ def test_join_is_what_one_would_do_by_hand(kept, people, listed):
         assert row.holders == sum(
             each.mark is Mark.ISSUED and each.code == row.kept.code for each in kept
         )
-    ours = {each.code for each in kept if each.mark is Mark.ISSUED}
+    ours = {each.code for each in kept}
     assert strangers == {code for code, each in last.items() if each.was_issued} - ours
 
 
-@given(entries(), st.none() | st.lists(st.sampled_from(NAMES), max_size=6), listings)
+@given(entries(), PEOPLE, LISTINGS)
 def test_nobody_who_may_have_a_voucher_is_asked_for_again(kept, people, listed):
     """Neither those who are held, nor who has a code, nor who may be one of several."""
     rows, _, _ = joined(kept, people, listed)
