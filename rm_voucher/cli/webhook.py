@@ -36,6 +36,7 @@ _HTTP_LOGGER = logging.getLogger("rm_voucher.cli.http")
 
 webhook_app = typer.Typer(
     name="webhook",
+    add_completion=False,
     no_args_is_help=True,
     help="Say what is wrong with a callback, or listen for callbacks.",
 )
