@@ -137,7 +137,7 @@ def _work(run: Run, client: VoucherClient, operation: Operation) -> None:
             client,
         ):
             run.on_progress = lambda summary: shown.update(
-                summary.asked,
+                summary.ended,
                 **{operation.done: summary.done},
                 failed=summary.failed,
                 unknown=summary.unresolved,

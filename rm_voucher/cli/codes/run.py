@@ -70,6 +70,11 @@ class Summary:
     unwritten: OutputError | None = None
     interrupted: bool = False
 
+    @property
+    def ended(self) -> int:
+        """How many of those that were asked for have ended."""
+        return self.done + self.failed + self.unresolved
+
 
 class Flights:
     """A hook that knows which tasks have sent what changes something, so that no end forgets it."""
