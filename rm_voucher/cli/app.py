@@ -32,7 +32,20 @@ COMMANDS = (
         _ISSUE,
     ),
     Entry(
+        "campaign",
+        "campaign.commands",
+        "After a campaign was issued: who has what, a report, who is to be asked again.",
+        _AFTER,
+    ),
+    Entry(
         "ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out.", _AFTER
+    ),
+    Entry("qr", "prints.commands", "Write a picture of each voucher's QR code.", _AFTER),
+    Entry(
+        "sheet",
+        "prints.commands",
+        "Write sheets of A4 to print and cut: a card for each voucher.",
+        _AFTER,
     ),
     Entry("get", "one", "Look a voucher up, or each of a file.", _LOOK),
     Entry(
@@ -102,8 +115,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
-    SCREEN.quiet = False
-    with strangers_are_harmless():
+    with strangers_are_harmless(), SCREEN:
         _run(sys.argv[1:])
 
 

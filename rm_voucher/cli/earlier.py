@@ -9,14 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-import orjson
-
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, find_ours
-from rm_voucher.cli.tables.csv_reader import CsvReader
 from rm_voucher.cli.tables.model import Cell, Problems, is_blank, text_of
-from rm_voucher.cli.tables.source import is_workbook
-from rm_voucher.cli.tables.write import kind_of
-from rm_voucher.cli.tables.xlsx_reader import XlsxReader
+from rm_voucher.cli.tables.read import open_reader
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
 
@@ -37,7 +32,7 @@ def results_in(path: Path, *, is_partial: bool, column: str) -> Iterator[dict[st
     with os.fdopen(open_plain(path), "rb") as file:
         try:
             yield from _by_name(_rows_in(path, file, is_partial=is_partial), column)
-        except (ConfigurationError, csv.Error, UnicodeDecodeError, orjson.JSONDecodeError) as exc:
+        except (ConfigurationError, csv.Error, UnicodeDecodeError) as exc:
             raise NoResultsError from exc
 
 
@@ -87,20 +82,9 @@ def _rows_in(path: Path, file: IO[bytes], *, is_partial: bool) -> Iterator[list[
     if is_partial:  # of our own making, and torn where a run was killed
         text = (line.decode(errors="replace") for line in file)
         yield from map(list, csv.reader(text))
-    elif kind_of(path) == "jsonl":
-        for number, line in enumerate(file):
-            row = orjson.loads(line)
-            if not isinstance(row, dict):
-                raise NoResultsError
-            if number == 0:
-                keys = list(row)
-                yield list(keys)
-            yield [row.get(key) for key in keys]
     else:
         problems = Problems()
-        is_xlsx = is_workbook(file, str(path))
-        reader = XlsxReader(file, str(path)) if is_xlsx else CsvReader(file, str(path))
-        for _, cells in reader.rows(problems):
+        for _, cells in open_reader(file, str(path)).rows(problems):
             yield cells
         if problems.count:
             raise NoResultsError

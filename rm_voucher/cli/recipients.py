@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from rm_voucher.cli.tables.columns import is_phone, refuse_codes
+from rm_voucher.cli.tables.columns import OURS, is_phone, name_ours, refuse_codes
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
 from rm_voucher.cli.tables.read import open_table
@@ -228,6 +228,13 @@ class Recipients:
         return ours is not None and row.text(ours.voucher_status) == "duplicate"
 
     def _tell(self, zeros: _LostZeros) -> None:
+        if self.table.results is None:
+            for name, called in zip(OURS, name_ours(OURS, self.table.header), strict=True):
+                if called != name:
+                    self.notes.append(
+                        f"{self.title} has a column {name!r} of its own: that of the results is "
+                        f"called {called!r}."
+                    )
         if self.carried:
             self.notes.append(
                 f"{self.title} is the output of a run: {counted(self.carried, 'recipient')} with a "

@@ -330,6 +330,7 @@ class ResultFile(Results):
             excel=self._excel,
             exact=self.layout.exact,
             is_replaced=lambda: is_compared and self._has_all_of(self.path, codes),
+            new=self.partial.with_name(self.partial.name + ".new"),
         ) as writer:
             rows = 0 if table is None else len(table)
             for number in range(max(len(self._starts), rows)):

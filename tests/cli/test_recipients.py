@@ -1,13 +1,16 @@
 """A recipients file is read whole, and found good, before anything is issued."""
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.tables import read as tables
+from rm_voucher.cli.tables import source
 
 NO_RECIPIENT = "no recipient: remove the line or fill it in"
 FORMULA = "a recipient that starts with '=' is a formula to a spreadsheet"
@@ -20,9 +23,9 @@ TWICE = "remove one, or give --skip-duplicates"
 OPEN_QUOTE = "a quotation mark that is not closed"
 
 
-def read(path: Path, **options: bool) -> list[str]:
+def read(path: Path, **options: Any) -> list[str]:
     with Recipients(path, **options) as found:
-        names = list(found)
+        names = [str(name) for name in found]
         assert len(found) == len(names)
     return names
 
@@ -155,6 +158,31 @@ def test_recipients_from_a_pipe(rm, embedded) -> None:
     finally:
         os.close(reading)
     assert (ended.code, sorted(row["recipient"] for row in ended.rows)) == (0, ["a", "b"])
+
+
+def test_recipients_from_standard_input(rm, embedded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``-`` is standard input; without one it is a mistake."""
+    reading, writing = os.pipe()
+    os.write(writing, b"Email\na@b.my\n")
+    os.close(writing)
+    with os.fdopen(reading) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        ended = rm("issue", "B", "--recipients", "-")
+    assert (ended.code, [row["Email"] for row in ended.rows]) == (0, ["a@b.my"])
+    assert "standard input: the recipients are in the column 'Email'." in ended.err
+    monkeypatch.setattr(sys, "stdin", None)
+    ended = rm("issue", "B", "--recipients", "-")
+    assert (ended.code, ended.err) == (2, "Error: There is no standard input: name a file.\n")
+
+
+def test_recipients_from_a_pipe_without_an_end(
+    rm, embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What never ends is not copied until the disk is full."""
+    monkeypatch.setattr(source, "MAX_PIPED_BYTES", 1 << 20)
+    ended = rm("issue", "B", "--recipients", "/dev/zero")
+    assert (ended.code, embedded.issued) == (2, [])
+    assert "What comes through the pipe has no end: give a file." in ended.err
 
 
 def test_recipients_results_of_a_run(rm, embedded, tmp_path: Path) -> None:

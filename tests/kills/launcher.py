@@ -17,6 +17,7 @@ from kills.killer import Killer
 from rm_voucher.calls.caller import Caller
 from rm_voucher.cli import main
 from rm_voucher.cli.results import ResultFile
+from rm_voucher.cli.tables.write import CsvWriter
 from rm_voucher.database.database import Database
 from rm_voucher.ledger import reconcile
 from rm_voucher.ledger.rules.records import AttemptState
@@ -114,6 +115,8 @@ def watch_the_rest(killer: Killer) -> None:
     watch(reconcile, "conclude", at("listed"), at("concluded"))
     watch(Sender, "issue", at("reissue"), lambda: None)
     watch(ResultFile, "_write", at("before row"), at("row"))
+    watch(CsvWriter, "add", at("before whole row"), at("whole row"))
+    watch(Path, "unlink", at("before unlink"), at("unlinked"))
     watch(Path, "replace", at("before replace"), at("replaced"))
 
 

@@ -116,8 +116,8 @@ class CsvReader:
             sample, cp_isolation=["cp1252", "big5", "gb18030", "shift_jis", "euc_kr"]
         ).best()
         guess = best.encoding if best else None
-        if guess != "cp1252" or _has_no_cp1252(sample):
-            hint = f" It may be {guess}." if guess not in (None, "cp1252") else ""
+        if guess not in (None, "cp1252") or not _may_be_cp1252(sample):
+            hint = "" if guess in (None, "cp1252") else f" It may be {guess}."
             raise ConfigurationError(
                 f"{self.title} is neither UTF-8 nor Windows-1252: save it as 'CSV UTF-8', or name "
                 f"its encoding with --encoding, such as big5 or gbk.{hint}"
@@ -215,10 +215,11 @@ def _not_utf_8(file: IO[bytes]) -> tuple[int, bytes] | None:
     return line, bytes(sample)
 
 
-def _has_no_cp1252(sample: bytes) -> bool:
-    """Return whether a byte is none of Windows-1252."""
+def _may_be_cp1252(sample: bytes) -> bool:
+    """Return whether a text may be Western: its letters that are not ASCII seldom touch."""
     try:
         sample.decode("cp1252")
     except UnicodeDecodeError:
-        return True
-    return False
+        return False
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    return sum(len(run) for run in runs if len(run) > 1) <= 0.3 * sum(map(len, runs))

@@ -10,17 +10,17 @@ import tempfile
 from array import array
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import orjson
 
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, Ours, choose_column, find_ours
 from rm_voucher.cli.tables.csv_reader import CsvReader
+from rm_voucher.cli.tables.json_reader import JsonReader
 from rm_voucher.cli.tables.model import Cell, Format, Problems, Row, TableError, is_blank, text_of
-from rm_voucher.cli.tables.source import IN_MEMORY_BYTES, is_workbook, open_source, title_of
+from rm_voucher.cli.tables.source import IN_MEMORY_BYTES, kind_by_bytes, open_source, title_of
 from rm_voucher.cli.tables.xlsx_reader import XlsxReader
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.text import printable
 
 __all__ = ["Row", "Table", "TableError", "open_table"]
 
@@ -80,8 +80,8 @@ class Table:
             raise ConfigurationError(
                 f"The copy of {self.title} can't be read any more: {why}."
             ) from exc
-        width = len(self.header)
-        return Row(number, line, cells[:width] + [None] * (width - len(cells)))
+        width, nothing = len(self.header), "" if self.format.kind == "csv" else None
+        return Row(number, line, cells[:width] + [nothing] * (width - len(cells)))
 
     def problem(self, line: int, what: str) -> None:
         """Take note of what is wrong on a line: a sentence without its full stop."""
@@ -117,7 +117,7 @@ class Table:
                 blank.append(line)
                 continue
             if header is None:
-                header = [printable(text_of(cell).strip()) for cell in cells]
+                header = [text_of(cell).strip() for cell in cells]
                 named = max(n for n, name in enumerate(header, start=1) if name)
                 blank.clear()
                 continue
@@ -153,6 +153,22 @@ class Table:
             ) from exc
 
 
+def open_reader(
+    file: IO[bytes], title: str, *, encoding: str | None = None, sheet: str | None = None
+) -> CsvReader | JsonReader | XlsxReader:
+    """Return what reads a file, by what is in it. Raises `ConfigurationError`."""
+    kind = kind_by_bytes(file, title)
+    if encoding is not None and kind != "csv":
+        raise ConfigurationError(f"{title} is no CSV file: it needs no --encoding.")
+    if sheet is not None and kind != "xlsx":
+        raise ConfigurationError(f"{title} is no .xlsx: it has no sheets.")
+    if kind == "xlsx":
+        return XlsxReader(file, title, sheet=sheet)
+    if kind == "jsonl":
+        return JsonReader(file, title)
+    return CsvReader(file, title, encoding=encoding)
+
+
 def open_table(
     path: Path,
     *,
@@ -162,7 +178,7 @@ def open_table(
     encoding: str | None = None,
     sheet: str | None = None,
 ) -> Table:
-    """Read a table: CSV in any encoding and delimiter, or .xlsx; ``-`` is standard input.
+    """Read a table: CSV in any encoding and delimiter, .xlsx, JSON lines; ``-`` is standard input.
 
     The ``column`` is chosen by its name, or as the only one that has one of the ``names``; without
     either none is. ``what`` says what it holds. Raises `ConfigurationError`, and as a `TableError`
@@ -172,15 +188,7 @@ def open_table(
     title = title_of(path)
     with contextlib.ExitStack() as on_error:
         with open_source(path) as file:
-            reader: CsvReader | XlsxReader
-            if is_workbook(file, title):
-                if encoding is not None:
-                    raise ConfigurationError(f"{title} is an .xlsx, which needs no --encoding.")
-                reader = XlsxReader(file, title, sheet=sheet)
-            else:
-                if sheet is not None:
-                    raise ConfigurationError(f"{title} is no .xlsx: it has no sheets.")
-                reader = CsvReader(file, title, encoding=encoding)
+            reader = open_reader(file, title, encoding=encoding, sheet=sheet)
             table = Table(path, title, reader.format)
             on_error.callback(table.close)
             table.notes.extend(reader.notes)

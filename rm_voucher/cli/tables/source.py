@@ -47,8 +47,8 @@ def open_source(path: Path) -> Iterator[IO[bytes]]:
         raise ConfigurationError(f"{title} can't be read: {exc.strerror or exc}.") from exc
 
 
-def is_workbook(file: IO[bytes], title: str) -> bool:
-    """Return whether a file is an .xlsx, by its first bytes, and begin it anew.
+def kind_by_bytes(file: IO[bytes], title: str) -> str:
+    """Return ``xlsx``, ``jsonl`` or ``csv``, by a file's first bytes, and begin it anew.
 
     Raises `ConfigurationError` for the other files of spreadsheets.
     """
@@ -59,10 +59,10 @@ def is_workbook(file: IO[bytes], title: str) -> bool:
             f"{title} is an old .xls, or has a password: save it as .xlsx or as CSV, without one."
         )
     if not start.startswith(_ZIP):
-        return False
+        return "jsonl" if start.lstrip().startswith(b'{"') else "csv"
     if b"opendocument" in start:
         raise ConfigurationError(f"{title} is an .ods: save it as .xlsx or as CSV.")
-    return True
+    return "xlsx"
 
 
 def _open(path: Path) -> int:

@@ -35,6 +35,8 @@ _CONTROL = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uff
 
 def without_controls(text: str) -> str:
     r"""Return a cell's text with control characters as Python escapes them, such as ``\x1b``."""
+    if text.isprintable():
+        return text
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
@@ -226,6 +228,7 @@ def open_writer(
     excel: bool = False,
     exact: Collection[str] = ("code",),
     is_replaced: Callable[[], bool] = lambda: False,
+    new: Path | None = None,
 ) -> Iterator[TableWriter]:
     """Write a table to a file of its owner's, by its ending .xlsx, .jsonl, or else CSV.
 
@@ -234,9 +237,18 @@ def open_writer(
     Codes and the other ``exact`` columns are never altered. An older file is kept under a number,
     unless it ``is_replaced``, which is asked when all is written. Raises `OSError`, and
     `ConfigurationError` for what an .xlsx can't hold.
+
+    It is written under the name ``new``, which nobody else may use meanwhile, or under one that
+    nobody can foresee.
     """
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name[:40]}.", suffix=".new", dir=path.parent)
-    new = Path(name)
+    if new is None:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f"{path.name[:40]}.", suffix=".new", dir=path.parent
+        )
+        new = Path(name)
+    else:
+        new.unlink(missing_ok=True)  # a run that was killed has left it
+        descriptor = open_private(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     try:
         with os.fdopen(descriptor, "wb", _BUFFER_BYTES) as file:
             writer = make_writer(kind_of(path), file, columns, like=like, excel=excel, exact=exact)

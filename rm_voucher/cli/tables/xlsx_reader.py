@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_UNPACKED_BYTES = 2 << 30
 _MAX_EXACT = 1 << 53  # of a whole number in a spreadsheet
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")  # what XML can't hold, such as _x000D_
 _ZEROS = re.compile("0{2,}")
 _MAX_SUSPECTS = 10_000
 _AT_ONCE = 1_000
@@ -148,7 +149,9 @@ class XlsxReader:
 
 def _value(cell: Any) -> Cell:
     value = cell.value
-    if value is None or isinstance(value, (str, bool)):
+    if isinstance(value, str):
+        return _ESCAPED.sub(_unescaped, value) if "_x" in value else value
+    if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_EXACT:
         value = int(value)
@@ -163,3 +166,7 @@ def _value(cell: Any) -> Cell:
     if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat(" ") if isinstance(value, dt.datetime) else value.isoformat()
     return value if isinstance(value, float) else str(value)
+
+
+def _unescaped(found: re.Match[str]) -> str:
+    return bytes.fromhex(found[1]).decode("utf-16-be", errors="replace")
