@@ -71,7 +71,13 @@ def screen_of(command: str, folder: Path) -> str:
     os.close(ours)
     if process.wait():
         raise SystemExit(shown.decode())
-    return shown.decode().replace("\r\n", "\n")
+    return "\n".join(map(_last, shown.decode().replace("\r\n", "\n").split("\n")))
+
+
+def _last(line: str) -> str:
+    """Return what a line shows in the end: the bar is drawn over itself, and moves down."""
+    drawn = [part for part in line.replace("\x1b[J", "").split("\r") if part]
+    return drawn[-1] if drawn else ""
 
 
 def picture() -> str:
@@ -83,7 +89,7 @@ def picture() -> str:
         shutil.copytree(DOCS.parent / "examples", Path(folder) / "examples")
         for command in COMMANDS:
             console.print(Text.assemble(("$ ", "bold green"), (command, "bold")))
-            console.print(Text.from_ansi(screen_of(command, Path(folder)).rstrip()), soft_wrap=True)
+            console.print(Text.from_ansi(screen_of(command, Path(folder)).rstrip()))
     return console.export_svg(
         title="rm-voucher issues 1,000 vouchers", code_format=FRAME, unique_id="terminal"
     )

@@ -1,6 +1,7 @@
 """What a person does next, after a run: to run it again is said only where that helps."""
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -20,7 +21,7 @@ AGAIN = "Run it again with the same ledger"
 DONE = Report(10, summary=BulkSummary(asked=10, issued=10))
 
 
-def steps(**given: object) -> str:
+def steps(**given: Any) -> str:
     return " ".join(attrs.evolve(DONE, **given).next_steps())
 
 
@@ -79,7 +80,7 @@ def test_held_outcomes_are_a_persons() -> None:
 @pytest.mark.parametrize(
     "given", [{"is_exclusive": True}, {"interrupted": True}, {"unkept": 2}], ids=lambda g: str(*g)
 )
-def test_unknown_outcomes_that_a_run_settles(given: dict[str, object]) -> None:
+def test_unknown_outcomes_that_a_run_settles(given: dict[str, Any]) -> None:
     """A batch of one's own, calls that an interrupt gave up, codes that the output has."""
     assert steps(ledger=URL, summary=UNKNOWN, **given).startswith(AGAIN)
 
