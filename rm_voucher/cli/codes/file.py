@@ -222,6 +222,9 @@ class Codes:
     def in_words(self) -> list[str]:
         """Return what a person is told of the file before anything is done."""
         told = list(self.table.notes)
+        for name, at in zip(OURS, self._places, strict=True):
+            if self.header[at] != name:
+                told.append(f"The file has a column {name!r}: ours is {self.header[at]!r}.")
         if self.passed:
             told.append(
                 f"{counted(self.passed, 'row')} without a code that was issued: passed over."

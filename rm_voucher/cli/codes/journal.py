@@ -11,7 +11,7 @@ import fcntl
 import hashlib
 import os
 from array import array
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,11 @@ class Journal:
         start = self._starts[number]
         if not start:
             return None
-        self._file.seek(start)
-        return _ours_in(orjson.loads(self._file.readline()))
-
-    def sync(self) -> None:
-        """Let it survive a power cut. Raises `OSError`."""
-        os.fsync(self._file.fileno())
+        newline, size = b"", 1 << 10
+        while not newline:  # most fit at once
+            size *= 2
+            line, newline, _ = os.pread(self._file.fileno(), size, start).partition(b"\n")
+        return _ours_in(orjson.loads(line))
 
     def forget(self) -> None:
         """Forget what was begun since it was opened: provably nothing was done."""
@@ -130,7 +129,7 @@ class Journal:
 
     def _pick_up(self) -> None:
         """Tell the codes what an earlier run has done."""
-        for line in self._file_lines():
+        for line, end in self._lines():
             if self._size == 0:
                 if line != self._run:
                     raise ConfigurationError(
@@ -144,14 +143,22 @@ class Journal:
             else:
                 self._starts[line["row"]] = self._size
                 self._codes.note(line["row"], line["outcome"], line["used_at"])
-            self._size = self._file.tell()
+            self._size = end
         self._file.truncate(self._size)  # a torn line
         self._found = self._size
 
-    def _file_lines(self) -> Any:
-        with contextlib.suppress(orjson.JSONDecodeError):
-            while (line := self._file.readline()).endswith(b"\n"):
-                yield orjson.loads(line)
+    def _lines(self) -> Iterator[tuple[Any, int]]:
+        """Iterate over the whole lines, each with where the next one begins."""
+        end = 0
+        with os.fdopen(os.dup(self._file.fileno()), "rb") as file:
+            for data in file:
+                end += len(data)
+                if not data.endswith(b"\n"):
+                    return
+                try:
+                    yield orjson.loads(data), end
+                except orjson.JSONDecodeError:  # what a power cut left
+                    return
 
 
 def _ours_in(line: Mapping[str, Any]) -> Mapping[str, str]:

@@ -27,7 +27,7 @@ from rm_voucher.cli.connect import (
     make_memory_emulator,
     say_notes,
 )
-from rm_voucher.cli.failures import exit_code_of
+from rm_voucher.cli.failures import error_object, exit_code_of
 from rm_voucher.cli.interrupts import INTERRUPTED, Stopping, run_until_interrupted
 from rm_voucher.cli.options import flow_policy
 from rm_voucher.cli.output import OutputError, csv_line, json_line
@@ -137,7 +137,7 @@ def _work(run: Run, client: VoucherClient, operation: Operation) -> None:
             client,
         ):
             run.on_progress = lambda summary: shown.update(
-                summary.asked,
+                summary.ended,
                 **{operation.done: summary.done},
                 failed=summary.failed,
                 unknown=summary.unresolved,
@@ -285,24 +285,32 @@ def _tell(summary: Summary, operation: Operation, options: FileOptions) -> None:
         f"{summary.asked:,} asked: {summary.done:,} {operation.done}, {summary.failed:,} failed, "
         f"{summary.unresolved:,} unknown{where}"
     )
-    left = summary.total - summary.asked
-    if left:
-        say(f"Stopped early: {left:,} were not asked for.")
+    if summary.not_asked:
+        say(f"Stopped early: {summary.not_asked:,} were not asked for.")
     if summary.stopped is not None:
         say(f"What stopped it: {summary.stopped}")
-    elif summary.first_error:
+    elif summary.first_error is not None:
         say(f"The first error: {summary.first_error}")
     if summary.unresolved:
         say(_advice(operation, options))
-    elif options.output and (left or summary.failed):
+    elif options.output and (summary.not_asked or summary.failed):
         say("The same command again asks only for what is missing.")
     if summary.unwritten is not None:
         say(str(summary.unwritten))
     if options.as_json:
-        counts = {name: getattr(summary, name) for name in ("asked", "failed", "unresolved")}
-        path = options.output and os.fsencode(options.output).decode(errors="replace")
+        error = summary.stopped or summary.unwritten or summary.first_error
+        found = {
+            "asked": summary.asked,
+            operation.done: summary.done,
+            "failed": summary.failed,
+            "unresolved": summary.unresolved,
+            "not_asked": summary.not_asked,
+            "output": options.output and os.fsencode(options.output).decode(errors="replace"),
+            "exit_code": _exit_code(summary),
+            "error": None if error is None else error_object(error),
+        }
         with contextlib.suppress(OSError):  # nobody reads it
-            write_out(json_line({**counts, operation.done: summary.done, "output": path}))
+            write_out(json_line(found))
 
 
 def _advice(operation: Operation, options: FileOptions) -> str:

@@ -64,11 +64,21 @@ class Summary:
     done: int = 0
     failed: int = 0
     unresolved: int = 0
-    first_error: str = ""
+    first_error: VoucherError | None = None
     stopped: VoucherError | None = None
     """What ended the run early."""
     unwritten: OutputError | None = None
     interrupted: bool = False
+
+    @property
+    def not_asked(self) -> int:
+        """How many were not asked for, because it ended early."""
+        return self.total - self.asked
+
+    @property
+    def ended(self) -> int:
+        """How many of those that were asked for have ended."""
+        return self.done + self.failed + self.unresolved
 
 
 class Flights:
@@ -253,7 +263,7 @@ class Run:
     def _count(self, outcome: str, error: VoucherError | None) -> None:
         summary = self.summary
         if error is not None:
-            summary.first_error = summary.first_error or str(error)
+            summary.first_error = summary.first_error or error
         if outcome == UNRESOLVED:
             summary.unresolved += 1
         elif outcome == FAILED:

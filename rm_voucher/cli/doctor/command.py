@@ -34,7 +34,7 @@ from rm_voucher.cli.doctor.way import check_connection, check_dns, check_proxy, 
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption, JsonOption, NamespaceOption
 from rm_voucher.cli.output import json_line
-from rm_voucher.cli.screen import say, tell, write_out
+from rm_voucher.cli.screen import is_quiet, say, tell, write_out
 
 CHECKS: dict[str, Check] = {
     "settings": check_settings,
@@ -116,7 +116,8 @@ def doctor(
     async def look() -> None:
         for name, check in CHECKS.items():
             finding = await examine(name, check, patient)
-            _show(finding, as_json=as_json)
+            if as_json or not is_quiet() or finding.ok is False:
+                _show(finding, as_json=as_json)
             if finding.ok is False:
                 faults.append(finding)
 

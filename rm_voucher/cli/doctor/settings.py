@@ -43,9 +43,12 @@ async def check_settings(patient: Patient) -> str:
     except ConfigurationError as exc:
         raise Fault(str(exc), _SET_THEM, exit_code=MISTAKE) from None
     key = _KEY if _value(settings, _KEY) else _KEY_FILE
-    sources = [settings.found[name].source for name in (_ID, _SECRET, key)]
-    where = ", ".join(dict.fromkeys(sources))
-    return " ".join([f"client id, secret and key are set, by {where}.", *settings.notes])
+    told = ("client id", "secret", "key")
+    parts = [
+        f"{what} by {settings.found[name].source}"
+        for what, name in zip(told, (_ID, _SECRET, key), strict=True)
+    ]
+    return " ".join([f"{', '.join(parts)}.", *settings.notes])
 
 
 def _value(settings: Settings, name: str) -> str:
@@ -68,10 +71,12 @@ async def check_environment(patient: Patient) -> str:
         ) from None
     _refuse_mixed(settings, environment)
     patient.environment = environment
+    what = in_words(environment)
     real = "vouchers are real" if is_real(environment) else "vouchers are not real"
-    urls = ", ".join(dict.fromkeys((environment.api_url, environment.oauth_url)))
+    urls = dict.fromkeys((environment.api_url, environment.oauth_url))
+    where = ", ".join(url for url in urls if url not in what)
     source = settings.found["RM_ENVIRONMENT"].source or "the default"
-    return f"{in_words(environment)}, where {real}; by {source}; {urls}."
+    return f"{what}, where {real}, by {source}{': ' if where else ''}{where}."
 
 
 def _refuse_mixed(settings: Settings, environment: Environment) -> None:

@@ -349,10 +349,13 @@ def test_standard_output(rm, served, issued, tmp_path: Path, as_json: bool) -> N
         *lines, counts = ended.json
         assert counts == {
             "asked": 3,
+            "redeemed": 3,
             "failed": 0,
             "unresolved": 0,
-            "redeemed": 3,
+            "not_asked": 0,
             "output": None,
+            "exit_code": 0,
+            "error": None,
         }
         assert [line["Code"] for line in lines] == codes
     else:

@@ -155,6 +155,37 @@ def test_all_is_well(rm, set_up, shop) -> None:
     assert SECRET not in ended.out
 
 
+def test_quiet(rm, set_up, shop) -> None:
+    """Then the faults alone are shown, and the end."""
+    set_up(shop())
+    assert rm("doctor", "--quiet").out == ""
+    set_up(shop(), RM_CLIENT_SECRET="another")
+    ended = rm("doctor", "-q")
+    assert [line[0] for line in ended.out.splitlines()] == ["✘", " "]
+    assert ended.err == "Something is wrong with: token.\n"
+
+
+def test_settings_of_a_profile(rm, set_up, shop, monkeypatch, tmp_path: Path) -> None:
+    """Where each comes from is said, and which of two wins; a profile that is none is a fault."""
+    from rm_voucher.cli import logins
+
+    url = shop()
+    set_up(url, RM_CLIENT_ID=None, RM_CLIENT_SECRET=None, RM_ENVIRONMENT=None)
+    key = str(tmp_path / "key.pem")
+    login = logins.Login(name="acme", client_id=ME.client_id, private_key_file=key, environment=url)
+    assert not logins.save(login, SECRET)  # there is no keyring here
+    ended = rm("doctor", "--profile", "acme")
+    assert (ended.code, SECRET in ended.out) == (0, False)
+    settings, environment = ended.out.splitlines()[:2]
+    source = f"the profile 'acme' ({login.path})"
+    assert settings.startswith(f"✔ settings: client id by {source}, secret by {source}, key by the")
+    assert f"by {source}" in environment
+    missing = rm("doctor", "--profile", "other")
+    assert missing.code == 2
+    assert missing.out.startswith("✘ settings: ")
+    assert "– environment: not asked: the settings can't be read" in missing.out
+
+
 def test_nothing_is_changed(doctor, set_up, shop) -> None:
     """It buys a token and lists the first page of batches, and that is all."""
     emulator = Emulator(credentials=ME, batches={"B": 3})
