@@ -59,7 +59,8 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def long(session: nox.Session) -> None:
     """Run the long tests, on the built wheel: processes, kills, simulation. Five minutes."""
-    run_on_wheel(session, "-n", "auto", "-m", "long")
+    one_by_one = ("--dist", "load", "--maxschedchunk", "1")  # the longest first
+    run_on_wheel(session, "-n", "auto", *one_by_one, "-m", "long")
 
 
 @nox.session

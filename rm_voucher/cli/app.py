@@ -34,6 +34,13 @@ COMMANDS = (
     Entry(
         "ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out.", _AFTER
     ),
+    Entry("qr", "prints.commands", "Write a picture of each voucher's QR code.", _AFTER),
+    Entry(
+        "sheet",
+        "prints.commands",
+        "Write sheets of A4 to print and cut: a card with its QR code for each voucher.",
+        _AFTER,
+    ),
     Entry("get", "vouchers", "Look a voucher up.", _LOOK),
     Entry("void", "vouchers", "Void a voucher, that is, use it up at a shop.", _LOOK),
     Entry(

@@ -52,7 +52,9 @@ def test_what_is_installed_has_this_version_and_these_extras():
     """The tools of the project itself are no extra of users'."""
     assert INSTALLED.version == rm_voucher.__version__
     extras = set(INSTALLED.metadata.get_all("Provides-Extra", ()))
-    assert extras == {"all", "cli", "otel", "postgres", "redis", "sql", "worker"}
+    assert extras == {
+        *("all", "cli", "otel", "postgres", "print", "redis", "sql", "tables", "worker")
+    }
 
 
 def test_page_of_the_package_index_has_no_link_that_leads_nowhere():

@@ -1,6 +1,7 @@
 """The wings of docs/architecture.md, held against the imports."""
 
 import ast
+import functools
 import graphlib
 import re
 import sys
@@ -90,6 +91,11 @@ ELSEWHERE = {
     "cli.logins": {"keyring", "platformdirs"},
     "cli.options": {"typer"},
     "cli.plan": {"typer"},
+    "cli.prints.commands": {"typer"},
+    "cli.prints.fonts": {"fontTools"},
+    "cli.prints.images": {"segno"},
+    "cli.prints.pdf": {"PIL", "fpdf", "uharfbuzz"},
+    "cli.prints.shown": {"rich"},
     "cli.probe": {"typer"},
     "cli.profile_option": {"typer"},
     "cli.tables.csv_reader": {"charset_normalizer"},
@@ -111,6 +117,7 @@ def modules_in(package):
     return files
 
 
+@functools.cache
 def imported(path):
     """Return each module or name that a file imports, in functions and under TYPE_CHECKING too."""
     names: set[str] = set()

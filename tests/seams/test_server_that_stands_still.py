@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -49,12 +50,33 @@ def stalling() -> Iterator[Stalling]:
         yield make
 
 
+@pytest.fixture
+def stalling_for_a_moment(stalling: Stalling, monkeypatch: pytest.MonkeyPatch) -> Stalling:
+    """Return such a way; a connection that is frozen there, and no other, is given up soon.
+
+    On a busy machine, a connection may be silent for a while that is not frozen.
+    """
+    ways: list[StallingProxy] = []
+
+    def silence_s(connection: postgres.AnsweringConnection) -> float:
+        with socket.socket(fileno=os.dup(connection.pgconn.socket)) as ours:
+            port = ours.getsockname()[1]
+        return 0.1 if any(way.is_frozen(port) for way in ways) else PATIENCE_S
+
+    def make(url: str) -> tuple[StallingProxy, str]:
+        proxy, way = stalling(url)
+        ways.append(proxy)
+        return proxy, way
+
+    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", property(silence_s))
+    return make
+
+
 async def test_connection_that_is_silent_is_given_up(
-    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, stalling_for_a_moment: Stalling
 ) -> None:
     """The next one is answered, and what was to be written is written."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
-    proxy, url = stalling(postgres_url)
+    proxy, url = stalling_for_a_moment(postgres_url)
     made = database(url)
     await made.open()
     proxy.freeze()
@@ -74,13 +96,14 @@ async def test_transaction_that_takes_too_long(
     postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often the server answers: the connection is given up, and it is made again."""
-    monkeypatch.setattr(database_module, "_TRANSACTION_S", 0.3)
     made = database(postgres_url)
     await made.open()
+    monkeypatch.setattr(database_module, "_TRANSACTION_S", 0.3)
     begun: list[int] = []
 
     def work(connection: Connection) -> None:
         begun.append(0)
+        monkeypatch.setattr(database_module, "_TRANSACTION_S", PATIENCE_S)  # of the next one
         add("A")(connection)
         while len(begun) == 1:
             connection.exec_driver_sql("SELECT pg_sleep(0.05)")
@@ -160,11 +183,10 @@ async def test_process_that_is_stopped_in_a_transaction(postgres_ledger_url: str
 
 
 async def test_transaction_whose_server_falls_silent(
-    postgres_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+    postgres_url: str, stalling_for_a_moment: Stalling
 ) -> None:
     """In the middle of it, it is an error: its steps can't be done again from here."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
-    proxy, url = stalling(postgres_url)
+    proxy, url = stalling_for_a_moment(postgres_url)
     made = database(url)
     await made.open()
     with pytest.raises(LedgerError, match="does not answer"):
@@ -215,12 +237,11 @@ async def test_closing_is_bounded(
 
 
 async def test_ledger_on_a_way_that_stands_still(
-    postgres_ledger_url: str, stalling: Stalling, monkeypatch: pytest.MonkeyPatch
+    postgres_ledger_url: str, stalling_for_a_moment: Stalling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is lost, and nothing done twice: a commit whose answer was lost is made again."""
-    monkeypatch.setattr(postgres.AnsweringConnection, "silence_s", 0.5)
     monkeypatch.setattr(sql_database, "_IDLE_S", 0.2)  # locks of what was given up
-    proxy, url = stalling(postgres_ledger_url)
+    proxy, url = stalling_for_a_moment(postgres_ledger_url)
     async with Ledger.open(url) as ledger:
         await begin(ledger)
         names = [f"request {number}" for number in range(60)]

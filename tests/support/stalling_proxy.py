@@ -17,12 +17,17 @@ class StallingProxy:
         self.port = self._listener.getsockname()[1]
         self._sockets: list[socket.socket] = []
         self._frozen: set[socket.socket] = set()
+        self._ports: dict[socket.socket, int] = {}
         self.freezes_new = False
         threading.Thread(target=self._accept, daemon=True).start()
 
     def freeze(self) -> None:
         """Pass nothing on any more for the connections that there are."""
         self._frozen.update(self._sockets)
+
+    def is_frozen(self, port: int) -> bool:
+        """Return whether the connection that comes from a port of this machine is frozen."""
+        return any(self._ports.get(each) == port for each in self._frozen.copy())
 
     def cut(self) -> None:
         """End the connections that there are."""
@@ -49,7 +54,7 @@ class StallingProxy:
     def _accept(self) -> None:
         while True:
             try:
-                client, _ = self._listener.accept()
+                client, (_, port) = self._listener.accept()
             except OSError:
                 return
             try:
@@ -57,6 +62,7 @@ class StallingProxy:
             except OSError:  # it is down: whoever asks is refused, too
                 client.close()
                 continue
+            self._ports[client] = port
             pair = (client, server)
             self._sockets += pair
             if self.freezes_new:

@@ -1,0 +1,1 @@
+"""What customers get of a run's output file: QR codes as pictures, and sheets to print."""

@@ -1,0 +1,131 @@
+"""Which rows of an output file have a voucher to hand on."""
+
+import re
+from pathlib import Path
+
+import pytest
+from support.result_files import COLUMNS, code_of, row_of, url_of, write_results
+
+from rm_voucher import ConfigurationError
+from rm_voucher.cli.prints.source import Results
+
+
+def read(path: Path, **options) -> tuple[list[str], str]:
+    with Results(path, **options) as results:
+        slips = list(results)
+        assert len(slips) == results.vouchers
+        return [slip.recipient for slip in slips], results.left_out_in_words()
+
+
+def test_only_issued_rows_are_handed_on(tmp_path: Path) -> None:
+    """A code of an unresolved row may be another's, an unkept one waits for its ledger."""
+    held = [
+        ["u", code_of(7), url_of(code_of(7)), status, ""] for status in ("unresolved", "unkept")
+    ]
+    path = write_results(
+        tmp_path / "out.csv",
+        [
+            row_of(1, "ana"),
+            row_of(2, "bob", "failed"),
+            *held,
+            ["", "", "", "", ""],
+            ["no code", "", url_of("x"), "issued", ""],
+            ["no url", code_of(8), "", "issued", ""],
+            ["odd url", code_of(9), "javascript:alert(1)", "issued", ""],
+            row_of(10, "eve"),
+        ],
+    )
+    recipients, left_out = read(path)
+    assert recipients == ["ana", "eve"]
+    assert left_out == (
+        "6 rows without a voucher to hand on: 1 failed, 2 issued without a QR URL, "
+        "1 issued without a code, 1 unkept, 1 unresolved"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "row", "recipients"),
+    [
+        (
+            ("Name", "E-Mail", "code", "qr_url", "voucher_status", "error"),
+            ["A", "a@b.c"],
+            ["a@b.c"],
+        ),
+        (("recipient", "email", "code", "qr_url", "voucher_status", "error"), ["A", "x"], ["A"]),
+        (
+            ("code", "phone", "rm_code", "qr_url", "voucher_status", "error"),
+            ["theirs", "+60 1"],
+            ["+60 1"],
+        ),
+    ],
+)
+def test_their_own_columns_say_whose_it_is(
+    columns: tuple[str, ...], row: list[str], recipients: list[str], tmp_path: Path
+) -> None:
+    """As in ``issue``: our own word, else a header that says so; the code is ours."""
+    path = write_results(tmp_path / "out.csv", [[*row, *row_of(1)[1:]]], columns)
+    assert read(path)[0] == recipients
+    with Results(path) as results:
+        (slip,) = results
+        assert slip.code == code_of(1)
+
+
+def test_a_listing_is_taken_as_well(tmp_path: Path) -> None:
+    """What RM says is no more to hand on than that: a used voucher has no card."""
+    rows = [
+        [code_of(n), url_of(code_of(n)), s] for n, s in enumerate(["ISSUED", "VOID", "REDEEMED"])
+    ]
+    path = write_results(tmp_path / "out.csv", rows, ("code", "qr_url", "status"))
+    with Results(path, has_recipient=False) as results:
+        assert [slip.code for slip in results] == [code_of(0), code_of(2)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "sentence"),
+    [
+        ([["ana"]], ("recipient",), "has no column 'code': name a file that"),
+        ([], COLUMNS, "has no voucher to hand on: it has no rows"),
+        ([row_of(1, "a", "failed")], COLUMNS, "1 row without a voucher to hand on: 1 failed"),
+        (
+            [row_of(1), row_of(2), row_of(1, "other")],
+            COLUMNS,
+            "line 4: line 2 has the same code, and one of the two people would find it used",
+        ),
+        ([row_of(1)], ("email", "code", "qr_url", "voucher_status", "phone"), "may be in 'email'"),
+    ],
+)
+def test_what_is_refused(rows, columns, sentence: str, tmp_path: Path) -> None:
+    """A sentence says what is wrong, before anything is drawn."""
+    path = write_results(tmp_path / "out.csv", rows, columns)
+    with pytest.raises(ConfigurationError, match=re.escape(sentence)) as raised:
+        Results(path)
+    assert code_of(1) not in str(raised.value)
+
+
+def test_one_code_for_all(tmp_path: Path) -> None:
+    """A static batch has it, and a person says so."""
+    path = write_results(tmp_path / "out.csv", [row_of(1, "ana"), row_of(1, "bob")])
+    assert read(path, has_shared_codes=True)[0] == ["ana", "bob"]
+
+
+def test_workbook(tmp_path: Path) -> None:
+    """An .xlsx is read as well; a code that a spreadsheet made a number of is refused."""
+    import openpyxl
+
+    book = openpyxl.Workbook()
+    sheet = book.worksheets[0]
+    sheet.append(COLUMNS)
+    sheet.append(row_of(1, "ana"))
+    book.save(tmp_path / "out.xlsx")
+    assert read(tmp_path / "out.xlsx")[0] == ["ana"]
+    sheet.append(["bob", 123456, url_of("00123456"), "issued"])
+    book.save(tmp_path / "out.xlsx")
+    with pytest.raises(ConfigurationError, match="line 3: the code is a number"):
+        Results(tmp_path / "out.xlsx")
+
+
+def test_a_slip_shows_no_code(tmp_path: Path) -> None:
+    """Nor does it in a traceback that shows values."""
+    with Results(write_results(tmp_path / "out.csv", [row_of(1)])) as results:
+        (slip,) = results
+    assert code_of(1) not in repr(slip)
