@@ -26,6 +26,7 @@ SCRIPTS = (
     "stall",
     "decode",
     "import_time",
+    "startup",
     "flow",
     "soak",
     "bulk_ledger",

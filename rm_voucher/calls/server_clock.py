@@ -7,7 +7,8 @@ from datetime import UTC
 
 _log = logging.getLogger("rm_voucher")
 
-_WORTH_A_WARNING_S = 5.0
+WORTH_A_WARNING_S = 5.0
+"""A difference that spoils timestamps, or what is concluded from times, in the end."""
 
 
 class ServerClock:
@@ -33,21 +34,33 @@ class ServerClock:
 
         Warns once of a difference that spoils timestamps and what is concluded from times.
         """
-        from email.utils import parsedate_to_datetime  # slow to import, and once a second at most
-
         self._date = date
-        try:
-            written = parsedate_to_datetime(date)
-            # Without a zone, or with -0000, it is in UTC, and not in this machine's.
-            written_at = written.replace(tzinfo=written.tzinfo or UTC).timestamp()
-        except (ValueError, TypeError, OverflowError):
+        offset_s = proven_offset_s(date, sent_at=sent_at, received_at=received_at)
+        if offset_s is None:
             return
-        least_s, most_s = written_at - received_at, written_at + 1 - sent_at
-        self.offset_s = least_s if least_s > 0 else min(most_s, 0.0)
-        if abs(self.offset_s) > _WORTH_A_WARNING_S and not self._warned:
+        self.offset_s = offset_s
+        if abs(offset_s) > WORTH_A_WARNING_S and not self._warned:
             self._warned = True
             _log.warning(
                 "RM's clock and this machine's differ by %.0f s or more: set this machine's, or "
                 "timestamps are refused and a ledger can't tell times",
                 abs(self.offset_s),
             )
+
+
+def proven_offset_s(date: str, *, sent_at: float, received_at: float) -> float | None:
+    """Return how far a server's clock is provably ahead of ours, behind if negative, in seconds.
+
+    ``date`` is its answer's ``Date``; the two instants are by our clock, in unix seconds. None for
+    what is no date.
+    """
+    from email.utils import parsedate_to_datetime  # slow to import, and once a second at most
+
+    try:
+        written = parsedate_to_datetime(date)
+        # Without a zone, or with -0000, it is in UTC, and not in this machine's.
+        written_at = written.replace(tzinfo=written.tzinfo or UTC).timestamp()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    least_s, most_s = written_at - received_at, written_at + 1 - sent_at
+    return least_s if least_s > 0 else min(most_s, 0.0)

@@ -32,25 +32,48 @@ COMMANDS = (
         _ISSUE,
     ),
     Entry(
+        "campaign",
+        "campaign.commands",
+        "After a campaign was issued: who has what, a report, who is to be asked again.",
+        _AFTER,
+    ),
+    Entry(
         "ledger", "ledger", "Look at a ledger, settle what is unknown, take its codes out.", _AFTER
     ),
     Entry("qr", "prints.commands", "Write a picture of each voucher's QR code.", _AFTER),
     Entry(
         "sheet",
         "prints.commands",
-        "Write sheets of A4 to print and cut: a card with its QR code for each voucher.",
+        "Write sheets of A4 to print and cut: a card for each voucher.",
         _AFTER,
     ),
-    Entry("get", "vouchers", "Look a voucher up.", _LOOK),
-    Entry("void", "vouchers", "Void a voucher, that is, use it up at a shop.", _LOOK),
+    Entry("get", "one", "Look a voucher up, or each of a file.", _LOOK),
+    Entry(
+        "void",
+        "one",
+        "Void a voucher, that is, use it up at a shop, or each of a file.",
+        _LOOK,
+    ),
+    Entry("redeem", "one", "Redeem a voucher, or each of a file.", _LOOK),
+    Entry("reinstate", "one", "Make a void voucher usable again, or each of a file.", _LOOK),
+    Entry(
+        "member",
+        "member",
+        "Look at and redeem the vouchers of a loyalty member, by telephone number.",
+        _LOOK,
+    ),
+    Entry("batch", "one", "Show a batch: what its vouchers are, how many are left.", _LOOK),
     Entry(
         "vouchers",
-        "vouchers",
+        "listings",
         "List the vouchers of a batch, as CSV or a line of JSON each.",
         _LOOK,
     ),
     Entry(
-        "batches", "vouchers", "List the merchant's batches, as CSV or a line of JSON each.", _LOOK
+        "batches", "listings", "List the merchant's batches, as CSV or a line of JSON each.", _LOOK
+    ),
+    Entry(
+        "doctor", "doctor.command", "Find out what keeps this installation from working.", _SET_UP
     ),
     Entry(
         "login", "login", "Save the settings of an account under a name, for --profile.", _SET_UP
@@ -92,8 +115,7 @@ app = typer.Typer(
 
 def run() -> None:
     """Run the command line; errors of the library become a sentence and an exit code."""
-    SCREEN.quiet = False
-    with strangers_are_harmless():
+    with strangers_are_harmless(), SCREEN:
         _run(sys.argv[1:])
 
 

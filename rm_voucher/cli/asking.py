@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 import typer
 
-from rm_voucher.cli.screen import say
+from rm_voucher.cli.screen import say, write_err
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.text import comparable
 
@@ -30,6 +31,8 @@ def ask(
     try:
         answer: str = typer.prompt(question, hide_input=hidden, err=True)
     except typer.Abort:
+        with contextlib.suppress(OSError):
+            write_err("\n")  # the question stands in the line
         say(nothing)
         raise typer.Exit(INTERRUPTED) from None
     return answer.strip()

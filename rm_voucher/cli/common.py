@@ -61,6 +61,7 @@ def _every_command(
 
 def complete(command: Any) -> Any:
     """Give a command, and the commands of a group, what every command has; return it."""
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
     if isinstance(command, TyperGroup):
         for each in command.commands.values():
             complete(each)

@@ -15,6 +15,7 @@ import attrs
 import typer
 
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
@@ -27,6 +28,10 @@ from rm_voucher.wire.operations import build_issue
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
+@examples(
+    "rm-voucher emulator --batch BREAKFAST=1000 --credentials-out emulator.env",
+    "rm-voucher emulator --port 8080 --batch BREAKFAST=1000 --fault-rate 0.2 --rate-limit 50",
+)
 def emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",

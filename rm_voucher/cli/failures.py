@@ -1,8 +1,4 @@
-"""What an error becomes: a sentence, an exit code, and under ``--json`` an object.
-
-Exit codes: 0 all done, 1 some failed, 2 a mistake in the command line, files or settings, 3 the
-credentials were refused, 4 the outcome of a call is unknown, 130 interrupted.
-"""
+"""What an error becomes: a sentence, an exit code, and under ``--json`` an object."""
 
 from __future__ import annotations
 
@@ -27,6 +23,15 @@ from rm_voucher.exceptions import (
 )
 
 MISTAKE = 2
+EXIT_CODES = {
+    0: "all done",
+    1: "some failed; a probe ended early, or was not agreed to; a database or broker is away",
+    MISTAKE: "a mistake in the command line, a file or a setting",
+    3: "the credentials were refused, or what is signed with them",
+    4: "the outcome of a call is unknown",
+    INTERRUPTED: "interrupted",
+}
+"""What the exit code of every command means."""
 # Of each error what it has; a code of a voucher is in none of them.
 _DETAILS = (
     "code",
@@ -94,10 +99,12 @@ def end_by(error: BaseException, *, as_json: bool) -> int:
             found = _named(name, message, 1)
         case _:
             raise error
-    if len(problems := getattr(error, "problems", ())) > 1:  # of a file, a line each
+    problems = getattr(error, "problems", ())
+    if len(problems) > 1:  # of a file, each on its own line
         say(f"Error: {getattr(error, 'title', '')} has more than one problem:")
         for problem in problems:
             say(f"  {problem}")
+        found["problems"] = list(problems)
     elif message:
         say(f"Error: {message}")
     if as_json:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from rm_voucher import ConfigurationError, Environment, VoucherClient
+from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.connect import (
     MEMORY,
     find_settings,
@@ -33,7 +34,7 @@ from rm_voucher.cli.options import (
     flow_policy,
     open_ledger,
 )
-from rm_voucher.cli.output import OutputError, json_line, note, say, write_out
+from rm_voucher.cli.output import OutputError, json_line, note, write_out
 from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.results import ResultFile, ResultStream
@@ -47,10 +48,15 @@ class Numbers:
     def __init__(self, count: int) -> None:
         self._count = count
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[Recipient]:
         return (Recipient.at(number, str(number + 1)) for number in range(self._count))
 
 
+@examples(
+    "rm-voucher issue BREAKFAST --environment memory --count 10",
+    "rm-voucher issue BREAKFAST --recipients members.csv --output vouchers.csv --dry-run",
+    "rm-voucher issue BREAKFAST --recipients members.csv --output vouchers.csv --ledger sqlite:///campaign.db",
+)
 def issue(
     batch: Annotated[str, typer.Argument(help="The batch's key.")],
     count: Annotated[
@@ -93,6 +99,7 @@ def issue(
             "--allow-similar",
             help="Take recipients that look the same for different ones. Without it they are a "
             "mistake in the file.",
+            rich_help_panel=RARE,
         ),
     ] = False,
     output: Annotated[
@@ -108,7 +115,13 @@ def issue(
         ),
     ] = False,
     concurrency: Annotated[
-        int, typer.Option(min=1, max=1000, help="How many calls may be in flight at once.")
+        int,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="How many calls may be in flight at once.",
+            rich_help_panel=RARE,
+        ),
     ] = 64,
     rate: RateOption = None,
     ledger: Annotated[
@@ -190,7 +203,7 @@ def issue(
                     "environment is 'memory': start one with 'rm-voucher emulator --batch KEY=100 "
                     "--credentials-out FILE'."
                 )
-            say("These are not real vouchers: the environment is 'memory', an embedded emulator.")
+            note("These are not real vouchers: the environment is 'memory', an embedded emulator.")
             emulator = make_memory_emulator(batch=batch, quantity=total)
             server, client_id, profile = emulator.environment, MEMORY, None
 
@@ -245,7 +258,7 @@ def issue(
             if output
             else ResultStream(as_json=as_json, table=table, unasked=unasked)
         )
-        report = Report(total, ledger=ledger, namespace=namespace)
+        report = Report(total, ledger=ledger, namespace=namespace, is_exclusive=exclusive)
         try:
             with sink as results:
                 decide().confirm(yes=yes)

@@ -124,7 +124,8 @@ class _Showing:
         if summary.held and not self._has_said:
             self._has_said = True
             note(
-                f"{summary.held:,} outcomes are unknown: waiting {self._settle_s:,.0f} s, so that "
+                f"{counted(summary.held, 'outcome')} {'is' if summary.held == 1 else 'are'} "
+                f"unknown: waiting {self._settle_s:,.0f} s, so that "
                 "what the calls did can be seen in the batch's listing."
             )
 

@@ -11,8 +11,19 @@ from typing import Annotated, Any
 import attrs
 import typer
 
-from rm_voucher import ConfigurationError, VoucherClient, VoucherStatus
+from rm_voucher import ConfigurationError, IssuedVoucher, VoucherClient
+from rm_voucher.cli.asking import confirm
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client
+from rm_voucher.cli.decisions import (
+    ADOPT,
+    Plan,
+    carry_out,
+    make_plan,
+    problem_of_code,
+    read_decisions,
+    write_held,
+)
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import (
     SETTLE_S,
@@ -50,6 +61,9 @@ BatchOption = Annotated[str | None, typer.Option(help="Only this batch.")]
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger status sqlite:///campaign.db",
+)
 def status(
     url: UrlArgument,
     batch: BatchOption = None,
@@ -121,6 +135,9 @@ def status(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger reconcile sqlite:///campaign.db BREAKFAST",
+)
 def reconcile(
     url: UrlArgument,
     batch: BatchArgument,
@@ -128,6 +145,13 @@ def reconcile(
     exclusive: ExclusiveOption = False,
     settle: SettleOption = SETTLE_S,
     no_balance_check: NoBalanceCheckOption = False,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write what is held to this table, for 'ledger resolve --decisions': a row for "
+            "each attempt, with its recipient, its time and the codes that may be its own."
+        ),
+    ] = None,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -142,6 +166,11 @@ def reconcile(
             say(f"Outcomes are unknown: waiting {settle:,.0f} s, so that the listing is complete.")
         report = await ledger.reconcile(client, batch, wait=True)
         _show(report, as_json=as_json)
+        if output is not None and report.held:
+            await write_held(ledger, report, batch, output)
+            say(f"{output}: {len(report.held):,} to be decided.")
+        elif output is not None:
+            say("Nothing is held: no file is written.")
         if report.held or report.open or report.stop_reason:
             raise typer.Exit(_UNKNOWN)
 
@@ -157,9 +186,15 @@ def reconcile(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --adopt CODE",
+    "rm-voucher ledger resolve sqlite:///campaign.db ATTEMPT --reissue",
+)
 def resolve(
     url: UrlArgument,
-    attempt: Annotated[str, typer.Argument(help="The attempt, as 'ledger status' shows it.")],
+    attempt: Annotated[
+        str | None, typer.Argument(help="The attempt, as 'ledger status' shows it.")
+    ] = None,
     adopt: Annotated[
         str | None,
         typer.Option(metavar="CODE", help="It issued this code: give it to its request."),
@@ -170,34 +205,81 @@ def resolve(
     write_off: Annotated[
         bool, typer.Option("--write-off", help="Give its request up; nothing is issued for it.")
     ] = False,
+    decisions: Annotated[
+        Path | None,
+        typer.Option(
+            help="Decide about many: the table that 'ledger reconcile --output' wrote, with adopt, "
+            "reissue or write-off in its column 'decision', and the code beside adopt."
+        ),
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Carry the decisions of a file out without a question.")
+    ] = False,
     namespace: NamespaceOption = None,
     environment: EnvironmentOption = None,
 ) -> None:
     """Decide about an attempt whose outcome is unknown: exactly one of the three options.
 
+    With --decisions, about many: all are shown first, and carried out when 'resolve' is typed.
     A code is looked up first: it must be an issued one of the attempt's batch.
     """
-    if (adopt is not None) + reissue + write_off != 1:
+    given = (adopt is not None) + reissue + write_off
+    if decisions is not None:
+        if given or attempt is not None:
+            raise ConfigurationError("With --decisions, the file alone says what is decided.")
+        _resolve_many(url, decisions, yes=yes, namespace=namespace, environment=environment)
+        return
+    if given != 1:
         raise ConfigurationError("Give one of --adopt, --reissue and --write-off.")
+    if attempt is None:
+        raise ConfigurationError("Name the attempt, as 'ledger status' shows it.")
 
     client = None if adopt is None else _client(environment)
 
     async def decide(ledger: Ledger) -> None:
+        voucher = None
         if client is not None:
-            voucher = await client.get(adopt or "")
-            if voucher.misfits.keys() & {"batch_key", "status"}:
-                raise ConfigurationError("The batch or status of this code can't be read.")
-            of_attempt = [found for found in await ledger.attempts() if found.id == attempt]
-            if of_attempt and voucher.batch_key not in (None, of_attempt[0].batch):
-                raise ConfigurationError("This code is of another batch than the attempt.")
-            if voucher.status is VoucherStatus.VALID:  # it is somebody's yet to come
-                raise ConfigurationError("This code has not been issued.")
-        await ledger.resolve(attempt, adopt=adopt, reissue=reissue, write_off=write_off)
+            found = await client.get(adopt or "")
+            of_attempt = [each.batch for each in await ledger.attempts() if each.id == attempt]
+            if problem := problem_of_code(found, of_attempt[0] if of_attempt else None):
+                raise ConfigurationError(f"{problem[0].upper()}{problem[1:]}.")
+            voucher = IssuedVoucher(code=adopt or "", qr_url=found.qr_url)
+        await ledger.resolve(attempt, adopt=voucher, reissue=reissue, write_off=write_off)
 
     _run(open_ledger(url, namespace=namespace, must_exist=True), decide, client)
 
 
+def _resolve_many(
+    url: str, path: Path, *, yes: bool, namespace: str | None, environment: str | None
+) -> None:
+    decided = read_decisions(path)
+    needs_client = any(each.word == ADOPT for each in decided)
+    plan: Plan | None = None
+
+    async def look(ledger: Ledger) -> None:
+        nonlocal plan
+        plan = await make_plan(ledger, client, path, decided)
+
+    async def carry(ledger: Ledger) -> None:
+        assert plan is not None  # noqa: S101 - for the type checker
+        if await carry_out(ledger, plan):
+            raise typer.Exit(1)
+
+    client = _client(environment) if needs_client else None
+    _run(open_ledger(url, namespace=namespace, read_only=True, must_exist=True), look, client)
+    assert plan is not None  # noqa: S101
+    plan.show()
+    if plan.decisions:
+        confirm(
+            "To carry them out, type 'resolve'", "resolve", yes=yes, nothing="Nothing was changed."
+        )
+        _run(open_ledger(url, namespace=namespace, must_exist=True), carry)
+
+
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger baseline sqlite:///campaign.db BREAKFAST",
+)
 def baseline(
     url: UrlArgument,
     batch: BatchArgument,
@@ -227,6 +309,9 @@ def baseline(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger rebind sqlite:///campaign.db",
+)
 def rebind(
     url: UrlArgument,
     namespace: NamespaceOption = None,
@@ -248,6 +333,9 @@ def rebind(
 
 
 @ledger_app.command()
+@examples(
+    "rm-voucher ledger export sqlite:///campaign.db",
+)
 def export(
     url: UrlArgument,
     batch: BatchOption = None,

@@ -157,8 +157,8 @@ def _try_out(credentials: Credentials, environment: Environment) -> None:
     async def read() -> None:
         client = VoucherClient(credentials, environment=environment, proxy=Proxy.from_env())
         async with client:
-            page = await client.batches()
-        say(f"The server takes them. It lists {len(page.items):,} batches, or more.")
+            await client.batches()
+        say("The server takes them, and lists the account's batches.")
 
     run_until_interrupted(read())
 

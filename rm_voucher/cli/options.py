@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from rm_voucher import ConfigurationError, FlowPolicy, LedgerError
-from rm_voucher.cli.output import say
+from rm_voucher.cli.common import RARE
+from rm_voucher.cli.screen import say
 from rm_voucher.converters import parse_time
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore, open_shared_store
@@ -41,6 +42,7 @@ SettleOption = Annotated[
         min=0,
         help="How many seconds after a call its voucher may still come into being, or into the "
         "listing. RM does not say; too short a time issues too much.",
+        rich_help_panel=RARE,
     ),
 ]
 
@@ -48,7 +50,8 @@ NamespaceOption = Annotated[
     str | None,
     typer.Option(
         help="The part of the database that is this merchant's, where several share it. By "
-        "default the one without a name."
+        "default the one without a name.",
+        rich_help_panel=RARE,
     ),
 ]
 
@@ -58,6 +61,7 @@ NoBalanceCheckOption = Annotated[
         "--no-balance-check",
         help="Take the batch's listing for complete even if its balance says that more were "
         "issued. What the balance counts is not documented.",
+        rich_help_panel=RARE,
     ),
 ]
 
@@ -75,7 +79,8 @@ SharedOption = Annotated[
     typer.Option(
         help="Where the processes of this account share its rate and its token: postgresql://…, "
         "redis://… or env:NAME for the URL in a variable. By default RM_SHARED_URL, and without "
-        "that the database of the ledger, if that is PostgreSQL."
+        "that the database of the ledger, if that is PostgreSQL.",
+        rich_help_panel=RARE,
     ),
 ]
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from datetime import UTC, datetime
 
 import attrs
 import typer
 
-from rm_voucher import ConfigurationError, DecodeError, Environment, VoucherBatch, VoucherClient
+from rm_voucher import (
+    ConfigurationError,
+    DecodeError,
+    Environment,
+    LedgerError,
+    VoucherBatch,
+    VoucherClient,
+)
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.issuing import run_until_interrupted
@@ -41,6 +49,8 @@ class IssuePlan:
     recipients: int
     ledger: str | None
     """Its URL, without a password."""
+    unseen: str = ""
+    """Why the ledger could not be looked into: nobody counts as served then."""
     served: int
     """How many of the recipients have their voucher in the ledger."""
     held: int
@@ -100,6 +110,7 @@ class IssuePlan:
             "held": self.held,
             "to_issue": self.to_issue,
             "ledger": self.ledger,
+            "ledger_unseen": self.unseen or None,
             "rate_per_s": self.rate_per_s,
             "expected_s": self.expected_s,
         }
@@ -109,7 +120,8 @@ class IssuePlan:
         _say_environment(self)
         profile = "" if self.profile is None else f", profile {self.profile!r}"
         note(f"Merchant: client id {self.client_id}{profile}")
-        note(f"Batch: {self.label}, key {self.batch_key}; {'; '.join(_of_batch(self.batch))}")
+        key = "" if self.label == self.batch_key else f" (key {self.batch_key})"
+        note(f"Batch: {self.label}{key}; {'; '.join(_of_batch(self.batch))}")
         note(f"Recipients: {_of_recipients(self)}")
         note(f"Ledger: {_of_ledger(self)}")
         note(f"Duration: {_of_duration(self)}")
@@ -170,7 +182,12 @@ def make_plan(
         async with shared or nullcontext(), client:
             batch = await _read(client, batch_key)
             shared_rate_per_s = client.flow.rate_per_s
-        served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+        served = held = 0
+        unseen = ""
+        try:
+            served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+        except LedgerError as exc:  # the run makes one, or says what is wrong with it
+            unseen = str(exc)
         made.append(
             IssuePlan(
                 environment=environment,
@@ -180,6 +197,7 @@ def make_plan(
                 batch=batch,
                 recipients=total,
                 ledger=None if ledger is None else without_password(ledger),
+                unseen=unseen,
                 served=served,
                 held=held,
                 rate_per_s=rate_per_s if rate_per_s is not None else shared_rate_per_s,
@@ -230,10 +248,10 @@ def _say_environment(plan: IssuePlan) -> None:
         return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
-    colour = "red" if plan.is_real else "green"
+    colours = ("white", "red") if plan.is_real else ("black", "green")
     text = printable(f"{words}: {kind}")
     if can_draw():
-        text = typer.style(f" {text} ", bg=colour, fg="white", bold=True)
+        text = typer.style(f" {text} ", fg=colours[0], bg=colours[1], bold=True)
     try:
         write_err(f"Environment: {text}\n")
     except OSError:  # nobody reads it
@@ -267,11 +285,12 @@ def _worth(batch: VoucherBatch) -> str:
 
 
 def _expiry(batch: VoucherBatch) -> str:
-    expiry = batch.expiry
+    expiry, now = batch.expiry, datetime.now(UTC)
     if expiry is not None and expiry.type == "DYNAMIC" and expiry.days:
-        return f"expires {expiry.days:,} days after it is redeemed"
+        return f"expires {expiry.days:,} days after redemption"
     if expiry is not None and expiry.expires_at is not None:
-        return f"expires at {format_time(expiry.expires_at)}"
+        ends = "expired" if expiry.expires_at < now else "expires"
+        return f"{ends} at {format_time(expiry.expires_at)}"
     return (
         "when it expires is not known"
         if expiry is None or expiry.type != "PERMANENT"
@@ -291,22 +310,19 @@ def _of_recipients(plan: IssuePlan) -> str:
 
 def _of_ledger(plan: IssuePlan) -> str:
     if plan.ledger is not None:
-        return plan.ledger
+        return f"{plan.ledger}{plan.unseen and f' (not looked into: {plan.unseen})'}"
     if plan.recipients <= _MANY:
         return "none"
-    return (
-        "none. With --ledger sqlite:///FILE the run can be repeated, however it ended, and nobody "
-        "gets a second voucher"
-    )
+    return "none. Add --ledger sqlite:///FILE, and it can be run again safely"
 
 
 def _of_duration(plan: IssuePlan) -> str:
     if plan.rate_per_s is None or plan.expected_s is None:
         return "not known: the server's rate is learned on the way. --rate sets one"
-    whose = "that --rate allows" if plan.is_rate_given else "that its processes share now"
+    whose = "--rate" if plan.is_rate_given else "shared by its processes"
     return (
-        f"{in_minutes(plan.expected_s)}, at the {plan.rate_per_s:,.4g} calls a second {whose}, and "
-        "more where answers are slow or lost"
+        f"{in_minutes(plan.expected_s)} at {plan.rate_per_s:,.4g} calls a second ({whose}), more "
+        "if answers are slow"
     )
 
 

@@ -15,6 +15,7 @@ import typer
 
 from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
 from rm_voucher.cli.asking import ask
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
 from rm_voucher.cli.issuing import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
@@ -33,6 +34,10 @@ _CREDENTIALS_REFUSED = 3
 _QUANTITY = 50
 
 
+@examples(
+    "rm-voucher probe BREAKFAST --environment memory",
+    "rm-voucher probe TRIAL --output report.json --markdown report.md",
+)
 def probe(
     batch: Annotated[str, typer.Argument(help="The key of a batch that may be used up.")],
     output: Annotated[

@@ -39,7 +39,7 @@ _DECIDE = (
     "outcome is unknown; to run it again changes nothing for them."
 )
 _COMPARE = (
-    "For the rows with status 'unresolved' a voucher may exist: compare the batch's vouchers "
+    "For the rows that are 'unresolved' a voucher may exist: compare the batch's vouchers "
     "before you issue to them again."
 )
 _REST = "Those without a voucher, and only those, may be issued to again."
@@ -87,7 +87,7 @@ class Report:
         """How many recipients the run did not come to."""
         return self.total - self.summary.asked
 
-    def next_steps(self) -> list[str]:
+    def next_steps(self, output: Path | None = None) -> list[str]:
         """Return what a person does next. To run it again stands there only where that helps."""
         if not (self.exit_code or self.not_asked):
             return []
@@ -95,6 +95,15 @@ class Report:
         if self.ledger is None:
             if self.summary.unresolved:
                 steps.append(_COMPARE)
+            if (
+                output is not None
+                and not self.unwritten
+                and (self.summary.failed or self.not_asked)
+            ):
+                steps.append(
+                    f"To issue to the others, give {output} as --recipients: who has a voucher, or "
+                    "may have one, is not asked for again."
+                )
             elif self.not_asked and self.summary.issued:
                 steps.append(_REST)
             return steps
@@ -137,9 +146,9 @@ class Report:
         if self.unkept:
             say(
                 f"{self.unkept:,} codes arrived that the ledger could not keep. They are in the "
-                "rows with status 'unkept', which the next run with the same --output gives to it."
+                "rows that are 'unkept', which the next run with the same --output gives to it."
             )
-        if steps := self.next_steps():
+        if steps := self.next_steps(output):
             say(" ".join(steps))
         if self.unwritten is not None:
             say(str(self.unwritten))

@@ -15,7 +15,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from typing import IO, TextIO
+from typing import IO, Self, TextIO
 
 from rm_voucher.text import printable
 
@@ -34,6 +34,12 @@ class Screen:
         self.quiet = False
         self._lock = threading.RLock()  # a library may log in a thread
         self._bar: Callable[[int], str] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.quiet = False  # the next command of a process is not
 
     @contextlib.contextmanager
     def bar(self, text: Callable[[int], str]) -> Iterator[None]:

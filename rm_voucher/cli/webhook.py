@@ -12,6 +12,7 @@ import typer
 from aiohttp import web
 
 from rm_voucher import CallbackError, ConfigurationError
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.issuing import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line, logged_to_person, say, tell, write_out
@@ -54,6 +55,9 @@ UrlOption = Annotated[
 
 
 @webhook_app.command()
+@examples(
+    "rm-voucher webhook verify --headers headers.txt --body body.json --public-key rm.pem",
+)
 def verify(
     headers: Annotated[
         Path, typer.Option(metavar="FILE", help="The delivery's headers, a 'Name: value' a line.")
@@ -88,6 +92,9 @@ def verify(
 
 
 @webhook_app.command()
+@examples(
+    "rm-voucher webhook listen --public-key rm.pem --port 8080",
+)
 def listen(
     public_key: KeyOption,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,

@@ -11,6 +11,7 @@ import typer
 
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.asking import confirm
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import (
     find_settings,
     in_words,
@@ -41,6 +42,10 @@ _LOGGER = logging.getLogger("rm_voucher")
 _BROKER, _LEDGER = "env:RM_WORKER_BROKER", "env:RM_WORKER_LEDGER"
 
 
+@examples(
+    "rm-voucher worker --batch BREAKFAST --environment memory --sample 5",
+    "rm-voucher worker --batch BREAKFAST --broker amqp://localhost --ledger postgresql:///campaign",
+)
 def worker(
     batch: Annotated[
         str, typer.Option(envvar="RM_WORKER_BATCH", help="The key of the batch to issue from.")

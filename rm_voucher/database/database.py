@@ -406,8 +406,14 @@ class Database:
         there = connection.dialect.has_table(connection, _versions.name)
         found = self._found_version(connection) if there else 0
         self._refuse_newer(found)
-        if found < self._schema.version:
+        if not found:
             raise self._error(f"There is no {self._schema.component} in this database.")
+        if found < self._schema.version:
+            raise self._error(
+                f"The {self._schema.component} was written by an older version of rm_voucher "
+                f"(schema {found}; this one has {self._schema.version}): what opens it to write "
+                "brings it up to date."
+            )
 
     def _found_version(self, connection: Connection) -> int:
         mine = select(_versions.c.version).where(_versions.c.component == self._schema.component)

@@ -376,13 +376,14 @@ class Ledger:
         self,
         attempt_id: str,
         *,
-        adopt: str | None = None,
+        adopt: str | IssuedVoucher | None = None,
         reissue: bool = False,
         write_off: bool = False,
     ) -> None:
         """Decide about an attempt whose outcome is unknown; see `Reconciliation.held`.
 
-        Give exactly one of: ``adopt``, the code that it issued, which its request gets;
+        Give exactly one of: ``adopt``, the code that it issued, which its request gets, or that
+        voucher with its QR URL, which the request would have none of otherwise;
         ``reissue``, it issued nothing, or that does not matter: its request waits again;
         ``write_off``, its request is given up. Raises `LedgerError` when there is nothing to
         resolve, or the ledger has the code already.
@@ -393,14 +394,19 @@ class Ledger:
         if not found:
             raise LedgerError("The ledger has no such attempt.")
         state = AttemptState.WRITTEN_OFF if write_off else AttemptState.NOT_ISSUED
+        code = None
+        if adopt is not None:
+            state = AttemptState.ADOPTED
+            voucher = adopt if isinstance(adopt, IssuedVoucher) else IssuedVoucher(code=adopt)
+            code = Found(code=voucher.code, qr_url=voucher.qr_url)
         error = await self.store.commit(
             resolve,
             Resolve(
                 batch=found[0].batch,
                 attempt_id=attempt_id,
-                state=state if adopt is None else AttemptState.ADOPTED,
+                state=state,
                 at=self.clock.latest_now(),
-                code=None if adopt is None else Found(code=adopt),
+                code=code,
             ),
         )
         if error is not None:
@@ -432,9 +438,11 @@ class Ledger:
     async def stop_reason(self) -> str | None:
         """Return why the whole ledger was stopped, if it was: an older copy was put back.
 
-        Each batch, also one that it does not know yet, is stopped then until its `baseline`.
+        Each batch, also one that it does not know yet, is stopped then until its `baseline`. With
+        ``read_only`` it is also what would stop it when it is opened to write.
         """
-        return await self.store.read(lambda unit: unit.stop_reason())
+        reason = await self.store.read(lambda unit: unit.stop_reason())
+        return reason or await self.store.doubt()
 
     async def requests(
         self, batch_key: str | None = None

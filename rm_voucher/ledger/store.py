@@ -58,6 +58,13 @@ class LedgerStore(ABC):
         a cause where the database can't be used, whatever the item; without one, the item is wrong.
         """
 
+    async def doubt(self) -> str | None:
+        """Return why the whole ledger would be stopped if it were opened to write, else None.
+
+        For a store that is ``read_only``, which can't stop it: an older copy was put back, say.
+        """
+        return None
+
     @abstractmethod
     async def read(self, reading: Reading[R]) -> R:
         """Run a reading, beside transactions. Raises `LedgerError`."""

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import attrs
@@ -17,7 +18,12 @@ from rm_voucher.emulator.reply import Reply
 
 EMPTY = "The environment is 'memory', an embedded emulator that begins empty.\n"
 QR = "https://emulator.invalid/qr/1/voucher/"
-EXPIRY = '{"type":"DYNAMIC","day":30,"expiredAt":"2050-12-31T23:59:59Z"}'
+EXPIRES = "2050-12-31T23:59:59Z"
+VOUCHERS = "code,status,type,amount_sen,assigned_at,redeemed_at,used_at,label,expires_at,qr_url\n"
+BATCHES = (
+    "key,label,status,type,quantity,balance_quantity,used_quantity,expires_at,expires_days,"
+    "is_static\n"
+)
 ASSIGNED = "2023-11-14T22:13:20Z"  # the clock of the emulator
 
 
@@ -36,7 +42,9 @@ def in_words(code: str, status: str, *used: str) -> list[str]:
         "amount_sen: 1250",
         "discount_rate_bp: 0",
         "minimum_spend_sen: 0",
-        f"expiry: {EXPIRY}",
+        f"expires_at: {EXPIRES}",
+        "expires_days: 30",
+        "expiry_type: DYNAMIC",
         "label: Breakfast, for two",
         "batch_key: B",
         "origin: SYSTEM",
@@ -66,20 +74,19 @@ def test_get_shows_no_escape_sequence(rm, served) -> None:
 
 
 def test_get_json(rm, code: str) -> None:
-    """``--json`` shows it as the API would."""
+    """``--json`` shows it by the same names; what nobody documented is in ``extra``."""
     ended = rm("get", code, "--json")
     (voucher,) = ended.json
     assert (ended.code, ended.err) == (0, "")
-    assert (
-        voucher.items()
-        >= {
-            "code": code,
-            "status": "ISSUED",
-            "amount": 1250,
-            "voucherBatchKey": "B",
-            "assignedAt": ASSIGNED,
-        }.items()
-    )
+    extra = voucher.pop("extra")
+    assert isinstance(extra, dict)
+    assert "isMarketPlace" in extra
+    lines = [line for line in in_words(code, "ISSUED") if not line.startswith("image_url")]
+    shown = {
+        name: str(value) for name, value in voucher.items() if name not in ("key", "image_url")
+    }
+    assert shown == dict(line.split(": ", 1) for line in lines)
+    assert voucher["amount_sen"] == 1250
 
 
 @pytest.mark.parametrize(
@@ -94,7 +101,7 @@ def test_void(rm, code: str, used_at: str) -> None:
 
 
 def test_void_sends(rm, served, code: str) -> None:
-    """The store and the time go to the server as they were given, and not when they weren't."""
+    """The store and the time go to the server as they were given; the time is now by default."""
     bodies = []
     reply = served.emulator.reply
 
@@ -105,14 +112,18 @@ def test_void_sends(rm, served, code: str) -> None:
 
     served.emulator.reply = answer
     assert rm("void", code, "--store-id", "7", "--used-at", ASSIGNED).code == 0
+    assert rm("void", code, "--used-at", "none").code == 1
+    before = datetime.now(UTC)
     assert rm("void", code).code == 1
-    assert bodies == [b'{"storeId":"7","usedAt":"2023-11-14T22:13:20Z"}', b"{}"]
+    assert bodies[:2] == [b'{"storeId":"7","usedAt":"2023-11-14T22:13:20Z"}', b"{}"]
+    (used_at,) = orjson.loads(bodies[2]).values()
+    assert before <= datetime.fromisoformat(used_at) <= datetime.now(UTC)
 
 
 def test_void_json(rm, code: str) -> None:
     """``--json`` shows the void voucher; a second void is refused with exit 1."""
-    ended = rm("void", code, "--json")
-    assert (ended.code, ended.json[0]["status"], ended.json[0]["usedAt"]) == (0, "VOID", ASSIGNED)
+    ended = rm("void", code, "--json", "--used-at", ASSIGNED)
+    assert (ended.code, ended.json[0]["status"], ended.json[0]["used_at"]) == (0, "VOID", ASSIGNED)
     again = rm("void", code, "--json")
     assert again.code == 1
     assert again.json[0]["error"]["code"] == "VOUCHER_NOT_ALLOW_VOID"
@@ -140,12 +151,84 @@ def test_void_bad_time(rm, served, code: str, used_at: str, sentence: str) -> No
 
 
 def test_void_unknown(rm, served, code: str) -> None:
-    """A void whose outcome can't be proven is exit 4."""
+    """A void whose outcome can't be proven, because no time was sent, is exit 4."""
     served.emulator.fail_next("void", Fault.ERROR_AFTER_COMMIT)
-    ended = rm("void", code)
+    ended = rm("void", code, "--used-at", "none")
     assert (ended.code, ended.out) == (4, "")
     assert ended.err.startswith("Error: void: server failed after 1 attempt(s), so whether it was ")
     assert code not in ended.err
+
+
+def test_void_is_proved_by_its_time(rm, served, code: str) -> None:
+    """Without an option, a void whose answer is lost is read back, and known to be ours."""
+    served.emulator.fail_next("void", Fault.ERROR_AFTER_COMMIT)
+    ended = rm("void", code)
+    assert (ended.code, ended.err) == (0, "")
+    assert "status: VOID\n" in ended.out
+
+
+def test_redeem_and_reinstate(rm, served, code: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A voucher is redeemed, voided, and made usable again, with the PIN of a variable."""
+    assert "status: REDEEMED\n" in rm("redeem", code).out
+    again = rm("redeem", code)
+    assert (again.code, again.out) == (1, "")
+    assert again.err.startswith("Error: VOUCHER_REDEEMED (HTTP 400): ")
+    assert rm("void", code).code == 0
+    monkeypatch.setenv("SHOP_PIN", "123456")
+    reinstated = rm("reinstate", code, "--pin", "env:SHOP_PIN", "--reason", "by mistake", "--json")
+    assert (reinstated.code, reinstated.json[0]["status"]) == (0, "REDEEMED")
+    monkeypatch.setenv("SHOP_PIN", "654321")
+    assert rm("void", code).code == 0
+    refused = rm("reinstate", code, "--pin", "env:SHOP_PIN")
+    assert (refused.code, refused.out) == (1, "")
+    assert "The PIN is wrong" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--pin", "123456"), "--pin is env:NAME, the name of a variable that has the PIN"),
+        (("--pin", "env:"), "--pin is env:NAME"),
+        (("--pin", "env:MISSING"), "The PIN is in the variable MISSING, which is not set."),
+        ((), "only a person at a terminal can say that. A script gives --pin env:NAME"),
+    ],
+)
+def test_pin_is_no_argument(rm, served, code: str, arguments: tuple, sentence: str) -> None:
+    """Other users can read a command's arguments: it is in a variable, or typed."""
+    ended = rm("reinstate", code, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert sentence in ended.err
+    assert not served.emulator.requests
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("void",), "Give a CODE, or --codes FILE."),
+        (("void", "X", "--codes", "x.csv"), "Give a CODE, or --codes FILE."),
+        (("get", "X", "--output", "x.csv"), "are about --codes"),
+        (("redeem", "X", "--yes"), "are about --codes"),
+        (("get", "--codes", "x.csv", "--excel"), "--excel is about --output"),
+    ],
+)
+def test_options_that_go_together(rm, served, arguments: tuple, sentence: str) -> None:
+    """Options of a file are no options of a code: exit 2, and nothing is asked."""
+    ended = rm(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert sentence in ended.err
+    assert not served.emulator.requests
+
+
+def test_batch(rm, served, code: str) -> None:
+    """A batch is shown a field a line, or as JSON by the same names."""
+    ended = rm("batch", "B")
+    assert (ended.code, ended.err) == (0, "")
+    assert {"key: B", "balance_quantity: 2", "expires_days: 30"} <= set(ended.out.splitlines())
+    (as_json,) = rm("batch", "B", "--json").json
+    assert (as_json["balance_quantity"], as_json["is_static"]) == (2, False)
+    missing = rm("batch", "X")
+    assert (missing.code, missing.out) == (1, "")
+    assert missing.err.startswith("Error: VOUCHER_BATCH_NOT_FOUND")
 
 
 def test_vouchers(rm, served, code: str) -> None:
@@ -154,14 +237,16 @@ def test_vouchers(rm, served, code: str) -> None:
     served.emulator.state.void(others[1])
     listed = rm("vouchers", "B")
     assert (listed.code, listed.err) == (0, "")
-    assert listed.out == (
-        "code,status,type,amount_sen,assigned_at,redeemed_at,used_at\n"
-        f"{code},ISSUED,GIFT,1250,{ASSIGNED},,\n"
-        f"{others[0]},ISSUED,GIFT,1250,{ASSIGNED},,\n"
-        f"{others[1]},VOID,GIFT,1250,{ASSIGNED},,{ASSIGNED}\n"
+    assert listed.out == VOUCHERS + "".join(
+        f'{each},{status},GIFT,1250,{ASSIGNED},,{used},"Breakfast, for two",{EXPIRES},{QR}{each}\n'
+        for each, status, used in (
+            (code, "ISSUED", ""),
+            (others[0], "ISSUED", ""),
+            (others[1], "VOID", ASSIGNED),
+        )
     )
     as_json = rm("vouchers", "B", "--json")
-    assert [(line["code"], line["amount"]) for line in as_json.json] == [
+    assert [(line["code"], line["amount_sen"]) for line in as_json.json] == [
         (each, 1250) for each in (code, *others)
     ]
 
@@ -172,12 +257,11 @@ def test_batches(rm, served, code: str) -> None:
     listed = rm("batches")
     assert (listed.code, listed.err) == (0, "")
     assert listed.out == (
-        "key,label,status,type,quantity,balance_quantity,used_quantity\n"
-        'B,"Breakfast, for two",COMPLETED,GIFT,3,2,1\n'
-        "TEA,Tea,COMPLETED,GIFT,0,0,0\n"
+        f'{BATCHES}B,"Breakfast, for two",COMPLETED,GIFT,3,2,1,{EXPIRES},30,False\n'
+        f"TEA,Tea,COMPLETED,GIFT,0,0,0,{EXPIRES},30,False\n"
     )
     as_json = rm("batches", "--json")
-    assert [(line["key"], line["balanceQuantity"]) for line in as_json.json] == [
+    assert [(line["key"], line["balance_quantity"]) for line in as_json.json] == [
         ("B", 2),
         ("TEA", 0),
     ]
@@ -208,10 +292,10 @@ def test_documented_payloads(rm, served) -> None:
         (("void", "X"), "", "VOUCHER_NOT_FOUND"),
         (
             ("vouchers", "B"),
-            "code,status,type,amount_sen,assigned_at,redeemed_at,used_at\n",
+            VOUCHERS,
             "VOUCHER_BATCH_NOT_FOUND",
         ),
-        (("batches",), "key,label,status,type,quantity,balance_quantity,used_quantity\n", None),
+        (("batches",), BATCHES, None),
     ],
 )
 def test_memory_is_empty(rm, arguments: tuple, out: str, error: str | None, as_json: bool) -> None:

@@ -38,10 +38,7 @@ def test_emulator_process(start, rm, tmp_path: Path, monkeypatch, number: signal
     issued = rm("issue", "B", "--count", 2)
     assert (issued.code, [row["voucher_status"] for row in issued.rows]) == (0, ["issued"] * 2)
     listed = rm("batches")
-    assert [line.split(",")[0::4] for line in listed.out.splitlines()[1:]] == [
-        ["TEA", "1"],
-        ["B", "5"],
-    ]
+    assert [(row["key"], row["quantity"]) for row in listed.rows] == [("TEA", "1"), ("B", "5")]
     process.send_signal(number)
     out, err = process.communicate()
     assert (out, err.strip(), process.returncode) == ("", "", 130)

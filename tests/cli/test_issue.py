@@ -30,6 +30,10 @@ from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.emulator import Emulator
 
 REST = "Those without a voucher, and only those, may be issued to again."
+AGAIN = (
+    "To issue to the others, give {} as --recipients: who has a voucher, or may have one, is not "
+    "asked for again."
+)
 DOCTOR = "'rm-voucher doctor' says what is wrong with the settings."
 MEMORY = "These are not real vouchers: the environment is 'memory', an embedded emulator."
 ALL_DONE = {
@@ -252,7 +256,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
         error,
     )
     assert advice == (
-        "For the rows with status 'unresolved' a voucher may exist: compare the batch's vouchers "
+        "For the rows that are 'unresolved' a voucher may exist: compare the batch's vouchers "
         "before you issue to them again."
     )
 
@@ -380,7 +384,7 @@ def test_interrupted_process(start, served, tmp_path: Path, number: int, to_file
         "Stopping: waiting for the calls in flight, so that no code is lost.",
         f"{len(issued)} asked: {len(issued)} issued, 0 failed, 0 unknown{where}",
         f"Stopped early: {1000 - len(issued)} were not asked for.",
-        REST,
+        AGAIN.format(path) if to_file else REST,
     ]
     assert list(tmp_path.iterdir()) == [path] * to_file
 

@@ -43,4 +43,4 @@ def test_list_of_the_commands_imports_none():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.splitlines()[-1] == "[]"
-    assert "Look a voucher up." in done.stdout
+    assert "Look a voucher up" in done.stdout

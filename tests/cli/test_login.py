@@ -256,7 +256,7 @@ def test_use(rm, served, log_in, typed, key_file: Path, monkeypatch, credentials
     options = ("--client-id", credentials.client_id, "--private-key", key_file, "-e", served.url)
     ended = rm("login", "acme", *options, "--check")
     assert ended.code == 0, ended
-    assert ended.err.startswith("The server takes them.")
+    assert ended.err.startswith("The server takes them, ")
     assert rm("batches").code == 2
     assert rm("issue", "B", "--profile", "acme").code == 0
     assert rm("--profile", "acme", "issue", "B").code == 0

@@ -19,7 +19,7 @@ from rm_voucher.cli.plan import IssuePlan, in_minutes
 from rm_voucher.cli.screen import SCREEN
 from rm_voucher.emulator.reply import Reply
 
-NOW = datetime(2026, 11, 30, tzinfo=UTC)
+NOW = datetime(2126, 11, 30, tzinfo=UTC)
 
 
 def a_plan(**changes: Any) -> IssuePlan:
@@ -61,6 +61,15 @@ def test_plan_on_the_page_is_what_is_said(rm, embedded) -> None:
     program, *arguments = typed.split()
     assert program == "rm-voucher"
     assert rm(*arguments).err == shown
+
+
+def test_fields_on_the_page_are_those_of_the_plan() -> None:
+    """docs/plan.md names each, and no other."""
+    page = (DOCS / "plan.md").read_text().partition("## The plan as JSON")[2]
+    rows = re.findall(r"^\| (`.+?`) \|", page, re.M)
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == set(
+        a_plan().as_object()
+    )
 
 
 @pytest.mark.parametrize("has_ledger", [False, True])
@@ -108,7 +117,7 @@ def test_dry_run_for_a_program(rm, served, tmp_path: Path) -> None:
             "amount_sen": 500,
             "discount_rate_bp": 0,
             "minimum_spend_sen": 0,
-            "expires_at": "2026-12-01T00:00:00Z",
+            "expires_at": "2126-12-01T00:00:00Z",
             "expires_days": None,
             "quantity": 9,
             "balance": 9,
@@ -118,6 +127,7 @@ def test_dry_run_for_a_program(rm, served, tmp_path: Path) -> None:
             "held": 0,
             "to_issue": 3,
             "ledger": None,
+            "ledger_unseen": None,
             "rate_per_s": 0.5,
             "expected_s": 6.0,
         }
@@ -191,7 +201,7 @@ def test_batch_that_can_not_be_read(rm, served) -> None:
     ended = rm("issue", "B", "--count", 3)
     assert (ended.code, len(served.issued())) == (0, 3), ended
     assert "What the server says of the batch can't be read: " in ended.err
-    assert said(ended.err)["Batch"].startswith("B, key B; ")
+    assert said(ended.err)["Batch"].startswith("B; ")
 
 
 def test_server_that_fails(rm, served, monkeypatch) -> None:
@@ -222,6 +232,28 @@ def test_ledger_of_recipients(rm, served, tmp_path: Path) -> None:
     )
     ended = rm("issue", "C", "--recipients", people, *ledger, "--dry-run")
     assert said(ended.err)["Recipients"] == "3"
+
+
+def test_batch_that_has_ended(capsys) -> None:
+    """It is said."""
+    ended = Expiry(type=ExpiryType.FIXED, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
+    a_plan(batch=VoucherBatch(expiry=ended)).show()
+    assert "; expired at 2020-01-01T00:00:00Z; " in capsys.readouterr().err
+
+
+def test_ledger_in_postgresql(rm, served, postgres_url: str) -> None:
+    """One that is not made yet is no hindrance; then it is looked into."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=9)
+    arguments = ("issue", "B", "--ledger", postgres_url)
+    ended = rm(*arguments, "--count", 2, "--dry-run")
+    assert ended.code == 0
+    assert "(not looked into: There is no ledger in this database.)" in ended.err
+    assert rm(*arguments, "--count", 2).code == 0
+    ended = rm(*arguments, "--count", 3)
+    assert (ended.code, len(served.issued())) == (0, 3)
+    assert said(ended.err)["Recipients"] == (
+        "3, of whom 2 have a voucher in the ledger; 1 to issue"
+    )
 
 
 def test_held_recipients(rm, served, tmp_path: Path) -> None:
@@ -272,7 +304,7 @@ def test_interrupted(rm, served, monkeypatch) -> None:
                 balance_quantity=5_000,
             ),
             (
-                "CASH, RM 1,234.56 from a spend of RM 20.00; expires at 2026-11-30T00:00:00Z; "
+                "CASH, RM 1,234.56 from a spend of RM 20.00; expires at 2126-11-30T00:00:00Z; "
                 "5,000 left"
             ),
         ),
@@ -295,7 +327,7 @@ def test_interrupted(rm, served, monkeypatch) -> None:
                 status=BatchStatus("CREATING"),
             ),
             (
-                "GIFT; expires 30 days after it is redeemed; static: one code for everybody; its "
+                "GIFT; expires 30 days after redemption; static: one code for everybody; its "
                 "status is CREATING"
             ),
         ),
@@ -306,7 +338,7 @@ def test_batch_in_words(
 ) -> None:
     """What is known of it, and what is not and should be. A static code is a code."""
     a_plan(batch=batch).show()
-    assert said(capsys.readouterr().err)["Batch"] == f"B, key B; {words}"
+    assert said(capsys.readouterr().err)["Batch"] == f"B; {words}"
 
 
 def test_static_batch_is_never_short() -> None:
@@ -320,16 +352,13 @@ def test_static_batch_is_never_short() -> None:
         ({}, "not known: the server's rate is learned on the way. --rate sets one"),
         (
             {"rate_per_s": 0.5, "is_rate_given": True},
-            (
-                "about 6 s, at the 0.5 calls a second that --rate allows, and more where answers "
-                "are slow or lost"
-            ),
+            "about 6 s at 0.5 calls a second (--rate), more if answers are slow",
         ),
         (
             {"rate_per_s": 12.3456, "recipients": 100_000},
             (
-                "about 2 h 16 min, at the 12.35 calls a second that its processes share now, and "
-                "more where answers are slow or lost"
+                "about 2 h 16 min at 12.35 calls a second (shared by its processes), more if "
+                "answers are slow"
             ),
         ),
     ],
@@ -379,7 +408,7 @@ def test_colours(capsys, monkeypatch, environment: Environment) -> None:
         else "Environment: the sandbox: no real vouchers"
     ]
     assert ("\x1b[37m\x1b[41m" in coloured[0]) is is_real
-    assert ("\x1b[37m\x1b[42m" in coloured[0]) is not is_real
+    assert ("\x1b[30m\x1b[42m" in coloured[0]) is not is_real
 
 
 def test_nobody_reads_it(monkeypatch) -> None:
@@ -402,4 +431,4 @@ def test_hostile_label(capsys) -> None:
     """A terminal obeys no label."""
     a_plan(batch=VoucherBatch(label="A\x1b[2J\nB")).show()
     err = capsys.readouterr().err
-    assert "A\\x1b[2J\\nB, key B" in err
+    assert "A\\x1b[2J\\nB (key B); " in err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,10 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials, Environment, Request, Response
 from rm_voucher.cli import logins
+from rm_voucher.cli.connect import is_real
 from rm_voucher.emulator import Check, Emulator
 from rm_voucher.files import replace_private
+from rm_voucher.ledger import Ledger
 from rm_voucher.transport.aiohttp import AiohttpTransport
 
 LABEL = "Breakfast set"
@@ -232,6 +235,21 @@ def test_unknown_outcomes_count(rm, world: World, lead, typed, tmp_path: Path) -
     assert "To issue 2 real vouchers" in ended.err
 
 
+def test_others_that_wait_get_nothing(rm, world: World, lead, typed, tmp_path: Path) -> None:
+    """Requests that an earlier run left in the ledger are not what a run for one issues to."""
+    lead("variable", "production")
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    async def leave() -> None:
+        async with Ledger.open(url) as ledger:
+            for number in range(1, 10):
+                await ledger.submit("B", str(number))
+
+    asyncio.run(leave())
+    assert rm("issue", "B", "--count", 1, "--ledger", url).code == 0
+    assert world.issued == 1
+
+
 @pytest.mark.parametrize(
     "server", ["sandbox", Environment.SANDBOX.api_url, "http://127.0.0.1:1", "http://a.localhost:1"]
 )
@@ -371,3 +389,35 @@ def test_damaged_token(rm, world: World, production: None) -> None:
     assert world.tokens_asked == 2
     assert rm("batches").code == 0
     assert world.tokens_asked == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("https://open.revenuemonster.my", True),
+        ("https://OPEN.revenuemonster.my:443/", True),
+        ("https://sb-open.revenuemonster.my", True),  # with tokens of the sandbox's API
+        ("https://sb-open.revenuemonster.my.evil.example", True),
+        ("https://127.0.0.1.nip.io", True),
+        ("https://localhost.example", True),
+        ("https://10.0.0.1", True),
+        ("https://[::ffff:203.0.113.5]", True),
+        ("https://127.1", True),
+        ("http://localhost:1", False),
+        ("http://LOCALHOST:1", False),
+        ("https://127.9.9.9", False),
+        ("http://[::1]:5", False),
+        ("https://a.localhost", False),
+    ],
+)
+def test_what_is_real(url: str, expected: bool) -> None:
+    """All that is not for certain a sandbox, or this machine."""
+    assert is_real(Environment.at(url)) is expected
+
+
+@pytest.mark.parametrize("real", ["api_url", "oauth_url"])
+@pytest.mark.parametrize("other", [Environment.SANDBOX, Environment.at("http://127.0.0.1:1")])
+def test_half_of_it_is_real(real: str, other: Environment) -> None:
+    """One of the two URLs is enough."""
+    mixed = attrs.evolve(other, **{real: getattr(Environment.PRODUCTION, real)})
+    assert is_real(mixed)

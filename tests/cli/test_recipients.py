@@ -3,6 +3,7 @@
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,9 +23,9 @@ TWICE = "remove one, or give --skip-duplicates"
 OPEN_QUOTE = "a quotation mark that is not closed"
 
 
-def read(path: Path, **options: bool) -> list[str]:
+def read(path: Path, **options: Any) -> list[str]:
     with Recipients(path, **options) as found:
-        names = list(found)
+        names = [str(name) for name in found]
         assert len(found) == len(names)
     return names
 

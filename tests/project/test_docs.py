@@ -16,7 +16,6 @@ from support.files import DOCS, KEY_FILE
 
 import rm_voucher
 from rm_voucher import Credentials, OutcomeUnknownError, exceptions
-from rm_voucher.cli import app
 from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli.options import flow_policy
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
@@ -350,12 +349,3 @@ def test_control_api_is_whole_on_the_page():
     known = [(path, method) for path in cases for method in re.findall(r'"([A-Z]+)": ', path)]
     assert len(known) == len(CONTROL)
     assert len(cases) == len({path for _, path, *_ in CONTROL})
-
-
-def test_exit_codes_on_the_page_are_those_of_the_command():
-    """docs/command.md has the codes that the command's own docstring lists."""
-    page = (DOCS / "command.md").read_text()
-    said = re.findall(r"^\| (\d+) \| ", page, re.MULTILINE)
-    assert app.__doc__ is not None
-    listed = app.__doc__.partition("Exit codes: ")[2]
-    assert said == re.findall(r"\b\d+\b", listed)

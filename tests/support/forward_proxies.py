@@ -32,7 +32,10 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 async def _join(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+    try:
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+    finally:
+        far_writer.close()
 
 
 @asynccontextmanager

@@ -29,6 +29,7 @@ from rm_voucher import (
 )
 from rm_voucher.cli import issuing, screen
 from rm_voucher.cli.interrupts import Steps, Stopping
+from rm_voucher.cli.recipients import Recipient
 from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import ResultStream
 from rm_voucher.cli.screen import logged_to_person, note
@@ -171,7 +172,7 @@ def _issue(
     results: ResultStream,
     ledger: Ledger | None,
 ) -> None:
-    names = map(str, range(1, script.count + 1))
+    names = (Recipient.at(number, str(number + 1)) for number in range(script.count))
     concurrency = script.concurrency
     issuing.run_issue(
         client, "B", names, report, concurrency=concurrency, results=results, ledger=ledger

@@ -12,20 +12,22 @@ from typing import Annotated
 import typer
 
 from rm_voucher import ConfigurationError, VoucherError
+from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.options import EnvironmentOption
-from rm_voucher.cli.output import refuse_no_file, say
+from rm_voucher.cli.output import refuse_no_file
 from rm_voucher.cli.prints.documents import Survey, survey, write_sheets
 from rm_voucher.cli.prints.images import Folder, image_of
 from rm_voucher.cli.prints.layout import parse_grid
 from rm_voucher.cli.prints.lookup import find_batch
 from rm_voucher.cli.prints.names import Stems
-from rm_voucher.cli.prints.sheet import Design, Sheet, read_logo
-from rm_voucher.cli.prints.shown import progress
+from rm_voucher.cli.prints.sheet import Design, Sheet, drawable, read_logo
 from rm_voucher.cli.prints.source import Results, Slip
 from rm_voucher.cli.prints.worth import Words, words_of
+from rm_voucher.cli.progress import progress
+from rm_voucher.cli.screen import note, say
 from rm_voucher.cli.tables.columns import name_ours
 from rm_voucher.cli.tables.write import open_writer
-from rm_voucher.text import counted, printable
+from rm_voucher.text import counted
 
 _ROW = "row"
 _RECIPIENT = "recipient"
@@ -43,6 +45,7 @@ SharedCodesOption = Annotated[
     typer.Option(
         "--shared-codes",
         help="Several rows may have one code, as in a static batch. Without it that is a mistake.",
+        rich_help_panel=RARE,
     ),
 ]
 
@@ -54,6 +57,11 @@ class ImageFormat(StrEnum):
     SVG = "svg"
 
 
+@examples(
+    "rm-voucher qr vouchers.csv --dir codes/",
+    "rm-voucher qr vouchers.csv --dir codes/ --name-by row --format svg",
+    "rm-voucher qr vouchers.csv --dir codes/ --output merge.xlsx",
+)
 def qr(
     file: FileArgument,
     folder: Annotated[Path, typer.Option("--dir", help="The folder that the pictures go to.")],
@@ -75,7 +83,13 @@ def qr(
         ),
     ] = None,
     scale: Annotated[
-        int, typer.Option(min=1, max=100, help="How many pixels the smallest square of a code has.")
+        int,
+        typer.Option(
+            min=1,
+            max=100,
+            help="How many pixels the smallest square of a code has.",
+            rich_help_panel=RARE,
+        ),
     ] = 10,
     replace: Annotated[
         bool,
@@ -107,9 +121,12 @@ def qr(
                 name_of=_names(name_by, len(results.table), image_format),
                 output=output,
             )
+        except KeyboardInterrupt:
+            say("Interrupted. Run it again to go on: what is drawn stays as it is.")
+            raise
         except OSError as exc:
             raise VoucherError(f"{output} can't be written: {exc.strerror}.") from exc
-    there = f", {ended['there']:,} of them were there already" if ended["there"] else ""
+    there = f", {ended['there']:,} of them there already" if ended["there"] else ""
     say(f"{folder}: {counted(ended['new'] + ended['there'], 'QR code')}{there}.")
     _say_left_out(results)
     if taken:
@@ -138,7 +155,7 @@ def _draw(
         if output is not None:
             columns = (*table.header, *name_ours((_NAME_COLUMN,), table.header))
             writer = stack.enter_context(open_writer(output, columns, like=table.format))
-        shown = stack.enter_context(progress("QR codes", results.vouchers))
+        shown = stack.enter_context(progress("drawing", results.vouchers))
         for row, slip in results.rows():
             name = ""
             if slip is not None:
@@ -164,6 +181,10 @@ def _names(name_by: str, rows: int, ending: str) -> Callable[[Slip], str]:
     return lambda slip: f"{stems.give(slip.recipient, slip.row.line)}.{ending}"
 
 
+@examples(
+    "rm-voucher sheet vouchers.csv --output cards.pdf --batch BATCH_KEY",
+    "rm-voucher sheet vouchers.csv --output cards.html --label Tea --worth 'RM 5.00' --grid 2x5",
+)
 def sheet(
     file: FileArgument,
     output: Annotated[
@@ -204,13 +225,21 @@ def sheet(
     no_recipient: Annotated[
         bool, typer.Option("--no-recipient", help="Don't print whose a card is.")
     ] = False,
-    no_cut_marks: Annotated[bool, typer.Option("--no-cut-marks", help="Print none.")] = False,
+    no_cut_marks: Annotated[
+        bool, typer.Option("--no-cut-marks", help="Print no cut marks.", rich_help_panel=RARE)
+    ] = False,
     font: Annotated[
         list[Path] | None,
-        typer.Option(help="A font file to print with, .ttf, .otf or .ttc. Repeatable."),
+        typer.Option(
+            help="A font file to print a PDF with, .ttf, .otf or .ttc. Repeatable.",
+            rich_help_panel=RARE,
+        ),
     ] = None,
     pages_per_file: Annotated[
-        int, typer.Option(min=1, help="Write several documents if there are more pages.")
+        int,
+        typer.Option(
+            min=1, help="Write several documents if there are more pages.", rich_help_panel=RARE
+        ),
     ] = 500,
     replace: Annotated[
         bool,
@@ -219,7 +248,7 @@ def sheet(
     shared_codes: SharedCodesOption = False,
     environment: EnvironmentOption = None,
 ) -> None:
-    """Write sheets of A4 to print and cut: a card with its QR code for each voucher.
+    """Write sheets of A4 to print and cut: a card for each voucher.
 
     Only vouchers that may be handed on get one. Without --batch nothing is looked up.
     """
@@ -244,13 +273,13 @@ def sheet(
         design = Design(
             grid=cards,
             words=Words(
-                label=looked_up.label if label is None else printable(label),
-                worth=looked_up.worth if worth is None else printable(worth),
-                terms=looked_up.terms if terms is None else printable(terms),
-                expiry=looked_up.expiry if expiry is None else printable(expiry),
+                label=looked_up.label if label is None else drawable(label),
+                worth=looked_up.worth if worth is None else drawable(worth),
+                terms=looked_up.terms if terms is None else drawable(terms),
+                expiry=looked_up.expiry if expiry is None else drawable(expiry),
             ),
-            title=printable(title.strip()),
-            footer=printable(footer.strip()),
+            title=drawable(title),
+            footer=drawable(footer),
             logo=picture,
             longest_code=found.longest_code,
             has_marks=not no_cut_marks,
@@ -258,7 +287,7 @@ def sheet(
         )
         pages = -(-results.vouchers // cards.cards)
         begin = _pdf(design, found, font or []) if is_pdf else _html(design)
-        with progress("cards", results.vouchers) as shown:
+        with progress("drawing", results.vouchers) as shown:
             written = write_sheets(
                 results,
                 design,
@@ -270,7 +299,7 @@ def sheet(
                 done=shown.update,
             )
     if design.words == Words():
-        say("The cards say no label, worth or expiry: give --batch KEY, or --label and the like.")
+        note("The cards say no label, worth or expiry: give --batch KEY, or --label and the like.")
     _say_left_out(results)
     last = f" to {written[-1].name}" if len(written) > 1 else ""
     say(f"{written[0]}{last}: {counted(results.vouchers, 'voucher')} on {counted(pages, 'page')}.")

@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 
 from rm_voucher.cli.prints.images import QUIET_MODULES, modules_of
-from rm_voucher.cli.prints.sheet import Design, Sheet
+from rm_voucher.cli.prints.sheet import Design, Sheet, drawable
 from rm_voucher.cli.prints.source import Results, Slip
 from rm_voucher.exceptions import VoucherError
 from rm_voucher.files import keep_older, replace_private
@@ -34,7 +34,7 @@ def survey(results: Results) -> Survey:
     """Look at all vouchers."""
     found = Survey()
     for slip in results:
-        found.characters.update(printable(slip.code), printable(slip.recipient))
+        found.characters.update(printable(slip.code), drawable(slip.recipient))
         if len(slip.code) > len(found.longest_code):
             found.longest_code = slip.code
         if len(slip.qr_url.encode()) > len(found.longest_url.encode()):

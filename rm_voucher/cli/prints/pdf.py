@@ -46,8 +46,8 @@ class PdfSheet(Sheet):
 
     def __init__(self, design: Design, faces: Sequence[Face]) -> None:
         self._design = design
-        self._pdf = _Document(faces)
         self._logo = None if design.logo is None else _picture(design.logo)
+        self._pdf = _Document(faces)  # it opens files, and closes them when it is finished
         _, box = design.grid.parts(design.grid.card(0), has_logo=design.logo is not None)
         self._fit = Fit.of(design.sample, box, self._pdf.measured)
         self._pdf.set_title(design.title or design.words.label or "Vouchers")
@@ -90,6 +90,7 @@ class _Document(FPDF):
         self.c_margin = 0
         self.core_fonts_encoding = "cp1252"
         self.set_creator("rm-voucher")
+        self.render_color_fonts = False  # no more than 255 of their signs would be allowed
         self._has_fonts = bool(faces)
         names = [f"f{number}" for number, _ in enumerate(faces)]
         for name, face in zip(names, faces, strict=True):

@@ -17,6 +17,7 @@ from rm_voucher.files import open_plain
 from rm_voucher.text import printable
 
 _NAME_MM = 2.4
+_JOINERS = "\u200c\u200d"
 _MAX_LOGO_BYTES = 5_000_000
 _KINDS = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg"}
 
@@ -46,7 +47,7 @@ class Design:
 
     def texts(self, slip: Slip) -> tuple[Text, ...]:
         """Return the texts of a card, from its top to its bottom."""
-        name = printable(slip.recipient)
+        name = drawable(slip.recipient)
         return (*self._words(slip.code), *([Text(name, _NAME_MM, is_grey=True)] if name else ()))
 
     @property
@@ -71,6 +72,15 @@ class Design:
         """Return what stands at the foot of a page."""
         number = f"Page {page:,} of {pages:,}"
         return f"{self.footer} · {number}" if self.footer else number
+
+
+def drawable(text: str) -> str:
+    """Return a text as it may be drawn: on one line, without what nobody sees.
+
+    Joiners stay, by which a font shapes some scripts.
+    """
+    seen = (" " if char.isspace() else char for char in text)
+    return "".join(char for char in seen if char.isprintable() or char in _JOINERS).strip()
 
 
 class Sheet(ABC):

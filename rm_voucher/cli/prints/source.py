@@ -24,6 +24,7 @@ from rm_voucher.text import counted
 _HANDED_ON = {"issued", "ISSUED", "REDEEMED"}
 """What a row says of a voucher that its recipient may have; RM's words stand in a listing."""
 _MAX_URL_BYTES = 2_000
+_KINDS = 8  # of rows without a voucher that are told apart: a column may hold anything
 
 
 @attrs.frozen
@@ -109,7 +110,8 @@ class Results:
                 vouchers += 1
                 self._look_at_code(row, codes)
             elif why:
-                self.left_out[why] += 1
+                known = why in self.left_out or len(self.left_out) < _KINDS
+                self.left_out[why if known else "with another status"] += 1
         table.refuse_problems()
         if not vouchers:
             reason = self.left_out_in_words() or "it has no rows"

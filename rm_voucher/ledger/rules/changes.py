@@ -92,8 +92,9 @@ def take(
         unit.be_alone()
     if code is None:
         code = Code(found.code, attempt.batch, CodeState.SPARE, origin, at)
-        code.qr_url, code.assigned_at = found.qr_url, found.assigned_at
+        code.assigned_at = found.assigned_at
         unit.add(code)
+    code.qr_url = code.qr_url or found.qr_url
     code.state, code.origin, code.attempt_id = CodeState.SPARE, origin, attempt.id
     unit.save(code)
     close(unit, attempt, ended, at)

@@ -23,6 +23,7 @@ from rm_voucher.database.group_commit import UnavailableError
 from rm_voucher.exceptions import LedgerError
 
 _DIGITS = 20
+_LOOKING = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 # The number is blank until the ledger is made. Earlier versions wrote it alone.
 _CONTENT = re.compile(rb"([0-9 ]{20})(?: ([0-9a-f]{32}) ([0-9]+/[0-9]+)\n)?")
 
@@ -36,13 +37,47 @@ class Noted:
     is_of_these_files: bool
 
 
+def look(database: Path) -> Noted | None:
+    """Return what the lock's file beside a database says, and change nothing; None if none does.
+
+    For who only looks at a ledger: another process may have the lock.
+    """
+    database = Path(os.path.realpath(database))
+    path = _lock_file(database)
+    try:
+        content = path.read_bytes()[:200].strip(b"\0")
+        inodes = f"{database.stat().st_ino}/{path.stat().st_ino}"
+    except OSError:
+        return None
+    return _noted(content, inodes)
+
+
+def is_locked(database: Path) -> bool:
+    """Return whether a process uses a database as a ledger. Changes nothing.
+
+    It takes the lock with others for a moment, in which a ledger that is opened just then is
+    refused.
+    """
+    try:
+        descriptor = os.open(_lock_file(Path(os.path.realpath(database))), _LOOKING)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 class FileGuard:
     """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
 
     def __init__(self, database: Path) -> None:
         # By another name it is the same file, with one lock.
         self._database = Path(os.path.realpath(database))
-        self._path = self._database.with_name(self._database.name + ".lock")
+        self._path = _lock_file(self._database)
         self._descriptor: int | None = None
         self._held: list[tuple[int, int]] = []
         self._commits = 0
@@ -73,7 +108,8 @@ class FileGuard:
             is_made = bool(content.strip()) and not (found and found[1].isspace())
             self._make_private(is_made=is_made)
             self._held = self._identities()
-            if found is None:
+            noted = _noted(content, self._inodes())
+            if noted is None:
                 new_id = secrets.token_hex(16)
                 self.bind(None, new_id)
                 return Noted(None, new_id, is_of_these_files=True)
@@ -83,11 +119,7 @@ class FileGuard:
         except BaseException:
             self.release()
             raise
-        return Noted(
-            int(found[1]) if is_made else None,
-            found[2].decode() if found[2] else None,
-            is_of_these_files=not found[3] or found[3].decode() == self._inodes(),
-        )
+        return noted
 
     def bind(self, commits: int | None, ledger_id: str) -> None:
         """Write what the file is to say of these two files. It is durable. Raises `LedgerError`."""
@@ -182,3 +214,19 @@ class FileGuard:
     def _inodes(self) -> str:
         """Return the two files' inodes. Devices have other numbers when the machine starts anew."""
         return "/".join(str(inode) for _, inode in self._held)
+
+
+def _lock_file(database: Path) -> Path:
+    return database.with_name(f"{database.name}.lock")
+
+
+def _noted(content: bytes, inodes: str) -> Noted | None:
+    """Return what a lock's file says by its content, if it says anything."""
+    found = _CONTENT.fullmatch(content)
+    if found is None:
+        return None
+    return Noted(
+        None if found[1].isspace() else int(found[1]),
+        found[2].decode() if found[2] else None,
+        is_of_these_files=not found[3] or found[3].decode() == inodes,
+    )

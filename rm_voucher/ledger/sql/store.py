@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any, TypeVar, cast
 
-from sqlalchemy import Connection, literal_column
+from sqlalchemy import Connection, Row, literal_column
 
 from rm_voucher.database import accounts
 from rm_voucher.database.connections import SqlDatabase
@@ -20,7 +20,7 @@ from rm_voucher.exceptions import LedgerError
 from rm_voucher.ledger.rules.records import Code
 from rm_voucher.ledger.rules.transitions import SHARING
 from rm_voucher.ledger.rules.unit_of_work import NeedsExclusiveError
-from rm_voucher.ledger.sql.guard import FileGuard, Noted
+from rm_voucher.ledger.sql.guard import FileGuard, Noted, look
 from rm_voucher.ledger.sql.schema import SCHEMA, batches, leases, meta
 from rm_voucher.ledger.sql.unit_of_work import NOW, SqlUnitOfWork, owner_lease
 from rm_voucher.ledger.store import LedgerStore, Reading, Transition, sound_rows
@@ -148,6 +148,18 @@ class SqlLedgerStore(LedgerStore):
                 return reading(SqlUnitOfWork(connection, self._scope))
 
         return await self._database.read(work)
+
+    async def doubt(self) -> str | None:
+        """See `LedgerStore.doubt`."""
+        if not self.read_only or self._guard is None:
+            return None
+        for _ in range(2):  # a number that is being written just then may be read torn
+            # The file is committed to before that is noted, so this is the order to look in.
+            noted = look(self._file) or Noted(None, None, is_of_these_files=True)
+            row = await self._database.read(lambda c: c.execute(_FILE.select(meta)).first())
+            if row is None or _is_the_noted(row, noted):
+                return None
+        return _RESTORED
 
     async def account(self) -> str | None:
         """See `LedgerStore.account`."""
@@ -284,10 +296,7 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
     if row is None:
         connection.execute(meta.insert(), {"commits": 0})
     commits, found_id = (0, noted.id) if row is None else (row.commits, row.id)
-    is_the_same = noted.is_of_these_files and found_id == noted.id
-    is_whole = noted.commits is None if row is None else commits >= (noted.commits or 0)
-    is_counted = noted.commits is not None or not commits
-    if not (is_the_same and is_whole and is_counted):
+    if not _is_the_noted(row, noted):
         connection.execute(_FILE.update(meta).values(stop_reason=_RESTORED))
         going = _FILE.update(batches).where(batches.c.stop_reason.is_(None))
         connection.execute(going.values(stop_reason=_RESTORED))
@@ -295,3 +304,12 @@ def _check_age(connection: Connection, noted: Noted) -> tuple[int, str]:
     new_id = found_id or secrets.token_hex(16)
     connection.execute(_FILE.update(meta).values(id=new_id))
     return max(commits, noted.commits or 0), new_id
+
+
+def _is_the_noted(row: Row[Any] | None, noted: Noted) -> bool:
+    """Return whether a ledger's file, with that row about itself, is what its lock's file says."""
+    commits, found_id = (0, noted.id) if row is None else (row.commits, row.id)
+    is_the_same = noted.is_of_these_files and found_id == noted.id
+    is_whole = noted.commits is None if row is None else commits >= (noted.commits or 0)
+    is_counted = noted.commits is not None or not commits
+    return is_the_same and is_whole and is_counted

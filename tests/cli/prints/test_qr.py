@@ -14,7 +14,8 @@ import pytest
 from support.pictures import codes_in_png, codes_in_svg
 from support.result_files import code_of, row_of, url_of, write_results
 
-from rm_voucher.cli.prints.images import Folder, image_of
+from rm_voucher.cli.prints import commands
+from rm_voucher.cli.prints.images import Folder, Format, image_of
 
 
 @pytest.fixture
@@ -75,7 +76,7 @@ def test_run_again(rm, results: Path, tmp_path: Path) -> None:
     before = (folder / "陈美玲.png").stat().st_ino
     ended = rm("qr", results, "--dir", folder)
     assert ended.code == 0
-    assert f"{folder}: 3 QR codes, 2 of them were there already." in ended.err
+    assert f"{folder}: 3 QR codes, 2 of them there already." in ended.err
     assert names(folder) == ["ANA (row 4).png", "ana.png", "陈美玲.png"]
     assert (folder / "陈美玲.png").stat().st_ino == before
 
@@ -209,3 +210,25 @@ def test_help_imports_no_drawing() -> None:
         "sys.exit(bool({'fpdf', 'fontTools', 'PIL'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_interrupted(rm, results: Path, tmp_path: Path, monkeypatch) -> None:
+    """It says that it can go on, leaves no half table, and goes on."""
+    draw = image_of
+    drawn: list[str] = []
+
+    def draw_one(text: str, kind: Format, *, scale: int) -> bytes:
+        if drawn:
+            raise KeyboardInterrupt
+        drawn.append(text)
+        return draw(text, kind, scale=scale)
+
+    monkeypatch.setattr(commands, "image_of", draw_one)
+    arguments = ("qr", results, "--dir", tmp_path / "codes", "--output", tmp_path / "m.csv")
+    ended = rm(*arguments)
+    assert ended.code == 130
+    assert ended.err.splitlines()[-1].startswith("Interrupted. Run it again to go on")
+    assert names(tmp_path / "codes") == ["ana.png"]
+    assert not list(tmp_path.glob("m.csv*"))
+    monkeypatch.setattr(commands, "image_of", draw)
+    assert "3 QR codes, 1 of them there already." in rm(*arguments).err

@@ -16,6 +16,7 @@ from support.result_files import NAMES, code_of, row_of, url_of, write_results
 
 from rm_voucher import VoucherType
 from rm_voucher.cli.prints import commands, fonts
+from rm_voucher.cli.prints.sheet import drawable
 
 LATIN_NAMES = [name for name in NAMES if name.isascii() or "é" in name]
 
@@ -150,6 +151,20 @@ def test_names_that_no_font_draws(rm, tmp_path: Path) -> None:
     font = make_font(tmp_path / "own.ttf", "陈美玲முருகன்")
     assert rm("sheet", path, "--output", output, "--font", font).code == 0
     assert codes_by_page(output) == [urls(1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"),
+    [
+        ("க்\u200dஷ", "க்\u200dஷ"),
+        ("a\u00a0b\u3000c\nd\t", "a b c d"),
+        ("\u202eevil\u200b\x1b[2J\x00", "evil[2J"),
+        ("\ud800", ""),
+    ],
+)
+def test_what_is_drawn_of_a_text(text: str, drawn: str) -> None:
+    """All that is seen and what shapes it, and nothing that turns the line around."""
+    assert drawable(text) == drawn
 
 
 def test_without_any_font(rm, results: Path, tmp_path: Path, machine: Path) -> None:

@@ -129,3 +129,10 @@ def test_a_slip_shows_no_code(tmp_path: Path) -> None:
     with Results(write_results(tmp_path / "out.csv", [row_of(1)])) as results:
         (slip,) = results
     assert code_of(1) not in repr(slip)
+
+
+def test_a_status_that_is_none(tmp_path: Path) -> None:
+    """A column of that name may hold anything: a sentence stays one."""
+    rows = [["x", "c", url_of("c"), f"status {number}", ""] for number in range(1000)]
+    path = write_results(tmp_path / "out.csv", [row_of(1, "ana"), *rows])
+    assert read(path)[1].endswith("1 status 6, 1 status 7, 992 with another status")

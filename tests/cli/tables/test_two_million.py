@@ -44,8 +44,13 @@ with out.open() as file:
     for n in range(count):
         assert f";member{n:07}@example.com;Kuala Lumpur;C{n:09};" in next(file)
     assert next(file, "") == ""
-used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(used // (1 << 20 if sys.platform == "darwin" else 1 << 10))
+if sys.platform == "linux":  # where the other figure begins with that of the process that forked
+    (used_kb,) = [
+        line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM:")
+    ]
+    print(int(used_kb) >> 10)
+else:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 20)
 """
 
 
