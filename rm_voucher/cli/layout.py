@@ -54,6 +54,8 @@ class Layout:
             return [ours.get(name, "") for name in self.ours]
         if number is not None:
             cells = self.table.row(number).cells
+            if self.table.column is not None:  # an id is text, also one of digits alone
+                cells[self.table.column] = text_of(cells[self.table.column])
         else:
             cells = [None] * len(self.table.header)
             cells[self.table.column or 0] = ours.get("recipient")

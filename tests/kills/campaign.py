@@ -131,7 +131,7 @@ class Campaign:
         assert (status["attempts"], status["stopped"], status["foreign"]) == ([], {}, 0)
         assert dict(self.export()) == {row["recipient"]: row["code"] for row in rows}
         left = {path.name for path in self.folder.iterdir()}
-        assert not [name for name in left if name.endswith((".partial", ".csv.1"))]
+        assert not [name for name in left if name.endswith((".partial", ".new", ".csv.1"))]
 
     def status(self) -> dict[str, Any]:
         """Return what ``ledger status`` shows; its exit code is 0."""

@@ -166,15 +166,11 @@ def _fits(lines: list[str], delimiter: str) -> tuple[float, int]:
 
 def _sentence(exc: csv.Error, further_lines: int) -> str:
     words = str(exc)
-    if "end of data" in words or "field larger" in words:
-        return (
-            "a quotation mark that is not closed"
-            if further_lines or "end of data" in words
-            else f"a cell of more than {csv.field_size_limit():,} characters"
-        )
-    if "expected after" in words:
-        return "not CSV: text after a closing quotation mark"
-    return f"not CSV ({words})"
+    if "end of data" in words or (further_lines and "field larger" in words):
+        return "a quotation mark that is not closed"
+    if "field larger" in words:
+        return f"a cell of more than {csv.field_size_limit():,} characters"
+    return "not CSV: text after a closing quotation mark"
 
 
 def _utf_16_without_mark(start: bytes) -> str | None:

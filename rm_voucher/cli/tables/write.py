@@ -12,7 +12,7 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import orjson
 
@@ -122,6 +122,22 @@ class JsonWriter(TableWriter):
         self._file.flush()
 
 
+class _Target:
+    """A file that can be taken away from a library, which would write to it once more when it goes.
+
+    Then whatever is written is nowhere.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def take_away(self) -> None:
+        self._file = io.BytesIO()
+
+
 class XlsxWriter(TableWriter):
     """A workbook with one sheet. What is text stays text: no formula, no link, no number."""
 
@@ -131,8 +147,9 @@ class XlsxWriter(TableWriter):
         super().__init__(file, columns, exact)
         self._is_text = [name in exact or is_phone(name) for name in columns]
         self._temporary = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self._target = _Target(file)
         self._workbook = xlsxwriter.Workbook(
-            file,
+            self._target,
             {
                 "constant_memory": True,
                 "tmpdir": self._temporary.name,
@@ -178,10 +195,12 @@ class XlsxWriter(TableWriter):
         except FileCreateError as exc:
             raise exc.args[0] from None  # the OSError
         finally:
+            self._target.take_away()
             self._temporary.cleanup()
 
     def give_up(self) -> None:
         """Remove its temporary files."""
+        self._target.take_away()
         self._workbook.fileclosed = 1
         self._sheet.row_data_fh.close()
         self._temporary.cleanup()

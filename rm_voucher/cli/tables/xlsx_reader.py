@@ -53,7 +53,13 @@ class XlsxReader:
         self.notes: list[str] = []
         self._file = file
         self._workbook = self._load(data_only=True)
-        self._sheet = self._choose(sheet)
+        try:
+            self._sheet = self._choose(sheet)
+        except BaseException as exc:
+            self._workbook.close()
+            if isinstance(exc, _BROKEN):
+                raise self._broken(exc) from exc
+            raise
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, list[Cell]]]:
         """Iterate over all rows. A formula whose value was never calculated is a problem."""

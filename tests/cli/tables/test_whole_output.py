@@ -99,6 +99,8 @@ def test_numbers_of_a_workbook_stay_numbers(rm, embedded, tmp_path: Path) -> Non
         page.write_row(1, 0, [60123456789, 12.5, True])
     assert rm("issue", "B", "--recipients", path, "--output", out).code == 0
     assert table(out)[1][:4] == ["60123456789", 12.5, True, embedded.issued[0]]
+    row = rm("issue", "B", "--recipients", path, "--json").json[0]
+    assert (row["Phone"], row["Points"], row["VIP"]) == ("60123456789", 12.5, True)
 
 
 @pytest.mark.parametrize("ending", ["csv", "xlsx", "jsonl"])

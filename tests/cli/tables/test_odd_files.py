@@ -1,0 +1,169 @@
+"""Files of other programs' making, and broken ones: read as they are meant, or a sentence."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+import xlsxwriter
+
+from rm_voucher import ConfigurationError
+from rm_voucher.cli import results
+from rm_voucher.cli.earlier import NoResultsError, codes_in, results_in
+from rm_voucher.cli.results import ResultFile
+from rm_voucher.cli.tables import xlsx_reader
+from rm_voucher.cli.tables.read import open_table
+from rm_voucher.cli.tables.write import open_writer
+
+SHEET = "xl/worksheets/sheet1.xml"
+
+
+def edited(path: Path, edit: Callable[[bytes], bytes]) -> Path:
+    """Change the sheet of an .xlsx as no library would write it."""
+    with zipfile.ZipFile(path) as parts:
+        content = {name: parts.read(name) for name in parts.namelist()}
+    content[SHEET] = edit(content[SHEET])
+    with zipfile.ZipFile(path, "w") as parts:
+        for name, data in content.items():
+            parts.writestr(name, data)
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Path:
+    path = tmp_path / "book.xlsx"
+    with xlsxwriter.Workbook(path) as made:
+        page = made.add_worksheet()
+        page.write_row(0, 0, ["Phone", "When"])
+        page.write_number(1, 0, 60123456789)
+        shown = made.add_format({"num_format": "yyyy-mm-dd hh:mm"})
+        page.write_datetime(1, 1, datetime(2026, 11, 30, 8, 30), shown)
+    return path
+
+
+def test_a_number_with_a_point(book: Path) -> None:
+    """A whole number is one, however a program wrote it; a time is shown as RFC 3339 has it."""
+    edited(book, lambda xml: xml.replace(b"60123456789<", b"6.0123456789E10<"))
+    with open_table(book) as table:
+        assert table.row(0).cells == [60123456789, "2026-11-30 08:30:00"]
+
+
+def test_a_sheet_that_is_torn(book: Path) -> None:
+    """What begins well and ends in the middle is no list."""
+    edited(book, lambda xml: xml[: xml.index(b"</sheetData>") - 20])
+    with pytest.raises(ConfigurationError, match=r"is no whole \.xlsx"):
+        open_table(book)
+
+
+def test_a_sheet_that_is_torn_after_its_first_rows(
+    book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a row was read already."""
+    monkeypatch.setattr(xlsx_reader, "_AT_ONCE", 1)
+    edited(book, lambda xml: xml[: xml.index(b"</sheetData>") - 20])
+    with pytest.raises(ConfigurationError, match=r"is no whole \.xlsx"):
+        open_table(book, sheet="Sheet1")
+
+
+def test_a_workbook_that_would_fill_the_memory(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how large it is when unpacked, and is refused before it is."""
+    monkeypatch.setattr(xlsx_reader, "MAX_UNPACKED_BYTES", 1_000)
+    with pytest.raises(ConfigurationError, match="is too large: save it as CSV"):
+        open_table(book)
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "sentence"),
+    [
+        (b"Email\n\xffJos\xe9\n", {"encoding": "utf-8"}, "is not utf-8: name its encoding"),
+        (b"Email\na@b.my\xe5\x90", {}, "neither UTF-8 nor Windows-1252"),
+        (b"Email\nJos\xe9 \x81 \n", {}, "neither UTF-8 nor Windows-1252"),
+        (b'Email\n"' + b"x\n" * 70_000, {}, "line 2: a quotation mark that is not closed"),
+        (b'{"Email":"' + b"x" * 400_001, {}, "longer than 400,000 bytes"),
+        (b"a,b,c,d,e,f,g,h,i,j,k,l,m,n\n", {}, "'l' and 2 more"),
+    ],
+)
+def test_bad(tmp_path: Path, content: bytes, options: dict[str, str], sentence: str) -> None:
+    """Each has a sentence."""
+    path = tmp_path / "r.csv"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=sentence), open_table(path, **options) as table:
+        table.refuse_problems()
+
+
+def test_good(tmp_path: Path) -> None:
+    """UTF-16 of the other kind, without its mark; JSON with a list in it; no column chosen."""
+    path = tmp_path / "r.csv"
+    path.write_bytes("Email,City\na@b.my,KL\n".encode("utf-16-be"))
+    with open_table(path, names=()) as table:
+        assert (table.column, table.row(0).cells) == (None, ["a@b.my", "KL"])
+    path.write_bytes(b'{"Email":"a@b.my","Tags":["x",1]}\n')
+    with open_table(path) as table:
+        assert table.row(0).cells == ["a@b.my", '["x",1]']
+
+
+def test_a_disk_that_is_full_when_the_workbook_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error is the operating system's, whoever else would give it a name of theirs."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with (
+        pytest.raises(OSError, match="No space"),
+        open_writer(tmp_path / "t.xlsx", ["a"]) as writer,
+    ):
+        writer.add(["x"])
+        monkeypatch.setattr(zipfile.ZipFile, "write", full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_rows_than_a_sheet_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said before anything is issued."""
+    monkeypatch.setattr(results, "MAX_SHEET_ROWS", 3)
+    path = tmp_path / "r.csv"
+    path.write_text("Email\na\nb\nc\n")
+    with (
+        open_table(path) as table,
+        pytest.raises(ConfigurationError, match="rows under its header"),
+    ):
+        ResultFile(tmp_path / "out.xlsx", table=table)
+
+
+@pytest.mark.parametrize(
+    ("content", "codes"),
+    [
+        ("Email,code,qr_url,voucher_status,error\na,C1,,issued,\n,,,,\nb,,,failed,x\n", ["C1"]),
+        ("recipient,code,qr_url,status,error\na,C1,,issued,\n", ["C1"]),
+        ("request,code\na,C1\n", ["C1"]),
+        ("Email,code\na,C1\n", None),
+        ("Email,code,qr_url,voucher_status,error\na\n", None),
+        ('Email,code,qr_url,voucher_status,error\na,"C1\n', None),
+        ("\x89PNG", None),
+    ],
+)
+def test_codes_of_an_older_file(tmp_path: Path, content: str, codes: list[str] | None) -> None:
+    """The codes of a file of results; any other file has none that we could compare."""
+    path = tmp_path / "out.csv"
+    path.write_text(content, encoding="latin-1")
+    if codes is None:
+        with pytest.raises(NoResultsError):
+            list(codes_in(path, ("request", "code")))
+    else:
+        assert list(codes_in(path, ("request", "code"))) == codes
+
+
+def test_results_before_the_columns_had_their_names(tmp_path: Path) -> None:
+    """A code that a ledger could not keep is found in the output of an older version, too."""
+    path = tmp_path / "out.csv.ledger.partial"
+    path.write_text("recipient,code,qr_url,status,error\na,C1,,unkept,x\nb,C2")
+    first, torn = results_in(path, is_partial=True, column="Email")
+    assert (first["recipient"], first["code"], first["voucher_status"]) == ("a", "C1", "unkept")
+    assert torn == {"recipient": "b", "code": "C2"}
+    path.write_bytes(b"\x89PNG")
+    with pytest.raises(NoResultsError):
+        list(results_in(path, is_partial=False, column="Email"))
