@@ -50,7 +50,7 @@ POINTS = {
     "settle committed": ["settle committed:1", "settle committed:1"],
     "reissue": ["reissue:1", "reissue:3"],
     "row": ["before row:20", "row:60"],
-    "whole file": ["whole row:10", "before whole row:900", "before unlink:2", "unlinked:2"],
+    "whole file": ["whole row:10", "before whole row:40", "before unlink:2", "unlinked:2"],
     "replace": ["before replace:1", "replaced:1"],
     "mixed": ["posted:20", "settle committed:1"],
 }
