@@ -16,8 +16,8 @@ import typer
 
 from rm_voucher import ConfigurationError, Environment, InvalidRequestError
 from rm_voucher.cli.common import examples
-from rm_voucher.cli.issuing import run_until_interrupted
-from rm_voucher.cli.output import logged_to_person, say
+from rm_voucher.cli.interrupts import run_until_interrupted
+from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.emulator.server import serve

@@ -18,7 +18,7 @@ from rm_voucher.cli.connect import (
     make_memory_emulator,
     say_notes,
 )
-from rm_voucher.cli.issuing import Report, run_issue
+from rm_voucher.cli.issuing import run_issue
 from rm_voucher.cli.options import (
     SETTLE_S,
     DryRunOption,
@@ -34,10 +34,12 @@ from rm_voucher.cli.options import (
     flow_policy,
     open_ledger,
 )
-from rm_voucher.cli.output import OutputError, json_line, note, write_out
+from rm_voucher.cli.output import OutputError, json_line
 from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
+from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import ResultFile, ResultStream
+from rm_voucher.cli.screen import note, write_out
 from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
 

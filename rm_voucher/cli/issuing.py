@@ -7,14 +7,11 @@ import contextlib
 from collections.abc import Callable, Iterable
 
 from rm_voucher import BulkIssue, BulkResult, BulkSummary, VoucherClient, VoucherError, bulk_issue
-from rm_voucher.cli.failures import exit_code_of as exit_code_of
-from rm_voucher.cli.interrupts import INTERRUPTED as INTERRUPTED
-from rm_voucher.cli.interrupts import Stopping
-from rm_voucher.cli.interrupts import run_until_interrupted as run_until_interrupted
+from rm_voucher.cli.interrupts import Stopping, run_until_interrupted
 from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
-from rm_voucher.cli.report import Report as Report
+from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import Results
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
 from rm_voucher.cli.screen import note

@@ -24,7 +24,7 @@ from rm_voucher.cli.decisions import (
     read_decisions,
     write_held,
 )
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import (
     SETTLE_S,
     EnvironmentOption,
@@ -35,8 +35,9 @@ from rm_voucher.cli.options import (
     SettleOption,
     open_ledger,
 )
-from rm_voucher.cli.output import csv_line, json_line, say, table_line, tell, write_out
+from rm_voucher.cli.output import csv_line, json_line, table_line
 from rm_voucher.cli.results import ResultFile
+from rm_voucher.cli.screen import say, tell, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import AttemptState, Ledger, Reconciliation
 

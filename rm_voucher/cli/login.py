@@ -13,7 +13,7 @@ from rm_voucher.cli import logins
 from rm_voucher.cli.asking import ask
 from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import in_words, is_memory, token_file
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import JsonOption
 from rm_voucher.cli.output import json_line
 from rm_voucher.cli.profile_option import chosen_profile

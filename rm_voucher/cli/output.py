@@ -12,14 +12,6 @@ from pathlib import Path
 
 import orjson
 
-from rm_voucher.cli.screen import logged_to_person as logged_to_person
-from rm_voucher.cli.screen import note as note
-from rm_voucher.cli.screen import say as say
-from rm_voucher.cli.screen import strangers_are_harmless as strangers_are_harmless
-from rm_voucher.cli.screen import tell as tell
-from rm_voucher.cli.screen import write_all as write_all
-from rm_voucher.cli.screen import write_err as write_err
-from rm_voucher.cli.screen import write_out as write_out
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.text import printable
 

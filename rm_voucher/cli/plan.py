@@ -20,7 +20,7 @@ from rm_voucher import (
 )
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import ledger_to_read, without_password
 from rm_voucher.cli.recipients import Recipients
 from rm_voucher.cli.resume import ids_in_ledger

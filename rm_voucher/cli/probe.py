@@ -17,9 +17,10 @@ from rm_voucher import ConfigurationError, Credentials, Environment, Runtime
 from rm_voucher.cli.asking import ask
 from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import credentials_and_environment, is_memory
-from rm_voucher.cli.issuing import INTERRUPTED, run_until_interrupted
+from rm_voucher.cli.interrupts import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import EnvironmentOption
-from rm_voucher.cli.output import refuse_no_file, say, tell
+from rm_voucher.cli.output import refuse_no_file
+from rm_voucher.cli.screen import say, tell
 from rm_voucher.emulator import Emulator
 from rm_voucher.files import free_name, keep_older, replace_private
 from rm_voucher.probe import Options, Probe, Report, Verdict

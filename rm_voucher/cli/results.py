@@ -21,15 +21,8 @@ from typing import Self
 from rm_voucher.bulk.results import BulkResult
 from rm_voucher.cli.earlier import NoResultsError, codes_in, results_in
 from rm_voucher.cli.layout import Layout
-from rm_voucher.cli.output import (
-    OutputError,
-    csv_line,
-    json_line,
-    refuse_no_file,
-    write_all,
-    write_err,
-    write_out,
-)
+from rm_voucher.cli.output import OutputError, csv_line, json_line, refuse_no_file
+from rm_voucher.cli.screen import write_all, write_err, write_out
 from rm_voucher.cli.tables.columns import OURS, keys_of
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import text_of
@@ -63,9 +56,6 @@ class Results(ABC):
     Entering it changes nothing yet; `begin` begins it. Rows of a ``table`` that got no result have
     what ``unasked`` says, at the end.
     """
-
-    shares_terminal = False
-    """Whether a progress bar would be drawn into the rows."""
 
     def __init__(
         self,
@@ -155,7 +145,6 @@ class ResultStream(Results):
         self._done = bytearray(0 if table is None else len(table))
         if sys.stdout is None:
             raise ConfigurationError("There is no standard output: name a file with --output.")
-        self.shares_terminal = sys.stdout.isatty()
 
     def __exit__(self, error_type: object, *_: object) -> None:
         """Write the rows that have no result. All others were written through."""

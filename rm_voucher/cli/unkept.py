@@ -13,7 +13,7 @@ import attrs
 import orjson
 
 from rm_voucher import IssuedVoucher, LedgerError
-from rm_voucher.cli.output import say
+from rm_voucher.cli.screen import say
 from rm_voucher.files import open_plain, replace_private
 from rm_voucher.ledger import Ledger
 

@@ -13,9 +13,10 @@ from aiohttp import web
 
 from rm_voucher import CallbackError, ConfigurationError
 from rm_voucher.cli.common import examples
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
-from rm_voucher.cli.output import json_line, logged_to_person, say, tell, write_out
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.screen import logged_to_person, say, tell, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.emulator.server import without_bad_requests
 from rm_voucher.models import mask

@@ -35,8 +35,8 @@ from rm_voucher.cli.options import (
     open_ledger,
     open_shared,
 )
-from rm_voucher.cli.output import logged_to_person, say
 from rm_voucher.cli.plan import label_of
+from rm_voucher.cli.screen import logged_to_person, say
 
 _LOGGER = logging.getLogger("rm_voucher")
 _BROKER, _LEDGER = "env:RM_WORKER_BROKER", "env:RM_WORKER_LEDGER"

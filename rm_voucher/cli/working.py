@@ -13,7 +13,8 @@ import attrs
 import orjson
 
 from rm_voucher import VoucherClient, VoucherError
-from rm_voucher.cli.output import json_line, say, write_out
+from rm_voucher.cli.output import json_line
+from rm_voucher.cli.screen import say, write_out
 from rm_voucher.cli.unkept import UnkeptCodes
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore

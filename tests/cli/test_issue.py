@@ -24,9 +24,10 @@ from rm_voucher import (
     SignatureError,
     TransportError,
 )
-from rm_voucher.cli.issuing import Report, exit_code_of
+from rm_voucher.cli.failures import exit_code_of
 from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.recipients import Recipient, Recipients
+from rm_voucher.cli.report import Report
 from rm_voucher.emulator import Emulator
 
 REST = "Those without a voucher, and only those, may be issued to again."

@@ -14,7 +14,7 @@ from support.answers import ok
 from support.command import PATIENCE_S
 
 from rm_voucher import Response
-from rm_voucher.cli.issuing import Report
+from rm_voucher.cli.report import Report
 from rm_voucher.ledger.sql.guard import FileGuard
 
 HEADER = "recipient,code,qr_url,voucher_status,error\n"

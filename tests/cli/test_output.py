@@ -18,7 +18,7 @@ import pytest
 from support.answers import ok
 
 from rm_voucher import Response
-from rm_voucher.cli import output
+from rm_voucher.cli import output, screen
 from rm_voucher.cli.output import csv_line, json_line
 from rm_voucher.cli.results import ResultFile
 from rm_voucher.exceptions import ConfigurationError, VoucherError
@@ -126,7 +126,7 @@ def test_logged_to_person(capfd) -> None:
     """A person sees what a logger says from a level on, for as long as was asked."""
     logger = logging.getLogger("rm_voucher.test.person")
     logger.setLevel(logging.ERROR)
-    with output.logged_to_person(logger, logging.INFO):
+    with screen.logged_to_person(logger, logging.INFO):
         logger.info("seen")
         logger.debug("not seen")
     assert (logger.handlers, logger.level) == ([], logging.ERROR)

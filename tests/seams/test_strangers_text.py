@@ -16,7 +16,8 @@ import pytest
 from support.answers import ok
 
 from rm_voucher import Response, cli
-from rm_voucher.cli.output import say, strangers_are_harmless, table_line, tell
+from rm_voucher.cli.output import table_line
+from rm_voucher.cli.screen import say, strangers_are_harmless, tell
 from rm_voucher.emulator.reply import Reply
 
 ESCAPES = "\x1b[31mred\x1b]52;c;aGk=\x07\r\u202eback\u2066\x9b2J\u2028"

@@ -23,7 +23,7 @@ from rm_voucher.cli.campaign.sources import (
     refuse_partial,
 )
 from rm_voucher.cli.connect import is_memory, make_client
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import open_ledger, without_password
 from rm_voucher.cli.screen import note
 from rm_voucher.cli.tables.read import Table, open_table

@@ -21,7 +21,8 @@ import orjson
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.codes.file import Codes, instant
 from rm_voucher.cli.codes.operations import Operation, instant_of
-from rm_voucher.cli.output import OutputError, refuse_no_file, write_all, write_out
+from rm_voucher.cli.output import OutputError, refuse_no_file
+from rm_voucher.cli.screen import write_all, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.files import open_private
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rm_voucher import VoucherBatch
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
-from rm_voucher.cli.issuing import run_until_interrupted
+from rm_voucher.cli.interrupts import run_until_interrupted
 
 
 def find_batch(key: str, environment: str | None) -> VoucherBatch:
