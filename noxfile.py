@@ -182,6 +182,15 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def campaign(session: nox.Session) -> None:
+    """Run the campaign of 5,000 of docs/campaign.md, and read two million rows. Ten minutes."""
+    install_editable(session, "test")
+    whole = ("-n", "2", "-m", "long", "tests/cli/campaign", "tests/cli/tables")
+    many = {"CAMPAIGN_MEMBERS": "5000", "TABLE_ROWS": "2000000"}
+    session.run("pytest", *whole, *session.posargs, env=many)
+
+
+@nox.session
 def kills(session: nox.Session) -> None:
     """Kill campaigns of 1,000 with SIGKILL at all points. Half an hour."""
     install_editable(session, "test")

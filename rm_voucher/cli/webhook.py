@@ -13,7 +13,7 @@ from aiohttp import web
 
 from rm_voucher import CallbackError, ConfigurationError
 from rm_voucher.cli.common import examples
-from rm_voucher.cli.interrupts import run_until_interrupted
+from rm_voucher.cli.interrupts import INTERRUPTED, run_until_interrupted
 from rm_voucher.cli.options import JsonOption, parse_instant
 from rm_voucher.cli.output import json_line
 from rm_voucher.cli.screen import logged_to_person, say, tell, write_out
@@ -116,7 +116,10 @@ def listen(
         _show(event, as_json=as_json)
 
     with logged_to_person(_LOGGER, logging.WARNING):
-        run_until_interrupted(_listen(router, host, port))
+        try:
+            run_until_interrupted(_listen(router, host, port))
+        except asyncio.CancelledError:  # its usual end, and no error
+            raise typer.Exit(INTERRUPTED) from None
 
 
 _HTTP_LOGGER.addFilter(

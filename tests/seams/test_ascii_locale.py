@@ -54,7 +54,10 @@ def test_help(run, surroundings: dict[str, str], command: tuple[str, ...]) -> No
     ended = run(surroundings, *command)
     assert (ended.returncode, ended.stderr) == (0, b"")
     assert b"Usage" in ended.stdout
-    assert ended.stdout.rstrip().endswith((b"+", "╯".encode()))
+    boxes, _, examples = ended.stdout.partition(b"Examples")
+    assert boxes.rstrip().endswith((b"+", "╯".encode()))
+    if command != ("--help",):
+        assert b"rm-voucher " + " ".join(command[:-1]).encode() in examples
 
 
 @pytest.mark.parametrize(
