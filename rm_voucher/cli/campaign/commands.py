@@ -58,6 +58,15 @@ RecipientsOption = Annotated[
 ColumnOption = Annotated[
     str | None, typer.Option(help="The column of the recipients, by its header.")
 ]
+OthersOption = Annotated[
+    bool,
+    typer.Option(
+        "--other-people",
+        help="Your list is of people who were not in the campaign before: go on although hardly "
+        "anybody of it is in the ledger, or in the results.",
+        rich_help_panel=RARE,
+    ),
+]
 EncodingOption = Annotated[
     str | None,
     typer.Option(help="The encoding of a CSV file, such as big5 or gbk.", rich_help_panel=RARE),
@@ -86,6 +95,7 @@ def status(
     column: ColumnOption = None,
     encoding: EncodingOption = None,
     namespace: NamespaceOption = None,
+    other_people: OthersOption = False,
     timezone: ZoneOption = DEFAULT_ZONE,
     environment: EnvironmentOption = None,
     as_json: JsonOption = False,
@@ -94,7 +104,9 @@ def status(
 
     The exit code is 4 if somebody is held, that is, may have a voucher that nobody has seen.
     """
-    sources = _sources(batch, ledger, results, recipients, column, encoding, namespace, environment)
+    sources = _sources(
+        batch, ledger, results, recipients, column, encoding, namespace, environment, other_people
+    )
     with gathered(sources) as campaign:
         if output is not None:
             write_standings(campaign, output)
@@ -125,6 +137,7 @@ def report(
     column: ColumnOption = None,
     encoding: EncodingOption = None,
     namespace: NamespaceOption = None,
+    other_people: OthersOption = False,
     timezone: ZoneOption = DEFAULT_ZONE,
     reveal: RevealOption = False,
     environment: EnvironmentOption = None,
@@ -138,7 +151,9 @@ def report(
         raise ConfigurationError("Name the report's file with --output, or give --json.")
     if output is not None:
         _refuse_other(output)
-    sources = _sources(batch, ledger, results, recipients, column, encoding, namespace, environment)
+    sources = _sources(
+        batch, ledger, results, recipients, column, encoding, namespace, environment, other_people
+    )
     with gathered(sources) as campaign:
         figures = campaign.figures(timezone)
     if output is not None:
@@ -167,13 +182,16 @@ def resend(
     column: ColumnOption = None,
     encoding: EncodingOption = None,
     namespace: NamespaceOption = None,
+    other_people: OthersOption = False,
 ) -> None:
     """Write those who have no code, refused or never asked, as recipients of another run.
 
     All their own columns are kept. Who is held is never among them: they may have a voucher.
     Nothing is asked or sent.
     """
-    sources = _sources(batch, ledger, results, recipients, column, encoding, namespace, None)
+    sources = _sources(
+        batch, ledger, results, recipients, column, encoding, namespace, None, other_people
+    )
     refuse_no_file(output)
     with gathered(sources, with_listing=False) as campaign:
         standings = Counter(row.standing for row in campaign.join.rows())
@@ -249,6 +267,7 @@ def _sources(
     encoding: str | None,
     namespace: str | None,
     environment: str | None,
+    other_people: bool = False,  # noqa: FBT001 - as a command has it
 ) -> Sources:
     return Sources(
         batch=batch,
@@ -259,6 +278,7 @@ def _sources(
         encoding=encoding,
         namespace=namespace,
         environment=environment,
+        other_people=other_people,
     )
 
 

@@ -12,7 +12,7 @@ import attrs
 
 from rm_voucher import ConfigurationError, LedgerError
 from rm_voucher.cli.campaign.figures import Figures, collect
-from rm_voucher.cli.campaign.join import Join
+from rm_voucher.cli.campaign.join import Join, Overlap
 from rm_voucher.cli.campaign.sources import (
     Listing,
     know_strangers,
@@ -26,7 +26,10 @@ from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import open_ledger, without_password
 from rm_voucher.cli.screen import note
+from rm_voucher.cli.tables.columns import RECIPIENT_NAMES
 from rm_voucher.cli.tables.read import Table, open_table
+from rm_voucher.cli.tables.write import harmless
+from rm_voucher.text import counted
 
 DEFAULT_ZONE = "Asia/Kuala_Lumpur"
 
@@ -43,6 +46,8 @@ class Sources:
     encoding: str | None
     namespace: str | None
     environment: str | None
+    other_people: bool = False
+    """Whether the list may be about others than those that were asked for."""
 
     def __attrs_post_init__(self) -> None:
         if (self.ledger is None) == (self.results is None):
@@ -101,9 +106,7 @@ def gathered(sources: Sources, *, with_listing: bool = True) -> Iterator[Campaig
         if sources.recipients is not None:
             people = stack.enter_context(_open(sources.recipients, sources))
         if sources.results is not None:
-            # The column was named for one of them: where there is a list, for that.
-            own = attrs.evolve(sources, column=None) if people is not None else sources
-            results = stack.enter_context(_open(sources.results, own))
+            results = stack.enter_context(_open_results(sources.results, sources, people))
         join = stack.enter_context(Join())
         listing, again = _read(sources, join, people, results, with_listing=with_listing)
         yield Campaign(
@@ -118,6 +121,27 @@ def gathered(sources: Sources, *, with_listing: bool = True) -> Iterator[Campaig
 def _open(path: Path, sources: Sources) -> Table:
     table = open_table(path, column=sources.column, encoding=sources.encoding)
     table.refuse_problems()
+    for each in table.notes:
+        note(each)
+    return table
+
+
+def _open_results(path: Path, sources: Sources, people: Table | None) -> Table:
+    """Open the file of results. Beside a list, its rows are known by the column of the list.
+
+    ``--column`` and ``--encoding`` are the list's, where there is one.
+    """
+    if people is None or people.column is None:
+        return _open(path, sources)
+    table = open_table(path, names=())
+    try:
+        name = people.header[people.column]
+        there = next((each for each in (name, harmless(name)) if each in table.header), None)
+        table.choose(there, RECIPIENT_NAMES, "recipient")
+        table.refuse_problems()
+    except ConfigurationError:
+        table.close()
+        raise
     for each in table.notes:
         note(each)
     return table
@@ -154,6 +178,8 @@ def _read(
             if people is not None:
                 again = read_recipients(people, join)
             join.match()
+            if people is not None and not sources.other_people:
+                _refuse_others(join.overlap(), sources)
             if client is not None:
                 listing = await read_listing(client, batch_key, join)
                 if ledger is not None:
@@ -161,6 +187,21 @@ def _read(
 
     run_until_interrupted(read())
     return listing, again
+
+
+def _refuse_others(overlap: Overlap, sources: Sources) -> None:
+    """Raise `ConfigurationError` where everybody of a list would count as never asked."""
+    if not overlap.is_odd:
+        return
+    ours = f"the ledger {without_password(sources.ledger)}" if sources.ledger else sources.results
+    found = f"only {overlap.found:,}" if overlap.found else "none"
+    raise ConfigurationError(
+        f"{counted(overlap.held, 'recipient')} in {ours} have a voucher or may have one, and "
+        f"{found} of the {overlap.people:,} in {sources.recipients} is among them. Who has one "
+        "under another name would count as never asked, and get a second one: is it the column "
+        "that they were issued by (--column), and the same campaign? --other-people says that they "
+        "are others."
+    )
 
 
 def named_zone(name: str) -> tzinfo:

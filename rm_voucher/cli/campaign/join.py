@@ -20,6 +20,7 @@ from rm_voucher.text import comparable
 UNCLEAR = "may be one of several that were asked, which look the same"
 """Why a person is held whose name is written in another way than any that was asked."""
 _CACHE_KIB = 32_768
+_FEW = 10  # one in so many
 _SCHEMA = """
 CREATE TABLE entries (
     n INTEGER PRIMARY KEY, recipient TEXT NOT NULL, form TEXT NOT NULL, mark TEXT NOT NULL,
@@ -37,23 +38,27 @@ CREATE TABLE listed (
 CREATE TABLE known (code TEXT PRIMARY KEY, state TEXT) WITHOUT ROWID;
 """
 _MATCH = """
-CREATE INDEX entries_code ON entries (code);
+CREATE INDEX entries_code ON entries (code, mark);
 CREATE INDEX entries_recipient ON entries (recipient);
 CREATE INDEX entries_form ON entries (form);
 CREATE INDEX people_form ON people (form);
+-- Two are several: thousands may share one, and to count them for each would take an hour.
 UPDATE people SET entry = (SELECT n FROM entries WHERE entries.recipient = people.recipient)
-    WHERE (SELECT count(*) FROM entries WHERE entries.recipient = people.recipient) = 1;
+    WHERE (SELECT count(*) FROM (
+        SELECT 1 FROM entries WHERE entries.recipient = people.recipient LIMIT 2)) = 1;
 -- Another spelling, where it can be nobody else's.
 UPDATE people SET entry = (SELECT n FROM entries WHERE entries.form = people.form)
     WHERE entry IS NULL
-    AND (SELECT count(*) FROM entries WHERE entries.form = people.form) = 1
-    AND (SELECT count(*) FROM people AS other WHERE other.form = people.form) = 1;
+    AND (SELECT count(*) FROM (
+        SELECT 1 FROM entries WHERE entries.form = people.form LIMIT 2)) = 1
+    AND (SELECT count(*) FROM (
+        SELECT 1 FROM people AS other WHERE other.form = people.form LIMIT 2)) = 1;
 CREATE INDEX people_entry ON people (entry);
 """
 _SIDE_BY_SIDE = """
     mark, entries.code, entries.qr_url, error, asked_at, sent_at, attempt,
-    (SELECT count(*) FROM entries AS other WHERE other.code = entries.code
-        AND other.mark = 'issued'),
+    (SELECT count(*) FROM (SELECT 1 FROM entries AS other WHERE other.code = entries.code
+        AND other.mark = 'issued' LIMIT 2)),
     listed.code, status, assigned_at, redeemed_at, used_at, expires_at, amount_sen, listed.qr_url
 """
 _PEOPLE = f"""
@@ -69,6 +74,11 @@ FROM entries LEFT JOIN listed ON listed.code = entries.code
 WHERE NOT EXISTS (SELECT 1 FROM people WHERE people.entry = entries.n) ORDER BY entries.n
 """  # noqa: S608
 _ENTRIES = _REST.replace("NULL", "place", 1)
+_OVERLAP = """
+SELECT (SELECT count(*) FROM entries WHERE mark IN ('issued', 'unresolved', 'unkept')),
+    (SELECT count(*) FROM people), (SELECT count(*) FROM people WHERE entry IS NOT NULL
+        OR EXISTS (SELECT 1 FROM entries WHERE entries.form = people.form))
+"""
 _IS_STRANGE = """
 status IS NOT 'VALID' AND NOT EXISTS (
     SELECT 1 FROM entries WHERE entries.code = listed.code)
@@ -88,12 +98,28 @@ class Row:
     place: int | None
     """The row of the table of recipients, where there is one and it has them."""
     holders: int
-    """How many recipients have this code."""
+    """How many recipients have this code; 2 stands for several."""
 
     @property
     def standing(self) -> Standing:
         """Where they stand."""
         return standing_of(self.kept, self.listed)
+
+
+@attrs.frozen
+class Overlap:
+    """How far a list of people, and those that were asked for, are about the same."""
+
+    held: int
+    """How many of ours have a voucher, or may have one."""
+    people: int
+    found: int
+    """How many of the people were asked for."""
+
+    @property
+    def is_odd(self) -> bool:
+        """Whether hardly anybody of the shorter list is in the other: it may be another column."""
+        return self.found * _FEW < min(self.held, self.people)
 
 
 @attrs.frozen
@@ -177,6 +203,11 @@ class Join:
         """Find for each person what was asked for them; to be called once, when all is there."""
         with _explained():
             self._database.executescript(_MATCH)
+
+    def overlap(self) -> Overlap:
+        """Return how far the list is about those that were asked for; after `match`."""
+        ((held, people, found),) = self._read(_OVERLAP)
+        return Overlap(held, people, found)
 
     def rows(self) -> Iterator[Row]:
         """Iterate over the recipients: the list in its order, then others that were asked for."""

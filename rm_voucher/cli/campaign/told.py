@@ -99,7 +99,7 @@ def words_of(standing: Standing) -> str:
 def _named(sources: Sources) -> str:
     """Return the arguments that name the sources, for another command."""
     if sources.ledger is None:
-        given = f"--results {shlex.quote(str(sources.results))}"
+        given = f"--results {shlex.quote(str(sources.results))}{_column(sources)}"
     else:
         given = f"--ledger {shlex.quote(without_password(sources.ledger))}"
         if sources.namespace is not None:
@@ -107,11 +107,15 @@ def _named(sources: Sources) -> str:
     return f"{shlex.quote(sources.batch)} {given}"
 
 
+def _column(sources: Sources) -> str:
+    return "" if sources.column is None else f" --column {shlex.quote(sources.column)}"
+
+
 def issue_command(sources: Sources, file: Path) -> str:
     """Return the command that issues to a list, to be copied."""
     output = file.with_name(f"{file.stem}-vouchers{file.suffix}")
     kept = _named(sources) if sources.ledger is not None else shlex.quote(sources.batch)
     return (
-        f"rm-voucher issue {kept} --recipients {shlex.quote(str(file))} "
+        f"rm-voucher issue {kept} --recipients {shlex.quote(str(file))}{_column(sources)} "
         f"--output {shlex.quote(str(output))}"
     )

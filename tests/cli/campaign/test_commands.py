@@ -554,3 +554,73 @@ def test_workbook(campaign):
         "Points",
         *(n * 10 for n in (4, 6, 7, 8, 9, 10, 11)),
     ]
+
+
+REFS = "ref,email\nR1,a@x.my\nR2,b@x.my\nR3,c@x.my\n"
+
+
+@pytest.fixture
+def by_ref(shop):
+    """A list whose recipients are in a column that must be named, and the results of its run."""
+    people, output = shop.folder / "refs.csv", shop.folder / "by-ref.csv"
+    people.write_text(REFS)
+    ended = shop.rm("issue", "B", "--recipients", people, "--column", "ref", "--output", output)
+    assert ended.code == 0
+    return people, output
+
+
+@pytest.mark.parametrize("options", [("--column", "ref"), ()])
+def test_results_are_read_by_the_column_of_the_list(shop, by_ref, options):
+    """Whichever it is: nobody who has a voucher counts as never asked."""
+    people, results = by_ref
+    given = ("--recipients", people, *options)
+    output = shop.folder / "again.csv"
+    ended = run(shop, "resend", results, *given, "--output", output)
+    assert (ended.code, output.exists()) == (0, False)
+    assert "Nobody is to be asked again" in ended.err
+    for command in ("status", "report"):
+        (shown,) = run(shop, command, results, *given, "--json").json
+        assert (shown["recipients"], shown["standings"]["served"]) == (3, 3)
+
+
+def test_next_command_has_the_column(shop, by_ref):
+    """Or everybody would be asked for by another name."""
+    people, results = by_ref
+    people.write_text(REFS + "R4,d@x.my\n")
+    output = shop.folder / "again.csv"
+    ended = run(
+        shop, "resend", results, "--recipients", people, "--column", "ref", "--output", output
+    )
+    assert output.read_text().replace("\r", "") == "ref,email\nR4,d@x.my\n"
+    assert f"--recipients {output} --column ref --output" in ended.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("kind", ["--results", "--ledger"])
+@pytest.mark.parametrize("command", ["status", "report", "resend"])
+def test_list_of_which_hardly_anybody_was_asked(shop, kind, command):
+    """It may be another column: all would get a second voucher. A person says that it isn't."""
+    people, ours = shop.folder / "two.csv", shop.folder / "out.csv"
+    people.write_text("email,phone\na@x.my,60123456789\nb@x.my,60123456780\n")
+    given = {"--ledger": shop.url, "--results": ours}[kind]
+    ledger = ("--ledger", shop.url) if kind == "--ledger" else ()
+    shop.rm("issue", "B", "--recipients", people, "--column", "email", "--output", ours, *ledger)
+    if kind == "--results":  # a person has removed the column
+        ours.write_text(ours.read_text().replace("phone", "tel. at work"))
+    output = shop.folder / f"again-{command}.csv"
+    asked = ("campaign", command, "B", kind, given, "--recipients", people, "--output", output)
+    ended = shop.rm(*asked, "--column", "phone")
+    assert (ended.code, ended.out, output.exists()) == (2, "", False)
+    assert "2 recipients in " in ended.err
+    assert "none of the 2 in" in ended.err
+    ended = shop.rm(*asked, "--column", "phone", "--other-people")
+    assert (ended.code, output.exists()) == (0, True)
+
+
+def test_encoding_is_that_of_the_list(shop, by_ref):
+    """The results are as a run wrote them."""
+    people, results = by_ref
+    people.write_bytes("ref,姓名\nR1,陳\nR4,李\n".encode("big5"))
+    output = shop.folder / "again.csv"
+    given = ("--recipients", people, "--encoding", "big5", "--column", "ref", "--output", output)
+    assert run(shop, "resend", results, *given).code == 0
+    assert [row["ref"] for row in rows(output.read_text("utf-8-sig"))] == ["R4"]

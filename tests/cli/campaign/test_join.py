@@ -10,7 +10,7 @@ from hypothesis import given
 from support.campaign_lists import LISTINGS, PEOPLE, entries
 
 from rm_voucher import ConfigurationError
-from rm_voucher.cli.campaign.join import UNCLEAR, Join, Row
+from rm_voucher.cli.campaign.join import UNCLEAR, Join, Overlap, Row
 from rm_voucher.cli.campaign.standing import (
     RESENT,
     WITH_CODE,
@@ -71,9 +71,8 @@ def test_join_is_what_one_would_do_by_hand(kept, people, listed):
     last = {each.code: each for each in listed}
     for row in rows:
         assert row.listed == last.get(row.kept.code or "")
-        assert row.holders == sum(
-            each.mark is Mark.ISSUED and each.code == row.kept.code for each in kept
-        )
+        holders = sum(each.mark is Mark.ISSUED and each.code == row.kept.code for each in kept)
+        assert row.holders == min(holders, 2)
     ours = {each.code for each in kept}
     assert strangers == {code for code, each in last.items() if each.was_issued} - ours
 
@@ -160,3 +159,82 @@ def test_reprs_hide_codes():
     kept = Kept(recipient="a", mark=Mark.ISSUED, code="SECRETCODE", qr_url="https://SECRETCODE")
     listed = Listed(code="SECRETCODE", status="VOID", qr_url="https://SECRETCODE")
     assert "RETCODE" not in repr(Row(kept, listed, None, 1))
+
+
+def steps(kept: list[Kept], people: list[str]) -> int:
+    """Return how much work the database has with two lists."""
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+
+    with Join() as join:
+        join._database.set_progress_handler(step, 100)
+        join.add_entries((each, n) for n, each in enumerate(kept))
+        join.add_people((name, n) for n, name in enumerate(people))
+        join.match()
+        join.overlap()
+        assert len(list(join.rows())) >= len(kept)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("recipient", "code", "person"),
+    [("r{}", "static", "r{}"), ("", "c{}", "r{}"), ("r" + "\u200b" * 9, "c", "r{}")],
+    ids=["code", "recipient", "form"],
+)
+def test_work_does_not_grow_faster_than_the_list(recipient, code, person):
+    """However many rows share a code, a recipient, or how that one looks."""
+
+    def work(count: int) -> int:
+        kept = [
+            Kept(recipient=recipient.format(n), mark=Mark.ISSUED, code=code.format(n))
+            for n in range(count)
+        ]
+        return steps(kept, [person.format(n) for n in range(count)])
+
+    assert work(2_000) < 6 * work(500)
+
+
+def test_spellings_of_one_name_in_thousands():
+    """Nor where each row writes the name in another way."""
+
+    def work(count: int) -> int:
+        names = ["r" + "\u200b" * n for n in range(count)]
+        return steps([Kept(recipient=name, mark=Mark.FAILED) for name in names], names[::-1])
+
+    assert work(400) < 6 * work(100)
+
+
+@given(entries(), PEOPLE)
+def test_overlap(kept, people):
+    """How many of the people were asked for, in whatever spelling."""
+    with Join() as join:
+        join.add_entries((each, n) for n, each in enumerate(kept))
+        join.add_people((name, n) for n, name in enumerate(people or ()))
+        join.match()
+        found = join.overlap()
+    held = {Mark.ISSUED, Mark.UNRESOLVED, Mark.UNKEPT}
+    forms = {comparable(each.recipient) for each in kept}
+    assert found.held == sum(each.mark in held for each in kept)
+    assert found.people == len(set(people or ()))
+    assert found.found == sum(comparable(name) in forms for name in set(people or ()))
+
+
+@pytest.mark.parametrize(
+    ("held", "people", "found", "is_odd"),
+    [
+        (0, 100, 0, False),
+        (100, 0, 0, False),
+        (100, 100, 0, True),
+        (1, 100, 0, True),
+        (1, 100, 1, False),
+        (100, 5_000, 10, False),
+        (100, 5_000, 9, True),
+        (5_000, 20, 2, False),
+    ],
+)
+def test_lists_that_may_be_of_others(held, people, found, is_odd):
+    """By the shorter one: a run may have just begun, and a list may be of a few late people."""
+    assert Overlap(held, people, found).is_odd is is_odd
