@@ -29,6 +29,17 @@ def comparable(text: str) -> str:
     return unicodedata.normalize("NFC", _LEFT_OUT.sub("", shown))
 
 
+def typeable(text: str) -> str:
+    """Return a text as a person can type it: NFKC, a space for all that is blank, nothing unseen.
+
+    Blanks at the ends are left out. A text of nothing else is empty.
+    """
+    plain = unicodedata.normalize("NFKC", text)
+    blank = "".join(" " if char.isspace() else char for char in plain)
+    shown = "".join(char for char in blank if char.isprintable())
+    return " ".join(_LEFT_OUT.sub("", unicodedata.normalize("NFC", shown)).split())
+
+
 def printable(text: str) -> str:
     r"""Return a stranger's text as it may stand in a terminal, a table or a log: on one line.
 

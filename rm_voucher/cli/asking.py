@@ -9,7 +9,7 @@ import typer
 
 from rm_voucher.cli.screen import say, write_err
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.text import comparable
+from rm_voucher.text import typeable
 
 INTERRUPTED = 130
 _NOT_CONFIRMED = 1
@@ -41,12 +41,13 @@ def ask(
 def confirm(question: str, answer: str, *, yes: bool, nothing: str = "Nothing was issued.") -> None:
     """Return if a script said ``yes``, or if a person types the answer that is wanted.
 
-    Another spelling of the same text counts; another text ends the command with 1. Raises
-    `ConfigurationError` without a terminal. Not within an event loop, which would keep Ctrl-C.
+    Both are compared as they can be typed (`typeable`), and the answer must be something that can;
+    another text ends the command with 1. Raises `ConfigurationError` without a terminal. Not within
+    an event loop, which would keep Ctrl-C.
     """
     if yes:
         return
     typed = ask(question, script="A script gives --yes.", nothing=nothing)
-    if comparable(typed) != comparable(answer.strip()):
+    if typeable(typed) != typeable(answer) or not typeable(typed):
         say(f"That is something else. {nothing}")
         raise typer.Exit(_NOT_CONFIRMED)

@@ -11,6 +11,7 @@ from typer.main import get_command
 
 from rm_voucher.cli.profile_option import with_profile
 from rm_voucher.cli.screen import SCREEN
+from rm_voucher.text import counted
 
 RARE = "Rarely needed"
 """The heading for options that few people need, an option's ``rich_help_panel``."""
@@ -59,6 +60,23 @@ def _every_command(
     """Has the options that every command has. Their callbacks take what is given."""
 
 
+def _count_what_is_too_much(command: Any) -> None:
+    """Refuse arguments that a command does not take without repeating them: one may be a code."""
+    parse = command.parse_args
+    command.context_settings["allow_extra_args"] = True
+
+    def parse_args(ctx: Any, arguments: list[str]) -> list[str]:
+        rest: list[str] = parse(ctx, arguments)
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(
+                f"{counted(len(rest), 'argument')} too many. A name with a space in it stands in "
+                "quotation marks."
+            )
+        return rest
+
+    command.parse_args = parse_args
+
+
 def complete(command: Any) -> Any:
     """Give a command, and the commands of a group, what every command has; return it."""
     command.context_settings.setdefault("help_option_names", ["-h", "--help"])
@@ -75,6 +93,7 @@ def complete(command: Any) -> Any:
         if isinstance(option, TyperOption) and taken.isdisjoint(option.opts)
     )
     with_profile(command)
+    _count_what_is_too_much(command)
     if lines := examples_of(command):
         command.epilog = "\n\n".join(("Examples:", *lines))
     return command

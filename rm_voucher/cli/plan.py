@@ -28,7 +28,7 @@ from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
 from rm_voucher.converters import format_time
 from rm_voucher.ledger import RequestState
 from rm_voucher.shared import SharedStore
-from rm_voucher.text import printable
+from rm_voucher.text import printable, typeable
 
 _MANY = 100  # recipients, from which a run without a ledger deserves a word
 
@@ -76,7 +76,7 @@ class IssuePlan:
 
     @property
     def label(self) -> str:
-        """What a person calls the batch: its label, or the key where it has none."""
+        """What a person calls the batch, as it can be typed: its label, or else the key."""
         return _label(self.batch, self.batch_key)
 
     @property
@@ -147,7 +147,7 @@ class IssuePlan:
 
 
 def label_of(connect: Callable[[], VoucherClient], batch_key: str) -> str:
-    """Return what a person calls a batch. Raises what `VoucherClient.batch` raises."""
+    """Return what a person calls a batch, to be typed. Raises what `VoucherClient.batch` raises."""
     found: list[VoucherBatch] = []
 
     async def look() -> None:
@@ -218,7 +218,7 @@ async def _read(client: VoucherClient, batch_key: str) -> VoucherBatch:
 
 
 def _label(batch: VoucherBatch, key: str) -> str:
-    return (batch.label or "").strip() or key
+    return typeable(batch.label or "") or key
 
 
 async def _in_ledger(

@@ -19,6 +19,7 @@ from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.settings import Credentials, Environment, Limits, is_harmless, is_in_memory
 from rm_voucher.signing.rsa import RsaSigner
+from rm_voucher.text import typeable
 from rm_voucher.transport.base import Transport
 from rm_voucher.transport.proxy import Proxy
 from rm_voucher.wire.operations import build_issue
@@ -181,7 +182,8 @@ class Probe:
         batch = self._session.batch
         if batch.key != self._session.batch_key:
             raise self._why.get("batch") or StopProbeError("the batch can't be read")
-        if self._is_real and batch.label != self._options.batch_label:
+        given, label = typeable(self._options.batch_label), typeable(batch.label or "")
+        if self._is_real and (given != label or not label):
             raise StopProbeError("the batch's label is another one than was given")
         if batch.is_static:
             raise StopProbeError(

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import pytest
+import typer
 from support.answers import ok, rm_error
 from support.files import DOCS
 
@@ -431,4 +432,35 @@ def test_hostile_label(capsys) -> None:
     """A terminal obeys no label."""
     a_plan(batch=VoucherBatch(label="A\x1b[2J\nB")).show()
     err = capsys.readouterr().err
-    assert "A\\x1b[2J\\nB (key B); " in err
+    assert "Batch: A[2J B (key B); " in err
+
+
+@pytest.mark.parametrize(
+    ("label", "typed"),
+    [
+        ("Breakfast\u00a0set", "Breakfast set"),
+        ("  Breakfast \u3000 set\u200b", "Breakfast set"),
+        ("\uff22reakfast set", "Breakfast set"),
+        ("\u200b", "B"),
+        (" \u00a0\n", "B"),
+        ("\u3164\u00ad", "B"),
+        ("早餐", "早餐"),
+    ],
+)
+def test_label_is_asked_for_as_it_can_be_typed(monkeypatch, capsys, label, typed) -> None:
+    """What a keyboard has not is not asked for; a label that shows nothing is the key."""
+    answers: list[str] = []
+
+    def ask(question: str, **_: object) -> str:
+        return str(answers.pop())
+
+    monkeypatch.setattr("rm_voucher.cli.asking.ask", ask)
+    made = a_plan(batch=VoucherBatch(label=label), environment=Environment.PRODUCTION)
+    assert made.label == typed
+    for answer in (typed, label if typed != "B" else "B"):
+        answers.append(answer)
+        made.confirm(yes=False)
+    for answer in ("", "\u200b", "\u00a0", f"{typed}s"):
+        answers.append(answer)
+        with pytest.raises(typer.Exit):
+            made.confirm(yes=False)

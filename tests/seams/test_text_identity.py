@@ -16,7 +16,7 @@ from support.scripted_server import ScriptedServer
 
 from rm_voucher import InvalidRequestError, Voucher, VoucherStatus
 from rm_voucher.models import BatchStatus, mask
-from rm_voucher.text import comparable, find_unseen, printable
+from rm_voucher.text import comparable, find_unseen, printable, typeable
 
 UNSEEN = {
     "zero width space": "\u200b",
@@ -108,6 +108,16 @@ def test_comparable_is_settled(text):
     assert comparable(unicodedata.normalize("NFD", text)) == settled
     assert unicodedata.is_normalized("NFC", settled)
     assert not any(unicodedata.category(char) == "Cf" for char in settled)
+
+
+@given(st.text())
+def test_typeable_is_settled(text):
+    """It has nothing that isn't seen, in any spelling of the text, and typing it gives it again."""
+    settled = typeable(text)
+    assert typeable(settled) == settled
+    assert typeable(unicodedata.normalize("NFD", text)) == settled
+    assert find_unseen(settled) is None
+    assert typeable(f" \u00a0{text}\u2003") == settled
 
 
 @pytest.mark.parametrize("name", UNSEEN)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from rm_voucher import APIError, ConfigurationError
-from rm_voucher.cli.codes.operations import NOT_ASKED, OURS, UNRESOLVED, Operation, row_of
+from rm_voucher.cli.codes.operations import FAILED, NOT_ASKED, OURS, UNRESOLVED, Operation, row_of
 from rm_voucher.cli.tables.columns import CODE_NAMES, name_ours
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
@@ -139,8 +139,8 @@ class Codes:
     def go_on_from(self, path: Path) -> bool:
         """Take the outcomes of an output file of an earlier run; return whether it is one.
 
-        It is one if it has the same rows, with the same codes. Raises `ConfigurationError` for what
-        can't be read.
+        It is one if it has the same rows, with the same codes, and nothing that another operation
+        has written. Raises `ConfigurationError` for what can't be read.
         """
         try:
             beside = open_table(path, column=self.header[self._column], names=())
@@ -150,11 +150,24 @@ class Codes:
         if places is None or beside.header != self.header or not self._has_same_codes(beside):
             beside.close()
             return False
-        self._beside = beside
         at = dict(zip(OURS, places, strict=True))
+        for row in beside:
+            outcome, used_at = row.text(at["outcome"]), row.text(at["used_at"])
+            if self._becomes[row.number] != _PASSED and not self._may_be_ours(outcome, used_at):
+                beside.close()
+                return False
+        self._beside = beside
         for row in beside:
             self.note(row.number, row.text(at["outcome"]), row.text(at["used_at"]))
         return True
+
+    def _may_be_ours(self, outcome: str, used_at: str) -> bool:
+        """Return whether this operation may have written a row."""
+        if outcome == UNRESOLVED:
+            return self._operation.judge is not None and (
+                not used_at or self._operation.may_have_used_at
+            )
+        return outcome in ("", self._operation.done, FAILED, NOT_ASKED)
 
     def cells(self, number: int, ours: Mapping[str, str] | None) -> list[Cell]:
         """Return a row as it is written: theirs, and ours, or what an earlier run wrote."""

@@ -36,6 +36,8 @@ class Operation:
     """What a voucher proves of a call that may have been made; None for a read."""
     has_used_at: bool = False
     """Whether the instant is sent."""
+    may_have_used_at: bool = False
+    """Whether an earlier run of the command may have sent one."""
 
     @property
     def doubt(self) -> str:
@@ -62,6 +64,7 @@ def voiding(store_id: str | None = None, *, sends_used_at: bool = True) -> Opera
         call=lambda client, code, at: client.void(code, store_id=store_id, used_at=at),
         judge=lambda voucher, at: judge_void(voucher, used_at=at),
         has_used_at=sends_used_at,
+        may_have_used_at=True,
     )
 
 

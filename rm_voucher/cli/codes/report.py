@@ -210,6 +210,7 @@ class _FileSink(Sink):
                 like=table.format,
                 excel=self._excel,
                 exact={self._codes.name},
+                # What another operation wrote has proofs of its own: it is kept.
                 is_replaced=lambda: self._goes_on,
             ) as writer:
                 for number in range(len(table)):

@@ -588,3 +588,70 @@ def test_full_disk(served, issued, do, tmp_path: Path, monkeypatch) -> None:
     assert run._AT_A_TIME > 10
     voided = [voucher for voucher in rows(tmp_path / "out.csv") if voucher["outcome"] == "voided"]
     assert len(voided) == served.emulator.requests["void"] - 1
+
+
+@pytest.mark.parametrize("first", CHANGES)
+@pytest.mark.parametrize("second", DONE)
+def test_output_of_another_operation_is_kept(
+    served, ready, do, tmp_path: Path, first: str, second: str
+) -> None:
+    """It is replaced by its own operation alone: what proves a void is nowhere else."""
+    write(tmp_path / "codes.csv", ready(first, 3))
+    assert do(first).code == 0
+    before = (tmp_path / "out.csv").read_bytes()
+    do(second)
+    kept = tmp_path / "out.csv.1"
+    if first == second:
+        assert not kept.exists()
+        assert (tmp_path / "out.csv").read_bytes() == before
+    else:
+        assert kept.read_bytes() == before
+        assert {row["outcome"] for row in rows(tmp_path / "out.csv")} <= {DONE[second], "failed"}
+        do(second)  # of what is its own, no other copy is made
+        assert not (tmp_path / "out.csv.2").exists()
+
+
+def test_looking_up_again_keeps_no_copy(served, issued, do, tmp_path: Path) -> None:
+    """What was found is found anew."""
+    write(tmp_path / "codes.csv", issued(3))
+    for _ in range(2):
+        assert do("get").code == 0
+    assert not (tmp_path / "out.csv.1").exists()
+
+
+@pytest.mark.parametrize("second", ["get", "redeem"])
+def test_instant_that_proves_a_void_is_not_lost(
+    served, issued, do, tmp_path: Path, second: str
+) -> None:
+    """Another operation neither goes on from an unresolved void nor replaces it."""
+    (code,) = issued(1)
+    write(tmp_path / "codes.csv", [code], row="{0},{1}")
+    line = f"0,{code},unresolved,,,2026-05-06T07:08:09.500000Z,,time-out"
+    text = f"Name,Code,{','.join(OURS)}\n{line}\n"
+    (tmp_path / "out.csv").write_text(text)
+    assert do(second).code == 0
+    assert (tmp_path / "out.csv.1").read_text() == text
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["outcome"] == DONE[second]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("get", "AAAA", "SECRETCODE2"),
+        ("void", "AAAA", "SECRETCODE2", "--store-id", "1"),
+        ("redeem", "--codes", "x.csv", "AAAA", "SECRETCODE2"),
+        ("reinstate", "AAAA", "SECRETCODE2"),
+        ("member", "get", "60", "123456789", "AAAA", "SECRETCODE2"),
+        ("campaign", "status", "B", "SECRETCODE2"),
+    ],
+)
+@pytest.mark.parametrize("as_json", [False, True])
+def test_mistake_does_not_repeat_a_code(rm, arguments: tuple[str, ...], as_json: bool) -> None:
+    """An argument too many may be a code: it is counted, and not shown."""
+    ended = rm(*arguments, *["--json"] * as_json)
+    assert ended.code == 2
+    assert "SECRETCODE2" not in ended.out + ended.err
+    assert "too many" in ended.err
+    if as_json:
+        assert "too many" in ended.out
