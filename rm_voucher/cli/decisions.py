@@ -16,6 +16,7 @@ import attrs
 
 from rm_voucher import ConfigurationError, LedgerError, Voucher, VoucherClient, VoucherStatus
 from rm_voucher.cli.screen import say, tell
+from rm_voucher.cli.tables.model import Problems
 from rm_voucher.cli.tables.read import Table, open_table
 from rm_voucher.cli.tables.write import open_writer
 from rm_voucher.converters import format_time
@@ -35,6 +36,7 @@ _ENDS = {
 }
 _OPEN = (AttemptState.AMBIGUOUS, AttemptState.UNRESOLVED)
 _BETWEEN = ", "  # of candidates
+_SHOWN = 3
 
 
 @attrs.frozen(kw_only=True)
@@ -59,7 +61,9 @@ class Decision:
             WRITE_OFF: "is given up: nothing is issued for it",
         }[self.word]
         among = "" if self.word != ADOPT or self.code in self.candidates else " (no candidate)"
-        codes = _BETWEEN.join(self.candidates) or "no code"
+        codes = _BETWEEN.join(self.candidates[:_SHOWN]) or "no code"
+        if (more := len(self.candidates) - _SHOWN) > 0:
+            codes += f" or one of {more:,} more"
         who = self.recipient or "nobody (a call that nobody waits for)"
         return f"{who}, sent {self.sent_at}, may have {codes}: {done}{among}"
 
@@ -85,8 +89,11 @@ async def write_held(ledger: Ledger, report: Reconciliation, batch_key: str, pat
         raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
 
 
-def read_decisions(path: Path) -> list[Decision]:
-    """Return the rows in which a decision stands. Raises `ConfigurationError` with all problems."""
+def read_decisions(path: Path) -> tuple[list[Decision], Problems]:
+    """Return the rows in which a decision stands, and what is wrong with the others of them.
+
+    Raises `ConfigurationError` for what is no such file, or has no decision.
+    """
     with open_table(path, names=()) as table:
         places = _places(table)
         decided, seen = [], dict[tuple[str, str], int]()
@@ -108,14 +115,15 @@ def read_decisions(path: Path) -> list[Decision]:
                 seen.setdefault(what, row.line)
             if problem := _problem_of(decision):
                 table.problem(row.line, problem)
-            decided.append(decision)
-        table.refuse_problems()
-    if not decided:
+            else:
+                decided.append(decision)
+        problems = table.problems
+    if not (decided or problems.count):
         raise ConfigurationError(
             f"{path} has no decisions: write {ADOPT}, {REISSUE} or {WRITE_OFF} into the column "
             "'decision'."
         )
-    return decided
+    return decided, problems
 
 
 def _places(table: Table) -> dict[str, int]:
@@ -158,13 +166,17 @@ class Plan:
 
 
 async def make_plan(
-    ledger: Ledger, client: VoucherClient | None, path: Path, decided: Iterable[Decision]
+    ledger: Ledger,
+    client: VoucherClient | None,
+    path: Path,
+    decided: Iterable[Decision],
+    problems: Problems,
 ) -> Plan:
     """Look at each decision, and its code; change nothing. May be repeated.
 
-    Raises `ConfigurationError` with all that is wrong.
+    Raises `TableError` with all that is wrong, the ``problems`` of the file before.
     """
-    plan, done, wrong = [], 0, []
+    plan, done = [], 0
     for each in decided:
         found = await _attempt(ledger, each.attempt)
         problem, voucher = None, None
@@ -179,7 +191,7 @@ async def make_plan(
             assert client is not None  # noqa: S101 - whoever adopts has one
             problem, voucher = await _looked_up(client, each.code, found.batch)
         if problem is not None:
-            wrong.append(f"line {each.line:,}: {problem}")
+            problems.add(each.line, problem)
         elif found is not None:
             named = attrs.evolve(
                 each,
@@ -188,13 +200,13 @@ async def make_plan(
                 voucher=voucher,
             )
             plan.append(named)
-    if wrong:
-        more = f"; and {len(wrong) - _MANY:,} more" if len(wrong) > _MANY else ""
-        raise ConfigurationError(f"{path}, {'; '.join(wrong[:_MANY])}{more}. Nothing was changed.")
+    if problems.count:
+        say("Nothing was changed.")
+    problems.refuse(str(path))
     return Plan(decisions=plan, done=done)
 
 
-_MANY = 20
+TO_ISSUE = "Who waits again gets a voucher in the next 'rm-voucher issue' with this ledger."
 
 
 async def _attempt(ledger: Ledger, attempt_id: str) -> IssueAttempt | None:
@@ -233,7 +245,7 @@ async def carry_out(ledger: Ledger, plan: Plan) -> int:
 
     Broken off, it goes on where it was when the same file is given again.
     """
-    refused = 0
+    refused = again = 0
     for each in plan.decisions:
         try:
             await ledger.resolve(
@@ -247,8 +259,12 @@ async def carry_out(ledger: Ledger, plan: Plan) -> int:
                 raise
             refused += 1
             say(f"line {each.line:,}: {exc}")
+        else:
+            again += each.word == REISSUE
     carried = len(plan.decisions) - refused
     say(f"{counted(carried, 'decision')} carried out, {refused:,} refused.")
+    if again:
+        say(TO_ISSUE)
     return refused
 
 

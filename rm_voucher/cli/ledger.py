@@ -17,6 +17,7 @@ from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client
 from rm_voucher.cli.decisions import (
     ADOPT,
+    TO_ISSUE,
     Plan,
     carry_out,
     make_plan,
@@ -247,6 +248,10 @@ def resolve(
                 raise ConfigurationError(f"{problem[0].upper()}{problem[1:]}.")
             voucher = IssuedVoucher(code=adopt or "", qr_url=found.qr_url)
         await ledger.resolve(attempt, adopt=voucher, reissue=reissue, write_off=write_off)
+        done = "given up: nothing is issued for it" if write_off else "adopted: its code is given"
+        say(f"attempt {attempt}: {'it waits again' if reissue else done}.")
+        if reissue:
+            say(TO_ISSUE)
 
     _run(open_ledger(url, namespace=namespace, must_exist=True), decide, client)
 
@@ -254,13 +259,13 @@ def resolve(
 def _resolve_many(
     url: str, path: Path, *, yes: bool, namespace: str | None, environment: str | None
 ) -> None:
-    decided = read_decisions(path)
+    decided, problems = read_decisions(path)
     needs_client = any(each.word == ADOPT for each in decided)
     plan: Plan | None = None
 
     async def look(ledger: Ledger) -> None:
         nonlocal plan
-        plan = await make_plan(ledger, client, path, decided)
+        plan = await make_plan(ledger, client, path, decided, problems)
 
     async def carry(ledger: Ledger) -> None:
         assert plan is not None  # noqa: S101 - for the type checker

@@ -14,6 +14,7 @@ from support.command_runs import Ended, rows
 
 from rm_voucher import LedgerError
 from rm_voucher.cli import asking
+from rm_voucher.cli.decisions import Decision
 from rm_voucher.ledger import Ledger
 
 LOST = ok({}, 500)
@@ -103,6 +104,37 @@ def test_decisions_are_carried_out(held, rm, shop, url):
     again = resolve(rm, url, held, "--yes")
     assert (again.code, again.out) == (0, "")
     assert "3 more are carried out already." in again.err
+
+
+def test_all_that_is_wrong_is_said_at_once(held, rm, url):
+    """What the file alone shows, and what the ledger knows; nothing is changed."""
+    fill(held, ("keep", ""), ("adopt", "NoSuchCode"), ("write-off", ""))
+    ended = resolve(rm, url, held, "--yes")
+    assert (ended.code, ended.out) == (2, "")
+    assert "line 2: a decision is adopt, reissue or write-off" in ended.err
+    assert "line 3: the server knows no such code" in ended.err
+    assert "Nothing was changed." in ended.err
+    assert rm("ledger", "status", url, "--json").json[0]["unresolved"] == 3
+
+
+def test_what_is_next_is_said(held, rm, url):
+    """Who waits again needs another issue: after a file, and after a single decision."""
+    first, second, _ = (row["attempt"] for row in rows(held.read_text()))
+    ended = rm("ledger", "resolve", url, first, "--reissue")
+    assert f"attempt {first}: it waits again." in ended.err
+    assert "gets a voucher in the next 'rm-voucher issue'" in ended.err
+    ended = rm("ledger", "resolve", url, second, "--write-off")
+    assert ended.err == f"attempt {second}: given up: nothing is issued for it.\n"
+    fill(held, ("", ""), ("", ""), ("reissue", ""))
+    assert "in the next 'rm-voucher issue'" in resolve(rm, url, held, "--yes").err
+
+
+def test_many_candidates_are_counted():
+    """A line can be read: three codes, and how many more."""
+    decision = Decision(
+        line=2, attempt="a", word="reissue", candidates=tuple("ABCDE"), recipient="r", sent_at="t"
+    )
+    assert decision.in_words.startswith("r, sent t, may have A, B, C or one of 2 more: waits")
 
 
 def test_rows_without_a_decision_are_left(held, rm, url):

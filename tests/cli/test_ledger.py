@@ -354,7 +354,8 @@ def test_resolve_adopt(attempt, run, shop, issue) -> None:
     codes = issue(3)
     code = lost_code(shop, codes)
     ended = run("resolve", attempt, "--adopt", code)
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == f"attempt {attempt}: adopted: its code is given.\n"
     assert issue(3) == {**codes, "2": code}
     assert run("status").code == 0
 

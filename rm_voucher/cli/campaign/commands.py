@@ -71,6 +71,14 @@ EncodingOption = Annotated[
     str | None,
     typer.Option(help="The encoding of a CSV file, such as big5 or gbk.", rich_help_panel=RARE),
 ]
+SheetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The sheet of an .xlsx; by default the first with content. Where there is a list, "
+        "its own.",
+        rich_help_panel=RARE,
+    ),
+]
 RevealOption = Annotated[
     bool, typer.Option("--reveal", help="Show codes in full. Whoever reads one can use it.")
 ]
@@ -94,6 +102,7 @@ def status(
     ] = None,
     column: ColumnOption = None,
     encoding: EncodingOption = None,
+    sheet: SheetOption = None,
     namespace: NamespaceOption = None,
     other_people: OthersOption = False,
     timezone: ZoneOption = DEFAULT_ZONE,
@@ -105,7 +114,16 @@ def status(
     The exit code is 4 if somebody is held, that is, may have a voucher that nobody has seen.
     """
     sources = _sources(
-        batch, ledger, results, recipients, column, encoding, namespace, environment, other_people
+        batch,
+        ledger,
+        results,
+        recipients,
+        column,
+        encoding,
+        sheet,
+        namespace,
+        environment,
+        other_people,
     )
     with gathered(sources) as campaign:
         if output is not None:
@@ -136,6 +154,7 @@ def report(
     recipients: RecipientsOption = None,
     column: ColumnOption = None,
     encoding: EncodingOption = None,
+    sheet: SheetOption = None,
     namespace: NamespaceOption = None,
     other_people: OthersOption = False,
     timezone: ZoneOption = DEFAULT_ZONE,
@@ -152,7 +171,16 @@ def report(
     if output is not None:
         _refuse_other(output)
     sources = _sources(
-        batch, ledger, results, recipients, column, encoding, namespace, environment, other_people
+        batch,
+        ledger,
+        results,
+        recipients,
+        column,
+        encoding,
+        sheet,
+        namespace,
+        environment,
+        other_people,
     )
     with gathered(sources) as campaign:
         figures = campaign.figures(timezone)
@@ -181,6 +209,7 @@ def resend(
     recipients: RecipientsOption = None,
     column: ColumnOption = None,
     encoding: EncodingOption = None,
+    sheet: SheetOption = None,
     namespace: NamespaceOption = None,
     other_people: OthersOption = False,
 ) -> None:
@@ -190,7 +219,16 @@ def resend(
     Nothing is asked or sent.
     """
     sources = _sources(
-        batch, ledger, results, recipients, column, encoding, namespace, None, other_people
+        batch,
+        ledger,
+        results,
+        recipients,
+        column,
+        encoding,
+        sheet,
+        namespace,
+        None,
+        other_people,
     )
     refuse_no_file(output)
     with gathered(sources, with_listing=False) as campaign:
@@ -214,6 +252,8 @@ def resend(
     parts = " and ".join(f"{number:,} {words_of(standing)}" for standing, number in again.items())
     say(f"{output}: {counted(again.total(), 'recipient')}, {parts}.")
     say(f"Next: {issue_command(sources, output)}")
+    if sources.ledger is not None:
+        say("Add what else the campaign was issued with, such as --exclusive.")
 
 
 @campaign_app.command()
@@ -231,6 +271,7 @@ def reconcile(
     ] = None,
     column: ColumnOption = None,
     encoding: EncodingOption = None,
+    sheet: SheetOption = None,
     namespace: NamespaceOption = None,
     reveal: RevealOption = False,
     environment: EnvironmentOption = None,
@@ -240,7 +281,9 @@ def reconcile(
 
     The exit code is 1 if they differ, and 4 if they don't and the outcome of a call is unknown.
     """
-    sources = _sources(batch, ledger, results, None, column, encoding, namespace, environment)
+    sources = _sources(
+        batch, ledger, results, None, column, encoding, sheet, namespace, environment
+    )
     with gathered(sources) as campaign:
         if output is not None:
             write_differences(campaign, output)
@@ -265,6 +308,7 @@ def _sources(
     recipients: Path | None,
     column: str | None,
     encoding: str | None,
+    sheet: str | None,
     namespace: str | None,
     environment: str | None,
     other_people: bool = False,  # noqa: FBT001 - as a command has it
@@ -276,6 +320,7 @@ def _sources(
         recipients=recipients,
         column=column,
         encoding=encoding,
+        sheet=sheet,
         namespace=namespace,
         environment=environment,
         other_people=other_people,

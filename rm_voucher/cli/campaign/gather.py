@@ -44,6 +44,7 @@ class Sources:
     recipients: Path | None
     column: str | None
     encoding: str | None
+    sheet: str | None = None
     namespace: str | None
     environment: str | None
     other_people: bool = False
@@ -119,7 +120,7 @@ def gathered(sources: Sources, *, with_listing: bool = True) -> Iterator[Campaig
 
 
 def _open(path: Path, sources: Sources) -> Table:
-    table = open_table(path, column=sources.column, encoding=sources.encoding)
+    table = open_table(path, column=sources.column, encoding=sources.encoding, sheet=sources.sheet)
     table.refuse_problems()
     for each in table.notes:
         note(each)
@@ -129,7 +130,7 @@ def _open(path: Path, sources: Sources) -> Table:
 def _open_results(path: Path, sources: Sources, people: Table | None) -> Table:
     """Open the file of results. Beside a list, its rows are known by the column of the list.
 
-    ``--column`` and ``--encoding`` are the list's, where there is one.
+    ``--column``, ``--encoding`` and ``--sheet`` are the list's, where there is one.
     """
     if people is None or people.column is None:
         return _open(path, sources)

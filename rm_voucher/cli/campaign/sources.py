@@ -63,6 +63,11 @@ def to_micros(instant: datetime) -> int:
     return (instant - _EPOCH) // timedelta(microseconds=1)
 
 
+def _micros(seconds: float) -> int:
+    """Return microseconds, rounded as wherever the command shows such a time."""
+    return to_micros(datetime.fromtimestamp(seconds, UTC))
+
+
 def from_micros(micros: int) -> datetime:
     """Return the instant."""
     return _EPOCH + timedelta(microseconds=micros)
@@ -96,8 +101,8 @@ def _of_request(
         code=None if voucher is None else voucher.code,
         qr_url=None if voucher is None else voucher.qr_url,
         error=error,
-        asked_at=round(request.asked_at * 1e6),
-        sent_at=None if sent_at is None else round(sent_at * 1e6),
+        asked_at=_micros(request.asked_at),
+        sent_at=None if sent_at is None else _micros(sent_at),
         attempt=None if attempt is None or sent_at is None else attempt.id,
     )
 

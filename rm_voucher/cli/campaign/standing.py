@@ -53,7 +53,7 @@ class Standing(enum.StrEnum):
     GIVEN_UP = "given_up"
     """Has none, and gets none: a person decided so."""
     NEVER_ASKED = "never_asked"
-    """Has none: nobody asked for one yet."""
+    """Has none: nobody asked for one yet, or a person decided that it is asked for again."""
 
 
 WITH_CODE = frozenset(
@@ -82,7 +82,7 @@ MEANINGS = {
     Standing.HELD: "may have a voucher: the outcome is unknown",
     Standing.REFUSED: "have none, because it was refused or failed",
     Standing.GIVEN_UP: "have none and get none: a person decided so",
-    Standing.NEVER_ASKED: "have none: nobody asked for one yet",
+    Standing.NEVER_ASKED: "have none and are to be asked for: not asked yet, or decided so",
 }
 """What a table says of each, after the number."""
 

@@ -43,7 +43,7 @@ def tell_standings(figures: Figures, sources: Sources) -> None:
         )
     if figures.standings[Standing.HELD] and sources.ledger is not None:
         say(
-            "Who is held is settled by 'rm-voucher ledger reconcile', and what that can't tell "
+            f"Who is held is settled by '{_reconcile(sources)}', and what that can't tell "
             "by 'rm-voucher ledger resolve'."
         )
 
@@ -86,7 +86,7 @@ def tell_differences(figures: Figures, sources: Sources, *, reveal: bool) -> Non
     if is_same(figures):
         tell("The two lists are the same.")
     elif sources.ledger is not None and figures.differences[Difference.UNKNOWN]:
-        say("'rm-voucher ledger reconcile' finds out whose the unknown ones are.")
+        say(f"'{_reconcile(sources)}' finds out whose the unknown ones are.")
     if held := figures.standings[Standing.HELD]:
         say(f"{held:,} held: each of them may have one of the vouchers that nobody has.")
 
@@ -105,6 +105,13 @@ def _named(sources: Sources) -> str:
         if sources.namespace is not None:
             given += f" --namespace {shlex.quote(sources.namespace)}"
     return f"{shlex.quote(sources.batch)} {given}"
+
+
+def _reconcile(sources: Sources) -> str:
+    """Return the command that settles what is unknown, to be copied."""
+    namespace = f" --namespace {shlex.quote(sources.namespace)}" if sources.namespace else ""
+    url = shlex.quote(without_password(sources.ledger or ""))
+    return f"rm-voucher ledger reconcile {url} {shlex.quote(sources.batch)}{namespace}"
 
 
 def _column(sources: Sources) -> str:

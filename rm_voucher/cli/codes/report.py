@@ -17,7 +17,7 @@ from rm_voucher import ConfigurationError, VoucherClient, VoucherError
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.codes.file import Codes
 from rm_voucher.cli.codes.journal import Journal
-from rm_voucher.cli.codes.operations import Operation
+from rm_voucher.cli.codes.operations import FAILED, Operation
 from rm_voucher.cli.codes.run import Flights, Run, Sink, Summary
 from rm_voucher.cli.connect import (
     find_settings,
@@ -318,9 +318,17 @@ def _advice(operation: Operation, options: FileOptions) -> str:
     unknown = f"The rows with the outcome 'unresolved' may have been {operation.done}."
     if operation.has_used_at and options.output:
         return (
-            f"{unknown} The same command again looks them up, and says what their 'used_at' proves."
+            f"{unknown} The same command again looks them up, and says what their 'used_at' "
+            f"proves. What it can't prove, you decide: write '{operation.done}' or '{FAILED}' into "
+            "'outcome'."
         )
-    return f"{unknown} Look each up ('rm-voucher get CODE'), and decide: nothing proves who did it."
+    decide = "Look each up ('rm-voucher get CODE'), and decide: nothing proves who did it."
+    if not options.output:
+        return f"{unknown} {decide}"
+    return (
+        f"{unknown} {decide} Write '{operation.done}' or '{FAILED}' into its 'outcome' in "
+        f"{options.output}: the same command again takes your word, and asks for those that failed."
+    )
 
 
 def _exit_code(summary: Summary) -> int:

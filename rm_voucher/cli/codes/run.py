@@ -32,6 +32,7 @@ from rm_voucher.cli.codes.operations import (
     seen_in,
 )
 from rm_voucher.cli.output import OutputError
+from rm_voucher.converters import format_time
 
 _AT_A_TIME = 64  # rows that are noted together, before the first of them is asked
 _READS = ("get", "token")
@@ -258,7 +259,10 @@ class Run:
             return operation.done, voucher, None
         if verdict is Verdict.UNCHANGED:
             return FAILED, voucher, refusal
-        return UNRESOLVED, voucher, VoucherError(operation.doubt)
+        why = operation.doubt
+        if used_at is not None and voucher.used_at is not None:
+            why += f" It was used at {format_time(voucher.used_at)}, and not at the time sent."
+        return UNRESOLVED, voucher, VoucherError(why)
 
     def _count(self, outcome: str, error: VoucherError | None) -> None:
         summary = self.summary

@@ -58,7 +58,7 @@ def test_status(campaign):
     assert held[0].startswith(f"held: {NAMES[1]}, sent 20")
     assert "the listing can't tell: a person decides (attempt " in held[0]
     assert any(line.startswith("refused: 1: VALIDATION_ERROR: The server finds") for line in lines)
-    assert "'rm-voucher ledger reconcile'" in ended.err
+    assert f"'rm-voucher ledger reconcile {campaign.url} B'" in ended.err
     assert not [code for code in campaign.codes() if code in ended.out + ended.err]
 
 
@@ -151,7 +151,8 @@ def test_command_that_is_next(campaign):
     """It is one that can be copied."""
     output = campaign.folder / "to send.csv"
     ended = campaign.campaign("resend", "--output", output)
-    line = ended.err.splitlines()[-1]
+    line, other = ended.err.splitlines()[-2:]
+    assert "--exclusive" in other
     assert line == (
         f"Next: rm-voucher issue B --ledger {campaign.url} --recipients '{output}' "
         f"--output '{campaign.folder}/to send-vouchers.csv'"
@@ -623,4 +624,20 @@ def test_encoding_is_that_of_the_list(shop, by_ref):
     output = shop.folder / "again.csv"
     given = ("--recipients", people, "--encoding", "big5", "--column", "ref", "--output", output)
     assert run(shop, "resend", results, *given).code == 0
+    assert [row["ref"] for row in rows(output.read_text("utf-8-sig"))] == ["R4"]
+
+
+def test_sheet_is_that_of_the_list(shop, by_ref):
+    """A workbook may have others before it."""
+    people, results = shop.folder / "people.xlsx", by_ref[1]
+    book: Any = openpyxl.Workbook()
+    book.active.append(["something else"])
+    sheet = book.create_sheet("June")
+    for ref in ("ref", "R1", "R4"):
+        sheet.append([ref])
+    book.save(people)
+    output = shop.folder / "again.csv"
+    given = ("--recipients", people, "--column", "ref", "--output", output)
+    assert run(shop, "resend", results, *given, "--sheet", "July").code == 2
+    assert run(shop, "resend", results, *given, "--sheet", "June").code == 0
     assert [row["ref"] for row in rows(output.read_text("utf-8-sig"))] == ["R4"]

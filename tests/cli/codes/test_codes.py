@@ -655,3 +655,33 @@ def test_mistake_does_not_repeat_a_code(rm, arguments: tuple[str, ...], as_json:
     assert "too many" in ended.err
     if as_json:
         assert "too many" in ended.out
+
+
+@pytest.mark.parametrize("operation", CHANGES)
+@pytest.mark.parametrize("word", ["done", "failed"])
+def test_person_decides(served, ready, do, tmp_path: Path, operation: str, word: str) -> None:
+    """What nobody can prove is settled by a person's word in the output, and stays settled."""
+    (code,) = ready(operation, 1)
+    write(tmp_path / "codes.csv", [code], row="{0},{1}")
+    outcome = DONE[operation] if word == "done" else "failed"
+    line = f"0,{code},{outcome},REDEEMED,,,,nothing proves either"
+    (tmp_path / "out.csv").write_text(f"Name,Code,{','.join(OURS)}\n{line}\n")
+    assert do(operation).code == 0
+    assert served.emulator.requests[operation] == (word == "failed")
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["outcome"] == DONE[operation]
+
+
+def test_void_of_another_till(served, issued, do, tmp_path: Path) -> None:
+    """Both times are there: what was sent, and what RM shows. The way to decide is said."""
+    (code,) = issued(1)
+    served.emulator.state.void(code)
+    write(tmp_path / "codes.csv", [code], row="{0},{1}")
+    line = f"0,{code},unresolved,,,2026-05-06T07:08:09.500000Z,,time-out"
+    (tmp_path / "out.csv").write_text(f"Name,Code,{','.join(OURS)}\n{line}\n")
+    ended = do("void")
+    assert ended.code == 4
+    assert "write 'voided' or 'failed' into 'outcome'" in ended.err
+    (row,) = rows(tmp_path / "out.csv")
+    assert row["used_at"] == "2026-05-06T07:08:09.500000Z"
+    assert " It was used at 20" in row["error"]
