@@ -62,8 +62,11 @@ def _reads_settings(
 
 
 def with_profile(command: Any) -> Any:
-    """Give a command the option, where it has ``--environment``; return the command."""
-    if any(param.name == "environment" for param in command.params):
+    """Give a command the option, where it has ``--environment``; return the command.
+
+    One that reads a ledger alone has it as well: it is typed beside those that do more.
+    """
+    if any(param.name in ("environment", "namespace") for param in command.params):
         made = typer.Typer(add_completion=False)
         made.command()(_reads_settings)
         command.params.extend(

@@ -641,3 +641,9 @@ def test_sheet_is_that_of_the_list(shop, by_ref):
     assert run(shop, "resend", results, *given, "--sheet", "July").code == 2
     assert run(shop, "resend", results, *given, "--sheet", "June").code == 0
     assert [row["ref"] for row in rows(output.read_text("utf-8-sig"))] == ["R4"]
+
+
+def test_profile_is_taken_by_every_command_of_a_campaign(campaign):
+    """Also by one that asks nothing: they are typed beside each other."""
+    output = campaign.folder / "again.csv"
+    assert campaign.campaign("resend", "--output", output, "--profile", "kedai").code == 0
