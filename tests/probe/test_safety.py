@@ -54,7 +54,7 @@ def test_real_vouchers_take_two_words(url, options, credentials):
         Probe(credentials, KEY, environment=Environment.at(url), options=options)
 
 
-@pytest.mark.parametrize("label", ["Probe me", "probe me", "Probe me "])
+@pytest.mark.parametrize("label", ["Probe me", "probe me", "Probeme"])
 def test_label_must_be_the_batchs(label):
     """The label is compared with the batch's before anything is used."""
     there = stage()
