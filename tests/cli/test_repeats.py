@@ -74,8 +74,8 @@ def test_again_without_a_ledger(issue, shop, tmp_path: Path, ending: str, column
         assert ended.err.endswith(
             f"Error: 5 recipients of this list have a voucher in {out} already, or may have one. "
             "Nothing was issued. To go on with that run, give its output as the list: --recipients "
-            f"{out}. If it is of another campaign, name another --output. --again issues a second "
-            "one to each.\n"
+            f"{out}. If it is of another campaign, or of a trial, name another --output. --again "
+            "issues a second one to each.\n"
         )
     assert issue("--output", out, "--again").code == 0
     assert len(shop.issued()) == 10
@@ -123,7 +123,7 @@ def test_a_ledger_that_comes_later(issue, shop, out: Path, ledger) -> None:
 
 
 def test_other_names(issue, shop, ledger, people: Path) -> None:
-    """The same people by another column get no second voucher, unless they are said to be others."""
+    """The same people by another column get no second voucher, unless they are called others."""
     assert issue(*ledger).code == 0
     for extra in ([], ["--dry-run"]):
         ended = issue(*ledger, *extra, column="phone")
