@@ -193,8 +193,10 @@ def issue(
             "--column, --encoding, --sheet, --allow-similar and --skip-duplicates are about "
             "--recipients: give that too."
         )
-    if excel and output is None:
-        raise ConfigurationError("--excel is about --output: give that too.")
+    if (excel or again) and output is None:
+        raise ConfigurationError(
+            f"{'--excel' if excel else '--again'} is about --output: give that too."
+        )
     flow = flow_policy(rate)
     build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
     with contextlib.ExitStack() as stack:
@@ -273,7 +275,7 @@ def issue(
             )
             if plan.is_real or total > 1 or dry_run:
                 plan.show()
-            refuse_holders(holders, has_ledger=ledger is not None)
+            refuse_holders(holders, has_ledger=ledger is not None, unseen=plan.unseen)
             if recipients is not None and not other_people:
                 plan.refuse_other_people()
             if not partial:

@@ -50,7 +50,7 @@ class Holders:
                 if not (code or word in SERVED) or (self._has_ledger and word == "unkept"):
                     continue  # the ledger is given what is unkept before anything is issued
                 for number in self._numbers_like(row.get("recipient", "")):
-                    self._marks[number], self.path = mark, path
+                    self._marks[number], self.path = max(mark, self._marks[number]), path
         except (FileNotFoundError, NoResultsError):
             return
         except OSError as exc:
@@ -126,13 +126,19 @@ async def look_into_ledger(
     return InLedger(served=served, held=held, known=known, others=max(0, assigned - served))
 
 
-def refuse_holders(holders: Holders, *, has_ledger: bool) -> None:
-    """Raise `ConfigurationError` where who has a voucher in the output would get a second one."""
+def refuse_holders(holders: Holders, *, has_ledger: bool, unseen: str = "") -> None:
+    """Raise `ConfigurationError` where who has a voucher in the output would get a second one.
+
+    ``unseen`` is why the ledger could not be asked for them, where it could not.
+    """
     if not (count := holders.count):
         return
     who = f"{counted(count, 'recipient')} of this list {'has' if count == 1 else 'have'} a voucher"
     unknown, helps = "", "To go on with that run, give its output as the list"
-    if has_ledger:
+    if unseen:
+        unknown = f", and the ledger could not be looked into: {unseen.rstrip('.')}"
+        helps = "See to the ledger first, or go on without one, with its output as the list"
+    elif has_ledger:
         unknown = ", which the ledger does not know"
         helps = "Give the ledger of that run, or go on without one, with its output as the list"
     raise ConfigurationError(

@@ -154,6 +154,22 @@ def test_other_people_without_a_ledger(issue, shop) -> None:
     assert "--other-people are about a ledger" in ended.err
 
 
+def test_again_without_an_output(issue, shop) -> None:
+    """Nothing is known then of an earlier run."""
+    ended = issue("--again")
+    assert (ended.code, shop.issued()) == (2, [])
+    assert "Error: --again is about --output: give that too." in ended.err
+
+
+def test_ledger_that_can_not_be_looked_into(issue, shop, out: Path, tmp_path: Path) -> None:
+    """Who has a voucher in the output is not asked for on trust; it is said why."""
+    assert issue("--output", out).code == 0
+    (tmp_path / "l.db").write_bytes(b"no database")
+    ended = issue("--output", out, "--ledger", f"sqlite:///{tmp_path}/l.db")
+    assert (ended.code, len(shop.issued())) == (2, 5)
+    assert "already, or may have one, and the ledger could not be looked into: " in ended.err
+
+
 def test_case_of_an_address(issue, shop, ledger, people: Path) -> None:
     """Two spellings of one mailbox are one person, in a list and in the ledger."""
     people.write_text("email\nAnn@x.my\nann@X.my\n")
