@@ -41,7 +41,7 @@ from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.repeats import Holders, refuse_holders
 from rm_voucher.cli.report import Report
-from rm_voucher.cli.results import ResultFile, ResultStream
+from rm_voucher.cli.results import ResultFile, ResultStream, partial_of
 from rm_voucher.cli.screen import note, write_out
 from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.shared import SharedStore, open_shared_store
@@ -259,7 +259,10 @@ def issue(
             """Show the plan; return it if it may be carried out."""
             holders = Holders(names, total, has_ledger=ledger is not None)
             if output is not None and not again and not is_memory(environment):
-                holders.look_into(output, Layout(table, OURS).column)
+                whose = Layout(table, OURS).column
+                holders.look_into(output, whose)
+                if ledger is not None:  # and what a run through another one left
+                    holders.look_into(partial_of(output, is_kept=True), whose, is_partial=True)
             plan = make_plan(
                 connect,
                 server,

@@ -61,6 +61,11 @@ Unasked = Callable[[int], Mapping[str, str]]
 """Returns our columns of a row without a result."""
 
 
+def partial_of(path: Path, *, is_kept: bool) -> Path:
+    """Return where the rows of an output are until it is whole: with a ledger, or without one."""
+    return path.with_name(path.name + _SUFFIXES[is_kept])
+
+
 class Results(ABC):
     """A target of rows, with rescues for the time when it fails. Everything is UTF-8.
 
@@ -228,9 +233,9 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            self.partial = path.with_name(path.name + _SUFFIXES[is_kept])
+            self.partial = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
-            if (other := self._other_partial()).exists():
+            if (other := partial_of(path, is_kept=not is_kept)).exists():
                 if not os.fstat(descriptor).st_size:
                     self.partial.unlink()
                 os.close(descriptor)
@@ -246,10 +251,6 @@ class ResultFile(Results):
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
-
-    def _other_partial(self) -> Path:
-        """Return the partial file of a run that keeps its codes in the other way."""
-        return self.path.with_name(self.path.name + _SUFFIXES[not self._is_kept])
 
     def unkept(self) -> Iterator[tuple[Path, dict[str, str]]]:
         """Iterate over those rows.

@@ -122,6 +122,22 @@ def test_a_ledger_that_comes_later(issue, shop, out: Path, ledger) -> None:
     assert len(shop.issued()) == 10
 
 
+def test_another_ledger_than_that_of_the_partial(issue, shop, out: Path, tmp_path: Path) -> None:
+    """A killed run is gone on with in its own ledger: another one knows nobody of it."""
+    kept = ("--ledger", f"sqlite:///{tmp_path}/l.db")
+    assert issue(*kept, "--output", out).code == 0
+    partial = out.rename(out.with_name("out.csv.ledger.partial"))
+    before = partial.read_bytes()
+    partial.write_bytes(before[:-12])  # the last row is torn
+    for extra in ([], ["--dry-run"]):
+        ended = issue("--ledger", f"sqlite:///{tmp_path}/other.db", "--output", out, *extra)
+        assert (ended.code, len(shop.issued()), partial.read_bytes()) == (2, 5, before[:-12])
+        assert "4 recipients of this list have a voucher in" in ended.err
+        assert "Give the ledger of that run. If it is of another campaign" in ended.err
+    assert issue(*kept, "--output", out).code == 0
+    assert (len(shop.issued()), out.read_bytes()) == (5, before)
+
+
 def test_other_names(issue, shop, ledger, people: Path) -> None:
     """The same people by another column get no second voucher, unless they are called others."""
     assert issue(*ledger).code == 0
