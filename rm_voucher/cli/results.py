@@ -66,6 +66,14 @@ def partial_of(path: Path, *, is_kept: bool) -> Path:
     return path.with_name(path.name + _SUFFIXES[is_kept])
 
 
+def refuse_partial_of_other_kind(path: Path, *, is_kept: bool) -> None:
+    """Raise `ConfigurationError` beside what a run that keeps its codes in the other way left."""
+    if (other := partial_of(path, is_kept=not is_kept)).exists():
+        raise ConfigurationError(
+            f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
+        )
+
+
 class Results(ABC):
     """A target of rows, with rescues for the time when it fails. Everything is UTF-8.
 
@@ -235,13 +243,13 @@ class ResultFile(Results):
             # Two names, because the rows of a run without a ledger are in no ledger.
             self.partial = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
-            if (other := partial_of(path, is_kept=not is_kept)).exists():
+            try:
+                refuse_partial_of_other_kind(path, is_kept=is_kept)
+            except ConfigurationError:
                 if not os.fstat(descriptor).st_size:
                     self.partial.unlink()
                 os.close(descriptor)
-                raise ConfigurationError(
-                    f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
-                )
+                raise
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "

@@ -53,9 +53,10 @@ def test_partial_of_the_other_kind(issue, shop, out: Path, ledger, has_ledger: b
     """What a killed run left with a ledger stops one without, and the other way round."""
     other = out.with_name("out.csv.partial" if has_ledger else "out.csv.ledger.partial")
     other.write_text(f"{HEADER.strip()},code,qr_url,voucher_status,error\nm0@a.my,1,X,,issued,\n")
-    ended = issue("--output", out, *(ledger if has_ledger else ()))
-    assert (ended.code, shop.issued()) == (2, [])
-    assert f"Error: {other} is there: " in ended.err
+    for extra in ([], ["--dry-run"]):
+        ended = issue("--output", out, *(ledger if has_ledger else ()), *extra)
+        assert (ended.code, shop.issued()) == (2, [])
+        assert f"Error: {other} is there: " in ended.err
     assert sorted(path.name for path in out.parent.glob("out.*")) == [other.name]
     other.unlink()
     assert issue("--output", out, *(ledger if has_ledger else ())).code == 0
