@@ -44,10 +44,34 @@ COLUMNS = ("recipient", *OURS)
 # Of a recipient whose code arrived, and the ledger could not keep it. An unresolved row may have a
 # code as well: one that came with an error, which proves nothing.
 _UNKEPT = "unkept"
+_SUFFIXES = (".partial", ".ledger.partial")  # of a run without a ledger, and with one
+# What is said where the other one is there: whoever is in it would get a second voucher.
+_WITHOUT_LEDGER = (
+    "a run with a ledger that writes it is going on, or was broken off. Run that again with its "
+    "--ledger: without it, who has a voucher would get a second one. Nothing was issued."
+)
+_BESIDE_LEDGER = (
+    "a run without a ledger that writes it is going on, or was killed and left codes in it, which "
+    "the ledger does not know. Take who stands in it off the list, and who was being asked for: "
+    "they may have vouchers, too. Then move it away. Nothing was issued."
+)
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 Unasked = Callable[[int], Mapping[str, str]]
 """Returns our columns of a row without a result."""
+
+
+def partial_of(path: Path, *, is_kept: bool) -> Path:
+    """Return where the rows of an output are until it is whole: with a ledger, or without one."""
+    return path.with_name(path.name + _SUFFIXES[is_kept])
+
+
+def refuse_partial_of_other_kind(path: Path, *, is_kept: bool) -> None:
+    """Raise `ConfigurationError` beside what a run that keeps its codes in the other way left."""
+    if (other := partial_of(path, is_kept=not is_kept)).exists():
+        raise ConfigurationError(
+            f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
+        )
 
 
 class Results(ABC):
@@ -190,7 +214,8 @@ class ResultFile(Results):
     the next free number. With ``is_kept`` all rows are in a ledger as well: they go to
     ``NAME.ledger.partial``, which `begin` overwrites unless another run writes it, and an older
     file is replaced if all its codes are in the new one. Only a code that the ledger could not keep
-    is in no ledger: `unkept` finds those.
+    is in no ledger: `unkept` finds those. Neither kind of run begins beside a partial file of the
+    other: it would issue again to all who are in that.
     """
 
     def __init__(
@@ -216,9 +241,15 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            suffix = ".ledger.partial" if is_kept else ".partial"
-            self.partial = path.with_name(path.name + suffix)
+            self.partial = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
+            try:
+                refuse_partial_of_other_kind(path, is_kept=is_kept)
+            except ConfigurationError:
+                if not os.fstat(descriptor).st_size:
+                    self.partial.unlink()
+                os.close(descriptor)
+                raise
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "

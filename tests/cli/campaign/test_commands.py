@@ -155,7 +155,7 @@ def test_command_that_is_next(campaign):
     assert "--exclusive" in other
     assert line == (
         f"Next: rm-voucher issue B --ledger {campaign.url} --recipients '{output}' "
-        f"--output '{campaign.folder}/to send-vouchers.csv'"
+        f"--output '{campaign.folder}/to send-vouchers.csv' --other-people"
     )
 
 
