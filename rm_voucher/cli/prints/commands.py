@@ -154,7 +154,9 @@ def _draw(
         writer = None
         if output is not None:
             columns = (*table.header, *name_ours((_NAME_COLUMN,), table.header))
-            writer = stack.enter_context(open_writer(output, columns, like=table.format))
+            writer = stack.enter_context(
+                open_writer(output, columns, like=table.format, exact={results.code_name})
+            )
         shown = stack.enter_context(progress("drawing", results.vouchers))
         for row, slip in results.rows():
             name = ""
