@@ -170,6 +170,7 @@ def _draw(
                     name = ""  # it is another's
             if writer is not None:
                 writer.add([*row.cells, name])
+        pictures.close()  # the table may end in the same folder, and waits for its own moment
     return ended, taken
 
 

@@ -240,5 +240,5 @@ def test_a_code_of_theirs_in_a_mail_merge(rm, tmp_path: Path) -> None:
     rows = [["a", "=1+1", "-CODE", url_of("-CODE"), "issued", ""]]
     source = write_results(tmp_path / "out.csv", rows, columns)
     assert rm("qr", source, "--dir", tmp_path, "--output", tmp_path / "merge.csv").code == 0
-    (row,) = csv.DictReader((tmp_path / "merge.csv").open())
+    (row,) = csv.DictReader((tmp_path / "merge.csv").read_text().splitlines())
     assert (row["code"], row["rm_code"]) == ("'=1+1", "-CODE")
