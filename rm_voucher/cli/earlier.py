@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, find_ours, keys_of
+from rm_voucher.cli.tables.columns import choose_column, find_ours, keys_of
 from rm_voucher.cli.tables.model import Cell, Problems, is_blank, text_of
 from rm_voucher.cli.tables.read import open_reader
 from rm_voucher.cli.tables.write import harmless
@@ -27,8 +27,9 @@ class NoResultsError(Exception):
 def results_in(path: Path, *, is_partial: bool, column: str) -> Iterator[dict[str, str]]:
     """Iterate over the rows of a file of results, by our names of the columns.
 
-    Of a torn row the last ones are missing. The recipient is in the ``column`` of that name, or in
-    the one that is called like it. Raises `NoResultsError` for any other file, and `OSError`.
+    Of a torn row the last ones are missing. The recipient is in the ``column`` of that name, as it
+    was written or as a person may have changed its case and marks; there is none in any other.
+    Raises `NoResultsError` for any other file, and `OSError`.
     """
     with os.fdopen(open_plain(path), "rb") as file:
         try:
@@ -68,18 +69,15 @@ def _by_name(rows: Iterator[list[Cell]], column: str) -> Iterator[dict[str, str]
     if ours is not None:
         places = dict(zip(("code", "qr_url", "voucher_status", "error"), ours.columns, strict=True))
     elif header == _FIRST:
+        column = "recipient"
         places = {"code": 1, "qr_url": 2, "voucher_status": 3, "error": 4}
     else:
         raise NoResultsError
-    if header.count(column) == 1:
-        places["recipient"] = header.index(column)
-    else:
-        with contextlib.suppress(ConfigurationError):  # whoever needs it says so
-            places["recipient"] = choose_column(
-                header, column=None, names=RECIPIENT_NAMES, what="recipient"
-            )
+    called = next((name for name in (column, harmless(column)) if name in header), column)
+    with contextlib.suppress(ConfigurationError):  # whoever needs it says so
+        places["recipient"] = choose_column(header, column=called, names=(), what="recipient")
     for cells in rows:
-        yield {name: text_of(cells[at]) for name, at in places.items() if at < len(cells)}
+        yield {name: text_of(cells[at]).strip() for name, at in places.items() if at < len(cells)}
 
 
 def _rows_in(path: Path, file: IO[bytes], *, is_partial: bool) -> Iterator[list[Cell]]:

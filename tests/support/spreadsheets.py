@@ -171,7 +171,7 @@ CASES = [
         "no-encoding.csv",
         PLAIN.encode(),
         {"encoding": "klingon"},
-        error="There is no encoding 'klingon': utf-8, utf-16, windows-1252, big5, gbk and others are known.",
+        error="There is no encoding 'klingon' of tables: utf-8, utf-16, windows-1252, big5, gbk and others are known.",
     ),
     Case("semicolon.csv", SEMICOLON.encode(), names=NAMES, format={"delimiter": ";"}),
     Case("tab.tsv", PLAIN.replace(",", "\t").encode(), names=NAMES, format={"delimiter": "\t"}),

@@ -10,7 +10,7 @@ from typing import Self
 
 from rm_voucher import APIError, ConfigurationError
 from rm_voucher.cli.codes.operations import FAILED, NOT_ASKED, OURS, UNRESOLVED, Operation, row_of
-from rm_voucher.cli.tables.columns import CODE_NAMES, name_ours
+from rm_voucher.cli.tables.columns import CODE_NAMES, find_written, name_ours, refuse_remains
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
 from rm_voucher.cli.tables.read import Table, open_table
@@ -51,10 +51,10 @@ class Codes:
             path, column=column, names=CODE_NAMES, what="code", encoding=encoding, sheet=sheet
         )
         try:
-            results = self.table.results
-            is_chosen = column is None and results is not None
-            self._column = results.code if is_chosen and results else self.table.column or 0
-            earlier = _places_of(self.table.header)
+            if column is None:
+                self._refuse_remains()
+            self._column = self.table.column or 0
+            earlier = find_written(OURS, self.table.header)
             self.header = self.table.header
             if earlier is None:
                 self.header += name_ours(OURS, self.table.header)
@@ -146,7 +146,7 @@ class Codes:
             beside = open_table(path, column=self.header[self._column], names=())
         except ConfigurationError:  # another kind of file: it is kept beside the new one
             return False
-        places = _places_of(beside.header)
+        places = find_written(OURS, beside.header)
         if places is None or beside.header != self.header or not self._has_same_codes(beside):
             beside.close()
             return False
@@ -185,6 +185,14 @@ class Codes:
             for name, at in zip(OURS, self._places, strict=True):
                 cells[at] = ours.get(name, "")
         return cells
+
+    def _refuse_remains(self) -> None:
+        try:
+            refuse_remains(self.table.header)
+        except ConfigurationError as exc:
+            raise ConfigurationError(
+                f"{self.table.title}: {exc}, or name the codes with --column."
+            ) from None
 
     def _read(self, *, has_outcomes: bool) -> None:
         seen = Index()
@@ -252,17 +260,6 @@ class Codes:
                 "looked up first."
             )
         return told
-
-
-def _places_of(header: tuple[str, ...]) -> tuple[int, ...] | None:
-    """Return where an earlier run wrote our columns, or None: it wrote none."""
-    places = []
-    for name in OURS:
-        called = f"rm_{name}" if f"rm_{name}" in header else name
-        if header.count(called) != 1:
-            return None
-        places.append(header.index(called))
-    return tuple(places)
 
 
 def instant(text: str) -> datetime | None:

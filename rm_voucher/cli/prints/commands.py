@@ -154,7 +154,9 @@ def _draw(
         writer = None
         if output is not None:
             columns = (*table.header, *name_ours((_NAME_COLUMN,), table.header))
-            writer = stack.enter_context(open_writer(output, columns, like=table.format))
+            writer = stack.enter_context(
+                open_writer(output, columns, like=table.format, exact={results.code_name})
+            )
         shown = stack.enter_context(progress("drawing", results.vouchers))
         for row, slip in results.rows():
             name = ""
@@ -168,6 +170,7 @@ def _draw(
                     name = ""  # it is another's
             if writer is not None:
                 writer.add([*row.cells, name])
+        pictures.close()  # the table may end in the same folder, and waits for its own moment
     return ended, taken
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import attrs
 from rm_voucher.cli.prints.images import QUIET_MODULES, modules_of
 from rm_voucher.cli.prints.sheet import Design, Sheet, drawable
 from rm_voucher.cli.prints.source import Results, Slip
-from rm_voucher.exceptions import VoucherError
+from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.files import keep_older, replace_private
 from rm_voucher.text import printable
 
@@ -55,12 +56,15 @@ def write_sheets(
 ) -> list[Path]:
     """Draw all vouchers, and return the documents. ``done`` is told how many are drawn.
 
-    More pages than a document takes become several: ``sheet-1.pdf``, ``sheet-2.pdf``.
+    More pages than a document takes become several: ``sheet-1.pdf``, ``sheet-2.pdf``. Raises
+    `ConfigurationError` where an older one is there that would be taken for one of these.
     """
     written = []
     drawn, page = 0, 0
     slips = iter(results)
-    for path in names(output, -(-pages // pages_per_file)):
+    paths = names(output, -(-pages // pages_per_file))
+    _refuse_stale(output, paths)
+    for path in paths:
         sheet = begin()
         for cards in itertools.islice(_pages(slips, design.grid.cards), pages_per_file):
             page += 1
@@ -81,6 +85,23 @@ def names(output: Path, documents: int) -> list[Path]:
         output.with_name(f"{output.stem}-{number:0{digits}}{output.suffix}")
         for number in range(1, documents + 1)
     ]
+
+
+def _refuse_stale(output: Path, paths: list[Path]) -> None:
+    """Refuse documents of an older run that none of these takes the place of."""
+    numbered = re.compile(rf"{re.escape(output.stem)}-0*(\d+){re.escape(output.suffix)}")
+    found = {path: numbered.fullmatch(path.name) for path in output.parent.glob("*")}
+    # Where one document has no number, those with one are a set only if it begins with the first.
+    is_set = len(paths) > 1 or any(match and match[1] == "1" for match in found.values())
+    stale = sorted(path for path, match in found.items() if match and path not in paths and is_set)
+    if output not in paths and output.exists():
+        stale.append(output)
+    if stale:
+        more = f" and {len(stale) - 1:,} more" if len(stale) > 1 else ""
+        raise ConfigurationError(
+            f"{stale[0]}{more} would be taken for a part of this, and would stay as it is: remove "
+            "it if it is an older run's, or name another --output."
+        )
 
 
 def _pages(slips: Iterator[Slip], cards: int) -> Iterator[list[Slip]]:

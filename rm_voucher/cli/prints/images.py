@@ -71,13 +71,13 @@ class Folder:
     def __init__(self, path: Path, *, replace: bool = False) -> None:
         self.path = path
         self._replace = replace
-        self._lock = -1
+        self._lock: int | None = None
 
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            self._take_alone()
+            self._take_alone(self._lock)
         except OSError as exc:
             raise ConfigurationError(
                 f"{self.path} can't be used as a folder: {exc.strerror}."
@@ -90,11 +90,17 @@ class Folder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        os.close(self._lock)
+        self.close()
 
-    def _take_alone(self) -> None:
+    def close(self) -> None:
+        """Let another command write there. May be repeated."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _take_alone(self, lock: int) -> None:
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise ConfigurationError(
                 f"{self.path}: another command is writing there. Wait for its end, or name "

@@ -13,7 +13,7 @@ from typing import Self
 
 import attrs
 
-from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column
+from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, refuse_remains
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Row
 from rm_voucher.cli.tables.read import open_table
@@ -74,12 +74,21 @@ class Results:
         """Give the copy of the file up."""
         self.table.close()
 
+    @property
+    def code_name(self) -> str:
+        """What the column of the codes is called."""
+        return self.table.header[self._code]
+
     def _find_columns(self) -> None:
         header, ours = self.table.header, self.table.results
         self._status: int | None
         if ours is not None:
             self._code, self._qr_url, self._status = ours.code, ours.qr_url, ours.voucher_status
             return
+        try:
+            refuse_remains(header)
+        except ConfigurationError as exc:
+            raise ConfigurationError(f"{self.table.title}: {exc}.") from None
         missing = [name for name in ("code", "qr_url") if header.count(name) != 1]
         if missing:
             raise ConfigurationError(
@@ -136,7 +145,7 @@ class Results:
                     "it used: remove a row, or give --shared-codes for a batch with one code for "
                     "all",
                 )
-                break
+                return  # the first is found at once, for the next one, too
         codes.add(code, row.number)
 
     def _why_left_out(self, row: Row) -> str | None:

@@ -57,26 +57,70 @@ class Ours:
 
 def find_ours(header: Sequence[str]) -> Ours | None:
     """Return where a run of ours wrote its columns, or None: it is no output of a run."""
-    found = []
-    for name in OURS:
-        called = _PREFIX + name if _PREFIX + name in header else name
-        if header.count(called) != 1:
-            return None
-        found.append(header.index(called))
-    return Ours(*found)
+    places = find_written(OURS, header)
+    return None if places is None else Ours(*places)
+
+
+def find_written(names: Sequence[str], header: Sequence[str]) -> tuple[int, ...] | None:
+    """Return where columns of ours stand that were called as `name_ours` calls them, or None.
+
+    They stand side by side, called as they are called beside the columns before them. A person may
+    have moved them: then each must be the only one that may be it.
+    """
+    plain = [_plain(name) for name in header]
+    for start in range(len(header) - len(names), -1, -1):
+        here = range(start, start + len(names))
+        before = plain[:start]
+        if all(_is_called(header[at], name, before) for at, name in zip(here, names, strict=True)):
+            return tuple(here)
+    places = [_only_place(name, header, plain) for name in names]
+    found = tuple(place for place in places if place is not None)
+    return found if len(found) == len(names) else None
+
+
+def _is_called(called: str, name: str, taken: Collection[str]) -> bool:
+    """Return whether `name_ours` calls a column so, where some plain names are taken."""
+    if called == name:
+        return _plain(name) not in taken
+    prefixed = _PREFIX + name
+    return called == prefixed and _plain(name) in taken and _plain(prefixed) not in taken
+
+
+def _only_place(name: str, header: Sequence[str], plain: Sequence[str]) -> int | None:
+    """Return the one column that may be ours of a name."""
+    ways = [way for way in (name, _PREFIX + name) if way in header]
+    if len(ways) != 1 or header.count(ways[0]) != 1:
+        return None
+    return header.index(ways[0]) if ways[0] == name or _plain(name) in plain else None
 
 
 def refuse_codes(header: Sequence[str]) -> None:
     """Raise `ConfigurationError` for a table of codes that is no output of a run.
 
-    Whoever has a code in it would get a second one.
+    Whoever has a code in it would get a second one. Two of our columns are left of an output.
     """
     plain = {_plain(name) for name in header}
-    if {"code", "qrurl"} <= plain and find_ours(header) is None:
+    left = [name for name in OURS if {_plain(name), _plain(_PREFIX + name)} & plain]
+    if len(left) > 1 and find_ours(header) is None:
         raise ConfigurationError(
             "the file has vouchers in it, and is not the whole output of a run: who has a code "
             f"would get a second one. Give the output with its columns {', '.join(OURS)}, or a "
             "file without codes"
+        )
+
+
+def refuse_remains(header: Sequence[str]) -> None:
+    """Raise `ConfigurationError` for what is left of an output: whose code is issued can't be told.
+
+    A listing, or any other table with codes, is none.
+    """
+    status = OURS[2]
+    if {_plain(status), _plain(_PREFIX + status)} & {*map(_plain, header)} and not find_ours(
+        header
+    ):
+        raise ConfigurationError(
+            f"the file has a column {status!r}, and is not the whole output of a run, with "
+            f"{', '.join(OURS)} as they were called: give that"
         )
 
 
@@ -119,6 +163,8 @@ def choose_column(
         )
     for wanted in ({what}, names):  # our own word comes before all others
         found = [index for index, name in enumerate(header) if _plain(name) in wanted]
+        if found and what == "code":  # which of the two is theirs can't be told
+            found += [i for i, name in enumerate(header) if _plain(name) == _plain(_PREFIX + what)]
         if len(found) == 1:
             return found[0]
         if found:

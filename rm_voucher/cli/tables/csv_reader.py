@@ -15,7 +15,8 @@ from rm_voucher.cli.tables.model import Cell, Format, Problems
 from rm_voucher.exceptions import ConfigurationError
 
 MAX_LINE_CHARS = 100_000
-_DELIMITERS = ",;\t|"
+DELIMITERS = ",;\t|"
+"""What divides cells in a file that does not say what does."""
 _SAMPLE_LINES = 50
 _SAMPLE_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
@@ -24,6 +25,11 @@ _BOMS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# Python's names of those that a program may save a table in; it knows others, such as punycode.
+_OF_TABLES = re.compile(
+    r"utf-(8|8-sig|16|16-le|16-be|32|32-le|32-be)|ascii|cp\d+|iso8859-\d+|iso2022_\w+|koi8-\w|"
+    r"mac-\w+|big5\w*|gb2312|gbk|gb18030|hz|shift_jis\w*|euc_\w+|johab|tis-620|kz1048|ptcp154"
+)
 # Words that Python has for it, where a person has another.
 _ALIASES = {"ansi": "cp1252", "unicode": "utf-16", "gbk": "gb18030", "gb2312": "gb18030"}
 
@@ -84,13 +90,14 @@ class CsvReader:
         if named is not None:
             name = _ALIASES.get(named.casefold(), named)
             try:
-                "".encode(name)  # what is no encoding of text, such as base64, is refused here
                 known = codecs.lookup(name).name
-            except (LookupError, UnicodeError):
+            except (LookupError, ValueError):  # a name with a null character
+                known = ""
+            if not _OF_TABLES.fullmatch(known):
                 raise ConfigurationError(
-                    f"There is no encoding {named!r}: utf-8, utf-16, windows-1252, big5, gbk and "
-                    "others are known."
-                ) from None
+                    f"There is no encoding {named!r} of tables: utf-8, utf-16, windows-1252, big5, "
+                    "gbk and others are known."
+                )
             return (bom if bom and known in ("utf-8", "utf-16") else known), known != "utf-8"
         if bom:
             return bom, True
@@ -136,9 +143,9 @@ class CsvReader:
             lines.extend(itertools.islice(_lines(self._text), _SAMPLE_LINES))
         first = lines[0] if lines else ""
         newline = "\r\n" if first.endswith("\r\n") else "\n"
-        if declared := re.fullmatch(r'"?sep=(.)"?[\r\n]*', first, re.IGNORECASE):
+        if declared := re.fullmatch(r'"?sep=([^\r\n"])"?[\r\n]*', first, re.IGNORECASE):
             return declared[1], newline, 1
-        return max(_DELIMITERS, key=lambda delimiter: _fits(lines, delimiter)), newline, 0
+        return max(DELIMITERS, key=lambda delimiter: _fits(lines, delimiter)), newline, 0
 
 
 class _LineTooLong(Exception):  # noqa: N818 - it never leaves this module

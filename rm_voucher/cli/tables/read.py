@@ -100,7 +100,10 @@ class Table:
         if not names and column is None:
             return
         try:
-            self.column = choose_column(self.header, column=column, names=names, what=what)
+            if what == "code" and column is None and self.results is not None:
+                self.column = self.results.code
+            else:
+                self.column = choose_column(self.header, column=column, names=names, what=what)
         except ConfigurationError as exc:
             raise ConfigurationError(f"{self.title}: {exc}.") from None
         chosen = self.header[self.column]
@@ -111,16 +114,20 @@ class Table:
         """Take the rows, the header first."""
         header: list[str] | None = None
         named = used = 0  # how many columns have a name, and how many hold anything
-        blank: list[int] = []
+        blank = array("Q")
         for line, cells in rows:
             if is_blank(cells):
-                blank.append(line)
+                if len(blank) <= MAX_ROWS:  # else there are too many, if anything follows
+                    blank.append(line)
                 continue
             if header is None:
                 header = [text_of(cell).strip() for cell in cells]
                 named = max(n for n, name in enumerate(header, start=1) if name)
-                blank.clear()
+                del blank[:]
                 continue
+            if len(self) + len(blank) >= MAX_ROWS:
+                self.problem(line, f"more than {MAX_ROWS:,} rows: split the file")
+                break
             while cells[-1] is None or cells[-1] == "":
                 cells.pop()
             used = max(used, len(cells))
@@ -132,11 +139,8 @@ class Table:
                 )
             for number in blank:
                 self._keep(number, [])
-            blank.clear()
+            del blank[:]
             self._keep(line, cells)
-            if len(self) > MAX_ROWS:
-                self.problem(line, f"more than {MAX_ROWS:,} rows: split the file")
-                break
         width = max(named, used)
         header = [] if header is None else header
         self.header = tuple(header[:width] + [""] * (width - len(header)))

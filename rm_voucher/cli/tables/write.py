@@ -14,9 +14,9 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-import orjson
-
+from rm_voucher.cli.output import json_line
 from rm_voucher.cli.tables.columns import is_phone, keys_of
+from rm_voucher.cli.tables.csv_reader import DELIMITERS
 from rm_voucher.cli.tables.model import Cell, Format, text_of
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import keep_older, open_private
@@ -84,7 +84,9 @@ class CsvWriter(TableWriter):
         self._text = io.TextIOWrapper(
             file, encoding, newline="", errors="replace", write_through=False
         )
-        self._writer = csv.writer(self._text, delimiter=like.delimiter, lineterminator=like.newline)
+        # Another one is read only where the file says so.
+        delimiter = like.delimiter if like.delimiter in DELIMITERS else ","
+        self._writer = csv.writer(self._text, delimiter=delimiter, lineterminator=like.newline)
         self._writer.writerow([harmless(name) for name in columns])
 
     def add(self, cells: Sequence[Cell]) -> None:
@@ -114,8 +116,8 @@ class JsonWriter(TableWriter):
         self._keys = keys_of(columns)
 
     def add(self, cells: Sequence[Cell]) -> None:
-        """Add a row as it is."""
-        self._file.write(orjson.dumps(dict(zip(self._keys, cells, strict=True))) + b"\n")
+        """Add a row as it is: what a terminal would obey is escaped, as JSON has it."""
+        self._file.write(json_line(dict(zip(self._keys, cells, strict=True))).encode())
 
     def finish(self) -> None:
         """Write all."""
@@ -226,7 +228,7 @@ def make_writer(
     *,
     like: Format | None = None,
     excel: bool = False,
-    exact: Collection[str] = ("code",),
+    exact: Collection[str],
 ) -> TableWriter:
     """Return a writer into an open file; see `open_writer`."""
     if kind == "xlsx":
@@ -245,7 +247,7 @@ def open_writer(
     *,
     like: Format | None = None,
     excel: bool = False,
-    exact: Collection[str] = ("code",),
+    exact: Collection[str],
     is_replaced: Callable[[], bool] = lambda: False,
     new: Path | None = None,
 ) -> Iterator[TableWriter]:
@@ -253,8 +255,8 @@ def open_writer(
 
     It has its name when all is written; after an error nothing is left of it. CSV is written
     ``like`` a table that was read: delimiter, line ends, byte order mark, which ``excel`` adds.
-    Codes and the other ``exact`` columns are never altered. An older file is kept under a number,
-    unless it ``is_replaced``, which is asked when all is written. Raises `OSError`, and
+    What is in the ``exact`` columns, such as codes, is never altered. An older file is kept under a
+    number, unless it ``is_replaced``, which is asked when all is written. Raises `OSError`, and
     `ConfigurationError` for what an .xlsx can't hold.
 
     It is written under the name ``new``, which nobody else may use meanwhile, or under one that

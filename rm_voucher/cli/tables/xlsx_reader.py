@@ -14,17 +14,25 @@ from xml.etree.ElementTree import ParseError
 
 from rm_voucher.cli.tables.model import Cell, Format, Problems
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.text import printable
+from rm_voucher.text import counted, printable
 
 if TYPE_CHECKING:
     from openpyxl.workbook import Workbook
 
 MAX_UNPACKED_BYTES = 2 << 30
+_MAX_ROWS = 1 << 20  # of a sheet, in any program
+# Read whole into memory; all others but the sheets are smaller by far.
+_MAX_STRINGS_BYTES, _MAX_PART_BYTES = 256 << 20, 16 << 20
+_STRINGS = "xl/sharedStrings.xml"
+_NOT_READ = "xl/media/ xl/pivotCache/ xl/externalLinks/ xl/drawings/ xl/charts/ xl/embeddings/"
+_NOT_READ_WHOLE = ("xl/worksheets/", *_NOT_READ.split())
 _MAX_EXACT = 1 << 53  # of a whole number in a spreadsheet
 _ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")  # what XML can't hold, such as _x000D_
 _ZEROS = re.compile("0{2,}")
 _MAX_SUSPECTS = 10_000
 _AT_ONCE = 1_000
+_CHUNK_BYTES = 1 << 20
+_HIDDEN = re.compile(rb"""<(?:\w+:)?row\s[^<>]*\bhidden=["'](?:1|true)["'][^<>]*(?<!/)>""")
 # What openpyxl raises when a part of the file is missing, torn, or of another program's making.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -55,6 +63,7 @@ class XlsxReader:
         self._workbook = self._load(data_only=True)
         try:
             self._sheet = self._choose(sheet)
+            self._tell_hidden()
         except BaseException as exc:
             self._workbook.close()
             if isinstance(exc, _BROKEN):
@@ -98,12 +107,16 @@ class XlsxReader:
         sheet = workbook[self._sheet]
         sheet.reset_dimensions()  # programs write wrong ones
         rows = sheet.iter_rows(min_row=1)
-        while True:
+        for _ in range(0, _MAX_ROWS + 1, _AT_ONCE):  # a row's number may be any, and rows before it
             with warnings.catch_warnings(action="ignore"):  # of a date before the year 1900, say
                 some = list(itertools.islice(rows, _AT_ONCE))
             if not some:
                 return
             yield from some
+        raise ConfigurationError(
+            f"{self.title} has a row beyond {_MAX_ROWS:,}, which no sheet can have: open it in a "
+            "spreadsheet program and save it anew, or save it as CSV."
+        )
 
     def _load(self, *, data_only: bool) -> Workbook:
         import openpyxl  # slow to import
@@ -111,11 +124,18 @@ class XlsxReader:
         self._file.seek(0)
         try:
             with zipfile.ZipFile(self._file) as parts:
-                if sum(part.file_size for part in parts.infolist()) > MAX_UNPACKED_BYTES:
-                    raise ConfigurationError(f"{self.title} is too large: save it as CSV.")
+                sizes = {part.filename: part.file_size for part in parts.infolist()}
+            if sum(sizes.values()) > MAX_UNPACKED_BYTES or any(
+                size > (_MAX_STRINGS_BYTES if name == _STRINGS else _MAX_PART_BYTES)
+                for name, size in sizes.items()
+                if not name.startswith(_NOT_READ_WHOLE)
+            ):
+                raise ConfigurationError(f"{self.title} is too large: save it as CSV.")
             self._file.seek(0)
             with warnings.catch_warnings(action="ignore"):  # about formats that nobody needs here
-                return openpyxl.load_workbook(self._file, read_only=True, data_only=data_only)
+                return openpyxl.load_workbook(
+                    self._file, read_only=True, data_only=data_only, keep_links=False
+                )
         except _BROKEN as exc:
             raise self._broken(exc) from exc
 
@@ -146,6 +166,22 @@ class XlsxReader:
                 "another with --sheet."
             )
         return (filled or titles)[0]
+
+    def _tell_hidden(self) -> None:
+        """Say how many rows a filter hides: who filtered them may think that they are left out."""
+        hidden, rest = 0, b""
+        sheet: Any = self._workbook[self._sheet]
+        with sheet._get_source() as xml:  # noqa: SLF001 - the library drops what it hides
+            while chunk := xml.read(_CHUNK_BYTES):
+                text = rest + chunk
+                end = text.rfind(b"<")
+                hidden += len(_HIDDEN.findall(text[:end]))
+                rest = text[max(end, 0) :][-_CHUNK_BYTES:]
+        if hidden:
+            self.notes.append(
+                f"{self.title} has {counted(hidden, 'hidden row')}, as a filter makes them: they "
+                "are read like the others."
+            )
 
     def _is_filled(self, title: str) -> bool:
         self._sheet = title

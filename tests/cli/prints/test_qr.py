@@ -232,3 +232,13 @@ def test_interrupted(rm, results: Path, tmp_path: Path, monkeypatch) -> None:
     assert not list(tmp_path.glob("m.csv*"))
     monkeypatch.setattr(commands, "image_of", draw)
     assert "3 QR codes, 1 of them there already." in rm(*arguments).err
+
+
+def test_a_code_of_theirs_in_a_mail_merge(rm, tmp_path: Path) -> None:
+    """Ours is never altered, whatever it is called; theirs is no formula."""
+    columns = ("email", "code", "rm_code", "qr_url", "voucher_status", "error")
+    rows = [["a", "=1+1", "-CODE", url_of("-CODE"), "issued", ""]]
+    source = write_results(tmp_path / "out.csv", rows, columns)
+    assert rm("qr", source, "--dir", tmp_path, "--output", tmp_path / "merge.csv").code == 0
+    (row,) = csv.DictReader((tmp_path / "merge.csv").read_text().splitlines())
+    assert (row["code"], row["rm_code"]) == ("'=1+1", "-CODE")

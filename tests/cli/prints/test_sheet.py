@@ -202,6 +202,24 @@ def test_many_pages_are_several_documents(rm, results: Path, tmp_path: Path, end
         assert "Page 30 of 30" in Pdf(tmp_path / "sheet-10.pdf").texts()[-1]
 
 
+def test_pages_of_an_older_run(rm, results: Path, tmp_path: Path) -> None:
+    """They would be printed with the new ones, and are nobody's to remove."""
+    arguments = ("sheet", results, "--output", tmp_path / "sheet.html", "--grid", "1x1")
+    assert rm(*arguments, "--pages-per-file", 10).code == 0
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("sheet*")}
+    assert rm(*arguments, "--pages-per-file", 10, "--replace").code == 0
+    for pages in (15, 30):
+        ended = rm(*arguments, "--pages-per-file", pages, "--replace")
+        assert (ended.code, "would be taken for a part of this" in ended.err) == (2, True)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("sheet*")} == before
+
+
+def test_another_sheet_with_a_number(rm, results: Path, tmp_path: Path) -> None:
+    """Beside one document, a second one of its own is no page of it."""
+    (tmp_path / "sheet-2.html").write_text("another")
+    assert rm("sheet", results, "--output", tmp_path / "sheet.html").code == 0
+
+
 def test_offline(rm, results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a batch nothing is asked, and no setting is needed."""
     monkeypatch.setattr(commands, "find_batch", None)

@@ -8,6 +8,8 @@ from support.result_files import COLUMNS, code_of, row_of, url_of, write_results
 
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.prints.source import Results
+from rm_voucher.cli.tables.model import Row
+from rm_voucher.cli.tables.read import Table
 
 
 def read(path: Path, **options) -> tuple[list[str], str]:
@@ -91,7 +93,7 @@ def test_a_listing_is_taken_as_well(tmp_path: Path) -> None:
             COLUMNS,
             "line 4: line 2 has the same code, and one of the two people would find it used",
         ),
-        ([row_of(1)], ("email", "code", "qr_url", "voucher_status", "phone"), "may be in 'email'"),
+        ([row_of(1)], ("email", "code", "qr_url", "status", "phone"), "may be in 'email'"),
     ],
 )
 def test_what_is_refused(rows, columns, sentence: str, tmp_path: Path) -> None:
@@ -136,3 +138,27 @@ def test_a_status_that_is_none(tmp_path: Path) -> None:
     rows = [["x", "c", url_of("c"), f"status {number}", ""] for number in range(1000)]
     path = write_results(tmp_path / "out.csv", [row_of(1, "ana"), *rows])
     assert read(path)[1].endswith("1 status 6, 1 status 7, 992 with another status")
+
+
+def test_many_rows_with_one_code(tmp_path: Path) -> None:
+    """Each is compared with the first alone: ten thousand take no longer than others."""
+    path = write_results(tmp_path / "out.csv", [row_of(1, f"r{n}") for n in range(10_000)])
+    with pytest.MonkeyPatch.context() as patch:
+        looked: list[int] = []
+        real = Table.row
+
+        def row(table: Table, number: int) -> Row:
+            looked.append(number)
+            return real(table, number)
+
+        patch.setattr(Table, "row", row)
+        with pytest.raises(ConfigurationError, match="9,999 problems"):
+            Results(path)
+    assert len(looked) < 20_001
+
+
+def test_what_is_left_of_an_output(tmp_path: Path) -> None:
+    """Without a column of ours, an unresolved row can't be told from an issued one."""
+    path = write_results(tmp_path / "out.csv", [row_of(1)[:4]], COLUMNS[:4])
+    with pytest.raises(ConfigurationError, match="is not the whole output of a run"):
+        Results(path)

@@ -14,7 +14,8 @@ from rm_voucher import ConfigurationError
 from rm_voucher.cli import results
 from rm_voucher.cli.earlier import NoResultsError, codes_in, results_in
 from rm_voucher.cli.results import ResultFile
-from rm_voucher.cli.tables import xlsx_reader
+from rm_voucher.cli.tables import read, xlsx_reader
+from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.cli.tables.read import open_table
 from rm_voucher.cli.tables.write import open_writer
 
@@ -75,6 +76,64 @@ def test_a_workbook_that_would_fill_the_memory(book: Path, monkeypatch: pytest.M
         open_table(book)
 
 
+@pytest.mark.parametrize("number", [b"1048577", b"2000000000"])
+def test_a_row_that_no_sheet_has(book: Path, number: bytes) -> None:
+    """A number in a small file is no reason to make rows without an end."""
+    edited(book, lambda xml: xml.replace(b'<row r="2"', b'<row r="%b"' % number))
+    with pytest.raises(ConfigurationError, match="has a row beyond 1,048,576"):
+        open_table(book)
+
+
+def test_a_part_that_would_fill_the_memory(book: Path) -> None:
+    """Styles are read whole; they are small."""
+    with zipfile.ZipFile(book, "a", zipfile.ZIP_DEFLATED) as parts:
+        parts.writestr("xl/more.xml", bytes(17 << 20))
+    with pytest.raises(ConfigurationError, match="is too large: save it as CSV"):
+        open_table(book)
+
+
+def test_blank_rows_are_no_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blank rows between others count as rows; at the end they don't, however many."""
+    monkeypatch.setattr(read, "MAX_ROWS", 5)
+    path = tmp_path / "r.csv"
+    path.write_text("Email\na\n\n\n\nb\n" + "\n" * 20)
+    with open_table(path) as table:
+        assert [row.is_blank for row in table] == [False, True, True, True, False]
+    path.write_text("Email\na\n" + "\n" * 20 + "b\n")
+    with open_table(path) as table, pytest.raises(ConfigurationError, match="more than 5 rows"):
+        table.refuse_problems()
+
+
+def test_hidden_rows(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has filtered a list may think that the others are left out."""
+    monkeypatch.setattr(xlsx_reader, "_CHUNK_BYTES", 100)
+    edited(book, lambda xml: xml.replace(b'<row r="2"', b'<row hidden="1" r="2"'))
+    with open_table(book) as table:
+        assert len(table) == 1
+        assert "1 hidden row, as a filter makes them: they are read like the others" in str(
+            table.notes
+        )
+
+
+@pytest.mark.parametrize(
+    "encoding",
+    ["utf-7", "unicode_escape", "raw_unicode_escape", "punycode", "idna", "base64", "u\0"],
+)
+def test_no_encodings_of_tables(tmp_path: Path, encoding: str) -> None:
+    """Python knows more encodings than programs save tables in."""
+    (tmp_path / "r.csv").write_text("Email\na\n")
+    with pytest.raises(ConfigurationError, match=r"There is no encoding .* of tables"):
+        open_table(tmp_path / "r.csv", encoding=encoding)
+
+
+@pytest.mark.parametrize("encoding", ["UTF8", "latin-1", "windows-1252", "big5", "gbk", "sjis"])
+def test_encodings_of_tables(tmp_path: Path, encoding: str) -> None:
+    """Those are known under their many names."""
+    (tmp_path / "r.csv").write_text("Email\na\n")
+    with open_table(tmp_path / "r.csv", encoding=encoding) as table:
+        assert table.row(0).cells == ["a"]
+
+
 @pytest.mark.parametrize(
     ("content", "options", "sentence"),
     [
@@ -115,7 +174,7 @@ def test_a_disk_that_is_full_when_the_workbook_is_closed(
 
     with (
         pytest.raises(OSError, match="No space"),
-        open_writer(tmp_path / "t.xlsx", ["a"]) as writer,
+        open_writer(tmp_path / "t.xlsx", ["a"], exact=()) as writer,
     ):
         writer.add(["x"])
         monkeypatch.setattr(zipfile.ZipFile, "write", full)
@@ -168,3 +227,15 @@ def test_results_before_the_columns_had_their_names(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG")
     with pytest.raises(NoResultsError):
         list(results_in(path, is_partial=False, column="Email"))
+
+
+@pytest.mark.parametrize("column", ["=ref", "ref"])
+def test_whose_a_code_is_stands_in_its_column(tmp_path: Path, column: str) -> None:
+    """Whatever was done to its name; and no other column is taken in its place."""
+    path = tmp_path / "out.csv"
+    with open_writer(path, ["email", column, *OURS], exact=(column,)) as writer:
+        writer.add(["e", " r ", "C1", "", "unkept", ""])
+    (row,) = results_in(path, is_partial=False, column=column)
+    assert row["recipient"] == "r"
+    (row,) = results_in(path, is_partial=False, column="phone")
+    assert "recipient" not in row

@@ -58,7 +58,7 @@ def test_no_cell_is_obeyed(text: str) -> None:
 def test_formats(tmp_path: Path, ending: str) -> None:
     """Each format has all rows in order; codes are never altered."""
     path = tmp_path / f"t.{ending}"
-    with open_writer(path, COLUMNS) as writer:
+    with open_writer(path, COLUMNS, exact=("code",)) as writer:
         writer.add(ROW)
         writer.add([""] * 9)
     assert path.stat().st_mode & 0o777 == 0o600
@@ -88,7 +88,7 @@ def test_what_was_written_is_read(tmp_path: Path, ending: str) -> None:
     """A table of ours opens as a table, with the same cells."""
     path = tmp_path / f"t.{ending}"
     written: list[list[Cell]] = [["a@b.my", 'x"y,z', "1"], ["名前", "", "_x0041_"]]
-    with open_writer(path, ["Email", "A", "A"], like=Format(delimiter=";")) as writer:
+    with open_writer(path, ["Email", "A", "A"], like=Format(delimiter=";"), exact=()) as writer:
         for row in written:
             writer.add(row)
     with open_table(path, column="Email") as table:
@@ -99,7 +99,7 @@ def test_an_older_file_is_kept(tmp_path: Path) -> None:
     """A file that is there has codes, perhaps: it gets a number, unless it may be replaced."""
     path = tmp_path / "t.csv"
     for number, is_replaced in enumerate([bool, bool, lambda: True]):
-        with open_writer(path, ["a"], is_replaced=is_replaced) as writer:
+        with open_writer(path, ["a"], exact=(), is_replaced=is_replaced) as writer:
             writer.add([number])
     assert sorted(found.name for found in tmp_path.iterdir()) == ["t.csv", "t.csv.1"]
     assert (path.read_text(), (tmp_path / "t.csv.1").read_text()) == ("a\n2\n", "a\n0\n")
@@ -111,7 +111,10 @@ def test_nothing_is_left_after_an_error(
 ) -> None:
     """Neither a half-written file nor a temporary one stays."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / f"t.{ending}", ["a"]) as writer:
+    with (
+        pytest.raises(ZeroDivisionError),
+        open_writer(tmp_path / f"t.{ending}", ["a"], exact=()) as writer,
+    ):
         writer.add(["x"])
         raise ZeroDivisionError
     assert list(tmp_path.iterdir()) == []
@@ -128,7 +131,10 @@ def test_a_disk_that_is_full_at_the_end(
         raise OSError(28, os.strerror(28))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="No space"), open_writer(tmp_path / f"t.{ending}", ["a"]):
+    with (
+        pytest.raises(OSError, match="No space"),
+        open_writer(tmp_path / f"t.{ending}", ["a"], exact=()),
+    ):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -137,14 +143,35 @@ def test_what_no_sheet_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     """A row or a cell too many is a sentence."""
     with (
         pytest.raises(ConfigurationError, match="holds 32,767 characters in a cell, and line 2"),
-        open_writer(tmp_path / "t.xlsx", ["a"]) as writer,
+        open_writer(tmp_path / "t.xlsx", ["a"], exact=()) as writer,
     ):
         writer.add(["x" * 32_768])
     monkeypatch.setattr(write, "MAX_SHEET_ROWS", 2)
     with (
         pytest.raises(ConfigurationError, match=r"An \.xlsx holds 1 rows under its header"),
-        open_writer(tmp_path / "t.xlsx", ["a"]) as writer,
+        open_writer(tmp_path / "t.xlsx", ["a"], exact=()) as writer,
     ):
         writer.add(["x"])
         writer.add(["x"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_delimiter_that_only_a_first_line_says(tmp_path: Path) -> None:
+    """What is written without that line has one that is found."""
+    (tmp_path / "in.csv").write_text("sep=^\nemail^name\na^A\n")
+    with (
+        open_table(tmp_path / "in.csv") as table,
+        open_writer(tmp_path / "out.csv", table.header, like=table.format, exact=()) as writer,
+    ):
+        writer.add(table.row(0).cells)
+    with open_table(tmp_path / "out.csv") as table:
+        assert (table.header, table.row(0).cells) == (("email", "name"), ["a", "A"])
+
+
+def test_json_is_not_obeyed_by_a_terminal(tmp_path: Path) -> None:
+    """Controls and what turns text around are escaped as JSON has it: they are the same again."""
+    path, text = tmp_path / "t.jsonl", "a\x1b\x7f\x9b\u202e\u2066é"
+    with open_writer(path, ["a"], exact=()) as writer:
+        writer.add([text])
+    assert path.read_text().strip().isprintable()
+    assert orjson.loads(path.read_bytes()) == {"a": text}
