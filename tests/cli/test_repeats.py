@@ -228,7 +228,7 @@ def test_output_with_a_column_more(issue, shop, tmp_path: Path, ledger, ending: 
     assert issue("--output", out, *ledger).code == 0
     with open_table(out, column="email") as table:
         header, rows = table.header, [row.cells for row in table]
-    with open_writer(out, (*header, "called"), is_replaced=lambda: True) as writer:
+    with open_writer(out, (*header, "called"), exact=("code",), is_replaced=lambda: True) as writer:
         for cells in rows:
             writer.add([*cells, "on Monday"])
     written = out.read_bytes()
