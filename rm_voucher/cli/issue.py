@@ -260,7 +260,9 @@ def issue(
             if output
             else ResultStream(as_json=as_json, table=table, unasked=unasked)
         )
-        report = Report(total, ledger=ledger, namespace=namespace, is_exclusive=exclusive)
+        report = Report(
+            total, ledger=ledger, namespace=namespace, batch=batch, is_exclusive=exclusive
+        )
         try:
             with sink as results:
                 decide().confirm(yes=yes)

@@ -36,6 +36,8 @@ def run_issue(
 
     def written(result: BulkResult[str]) -> bool:
         report.add(result)
+        if not result.was_asked:
+            return True  # as all others that the run did not come to
         try:
             results.add(result)
         except OutputError as exc:  # noted here, because a cancellation may replace it
@@ -75,11 +77,21 @@ def run_issue(
                 report.summary = run.summary
                 for result in run.undelivered:
                     written(result)
+                if ledger is not None:
+                    await _look_back(ledger, batch, report)
 
     try:
         run_until_interrupted(issue(), stopping=_stopping(begun, has_ledger=ledger is not None))
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
+
+
+async def _look_back(ledger: Ledger, batch: str, report: Report) -> None:
+    """Take note of what a person has to do, by the ledger."""
+    with contextlib.suppress(VoucherError):  # the run has said what is wrong with it
+        report.held = (await ledger.counts(batch)).unresolved
+        stopped = {each.key: each.stop_reason for each in await ledger.batches()}
+        report.stop_reason = stopped.get(batch) or await ledger.stop_reason()
 
 
 async def _resume(

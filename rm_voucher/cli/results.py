@@ -38,12 +38,14 @@ from rm_voucher.cli.tables.write import (
 )
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 from rm_voucher.files import open_private
+from rm_voucher.ledger.sender import GivenUpError
 
 COLUMNS = ("recipient", *OURS)
 """The columns of a run without a person's table."""
 # Of a recipient whose code arrived, and the ledger could not keep it. An unresolved row may have a
 # code as well: one that came with an error, which proves nothing.
 _UNKEPT = "unkept"
+_GIVEN_UP = "given_up"
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 Unasked = Callable[[int], Mapping[str, str]]
@@ -381,6 +383,17 @@ def is_unkept(result: BulkResult[str]) -> bool:
     return result.voucher is not None and isinstance(error and error.__cause__, LedgerError)
 
 
+def is_given_up(result: BulkResult[str]) -> bool:
+    """Return whether a person decided that this recipient gets nothing."""
+    return isinstance(result.error, GivenUpError)
+
+
+def _status_of(result: BulkResult[str]) -> str:
+    if is_given_up(result):
+        return _GIVEN_UP
+    return _UNKEPT if is_unkept(result) else result.status.value
+
+
 def row_of(result: BulkResult[str]) -> dict[str, str]:
     """Return the columns of a result, with the recipient."""
     voucher, error = result.voucher, result.error
@@ -388,7 +401,7 @@ def row_of(result: BulkResult[str]) -> dict[str, str]:
         "recipient": result.recipient,
         "code": voucher.code if voucher else "",
         "qr_url": (voucher.qr_url or "") if voucher else "",
-        "voucher_status": _UNKEPT if is_unkept(result) else result.status.value,
+        "voucher_status": _status_of(result),
         "error": str(error) if error else "",
     }
 

@@ -42,6 +42,7 @@ ALL_DONE = {
     "issued": 2,
     "failed": 0,
     "unresolved": 0,
+    "given_up": 0,
     "not_asked": 0,
     "exit_code": 0,
     "error": None,
