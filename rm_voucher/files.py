@@ -27,11 +27,11 @@ def open_plain(path: Path) -> int:
     return _plain(os.open(path, os.O_RDONLY | _AT_ONCE))
 
 
-def open_private(path: Path, flags: int) -> int:
+def open_private(path: Path, flags: int, *, mends: bool = True) -> int:
     """Return a descriptor of a file of our own, and make the file its owner's alone.
 
-    ``flags`` may have ``os.O_CREAT``. Raises `OSError`, also for a link and for what is no plain
-    file.
+    ``flags`` may have ``os.O_CREAT``. If it does not ``mends``, the file's mode stays as it is.
+    Raises `OSError`, also for a link and for what is no plain file.
     """
     try:
         descriptor = os.open(path, flags | _AT_ONCE | _NO_LINK, _OWNERS_ALONE)
@@ -41,7 +41,7 @@ def open_private(path: Path, flags: int) -> int:
         raise
     _plain(descriptor)
     try:
-        if os.fstat(descriptor).st_mode & 0o077:
+        if mends and os.fstat(descriptor).st_mode & 0o077:
             os.fchmod(descriptor, _OWNERS_ALONE)
     except OSError:
         os.close(descriptor)

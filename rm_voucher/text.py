@@ -8,6 +8,7 @@ ones, nor any space but U+0020.
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 
 # Of Unicode's Default_Ignorable_Code_Point, those that are printable to Python: joiners, fillers
@@ -17,16 +18,22 @@ _LEFT_OUT = re.compile(
     "\U000e0100-\U000e01ef]"
 )
 
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s.]+")
+_LOWER = {ord(char): char.lower() for char in string.ascii_uppercase}
+
 
 def comparable(text: str) -> str:
     """Return what two spellings of one name or id share: NFC, without characters that don't show.
 
-    ``José`` composed, decomposed, and with U+200B in it are one. Case and spaces count.
+    ``José`` composed, decomposed, and with U+200B in it are one. Case and spaces count, but not
+    the case of an e-mail address: ``Ann@x.my`` and ``ann@x.my`` are one mailbox.
     """
-    if text.isascii():
-        return text
-    shown = "".join(char for char in text if unicodedata.category(char) != "Cf")
-    return unicodedata.normalize("NFC", _LEFT_OUT.sub("", shown))
+    if not text.isascii():
+        shown = "".join(char for char in text if unicodedata.category(char) != "Cf")
+        text = unicodedata.normalize("NFC", _LEFT_OUT.sub("", shown))
+    if "@" in text and _EMAIL.fullmatch(text):
+        return unicodedata.normalize("NFC", text.translate(_LOWER))
+    return text
 
 
 def printable(text: str) -> str:

@@ -139,10 +139,11 @@ def find_settings(environment: str | None = None) -> Settings:
     profile = chosen_profile()
     found = {name: Setting(name) for name in (*_IDENTITY, *_PLACE)}
     notes: list[str] = []
+    opened: list[str] = []
     set_here = {name for name in _IDENTITY if os.environ.get(name, "").strip()}
     set_here |= {name for name in _PLACE if name in os.environ}
     if profile is not None:
-        saved = _of_profile(profile, needs_secret="RM_CLIENT_SECRET" not in set_here)
+        saved = _of_profile(profile, opened, needs_secret="RM_CLIENT_SECRET" not in set_here)
         wins = set(set_here)
         if set_here & _KEY:
             wins |= _KEY
@@ -150,7 +151,7 @@ def find_settings(environment: str | None = None) -> Settings:
             wins |= set(_PLACE)
         found |= {name: setting for name, setting in saved.items() if name not in wins}
         said = {name for name in set_here if environment is None or name in _IDENTITY}
-        notes = [
+        notes = opened + [
             f"{name} is set, and wins over what the profile {profile!r} says."
             for name in sorted(said)
             if _differs(name, saved)
@@ -174,11 +175,17 @@ def _differs(name: str, saved: Mapping[str, Setting]) -> bool:
 
 
 @hide_locals
-def _of_profile(name: str, *, needs_secret: bool) -> dict[str, Setting]:
+def _of_profile(name: str, notes: list[str], *, needs_secret: bool) -> dict[str, Setting]:
+    """Return what a profile says; note what a person should know of its file."""
     from rm_voucher.cli import logins  # not needed without a profile
 
     login = logins.load(name)
     secret = login.client_secret
+    if login.is_open and secret is not None:
+        notes.append(
+            f"The profile {login.path} has a secret in it, and other users can read it: chmod 600 "
+            "it. If somebody may have, get a new secret in the portal."
+        )
     source = secret_source = f"the profile {name!r} ({login.path})"
     if secret is None:
         secret_source = f"the keyring, for the profile {name!r}"

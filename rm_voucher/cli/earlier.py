@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, find_ours
+from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, find_ours, keys_of
 from rm_voucher.cli.tables.model import Cell, Problems, is_blank, text_of
 from rm_voucher.cli.tables.read import open_reader
+from rm_voucher.cli.tables.write import harmless
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
 
@@ -37,12 +38,16 @@ def results_in(path: Path, *, is_partial: bool, column: str) -> Iterator[dict[st
 
 
 def codes_in(path: Path, columns: Sequence[str]) -> Iterator[str]:
-    """Iterate over the codes in a file with certain columns. Raises as `results_in`."""
+    """Iterate over the codes in a file with exactly these columns. Raises as `results_in`.
+
+    A file to which a person added a column is another one: what stands in that is nowhere else.
+    """
+    own = [list(columns), list(map(harmless, columns)), list(keys_of(columns)), _FIRST]
     with os.fdopen(open_plain(path), "rb") as file:
         try:
             rows = _rows_in(path, file, is_partial=False)
             header = [text_of(cell) for cell in next(rows, [])]
-            if header != list(columns) and find_ours(header) is None and header != _FIRST:
+            if header not in own:
                 raise NoResultsError
             ours = find_ours(header)
             place = ours.code if ours else header.index("code")

@@ -19,6 +19,7 @@ from rm_voucher.cli.connect import (
     say_notes,
 )
 from rm_voucher.cli.issuing import run_issue
+from rm_voucher.cli.layout import Layout
 from rm_voucher.cli.options import (
     SETTLE_S,
     DryRunOption,
@@ -33,13 +34,16 @@ from rm_voucher.cli.options import (
     find_shared,
     flow_policy,
     open_ledger,
+    refuse_file_of_ledger,
 )
 from rm_voucher.cli.output import OutputError, json_line
 from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
+from rm_voucher.cli.repeats import Holders, refuse_holders
 from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import ResultFile, ResultStream
 from rm_voucher.cli.screen import note, write_out
+from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.shared import SharedStore, open_shared_store
 from rm_voucher.wire.operations import build_issue
 
@@ -145,6 +149,23 @@ def issue(
             "--partial", help="Issue as many as the batch has, where that is fewer than are wanted."
         ),
     ] = False,
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--again",
+            help="Issue a second voucher to those who have one in the file of --output already.",
+            rich_help_panel=RARE,
+        ),
+    ] = False,
+    other_people: Annotated[
+        bool,
+        typer.Option(
+            "--other-people",
+            help="The list is of other people than those who were served through the ledger. "
+            "Without it a list of which the ledger knows nobody, or few, is a mistake.",
+            rich_help_panel=RARE,
+        ),
+    ] = False,
     yes: YesOption = False,
     environment: EnvironmentOption = None,
     as_json: Annotated[
@@ -160,11 +181,11 @@ def issue(
     if count is not None and recipients is not None:
         raise ConfigurationError("Give --count or --recipients, not both.")
     if ledger is None and (
-        exclusive or no_balance_check or settle != SETTLE_S or namespace is not None
+        exclusive or no_balance_check or other_people or settle != SETTLE_S or namespace is not None
     ):
         raise ConfigurationError(
-            "--namespace, --exclusive, --settle and --no-balance-check are about a ledger: give "
-            "--ledger too."
+            "--namespace, --exclusive, --settle, --no-balance-check and --other-people are about a "
+            "ledger: give --ledger too."
         )
     about_file = (column, encoding, sheet)
     if recipients is None and (about_file != (None,) * 3 or allow_similar or skip_duplicates):
@@ -224,6 +245,8 @@ def issue(
                     settle_s=settle,
                     check_balance=not no_balance_check,
                 )
+                if output is not None:
+                    refuse_file_of_ledger(output, ledger)
             store_url = find_shared(shared, ledger)
 
             def connect() -> tuple[VoucherClient, SharedStore | None]:
@@ -232,6 +255,9 @@ def issue(
 
         def decide() -> IssuePlan:
             """Show the plan; return it if it may be carried out."""
+            holders = Holders(names, total, has_ledger=ledger is not None)
+            if output is not None and not again:
+                holders.look_into(output, Layout(table, OURS).column)
             plan = make_plan(
                 connect,
                 server,
@@ -242,10 +268,14 @@ def issue(
                 profile=profile,
                 ledger=ledger,
                 namespace=namespace,
+                holders=holders,
                 rate_per_s=rate,
             )
             if plan.is_real or total > 1 or dry_run:
                 plan.show()
+            refuse_holders(holders, has_ledger=ledger is not None)
+            if recipients is not None and not other_people:
+                plan.refuse_other_people()
             if not partial:
                 plan.refuse_shortage()
             return plan

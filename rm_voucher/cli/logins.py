@@ -38,6 +38,8 @@ class Login:
     api_url: str | None = None
     oauth_url: str | None = None
     client_secret: str | None = attrs.field(default=None, repr=False)
+    is_open: bool = attrs.field(default=False, eq=False)
+    """Whether other users can read its file."""
 
     @property
     def path(self) -> Path:
@@ -72,10 +74,14 @@ def saved_names() -> list[str]:
 
 @hide_locals
 def load(name: str) -> Login:
-    """Return a saved login. Raises `ConfigurationError`."""
+    """Return a saved login. Nothing is changed, nor its file's mode.
+
+    Raises `ConfigurationError`.
+    """
     path = _path_of(check_name(name))
     try:
-        with os.fdopen(open_private(path, os.O_RDONLY), "rb") as file:
+        with os.fdopen(open_private(path, os.O_RDONLY, mends=False), "rb") as file:
+            is_open = bool(os.fstat(file.fileno()).st_mode & 0o077)
             content = file.read(_MAX_BYTES)
         found = tomllib.loads(content.decode())
     except FileNotFoundError:
@@ -98,7 +104,7 @@ def load(name: str) -> Login:
             raise ConfigurationError(f"The profile {path}: {key} must be text, and not empty.")
     if missing := [key for key in _REQUIRED if key not in found]:
         raise ConfigurationError(f"The profile {path} has no {missing[0]}.")
-    return Login(name=name, **found)
+    return Login(name=name, is_open=is_open, **found)
 
 
 @hide_locals

@@ -159,6 +159,20 @@ def _missing_file(url: str) -> Path | None:
     return None if is_there else file
 
 
+def refuse_file_of_ledger(output: Path, url: str) -> None:
+    """Raise `ConfigurationError` where an output would take the place of a file of the ledger."""
+    from rm_voucher.database.engine import database_file, parse_url  # an extra
+
+    if not (url := _resolve("ledger", url)).startswith("sqlite"):
+        return
+    file = os.path.realpath(database_file(parse_url(url)))
+    if os.path.realpath(output) in {file, *(file + end for end in _BESIDE_LEDGER)}:
+        raise ConfigurationError(f"{output} is a file of the ledger: name another one.")
+
+
+_BESIDE_LEDGER = (".lock", "-wal", "-shm", "-journal")
+
+
 def open_shared(url: str | None, ledger: str | None) -> SharedStore | None:
     """Return where a command shares rate and token: `SharedOption` says where.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -21,16 +22,24 @@ _EXACT = {"recipient", "code"}
 # To a spreadsheet this begins a formula, in an input method's other width, too; a number is none.
 _FORMULA = re.compile(r"[=@\uff1d\uff20]|[+\uff0b\uff0d-](?![\d.,]+$)")
 
+_DATABASE = (b"SQLite format 3\0", b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
+
 
 class OutputError(VoucherError):
     """The results can't be written any more, for example because the disk is full."""
 
 
 def refuse_no_file(path: Path) -> None:
-    """Raise `ConfigurationError` for a folder, a device or a pipe: no file can take its name."""
+    """Raise `ConfigurationError` for a folder, a device or a pipe: no file can take its name.
+
+    So it is for a database of SQLite, and its log: a ledger may be in it.
+    """
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no plain file"
         raise ConfigurationError(f"{path} is {kind}: name a file.")
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(16).startswith(_DATABASE):
+            raise ConfigurationError(f"{path} is a database: name another file.")
 
 
 def csv_line(cells: tuple[str, ...]) -> str:

@@ -21,15 +21,14 @@ from rm_voucher import (
 from rm_voucher.cli.asking import confirm
 from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.interrupts import run_until_interrupted
-from rm_voucher.cli.options import ledger_to_read, without_password
-from rm_voucher.cli.recipients import Recipients
-from rm_voucher.cli.resume import ids_in_ledger
+from rm_voucher.cli.options import without_password
+from rm_voucher.cli.repeats import Holders, InLedger, look_into_ledger
 from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
 from rm_voucher.converters import format_time
-from rm_voucher.ledger import RequestState
 from rm_voucher.shared import SharedStore
-from rm_voucher.text import printable
+from rm_voucher.text import counted, printable
 
+_FEW = 10  # where less than one in these of a list is known, it may be of other people
 _MANY = 100  # recipients, from which a run without a ledger deserves a word
 
 Connect = Callable[[], tuple[VoucherClient, SharedStore | None]]
@@ -55,6 +54,10 @@ class IssuePlan:
     """How many of the recipients have their voucher in the ledger."""
     held: int
     """Of how many others the ledger has an attempt whose outcome is unknown, or gave them up."""
+    known: int = 0
+    """For how many of the recipients the ledger has a request, whatever came of it."""
+    others: int = 0
+    """How many others have a voucher of the batch in the ledger."""
     rate_per_s: float | None
     is_rate_given: bool
     """Whether that is the command's own, and not the one that processes share."""
@@ -108,6 +111,7 @@ class IssuePlan:
             "recipients": self.recipients,
             "served": self.served,
             "held": self.held,
+            "others": self.others,
             "to_issue": self.to_issue,
             "ledger": self.ledger,
             "ledger_unseen": self.unseen or None,
@@ -133,6 +137,21 @@ class IssuePlan:
             raise ConfigurationError(
                 f"The batch has {balance:,} left, and {self.to_issue:,} are to be issued. Nothing "
                 "was issued. --partial issues as many as there are."
+            )
+
+    def refuse_other_people(self) -> None:
+        """Raise `ConfigurationError` where the list seems to name the ledger's people otherwise.
+
+        By another column, say. A list that goes on with a run has most of those who are served.
+        """
+        if self.others and self.known * _FEW < min(self.recipients, self.served + self.others):
+            few = f"only {self.known:,}" if self.known else "none"
+            raise ConfigurationError(
+                f"The ledger has {counted(self.others, 'other')} served from this batch, and {few} "
+                f"of the {self.recipients:,} on this list. If they are the same people under other "
+                "names, by another column, say, each would get a second voucher: give the list and "
+                "the column of the first run. Nothing was issued. --other-people says that they "
+                "are others."
             )
 
     def confirm(self, *, yes: bool) -> None:
@@ -169,9 +188,12 @@ def make_plan(
     profile: str | None = None,
     ledger: str | None = None,
     namespace: str | None = None,
+    holders: Holders | None = None,
     rate_per_s: float | None = None,
 ) -> IssuePlan:
     """Buy a token, read the batch, look into the ledger; nothing is changed.
+
+    Of ``holders`` those whom the ledger knows are struck out.
 
     Raises what those raise: then nothing can be issued.
     """
@@ -182,10 +204,9 @@ def make_plan(
         async with shared or nullcontext(), client:
             batch = await _read(client, batch_key)
             shared_rate_per_s = client.flow.rate_per_s
-        served = held = 0
-        unseen = ""
+        found, unseen = InLedger(), ""
         try:
-            served, held = await _in_ledger(ledger, namespace, batch_key, recipients)
+            found = await look_into_ledger(ledger, namespace, batch_key, recipients, holders)
         except LedgerError as exc:  # the run makes one, or says what is wrong with it
             unseen = str(exc)
         made.append(
@@ -198,8 +219,10 @@ def make_plan(
                 recipients=total,
                 ledger=None if ledger is None else without_password(ledger),
                 unseen=unseen,
-                served=served,
-                held=held,
+                served=found.served,
+                held=found.held,
+                known=found.known,
+                others=found.others,
                 rate_per_s=rate_per_s if rate_per_s is not None else shared_rate_per_s,
                 is_rate_given=rate_per_s is not None,
             )
@@ -219,28 +242,6 @@ async def _read(client: VoucherClient, batch_key: str) -> VoucherBatch:
 
 def _label(batch: VoucherBatch, key: str) -> str:
     return (batch.label or "").strip() or key
-
-
-async def _in_ledger(
-    url: str | None, namespace: str | None, batch_key: str, recipients: Iterable[str]
-) -> tuple[int, int]:
-    """Return how many of the recipients have a voucher, and how many others are not asked for."""
-    kept = None if url is None else ledger_to_read(url, namespace)
-    if kept is None:
-        return 0, 0
-    served = held = 0
-    async with kept as ledger:
-        ids = await ids_in_ledger(ledger, recipients) if isinstance(recipients, Recipients) else {}
-        async for request in ledger.find(ids.get(name) or str(name) for name in recipients):
-            if request.batch != batch_key:
-                continue
-            if request.state is RequestState.ASSIGNED:
-                served += 1
-            elif request.state in (RequestState.UNRESOLVED, RequestState.CANCELLED) or (
-                request.attempt_id is not None
-            ):
-                held += 1
-    return served, held
 
 
 def _say_environment(plan: IssuePlan) -> None:
@@ -310,7 +311,8 @@ def _of_recipients(plan: IssuePlan) -> str:
 
 def _of_ledger(plan: IssuePlan) -> str:
     if plan.ledger is not None:
-        return f"{plan.ledger}{plan.unseen and f' (not looked into: {plan.unseen})'}"
+        others = f"; {counted(plan.others, 'other')} served from this batch" if plan.others else ""
+        return f"{plan.ledger}{others}{plan.unseen and f' (not looked into: {plan.unseen})'}"
     if plan.recipients <= _MANY:
         return "none"
     return "none. Add --ledger sqlite:///FILE, and it can be run again safely"

@@ -27,7 +27,7 @@ _ERROR = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!|SPILL!|CALC!)")
 _EXACT_DIGITS = 15  # of a number in a spreadsheet
 # What becomes of a row; blank rows and rows with a problem are nobody's.
 _NOBODY, _ASKED, _CARRIED, _DUPLICATE = range(4)
-_SERVED = ("issued", "unkept", "unresolved", "given_up")
+SERVED = ("issued", "unkept", "unresolved", "given_up")
 
 
 class Recipient(str):
@@ -220,7 +220,7 @@ class Recipients:
     def _has_voucher(self, row: Row) -> bool:
         ours = self.table.results
         return ours is not None and bool(
-            row.text(ours.code) or row.text(ours.voucher_status) in _SERVED
+            row.text(ours.code) or row.text(ours.voucher_status) in SERVED
         )
 
     def _is_noted_duplicate(self, row: Row) -> bool:

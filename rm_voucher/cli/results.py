@@ -46,6 +46,17 @@ COLUMNS = ("recipient", *OURS)
 # code as well: one that came with an error, which proves nothing.
 _UNKEPT = "unkept"
 _GIVEN_UP = "given_up"
+_SUFFIXES = (".partial", ".ledger.partial")  # of a run without a ledger, and with one
+# What is said where the other one is there: whoever is in it would get a second voucher.
+_WITHOUT_LEDGER = (
+    "a run with a ledger that writes it is going on, or was broken off. Run that again with its "
+    "--ledger: without it, who has a voucher would get a second one. Nothing was issued."
+)
+_BESIDE_LEDGER = (
+    "a run without a ledger that writes it is going on, or was killed and left codes in it, which "
+    "the ledger does not know. Take who stands in it off the list, and who was being asked for: "
+    "they may have vouchers, too. Then move it away. Nothing was issued."
+)
 _TURNS = re.compile("[\u202a-\u202e\u2066-\u2069]")
 
 Unasked = Callable[[int], Mapping[str, str]]
@@ -192,7 +203,8 @@ class ResultFile(Results):
     the next free number. With ``is_kept`` all rows are in a ledger as well: they go to
     ``NAME.ledger.partial``, which `begin` overwrites unless another run writes it, and an older
     file is replaced if all its codes are in the new one. Only a code that the ledger could not keep
-    is in no ledger: `unkept` finds those.
+    is in no ledger: `unkept` finds those. Neither kind of run begins beside a partial file of the
+    other: it would issue again to all who are in that.
     """
 
     def __init__(
@@ -218,9 +230,15 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            suffix = ".ledger.partial" if is_kept else ".partial"
-            self.partial = path.with_name(path.name + suffix)
+            self.partial = path.with_name(path.name + _SUFFIXES[is_kept])
             descriptor = _open_alone(self.partial, again=is_kept)
+            if (other := self._other_partial()).exists():
+                if not os.fstat(descriptor).st_size:
+                    self.partial.unlink()
+                os.close(descriptor)
+                raise ConfigurationError(
+                    f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
+                )
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(
                 f"{self.partial} is there: a run that writes it is going on, or was killed and "
@@ -230,6 +248,10 @@ class ResultFile(Results):
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
+
+    def _other_partial(self) -> Path:
+        """Return the partial file of a run that keeps its codes in the other way."""
+        return self.path.with_name(self.path.name + _SUFFIXES[not self._is_kept])
 
     def unkept(self) -> Iterator[tuple[Path, dict[str, str]]]:
         """Iterate over those rows.

@@ -114,4 +114,6 @@ def issue_command(sources: Sources, file: Path) -> str:
     return (
         f"rm-voucher issue {kept} --recipients {shlex.quote(str(file))} "
         f"--output {shlex.quote(str(output))}"
+        # Whom the ledger serves is not in this list.
+        f"{' --other-people' if sources.ledger is not None else ''}"
     )
