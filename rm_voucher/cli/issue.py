@@ -41,7 +41,7 @@ from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.repeats import Holders, refuse_holders
 from rm_voucher.cli.report import Report
-from rm_voucher.cli.results import ResultFile, ResultStream
+from rm_voucher.cli.results import ResultFile, ResultStream, refuse_partial
 from rm_voucher.cli.screen import note, write_out
 from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.shared import SharedStore, open_shared_store
@@ -281,6 +281,8 @@ def issue(
             return plan
 
         if dry_run:
+            if output is not None:
+                refuse_partial(output, is_kept=kept is not None)
             plan = decide()
             if as_json:
                 write_out(json_line(plan.as_object()))

@@ -11,6 +11,7 @@ from rm_voucher.cli.interrupts import Stopping, run_until_interrupted
 from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.repeats import stop_reason_of
 from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import Results
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
@@ -90,8 +91,7 @@ async def _look_back(ledger: Ledger, batch: str, report: Report) -> None:
     """Take note of what a person has to do, by the ledger."""
     with contextlib.suppress(VoucherError):  # the run has said what is wrong with it
         report.held = (await ledger.counts(batch)).unresolved
-        stopped = {each.key: each.stop_reason for each in await ledger.batches()}
-        report.stop_reason = stopped.get(batch) or await ledger.stop_reason()
+        report.stop_reason = await stop_reason_of(ledger, batch)
 
 
 async def _resume(

@@ -161,10 +161,11 @@ class Report:
             return [self._status(ledger)]
         part = f"{self._part}{' --exclusive' if self.is_exclusive else ''}"
         url = shlex.quote(without_password(ledger))
+        write = f"rm-voucher ledger reconcile {url} {shlex.quote(self.batch)} --output held.xlsx"
+        decide = f"rm-voucher ledger resolve {url} --decisions held.xlsx{self._part}"
         return [
-            f"'rm-voucher ledger reconcile {url} {shlex.quote(self.batch)} --output held.xlsx"
-            f"{part}' writes who they are and what may be theirs; fill in its column 'decision', "
-            f"and give it to 'rm-voucher ledger resolve {url} --decisions held.xlsx{self._part}'."
+            f"'{write}{part}' writes who they are and what may be theirs.",
+            f"Fill in its column 'decision', and give it to '{decide}'.",
         ]
 
     @property

@@ -240,11 +240,7 @@ class ResultFile(Results):
                     f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
                 )
         except (FileExistsError, BlockingIOError):
-            raise ConfigurationError(
-                f"{self.partial} is there: a run that writes it is going on, or was killed and "
-                "left codes in it; recipients without a row may have vouchers, too. Move it away "
-                "first."
-            ) from None
+            raise ConfigurationError(_in_use(self.partial)) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
@@ -436,6 +432,24 @@ def _refuse_what_no_sheet_holds(path: Path, table: Table) -> None:
     for row in table:
         if any(len(text_of(cell)) > MAX_CELL_CHARS for cell in row.cells):
             raise ConfigurationError(too_long(row.line))
+
+
+def _in_use(partial: Path) -> str:
+    return (
+        f"{partial} is there: a run that writes it is going on, or was killed and left codes in "
+        "it; recipients without a row may have vouchers, too. Move it away first."
+    )
+
+
+def refuse_partial(path: Path, *, is_kept: bool) -> None:
+    """Raise `ConfigurationError` where a run would not begin beside what another one left."""
+    own, other = (path.with_name(path.name + _SUFFIXES[kept]) for kept in (is_kept, not is_kept))
+    if own.exists() and not is_kept:
+        raise ConfigurationError(_in_use(own))
+    if other.exists():
+        raise ConfigurationError(
+            f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
+        )
 
 
 def _open_alone(path: Path, *, again: bool) -> int:

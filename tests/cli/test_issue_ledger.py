@@ -104,7 +104,7 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
         "Others may issue from this batch, so a person decides who has a voucher of those whose "
         "outcome is unknown; to run it again changes nothing for them. "
         f"'rm-voucher ledger reconcile {url} B --output held.xlsx' writes who they are and what "
-        "may be theirs; fill in its column 'decision', and give it to 'rm-voucher ledger resolve "
+        f"may be theirs. Fill in its column 'decision', and give it to 'rm-voucher ledger resolve "
         f"{url} --decisions held.xlsx'."
     )
     assert issue(4, "--settle", 0).code == 4

@@ -125,9 +125,13 @@ def test_dry_run_for_a_program(rm, served, tmp_path: Path) -> None:
             "recipients": 3,
             "served": 0,
             "held": 0,
+            "given_up": 0,
+            "elsewhere": 0,
+            "others": 0,
             "to_issue": 3,
             "ledger": None,
             "ledger_unseen": None,
+            "stopped": None,
             "rate_per_s": 0.5,
             "expected_s": 6.0,
         }
@@ -231,7 +235,10 @@ def test_ledger_of_recipients(rm, served, tmp_path: Path) -> None:
         "3, of whom 2 have a voucher in the ledger; 1 to issue"
     )
     ended = rm("issue", "C", "--recipients", people, *ledger, "--dry-run")
-    assert said(ended.err)["Recipients"] == "3"
+    assert said(ended.err)["Recipients"] == (
+        "3, of whom 0 have a voucher in the ledger, 2 stand in it for another batch and will fail "
+        "(give each campaign a ledger of its own); 1 to issue"
+    )
 
 
 def test_batch_that_has_ended(capsys) -> None:
