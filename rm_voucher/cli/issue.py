@@ -256,7 +256,7 @@ def issue(
         def decide() -> IssuePlan:
             """Show the plan; return it if it may be carried out."""
             holders = Holders(names, total, has_ledger=ledger is not None)
-            if output is not None and not again:
+            if output is not None and not again and not is_memory(environment):
                 holders.look_into(output, Layout(table, OURS).column)
             plan = make_plan(
                 connect,

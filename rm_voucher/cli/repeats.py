@@ -159,6 +159,6 @@ def refuse_holders(holders: Holders, *, has_ledger: bool) -> None:
         helps = "Give the ledger of that run, or go on without one, with its output as the list"
     raise ConfigurationError(
         f"{who} in {holders.path} already, or may have one{unknown}. Nothing was issued. {helps}: "
-        f"--recipients {holders.path}. If it is of another campaign, name another --output. "
-        "--again issues a second one to each."
+        f"--recipients {holders.path}. If it is of another campaign, or of a trial, name another "
+        "--output. --again issues a second one to each."
     )

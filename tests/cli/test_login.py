@@ -123,6 +123,20 @@ def test_login_asks_for_all(rm, typed, key_file: Path) -> None:
     )
 
 
+def test_secret_that_others_can_read(rm, log_in, served) -> None:
+    """It is said by each command, doctor too; the file is not altered, which would hide it."""
+    log_in()
+    path = logins.load("acme").path
+    for mode, is_open in ((0o644, True), (0o640, True), (0o600, False)):
+        path.chmod(mode)
+        for command in ("doctor", "batches"):
+            ended = rm(command, "--profile", "acme")
+            words = f"The profile {path} has a secret in it, and other users can read it: chmod 600"
+            said = " ".join((ended.out + ended.err).split())
+            assert (words in said, SECRET in said) == (is_open, False), said
+            assert path.stat().st_mode & 0o777 == mode
+
+
 def test_secret_in_the_keyring(rm, ring: Keyring, log_in) -> None:
     """Where there is a keyring the secret is in it, and nowhere else."""
     assert "The secret is in the system's keyring." in log_in().err

@@ -179,7 +179,7 @@ def test_previous_files_kept(rm, served, out: Path) -> None:
     """Real codes are never overwritten: earlier files are NAME.1, NAME.2 and so on."""
     served.emulator.add_batch("Breakfast", key="B", quantity=3)
     for _ in range(3):
-        assert rm("issue", "B", "--output", out).code == 0
+        assert rm("issue", "B", "--output", out, "--again").code == 0
     kept = {path.name: path for path in out.parent.iterdir()}
     assert sorted(kept) == ["out.csv", "out.csv.1", "out.csv.2"]
     order = [kept["out.csv.1"], kept["out.csv.2"], out]

@@ -77,7 +77,7 @@ def test_dry_run_changes_nothing(rm, served, tmp_path: Path, has_ledger: bool) -
     """No voucher, no file, no ledger, and no change to those there are; exit code 0."""
     served.emulator.add_batch("Breakfast", key="B", quantity=10)
     output, database = tmp_path / "out.csv", tmp_path / "ledger.db"
-    arguments = ["issue", "B", "--output", output]
+    arguments = ["issue", "B", "--output", output, "--again"]
     if has_ledger:
         arguments += ["--ledger", f"sqlite:///{database}"]
     before = everything_in(tmp_path)
@@ -439,3 +439,15 @@ def test_hostile_label(capsys) -> None:
     a_plan(batch=VoucherBatch(label="A\x1b[2J\nB")).show()
     err = capsys.readouterr().err
     assert "A\\x1b[2J\\nB (key B); " in err
+
+
+def test_plan_of_a_batch_that_is_stopped() -> None:
+    """Nothing would be issued, and the plan says why; who was given up waits for nothing."""
+    plan = a_plan(ledger="sqlite:///a.db", stop_reason="others issue", given_up=1, recipients=3)
+    assert command._of_ledger(plan).endswith(
+        "; the batch is STOPPED in it, nothing is issued: others issue"
+    )
+    assert plan.to_issue == 2
+    assert command._of_recipients(plan) == (
+        "3, of whom 0 have a voucher in the ledger, 1 were given up by a person; 2 to issue"
+    )

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -76,7 +77,7 @@ def typed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return answers
 
 
-def save_profile(credentials: Credentials, environment: str, **more: str) -> None:
+def save_profile(credentials: Credentials, environment: str, **more: Any) -> None:
     key_file = logins.token_folder().parent / "key.pem"
     key_file.parent.mkdir(parents=True)
     replace_private(key_file, KEY_FILE.read_bytes())

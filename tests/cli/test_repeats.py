@@ -74,8 +74,8 @@ def test_again_without_a_ledger(issue, shop, tmp_path: Path, ending: str, column
         assert ended.err.endswith(
             f"Error: 5 recipients of this list have a voucher in {out} already, or may have one. "
             "Nothing was issued. To go on with that run, give its output as the list: --recipients "
-            f"{out}. If it is of another campaign, name another --output. --again issues a second "
-            "one to each.\n"
+            f"{out}. If it is of another campaign, or of a trial, name another --output. --again "
+            "issues a second one to each.\n"
         )
     assert issue("--output", out, "--again").code == 0
     assert len(shop.issued()) == 10
@@ -123,7 +123,7 @@ def test_a_ledger_that_comes_later(issue, shop, out: Path, ledger) -> None:
 
 
 def test_other_names(issue, shop, ledger, people: Path) -> None:
-    """The same people by another column get no second voucher, unless they are said to be others."""
+    """The same people by another column get no second voucher, unless they are called others."""
     assert issue(*ledger).code == 0
     for extra in ([], ["--dry-run"]):
         ended = issue(*ledger, *extra, column="phone")
@@ -203,3 +203,12 @@ def test_output_with_a_column_more(issue, shop, tmp_path: Path, ledger, ending: 
     assert (tmp_path / f"out.{ending}.1").read_bytes() == written
     assert issue("--output", out, *ledger).code == 0
     assert not (tmp_path / f"out.{ending}.2").exists()
+
+
+def test_dry_run_beside_a_partial_file(issue, out: Path, ledger) -> None:
+    """What stops the run stops its plan, too."""
+    out.with_name("out.csv.partial").write_text("recipient,code,qr_url,voucher_status,error\n")
+    for options in ((), ledger):
+        ended = issue("--output", out, "--dry-run", *options)
+        assert ended.code == 2
+        assert f"{out}.partial is there: " in ended.err

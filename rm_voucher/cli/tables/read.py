@@ -151,7 +151,9 @@ class Table:
         self.header = tuple(header[:width] + [""] * (width - len(header)))
 
     def _keep(self, line: int, cells: list[Cell]) -> None:
-        data = orjson.dumps([int(line), line.row if isinstance(line, Line) else line, *cells]) + b"\n"
+        data = (
+            orjson.dumps([int(line), line.row if isinstance(line, Line) else line, *cells]) + b"\n"
+        )
         self._offsets.append(self._size)
         self._size += len(data)
         try:

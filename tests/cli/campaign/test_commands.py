@@ -154,7 +154,7 @@ def test_command_that_is_next(campaign):
     line = ended.err.splitlines()[-1]
     assert line == (
         f"Next: rm-voucher issue B --ledger {campaign.url} --recipients '{output}' "
-        f"--output '{campaign.folder}/to send-vouchers.csv'"
+        f"--output '{campaign.folder}/to send-vouchers.csv' --other-people"
     )
 
 

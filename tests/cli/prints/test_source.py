@@ -136,3 +136,17 @@ def test_a_status_that_is_none(tmp_path: Path) -> None:
     rows = [["x", "c", url_of("c"), f"status {number}", ""] for number in range(1000)]
     path = write_results(tmp_path / "out.csv", [row_of(1, "ana"), *rows])
     assert read(path)[1].endswith("1 status 6, 1 status 7, 992 with another status")
+
+
+def test_vouchers_that_were_used_are_not_handed_on(tmp_path: Path) -> None:
+    """The file of ``campaign status`` says how each stands: only who has yet to use it gets one."""
+    standings = ("served", "used", "void", "redeemed", "expired", "served", "used")
+    listed = ("standing", "status", "assigned_at", "redeemed_at", "used_at", "expires_at")
+    rows = [
+        [*row_of(n, f"p{n}"), standing, "ISSUED", "", "", "", ""]
+        for n, standing in enumerate(standings)
+    ]
+    path = write_results(tmp_path / "status.csv", rows, columns=(*COLUMNS, *listed))
+    recipients, left_out = read(path)
+    assert recipients == ["p0", "p5"]
+    assert left_out.endswith(": 1 expired, 1 redeemed, 2 used, 1 void")
