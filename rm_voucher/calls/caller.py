@@ -155,8 +155,8 @@ class Caller:
             code = getattr(voucher, "code", None)
             consequence = f"a voucher may have been issued; {consequence}"
         return OutcomeUnknownError(
-            f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so whether it "
-            f"was executed is unknown: {consequence} (attempt {call.attempt_id})",
+            f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so "
+            f"whether it was executed is unknown: {consequence} (attempt {call.attempt_id})",
             operation=operation,
             batch_key=call.batch_key,
             code=code,

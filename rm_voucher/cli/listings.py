@@ -225,14 +225,18 @@ class _Count:
 
 
 async def _show(found: AsyncIterator[_Found], columns: tuple[str, ...], *, as_json: bool) -> None:
-    if not as_json:
-        write_out(csv_line(columns))
+    header = "" if as_json else csv_line(columns)
     async for item in found:
+        if header:  # not before it is known that there is a list
+            write_out(header)
+            header = ""
         fields = fields_of(item)
         if as_json:
             write_out(json_line(fields))
         else:
             write_out(table_line({name: _text(fields.get(name)) for name in columns}))
+    if header:
+        write_out(header)
 
 
 async def _write(

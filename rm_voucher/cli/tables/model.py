@@ -23,8 +23,6 @@ class Line(int):
     A cell may have several lines. Where the numbers differ a sentence says both.
     """
 
-    __slots__ = ("row",)
-
     row: int
 
     @classmethod
