@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -75,6 +77,8 @@ def complete(command: Any) -> Any:
         if isinstance(option, TyperOption) and taken.isdisjoint(option.opts)
     )
     with_profile(command)
+    if command.help:  # as wide as the screen, and not as the source
+        command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(command.help))
     if lines := examples_of(command):
         command.epilog = "\n\n".join(("Examples:", *lines))
     return command

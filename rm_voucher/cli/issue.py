@@ -272,7 +272,7 @@ def issue(
                 rate_per_s=rate,
             )
             if plan.is_real or total > 1 or dry_run:
-                plan.show()
+                plan.show(always=dry_run)  # that is what it is for
             refuse_holders(holders, has_ledger=ledger is not None)
             if recipients is not None and not other_people:
                 plan.refuse_other_people()

@@ -23,7 +23,8 @@ from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import without_password
 from rm_voucher.cli.repeats import Holders, InLedger, look_into_ledger
-from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
+from rm_voucher.cli.screen import can_draw, is_quiet, say, write_err
+from rm_voucher.cli.screen import note as note_unless_quiet
 from rm_voucher.converters import format_time
 from rm_voucher.shared import SharedStore
 from rm_voucher.text import counted, printable
@@ -128,9 +129,13 @@ class IssuePlan:
             "expected_s": self.expected_s,
         }
 
-    def show(self) -> None:
-        """Say it to a person, on standard error; with ``--quiet``, only that they are real."""
-        _say_environment(self)
+    def show(self, *, always: bool = False) -> None:
+        """Say it to a person, on standard error.
+
+        With ``--quiet``, only that they are real, unless it is said ``always``.
+        """
+        _say_environment(self, always=always)
+        note = say if always else note_unless_quiet
         profile = "" if self.profile is None else f", profile {self.profile!r}"
         note(f"Merchant: client id {self.client_id}{profile}")
         key = "" if self.label == self.batch_key else f" (key {self.batch_key})"
@@ -256,8 +261,8 @@ def _label(batch: VoucherBatch, key: str) -> str:
     return (batch.label or "").strip() or key
 
 
-def _say_environment(plan: IssuePlan) -> None:
-    if is_quiet() and not plan.is_real:
+def _say_environment(plan: IssuePlan, *, always: bool) -> None:
+    if is_quiet() and not (plan.is_real or always):
         return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"

@@ -451,3 +451,10 @@ def test_plan_of_a_batch_that_is_stopped() -> None:
     assert command._of_recipients(plan) == (
         "3, of whom 0 have a voucher in the ledger, 1 were given up by a person; 2 to issue"
     )
+
+
+def test_dry_run_in_quiet(rm, served) -> None:
+    """Whoever asks for the plan alone gets it."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=10)
+    ended = rm("issue", "B", "--count", 2, "--dry-run", "-q")
+    assert said(ended.err)["Recipients"] == "2"
