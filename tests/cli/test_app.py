@@ -292,7 +292,7 @@ def test_documented_payloads(rm, served) -> None:
         (("void", "X"), "", "VOUCHER_NOT_FOUND"),
         (
             ("vouchers", "B"),
-            VOUCHERS,
+            "",
             "VOUCHER_BATCH_NOT_FOUND",
         ),
         (("batches",), BATCHES, None),

@@ -262,7 +262,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     *_, counts, error, advice = ended.err.splitlines()
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
     assert re.fullmatch(
-        r"The first error: issue: server failed after 1 attempt\(s\), so whether it was executed "
+        r"The first error: issue: server failed after 1 attempt, so whether it was executed "
         r"is unknown: a voucher may have been issued; do not repeat it \(attempt \w{16}\)",
         error,
     )
