@@ -41,7 +41,7 @@ from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.repeats import Holders, refuse_holders
 from rm_voucher.cli.report import Report
-from rm_voucher.cli.results import ResultFile, ResultStream, refuse_partial
+from rm_voucher.cli.results import ResultFile, ResultStream, partial_of, refuse_partial
 from rm_voucher.cli.screen import note, write_out
 from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.shared import SharedStore, open_shared_store
@@ -193,8 +193,10 @@ def issue(
             "--column, --encoding, --sheet, --allow-similar and --skip-duplicates are about "
             "--recipients: give that too."
         )
-    if excel and output is None:
-        raise ConfigurationError("--excel is about --output: give that too.")
+    if (excel or again) and output is None:
+        raise ConfigurationError(
+            f"{'--excel' if excel else '--again'} is about --output: give that too."
+        )
     flow = flow_policy(rate)
     build_issue(Environment.SANDBOX, batch)  # it refuses a key that can't be sent
     with contextlib.ExitStack() as stack:
@@ -257,7 +259,10 @@ def issue(
             """Show the plan; return it if it may be carried out."""
             holders = Holders(names, total, has_ledger=ledger is not None)
             if output is not None and not again and not is_memory(environment):
-                holders.look_into(output, Layout(table, OURS).column)
+                whose = Layout(table, OURS).column
+                holders.look_into(output, whose)
+                if ledger is not None:  # and what a run through another one left
+                    holders.look_into(partial_of(output, is_kept=True), whose, is_partial=True)
             plan = make_plan(
                 connect,
                 server,
@@ -273,7 +278,7 @@ def issue(
             )
             if plan.is_real or total > 1 or dry_run:
                 plan.show(always=dry_run)  # that is what it is for
-            refuse_holders(holders, has_ledger=ledger is not None)
+            refuse_holders(holders, has_ledger=ledger is not None, unseen=plan.unseen)
             if recipients is not None and not other_people:
                 plan.refuse_other_people()
             if not partial:

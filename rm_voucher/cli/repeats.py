@@ -30,6 +30,7 @@ class Holders:
         size = len(recipients.table) if isinstance(recipients, Recipients) else total
         self._marks = bytearray(size)
         self.path: Path | None = None
+        self.is_partial = False
 
     @property
     def count(self) -> int:
@@ -38,19 +39,23 @@ class Holders:
             return 0
         return sum(bool(self._marks[n]) for name in self._recipients for n in self._numbers(name))
 
-    def look_into(self, path: Path, column: str) -> None:
+    def look_into(self, path: Path, column: str, *, is_partial: bool = False) -> None:
         """Take note of those in a file of results; any other file says nothing.
+
+        In a partial file a row without a status is torn, and says nothing either.
 
         Raises `ConfigurationError` for one that can't be read.
         """
         try:
-            for row in results_in(path, is_partial=False, column=column):
+            for row in results_in(path, is_partial=is_partial, column=column):
                 word, code = row.get("voucher_status"), row.get("code")
                 mark = _YES if code and word != "unresolved" else _MAYBE
-                if not (code or word in SERVED) or (self._has_ledger and word == "unkept"):
+                counts = word in SERVED or (code and not is_partial)
+                if not counts or (self._has_ledger and word == "unkept"):
                     continue  # the ledger is given what is unkept before anything is issued
                 for number in self._numbers_like(row.get("recipient", "")):
-                    self._marks[number], self.path = mark, path
+                    self._marks[number] = max(mark, self._marks[number])
+                    self.path, self.is_partial = path, is_partial
         except (FileNotFoundError, NoResultsError):
             return
         except OSError as exc:
@@ -148,17 +153,26 @@ async def stop_reason_of(ledger: Ledger, batch_key: str) -> str | None:
     return stopped.get(batch_key) or await ledger.stop_reason()
 
 
-def refuse_holders(holders: Holders, *, has_ledger: bool) -> None:
-    """Raise `ConfigurationError` where who has a voucher in the output would get a second one."""
+def refuse_holders(holders: Holders, *, has_ledger: bool, unseen: str = "") -> None:
+    """Raise `ConfigurationError` where who has a voucher in the output would get a second one.
+
+    ``unseen`` is why the ledger could not be asked for them, where it could not.
+    """
     if not (count := holders.count):
         return
     who = f"{counted(count, 'recipient')} of this list {'has' if count == 1 else 'have'} a voucher"
-    unknown, helps = "", "To go on with that run, give its output as the list"
-    if has_ledger:
+    unknown = helps = ""
+    if unseen:
+        unknown = f", and the ledger could not be looked into: {unseen.rstrip('.')}"
+        helps = "See to the ledger first. "
+    elif has_ledger:
         unknown = ", which the ledger does not know"
-        helps = "Give the ledger of that run, or go on without one, with its output as the list"
+        helps = "Give the ledger of that run. "
+    if not holders.is_partial:
+        begin = "Or go on without a ledger, with" if has_ledger else "To go on with that run, give"
+        helps += f"{begin} its output as the list: --recipients {holders.path}. "
     raise ConfigurationError(
-        f"{who} in {holders.path} already, or may have one{unknown}. Nothing was issued. {helps}: "
-        f"--recipients {holders.path}. If it is of another campaign, or of a trial, name another "
-        "--output. --again issues a second one to each."
+        f"{who} in {holders.path} already, or may have one{unknown}. Nothing was issued. {helps}If "
+        "it is of another campaign, or of a trial, name another --output. --again issues a second "
+        "one to each."
     )

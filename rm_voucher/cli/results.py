@@ -63,6 +63,19 @@ Unasked = Callable[[int], Mapping[str, str]]
 """Returns our columns of a row without a result."""
 
 
+def partial_of(path: Path, *, is_kept: bool) -> Path:
+    """Return where the rows of an output are until it is whole: with a ledger, or without one."""
+    return path.with_name(path.name + _SUFFIXES[is_kept])
+
+
+def refuse_partial_of_other_kind(path: Path, *, is_kept: bool) -> None:
+    """Raise `ConfigurationError` beside what a run that keeps its codes in the other way left."""
+    if (other := partial_of(path, is_kept=not is_kept)).exists():
+        raise ConfigurationError(
+            f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
+        )
+
+
 class Results(ABC):
     """A target of rows, with rescues for the time when it fails. Everything is UTF-8.
 
@@ -230,24 +243,20 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            self.partial = path.with_name(path.name + _SUFFIXES[is_kept])
+            self.partial = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
-            if (other := self._other_partial()).exists():
+            try:
+                refuse_partial_of_other_kind(path, is_kept=is_kept)
+            except ConfigurationError:
                 if not os.fstat(descriptor).st_size:
                     self.partial.unlink()
                 os.close(descriptor)
-                raise ConfigurationError(
-                    f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
-                )
+                raise
         except (FileExistsError, BlockingIOError):
             raise ConfigurationError(_in_use(self.partial)) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
-
-    def _other_partial(self) -> Path:
-        """Return the partial file of a run that keeps its codes in the other way."""
-        return self.path.with_name(self.path.name + _SUFFIXES[not self._is_kept])
 
     def unkept(self) -> Iterator[tuple[Path, dict[str, str]]]:
         """Iterate over those rows.
@@ -443,13 +452,9 @@ def _in_use(partial: Path) -> str:
 
 def refuse_partial(path: Path, *, is_kept: bool) -> None:
     """Raise `ConfigurationError` where a run would not begin beside what another one left."""
-    own, other = (path.with_name(path.name + _SUFFIXES[kept]) for kept in (is_kept, not is_kept))
-    if own.exists() and not is_kept:
+    if not is_kept and (own := partial_of(path, is_kept=False)).exists():
         raise ConfigurationError(_in_use(own))
-    if other.exists():
-        raise ConfigurationError(
-            f"{other} is there: {_BESIDE_LEDGER if is_kept else _WITHOUT_LEDGER}"
-        )
+    refuse_partial_of_other_kind(path, is_kept=is_kept)
 
 
 def _open_alone(path: Path, *, again: bool) -> int:

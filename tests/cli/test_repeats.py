@@ -53,9 +53,10 @@ def test_partial_of_the_other_kind(issue, shop, out: Path, ledger, has_ledger: b
     """What a killed run left with a ledger stops one without, and the other way round."""
     other = out.with_name("out.csv.partial" if has_ledger else "out.csv.ledger.partial")
     other.write_text(f"{HEADER.strip()},code,qr_url,voucher_status,error\nm0@a.my,1,X,,issued,\n")
-    ended = issue("--output", out, *(ledger if has_ledger else ()))
-    assert (ended.code, shop.issued()) == (2, [])
-    assert f"Error: {other} is there: " in ended.err
+    for extra in ([], ["--dry-run"]):
+        ended = issue("--output", out, *(ledger if has_ledger else ()), *extra)
+        assert (ended.code, shop.issued()) == (2, [])
+        assert f"Error: {other} is there: " in ended.err
     assert sorted(path.name for path in out.parent.glob("out.*")) == [other.name]
     other.unlink()
     assert issue("--output", out, *(ledger if has_ledger else ())).code == 0
@@ -122,6 +123,22 @@ def test_a_ledger_that_comes_later(issue, shop, out: Path, ledger) -> None:
     assert len(shop.issued()) == 10
 
 
+def test_another_ledger_than_that_of_the_partial(issue, shop, out: Path, tmp_path: Path) -> None:
+    """A killed run is gone on with in its own ledger: another one knows nobody of it."""
+    kept = ("--ledger", f"sqlite:///{tmp_path}/l.db")
+    assert issue(*kept, "--output", out).code == 0
+    partial = out.rename(out.with_name("out.csv.ledger.partial"))
+    before = partial.read_bytes()
+    partial.write_bytes(before[:-12])  # the last row is torn
+    for extra in ([], ["--dry-run"]):
+        ended = issue("--ledger", f"sqlite:///{tmp_path}/other.db", "--output", out, *extra)
+        assert (ended.code, len(shop.issued()), partial.read_bytes()) == (2, 5, before[:-12])
+        assert "4 recipients of this list have a voucher in" in ended.err
+        assert "Give the ledger of that run. If it is of another campaign" in ended.err
+    assert issue(*kept, "--output", out).code == 0
+    assert (len(shop.issued()), out.read_bytes()) == (5, before)
+
+
 def test_other_names(issue, shop, ledger, people: Path) -> None:
     """The same people by another column get no second voucher, unless they are called others."""
     assert issue(*ledger).code == 0
@@ -152,6 +169,22 @@ def test_other_people_without_a_ledger(issue, shop) -> None:
     ended = issue("--other-people")
     assert (ended.code, shop.issued()) == (2, [])
     assert "--other-people are about a ledger" in ended.err
+
+
+def test_again_without_an_output(issue, shop) -> None:
+    """Nothing is known then of an earlier run."""
+    ended = issue("--again")
+    assert (ended.code, shop.issued()) == (2, [])
+    assert "Error: --again is about --output: give that too." in ended.err
+
+
+def test_ledger_that_can_not_be_looked_into(issue, shop, out: Path, tmp_path: Path) -> None:
+    """Who has a voucher in the output is not asked for on trust; it is said why."""
+    assert issue("--output", out).code == 0
+    (tmp_path / "l.db").write_bytes(b"no database")
+    ended = issue("--output", out, "--ledger", f"sqlite:///{tmp_path}/l.db")
+    assert (ended.code, len(shop.issued())) == (2, 5)
+    assert "already, or may have one, and the ledger could not be looked into: " in ended.err
 
 
 def test_case_of_an_address(issue, shop, ledger, people: Path) -> None:
