@@ -39,6 +39,8 @@ class BulkResult(Generic[R]):
     voucher: IssuedVoucher | None = None
     error: VoucherError | None = None
     attempts: int
+    was_asked: bool = True
+    """False where the run ended while it waited: it is FAILED, and nothing was done for it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -81,6 +83,11 @@ def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResu
     )
 
 
+def not_asked(recipient: R, why: str, attempts: int = 0) -> BulkResult[R]:
+    """Return the result of a recipient that a run ended before: FAILED, and nothing was done."""
+    return attrs.evolve(not_issued(recipient, ConnectError(why), attempts), was_asked=False)
+
+
 def aborted(
     recipient: R,
     crash: BaseException | None,
@@ -95,11 +102,12 @@ def aborted(
     """
     attempts = call.attempts if call else 0
     if crash is None and call is None:
-        error = ConnectError("issue: the run was shut down before it was sent")
-        return not_issued(recipient, error)
+        return not_asked(recipient, "issue: the run was shut down before it was sent")
     if crash is None and call is not None and call.has_begun and not call.in_flight:
-        given_up = ConnectError("issue: given up while it waited; nothing had been done")
-        return not_issued(recipient, fatal or given_up, attempts)
+        if fatal is not None:
+            return not_issued(recipient, fatal, attempts)
+        given_up = "issue: given up while it waited; nothing had been done"
+        return not_asked(recipient, given_up, attempts)
     cause = "CancelledError" if crash is None else type(crash).__name__
     unknown = OutcomeUnknownError(
         f"issue: {cause} aborted it; whether it was executed is unknown",

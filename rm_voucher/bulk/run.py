@@ -22,6 +22,7 @@ from rm_voucher.bulk.results import (
     BulkSummary,
     aborted,
     issued,
+    not_asked,
     not_issued,
 )
 from rm_voucher.calls.call import Call, Phase
@@ -295,7 +296,7 @@ class BulkIssue(Generic[R]):
         """Return a recipient's result, or None: it is held to be settled."""
         if self._stopping:
             # The source swallowed the cancellation and gave one more.
-            return not_issued(recipient, ConnectError("issue: the run had ended before it"))
+            return not_asked(recipient, "issue: the run had ended before it")
         if self._fatal is not None and (self._ledger_run is None or self._ledger_run.is_broken):
             return not_issued(recipient, self._fatal)
         worker.call = call = self._new_call()

@@ -39,6 +39,7 @@ from rm_voucher.runtime import Runtime
 from rm_voucher.settings import Environment, Timeout, of_changes
 from rm_voucher.signing.rsa import Signer
 from rm_voucher.signing.signature import string_to_sign
+from rm_voucher.text import counted
 from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.requests import with_signature
 from rm_voucher.wire.responses import json_object
@@ -154,8 +155,8 @@ class Caller:
             code = getattr(voucher, "code", None)
             consequence = f"a voucher may have been issued; {consequence}"
         return OutcomeUnknownError(
-            f"{operation}: {classify(error).words} after {call.attempts} attempt(s), so whether it "
-            f"was executed is unknown: {consequence} (attempt {call.attempt_id})",
+            f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so "
+            f"whether it was executed is unknown: {consequence} (attempt {call.attempt_id})",
             operation=operation,
             batch_key=call.batch_key,
             code=code,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
 
@@ -94,6 +96,8 @@ def complete(command: Any) -> Any:
     )
     with_profile(command)
     _count_what_is_too_much(command)
+    if command.help:  # as wide as the screen, and not as the source
+        command.help = re.sub(r"(?<=\S)\n(?=\S)", " ", inspect.cleandoc(command.help))
     if lines := examples_of(command):
         command.epilog = "\n\n".join(("Examples:", *lines))
     return command

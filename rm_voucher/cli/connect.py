@@ -32,6 +32,7 @@ from rm_voucher.shared import SharedStore
 MEMORY = "memory"
 _IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
 _PLACE = ("RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL")
+_FEW = 3
 _KEY = {"RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE"}
 
 
@@ -63,10 +64,17 @@ class Settings:
         try:
             return Credentials.from_env(self._values(_IDENTITY))
         except ConfigurationError as exc:
-            raise ConfigurationError(
-                f"{exc} Set the RM_… variables, or use --environment memory to try without an "
-                "account."
-            ) from exc
+            raise ConfigurationError(f"{exc} {self._way_out()}") from exc
+
+    def _way_out(self) -> str:
+        if self.profile is None:
+            from rm_voucher.cli import logins  # not needed with settings
+
+            if saved := logins.saved_names():
+                named = " or ".join(f"--profile {name}" for name in saved[:_FEW])
+                more = " or another, see 'rm-voucher profiles'" if len(saved) > _FEW else ""
+                return f"Give {named}{more}, or set the RM_… variables."
+        return "Set the RM_… variables, or use --environment memory to try without an account."
 
     @hide_locals
     def environment(self) -> Environment:

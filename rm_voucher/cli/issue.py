@@ -41,12 +41,7 @@ from rm_voucher.cli.plan import IssuePlan, make_plan
 from rm_voucher.cli.recipients import Recipient, Recipients
 from rm_voucher.cli.repeats import Holders, refuse_holders
 from rm_voucher.cli.report import Report
-from rm_voucher.cli.results import (
-    ResultFile,
-    ResultStream,
-    partial_of,
-    refuse_partial_of_other_kind,
-)
+from rm_voucher.cli.results import ResultFile, ResultStream, partial_of, refuse_partial
 from rm_voucher.cli.screen import note, write_out
 from rm_voucher.cli.tables.columns import OURS
 from rm_voucher.shared import SharedStore, open_shared_store
@@ -282,7 +277,7 @@ def issue(
                 rate_per_s=rate,
             )
             if plan.is_real or total > 1 or dry_run:
-                plan.show()
+                plan.show(always=dry_run)  # that is what it is for
             refuse_holders(holders, has_ledger=ledger is not None, unseen=plan.unseen)
             if recipients is not None and not other_people:
                 plan.refuse_other_people()
@@ -292,7 +287,7 @@ def issue(
 
         if dry_run:
             if output is not None:
-                refuse_partial_of_other_kind(output, is_kept=kept is not None)
+                refuse_partial(output, is_kept=kept is not None)
             plan = decide()
             if as_json:
                 write_out(json_line(plan.as_object()))
@@ -302,7 +297,9 @@ def issue(
             if output
             else ResultStream(as_json=as_json, table=table, unasked=unasked)
         )
-        report = Report(total, ledger=ledger, namespace=namespace, is_exclusive=exclusive)
+        report = Report(
+            total, ledger=ledger, namespace=namespace, batch=batch, is_exclusive=exclusive
+        )
         try:
             with sink as results:
                 decide().confirm(yes=yes)

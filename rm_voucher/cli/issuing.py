@@ -11,6 +11,7 @@ from rm_voucher.cli.interrupts import Stopping, run_until_interrupted
 from rm_voucher.cli.output import OutputError
 from rm_voucher.cli.progress import Progress, client_progress
 from rm_voucher.cli.recipients import Recipients
+from rm_voucher.cli.repeats import stop_reason_of
 from rm_voucher.cli.report import Report
 from rm_voucher.cli.results import Results
 from rm_voucher.cli.resume import ids_in_ledger, keep_codes, refuse_codes_of_others
@@ -36,6 +37,8 @@ def run_issue(
 
     def written(result: BulkResult[str]) -> bool:
         report.add(result)
+        if not result.was_asked:
+            return True  # as all others that the run did not come to
         try:
             results.add(result)
         except OutputError as exc:  # noted here, because a cancellation may replace it
@@ -75,11 +78,20 @@ def run_issue(
                 report.summary = run.summary
                 for result in run.undelivered:
                     written(result)
+                if ledger is not None:
+                    await _look_back(ledger, batch, report)
 
     try:
         run_until_interrupted(issue(), stopping=_stopping(begun, has_ledger=ledger is not None))
     except (KeyboardInterrupt, asyncio.CancelledError):
         report.interrupted = True
+
+
+async def _look_back(ledger: Ledger, batch: str, report: Report) -> None:
+    """Take note of what a person has to do, by the ledger."""
+    with contextlib.suppress(VoucherError):  # the run has said what is wrong with it
+        report.held = (await ledger.counts(batch)).unresolved
+        report.stop_reason = await stop_reason_of(ledger, batch)
 
 
 async def _resume(

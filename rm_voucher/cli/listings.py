@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -200,7 +201,7 @@ def list_all(
     """Write the things of a list that are asked for."""
     client = connect(environment)
 
-    async def wanted() -> AsyncIterator[_Found]:
+    async def wanted() -> AsyncGenerator[_Found]:
         async with client:
             async for item in ask(client):
                 if choice.has(item):
@@ -224,15 +225,20 @@ class _Count:
     number = 0
 
 
-async def _show(found: AsyncIterator[_Found], columns: tuple[str, ...], *, as_json: bool) -> None:
-    if not as_json:
-        write_out(csv_line(columns))
-    async for item in found:
-        fields = fields_of(item)
-        if as_json:
-            write_out(json_line(fields))
-        else:
-            write_out(table_line({name: _text(fields.get(name)) for name in columns}))
+async def _show(found: AsyncGenerator[_Found], columns: tuple[str, ...], *, as_json: bool) -> None:
+    header = "" if as_json else csv_line(columns)
+    async with aclosing(found):
+        async for item in found:
+            if header:  # not before it is known that there is a list
+                write_out(header)
+                header = ""
+            fields = fields_of(item)
+            if as_json:
+                write_out(json_line(fields))
+            else:
+                write_out(table_line({name: _text(fields.get(name)) for name in columns}))
+    if header:
+        write_out(header)
 
 
 async def _write(

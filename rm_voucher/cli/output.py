@@ -34,6 +34,8 @@ def refuse_no_file(path: Path) -> None:
 
     So it is for a database of SQLite, and its log: a ledger may be in it.
     """
+    if str(path) == "-":
+        raise ConfigurationError("'-' is no name for a file: leave the option out, or name one.")
     if path.exists() and not path.is_file():
         kind = "a folder" if path.is_dir() else "no plain file"
         raise ConfigurationError(f"{path} is {kind}: name a file.")

@@ -23,7 +23,8 @@ from rm_voucher.cli.connect import in_words, is_real
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import without_password
 from rm_voucher.cli.repeats import Holders, InLedger, look_into_ledger
-from rm_voucher.cli.screen import can_draw, is_quiet, note, say, write_err
+from rm_voucher.cli.screen import can_draw, is_quiet, say, write_err
+from rm_voucher.cli.screen import note as note_unless_quiet
 from rm_voucher.converters import format_time
 from rm_voucher.shared import SharedStore
 from rm_voucher.text import counted, printable, typeable
@@ -53,7 +54,13 @@ class IssuePlan:
     served: int
     """How many of the recipients have their voucher in the ledger."""
     held: int
-    """Of how many others the ledger has an attempt whose outcome is unknown, or gave them up."""
+    """Of how many others the ledger has an attempt whose outcome is unknown."""
+    given_up: int = 0
+    """How many get nothing, because a person decided so."""
+    elsewhere: int = 0
+    """How many fail, because the ledger has their ids for another batch."""
+    stop_reason: str | None = None
+    """Why the ledger issues nothing from the batch."""
     known: int = 0
     """For how many of the recipients the ledger has a request, whatever came of it."""
     others: int = 0
@@ -70,12 +77,12 @@ class IssuePlan:
     @property
     def to_issue(self) -> int:
         """How many vouchers it asks for at once."""
-        return self.recipients - self.served - self.held
+        return self.most - self.held
 
     @property
     def most(self) -> int:
         """How many it may issue: an unknown outcome may turn out to be none."""
-        return self.recipients - self.served
+        return self.recipients - self.served - self.given_up - self.elsewhere
 
     @property
     def label(self) -> str:
@@ -111,17 +118,24 @@ class IssuePlan:
             "recipients": self.recipients,
             "served": self.served,
             "held": self.held,
+            "given_up": self.given_up,
+            "elsewhere": self.elsewhere,
             "others": self.others,
             "to_issue": self.to_issue,
             "ledger": self.ledger,
             "ledger_unseen": self.unseen or None,
+            "stopped": self.stop_reason,
             "rate_per_s": self.rate_per_s,
             "expected_s": self.expected_s,
         }
 
-    def show(self) -> None:
-        """Say it to a person, on standard error; with ``--quiet``, only that they are real."""
-        _say_environment(self)
+    def show(self, *, always: bool = False) -> None:
+        """Say it to a person, on standard error.
+
+        With ``--quiet``, only that they are real, unless it is said ``always``.
+        """
+        _say_environment(self, always=always)
+        note = say if always else note_unless_quiet
         profile = "" if self.profile is None else f", profile {self.profile!r}"
         note(f"Merchant: client id {self.client_id}{profile}")
         key = "" if self.label == self.batch_key else f" (key {self.batch_key})"
@@ -221,6 +235,9 @@ def make_plan(
                 unseen=unseen,
                 served=found.served,
                 held=found.held,
+                given_up=found.given_up,
+                elsewhere=found.elsewhere,
+                stop_reason=found.stop_reason,
                 known=found.known,
                 others=found.others,
                 rate_per_s=rate_per_s if rate_per_s is not None else shared_rate_per_s,
@@ -244,8 +261,8 @@ def _label(batch: VoucherBatch, key: str) -> str:
     return typeable(batch.label or "") or key
 
 
-def _say_environment(plan: IssuePlan) -> None:
-    if is_quiet() and not plan.is_real:
+def _say_environment(plan: IssuePlan, *, always: bool) -> None:
+    if is_quiet() and not (plan.is_real or always):
         return
     words = in_words(plan.environment)
     kind = "real vouchers" if plan.is_real else "no real vouchers"
@@ -300,18 +317,26 @@ def _expiry(batch: VoucherBatch) -> str:
 
 
 def _of_recipients(plan: IssuePlan) -> str:
-    if not (plan.served or plan.held):
+    if not (plan.served or plan.held or plan.given_up or plan.elsewhere):
         return f"{plan.recipients:,}"
-    held = f", {plan.held:,} wait for a person or for the proof of an outcome" if plan.held else ""
-    return (
-        f"{plan.recipients:,}, of whom {plan.served:,} have a voucher in the ledger{held}; "
-        f"{plan.to_issue:,} to issue"
-    )
+    parts = [f"{plan.recipients:,}, of whom {plan.served:,} have a voucher in the ledger"]
+    if plan.held:
+        parts.append(f"{plan.held:,} wait for a person or for the proof of an outcome")
+    if plan.given_up:
+        parts.append(f"{plan.given_up:,} were given up by a person")
+    if plan.elsewhere:
+        parts.append(
+            f"{plan.elsewhere:,} stand in it for another batch and will fail (give each campaign a "
+            "ledger of its own)"
+        )
+    return f"{', '.join(parts)}; {plan.to_issue:,} to issue"
 
 
 def _of_ledger(plan: IssuePlan) -> str:
     if plan.ledger is not None:
         others = f"; {counted(plan.others, 'other')} served from this batch" if plan.others else ""
+        if plan.stop_reason is not None:
+            others += f"; the batch is STOPPED in it, nothing is issued: {plan.stop_reason}"
         return f"{plan.ledger}{others}{plan.unseen and f' (not looked into: {plan.unseen})'}"
     if plan.recipients <= _MANY:
         return "none"

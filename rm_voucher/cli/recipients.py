@@ -27,7 +27,7 @@ _ERROR = re.compile(r"#(N/A|REF!|VALUE!|NAME\?|DIV/0!|NULL!|NUM!|SPILL!|CALC!)")
 _EXACT_DIGITS = 15  # of a number in a spreadsheet
 # What becomes of a row; blank rows and rows with a problem are nobody's.
 _NOBODY, _ASKED, _CARRIED, _DUPLICATE = range(4)
-SERVED = ("issued", "unkept", "unresolved")
+SERVED = ("issued", "unkept", "unresolved", "given_up")
 
 
 class Recipient(str):

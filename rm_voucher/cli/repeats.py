@@ -15,7 +15,7 @@ from rm_voucher.cli.options import ledger_to_read
 from rm_voucher.cli.recipients import SERVED, Recipient, Recipients
 from rm_voucher.cli.resume import ids_in_ledger
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.ledger import RequestState
+from rm_voucher.ledger import Ledger, RequestState
 from rm_voucher.text import counted
 
 _NO, _MAYBE, _YES = range(3)
@@ -90,7 +90,13 @@ class InLedger:
     served: int = 0
     """How many of them have their voucher."""
     held: int = 0
-    """Of how many others it has a call with an unknown outcome, or gave them up."""
+    """Of how many others it has a call with an unknown outcome."""
+    given_up: int = 0
+    """How many of them a person gave up."""
+    elsewhere: int = 0
+    """How many have the id of a request for another batch, and fail."""
+    stop_reason: str | None = None
+    """Why nothing is issued from the batch."""
     known: int = 0
     """How many of them it was asked for, whatever came of it."""
     others: int = 0
@@ -111,7 +117,7 @@ async def look_into_ledger(
     kept = None if url is None else ledger_to_read(url, namespace)
     if kept is None:
         return InLedger()
-    served = held = known = 0
+    served = held = given_up = elsewhere = known = 0
     async with kept as ledger:
         ids = await ids_in_ledger(ledger, recipients) if isinstance(recipients, Recipients) else {}
         async for request in ledger.find(ids.get(name) or str(name) for name in recipients):
@@ -119,16 +125,32 @@ async def look_into_ledger(
             if holders is not None:  # the request of another batch fails, and issues nothing
                 holders.strike_out(request.id, has_voucher=is_served or request.batch != batch_key)
             if request.batch != batch_key:
+                elsewhere += 1
                 continue
             known += 1
             if is_served:
                 served += 1
-            elif request.state in (RequestState.UNRESOLVED, RequestState.CANCELLED) or (
-                request.attempt_id is not None
-            ):
+            elif request.state is RequestState.CANCELLED:
+                given_up += 1
+            elif request.state is RequestState.UNRESOLVED or request.attempt_id is not None:
                 held += 1
         assigned = (await ledger.counts(batch_key)).assigned
-    return InLedger(served=served, held=held, known=known, others=max(0, assigned - served))
+        stop_reason = await stop_reason_of(ledger, batch_key)
+    return InLedger(
+        served=served,
+        held=held,
+        given_up=given_up,
+        elsewhere=elsewhere,
+        stop_reason=stop_reason,
+        known=known,
+        others=max(0, assigned - served),
+    )
+
+
+async def stop_reason_of(ledger: Ledger, batch_key: str) -> str | None:
+    """Return why nothing is issued from a batch, by its ledger; None where that is not so."""
+    stopped = {each.key: each.stop_reason for each in await ledger.batches()}
+    return stopped.get(batch_key) or await ledger.stop_reason()
 
 
 def refuse_holders(holders: Holders, *, has_ledger: bool, unseen: str = "") -> None:

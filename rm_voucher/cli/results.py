@@ -38,12 +38,14 @@ from rm_voucher.cli.tables.write import (
 )
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 from rm_voucher.files import open_private
+from rm_voucher.ledger.sender import GivenUpError
 
 COLUMNS = ("recipient", *OURS)
 """The columns of a run without a person's table."""
 # Of a recipient whose code arrived, and the ledger could not keep it. An unresolved row may have a
 # code as well: one that came with an error, which proves nothing.
 _UNKEPT = "unkept"
+_GIVEN_UP = "given_up"
 _SUFFIXES = (".partial", ".ledger.partial")  # of a run without a ledger, and with one
 # What is said where the other one is there: whoever is in it would get a second voucher.
 _WITHOUT_LEDGER = (
@@ -251,11 +253,7 @@ class ResultFile(Results):
                 os.close(descriptor)
                 raise
         except (FileExistsError, BlockingIOError):
-            raise ConfigurationError(
-                f"{self.partial} is there: a run that writes it is going on, or was killed and "
-                "left codes in it; recipients without a row may have vouchers, too. Move it away "
-                "first."
-            ) from None
+            raise ConfigurationError(_in_use(self.partial)) from None
         except OSError as exc:
             raise ConfigurationError(f"{path} can't be written: {exc.strerror}.") from exc
         self._file = os.fdopen(descriptor, "r+b", buffering=0)
@@ -412,6 +410,17 @@ def is_unkept(result: BulkResult[str]) -> bool:
     return result.voucher is not None and isinstance(error and error.__cause__, LedgerError)
 
 
+def is_given_up(result: BulkResult[str]) -> bool:
+    """Return whether a person decided that this recipient gets nothing."""
+    return isinstance(result.error, GivenUpError)
+
+
+def _status_of(result: BulkResult[str]) -> str:
+    if is_given_up(result):
+        return _GIVEN_UP
+    return _UNKEPT if is_unkept(result) else result.status.value
+
+
 def row_of(result: BulkResult[str]) -> dict[str, str]:
     """Return the columns of a result, with the recipient."""
     voucher, error = result.voucher, result.error
@@ -419,7 +428,7 @@ def row_of(result: BulkResult[str]) -> dict[str, str]:
         "recipient": result.recipient,
         "code": voucher.code if voucher else "",
         "qr_url": (voucher.qr_url or "") if voucher else "",
-        "voucher_status": _UNKEPT if is_unkept(result) else result.status.value,
+        "voucher_status": _status_of(result),
         "error": str(error) if error else "",
     }
 
@@ -432,6 +441,20 @@ def _refuse_what_no_sheet_holds(path: Path, table: Table) -> None:
     for row in table:
         if any(len(text_of(cell)) > MAX_CELL_CHARS for cell in row.cells):
             raise ConfigurationError(too_long(row.line))
+
+
+def _in_use(partial: Path) -> str:
+    return (
+        f"{partial} is there: a run that writes it is going on, or was killed and left codes in "
+        "it; recipients without a row may have vouchers, too. Move it away first."
+    )
+
+
+def refuse_partial(path: Path, *, is_kept: bool) -> None:
+    """Raise `ConfigurationError` where a run would not begin beside what another one left."""
+    if not is_kept and (own := partial_of(path, is_kept=False)).exists():
+        raise ConfigurationError(_in_use(own))
+    refuse_partial_of_other_kind(path, is_kept=is_kept)
 
 
 def _open_alone(path: Path, *, again: bool) -> int:

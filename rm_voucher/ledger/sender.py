@@ -40,6 +40,10 @@ AGAIN = Pending(RequestState.WAITING, None)
 """The answer to a request that has nothing, and waits for nothing."""
 
 
+class GivenUpError(LedgerError):
+    """A person gave this request up: nothing is issued for it."""
+
+
 class _TakenOverError(LedgerError):
     """Another process, which took this one for dead, decides about the attempt now."""
 
@@ -356,7 +360,7 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
     """Return the error for a request that gets nothing now."""
     match pending.state:
         case RequestState.CANCELLED:
-            return LedgerError("This request was given up by a person.")
+            return GivenUpError("This request was given up by a person.")
         case RequestState.UNRESOLVED:
             what = "the attempt for this request is held for a person to resolve"
         case _:

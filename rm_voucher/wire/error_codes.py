@@ -107,12 +107,11 @@ _HINTS: dict[tuple[CodeClass, type[APIError]], dict[str, str]] = {
     },
     (CodeClass.STATE, VoucherStateError): {
         "VOUCHER_NOT_ALLOW_VOID": (
-            "The voucher can't be voided, most often because it was used already: look it up with"
-            " get()."
+            "The voucher can't be voided, most often because it was used already: look it up."
         ),
         "VOUCHER_NOT_REDEEMED": "The voucher must be redeemed first.",
         "VOUCHER_REDEEMED VOUCHER_REDEEMED_INVALID": (
-            "The voucher is redeemed already, or can't be redeemed directly: look it up with get()."
+            "The voucher is redeemed already, or can't be redeemed directly: look it up."
         ),
         "VOUCHER_REDEEM_MAX REDEMPTION_RULE_LIMIT_REACHED": "A redemption limit is reached.",
         "VOUCHER_OWNER_INVALID": "The voucher belongs to another member.",

@@ -42,6 +42,7 @@ ALL_DONE = {
     "issued": 2,
     "failed": 0,
     "unresolved": 0,
+    "given_up": 0,
     "not_asked": 0,
     "exit_code": 0,
     "error": None,
@@ -261,7 +262,7 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     *_, counts, error, advice = ended.err.splitlines()
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
     assert re.fullmatch(
-        r"The first error: issue: server failed after 1 attempt\(s\), so whether it was executed "
+        r"The first error: issue: server failed after 1 attempt, so whether it was executed "
         r"is unknown: a voucher may have been issued; do not repeat it \(attempt \w{16}\)",
         error,
     )
@@ -448,3 +449,20 @@ def test_interrupted_repeatedly(rm, embedded, numbers: list[signal.Signals], tur
     assert {row["code"] for row in ended.rows} - {""} == set(embedded.issued)
     assert f"\n{len(ended.rows)} asked: " in ended.err
     assert len(ended.rows) < 100
+
+
+def test_interrupted_while_calls_wait_for_their_turn(rm, served) -> None:
+    """Who waited for a first call is not asked for: no failure, and no row but that of the list."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=100)
+
+    def issue(answer: Callable[[], Response]) -> Response:
+        signal.raise_signal(signal.SIGINT)
+        return answer()
+
+    served.on_issue = issue
+    ended = rm("issue", "B", "--count", 50, "--concurrency", 20, "--rate", 1)
+    issued = len(served.issued())
+    assert ended.code == 130
+    assert f"\n{issued} asked: {issued} issued, 0 failed, 0 unknown\n" in ended.err
+    assert f"Stopped early: {50 - issued} were not asked for." in ended.err
+    assert [row["voucher_status"] for row in ended.rows] == ["issued"] * issued

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from support.answers import ok
 from support.command import PATIENCE_S
+from support.command_runs import rows as csv_rows
 
 from rm_voucher import Response
 from rm_voucher.cli.report import Report
@@ -102,10 +103,41 @@ def test_issue_shared_holds(issue, shop, url: str) -> None:
     assert ended.err.splitlines()[-1] == (
         "Others may issue from this batch, so a person decides who has a voucher of those whose "
         "outcome is unknown; to run it again changes nothing for them. "
-        f"'rm-voucher ledger status {url}' shows what is open."
+        f"'rm-voucher ledger reconcile {url} B --output held.xlsx' writes who they are and what "
+        f"may be theirs. Fill in its column 'decision', and give it to 'rm-voucher ledger resolve "
+        f"{url} --decisions held.xlsx'."
     )
     assert issue(4, "--settle", 0).code == 4
     assert len(shop.issued()) == 4
+
+
+def test_issue_with_somebody_given_up(issue, rm, shop, url: str, tmp_path: Path) -> None:
+    """Whom a person gave up is no failure: the campaign is complete, and no run is advised."""
+    lose(shop, 2)
+    held, output = tmp_path / "held.csv", tmp_path / "out.csv"
+    issue(4, "--settle", 0, "--concurrency", 1)
+    rm("ledger", "reconcile", url, "B", "--settle", 0, "--output", held)
+    (attempt,) = [row["attempt"] for row in csv_rows(held.read_text())]
+    assert rm("ledger", "resolve", url, attempt, "--write-off").code == 0
+    ended = issue(4, "--output", output)
+    assert ended.code == 0
+    assert "4 asked: 3 issued, 0 failed, 0 unknown, 1 given up by a person" in ended.err
+    assert "again" not in ended.err
+    (gone,) = [row for row in csv_rows(output.read_text()) if not row["code"]]
+    assert (gone["voucher_status"], gone["error"]) == (
+        "given_up",
+        "This request was given up by a person.",
+    )
+
+
+def test_issue_exclusive_with_somebody_held(issue, rm, shop, url: str) -> None:
+    """Who waits for a person is not settled by another run, whoever owns the batch."""
+    lose(shop, 2)
+    issue(4, "--settle", 0, "--concurrency", 1)
+    ended = issue(4, "--settle", 0, "--exclusive")
+    assert ended.code == 4
+    assert "Run it again" not in ended.err
+    assert f"'rm-voucher ledger reconcile {url} B --output held.xlsx --exclusive'" in ended.err
 
 
 def test_issue_options_of_a_ledger_without_one(rm, shop) -> None:

@@ -194,3 +194,17 @@ def test_member_that_is_none(rm, served) -> None:
 def test_member_without_a_command(rm) -> None:
     """The group shows its commands."""
     assert "Redeem a voucher of a member's" in rm("member", "--help").out
+
+
+def test_no_header_without_a_list(rm, served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused credentials leave standard output empty: no list was read."""
+    monkeypatch.setenv("RM_CLIENT_SECRET", "nope")
+    ended = rm("batches")
+    assert (ended.code, ended.out) == (3, "")
+
+
+def test_a_file_has_a_name(rm, served) -> None:
+    """Standard output is no file of that name."""
+    ended = rm("batches", "--output", "-")
+    assert ended.code == 2
+    assert "'-' is no name for a file" in ended.err

@@ -546,3 +546,13 @@ def test_default_is_the_sandbox() -> None:
 def test_in_words(environment: Environment, words: str) -> None:
     """A server that may have real vouchers is written in capitals."""
     assert in_words(environment) == words
+
+
+def test_a_saved_profile_is_suggested(rm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no settings are found, and some are saved, the way to them is named."""
+    for name in ("RM_CLIENT_ID", "RM_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("rm_voucher.cli.logins.saved_names", lambda: ["kedai", "teh"])
+    ended = rm("batches")
+    assert ended.code == 2
+    assert "Give --profile kedai or --profile teh, or set the RM_… variables." in ended.err

@@ -268,6 +268,7 @@ def test_full_midway(
             "issued": asked,
             "failed": 0,
             "unresolved": 0,
+            "given_up": 0,
             "not_asked": 500 - asked,
             "output": str(out),
             "exit_code": 1,

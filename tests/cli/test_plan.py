@@ -126,10 +126,13 @@ def test_dry_run_for_a_program(rm, served, tmp_path: Path) -> None:
             "recipients": 3,
             "served": 0,
             "held": 0,
+            "given_up": 0,
+            "elsewhere": 0,
             "others": 0,
             "to_issue": 3,
             "ledger": None,
             "ledger_unseen": None,
+            "stopped": None,
             "rate_per_s": 0.5,
             "expected_s": 6.0,
         }
@@ -233,7 +236,10 @@ def test_ledger_of_recipients(rm, served, tmp_path: Path) -> None:
         "3, of whom 2 have a voucher in the ledger; 1 to issue"
     )
     ended = rm("issue", "C", "--recipients", people, *ledger, "--dry-run")
-    assert said(ended.err)["Recipients"] == "3"
+    assert said(ended.err)["Recipients"] == (
+        "3, of whom 0 have a voucher in the ledger, 2 stand in it for another batch and will fail "
+        "(give each campaign a ledger of its own); 1 to issue"
+    )
 
 
 def test_batch_that_has_ended(capsys) -> None:
@@ -465,3 +471,22 @@ def test_label_is_asked_for_as_it_can_be_typed(monkeypatch, capsys, label, typed
         answers.append(answer)
         with pytest.raises(typer.Exit):
             made.confirm(yes=False)
+
+
+def test_plan_of_a_batch_that_is_stopped() -> None:
+    """Nothing would be issued, and the plan says why; who was given up waits for nothing."""
+    plan = a_plan(ledger="sqlite:///a.db", stop_reason="others issue", given_up=1, recipients=3)
+    assert command._of_ledger(plan).endswith(
+        "; the batch is STOPPED in it, nothing is issued: others issue"
+    )
+    assert plan.to_issue == 2
+    assert command._of_recipients(plan) == (
+        "3, of whom 0 have a voucher in the ledger, 1 were given up by a person; 2 to issue"
+    )
+
+
+def test_dry_run_in_quiet(rm, served) -> None:
+    """Whoever asks for the plan alone gets it."""
+    served.emulator.add_batch("Breakfast", key="B", quantity=10)
+    ended = rm("issue", "B", "--count", 2, "--dry-run", "-q")
+    assert said(ended.err)["Recipients"] == "2"

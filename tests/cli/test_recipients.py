@@ -203,3 +203,15 @@ def test_recipients_pipe_that_nobody_writes(rm, embedded, tmp_path: Path) -> Non
     ended = rm("issue", "B", "--recipients", fifo)
     assert (ended.code, embedded.issued) == (2, [])
     assert ended.err == f"Error: {fifo} is empty.\n"
+
+
+def test_lines_are_told_as_a_spreadsheet_shows_them(tmp_path: Path) -> None:
+    """A cell with a line break makes the file's lines others than the spreadsheet's rows."""
+    path = tmp_path / "people.csv"
+    path.write_text('email,address\na@b.my,"1, Jalan\nTun"\n\nc@b.my,x\nc@b.my,x\n')
+    with pytest.raises(ConfigurationError) as refused:
+        Recipients(path)
+    assert "line 6 (row 5 in a spreadsheet): 'c@b.my' stands there twice, first in " in str(
+        refused.value
+    )
+    assert "first in line 5 (row 4 in a spreadsheet)" in str(refused.value)

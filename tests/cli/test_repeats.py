@@ -236,3 +236,12 @@ def test_output_with_a_column_more(issue, shop, tmp_path: Path, ledger, ending: 
     assert (tmp_path / f"out.{ending}.1").read_bytes() == written
     assert issue("--output", out, *ledger).code == 0
     assert not (tmp_path / f"out.{ending}.2").exists()
+
+
+def test_dry_run_beside_a_partial_file(issue, out: Path, ledger) -> None:
+    """What stops the run stops its plan, too."""
+    out.with_name("out.csv.partial").write_text("recipient,code,qr_url,voucher_status,error\n")
+    for options in ((), ledger):
+        ended = issue("--output", out, "--dry-run", *options)
+        assert ended.code == 2
+        assert f"{out}.partial is there: " in ended.err

@@ -99,6 +99,24 @@ def test_what_another_run_does_not_mend(error: VoucherError, words: str) -> None
     assert AGAIN not in said
 
 
+def test_a_batch_that_was_stopped_on_the_way() -> None:
+    """The ledger says so, whatever the first error was; to run it again is not the advice."""
+    said = steps(
+        ledger=URL, batch="B", summary=UNKNOWN, is_exclusive=True, stop_reason="others issue"
+    )
+    assert said.startswith("The batch is stopped: others issue. Don't read a new baseline")
+    assert AGAIN not in said
+    assert f"'rm-voucher ledger reconcile {URL} B --output held.xlsx --exclusive'" in said
+
+
+def test_who_is_given_up_or_left_has_not_failed() -> None:
+    """A complete campaign with somebody given up is complete; who was left was not asked."""
+    given_up = attrs.evolve(DONE, summary=FAILED, given_up=2)
+    assert (given_up.exit_code, given_up.next_steps()) == (0, [])
+    left = attrs.evolve(DONE, summary=FAILED, left=2, interrupted=True)
+    assert (left.asked, left.failed, left.not_asked, left.exit_code) == (8, 0, 2, 130)
+
+
 def test_refused_credentials() -> None:
     """The way out is named first."""
     said = steps(

@@ -11,6 +11,7 @@ from typing import Self
 from rm_voucher import APIError, ConfigurationError
 from rm_voucher.cli.codes.operations import FAILED, NOT_ASKED, OURS, UNRESOLVED, Operation, row_of
 from rm_voucher.cli.tables.columns import CODE_NAMES, find_written, name_ours, refuse_remains
+from rm_voucher.cli.tables.columns import OURS as ISSUED
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
 from rm_voucher.cli.tables.read import Table, open_table
@@ -244,7 +245,8 @@ class Codes:
         """Return what a person is told of the file before anything is done."""
         told = list(self.table.notes)
         for name, at in zip(OURS, self._places, strict=True):
-            if self.header[at] != name:
+            is_of_issue = self.table.results is not None and name in ISSUED  # no surprise
+            if self.header[at] != name and not is_of_issue:
                 told.append(f"The file has a column {name!r}: ours is {self.header[at]!r}.")
         if self.passed:
             told.append(

@@ -161,7 +161,9 @@ async def _other(patient: Patient, credentials: Credentials) -> str:
 
 async def check_signature(patient: Patient) -> str:
     """The key's public half is the one in the portal: a signed read is accepted."""
-    if patient.credentials is None or patient.signer is None:
+    if patient.credentials is None:
+        raise Unasked("the settings are not complete")
+    if patient.signer is None:
         raise Unasked("the private key can't be used")
     if patient.token is None:
         raise Unasked("there is no token")

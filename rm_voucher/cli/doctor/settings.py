@@ -37,7 +37,10 @@ async def check_settings(patient: Patient) -> str:
         *first, last = missing
         names = f"{', '.join(first)} and {last}" if first else last
         verb = "are" if first else "is"
-        raise Fault(f"{names} {verb} not set.", _SET_THEM, exit_code=MISTAKE)
+        blank = [name for name in (_ID, _SECRET, _KEY, _KEY_FILE) if name in os.environ]
+        blank = [name for name in blank if not os.environ[name].strip()]
+        empty = f" Set to nothing: {', '.join(blank)}." if blank else ""
+        raise Fault(f"{names} {verb} not set.{empty}", _SET_THEM, exit_code=MISTAKE)
     try:
         patient.credentials = settings.credentials()
     except ConfigurationError as exc:

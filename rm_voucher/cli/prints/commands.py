@@ -179,9 +179,9 @@ def _names(name_by: str, rows: int, ending: str) -> Callable[[Slip], str]:
     if name_by == _ROW:
         # They sort as text, and more rows at the end change nothing.
         digits = _ROW_DIGITS[rows >= 10 ** _ROW_DIGITS[0] - 1]
-        return lambda slip: f"{slip.row.line:0{digits}}.{ending}"
+        return lambda slip: f"{slip.row.line.row:0{digits}}.{ending}"
     stems = Stems()
-    return lambda slip: f"{stems.give(slip.recipient, slip.row.line)}.{ending}"
+    return lambda slip: f"{stems.give(slip.recipient, slip.row.line.row)}.{ending}"
 
 
 @examples(

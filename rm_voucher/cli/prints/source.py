@@ -7,7 +7,7 @@ one waits for its ledger.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -23,6 +23,9 @@ from rm_voucher.text import counted
 
 _HANDED_ON = {"issued", "ISSUED", "REDEEMED"}
 """What a row says of a voucher that its recipient may have; RM's words stand in a listing."""
+# What `campaign status` writes last, and what it says of whoever has yet to use the voucher.
+_OF_STATUS = ("standing", "status", "assigned_at", "redeemed_at", "used_at", "expires_at")
+_SERVED = "served"
 _MAX_URL_BYTES = 2_000
 _KINDS = 8  # of rows without a voucher that are told apart: a column may hold anything
 
@@ -82,6 +85,7 @@ class Results:
     def _find_columns(self) -> None:
         header, ours = self.table.header, self.table.results
         self._status: int | None
+        self._standing = _find_standing(header)
         if ours is not None:
             self._code, self._qr_url, self._status = ours.code, ours.qr_url, ours.voucher_status
             return
@@ -155,6 +159,8 @@ class Results:
         status = "issued" if self._status is None else row.text(self._status)
         if status not in _HANDED_ON:
             return status or "without a status"
+        if self._standing is not None and (standing := row.text(self._standing)) != _SERVED:
+            return standing or "without a standing"
         if not row.text(self._code):
             return f"{status} without a code"
         return None if _is_url(row.text(self._qr_url)) else f"{status} without a QR URL"
@@ -177,6 +183,12 @@ class Results:
             return ""
         parts = ", ".join(f"{number:,} {why}" for why, number in sorted(self.left_out.items()))
         return f"{counted(self.left_out.total(), 'row')} without a voucher to hand on: {parts}"
+
+
+def _find_standing(header: Sequence[str]) -> int | None:
+    """Return where ``campaign status`` wrote how each stands, or None: it is no file of that."""
+    last = tuple(name.removeprefix("rm_") for name in header[-len(_OF_STATUS) :])
+    return len(header) - len(_OF_STATUS) if last == _OF_STATUS else None
 
 
 def _is_url(text: str) -> bool:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from rm_voucher.cli.tables.model import Cell, Format, Problems
+from rm_voucher.cli.tables.model import Cell, Format, Line, Problems
 from rm_voucher.exceptions import ConfigurationError
 
 MAX_LINE_CHARS = 100_000
@@ -63,9 +63,9 @@ class CsvReader:
                 text.readline()
             reader = csv.reader(_lines(text), delimiter=self.format.delimiter, strict=True)
             try:
-                for row in reader:
+                for number, row in enumerate(reader, start=1):
                     begin, line = line + 1, self._skipped + reader.line_num
-                    yield begin, [*row]
+                    yield Line.at(begin, self._skipped + number), [*row]
             except csv.Error as exc:
                 begin, end = line + 1, self._skipped + reader.line_num
                 problems.add(begin, _sentence(exc, end - begin))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Self
 
 import attrs
 
@@ -14,6 +15,26 @@ Cell = str | int | float | bool | None
 
 MAX_PROBLEMS = 20
 """How many problems of a file are shown; the others are counted."""
+
+
+class Line(int):
+    """A line of a file, with the number of the row in a spreadsheet, which shows no lines.
+
+    A cell may have several lines. Where the numbers differ a sentence says both.
+    """
+
+    row: int
+
+    @classmethod
+    def at(cls, line: int, row: int) -> Self:
+        """Make one of both numbers, from 1."""
+        made = cls(line)
+        made.row = row
+        return made
+
+    def __format__(self, spec: str) -> str:
+        line = format(int(self), spec)
+        return line if self.row == self else f"{line} (row {self.row:{spec}} in a spreadsheet)"
 
 
 @attrs.frozen
@@ -34,8 +55,8 @@ class Row:
 
     number: int
     """From 0; the header is not counted."""
-    line: int
-    """The line of the file on which it begins, or its number in a spreadsheet; from 1."""
+    line: Line
+    """The line of the file on which it begins, from 1, with its number in a spreadsheet."""
     cells: list[Cell] = attrs.field(repr=False)
 
     def text(self, column: int) -> str:

@@ -17,7 +17,16 @@ import orjson
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, Ours, choose_column, find_ours
 from rm_voucher.cli.tables.csv_reader import CsvReader
 from rm_voucher.cli.tables.json_reader import JsonReader
-from rm_voucher.cli.tables.model import Cell, Format, Problems, Row, TableError, is_blank, text_of
+from rm_voucher.cli.tables.model import (
+    Cell,
+    Format,
+    Line,
+    Problems,
+    Row,
+    TableError,
+    is_blank,
+    text_of,
+)
 from rm_voucher.cli.tables.source import IN_MEMORY_BYTES, kind_by_bytes, open_source, title_of
 from rm_voucher.cli.tables.xlsx_reader import XlsxReader
 from rm_voucher.exceptions import ConfigurationError
@@ -74,14 +83,14 @@ class Table:
         """Return a row. Raises `ConfigurationError` when the copy can't be read any more."""
         try:
             self._copy.seek(self._offsets[number])
-            line, *cells = orjson.loads(self._copy.readline())
+            line, shown, *cells = orjson.loads(self._copy.readline())
         except (OSError, orjson.JSONDecodeError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is torn"
             raise ConfigurationError(
                 f"The copy of {self.title} can't be read any more: {why}."
             ) from exc
         width, nothing = len(self.header), "" if self.format.kind == "csv" else None
-        return Row(number, line, cells[:width] + [nothing] * (width - len(cells)))
+        return Row(number, Line.at(line, shown), cells[:width] + [nothing] * (width - len(cells)))
 
     def problem(self, line: int, what: str) -> None:
         """Take note of what is wrong on a line: a sentence without its full stop."""
@@ -146,7 +155,9 @@ class Table:
         self.header = tuple(header[:width] + [""] * (width - len(header)))
 
     def _keep(self, line: int, cells: list[Cell]) -> None:
-        data = orjson.dumps([line, *cells]) + b"\n"
+        data = (
+            orjson.dumps([int(line), line.row if isinstance(line, Line) else line, *cells]) + b"\n"
+        )
         self._offsets.append(self._size)
         self._size += len(data)
         try:

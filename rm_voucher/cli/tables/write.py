@@ -25,6 +25,7 @@ MAX_SHEET_ROWS = 1 << 20  # the header is one of them
 MAX_CELL_CHARS = 32_767  # in an .xlsx
 _EXACT_DIGITS = 15  # of a number in a spreadsheet
 _BUFFER_BYTES = 1 << 20
+_USUAL_WIDTH, _MAX_WIDTH = 18, 48  # of a column, in characters
 # What a spreadsheet takes for a formula, or leaves out until one begins; in an input method's
 # other width, too. Numbers, telephone numbers and names in a network are none.
 _FORMULA = re.compile("[=@\uff1d\uff20+\uff0b\uff0d\t\r-]")
@@ -168,6 +169,7 @@ class XlsxWriter(TableWriter):
         self._row = 0
         bold = self._workbook.add_format({"bold": True})
         for column, name in enumerate(columns):
+            self._sheet.set_column(column, column, _width_of(name))
             self._sheet.write_string(0, column, without_controls(name), bold)
 
     def add(self, cells: Sequence[Cell]) -> None:
@@ -303,6 +305,13 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _width_of(name: str) -> int:
+    """Return how wide a column is, in characters: rows are written as they come, none is known."""
+    widths = {"code": 24, "qr_url": 48, "error": 40, "recipient": 32, "email": 32}
+    known = widths.get(name.casefold().removeprefix("rm_"), _USUAL_WIDTH)
+    return min(max(known, len(name) + 2), _MAX_WIDTH)
 
 
 def _is_short(number: float) -> bool:

@@ -162,3 +162,17 @@ def test_what_is_left_of_an_output(tmp_path: Path) -> None:
     path = write_results(tmp_path / "out.csv", [row_of(1)[:4]], COLUMNS[:4])
     with pytest.raises(ConfigurationError, match="is not the whole output of a run"):
         Results(path)
+
+
+def test_vouchers_that_were_used_are_not_handed_on(tmp_path: Path) -> None:
+    """The file of ``campaign status`` says how each stands: only who has yet to use it gets one."""
+    standings = ("served", "used", "void", "redeemed", "expired", "served", "used")
+    listed = ("standing", "status", "assigned_at", "redeemed_at", "used_at", "expires_at")
+    rows = [
+        [*row_of(n, f"p{n}"), standing, "ISSUED", "", "", "", ""]
+        for n, standing in enumerate(standings)
+    ]
+    path = write_results(tmp_path / "status.csv", rows, columns=(*COLUMNS, *listed))
+    recipients, left_out = read(path)
+    assert recipients == ["p0", "p5"]
+    assert left_out.endswith(": 1 expired, 1 redeemed, 2 used, 1 void")

@@ -28,6 +28,7 @@ def test_statuses() -> None:
     assert rows("`voucher_status` | the recipient") == [
         *(status.value for status in (BulkStatus.ISSUED, BulkStatus.FAILED, BulkStatus.UNRESOLVED)),
         "unkept",
+        "given_up",
         "not_asked",
         "duplicate",
     ]
