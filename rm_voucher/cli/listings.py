@@ -226,19 +226,19 @@ class _Count:
 
 
 async def _show(found: AsyncGenerator[_Found], columns: tuple[str, ...], *, as_json: bool) -> None:
-    header = "" if as_json else csv_line(columns)
+    is_begun = as_json
     async with aclosing(found):
         async for item in found:
-            if header:  # not before it is known that there is a list
-                write_out(header)
-                header = ""
+            if not is_begun:  # not before it is known that there is a list
+                write_out(csv_line(columns))
+                is_begun = True
             fields = fields_of(item)
             if as_json:
                 write_out(json_line(fields))
             else:
                 write_out(table_line({name: _text(fields.get(name)) for name in columns}))
-    if header:
-        write_out(header)
+    if not is_begun:
+        write_out(csv_line(columns))
 
 
 async def _write(
