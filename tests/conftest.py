@@ -58,6 +58,7 @@ sys.dont_write_bytecode = False
 
 # What chance leads: the long ones of these tests are the short ones with other seeds.
 BY_CHANCE = (
+    "tests/cli/test_screen.py",
     "tests/seams/test_no_crossing.py",
     "tests/simulation/test_campaigns.py",
     "tests/simulation/test_mutants.py",

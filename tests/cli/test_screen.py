@@ -18,7 +18,7 @@ from support.terminals import Terminal
 from rm_voucher.cli.progress import progress
 from rm_voucher.cli.screen import logged_to_person, say, write_out
 
-RUNS = int(os.environ.get("SCREEN_RUNS", "200"))
+RUNS = int(os.environ.get("SCREEN_RUNS", "40"))
 NUMBERS = r"[\d,]+/[\d,]+( |$)"
 
 
