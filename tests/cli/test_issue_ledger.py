@@ -13,6 +13,7 @@ import pytest
 from support.answers import ok
 from support.command import PATIENCE_S
 from support.command_runs import rows as csv_rows
+from support.modules import forget
 
 from rm_voucher import Response
 from rm_voucher.cli.report import Report
@@ -326,9 +327,7 @@ def test_issue_missing_extra(
     rm, shop, monkeypatch: pytest.MonkeyPatch, bad: str, missing: str, extra: str
 ) -> None:
     """Without the extra it is said what to install: exit 2."""
-    for name in list(sys.modules):
-        if name.startswith((missing, "rm_voucher.database", "rm_voucher.ledger.s")):
-            monkeypatch.delitem(sys.modules, name)
+    forget(monkeypatch, missing, "rm_voucher.database", "rm_voucher.ledger.s")
     monkeypatch.setitem(sys.modules, missing, None)
     ended = rm("issue", "B", "--ledger", bad)
     assert (ended.code, shop.issued()) == (2, [])

@@ -15,6 +15,7 @@ from aio_pika.exceptions import AMQPConnectionError
 from redis.exceptions import RedisError, ResponseError
 from support.brokers import KINDS, URLS, Queues, RabbitQueues, RedisQueues, queues_of
 from support.command import PATIENCE_S
+from support.modules import forget
 
 from rm_voucher import ConfigurationError
 from rm_voucher.worker import Broker, Delivery, QueueNames, WorkerSettings, open_broker
@@ -308,6 +309,6 @@ def test_rabbitmq_s_heartbeat_is_the_url_s_own_where_it_has_one() -> None:
 
 def test_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faststream.nats", None)
-    monkeypatch.delitem(sys.modules, "rm_voucher.worker.nats", raising=False)
+    forget(monkeypatch, "rm_voucher.worker.nats")
     with pytest.raises(ConfigurationError, match="extra 'worker'"):
         open_broker("nats://127.0.0.1")
