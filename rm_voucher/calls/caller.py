@@ -214,7 +214,7 @@ class Caller:
     async def _pause(self, call: Call[T], seconds: float) -> None:
         _log.debug("%s: sent again in %.2f s", call.request.operation, seconds)
         call.phase = Phase.REPEAT
-        await self.runtime.sleep(seconds)
+        await self.runtime.sleep(seconds)  # the wait of the retry policy
 
     async def _again(self, call: Call[T]) -> T:
         """Send once more, after a wait; with another token if the last one was refused."""

@@ -133,7 +133,7 @@ class Flow:
     async def _sleep(self, now: float, wait_s: float) -> float:
         """Wait for a while, and not longer than that; return the time."""
         slept_s = min(wait_s, _SLICE_S)
-        await self._runtime.sleep(slept_s)
+        await self._runtime.sleep(slept_s)  # until the turn; it is looked at again by then
         # Believed, because in tests a sleep may take no time, and a clock may stand still.
         return max(self._runtime.monotonic(), now + slept_s)
 

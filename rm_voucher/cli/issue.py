@@ -22,14 +22,18 @@ from rm_voucher.cli.issuing import run_issue
 from rm_voucher.cli.layout import Layout
 from rm_voucher.cli.options import (
     SETTLE_S,
+    ConcurrencyOption,
     DryRunOption,
+    EncodingOption,
     EnvironmentOption,
+    ExcelOption,
     ExclusiveOption,
     NamespaceOption,
     NoBalanceCheckOption,
     RateOption,
     SettleOption,
     SharedOption,
+    SheetOption,
     YesOption,
     find_shared,
     flow_policy,
@@ -82,16 +86,8 @@ def issue(
             "email, phone, id or the like."
         ),
     ] = None,
-    encoding: Annotated[
-        str | None,
-        typer.Option(
-            help="The encoding of a CSV file that is neither UTF-8, UTF-16 nor Windows-1252, such "
-            "as big5 or gbk."
-        ),
-    ] = None,
-    sheet: Annotated[
-        str | None, typer.Option(help="The sheet of an .xlsx; by default the first with content.")
-    ] = None,
+    encoding: EncodingOption = None,
+    sheet: SheetOption = None,
     skip_duplicates: Annotated[
         bool,
         typer.Option(
@@ -114,21 +110,8 @@ def issue(
             help="Write the results to this file instead of standard output: .csv, .xlsx or .jsonl."
         ),
     ] = None,
-    excel: Annotated[
-        bool,
-        typer.Option(
-            "--excel", help="Begin a CSV file with the mark by which Excel knows that it is UTF-8."
-        ),
-    ] = False,
-    concurrency: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            max=1000,
-            help="How many calls may be in flight at once.",
-            rich_help_panel=RARE,
-        ),
-    ] = 64,
+    excel: ExcelOption = False,
+    concurrency: ConcurrencyOption = 64,
     rate: RateOption = None,
     ledger: Annotated[
         str | None,

@@ -20,10 +20,10 @@ from rm_voucher import (
     VoucherClient,
     VoucherStatus,
 )
-from rm_voucher.cli.common import RARE, examples
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.one import connect
-from rm_voucher.cli.options import EnvironmentOption, JsonOption
+from rm_voucher.cli.options import EnvironmentOption, ExcelOption, JsonOption
 from rm_voucher.cli.output import (
     OutputError,
     csv_line,
@@ -78,14 +78,6 @@ ExpiringOption = Annotated[
 OutputOption = Annotated[
     Path | None,
     typer.Option(help="Write the list to this file, which only you can read: .csv, .xlsx, .jsonl."),
-]
-ExcelOption = Annotated[
-    bool,
-    typer.Option(
-        "--excel",
-        help="Begin a CSV file with the mark by which Excel knows that it is UTF-8.",
-        rich_help_panel=RARE,
-    ),
 ]
 
 _Found = Voucher | VoucherBatch

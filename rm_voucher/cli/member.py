@@ -10,7 +10,6 @@ from rm_voucher.cli.common import examples
 from rm_voucher.cli.listings import (
     VOUCHER_COLUMNS,
     Choice,
-    ExcelOption,
     ExpiringOption,
     OutputOption,
     StatusOption,
@@ -18,7 +17,7 @@ from rm_voucher.cli.listings import (
     list_all,
 )
 from rm_voucher.cli.one import show_changed, show_one
-from rm_voucher.cli.options import EnvironmentOption, JsonOption
+from rm_voucher.cli.options import EnvironmentOption, ExcelOption, JsonOption
 
 member_app = typer.Typer(
     name="member",

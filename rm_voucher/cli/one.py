@@ -21,13 +21,17 @@ from rm_voucher.cli.codes.operations import (
     reinstating,
     voiding,
 )
-from rm_voucher.cli.common import RARE, examples
+from rm_voucher.cli.common import examples
 from rm_voucher.cli.connect import is_memory, make_client, make_memory_client
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import (
+    ConcurrencyOption,
+    EncodingOption,
     EnvironmentOption,
+    ExcelOption,
     JsonOption,
     RateOption,
+    SheetOption,
     YesOption,
     parse_instant,
 )
@@ -52,42 +56,11 @@ ColumnOption = Annotated[
     str | None,
     typer.Option(help="The column of the codes. By default the one that is called code."),
 ]
-EncodingOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The encoding of a CSV file that is neither UTF-8, UTF-16 nor Windows-1252, such as "
-        "big5 or gbk.",
-        rich_help_panel=RARE,
-    ),
-]
-SheetOption = Annotated[
-    str | None,
-    typer.Option(
-        help="The sheet of an .xlsx; by default the first with content.", rich_help_panel=RARE
-    ),
-]
 OutputOption = Annotated[
     Path | None,
     typer.Option(
         help="Write the file again, with our columns behind, to this file instead of standard "
         "output: .csv, .xlsx or .jsonl. The same command again goes on where it ended."
-    ),
-]
-ExcelOption = Annotated[
-    bool,
-    typer.Option(
-        "--excel",
-        help="Begin a CSV file with the mark by which Excel knows that it is UTF-8.",
-        rich_help_panel=RARE,
-    ),
-]
-ConcurrencyOption = Annotated[
-    int,
-    typer.Option(
-        min=1,
-        max=1000,
-        help="How many calls may be in flight at once.",
-        rich_help_panel=RARE,
     ),
 ]
 

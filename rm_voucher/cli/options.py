@@ -46,6 +46,41 @@ SettleOption = Annotated[
     ),
 ]
 
+EncodingOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The encoding of a CSV file that is neither UTF-8, UTF-16 nor Windows-1252, such as "
+        "big5 or gbk.",
+        rich_help_panel=RARE,
+    ),
+]
+
+SheetOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The sheet of an .xlsx; by default the first with content.", rich_help_panel=RARE
+    ),
+]
+
+ExcelOption = Annotated[
+    bool,
+    typer.Option(
+        "--excel",
+        help="Begin a CSV file with the mark by which Excel knows that it is UTF-8.",
+        rich_help_panel=RARE,
+    ),
+]
+
+ConcurrencyOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        max=1000,
+        help="How many calls may be in flight at once.",
+        rich_help_panel=RARE,
+    ),
+]
+
 NamespaceOption = Annotated[
     str | None,
     typer.Option(

@@ -21,7 +21,7 @@ from rm_voucher.cli.campaign.rows import (
 from rm_voucher.cli.campaign.standing import Standing
 from rm_voucher.cli.campaign.told import issue_command, tell_differences, tell_standings, words_of
 from rm_voucher.cli.common import RARE, examples
-from rm_voucher.cli.options import EnvironmentOption, JsonOption, NamespaceOption
+from rm_voucher.cli.options import EncodingOption, EnvironmentOption, JsonOption, NamespaceOption
 from rm_voucher.cli.output import json_line, refuse_no_file
 from rm_voucher.cli.screen import note, say, write_out
 from rm_voucher.files import replace_private
@@ -66,10 +66,6 @@ OthersOption = Annotated[
         "anybody of it is in the ledger, or in the results.",
         rich_help_panel=RARE,
     ),
-]
-EncodingOption = Annotated[
-    str | None,
-    typer.Option(help="The encoding of a CSV file, such as big5 or gbk.", rich_help_panel=RARE),
 ]
 SheetOption = Annotated[
     str | None,
