@@ -5,50 +5,36 @@ It knows no HTTP server: `rm_voucher.emulator.server` serves it.
 
 from __future__ import annotations
 
-import asyncio
+import base64
+import binascii
 import os
-import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from email.utils import formatdate
-from random import Random
+from collections.abc import Callable, Sequence
 from typing import Any, Self, Unpack
 
-import attrs
-
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.converters import structure
-from rm_voucher.emulator.authenticator import Authenticator
-from rm_voucher.emulator.callbacks import Callbacks
-from rm_voucher.emulator.engine import Engine
-from rm_voucher.emulator.faults import Fault, FaultPlan, Faults, RateLimit
-from rm_voucher.emulator.guesses import Check, Guesses
-from rm_voucher.emulator.keys import new_private_key
-from rm_voucher.emulator.records import Batch, Member, Record
+from rm_voucher.emulator.authenticator import bearer_of
+from rm_voucher.emulator.exchange import Journal
+from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.reply import Reply
-from rm_voucher.emulator.routes import OPERATIONS, Routes
-from rm_voucher.emulator.state import VoucherState
-from rm_voucher.emulator.stock import BatchOptions
+from rm_voucher.emulator.site import Site
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
-from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.profile import part_of, read_report
-from rm_voucher.runtime import Runtime
-from rm_voucher.service.client import VoucherClient
-from rm_voucher.settings import Credentials, Environment
-from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
-from rm_voucher.transport.base import Request, Response, Transport
+from rm_voucher.transport.base import Request, Response
 
-_URL = "https://emulator.invalid"
+MAIN = "main"
+"""The name of the merchant that an emulator is itself."""
 
 
-class Emulator:
-    """A voucher server with one merchant, for tests and for development without an account.
+class Emulator(Merchant):
+    """A voucher server with one merchant or more, for tests and development without an account.
 
     Make one, give its `client` to the code under test, and look at its state afterwards. For HTTP
     see `rm_voucher.emulator.server.serve`. Without ``credentials`` and ``public_key`` it makes a
-    key pair, in `credentials`.
+    key pair, in `credentials`. It is itself its first merchant; `merchant` makes others, which
+    have credentials, batches, faults and callbacks of their own.
 
     Args:
         seed: equal seeds give equal codes and, if the plan has no seed, equal faults; tokens and
@@ -73,85 +59,12 @@ class Emulator:
     """
 
     def __init__(
-        self,
-        *,
-        seed: int | None = None,
-        credentials: Credentials | None = None,
-        client_id: str | None = None,
-        client_secret: str | None = None,
-        public_key: bytes | None = None,
-        batches: Mapping[str, int] | None = None,
-        merchant_pin: str = "123456",
-        token_lifetime_s: int = 2_591_999,
-        guesses: Guesses | None = None,
-        disabled_checks: Collection[Check | str] = (),
-        faults: FaultPlan | None = None,
-        rate_limit: float | None = None,
-        callback_url: str | None = None,
-        callback_key: bytes | None = None,
-        clock: Callable[[], float] = time.time,
+        self, *, clock: Callable[[], float] = time.time, **options: Unpack[MerchantOptions]
     ) -> None:
-        self.environment = Environment.at(_URL)
-        """The URLs for a client in this process; over HTTP it is `Server.environment`."""
-        for name, given, kind in (
-            ("seed", seed, int),
-            ("credentials", credentials, Credentials),
-            ("client_id", client_id, str),
-            ("client_secret", client_secret, str),
-            ("public_key", public_key, bytes),
-            ("batches", batches, Mapping),
-            ("guesses", guesses, Guesses),
-            ("faults", faults, FaultPlan),
-            ("callback_url", callback_url, str),
-            ("callback_key", callback_key, bytes),
-        ):
-            check_type(name, given, kind, optional=True)
-        check_type("merchant_pin", merchant_pin, str)
-        check_type("token_lifetime_s", token_lifetime_s, int)
-        if isinstance(disabled_checks, str) or not isinstance(disabled_checks, Collection):
-            raise ConfigurationError("disabled_checks must be several checks, such as a list.")
         check_callable("clock", clock)
-        if "" in (client_id, client_secret):
-            raise ConfigurationError("client_id and client_secret are not empty.")
-        client_id = client_id or f"emulator-{secrets.token_hex(6)}"
-        client_secret = client_secret or secrets.token_urlsafe(24)
-        if public_key is None:
-            credentials = credentials or Credentials(client_id, client_secret, new_private_key())
-            public_key = RsaSigner.from_pem(credentials.private_key_pem()).public_key_pem()
-        if credentials is not None:
-            client_id, client_secret = credentials.client_id, credentials.client_secret
-        self.credentials = credentials
-        """The client's credentials, or None when only a public key was given."""
-        self.client_id = client_id
-        self.client_secret = client_secret
-        self.guesses = guesses or Guesses()
-        self._disabled = frozenset(Check(check) for check in disabled_checks)
-        self.runtime = Runtime(clock=clock)
-        """What its clients get: its clock, as it is before `advance`, and real waits."""
-        self._seed = seed
-        self._batches = dict(batches or {})
-        self._pin = merchant_pin
-        self.virtual_clock = VirtualClock(clock)
-        self.callbacks = Callbacks(
-            self.virtual_clock,
-            self.guesses,
-            clock,
-            None if callback_key is None else RsaSigner.from_pem(callback_key),
-            url=callback_url,
-        )
-        """The deliveries to the merchant."""
-        self.authenticator = Authenticator(
-            client_id=client_id,
-            client_secret=client_secret,
-            verifier=RsaVerifier.from_pem(public_key),
-            token_lifetime_s=token_lifetime_s,
-            guesses=self.guesses,
-            disabled=self._disabled,
-            clock=self.virtual_clock.now,
-            wire_clock=clock,
-        )
-        self._as_given = faults or FaultPlan(), rate_limit, callback_url
-        self.reset()
+        site = Site(wire_clock=clock, clock=VirtualClock(clock), reply=self.reply)
+        super().__init__(site, MAIN, 1, **options)
+        self._merchants: dict[str, Merchant] = {MAIN: self}
 
     @classmethod
     def like(cls, report: str | os.PathLike[str], **options: Any) -> Self:
@@ -173,155 +86,53 @@ class Emulator:
         except (KeyError, TypeError, ValueError) as exc:
             raise ConfigurationError(f"{report} fits no emulator of this version.") from exc
 
+    def merchant(self, name: str, **options: Unpack[MerchantOptions]) -> Merchant:
+        """Return the merchant of a name; at first it is made, with new credentials.
+
+        ``options`` are those of the class but ``clock``, for a merchant that is made. What is not
+        given is as by default, and ``guesses`` are the emulator's. Raises `ValueError` for options
+        of a merchant that there is already, and what the class raises.
+        """
+        check_type("name", name, str)
+        made = self._merchants.get(name)
+        if made is None:
+            options.setdefault("guesses", self.guesses)
+            options.setdefault("disabled_checks", self._disabled)
+            made = Merchant(self.site, name, len(self._merchants) + 1, **options)
+            self._merchants[name] = made
+        elif options:
+            raise ValueError(f"there is a merchant {name!r} already; its options are settled")
+        return made
+
+    def find_merchant(self, name: str) -> Merchant | None:
+        """Return a merchant that there is, or None."""
+        return self._merchants.get(name)
+
+    @property
+    def merchants(self) -> Sequence[Merchant]:
+        """All merchants, this one first."""
+        return list(self._merchants.values())
+
+    @property
+    def journal(self) -> Journal:
+        """The last requests, of all merchants."""
+        return self.site.journal
+
     def reset(self) -> None:
         """Begin anew, as it was made: batches, faults, rate limit, callback URL, the clock's time.
 
-        Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
-        need not be told.
+        That holds for all merchants. Counts, late work and callbacks under way are forgotten.
+        Tokens stay good, so that clients need not be told.
         """
         self.virtual_clock.reset()
-        self.callbacks.reset()
-        self._state = VoucherState(
-            clock=self.virtual_clock.now,
-            rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing
-            qr_base=f"{_URL}/qr/1",
-            guesses=self.guesses,
-            on_change=self._changed,
-        )
-        self._engine = Engine(
-            clock=self.virtual_clock,
-            authenticator=self.authenticator,
-            routes=Routes(self._state, self.guesses, self._disabled, self._pin),
-            guesses=self.guesses,
-            disabled=self._disabled,
-            faults=Faults(seed=secrets.randbits(32) if self._seed is None else self._seed),
-        )
-        self.faults, self.rate_limit, self.callbacks.url = self._as_given
-        for key, quantity in self._batches.items():
-            self.add_batch(key, key=key, quantity=quantity)
-        self.virtual_clock.notify()  # a listener that a window closed opens again
-
-    # Setting up, and looking on.
-
-    @property
-    def state(self) -> VoucherState:
-        """All batches and vouchers, after all work that is due was done."""
-        self.virtual_clock.run_due()
-        return self._state
-
-    def add_batch(
-        self, label: str, *, quantity: int | None = None, **options: Unpack[BatchOptions]
-    ) -> VoucherBatch:
-        """Make a batch; see `Stock.add_batch` for the options. Raises `ValueError`."""
-        with self.virtual_clock.lock:
-            batch = self._state.stock.add_batch(label, quantity=quantity, **options)
-            return self._model(batch)
-
-    def add_member(self, country_code: str, phone_number: str, **options: Any) -> Member:
-        """Make a loyalty member; see `VoucherState.add_member`."""
-        return self._state.add_member(country_code, phone_number, **options)
-
-    def batch(self, key: str) -> VoucherBatch:
-        """Return a batch as it is now. Raises `RefusedError` where there is none."""
-        return self._model(self.state.stock.batch(key))
-
-    def voucher(self, code: str) -> Voucher:
-        """Return a voucher as it is now. Raises `RefusedError` where there is none."""
-        state = self.state
-        return structure(state.wire(state.get(code)), Voucher)
-
-    def issued(self, batch_key: str) -> Sequence[str]:
-        """Return the codes that left a batch's stock, in the order of the batch's listing."""
-        return self.state.issued(batch_key)
-
-    def revoke_tokens(self) -> None:
-        """Stop accepting every access token handed out so far. Refresh tokens live on."""
-        self.authenticator.revoke()
+        self.journal.forget()
+        for merchant in self.merchants:
+            merchant.begin()
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
         check_type("seconds", seconds, float)
         self.virtual_clock.advance(seconds)
-
-    @property
-    def requests(self) -> Counter[str]:
-        """The number of requests of each operation, faults included."""
-        return self._engine.requests
-
-    @property
-    def undelivered(self) -> list[str]:
-        """The codes that were issued and whose answer a fault withheld or spoilt."""
-        self.virtual_clock.run_due()
-        return self._engine.undelivered
-
-    # Faults.
-
-    @property
-    def faults(self) -> FaultPlan:
-        """The plan of faults. A new plan begins when it is set: its windows, and its seed.
-
-        Setting it raises `ValueError` for an operation that does not exist.
-        """
-        return self._engine.faults.plan
-
-    @faults.setter
-    def faults(self, plan: FaultPlan) -> None:
-        check_type("faults", plan, FaultPlan)
-        for operation in plan.operations or ():
-            _check_operation(operation)
-        self._engine.faults.set(plan, now=self.virtual_clock.now())
-        self.virtual_clock.notify()
-
-    @property
-    def faults_met(self) -> Counter[tuple[str, Fault | str]]:
-        """The number of times that an operation met a fault or, from `fail_next`, an error code."""
-        return self._engine.faults.met
-
-    def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
-        """Let the next requests of an operation fail.
-
-        Args:
-            operation: ``issue``, ``get``, ``void``, ``vouchers``, ``batch``, ``batches``,
-                ``reinstate``, ``redeem``, ``member vouchers``, ``member get``, ``member redeem``
-                or ``token``.
-            fault: a `Fault`, or an error code of RM's that refuses the request.
-            times: the number of requests.
-
-        Raises `ValueError`.
-        """
-        _check_operation(operation)
-        check_type("fault", fault, str)
-        self._engine.faults.fail_next(operation, fault, times=times)
-
-    @property
-    def rate_limit(self) -> float | None:
-        """Requests a second that are not throttled, None for any number; more than 0."""
-        return self._rate_limit
-
-    @rate_limit.setter
-    def rate_limit(self, per_s: float | None) -> None:
-        check_type("rate_limit", per_s, float, optional=True)
-        now, burst_s = self.virtual_clock.now(), self.guesses.rate_burst_s
-        self._engine.limit = None if per_s is None else RateLimit(per_s, burst_s=burst_s, now=now)
-        self._rate_limit = per_s
-
-    def closing_times(self) -> tuple[bool, float | None]:
-        """Return whether nothing listens now, and when that changes."""
-        now = self.virtual_clock.now()
-        return self._engine.faults.is_closed(now), self._engine.faults.next_turn(now)
-
-    # Ways in.
-
-    def client(self, **options: Any) -> VoucherClient:
-        """Return a client of this emulator, in this process. ``options`` go to `VoucherClient`."""
-        if self.credentials is None:
-            raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"runtime": self.runtime, "transport": self.transport(), **options}
-        return VoucherClient(self.credentials, environment=self.environment, **options)
-
-    def transport(self) -> Transport:
-        """Return a transport to this emulator, in this process; faults are transport errors."""
-        return _InProcess(self)
 
     def handle(self, request: Request) -> Response:
         """Answer one request. Raises the `TransportError` that a client over HTTP would get.
@@ -332,42 +143,27 @@ class Emulator:
         return self.reply(request).for_client_in_memory(request)
 
     def reply(self, request: Request) -> Reply:
-        """Return the server's reaction to one request, faults included."""
-        with self.virtual_clock.frozen():
-            reply = self._engine.reply(request)
-        # Without its check, the clock is compared with nobody's.
-        if Check.TIMESTAMP in self._disabled or not self.guesses.sends_date:
-            return reply
-        date = formatdate(self.runtime.clock(), usegmt=True)
-        headers = {**reply.response.headers, "date": date}
-        return attrs.evolve(reply, response=attrs.evolve(reply.response, headers=headers))
+        """Return the server's reaction to one request, faults included.
 
-    def _changed(self, record: Record) -> None:
-        if self.callbacks.wants(record.kept):
-            self.callbacks.tell(self._state.wire(record))
-
-    def _model(self, batch: Batch) -> VoucherBatch:
-        return structure(self._state.batch_wire(batch), VoucherBatch)
-
-
-@attrs.frozen
-class _InProcess(Transport):
-    """Calls the emulator as a function."""
-
-    _emulator: Emulator
-
-    async def send(self, request: Request) -> Response:
-        """Answer, after other tasks had a turn, as with a socket. Raises `TransportError`."""
-        reply = self._emulator.reply(request)
-        try:
-            await asyncio.sleep(0)
-        except asyncio.CancelledError:
-            reply.on_loss()  # the work is done, and its answer reaches nobody
-            raise
-        return reply.for_client_in_memory(request)
+        Its token, or the client's id where it asks for one, says whose request it is.
+        """
+        if len(self._merchants) == 1:
+            return self.answer(request)
+        authorization = next(
+            (value for name, value in request.headers.items() if name.lower() == "authorization"),
+            "",
+        )
+        token, client_id = bearer_of(authorization), _client_id(authorization)
+        for merchant in self._merchants.values():
+            if merchant.client_id == client_id or merchant.authenticator.knows(token):
+                return merchant.answer(request)
+        return self.answer(request)
 
 
-def _check_operation(operation: str) -> None:
-    check_type("operation", operation, str)
-    if operation not in OPERATIONS:
-        raise ValueError(f"{operation!r} is no operation; they are {', '.join(OPERATIONS)}")
+def _client_id(authorization: str) -> str | None:
+    """Return the client's id of an ``Authorization`` header of a request for a token."""
+    scheme, _, identity = authorization.partition(" ")
+    try:
+        return base64.b64decode(identity).decode().partition(":")[0] if scheme == "Basic" else None
+    except (binascii.Error, UnicodeDecodeError):
+        return None

@@ -107,6 +107,10 @@ class Authenticator:
             if self._tokens.pop(each, None) is not None:
                 _keep(self._revoked, each, code, _MAX_TOKENS)
 
+    def knows(self, token: str) -> bool:
+        """Return whether an access token was granted here, be it revoked or ended."""
+        return token in self._tokens or token in self._revoked
+
     def check(self, request: Request, headers: Mapping[str, str], canonical: bytes) -> None:
         """Refuse a request that fails a check. The nonce of one that passes is used up."""
         nonce = headers.get("x-nonce-str", "")

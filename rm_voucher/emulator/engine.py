@@ -12,6 +12,7 @@ import attrs
 import orjson
 
 from rm_voucher.emulator.authenticator import Authenticator, bearer_of
+from rm_voucher.emulator.exchange import Exchange, Journal
 from rm_voucher.emulator.faults import Fault, Faults, RateLimit
 from rm_voucher.emulator.guesses import Check, Guesses
 from rm_voucher.emulator.reply import (
@@ -39,6 +40,8 @@ class Engine:
     _routes: Routes
     _guesses: Guesses
     _disabled: Collection[Check]
+    _journal: Journal
+    _merchant: str
     faults: Faults
     limit: RateLimit | None = None
     requests: Counter[str] = attrs.field(factory=Counter, init=False)
@@ -53,17 +56,21 @@ class Engine:
         if self.faults.is_closed(now):
             # Over HTTP such a request reaches nobody, so it is not counted.
             return Reply(ending=Ending.NOT_CONNECTED)
-        fault = None
+        number = self._journal.begin()
+        operation, fault = "", None
         try:
             route = self._routes.find(_path(request, self._disabled))
-            self.requests[route.operation] += 1
-            fault = self.faults.draw(route.operation, now)
+            operation = route.operation
+            self.requests[operation] += 1
+            fault = self.faults.draw(operation, now)
             if fault is None or fault is Fault.LISTING_DELAY:
-                return self._as_usual(request, route, is_behind=fault is not None)
-            reply = self._fail(request, route, fault)
+                reply = self._as_usual(request, route, is_behind=fault is not None)
+            else:
+                reply = attrs.evolve(self._fail(request, route, fault), fault=fault)
         except RefusedError as exc:
-            reply = self._refused(exc)
-        return attrs.evolve(reply, fault=fault)
+            reply = attrs.evolve(self._refused(exc), fault=fault)
+        self._journal.end(Exchange(number, now, self._merchant, operation, request, reply))
+        return reply
 
     def _as_usual(self, request: Request, route: Route, *, is_behind: bool) -> Reply:
         if self.limit is not None and not self.limit.takes(self._clock.now()):
@@ -125,12 +132,17 @@ class Engine:
     def _do_late(self, request: Request, route: Route) -> Reply:
         body = self._authenticate(request, route)
 
+        journal, number = self._journal, self._journal.cause
+
         def work() -> None:
-            with contextlib.suppress(RefusedError):  # the client has gone
+            with (
+                journal.because_of(number),
+                contextlib.suppress(RefusedError),
+            ):  # the client has gone
                 self._withhold(route, self._work(request, route, body))
 
         due = self._clock.now() + self.faults.late_s(route.operation)
-        self._clock.call_at(due, work)
+        self._clock.call_at(due, work, owner=self._merchant)
         return Reply(ending=Ending.RESET)
 
     def _do_and_spoil(self, request: Request, route: Route, fault: Fault) -> Reply:

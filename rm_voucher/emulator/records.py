@@ -98,6 +98,8 @@ class Record:
     used_at: datetime | None = None
     expires_at: float | None = None
     member: Member | None = attrs.field(default=None, repr=False)
+    history: tuple[float | VoucherStatus | int, ...] = ()
+    """For each change its time, the new status, and the number of the request, 0 for none."""
 
     def status(self, now: float) -> VoucherStatus:
         """Return the status at a time."""

@@ -9,8 +9,10 @@ import asyncio
 import logging
 import socket
 import struct
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from itertools import chain
 
 import attrs
 from aiohttp import web
@@ -18,9 +20,11 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from rm_voucher.emulator.app import Emulator
-from rm_voucher.emulator.control import HOST, PREFIX, control, problem_response, refuses
+from rm_voucher.emulator.control.access import HOST, PREFIX, refuses
+from rm_voucher.emulator.control.dispatch import control, problem_response
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
+from rm_voucher.emulator.site import IN_MEMORY
 from rm_voucher.settings import Environment
 from rm_voucher.transport.base import Request, Response
 
@@ -131,13 +135,16 @@ async def serve(
         scheduler = asyncio.create_task(_run_schedule(emulator, listener))
         try:
             url = f"http://{shown_host}:{port}"
+            emulator.site.url = url
             yield Server(url, _variables(emulator, url))
         finally:
+            emulator.site.url = IN_MEMORY
             scheduler.cancel()
             await asyncio.wait([scheduler])
     finally:
         await runner.cleanup()
-        await emulator.callbacks.aclose()
+        for merchant in emulator.merchants:
+            await merchant.callbacks.aclose()
 
 
 def _variables(emulator: Emulator, url: str) -> dict[str, str]:
@@ -188,7 +195,7 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
         loop.call_soon_threadsafe(changed.set)
 
     emulator.virtual_clock.watchers.append(wake)
-    deliveries: set[asyncio.Task[None]] = set()
+    deliveries = defaultdict[str, set[asyncio.Task[None]]](set)
     try:
         while True:
             changed.clear()
@@ -198,19 +205,21 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
                 await (listener.close() if is_closed else listener.open())
             except OSError:  # another program took the port meanwhile; it may be free again soon
                 turn = emulator.virtual_clock.now() + _REOPEN_AFTER_S
-            while len(deliveries) < _MAX_DELIVERIES:
-                delivery = emulator.callbacks.take_due()
-                if delivery is None:
-                    break
-                task = loop.create_task(emulator.callbacks.attempt(delivery))
-                deliveries.add(task)
-                task.add_done_callback(deliveries.discard)
-                task.add_done_callback(lambda _: changed.set())
-            due = [at for at in (turn, emulator.virtual_clock.next_due()) if at is not None]
-            callback_due = emulator.callbacks.next_due()
-            if callback_due is not None and len(deliveries) < _MAX_DELIVERIES:
-                due.append(callback_due)
-            wait_s = min(due, default=float("inf")) - emulator.virtual_clock.now()
+            times = [turn, emulator.virtual_clock.next_due()]
+            for merchant in emulator.merchants:
+                callbacks, under_way = merchant.callbacks, deliveries[merchant.name]
+                while len(under_way) < _MAX_DELIVERIES:
+                    delivery = callbacks.take_due()
+                    if delivery is None:
+                        break
+                    task = loop.create_task(callbacks.attempt(delivery))
+                    under_way.add(task)
+                    task.add_done_callback(under_way.discard)
+                    task.add_done_callback(lambda _: changed.set())
+                if len(under_way) < _MAX_DELIVERIES:
+                    times.append(callbacks.next_due())
+            due = min((at for at in times if at is not None), default=float("inf"))
+            wait_s = due - emulator.virtual_clock.now()
             try:
                 async with asyncio.timeout(min(max(wait_s, 0.001), _LONGEST_WAIT_S)):
                     await changed.wait()
@@ -218,9 +227,10 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
                 pass
     finally:
         emulator.virtual_clock.watchers.remove(wake)
-        for task in deliveries:
+        tasks = list(chain.from_iterable(deliveries.values()))
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*deliveries, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _bad_request(sentence: str) -> web.Response:

@@ -34,7 +34,8 @@ class VoucherState:
     """The server's knowledge: batches, vouchers, members and stores.
 
     ``on_change`` is called with each voucher whose status a method here changed. Expiry only shows
-    when a voucher is read, and causes no call.
+    when a voucher is read, and causes no call. ``cause`` gives the number of the request that is
+    worked for, or 0.
     """
 
     def __init__(
@@ -42,15 +43,17 @@ class VoucherState:
         *,
         clock: Callable[[], float],
         rng: random.Random,
-        qr_base: str,
+        qr_base: Callable[[], str],
         guesses: Guesses,
         on_change: Callable[[Record], None] = lambda record: None,
+        cause: Callable[[], int] = lambda: 0,
     ) -> None:
         self.stock = Stock(clock=clock, rng=rng, guesses=guesses)
         self._clock = clock
         self._qr_base = qr_base
         self._guesses = guesses
         self._on_change = on_change
+        self._cause = cause
         self._members: dict[tuple[str, str], Member] = {}
         self._stores: dict[str, bool] = {}
 
@@ -253,7 +256,7 @@ class VoucherState:
 
     def qr_url(self, code: str) -> str:
         """Return the URL that a customer scans."""
-        return f"{self._qr_base}/voucher/{code}"
+        return f"{self._qr_base()}/voucher/{code}"
 
     def _lists_stock(self, batch: Batch) -> bool:
         return bool(batch.made) and self._guesses.lists_valid
@@ -271,6 +274,7 @@ class VoucherState:
         record.kept = status
         record.batch.counts[status] += 1
         record.updated_at = self._clock()
+        record.history += (record.updated_at, status, self._cause())
         self._on_change(record)
 
     def _use(self, record: Record, used_at: datetime | None) -> None:

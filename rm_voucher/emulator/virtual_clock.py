@@ -22,7 +22,7 @@ class VirtualClock:
         self._clock = clock
         self._ahead_s = 0.0
         self._frozen_at: float | None = None
-        self._schedule: list[tuple[float, int, Callable[[], None]]] = []
+        self._schedule: list[tuple[float, int, Callable[[], None], object]] = []
         self._number = itertools.count()
         self.lock = threading.RLock()
         """Held while work is done: a test may look on, or set time, while a thread serves."""
@@ -43,10 +43,10 @@ class VirtualClock:
             self.run_due()
         self.notify()
 
-    def call_at(self, due: float, action: Callable[[], None]) -> None:
+    def call_at(self, due: float, action: Callable[[], None], *, owner: object = None) -> None:
         """Schedule an action."""
         with self.lock:
-            heapq.heappush(self._schedule, (due, next(self._number), action))
+            heapq.heappush(self._schedule, (due, next(self._number), action, owner))
         self.notify()
 
     def notify(self) -> None:
@@ -78,7 +78,7 @@ class VirtualClock:
     def _run_until(self, now: float) -> None:
         try:
             while self._schedule and self._schedule[0][0] <= now:
-                self._frozen_at, _, action = heapq.heappop(self._schedule)
+                self._frozen_at, _, action, _ = heapq.heappop(self._schedule)
                 action()
         finally:
             self._frozen_at = None
@@ -87,6 +87,12 @@ class VirtualClock:
         """Return the time of the next piece of work."""
         with self.lock:
             return self._schedule[0][0] if self._schedule else None
+
+    def forget(self, owner: object) -> None:
+        """Forget the actions of one owner."""
+        with self.lock:
+            self._schedule = [each for each in self._schedule if each[3] is not owner]
+            heapq.heapify(self._schedule)
 
     def reset(self) -> None:
         """Forget the schedule, and go back to the clock's own time."""

@@ -20,7 +20,7 @@ from rm_voucher import (
 )
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator import Emulator, Guesses
-from rm_voucher.emulator.control import control
+from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.faults import Fault, FaultPlan
 from rm_voucher.emulator.guesses import Check
 from rm_voucher.transport.memory import MemoryTransport

@@ -12,7 +12,7 @@ from yarl import URL
 
 from rm_voucher import Credentials, OutcomeUnknownError, OutOfStockError, RateLimitError
 from rm_voucher.emulator import Emulator
-from rm_voucher.emulator.control import control
+from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.faults import Fault
 from rm_voucher.emulator.server import serve
 

@@ -7,7 +7,7 @@ from support.files import KEY_FILE
 
 from rm_voucher import Credentials
 from rm_voucher.emulator import Emulator
-from rm_voucher.emulator.control import refuses
+from rm_voucher.emulator.control.access import refuses
 from rm_voucher.emulator.server import serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())

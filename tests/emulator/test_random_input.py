@@ -12,7 +12,7 @@ from yarl import URL
 
 from rm_voucher import Request, Response
 from rm_voucher.emulator import Emulator
-from rm_voucher.emulator.control import control
+from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.guesses import Check
 from rm_voucher.emulator.request_log import _masked
 

@@ -19,7 +19,7 @@ from rm_voucher import Credentials, OutcomeUnknownError, exceptions
 from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli.options import flow_policy
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
-from rm_voucher.emulator.control import control
+from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.routes import OPERATIONS
 from rm_voucher.transport import base
 from rm_voucher.transport.memory import MemoryTransport

@@ -8,7 +8,8 @@ import orjson
 import pytest
 
 from rm_voucher.emulator import Emulator, Fault
-from rm_voucher.emulator.control import _PLAN_FIELDS, control
+from rm_voucher.emulator.control.dispatch import control
+from rm_voucher.emulator.control.endpoints import _PLAN_FIELDS
 from rm_voucher.emulator.faults import Faults
 
 BATCH = {"quantity": 1, "key": "B"}

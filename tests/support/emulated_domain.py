@@ -52,7 +52,7 @@ class Domain:
         self.state = VoucherState(
             clock=self.time.clock,
             rng=random.Random(self.seed),
-            qr_base="https://qr.invalid/1",
+            qr_base=lambda: "https://qr.invalid/1",
             guesses=self.guesses,
             on_change=lambda record: self.told.append((record.code, record.kept)),
         )

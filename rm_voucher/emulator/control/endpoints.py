@@ -1,0 +1,262 @@
+"""What the control API does: a table of methods and paths, and a function for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+
+from rm_voucher.converters import structure
+from rm_voucher.emulator.app import Emulator
+from rm_voucher.emulator.control.fields import checked, require
+from rm_voucher.emulator.faults import FaultPlan, Window
+from rm_voucher.emulator.merchant import Merchant
+from rm_voucher.emulator.records import Batch
+from rm_voucher.models import Expiry, VoucherStatus, VoucherType
+
+_BATCH_FIELDS = {
+    **dict.fromkeys(("amount_sen", "discount_rate_bp", "minimum_spend_sen", "quantity"), int),
+    **dict.fromkeys(("key", "label", "static_code", "type"), str),
+    "codes": list,
+    "expiry": dict,
+}
+_PLAN_FIELDS = {
+    **dict.fromkeys(("late_s", "listing_delay_s", "rate", "slow_body_s", "stall_s"), float),
+    **dict.fromkeys(("retry_after_s", "seed"), int),
+    **dict.fromkeys(("kinds", "operations", "windows"), list),
+}
+_FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
+_NUMBER_FIELDS = {"country_code": str, "phone_number": str}
+_MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
+_CALLBACK_FIELDS = {"interval_s": float, "signs_url": bool, "url": str}
+_WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
+_MOST_WINDOWS = 100
+
+
+@attrs.frozen
+class Asked:
+    """What an endpoint is given: whom it is about, the names in its path, its body's fields."""
+
+    emulator: Emulator
+    merchant: Merchant
+    names: Mapping[str, str]
+    given: dict[str, Any]
+
+    @property
+    def code(self) -> str:
+        """The voucher of the path."""
+        return self.names["code"]
+
+
+@attrs.frozen
+class Endpoint:
+    """A method at a path.
+
+    A part of the path in braces is a name. One that is not ``is_shared`` is about a merchant:
+    it is also under ``/merchants/{name}``, for the merchants beside the first.
+    """
+
+    method: str
+    path: str
+    summary: str
+    do: Callable[[Asked], object]
+    fields: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
+    is_shared: bool = attrs.field(default=False, kw_only=True)
+
+
+def _batch(batch: Batch) -> dict[str, Any]:
+    return {
+        "key": batch.key,
+        "quantity": batch.quantity,
+        "balance": batch.quantity - batch.issued,
+        "issued": batch.issued,
+        "redeemed": batch.counts[VoucherStatus.REDEEMED],
+        "void": batch.counts[VoucherStatus.VOID],
+    }
+
+
+def _add_batch(asked: Asked) -> object:
+    options = asked.given
+    if "type" in options:
+        options["type"] = VoucherType(options["type"])
+    if "expiry" in options:
+        strict = ("type", "days", "expires_at")
+        expiry = structure(options["expiry"], Expiry, path="$.expiry", strict=strict)
+        if expiry.extra:
+            raise ValueError(f"no such field of expiry: {', '.join(sorted(expiry.extra))}")
+        options["expiry"] = expiry
+    if not all(isinstance(code, str) for code in options.get("codes", ())):
+        raise ValueError("codes is a list of text")
+    label = options.pop("label", options.get("key", ""))
+    made = asked.merchant.add_batch(label, **options)
+    return _batch(asked.merchant.state.stock.batch(made.key or ""))
+
+
+def _redeem(asked: Asked) -> object:
+    state, given = asked.merchant.state, asked.given
+    if not given:
+        (record,) = state.redeem([asked.code])
+        return state.wire(record)
+    member = state.member(given.get("country_code", ""), given.get("phone_number", ""))
+    return state.wire(state.collect(asked.code, member))
+
+
+def _void(asked: Asked) -> object:
+    state = asked.merchant.state
+    return state.wire(state.void(asked.code))
+
+
+def _expire(asked: Asked) -> object:
+    state = asked.merchant.state
+    return state.wire(state.expire(asked.code))
+
+
+def _add_member(asked: Asked) -> object:
+    given = asked.given
+    if not (given.get("country_code") and given.get("phone_number")):
+        raise ValueError("a member has country_code and phone_number")
+    member = asked.merchant.add_member(**given)
+    return {"country_code": member.country_code, "phone_number": member.phone_number}
+
+
+def _advance(asked: Asked) -> object:
+    asked.emulator.advance(asked.given.get("advance_s", 0.0))
+    return {"now": asked.emulator.virtual_clock.now()}
+
+
+def _set_faults(asked: Asked) -> object:
+    given = asked.given
+    wires = given.pop("windows", ())
+    if len(wires) > _MOST_WINDOWS:
+        raise ValueError(f"windows is a list of {_MOST_WINDOWS} at most")
+    windows = [_window(wire) for wire in wires]
+    asked.merchant.faults = FaultPlan(windows=windows, **given)
+    return _faults(asked)
+
+
+def _fail_next(asked: Asked) -> object:
+    require(asked.given, {"fault", "operation"}, "a failure")
+    asked.merchant.fail_next(**asked.given)
+    return {}
+
+
+def _window(wire: object) -> Window:
+    if not isinstance(wire, dict):
+        raise ValueError("windows is a list of objects")  # noqa: TRY004 - of JSON
+    given = checked(wire, _WINDOW_FIELDS)
+    require(given, _WINDOW_FIELDS.keys(), "a window")
+    return Window(**given)
+
+
+def _faults(asked: Asked) -> object:
+    merchant = asked.merchant
+    met: dict[str, dict[str, int]] = {}
+    for (operation, fault), times in merchant.faults_met.items():
+        met.setdefault(operation, {})[str(fault)] = times
+    return {
+        "rate": merchant.faults.rate,
+        "kinds": list(merchant.faults.kinds),
+        "seed": merchant.faults.seed,
+        "operations": merchant.faults.operations and list(merchant.faults.operations),
+        "windows": [attrs.asdict(window) for window in merchant.faults.windows],
+        "met": met,
+        "undelivered": len(merchant.undelivered),
+    }
+
+
+def _set_callbacks(asked: Asked) -> object:
+    given, callbacks = asked.given, asked.merchant.callbacks
+    interval_s = given.get("interval_s", callbacks.interval_s)
+    if interval_s <= 0:
+        raise ValueError("interval_s is more than 0")
+    if "url" in given:
+        callbacks.url = given["url"] or None
+    callbacks.interval_s = interval_s
+    callbacks.signs_url = given.get("signs_url", callbacks.signs_url)
+    return _callbacks(asked)
+
+
+def _callbacks(asked: Asked) -> object:
+    callbacks = asked.merchant.callbacks
+    return {
+        "url": callbacks.url,
+        "interval_s": callbacks.interval_s,
+        "signs_url": callbacks.signs_url,
+        "delivered": callbacks.delivered,
+        "given_up": callbacks.given_up,
+        "public_key": callbacks.public_key_pem.decode(),
+    }
+
+
+def _set_limit(asked: Asked) -> object:
+    asked.merchant.rate_limit = asked.given.get("per_s", 0.0) or None
+    return {"per_s": asked.merchant.rate_limit or 0.0}
+
+
+def _reset(asked: Asked) -> object:
+    if asked.merchant is asked.emulator:
+        asked.emulator.reset()
+    else:
+        asked.merchant.begin()
+    return {}
+
+
+def _batches(asked: Asked) -> object:
+    return [_batch(batch) for batch in asked.merchant.state.stock.ours()]
+
+
+ENDPOINTS = (
+    Endpoint("GET", "/batches", "List the batches.", _batches),
+    Endpoint("POST", "/batches", "Make a batch.", _add_batch, fields=_BATCH_FIELDS),
+    Endpoint("GET", "/faults", "Show the plan of faults, and those that were met.", _faults),
+    Endpoint("PUT", "/faults", "Set the plan of faults.", _set_faults, fields=_PLAN_FIELDS),
+    Endpoint(
+        "POST",
+        "/fail-next",
+        "Let the next requests of an operation fail.",
+        _fail_next,
+        fields=_FAILURE_FIELDS,
+    ),
+    Endpoint(
+        "GET",
+        "/requests",
+        "Count the requests of each operation.",
+        lambda asked: asked.merchant.requests,
+    ),
+    Endpoint(
+        "POST",
+        "/vouchers/{code}/redeem",
+        "Redeem a voucher, or let a member scan it.",
+        _redeem,
+        fields=_NUMBER_FIELDS,
+    ),
+    Endpoint("POST", "/vouchers/{code}/void", "Use a voucher up.", _void),
+    Endpoint("POST", "/vouchers/{code}/expire", "Let a voucher expire now.", _expire),
+    Endpoint("POST", "/members", "Make a member.", _add_member, fields=_MEMBER_FIELDS),
+    Endpoint(
+        "POST",
+        "/clock",
+        "Set the clock ahead.",
+        _advance,
+        fields={"advance_s": float},
+        is_shared=True,
+    ),
+    Endpoint("GET", "/callbacks", "Show where callbacks go, and how many came.", _callbacks),
+    Endpoint(
+        "PUT",
+        "/callbacks",
+        "Set where callbacks go, and how.",
+        _set_callbacks,
+        fields=_CALLBACK_FIELDS,
+    ),
+    Endpoint(
+        "PUT",
+        "/rate-limit",
+        "Set the number of requests a second that are not throttled.",
+        _set_limit,
+        fields={"per_s": float},
+    ),
+    Endpoint("POST", "/reset", "Begin anew: all merchants, or one.", _reset),
+)
+"""The control API, in the order in which it is documented."""
