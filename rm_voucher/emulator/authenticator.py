@@ -6,6 +6,7 @@ import base64
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
@@ -14,6 +15,7 @@ from yarl import URL
 
 from rm_voucher.converters import unstructure
 from rm_voucher.emulator.guesses import Check, Guesses, SignedPath
+from rm_voucher.emulator.masking import masked, sendable
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import Token
 from rm_voucher.signing.rsa import RsaVerifier
@@ -30,6 +32,7 @@ V = TypeVar("V")
 
 _MAX_NONCE_CHARS = 128
 _MAX_TOKENS = 10_000
+_SHOWN_TOKENS = 20
 _REFRESH_LIFETIME_S = 1_576_799_999  # 50 years, as in RM's example
 # RM's page "Signature Algorithm": a timestamp may be so far off, and a nonce is unique for as long.
 _WINDOW_S = 120.0
@@ -107,6 +110,16 @@ class Authenticator:
             if self._tokens.pop(each, None) is not None:
                 _keep(self._revoked, each, code, _MAX_TOKENS)
 
+    def tokens(self) -> list[dict[str, Any]]:
+        """Return the newest access tokens, masked, each with its end and whether it is good."""
+        now = self._clock()
+        newest = list(islice(reversed(self._tokens.items()), _SHOWN_TOKENS))
+        revoked = list(islice(reversed(self._revoked), _SHOWN_TOKENS))
+        return [
+            {"token": masked(token), "ends_at": until, "is_good": until > now}
+            for token, until in newest
+        ] + [{"token": masked(token), "ends_at": None, "is_good": False} for token in revoked]
+
     def knows(self, token: str) -> bool:
         """Return whether an access token was granted here, be it revoked or ended."""
         return token in self._tokens or token in self._revoked
@@ -140,6 +153,10 @@ class Authenticator:
             self._check_timestamp(timestamp)
         if self._checks(Check.NONCE):
             self._check_nonce(nonce)
+
+    def signed_digest(self, signature: str) -> bytes | None:
+        """Return the SHA-256 of what the client's key signed, None if another key did."""
+        return self._verifier.signed_digest(signature)
 
     def duplicate(self) -> RefusedError:
         """Return the refusal of a nonce that was used before."""
@@ -203,13 +220,13 @@ class Authenticator:
             "debug": {
                 "preVerifyContent": {
                     **{
-                        step: {"content": _sendable(content), "remark": remark}
+                        step: {"content": sendable(content), "remark": remark}
                         for step, (content, remark) in steps.items()
                     },
                     "step5": {"remark": "Send it as X-Signature, behind the word sha256."},
                 },
                 "requestHeader": {
-                    name: {"currentValue": _sendable(value), "isValid": is_valid, "remark": remark}
+                    name: {"currentValue": sendable(value), "isValid": is_valid, "remark": remark}
                     for name, (value, is_valid, remark) in shown.items()
                 },
             }
@@ -265,11 +282,6 @@ def _nonce_defect(nonce: str) -> str | None:
     if 0 < len(nonce) <= _MAX_NONCE_CHARS and " " not in nonce:
         return None
     return "X-Nonce-Str is missing, too long, or has a space"
-
-
-def _sendable(text: str) -> str:
-    """Return text that JSON can hold: a header or URL may have half a surrogate pair in it."""
-    return text.encode(errors="replace").decode()
 
 
 def _keep(kept: OrderedDict[str, V], key: str, value: V, most: int) -> None:

@@ -10,6 +10,7 @@ import functools
 import heapq
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -30,15 +31,29 @@ from rm_voucher.transport.base import Request, Transport
 _ATTEMPTS = 5
 _INTERVAL_S = 60.0
 _OK = 200
+_MOST_KEPT = 1_000
+
+
+@attrs.frozen
+class Attempt:
+    """One attempt of a delivery: when it began, and the answer's status or what failed."""
+
+    at: float
+    status: int | None
+    failure: str = ""
 
 
 @attrs.define(eq=False)
 class Delivery:
     """One event on its way. ``body`` is the voucher at the time of the change."""
 
+    number: int
     body: bytes = attrs.field(repr=False)
-    due: float
-    attempts: int = 0
+    code: str = attrs.field(repr=False)
+    status: VoucherStatus
+    due: float | None
+    """When the next attempt is, None when none is to come."""
+    attempts: list[Attempt] = attrs.field(factory=list)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
 
@@ -79,12 +94,15 @@ class Callbacks:
     given_up: int = attrs.field(default=0, init=False)
     """The number of deliveries without a 200 in five attempts."""
     _owned: Transport | None = attrs.field(default=None, init=False)
-    _number: Iterator[int] = attrs.field(factory=itertools.count, init=False)
+    _number: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), init=False)
+    _order: Iterator[int] = attrs.field(factory=itertools.count, init=False)
     _waiting: list[tuple[float, int, Delivery]] = attrs.field(factory=list, init=False)
+    _told: deque[Delivery] = attrs.field(factory=lambda: deque(maxlen=_MOST_KEPT), init=False)
 
     def reset(self) -> None:
         """Forget all deliveries and counts."""
         self._waiting = []
+        self._told.clear()
         self.delivered = self.given_up = 0
         self.signs_url = self._guesses.callback_signs_url
 
@@ -104,8 +122,35 @@ class Callbacks:
     def tell(self, wire: Mapping[str, Any]) -> None:
         """Begin to deliver the change of a voucher."""
         body = orjson.dumps({"item": wire, "code": "SUCCESS"})
-        self._wait(Delivery(body, self._clock.now()))
+        number = next(self._number)
+        now = self._clock.now()
+        delivery = Delivery(number, body, wire["code"], wire["status"], now)
+        self._told.append(delivery)
+        self._wait(delivery, now)
         self._clock.notify()
+
+    @property
+    def waiting(self) -> int:
+        """The number of deliveries whose next attempt is to come."""
+        return len(self._waiting)
+
+    def newest(self) -> list[Delivery]:
+        """Return the last thousand deliveries, the newest first."""
+        return list(reversed(self._told))
+
+    def resend(self, number: int) -> Delivery:
+        """Let a delivery of the last thousand be attempted now, whatever became of it.
+
+        Raises `KeyError` where there is none, and `ValueError` while it waits anyway.
+        """
+        delivery = next((each for each in self._told if each.number == number), None)
+        if delivery is None:
+            raise KeyError(number)
+        if delivery.due is not None:
+            raise ValueError("its next attempt is to come anyway")
+        self._wait(delivery, self._clock.now())
+        self._clock.notify()
+        return delivery
 
     def next_due(self) -> float | None:
         """Return the time of the next attempt."""
@@ -114,7 +159,9 @@ class Callbacks:
     def take_due(self) -> Delivery | None:
         """Return a delivery whose attempt is due now; `attempt` it, or it is lost."""
         if self._waiting and self._waiting[0][0] <= self._clock.now():
-            return heapq.heappop(self._waiting)[2]
+            delivery = heapq.heappop(self._waiting)[2]
+            delivery.due = None
+            return delivery
         return None
 
     async def deliver(self) -> int:
@@ -132,18 +179,18 @@ class Callbacks:
             return
         waiting, begun = self._waiting, self._clock.now()
         request = self._request(self.url, delivery)
-        delivery.attempts += 1
+        status, failure = None, ""
         try:
             status = (await (self.transport or self._over_http()).send(request)).status
-        except TransportError:
-            status = 0
+        except TransportError as exc:
+            failure = type(exc).__name__
+        delivery.attempts.append(Attempt(begun, status, failure))
         if self._waiting is not waiting:  # `reset` forgot it meanwhile
             return
         if status == _OK:
             self.delivered += 1
-        elif delivery.attempts < _ATTEMPTS:
-            delivery.due = begun + self.interval_s
-            self._wait(delivery)
+        elif len(delivery.attempts) < _ATTEMPTS:
+            self._wait(delivery, begun + self.interval_s)
             self._clock.notify()
         else:
             self.given_up += 1
@@ -161,8 +208,9 @@ class Callbacks:
             self._owned = AiohttpTransport()
         return self._owned
 
-    def _wait(self, delivery: Delivery) -> None:
-        heapq.heappush(self._waiting, (delivery.due, next(self._number), delivery))
+    def _wait(self, delivery: Delivery, due: float) -> None:
+        delivery.due = due
+        heapq.heappush(self._waiting, (due, next(self._order), delivery))
 
     def _request(self, url: str, delivery: Delivery) -> Request:
         timeout_s = self._guesses.callback_timeout_s

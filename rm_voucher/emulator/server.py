@@ -22,6 +22,7 @@ from yarl import URL
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control.access import HOST, PREFIX, refuses
 from rm_voucher.emulator.control.dispatch import control, problem_response
+from rm_voucher.emulator.pages import Pages
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
 from rm_voucher.emulator.site import IN_MEMORY
@@ -80,6 +81,7 @@ async def serve(
     ``latency_s`` is added to every request. The control API at ``/_emulator`` answers loopback
     only. Raises `OSError`.
     """
+    pages = Pages(emulator)
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -99,7 +101,9 @@ async def serve(
         except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
         if http.raw_path.startswith(f"{PREFIX}/"):
-            return _plain(_control(emulator, http, body))
+            return await _steer(emulator, pages, http, body)
+        if http.raw_path == PREFIX:
+            return web.Response(status=308, headers={"Location": f"{PREFIX}/"})
         request = Request(
             operation="served",
             method=http.method,
@@ -259,13 +263,18 @@ def _url(http: web.BaseRequest) -> URL | None:
     return url
 
 
-def _control(emulator: Emulator, http: web.BaseRequest, body: bytes) -> Response:
+async def _steer(
+    emulator: Emulator, pages: Pages, http: web.BaseRequest, body: bytes
+) -> web.StreamResponse:
     origins = http.headers.getall("Origin", ())
     origin = ", ".join(origins) if origins else None
     problem = refuses(peer=http.remote, host=http.host, origin=origin)
     if problem is not None:
-        return problem_response(403, problem)
-    return control(emulator, http.method, http.raw_path.partition("?")[0], body)
+        return _plain(problem_response(403, problem))
+    page = await pages.answer(http)
+    if page is not None:
+        return page
+    return _plain(control(emulator, http.method, http.raw_path, body))
 
 
 def _plain(answer: Response) -> web.Response:

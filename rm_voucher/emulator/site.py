@@ -27,3 +27,5 @@ class Site:
     journal: Journal = attrs.field(factory=Journal)
     url: str = IN_MEMORY
     """Where customers' browsers find it, without a slash at the end."""
+    changes: int = 0
+    """How often somebody steered the emulator."""

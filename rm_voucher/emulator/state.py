@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -73,6 +73,14 @@ class VoucherState:
     def add_store(self, store_id: str, *, is_authorised: bool = True) -> None:
         """Make a store. From the first one on, a void must name an authorised store, or none."""
         self._stores[store_id] = is_authorised
+
+    def members(self) -> Sequence[Member]:
+        """Return this merchant's members."""
+        return [member for member in self._members.values() if member.is_ours]
+
+    def stores(self) -> Mapping[str, bool]:
+        """Return each store's id, and whether it is authorised."""
+        return self._stores
 
     # At a shop, and not through the API.
 

@@ -34,6 +34,11 @@ class VirtualClock:
         with self.lock:
             return self._clock() + self._ahead_s if self._frozen_at is None else self._frozen_at
 
+    @property
+    def ahead_s(self) -> float:
+        """How far it was set ahead."""
+        return self._ahead_s
+
     def advance(self, seconds: float) -> None:
         """Set the clock ahead. Raises `ValueError` for a negative number, or one too large."""
         with self.lock:

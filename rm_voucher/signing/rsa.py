@@ -162,11 +162,17 @@ class RsaVerifier:
 
         It tells a person whether `verify` refused a signature for its key or for its text.
         """
+        return self.signed_digest(signature) is not None
+
+    def signed_digest(self, signature: str) -> bytes | None:
+        """Return the SHA-256 of the text that was signed, or None if another key did. Never raises.
+
+        Whoever guesses at the text can compare it with that of many guesses.
+        """
         raw = parse_signature(signature)
         if raw is None:
-            return False
+            return None
         try:
-            self._key.recover_data_from_signature(raw, self._padding, self._hash)
+            return self._key.recover_data_from_signature(raw, self._padding, self._hash)
         except self._refusals:
-            return False
-        return True
+            return None

@@ -14,7 +14,7 @@ from rm_voucher import Request, Response
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.guesses import Check
-from rm_voucher.emulator.request_log import _masked
+from rm_voucher.emulator.masking import mask_path
 
 RULES = [Check.TOKEN, Check.SIGNATURE, Check.TIMESTAMP, Check.NONCE]
 WORDS = "v1 v3 token voucher-batch voucher-batches voucher vouchers issue void reinstate redeem "
@@ -155,6 +155,6 @@ def test_control_fields(method, path, data):
 @given(st.text())
 def test_log_shows_any_path(path):
     """Any path can be shown, and nothing of it but printable ASCII."""
-    shown = _masked(path)
+    shown = mask_path(path)
     assert shown.isascii()
     assert not shown or shown.isprintable()

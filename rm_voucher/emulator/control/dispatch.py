@@ -9,7 +9,7 @@ import orjson
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control.endpoints import ENDPOINTS, Asked
-from rm_voucher.emulator.control.fields import checked
+from rm_voucher.emulator.control.fields import checked, of_query
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import json_response
 from rm_voucher.emulator.stock import RefusedError
@@ -19,8 +19,9 @@ from rm_voucher.transport.base import Response
 _PATHS = [(endpoint.path.split("/")[1:], endpoint) for endpoint in ENDPOINTS]
 
 
-def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Response:
-    """Answer a request to the control API."""
+def control(emulator: Emulator, method: str, target: str, body: bytes) -> Response:
+    """Answer a request to the control API; ``target`` is its path and query."""
+    raw_path, _, query = target.partition("?")
     try:
         path = [unquote(part, errors="strict") for part in raw_path.split("/")[2:]]
         wire = orjson.loads(body) if body else {}
@@ -45,7 +46,10 @@ def control(emulator: Emulator, method: str, raw_path: str, body: bytes) -> Resp
         return problem_response(405, f"the method is {' or '.join(sorted(found))}")
     endpoint, names = found[method]
     try:
-        asked = Asked(emulator, merchant, names, checked(wire, endpoint.fields))
+        given = checked(wire, endpoint.fields) | of_query(query, endpoint.query)
+        if method != "GET":
+            emulator.site.changes += 1
+        asked = Asked(emulator, merchant, names, given)
         return json_response(200, endpoint.do(asked))
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)

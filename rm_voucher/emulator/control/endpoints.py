@@ -9,10 +9,16 @@ import attrs
 
 from rm_voucher.converters import structure
 from rm_voucher.emulator.app import Emulator
+from rm_voucher.emulator.callbacks import Delivery
 from rm_voucher.emulator.control.fields import checked, require
-from rm_voucher.emulator.faults import FaultPlan, Window
+from rm_voucher.emulator.faults import Fault, FaultPlan, Window
+from rm_voucher.emulator.masking import masked
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.records import Batch
+from rm_voucher.emulator.routes import OPERATIONS
+from rm_voucher.emulator.stock import RefusedError
+from rm_voucher.emulator.view import books, exchanges
+from rm_voucher.emulator.view.events import overview
 from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 
 _BATCH_FIELDS = {
@@ -32,6 +38,7 @@ _MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
 _CALLBACK_FIELDS = {"interval_s": float, "signs_url": bool, "url": str}
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
 _MOST_WINDOWS = 100
+_MOST_SHOWN = 500
 
 
 @attrs.frozen
@@ -48,6 +55,11 @@ class Asked:
         """The voucher of the path."""
         return self.names["code"]
 
+    @property
+    def reveals(self) -> bool:
+        """Whether codes are to be shown."""
+        return bool(self.given.get("reveal"))
+
 
 @attrs.frozen
 class Endpoint:
@@ -62,7 +74,109 @@ class Endpoint:
     summary: str
     do: Callable[[Asked], object]
     fields: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
+    """Of the body, each with its type; all may be left out unless ``do`` says otherwise."""
+    query: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
+    """Of the URL, likewise."""
     is_shared: bool = attrs.field(default=False, kw_only=True)
+
+
+def _summary(asked: Asked) -> object:
+    shown = books.summary(asked.merchant, reveals=asked.reveals)
+    return {**shown, "faults": _faults(asked)}
+
+
+def _vouchers(asked: Asked) -> object:
+    given = asked.given
+    return books.vouchers(
+        asked.merchant,
+        asked.names["key"],
+        search=given.get("search", ""),
+        status=given.get("status", ""),
+        start=given.get("start", 0),
+        size=given.get("size", 50),
+        reveals=asked.reveals,
+    )
+
+
+def _voucher(asked: Asked) -> object:
+    place, journal = _number(asked.names["place"], none=-1), asked.emulator.journal
+    return books.voucher(asked.merchant, asked.names["key"], place, journal, reveals=asked.reveals)
+
+
+def _number(text: str, none: int = 0) -> int:
+    """Return the number of a path's part, ``none`` for another text."""
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else none
+
+
+def _use(asked: Asked) -> object:
+    """Redeem, void or expire a voucher that is named by its place, so that no code is needed."""
+    use = _USES.get(asked.names["action"])
+    if use is None:
+        raise ValueError(f"the action is one of {', '.join(_USES)}")
+    place = _number(asked.names["place"], none=-1)
+    record = books.find(asked.merchant, asked.names["key"], place)
+    use(attrs.evolve(asked, names={**asked.names, "code": record.code}))
+    return _voucher(asked)
+
+
+def _exchanges(asked: Asked) -> object:
+    given = asked.given
+    return exchanges.newest(
+        (each for each in asked.emulator.journal if each.merchant == asked.merchant.name),
+        most=min(given.get("most", 100), _MOST_SHOWN),
+        operation=given.get("operation", ""),
+        only_failures=given.get("failed", False),
+    )
+
+
+def _exchange(asked: Asked) -> object:
+    number = asked.names["number"]
+    found = asked.emulator.journal.find(_number(number))
+    if found is None or found.merchant != asked.merchant.name:
+        raise RefusedError("REQUEST_NOT_FOUND", "it is none of the last that are kept")
+    return exchanges.whole(found, asked.merchant, reveals=asked.reveals)
+
+
+def _deliveries(asked: Asked) -> object:
+    most = min(asked.given.get("most", 100), _MOST_SHOWN)
+    newest = asked.merchant.callbacks.newest()[:most]
+    return [_delivery(delivery, reveals=asked.reveals) for delivery in newest]
+
+
+def _delivery(delivery: Delivery, *, reveals: bool) -> dict[str, Any]:
+    return {
+        "number": delivery.number,
+        "code": delivery.code if reveals else masked(delivery.code),
+        "status": delivery.status,
+        "next_at": delivery.due,
+        "attempts": [attrs.asdict(attempt) for attempt in delivery.attempts],
+    }
+
+
+def _resend(asked: Asked) -> object:
+    number = asked.names["number"]
+    try:
+        delivery = asked.merchant.callbacks.resend(_number(number))
+    except KeyError:
+        raise RefusedError("CALLBACK_NOT_FOUND") from None
+    return _delivery(delivery, reveals=False)
+
+
+def _add_store(asked: Asked) -> object:
+    require(asked.given, {"id"}, "a store")
+    asked.merchant.state.add_store(
+        asked.given["id"], is_authorised=asked.given.get("is_authorised", True)
+    )
+    return asked.merchant.state.stores()
+
+
+def _revoke(asked: Asked) -> object:
+    asked.merchant.revoke_tokens()
+    return {}
+
+
+def _overview(asked: Asked) -> object:
+    return {**overview(asked.emulator), "operations": OPERATIONS, "faults": list(Fault)}
 
 
 def _batch(batch: Batch) -> dict[str, Any]:
@@ -206,7 +320,74 @@ def _batches(asked: Asked) -> object:
     return [_batch(batch) for batch in asked.merchant.state.stock.ours()]
 
 
+_USES = {"redeem": _redeem, "void": _void, "expire": _expire}
+
 ENDPOINTS = (
+    Endpoint(
+        "GET",
+        "/overview",
+        "Show the time, and which merchants there are.",
+        _overview,
+        is_shared=True,
+    ),
+    Endpoint(
+        "GET",
+        "/summary",
+        "Show batches, members, stores, tokens, faults and counts.",
+        _summary,
+        query={"reveal": bool},
+    ),
+    Endpoint(
+        "GET",
+        "/batches/{key}/vouchers",
+        "List a batch's vouchers, the newest first.",
+        _vouchers,
+        query={"search": str, "status": str, "start": int, "size": int, "reveal": bool},
+    ),
+    Endpoint(
+        "GET",
+        "/batches/{key}/vouchers/{place}",
+        "Show a voucher by its place in the batch, with its history.",
+        _voucher,
+        query={"reveal": bool},
+    ),
+    Endpoint(
+        "POST",
+        "/batches/{key}/vouchers/{place}/{action}",
+        "Redeem, void or expire a voucher by its place.",
+        _use,
+        fields=_NUMBER_FIELDS,
+    ),
+    Endpoint(
+        "GET",
+        "/exchanges",
+        "List the last requests and what became of them, the newest first.",
+        _exchanges,
+        query={"most": int, "operation": str, "failed": bool},
+    ),
+    Endpoint(
+        "GET",
+        "/exchanges/{number}",
+        "Show a request and its answer whole.",
+        _exchange,
+        query={"reveal": bool},
+    ),
+    Endpoint(
+        "GET",
+        "/deliveries",
+        "List the last callbacks with their attempts, the newest first.",
+        _deliveries,
+        query={"most": int, "reveal": bool},
+    ),
+    Endpoint("POST", "/deliveries/{number}/resend", "Send a callback again.", _resend),
+    Endpoint(
+        "POST",
+        "/stores",
+        "Make a store; from then on a void must name one, or none.",
+        _add_store,
+        fields={"id": str, "is_authorised": bool},
+    ),
+    Endpoint("POST", "/tokens/revoke", "Stop accepting all access tokens.", _revoke),
     Endpoint("GET", "/batches", "List the batches.", _batches),
     Endpoint("POST", "/batches", "Make a batch.", _add_batch, fields=_BATCH_FIELDS),
     Endpoint("GET", "/faults", "Show the plan of faults, and those that were met.", _faults),

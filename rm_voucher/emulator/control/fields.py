@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any
+from urllib.parse import parse_qsl
 
 # An endpoint that takes any number is one that takes all memory, or stands still for ever.
 _MOST = 1_000_000_000
@@ -34,6 +35,20 @@ def checked(wire: dict[str, Any], fields: Mapping[str, type]) -> dict[str, Any]:
         ):
             raise ValueError(f"{name} is {_JSON_WORDS[fields[name]]}, {most} at most")
     return dict(wire)
+
+
+def of_query(query: str, fields: Mapping[str, type]) -> dict[str, Any]:
+    """Return the fields of a URL's query. Raises `ValueError` for one that is not as it should."""
+    wire: dict[str, Any] = {}
+    for name, text in parse_qsl(query, keep_blank_values=True, max_num_fields=20):
+        kind = fields.get(name, str)
+        if kind is bool and text in ("true", "false"):
+            wire[name] = text == "true"
+        elif kind is int and text.isascii() and text.isdecimal() and len(text) < 19:
+            wire[name] = int(text)
+        else:
+            wire[name] = text
+    return checked(wire, fields)
 
 
 def require(given: Mapping[str, Any], names: AbstractSet[str], what: str) -> None:

@@ -1,0 +1,1 @@
+"""The page's files, which a browser gets as they are."""

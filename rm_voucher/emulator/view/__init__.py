@@ -1,0 +1,1 @@
+"""What a person sees of the emulator: its books, its requests and callbacks as JSON, and live."""
