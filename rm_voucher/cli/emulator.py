@@ -8,6 +8,7 @@ import logging
 import math
 import shlex
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,8 +20,9 @@ from rm_voucher.cli.common import examples
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
+from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.request_log import LOGGER
-from rm_voucher.emulator.server import serve
+from rm_voucher.emulator.server import Server, serve
 from rm_voucher.files import replace_private
 from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
@@ -35,6 +37,29 @@ _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED
 def emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name, like emulator or emulator:8000, by which other machines and containers "
+            "may use the page and the control API. Clients reach it by the first one. Repeatable.",
+        ),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where customers' browsers reach it, for QR codes, if not where clients do.",
+        ),
+    ] = None,
+    merchant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another merchant, with the same batches, faults, rate limit and URL of "
+            "callbacks. Repeatable.",
+        ),
+    ] = None,
     batch: Annotated[
         list[str] | None, typer.Option(help="KEY=QUANTITY, a batch to begin with. Repeatable.")
     ] = None,
@@ -45,7 +70,10 @@ def emulator(
     ] = None,
     credentials_out: Annotated[
         Path | None,
-        typer.Option(help="Write the RM_… variables that a client needs, for a shell to source."),
+        typer.Option(
+            help="Write the RM_… variables that a client needs, for a shell to source; those of "
+            "another merchant into a file beside it, like emulator-NAME.env."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same codes and faults.")
@@ -100,41 +128,77 @@ def emulator(
     faults = FaultPlan(rate=fault_rate)
     if fault_kinds is not None:
         faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
+    options: MerchantOptions = {
+        "seed": seed,
+        "batches": _quantities(batch or []),
+        "faults": faults,
+        "rate_limit": rate_limit,
+        "callback_url": callback_url,
+    }
+    first: MerchantOptions = {
+        **options,
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "public_key": pem,
+        "disabled_checks": [_check(text) for text in disable_check or []],
+        "guesses": Guesses(callback_signs_url=callback_signs_url),
+    }
     try:
-        engine = Emulator(
-            seed=seed,
-            client_id=client_id,
-            client_secret=client_secret,
-            public_key=pem,
-            batches=_quantities(batch or []),
-            disabled_checks=[_check(text) for text in disable_check or []],
-            faults=faults,
-            rate_limit=rate_limit,
-            callback_url=callback_url,
-            guesses=Guesses(callback_signs_url=callback_signs_url),
-        )
+        engine = Emulator(**first)
     except ValueError as exc:  # the other options were checked before
         raise ConfigurationError(f"--callback-url {exc}.") from None
-    engine.callbacks.interval_s = callback_interval
-    serving = _serve(
-        engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
+    _add_merchants(engine, merchant or [], options)
+    for each in engine.merchants:
+        each.callbacks.interval_s = callback_interval
+    server = serve(
+        engine,
+        host=host,
+        port=port,
+        latency_s=latency,
+        allowed_hosts=allow_host or [],
+        public_url=public_url,
     )
+    serving = _run(engine, server, f"{host}:{port}", credentials_out)
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
 
-async def _serve(
-    engine: Emulator, *, host: str, port: int, latency_s: float, credentials_out: Path | None
+async def _run(
+    engine: Emulator,
+    serving: AbstractAsyncContextManager[Server],
+    where: str,
+    credentials_out: Path | None,
 ) -> None:
     """Serve until cancelled."""
     try:
-        async with serve(engine, host=host, port=port, latency_s=latency_s) as server:
+        async with serving as server:
             if credentials_out is not None:
-                _write_variables(credentials_out, server.variables)
+                # The first merchant's last: a script may wait for that file alone.
+                for each in reversed(engine.merchants):
+                    _write_variables(_file_of(each, credentials_out), each.variables)
             say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
-        raise ConfigurationError(f"The emulator can't listen on {host}:{port}: {exc}.") from exc
+        raise ConfigurationError(f"The emulator can't listen on {where}: {exc}.") from exc
+
+
+def _add_merchants(engine: Emulator, names: list[str], options: MerchantOptions) -> None:
+    for name in names:
+        if engine.find_merchant(name) is not None:
+            raise ConfigurationError(f"--merchant {name!r}: there is one of that name already.")
+        if options.get("seed") is not None:  # equal codes of two merchants would hide a mix-up
+            options = {**options, "seed": (options["seed"] or 0) + 1}
+        try:
+            engine.merchant(name, **options)
+        except ValueError as exc:
+            raise ConfigurationError(f"--merchant: {exc}.") from None
+
+
+def _file_of(merchant: Merchant, path: Path) -> Path:
+    """Return the file for a merchant's variables: the path itself for the first one."""
+    if isinstance(merchant, Emulator):
+        return path
+    return path.with_name(f"{path.stem}-{merchant.name}{path.suffix}")
 
 
 def _quantities(batches: list[str]) -> dict[str, int]:
