@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import shlex
+import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -84,6 +85,9 @@ def emulator(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
     ] = False,
+    opens_page: Annotated[
+        bool, typer.Option("--open", help="Open the emulator's page in the browser.")
+    ] = False,
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 
@@ -117,21 +121,35 @@ def emulator(
         raise ConfigurationError(f"--callback-url {exc}.") from None
     engine.callbacks.interval_s = callback_interval
     serving = _serve(
-        engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
+        engine,
+        host=host,
+        port=port,
+        latency_s=latency,
+        credentials_out=credentials_out,
+        opens_page=opens_page,
     )
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
 
 async def _serve(
-    engine: Emulator, *, host: str, port: int, latency_s: float, credentials_out: Path | None
+    engine: Emulator,
+    *,
+    host: str,
+    port: int,
+    latency_s: float,
+    credentials_out: Path | None,
+    opens_page: bool,
 ) -> None:
     """Serve until cancelled."""
     try:
         async with serve(engine, host=host, port=port, latency_s=latency_s) as server:
             if credentials_out is not None:
                 _write_variables(credentials_out, server.variables)
-            say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
+            page = f"{server.url}/_emulator/"
+            say(f"Emulator at {server.url} (no real vouchers), its page at {page}. Ctrl-C ends it.")
+            if opens_page:
+                await asyncio.to_thread(webbrowser.open, page)
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
         raise ConfigurationError(f"The emulator can't listen on {host}:{port}: {exc}.") from exc
