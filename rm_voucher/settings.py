@@ -251,9 +251,9 @@ def base_url(name: str, text: str, *, allow_plain_http: bool) -> str:
         )
     if elsewhere is not None and not allow_plain_http:
         raise ConfigurationError(
-            f"{name} is plain http to another machine: secrets would travel unprotected. Use "
-            f"https; only for an emulator in another container, set {PLAIN_HTTP}={elsewhere} (in code, "
-            "Environment has allow_plain_http)."
+            f"{name} is plain http to another machine: secrets would travel unprotected. Use https, "
+            f"or only for an emulator in another container set {PLAIN_HTTP}={elsewhere} (in code: "
+            "allow_plain_http)."
         )
     if port is not None and url.is_default_port():
         url = url.with_port(None)

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import math
 import shlex
+import webbrowser
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -112,6 +113,9 @@ def emulator(
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
     ] = False,
+    opens_page: Annotated[
+        bool, typer.Option("--open", help="Open the emulator's page in the browser.")
+    ] = False,
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
 
@@ -158,7 +162,7 @@ def emulator(
         allowed_hosts=allow_host or [],
         public_url=public_url,
     )
-    serving = _run(engine, server, f"{host}:{port}", credentials_out)
+    serving = _run(engine, server, f"{host}:{port}", credentials_out, opens_page)
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
@@ -168,6 +172,7 @@ async def _run(
     serving: AbstractAsyncContextManager[Server],
     where: str,
     credentials_out: Path | None,
+    opens_page: bool,
 ) -> None:
     """Serve until cancelled."""
     try:
@@ -176,7 +181,10 @@ async def _run(
                 # The first merchant's last: a script may wait for that file alone.
                 for each in reversed(engine.merchants):
                     _write_variables(_file_of(each, credentials_out), each.variables)
-            say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
+            page = f"{server.url}/_emulator/"
+            say(f"Emulator at {server.url} (no real vouchers), its page at {page}. Ctrl-C ends it.")
+            if opens_page:
+                await asyncio.to_thread(webbrowser.open, page)
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
         raise ConfigurationError(f"The emulator can't listen on {where}: {exc}.") from exc

@@ -333,8 +333,13 @@ class Merchant:
         """Return a client of this merchant, in this process. ``options`` go to `VoucherClient`."""
         if self.credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"runtime": self.runtime, "transport": self.transport(), **options}
-        return VoucherClient(self.credentials, environment=self.environment, **options)
+        options = {
+            "environment": self.environment,
+            "runtime": self.runtime,
+            "transport": self.transport(),
+            **options,
+        }
+        return VoucherClient(self.credentials, **options)
 
     def transport(self) -> Transport:
         """Return a transport to the emulator, in this process; faults are transport errors.

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "transport.sending": {"aiohttp"},
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
+    "emulator.pages": {"aiohttp"},
     "emulator.server": {"aiohttp"},
     "database.accounts": {"sqlalchemy"},
     "database.connections": {"sqlalchemy"},

@@ -132,6 +132,7 @@ def _exchanges(asked: Asked) -> object:
     return exchanges.newest(
         (each for each in asked.emulator.journal if each.merchant == asked.merchant.name),
         most=min(given.get("most", 100), _MOST_SHOWN),
+        reveals=asked.reveals,
         operation=given.get("operation", ""),
         only_failures=given.get("failed", False),
     )
@@ -410,7 +411,7 @@ ENDPOINTS = (
         "/exchanges",
         "List the last requests and what became of them, the newest first.",
         _exchanges,
-        query={"most": int, "operation": str, "failed": bool},
+        query={"most": int, "operation": str, "failed": bool, "reveal": bool},
     ),
     Endpoint(
         "GET",
