@@ -10,7 +10,7 @@ import shlex
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import attrs
 import typer
@@ -21,16 +21,20 @@ from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.request_log import LOGGER
+from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.scenario.read import scenario_names
 from rm_voucher.emulator.server import serve
 from rm_voucher.files import replace_private
 from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
 
+_CALLBACK_INTERVAL_S = 60.0
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
 @examples(
     "rm-voucher emulator --batch BREAKFAST=1000 --credentials-out emulator.env",
+    "rm-voucher emulator --scenario first-steps --open",
     "rm-voucher emulator --port 8080 --batch BREAKFAST=1000 --fault-rate 0.2 --rate-limit 50",
 )
 def emulator(
@@ -70,7 +74,7 @@ def emulator(
     ] = None,
     callback_interval: Annotated[
         float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
-    ] = 60.0,
+    ] = _CALLBACK_INTERVAL_S,
     callback_signs_url: Annotated[
         bool,
         typer.Option(
@@ -81,6 +85,10 @@ def emulator(
     disable_check: Annotated[
         list[str] | None,
         typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="A TOML file, or one of " + ", ".join(scenario_names()) + "."),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
@@ -104,22 +112,41 @@ def emulator(
     faults = FaultPlan(rate=fault_rate)
     if fault_kinds is not None:
         faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
-    try:
-        engine = Emulator(
-            seed=seed,
-            client_id=client_id,
-            client_secret=client_secret,
-            public_key=pem,
-            batches=_quantities(batch or []),
-            disabled_checks=[_check(text) for text in disable_check or []],
-            faults=faults,
-            rate_limit=rate_limit,
-            callback_url=callback_url,
-            guesses=Guesses(callback_signs_url=callback_signs_url),
-        )
-    except ValueError as exc:  # the other options were checked before
-        raise ConfigurationError(f"--callback-url {exc}.") from None
-    engine.callbacks.interval_s = callback_interval
+    told = {
+        "--batch": batch,
+        "--disable-check": disable_check,
+        "--fault-rate": fault_rate,
+        "--rate-limit": rate_limit,
+        "--callback-url": callback_url,
+        "--callback-interval": callback_interval != _CALLBACK_INTERVAL_S,
+        "--callback-signs-url": callback_signs_url,
+    }
+    if scenario is not None and any(told.values()):
+        named = ", ".join(name for name, value in told.items() if value)
+        raise ConfigurationError(f"The scenario says what {named} would say: write it there.")
+    options: dict[str, Any] = {
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "public_key": pem,
+        "seed": seed,
+    }
+    if scenario is not None:
+        given = {name: value for name, value in options.items() if value is not None}
+        engine = emulator_of(scenario, **given)
+    else:
+        try:
+            engine = Emulator(
+                **options,
+                batches=_quantities(batch or []),
+                disabled_checks=[_check(text) for text in disable_check or []],
+                faults=faults,
+                rate_limit=rate_limit,
+                callback_url=callback_url,
+                guesses=Guesses(callback_signs_url=callback_signs_url),
+            )
+        except ValueError as exc:  # the other options were checked before
+            raise ConfigurationError(f"--callback-url {exc}.") from None
+        engine.callbacks.interval_s = callback_interval
     serving = _serve(
         engine,
         host=host,
