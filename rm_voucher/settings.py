@@ -172,9 +172,9 @@ class Environment:
         api_url, oauth_url = cls._urls_of(_place(env, "RM_ENVIRONMENT", "sandbox"))
         api_url = _place(env, "RM_API_URL", api_url)
         oauth_url = _place(env, "RM_OAUTH_URL", oauth_url)
-        allowed = {None, env.get(PLAIN_HTTP, "").strip().lower()}
-        hosts = {plain_http_elsewhere(api_url), plain_http_elsewhere(oauth_url)}
-        return Environment(api_url, oauth_url, allow_plain_http=hosts <= allowed)
+        allowed = env.get(PLAIN_HTTP, "").strip().lower()
+        hosts = {plain_http_elsewhere(api_url), plain_http_elsewhere(oauth_url)} - {None}
+        return Environment(api_url, oauth_url, allow_plain_http=hosts == {allowed})
 
     @classmethod
     @hide_locals
@@ -251,9 +251,9 @@ def base_url(name: str, text: str, *, allow_plain_http: bool) -> str:
         )
     if elsewhere is not None and not allow_plain_http:
         raise ConfigurationError(
-            f"{name} is plain http to another machine: secrets would travel unprotected. Use https, "
-            f"or only for an emulator in another container set {PLAIN_HTTP}={elsewhere} (in code: "
-            "allow_plain_http)."
+            f"{name} is plain http to another machine: secrets would travel unprotected. Use "
+            f"https; only for an emulator, {PLAIN_HTTP}={elsewhere} (in code, allow_plain_http) "
+            "allows it."
         )
     if port is not None and url.is_default_port():
         url = url.with_port(None)

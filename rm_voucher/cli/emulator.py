@@ -23,16 +23,20 @@ from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.request_log import LOGGER
+from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.scenario.read import scenario_names
 from rm_voucher.emulator.server import Server, serve
 from rm_voucher.files import replace_private
 from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
 
+_CALLBACK_INTERVAL_S = 60.0
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
 @examples(
     "rm-voucher emulator --batch BREAKFAST=1000 --credentials-out emulator.env",
+    "rm-voucher emulator --scenario first-steps --open",
     "rm-voucher emulator --port 8080 --batch BREAKFAST=1000 --fault-rate 0.2 --rate-limit 50",
 )
 def emulator(
@@ -98,7 +102,7 @@ def emulator(
     ] = None,
     callback_interval: Annotated[
         float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
-    ] = 60.0,
+    ] = _CALLBACK_INTERVAL_S,
     callback_signs_url: Annotated[
         bool,
         typer.Option(
@@ -109,6 +113,10 @@ def emulator(
     disable_check: Annotated[
         list[str] | None,
         typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
+    ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="A TOML file, or one of " + ", ".join(scenario_names()) + "."),
     ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
@@ -132,28 +140,44 @@ def emulator(
     faults = FaultPlan(rate=fault_rate)
     if fault_kinds is not None:
         faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
-    options: MerchantOptions = {
-        "seed": seed,
-        "batches": _quantities(batch or []),
-        "faults": faults,
-        "rate_limit": rate_limit,
-        "callback_url": callback_url,
+    told = {
+        "--batch": batch,
+        "--disable-check": disable_check,
+        "--fault-rate": fault_rate,
+        "--rate-limit": rate_limit,
+        "--callback-url": callback_url,
+        "--callback-interval": callback_interval != _CALLBACK_INTERVAL_S,
+        "--callback-signs-url": callback_signs_url,
+        "--merchant": merchant,
     }
-    first: MerchantOptions = {
-        **options,
+    if scenario is not None and any(told.values()):
+        named = ", ".join(name for name, value in told.items() if value)
+        raise ConfigurationError(f"The scenario says what {named} would say: write it there.")
+    options: MerchantOptions = {
         "client_id": client_id,
         "client_secret": client_secret,
         "public_key": pem,
-        "disabled_checks": [_check(text) for text in disable_check or []],
-        "guesses": Guesses(callback_signs_url=callback_signs_url),
+        "seed": seed,
     }
-    try:
-        engine = Emulator(**first)
-    except ValueError as exc:  # the other options were checked before
-        raise ConfigurationError(f"--callback-url {exc}.") from None
-    _add_merchants(engine, merchant or [], options)
-    for each in engine.merchants:
-        each.callbacks.interval_s = callback_interval
+    if scenario is not None:
+        given = {name: value for name, value in options.items() if value is not None}
+        engine = emulator_of(scenario, **given)
+    else:
+        options |= {
+            "batches": _quantities(batch or []),
+            "disabled_checks": [_check(text) for text in disable_check or []],
+            "faults": faults,
+            "rate_limit": rate_limit,
+            "callback_url": callback_url,
+            "guesses": Guesses(callback_signs_url=callback_signs_url),
+        }
+        try:
+            engine = Emulator(**options)
+        except ValueError as exc:  # the other options were checked before
+            raise ConfigurationError(f"--callback-url {exc}.") from None
+        _add_merchants(engine, merchant or [], options)
+        for each in engine.merchants:
+            each.callbacks.interval_s = callback_interval
     server = serve(
         engine,
         host=host,
@@ -162,7 +186,7 @@ def emulator(
         allowed_hosts=allow_host or [],
         public_url=public_url,
     )
-    serving = _run(engine, server, f"{host}:{port}", credentials_out, opens_page)
+    serving = _run(engine, server, f"{host}:{port}", credentials_out, opens_page=opens_page)
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
@@ -172,6 +196,7 @@ async def _run(
     serving: AbstractAsyncContextManager[Server],
     where: str,
     credentials_out: Path | None,
+    *,
     opens_page: bool,
 ) -> None:
     """Serve until cancelled."""
@@ -191,13 +216,20 @@ async def _run(
 
 
 def _add_merchants(engine: Emulator, names: list[str], options: MerchantOptions) -> None:
-    for name in names:
+    """Make further merchants, like the first but for the client's id and secret."""
+    for number, name in enumerate(names, 1):
         if engine.find_merchant(name) is not None:
             raise ConfigurationError(f"--merchant {name!r}: there is one of that name already.")
-        if options.get("seed") is not None:  # equal codes of two merchants would hide a mix-up
-            options = {**options, "seed": (options["seed"] or 0) + 1}
+        seed = options.get("seed")
+        own = options.copy()
+        own |= {
+            "client_id": None,
+            "client_secret": None,
+            # Equal codes of two merchants would hide that an application mixes them up.
+            "seed": None if seed is None else seed + number,
+        }
         try:
-            engine.merchant(name, **options)
+            engine.merchant(name, **own)
         except ValueError as exc:
             raise ConfigurationError(f"--merchant: {exc}.") from None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import formatdate
 from random import Random
 from typing import Any, TypedDict, Unpack
@@ -167,6 +167,8 @@ class Merchant:
             clock=site.clock.now,
             wire_clock=site.wire_clock,
         )
+        self.at_start: Callable[[], None] | None = None
+        """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.begin()
 
@@ -202,6 +204,8 @@ class Merchant:
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
         site.books[self.number] = self._state
+        if self.at_start is not None:
+            self.at_start()
         site.clock.notify()  # a listener that a window closed opens again
 
     def forget(self) -> None:
@@ -212,6 +216,11 @@ class Merchant:
         self.callbacks.reset()
 
     # Setting up, and looking on.
+
+    @property
+    def books(self) -> VoucherState:
+        """All batches and vouchers, also in the middle of work that is due."""
+        return self._state
 
     @property
     def state(self) -> VoucherState:

@@ -26,7 +26,7 @@ from rm_voucher.wire.requests import segment
 _ALPHABET = string.ascii_letters + string.digits
 _CODE_CHARS = 10
 _KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
-_DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
+DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
 _MAX_UP_FRONT = 10_000_000
 _VALID = VoucherStatus.VALID
 OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
@@ -85,7 +85,7 @@ class Stock:
         amount_sen: int = 0,
         discount_rate_bp: int = 0,
         minimum_spend_sen: int = 0,
-        expiry: Expiry = _DEFAULT_EXPIRY,
+        expiry: Expiry = DEFAULT_EXPIRY,
         codes: Iterable[str] | None = None,
         static_code: str | None = None,
         status: BatchStatus = BatchStatus.COMPLETED,
