@@ -110,6 +110,21 @@ class Authenticator:
             if self._tokens.pop(each, None) is not None:
                 _keep(self._revoked, each, code, _MAX_TOKENS)
 
+    def dump(self) -> dict[str, Any]:
+        """Return the tokens as they are saved; nonces, which live for two minutes, are not."""
+        return {
+            "tokens": self._tokens,
+            "refresh_tokens": self._refresh_tokens,
+            "revoked": self._revoked,
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back tokens that were saved."""
+        self._tokens = OrderedDict(saved["tokens"])
+        self._refresh_tokens = OrderedDict(saved["refresh_tokens"])
+        self._revoked = OrderedDict(saved["revoked"])
+        self._nonces.clear()
+
     def tokens(self) -> list[dict[str, Any]]:
         """Return the newest access tokens, masked, each with its end and whether it is good."""
         now = self._clock()
