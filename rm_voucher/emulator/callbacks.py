@@ -6,7 +6,6 @@ which changes are told, and whether a repeat is signed anew: see `Guesses`.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import secrets
@@ -19,7 +18,6 @@ import orjson
 from yarl import URL
 
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import TransportError
 from rm_voucher.models import VoucherStatus
@@ -87,7 +85,7 @@ class Callbacks:
     _clock: VirtualClock
     _guesses: Guesses
     _wire_clock: Callable[[], float]
-    _given_signer: RsaSigner | None = None
+    _signer: Callable[[], RsaSigner]
     url: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(_is_usable), kw_only=True
     )
@@ -112,14 +110,10 @@ class Callbacks:
         self.delivered = self.given_up = 0
         self.signs_url = self._guesses.callback_signs_url
 
-    @functools.cached_property
-    def _signer(self) -> RsaSigner:
-        return self._given_signer or RsaSigner.from_pem(new_private_key())
-
     @property
     def public_key_pem(self) -> bytes:
         """The server's public key, which a receiver verifies with."""
-        return self._signer.public_key_pem()
+        return self._signer().public_key_pem()
 
     def wants(self, status: VoucherStatus) -> bool:
         """Return whether a change to a status causes a callback."""
@@ -287,5 +281,5 @@ class Callbacks:
             "Content-Type": "application/json",
             "X-Nonce-Str": nonce,
             "X-Timestamp": timestamp,
-            "X-Signature": format_signature(self._signer.sign(text.encode())),
+            "X-Signature": format_signature(self._signer().sign(text.encode())),
         }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -39,7 +39,7 @@ class VoucherState:
 
     ``on_change`` is called with each voucher whose status a method here changed. Expiry only shows
     when a voucher is read, and causes no call. ``cause`` gives the number of the request that is
-    worked for, or 0.
+    worked for, or 0. ``others`` gives the knowledge about the other merchants.
     """
 
     def __init__(
@@ -51,8 +51,15 @@ class VoucherState:
         guesses: Guesses,
         on_change: Callable[[Record], None] = lambda record: None,
         cause: Callable[[], int] = lambda: 0,
+        others: Callable[[], Iterable[VoucherState]] = tuple,
     ) -> None:
-        self.stock = Stock(clock=clock, rng=rng, guesses=guesses)
+        self.stock = Stock(
+            clock=clock,
+            rng=rng,
+            guesses=guesses,
+            others=lambda: (other.stock for other in others()),
+        )
+        self._others = others
         self._clock = clock
         self._qr_base = qr_base
         self._guesses = guesses
@@ -84,6 +91,10 @@ class VoucherState:
     def members(self) -> Sequence[Member]:
         """Return this merchant's members."""
         return [member for member in self._members.values() if member.is_ours]
+
+    def has_member(self, country_code: str, phone_number: str) -> bool:
+        """Return whether there is a member with a number, whoever's it is."""
+        return (country_code, phone_number) in self._members
 
     def stores(self) -> Mapping[str, bool]:
         """Return each store's id, and whether it is authorised."""
@@ -223,7 +234,8 @@ class VoucherState:
         """Return a member of this merchant's."""
         member = self._members.get((country_code, phone_number))
         if member is None:
-            raise RefusedError("MEMBER_NOT_FOUND")
+            others = (other.has_member(country_code, phone_number) for other in self._others())
+            raise RefusedError("MEMBER_NOT_MERCHANT" if any(others) else "MEMBER_NOT_FOUND")
         if not member.is_ours:
             raise RefusedError("MEMBER_NOT_MERCHANT")
         return member

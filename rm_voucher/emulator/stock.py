@@ -61,11 +61,15 @@ class BatchOptions(TypedDict, total=False):
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Stock:
-    """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes."""
+    """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes.
+
+    ``others`` gives the stocks of other merchants of the same server.
+    """
 
     _clock: Callable[[], float]
     _rng: random.Random
     _guesses: Guesses
+    _others: Callable[[], Iterable[Stock]] = tuple
     _batches: dict[str, Batch] = attrs.field(factory=dict, init=False)
     _ours: list[Batch] = attrs.field(factory=list, init=False)
     _vouchers: dict[str, Record] = attrs.field(factory=dict, init=False)
@@ -185,18 +189,23 @@ class Stock:
         """Return what all spellings of a code share."""
         return code.casefold() if self._guesses.codes_ignore_case else code
 
-    def find(self, code: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
+    def find(self, spelling: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
         """Return a voucher; with a static code, one in ``statuses`` if there is one."""
-        code = self.name(code)
+        code = self.name(spelling)
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
             return self._instance(batch, statuses)
         record = self._vouchers.get(code)
         if record is None and batch is None:
-            raise RefusedError("VOUCHER_NOT_FOUND")
+            is_elsewhere = any(other.has(spelling) for other in self._others())
+            raise RefusedError("VOUCHER_NOT_MERCHANT" if is_elsewhere else "VOUCHER_NOT_FOUND")
         if record is None or not record.batch.is_ours:
             raise RefusedError("VOUCHER_NOT_MERCHANT")
         return record
+
+    def has(self, code: str) -> bool:
+        """Return whether there is a voucher with a code, whoever's it is."""
+        return self._is_taken(self.name(code))
 
     def batch(self, key: str) -> Batch:
         """Return a batch of this merchant's."""
