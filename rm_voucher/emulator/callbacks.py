@@ -54,6 +54,12 @@ class Delivery:
     attempts: list[Attempt] = attrs.field(factory=list)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither taken by the merchant nor given up."""
+        attempts = self.attempts
+        return len(attempts) < _ATTEMPTS and not any(each.status == _OK for each in attempts)
+
 
 def _is_usable(_: object, __: object, url: str) -> None:
     try:
@@ -122,6 +128,48 @@ class Callbacks:
         self._told.append(delivery)
         self._wait(delivery, now)
         self._clock.notify()
+
+    def dump(self) -> dict[str, Any]:
+        """Return what is to be delivered, and how, as it is saved."""
+        return {
+            "url": self.url,
+            "interval_s": self.interval_s,
+            "signs_url": self.signs_url,
+            "delivered": self.delivered,
+            "given_up": self.given_up,
+            "deliveries": [
+                {
+                    "body": each.body.decode(),
+                    "due": each.due,
+                    "headers": dict(each.headers),
+                    "attempts": [attrs.astuple(attempt) for attempt in each.attempts],
+                }
+                for each in self._told
+            ],
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back what was saved. An attempt that was under way is made again."""
+        self.reset()
+        self.url = saved["url"]
+        for name in ("interval_s", "signs_url", "delivered", "given_up"):
+            setattr(self, name, saved[name])
+        for each in saved["deliveries"]:
+            item = orjson.loads(each["body"])["item"]
+            delivery = Delivery(
+                next(self._number),
+                each["body"].encode(),
+                item["code"],
+                VoucherStatus(item["status"]),
+                None,
+                [Attempt(*attempt) for attempt in each["attempts"]],
+                each["headers"],
+            )
+            self._told.append(delivery)
+            if each["due"] is not None:
+                self._wait(delivery, each["due"])
+            elif delivery.is_open:
+                self._wait(delivery, self._clock.now())
 
     @property
     def waiting(self) -> int:

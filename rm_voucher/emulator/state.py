@@ -20,7 +20,11 @@ from rm_voucher.emulator.records import (
     Batch,
     Member,
     Record,
+    Saved,
     batch_wire,
+    load_batch,
+    load_record,
+    save_batch,
     voucher_wire,
 )
 from rm_voucher.emulator.stock import OPEN, RefusedError, Stock
@@ -61,6 +65,9 @@ class VoucherState:
         self._guesses = guesses
         self._on_change = on_change
         self._cause = cause
+        self.on_touch: Callable[[Record], object] = lambda record: None
+        """Called with each voucher that must be saved anew."""
+        self._rng = rng
         self._members: dict[tuple[str, str], Member] = {}
         self._stores: dict[str, bool] = {}
 
@@ -93,6 +100,38 @@ class VoucherState:
         """Return each store's id, and whether it is authorised."""
         return self._stores
 
+    def dump(self) -> dict[str, Any]:
+        """Return all but the vouchers, as it is saved."""
+        version, numbers, gauss = self._rng.getstate()
+        return {
+            "members": [
+                [one.country_code, one.phone_number, one.name, one.is_ours]
+                for one in self._members.values()
+            ],
+            "stores": self._stores,
+            "random": [version, numbers, gauss],
+            "batches": [save_batch(batch) for batch in self.stock.all()],
+        }
+
+    def load(self, saved: Mapping[str, Any], vouchers: Mapping[str, Sequence[Saved]]) -> None:
+        """Put back what was saved into books that are empty; ``vouchers`` are by their batch.
+
+        Raises `ValueError`, `TypeError` or `KeyError` for what was not saved by `dump`.
+        """
+        for country_code, phone_number, name, is_ours in saved["members"]:
+            self.add_member(country_code, phone_number, name=name, is_ours=is_ours)
+        for store_id, is_authorised in saved["stores"].items():
+            self.add_store(store_id, is_authorised=is_authorised)
+        version, numbers, gauss = saved["random"]
+        self._rng.setstate((version, tuple(numbers), gauss))
+        for each in saved["batches"]:
+            batch = load_batch(each)
+            found = vouchers.get(batch.key, ())
+            rows = [load_record(one, batch, self._members) for one in found]
+            if len(rows) != (each["made"] or batch.issued):
+                raise ValueError("a batch has other vouchers than were saved with it")
+            self.stock.put(batch, rows, each["made"])
+
     # At a shop, and not through the API.
 
     def collect(self, code: str, member: Member) -> Record:
@@ -124,6 +163,7 @@ class VoucherState:
         if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
+        self.on_touch(record)
         return record
 
     # Through the API.
@@ -295,6 +335,7 @@ class VoucherState:
         record.batch.counts[status] += 1
         record.updated_at = self._clock()
         record.history += (record.updated_at, status, self._cause())
+        self.on_touch(record)
         self._on_change(record)
 
     def _use(self, record: Record, used_at: datetime | None) -> None:

@@ -161,6 +161,30 @@ class Stock:
             batch.listed.extend(batch.made)
         return batch
 
+    def all(self) -> Sequence[Batch]:
+        """Return all batches, those of other merchants, too."""
+        return list(self._batches.values())
+
+    def rows(self, batch: Batch) -> Sequence[Record]:
+        """Return a batch's vouchers as they are saved: those that were made up front come first."""
+        return batch.made or batch.listed
+
+    def put(self, batch: Batch, rows: Sequence[Record], made: int) -> None:
+        """Put back a batch that was saved, and its vouchers."""
+        self._batches[batch.key] = batch
+        if batch.is_ours:
+            self._ours.append(batch)
+        if batch.static_code is not None:
+            self._static[self.name(batch.static_code)] = batch
+        else:
+            self._vouchers.update((self.name(record.code), record) for record in rows)
+        batch.listed.extend(rows)
+        if made:
+            batch.made.extend(rows)
+        if made and not self._guesses.lists_valid:
+            gone = (record for record in rows if record.kept is not _VALID)
+            batch.listed[:] = sorted(gone, key=Record.left_stock_at)
+
     def name(self, code: str) -> str:
         """Return what all spellings of a code share."""
         return code.casefold() if self._guesses.codes_ignore_case else code
