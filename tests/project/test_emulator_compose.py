@@ -96,10 +96,10 @@ def test_application_issues(tmp_path: Path, port: int, here: dict[str, str]) -> 
 
 
 def batches(port: int, name: str) -> Any:
-    request = urllib.request.Request(  # noqa: S310 - http, by this test
+    request = urllib.request.Request(
         f"http://127.0.0.1:{port}/_emulator/batches", headers={"Host": f"{name}:{port}"}
     )
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
+    with urllib.request.urlopen(request) as answer:
         return orjson.loads(answer.read())
 
 
