@@ -22,6 +22,7 @@ from yarl import URL
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control.access import HOST, PREFIX, refuses
 from rm_voucher.emulator.control.dispatch import control, problem_response
+from rm_voucher.emulator.customer.front import Front
 from rm_voucher.emulator.pages import Pages
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
@@ -81,7 +82,7 @@ async def serve(
     ``latency_s`` is added to every request. The control API at ``/_emulator`` answers loopback
     only. Raises `OSError`.
     """
-    pages = Pages(emulator)
+    pages, front = Pages(emulator), Front(emulator)
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -100,6 +101,9 @@ async def serve(
             body = await http.read()
         except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
+        shown = front.answer(http, body)
+        if shown is not None:
+            return shown
         if http.raw_path.startswith(f"{PREFIX}/"):
             return await _steer(emulator, pages, http, body)
         if http.raw_path == PREFIX:
