@@ -64,6 +64,12 @@ def long(session: nox.Session) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Use the emulator's pages in Chromium, at two widths and in two colour schemes. A minute."""
+    run_on_wheel(session, "-n", "auto", "-m", "long or not long", "tests/browser")
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check formatting and rules. A minute, most of it to install."""
     install_editable(session, "dev")

@@ -38,6 +38,7 @@ VARIABLES = {
     "RM_PRIVATE_KEY_FILE, RM_PRIVATE_KEY": "the file with your private key, or the key itself",
     "RM_ENVIRONMENT": "sandbox, production or a URL",
     "RM_API_URL, RM_OAUTH_URL": "other servers",
+    "RM_ALLOW_PLAIN_HTTP": "the one host to which plain http may go, like emulator:8000",
     "RM_PROFILE": "the settings that 'rm-voucher login' saved; the other variables win over them",
     "RM_SHARED_URL": "where the processes of an account share its rate and its token",
     "NO_COLOR, TERM": "NO_COLOR=1 and TERM=dumb: no bar and no colours, but plain lines",

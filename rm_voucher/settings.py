@@ -2,8 +2,9 @@ r"""What a user decides once: who, where, how long, how much, how fast. Opens no
 
 Variables: ``RM_CLIENT_ID``, ``RM_CLIENT_SECRET``, ``RM_PRIVATE_KEY`` (PEM text; ``\n`` may stand
 for a line break) or ``RM_PRIVATE_KEY_FILE``, ``RM_ENVIRONMENT`` (``sandbox``, ``production`` or a
-URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``). The way there has
-variables of its own: `rm_voucher.Proxy.from_env`.
+URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``), and
+``RM_ALLOW_PLAIN_HTTP`` (the one host, with its port, to which these may be plain ``http`` though it
+is not this machine). The way there has variables of its own: `rm_voucher.Proxy.from_env`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from rm_voucher.redaction import hide_locals
 
 _MAX_KEY_FILE_BYTES = 64 * 1024
 _LEAST_FAILING_CALLS = 20
+PLAIN_HTTP = "RM_ALLOW_PLAIN_HTTP"
+"""The variable that names the one host, with its port, to which plain http may go."""
+_RM_DOMAIN = "revenuemonster.my"
 
 
 def _variable(env: Mapping[str, str], name: str) -> str:
@@ -124,8 +128,8 @@ class Environment:
 
     `Environment.SANDBOX` and `Environment.PRODUCTION` are RM's. Another pair of URLs may be
     ``https``, or ``http`` to a loopback address; ``allow_plain_http`` lifts the latter limit, for
-    a development server in another container. ``localhost`` and the names below it must lead to
-    loopback, which the transport checks at the connection.
+    an emulator in another container, but never for RM's own servers. ``localhost`` and the names
+    below it must lead to loopback, which the transport checks at the connection.
 
     ``escapes_paths`` is whether ``$&+,:=@`` of a code or key are percent-encoded in a path. RM's
     documented paths show ``@`` as it is, and Go's rules leave all seven so. If RM refuses the
@@ -146,7 +150,7 @@ class Environment:
             check_type(name, getattr(self, name), bool)
         for name in ("api_url", "oauth_url"):
             check_type(name, getattr(self, name), str)
-            text = _normalised(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
+            text = base_url(name, getattr(self, name), allow_plain_http=self.allow_plain_http)
             object.__setattr__(self, name, text)  # frozen; still under construction
 
     @classmethod
@@ -160,26 +164,32 @@ class Environment:
     def from_env(cls, env: Mapping[str, str] | None = None) -> Environment:
         """Return the environment in the ``RM_…`` variables; sandbox by default.
 
+        ``RM_ALLOW_PLAIN_HTTP=emulator:8000`` lets a URL be ``http://emulator:8000``, and no other.
         Raises `ConfigurationError`, also for a variable that is set to nothing.
         """
         env = os.environ if env is None else env
         check_type("env", env, Mapping)
-        named = cls.named(_place(env, "RM_ENVIRONMENT", "sandbox"))
-        return Environment(
-            _place(env, "RM_API_URL", named.api_url),
-            _place(env, "RM_OAUTH_URL", named.oauth_url),
-        )
+        api_url, oauth_url = cls._urls_of(_place(env, "RM_ENVIRONMENT", "sandbox"))
+        api_url = _place(env, "RM_API_URL", api_url)
+        oauth_url = _place(env, "RM_OAUTH_URL", oauth_url)
+        allowed = env.get(PLAIN_HTTP, "").strip().lower()
+        hosts = {plain_http_elsewhere(api_url), plain_http_elsewhere(oauth_url)} - {None}
+        return Environment(api_url, oauth_url, allow_plain_http=hosts == {allowed})
 
     @classmethod
     @hide_locals
     def named(cls, name: str) -> Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
         check_type("name", name, str)
+        return Environment(*cls._urls_of(name))
+
+    @classmethod
+    def _urls_of(cls, name: str) -> tuple[str, str]:
         known = {"sandbox": cls.SANDBOX, "production": cls.PRODUCTION}
         if name.lower() in known:
-            return known[name.lower()]
+            return known[name.lower()].api_url, known[name.lower()].oauth_url
         if "://" in name:
-            return cls.at(name)
+            return name, name
         raise ConfigurationError(f"{name!r} is no environment: write sandbox, production or a URL.")
 
 
@@ -205,8 +215,25 @@ def _place(env: Mapping[str, str], name: str, default: str) -> str:
     return value
 
 
-def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
-    """Return the base URL as it will be signed: lower-case host, no default port, no last slash."""
+def plain_http_elsewhere(url: str) -> str | None:
+    """Return the host and port of a URL that is plain http to another machine, None for others.
+
+    That is what `PLAIN_HTTP` is set to where the URL may be used.
+    """
+    try:
+        parsed = URL(url)
+    except ValueError:  # `base_url` says so
+        return None
+    if parsed.scheme != "http" or not parsed.host or is_loopback(parsed.host):
+        return None
+    return parsed.host_port_subcomponent
+
+
+def base_url(name: str, text: str, *, allow_plain_http: bool) -> str:
+    """Return the base URL as it will be signed: lower-case host, no default port, no last slash.
+
+    Raises `ConfigurationError` that calls the URL by its ``name``.
+    """
     try:
         parts = urlsplit(text)
         url = URL(text)
@@ -217,9 +244,16 @@ def _normalised(name: str, text: str, *, allow_plain_http: bool) -> str:
         raise ConfigurationError(f"{name} must start with https:// (or http:// for loopback).")
     if parts.username is not None or parts.query or parts.fragment:
         raise ConfigurationError(f"{name} must be a bare URL: no user, query or fragment.")
-    if url.scheme == "http" and not (allow_plain_http or is_loopback(url.host)):
+    elsewhere = plain_http_elsewhere(text)
+    if elsewhere is not None and f".{url.host}".endswith(f".{_RM_DOMAIN}"):
         raise ConfigurationError(
-            f"{name} is plain http to another machine: secrets would travel unprotected. Use https."
+            f"{name} is plain http to Revenue Monster: secrets would travel unprotected. Use https."
+        )
+    if elsewhere is not None and not allow_plain_http:
+        raise ConfigurationError(
+            f"{name} is plain http to another machine: secrets would travel unprotected. Use "
+            f"https; only for an emulator, {PLAIN_HTTP}={elsewhere} (in code, allow_plain_http) "
+            "allows it."
         )
     if port is not None and url.is_default_port():
         url = url.with_port(None)

@@ -26,7 +26,7 @@ from rm_voucher.cli.screen import say
 from rm_voucher.emulator import Emulator
 from rm_voucher.redaction import hide_locals
 from rm_voucher.service.client import ClientSettings
-from rm_voucher.settings import is_harmless, is_in_memory, is_loopback
+from rm_voucher.settings import PLAIN_HTTP, is_harmless, is_in_memory, is_loopback
 from rm_voucher.shared import SharedStore
 
 MEMORY = "memory"
@@ -79,7 +79,7 @@ class Settings:
     @hide_locals
     def environment(self) -> Environment:
         """Return where it is. Raises `ConfigurationError`."""
-        return Environment.from_env(self._values(_PLACE))
+        return Environment.from_env({**plain_http_allowed(), **self._values(_PLACE)})
 
     @hide_locals
     def client(
@@ -102,6 +102,14 @@ class Settings:
 
     def _values(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: value for name in names if (value := self.found[name].value) is not None}
+
+
+def plain_http_allowed() -> dict[str, str]:
+    """Return the variable that allows plain http to one host, if it is set.
+
+    It is never in a profile, nor an option: it belongs to the machine that is beside an emulator.
+    """
+    return {name: value for name, value in os.environ.items() if name == PLAIN_HTTP}
 
 
 def is_memory(environment: str | None) -> bool:

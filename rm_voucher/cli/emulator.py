@@ -7,7 +7,9 @@ import contextlib
 import logging
 import math
 import shlex
+import webbrowser
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -19,22 +21,50 @@ from rm_voucher.cli.common import examples
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
+from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.request_log import LOGGER
-from rm_voucher.emulator.server import serve
+from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.scenario.read import scenario_names
+from rm_voucher.emulator.server import Server, serve
 from rm_voucher.files import replace_private
 from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
 
+_CALLBACK_INTERVAL_S = 60.0
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
 @examples(
     "rm-voucher emulator --batch BREAKFAST=1000 --credentials-out emulator.env",
+    "rm-voucher emulator --scenario first-steps --open",
     "rm-voucher emulator --port 8080 --batch BREAKFAST=1000 --fault-rate 0.2 --rate-limit 50",
 )
 def emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 0,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name, like emulator or emulator:8000, by which other machines and containers "
+            "may use the page and the control API. Clients reach it by the first one. Repeatable.",
+        ),
+    ] = None,
+    public_url: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Where customers' browsers reach it, for QR codes, if not where clients do.",
+        ),
+    ] = None,
+    merchant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Another merchant, with the same batches, faults, rate limit and URL of "
+            "callbacks. Repeatable.",
+        ),
+    ] = None,
     batch: Annotated[
         list[str] | None, typer.Option(help="KEY=QUANTITY, a batch to begin with. Repeatable.")
     ] = None,
@@ -45,7 +75,10 @@ def emulator(
     ] = None,
     credentials_out: Annotated[
         Path | None,
-        typer.Option(help="Write the RM_… variables that a client needs, for a shell to source."),
+        typer.Option(
+            help="Write the RM_… variables that a client needs, for a shell to source; those of "
+            "another merchant into a file beside it, like emulator-NAME.env."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="The same seed gives the same codes and faults.")
@@ -69,7 +102,7 @@ def emulator(
     ] = None,
     callback_interval: Annotated[
         float, typer.Option(min=0, help="Seconds until a callback without a 200 is repeated.")
-    ] = 60.0,
+    ] = _CALLBACK_INTERVAL_S,
     callback_signs_url: Annotated[
         bool,
         typer.Option(
@@ -81,8 +114,15 @@ def emulator(
         list[str] | None,
         typer.Option(help=f"A check not to make. Repeatable. They are {', '.join(Check)}."),
     ] = None,
+    scenario: Annotated[
+        str | None,
+        typer.Option(help="A TOML file, or one of " + ", ".join(scenario_names()) + "."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
+    ] = False,
+    opens_page: Annotated[
+        bool, typer.Option("--open", help="Open the emulator's page in the browser.")
     ] = False,
 ) -> None:
     """Serve an emulated voucher API over HTTP until Ctrl-C. No real vouchers.
@@ -100,41 +140,105 @@ def emulator(
     faults = FaultPlan(rate=fault_rate)
     if fault_kinds is not None:
         faults = attrs.evolve(faults, kinds=_kinds(fault_kinds))
-    try:
-        engine = Emulator(
-            seed=seed,
-            client_id=client_id,
-            client_secret=client_secret,
-            public_key=pem,
-            batches=_quantities(batch or []),
-            disabled_checks=[_check(text) for text in disable_check or []],
-            faults=faults,
-            rate_limit=rate_limit,
-            callback_url=callback_url,
-            guesses=Guesses(callback_signs_url=callback_signs_url),
-        )
-    except ValueError as exc:  # the other options were checked before
-        raise ConfigurationError(f"--callback-url {exc}.") from None
-    engine.callbacks.interval_s = callback_interval
-    serving = _serve(
-        engine, host=host, port=port, latency_s=latency, credentials_out=credentials_out
+    told = {
+        "--batch": batch,
+        "--disable-check": disable_check,
+        "--fault-rate": fault_rate,
+        "--rate-limit": rate_limit,
+        "--callback-url": callback_url,
+        "--callback-interval": callback_interval != _CALLBACK_INTERVAL_S,
+        "--callback-signs-url": callback_signs_url,
+        "--merchant": merchant,
+    }
+    if scenario is not None and any(told.values()):
+        named = ", ".join(name for name, value in told.items() if value)
+        raise ConfigurationError(f"The scenario says what {named} would say: write it there.")
+    options: MerchantOptions = {
+        "client_id": client_id,
+        "client_secret": client_secret,
+        "public_key": pem,
+        "seed": seed,
+    }
+    if scenario is not None:
+        given = {name: value for name, value in options.items() if value is not None}
+        engine = emulator_of(scenario, **given)
+    else:
+        options |= {
+            "batches": _quantities(batch or []),
+            "disabled_checks": [_check(text) for text in disable_check or []],
+            "faults": faults,
+            "rate_limit": rate_limit,
+            "callback_url": callback_url,
+            "guesses": Guesses(callback_signs_url=callback_signs_url),
+        }
+        try:
+            engine = Emulator(**options)
+        except ValueError as exc:  # the other options were checked before
+            raise ConfigurationError(f"--callback-url {exc}.") from None
+        _add_merchants(engine, merchant or [], options)
+        for each in engine.merchants:
+            each.callbacks.interval_s = callback_interval
+    server = serve(
+        engine,
+        host=host,
+        port=port,
+        latency_s=latency,
+        allowed_hosts=allow_host or [],
+        public_url=public_url,
     )
+    serving = _run(engine, server, f"{host}:{port}", credentials_out, opens_page=opens_page)
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
 
-async def _serve(
-    engine: Emulator, *, host: str, port: int, latency_s: float, credentials_out: Path | None
+async def _run(
+    engine: Emulator,
+    serving: AbstractAsyncContextManager[Server],
+    where: str,
+    credentials_out: Path | None,
+    *,
+    opens_page: bool,
 ) -> None:
     """Serve until cancelled."""
     try:
-        async with serve(engine, host=host, port=port, latency_s=latency_s) as server:
+        async with serving as server:
             if credentials_out is not None:
-                _write_variables(credentials_out, server.variables)
-            say(f"Emulator at {server.url} (no real vouchers). Ctrl-C ends it.")
+                # The first merchant's last: a script may wait for that file alone.
+                for each in reversed(engine.merchants):
+                    _write_variables(_file_of(each, credentials_out), each.variables)
+            page = f"{server.url}/_emulator/"
+            say(f"Emulator at {server.url} (no real vouchers), its page at {page}. Ctrl-C ends it.")
+            if opens_page:
+                await asyncio.to_thread(webbrowser.open, page)
             await asyncio.get_running_loop().create_future()
     except OSError as exc:
-        raise ConfigurationError(f"The emulator can't listen on {host}:{port}: {exc}.") from exc
+        raise ConfigurationError(f"The emulator can't listen on {where}: {exc}.") from exc
+
+
+def _add_merchants(engine: Emulator, names: list[str], options: MerchantOptions) -> None:
+    """Make further merchants, like the first but for the client's id and secret."""
+    for number, name in enumerate(names, 1):
+        if engine.find_merchant(name) is not None:
+            raise ConfigurationError(f"--merchant {name!r}: there is one of that name already.")
+        seed = options.get("seed")
+        own = options.copy()
+        own |= {
+            "client_id": None,
+            "client_secret": None,
+            # Equal codes of two merchants would hide that an application mixes them up.
+            "seed": None if seed is None else seed + number,
+        }
+        try:
+            engine.merchant(name, **own)
+        except ValueError as exc:
+            raise ConfigurationError(f"--merchant: {exc}.") from None
+
+
+def _file_of(merchant: Merchant, path: Path) -> Path:
+    """Return the file for a merchant's variables: the path itself for the first one."""
+    if isinstance(merchant, Emulator):
+        return path
+    return path.with_name(f"{path.stem}-{merchant.name}{path.suffix}")
 
 
 def _quantities(batches: list[str]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from rm_voucher import ConfigurationError, Credentials, Environment, Proxy, Vouc
 from rm_voucher.cli import logins
 from rm_voucher.cli.asking import ask
 from rm_voucher.cli.common import examples
-from rm_voucher.cli.connect import in_words, is_memory, token_file
+from rm_voucher.cli.connect import in_words, is_memory, plain_http_allowed, token_file
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.options import JsonOption
 from rm_voucher.cli.output import json_line
@@ -59,7 +59,7 @@ def login(
     where = where or _ask(f"Server: {_TO_TYPE}")
     if is_memory(where):
         raise ConfigurationError("'memory' needs no account: --environment memory alone does.")
-    environment = Environment.named(where)
+    environment = Environment.from_env({**plain_http_allowed(), "RM_ENVIRONMENT": where})
     private_key = private_key or Path(_ask("File with the private key"))
     private_key = _absolute(private_key)
     _refuse_another_account(name, client_id)
@@ -170,7 +170,8 @@ def _forget_token(name: str) -> None:
         login = logins.load(name)
         if secret := login.client_secret or logins.ask_keyring(name):
             credentials = Credentials(login.client_id, secret, b"not needed")
-            token_file(credentials, Environment.from_env(login.place)).unlink(missing_ok=True)
+            environment = Environment.from_env({**plain_http_allowed(), **login.place})
+            token_file(credentials, environment).unlink(missing_ok=True)
 
 
 def _ask(question: str, *, hidden: bool = False) -> str:

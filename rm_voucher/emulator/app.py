@@ -6,14 +6,14 @@ It knows no HTTP server: `rm_voucher.emulator.server` serves it.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Self, Unpack
 
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.emulator.authenticator import bearer_of
+from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
@@ -22,10 +22,13 @@ from rm_voucher.emulator.site import Site
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.profile import part_of, read_report
+from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.transport.base import Request, Response
 
 MAIN = "main"
 """The name of the merchant that an emulator is itself."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # for a path, a file's name, a key of TOML
+_MOST_MERCHANTS = 1_000
 
 
 class Emulator(Merchant):
@@ -50,7 +53,7 @@ class Emulator(Merchant):
         faults: the plan of faults, none by default.
         rate_limit: requests a second that are not throttled, None for any number.
         callback_url: the target of callbacks, None for none; `Callbacks` says when and how.
-        callback_key: PEM of the key that signs callbacks, by default a new one;
+        callback_key: PEM of the key that signs callbacks, of all merchants, by default a new one;
             `Callbacks.public_key_pem` is its other half.
         clock: unix seconds. `advance` sets the emulator ahead of it.
 
@@ -59,12 +62,25 @@ class Emulator(Merchant):
     """
 
     def __init__(
-        self, *, clock: Callable[[], float] = time.time, **options: Unpack[MerchantOptions]
+        self,
+        *,
+        clock: Callable[[], float] = time.time,
+        callback_key: bytes | None = None,
+        **options: Unpack[MerchantOptions],
     ) -> None:
         check_callable("clock", clock)
-        site = Site(wire_clock=clock, clock=VirtualClock(clock), reply=self.reply)
+        check_type("callback_key", callback_key, bytes, optional=True)
+        site = Site(
+            wire_clock=clock,
+            clock=VirtualClock(clock),
+            reply=self.reply,
+            callback_signer=None if callback_key is None else RsaSigner.from_pem(callback_key),
+        )
         super().__init__(site, MAIN, 1, **options)
-        self._merchants: dict[str, Merchant] = {MAIN: self}
+        self._last_number = 1
+        self._by_name: dict[str, Merchant] = {MAIN: self}
+        self._by_number: dict[int, Merchant] = {1: self}
+        self._by_client_id: dict[str, Merchant] = {self.client_id: self}
 
     @classmethod
     def like(cls, report: str | os.PathLike[str], **options: Any) -> Self:
@@ -87,31 +103,64 @@ class Emulator(Merchant):
             raise ConfigurationError(f"{report} fits no emulator of this version.") from exc
 
     def merchant(self, name: str, **options: Unpack[MerchantOptions]) -> Merchant:
-        """Return the merchant of a name; at first it is made, with new credentials.
+        """Return the merchant of a name; at first it is made, with a new client id and secret.
 
-        ``options`` are those of the class but ``clock``, for a merchant that is made. What is not
-        given is as by default, and ``guesses`` are the emulator's. Raises `ValueError` for options
-        of a merchant that there is already, and what the class raises.
+        ``options`` are those of the class but ``clock`` and ``callback_key``, for a merchant that
+        is made. What is not given is as by default, but ``guesses`` and ``disabled_checks`` are
+        the emulator's, and so is the key pair, because a new one takes a tenth of a second: give
+        ``credentials`` to find out whether the code under test mixes keys up. Raises `ValueError`
+        for a name that is not of 1 to 63 letters, digits, ``-`` and ``_``, for options of a
+        merchant that there is already, for a client id that another one has, and for the 1,001st
+        merchant; and what the class raises.
         """
         check_type("name", name, str)
-        made = self._merchants.get(name)
-        if made is None:
-            options.setdefault("guesses", self.guesses)
-            options.setdefault("disabled_checks", self._disabled)
-            made = Merchant(self.site, name, len(self._merchants) + 1, **options)
-            self._merchants[name] = made
-        elif options:
+        with self.virtual_clock.lock:
+            found = self._by_name.get(name)
+            if found is None:
+                return self._make(name, options)
+        if options:
             raise ValueError(f"there is a merchant {name!r} already; its options are settled")
+        return found
+
+    def _make(self, name: str, options: MerchantOptions) -> Merchant:
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} is no name of 1 to 63 letters, digits, - and _")
+        if len(self._by_name) == _MOST_MERCHANTS:
+            raise ValueError(f"there are {_MOST_MERCHANTS:,} merchants already")
+        options.setdefault("guesses", self.guesses)
+        options.setdefault("disabled_checks", self._disabled)
+        made = Merchant(self.site, name, self._last_number + 1, twin=self, **options)
+        if made.client_id in self._by_client_id:
+            made.forget()
+            raise ValueError(f"there is a merchant with the client id {made.client_id!r} already")
+        self._last_number = made.number
+        self._by_name[name] = self._by_number[made.number] = made
+        self._by_client_id[made.client_id] = made
         return made
+
+    def drop_merchant(self, name: str) -> None:
+        """Forget a merchant with all that it has; its tokens are good no more.
+
+        Raises `ValueError` for the first merchant, and for one that there is not.
+        """
+        check_type("name", name, str)
+        with self.virtual_clock.lock:
+            dropped = self._by_name.get(name)
+            if dropped is None or dropped is self:
+                raise ValueError(f"{name!r} is no merchant that was made beside the first")
+            del self._by_name[name], self._by_number[dropped.number]
+            del self._by_client_id[dropped.client_id]
+            dropped.forget()
+        self.virtual_clock.notify()
 
     def find_merchant(self, name: str) -> Merchant | None:
         """Return a merchant that there is, or None."""
-        return self._merchants.get(name)
+        return self._by_name.get(name)
 
     @property
     def merchants(self) -> Sequence[Merchant]:
         """All merchants, this one first."""
-        return list(self._merchants.values())
+        return list(self._by_name.values())
 
     @property
     def journal(self) -> Journal:
@@ -145,25 +194,26 @@ class Emulator(Merchant):
     def reply(self, request: Request) -> Reply:
         """Return the server's reaction to one request, faults included.
 
-        Its token, or the client's id where it asks for one, says whose request it is.
+        Its token, or the client's id where it asks for one, says whose request it is; if that is
+        nobody, it is the first merchant's.
         """
-        if len(self._merchants) == 1:
-            return self.answer(request)
+        merchant = self if len(self._by_name) == 1 else self._addressee(request)
+        return merchant.answer(request)
+
+    def _addressee(self, request: Request) -> Merchant:
         authorization = next(
             (value for name, value in request.headers.items() if name.lower() == "authorization"),
             "",
         )
-        token, client_id = bearer_of(authorization), _client_id(authorization)
-        for merchant in self._merchants.values():
-            if merchant.client_id == client_id or merchant.authenticator.knows(token):
-                return merchant.answer(request)
-        return self.answer(request)
+        scheme, _, identity = authorization.partition(" ")
+        if scheme == "Basic":
+            return self._by_client_id.get(_client_id(identity), self)
+        return self._by_number.get(merchant_of(bearer_of(authorization)), self)
 
 
-def _client_id(authorization: str) -> str | None:
-    """Return the client's id of an ``Authorization`` header of a request for a token."""
-    scheme, _, identity = authorization.partition(" ")
+def _client_id(identity: str) -> str:
+    """Return the client's id, or an empty text, of what a request for a token is authorised by."""
     try:
-        return base64.b64decode(identity).decode().partition(":")[0] if scheme == "Basic" else None
-    except (binascii.Error, UnicodeDecodeError):
-        return None
+        return base64.b64decode(identity).decode().partition(":")[0]
+    except ValueError:  # neither base64 nor text
+        return ""

@@ -51,10 +51,12 @@ class SignatureRefusedError(RefusedError):
 class Authenticator:
     """Grants tokens and checks requests.
 
+    A token begins with the number of its merchant, which `merchant_of` reads.
     ``clock`` is for tokens. ``wire_clock`` is for timestamps: it is never set ahead, because the
     clients' clocks are not either.
     """
 
+    _merchant: int
     _client_id: str
     _client_secret: str
     _verifier: RsaVerifier
@@ -89,7 +91,8 @@ class Authenticator:
             case _:
                 raise RefusedError("GRANT_TYPE_INVALID")
         now = self._clock()
-        access, refresh = secrets.token_urlsafe(32), secrets.token_urlsafe(32)
+        access = f"{self._merchant}.{secrets.token_urlsafe(32)}"
+        refresh = secrets.token_urlsafe(32)
         if self._guesses.new_token_ends_earlier:
             self._tokens.clear()
         _keep(self._tokens, access, now + self._token_lifetime_s, _MAX_TOKENS)
@@ -110,6 +113,21 @@ class Authenticator:
             if self._tokens.pop(each, None) is not None:
                 _keep(self._revoked, each, code, _MAX_TOKENS)
 
+    def dump(self) -> dict[str, Any]:
+        """Return the tokens as they are saved; nonces, which live for two minutes, are not."""
+        return {
+            "tokens": self._tokens,
+            "refresh_tokens": self._refresh_tokens,
+            "revoked": self._revoked,
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back tokens that were saved."""
+        self._tokens = OrderedDict(saved["tokens"])
+        self._refresh_tokens = OrderedDict(saved["refresh_tokens"])
+        self._revoked = OrderedDict(saved["revoked"])
+        self._nonces.clear()
+
     def tokens(self) -> list[dict[str, Any]]:
         """Return the newest access tokens, masked, each with its end and whether it is good."""
         now = self._clock()
@@ -119,10 +137,6 @@ class Authenticator:
             {"token": masked(token), "ends_at": until, "is_good": until > now}
             for token, until in newest
         ] + [{"token": masked(token), "ends_at": None, "is_good": False} for token in revoked]
-
-    def knows(self, token: str) -> bool:
-        """Return whether an access token was granted here, be it revoked or ended."""
-        return token in self._tokens or token in self._revoked
 
     def check(self, request: Request, headers: Mapping[str, str], canonical: bytes) -> None:
         """Refuse a request that fails a check. The nonce of one that passes is used up."""
@@ -276,6 +290,12 @@ def bearer_of(authorization: str) -> str:
     """Return the token of an ``Authorization`` header, or an empty text."""
     scheme, _, token = authorization.partition(" ")
     return token if scheme == "Bearer" else ""
+
+
+def merchant_of(token: str) -> int:
+    """Return the number of the merchant that a token was granted to, or 0 for another text."""
+    number = token.partition(".")[0]
+    return int(number) if number.isascii() and number.isdecimal() and len(number) < 10 else 0
 
 
 def _nonce_defect(nonce: str) -> str | None:

@@ -6,7 +6,6 @@ which changes are told, and whether a repeat is signed anew: see `Guesses`.
 
 from __future__ import annotations
 
-import functools
 import heapq
 import itertools
 import secrets
@@ -19,7 +18,6 @@ import orjson
 from yarl import URL
 
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import TransportError
 from rm_voucher.models import VoucherStatus
@@ -56,6 +54,12 @@ class Delivery:
     attempts: list[Attempt] = attrs.field(factory=list)
     headers: Mapping[str, str] = attrs.field(factory=dict, repr=False)
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was neither taken by the merchant nor given up."""
+        attempts = self.attempts
+        return len(attempts) < _ATTEMPTS and not any(each.status == _OK for each in attempts)
+
 
 def _is_usable(_: object, __: object, url: str) -> None:
     try:
@@ -81,7 +85,7 @@ class Callbacks:
     _clock: VirtualClock
     _guesses: Guesses
     _wire_clock: Callable[[], float]
-    _given_signer: RsaSigner | None = None
+    _signer: Callable[[], RsaSigner]
     url: str | None = attrs.field(
         default=None, validator=attrs.validators.optional(_is_usable), kw_only=True
     )
@@ -106,14 +110,10 @@ class Callbacks:
         self.delivered = self.given_up = 0
         self.signs_url = self._guesses.callback_signs_url
 
-    @functools.cached_property
-    def _signer(self) -> RsaSigner:
-        return self._given_signer or RsaSigner.from_pem(new_private_key())
-
     @property
     def public_key_pem(self) -> bytes:
         """The server's public key, which a receiver verifies with."""
-        return self._signer.public_key_pem()
+        return self._signer().public_key_pem()
 
     def wants(self, status: VoucherStatus) -> bool:
         """Return whether a change to a status causes a callback."""
@@ -128,6 +128,48 @@ class Callbacks:
         self._told.append(delivery)
         self._wait(delivery, now)
         self._clock.notify()
+
+    def dump(self) -> dict[str, Any]:
+        """Return what is to be delivered, and how, as it is saved."""
+        return {
+            "url": self.url,
+            "interval_s": self.interval_s,
+            "signs_url": self.signs_url,
+            "delivered": self.delivered,
+            "given_up": self.given_up,
+            "deliveries": [
+                {
+                    "body": each.body.decode(),
+                    "due": each.due,
+                    "headers": dict(each.headers),
+                    "attempts": [attrs.astuple(attempt) for attempt in each.attempts],
+                }
+                for each in self._told
+            ],
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back what was saved. An attempt that was under way is made again."""
+        self.reset()
+        self.url = saved["url"]
+        for name in ("interval_s", "signs_url", "delivered", "given_up"):
+            setattr(self, name, saved[name])
+        for each in saved["deliveries"]:
+            item = orjson.loads(each["body"])["item"]
+            delivery = Delivery(
+                next(self._number),
+                each["body"].encode(),
+                item["code"],
+                VoucherStatus(item["status"]),
+                None,
+                [Attempt(*attempt) for attempt in each["attempts"]],
+                each["headers"],
+            )
+            self._told.append(delivery)
+            if each["due"] is not None:
+                self._wait(delivery, each["due"])
+            elif delivery.is_open:
+                self._wait(delivery, self._clock.now())
 
     @property
     def waiting(self) -> int:
@@ -239,5 +281,5 @@ class Callbacks:
             "Content-Type": "application/json",
             "X-Nonce-Str": nonce,
             "X-Timestamp": timestamp,
-            "X-Signature": format_signature(self._signer.sign(text.encode())),
+            "X-Signature": format_signature(self._signer().sign(text.encode())),
         }

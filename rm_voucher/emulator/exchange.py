@@ -89,7 +89,8 @@ class Journal:
     def __iter__(self) -> Iterator[Exchange]:
         return iter(tuple(self._kept))
 
-    def forget(self) -> None:
-        """Forget all exchanges. Their numbers go on."""
-        self._kept.clear()
-        self._bytes = 0
+    def forget(self, merchant: str | None = None) -> None:
+        """Forget the exchanges of one merchant, or all. Their numbers go on."""
+        kept = [each for each in self._kept if each.merchant != merchant and merchant is not None]
+        self._kept = deque(kept)
+        self._bytes = sum(each.size for each in kept)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import enum
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterable
-from typing import NoReturn
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NoReturn
 
 import attrs
 
@@ -191,6 +191,27 @@ class Faults:
         self._closed = [window for window in plan.windows if window.fault is Fault.CLOSED]
         self._kinds_elsewhere = [kind for kind in plan.kinds if kind is not Fault.LISTING_DELAY]
 
+    def dump(self) -> dict[str, Any]:
+        """Return the plan, since when it holds, and what is queued, as it is saved."""
+        return {
+            "plan": attrs.asdict(self.plan),
+            "since": self.since,
+            "seed": self._own_seed,
+            "met": [[operation, fault, times] for (operation, fault), times in self.met.items()],
+            "queued": {name: list(queued) for name, queued in self._queued.items()},
+        }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Put back what was saved. Chance begins anew, from its seed on."""
+        plan = dict(saved["plan"])
+        windows = [Window(**window) for window in plan.pop("windows")]
+        self._own_seed = saved["seed"]
+        self.set(FaultPlan(windows=windows, **plan), now=saved["since"])
+        for operation, fault, times in saved["met"]:
+            self.met[operation, _fault(fault)] = times
+        for operation, queued in saved["queued"].items():
+            self._queued[operation] = deque((_fault(fault), times) for fault, times in queued)
+
     def fail_next(self, operation: str, fault: Fault | str, *, times: int = 1) -> None:
         """Let the next requests of an operation meet a fault, or be refused with an error code."""
         wanted: Fault | str
@@ -251,3 +272,8 @@ class Faults:
         kinds = plan.kinds if operation == _LISTING else self._kinds_elsewhere
         chance = self._source(operation)
         return chance.choice(kinds) if chance.random() < plan.rate and kinds else None
+
+
+def _fault(text: str) -> Fault | str:
+    """Return the fault of a name, or the text, which is an error code."""
+    return Fault(text) if text in {each.value for each in Fault} else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from email.utils import formatdate
 from random import Random
 from typing import Any, TypedDict, Unpack
@@ -30,7 +30,7 @@ from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
-from rm_voucher.settings import Credentials, Environment
+from rm_voucher.settings import Credentials, Environment, plain_http_elsewhere
 from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
 from rm_voucher.transport.base import Request, Response, Transport
 
@@ -51,7 +51,6 @@ class MerchantOptions(TypedDict, total=False):
     faults: FaultPlan | None
     rate_limit: float | None
     callback_url: str | None
-    callback_key: bytes | None
 
 
 class Merchant:
@@ -73,8 +72,7 @@ class Merchant:
         faults: the plan of faults, none by default.
         rate_limit: requests a second that are not throttled, None for any number.
         callback_url: the target of callbacks, None for none; `Callbacks` says when and how.
-        callback_key: PEM of the key that signs callbacks, by default a new one;
-            `Callbacks.public_key_pem` is its other half.
+        twin: the merchant whose key pair it has if it is given none.
 
     Raises `ConfigurationError` for a key that can't be used, `ValueError` for a batch or a
     ``callback_url`` that can't.
@@ -99,7 +97,7 @@ class Merchant:
         faults: FaultPlan | None = None,
         rate_limit: float | None = None,
         callback_url: str | None = None,
-        callback_key: bytes | None = None,
+        twin: Merchant | None = None,
     ) -> None:
         self.site = site
         self.name = name
@@ -116,7 +114,6 @@ class Merchant:
             ("guesses", guesses, Guesses),
             ("faults", faults, FaultPlan),
             ("callback_url", callback_url, str),
-            ("callback_key", callback_key, bytes),
         ):
             check_type(name, given, kind, optional=True)
         check_type("merchant_pin", merchant_pin, str)
@@ -127,15 +124,22 @@ class Merchant:
             raise ConfigurationError("client_id and client_secret are not empty.")
         client_id = client_id or f"emulator-{secrets.token_hex(6)}"
         client_secret = client_secret or secrets.token_urlsafe(24)
+        if twin is not None and public_key is None and credentials is None:
+            public_key = twin.public_key_pem
+            if twin.credentials is not None:
+                key = twin.credentials.private_key
+                credentials = Credentials(client_id, client_secret, key)
         if public_key is None:
             credentials = credentials or Credentials(client_id, client_secret, new_private_key())
             public_key = RsaSigner.from_pem(credentials.private_key_pem()).public_key_pem()
         if credentials is not None:
             client_id, client_secret = credentials.client_id, credentials.client_secret
-        self.credentials = credentials
+        self.credentials: Credentials | None = credentials
         """The client's credentials, or None when only a public key was given."""
         self.client_id = client_id
         self.client_secret = client_secret
+        self.public_key_pem: bytes = public_key
+        """The other half of its client's private key."""
         self.guesses = guesses or Guesses()
         self._disabled = frozenset(Check(check) for check in disabled_checks)
         self.runtime = Runtime(clock=site.wire_clock)
@@ -148,11 +152,12 @@ class Merchant:
             site.clock,
             self.guesses,
             site.wire_clock,
-            None if callback_key is None else RsaSigner.from_pem(callback_key),
+            site.signer,
             url=callback_url,
         )
         """The deliveries to the merchant."""
         self.authenticator = Authenticator(
+            merchant=number,
             client_id=client_id,
             client_secret=client_secret,
             verifier=RsaVerifier.from_pem(public_key),
@@ -162,6 +167,8 @@ class Merchant:
             clock=site.clock.now,
             wire_clock=site.wire_clock,
         )
+        self.at_start: Callable[[], None] | None = None
+        """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.begin()
 
@@ -172,8 +179,7 @@ class Merchant:
         need not be told. The clock and the other merchants stay as they are.
         """
         site = self.site
-        site.clock.forget(self.name)
-        self.callbacks.reset()
+        self.forget()
         self._state = VoucherState(
             clock=site.clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing
@@ -181,6 +187,7 @@ class Merchant:
             guesses=self.guesses,
             on_change=self._changed,
             cause=lambda: site.journal.cause,
+            others=lambda: site.books_beside(self.number),
         )
         self._engine = Engine(
             clock=site.clock,
@@ -192,12 +199,28 @@ class Merchant:
             journal=site.journal,
             merchant=self.name,
         )
+        self._rate_limit: float | None
         self.faults, self.rate_limit, self.callbacks.url = self._as_given
         for key, quantity in self._batches.items():
             self.add_batch(key, key=key, quantity=quantity)
+        site.books[self.number] = self._state
+        if self.at_start is not None:
+            self.at_start()
         site.clock.notify()  # a listener that a window closed opens again
 
+    def forget(self) -> None:
+        """Forget its books, its requests, its late work and its callbacks under way."""
+        self.site.books.pop(self.number, None)
+        self.site.clock.forget(self.name)
+        self.site.journal.forget(self.name)
+        self.callbacks.reset()
+
     # Setting up, and looking on.
+
+    @property
+    def books(self) -> VoucherState:
+        """All batches and vouchers, also in the middle of work that is due."""
+        return self._state
 
     @property
     def state(self) -> VoucherState:
@@ -298,12 +321,34 @@ class Merchant:
 
     # Ways in.
 
+    @property
+    def variables(self) -> dict[str, str]:
+        """The ``RM_…`` variables that a client in another process needs, while it is served."""
+        url = self.site.client_url
+        variables = {
+            "RM_ENVIRONMENT": url,
+            "RM_CLIENT_ID": self.client_id,
+            "RM_CLIENT_SECRET": self.client_secret,
+        }
+        if (host := plain_http_elsewhere(url)) is not None:
+            variables["RM_ALLOW_PLAIN_HTTP"] = host
+        if self.credentials is not None:
+            # One line, as every reader of such files understands; the client reads \n as a break.
+            pem = self.credentials.private_key_pem().decode()
+            variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
+        return variables
+
     def client(self, **options: Any) -> VoucherClient:
         """Return a client of this merchant, in this process. ``options`` go to `VoucherClient`."""
         if self.credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {"runtime": self.runtime, "transport": self.transport(), **options}
-        return VoucherClient(self.credentials, environment=self.environment, **options)
+        options = {
+            "environment": self.environment,
+            "runtime": self.runtime,
+            "transport": self.transport(),
+            **options,
+        }
+        return VoucherClient(self.credentials, **options)
 
     def transport(self) -> Transport:
         """Return a transport to the emulator, in this process; faults are transport errors.

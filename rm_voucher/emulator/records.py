@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import math
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -120,6 +121,100 @@ class Record:
         batch, ends_at = self.batch, self.batch.ends_at(None)
         return Record(batch, self.code, VoucherStatus.VALID, batch.created_at, expires_at=ends_at)
 
+
+Saved = list[Any]
+"""A voucher as it is saved: what can change of it, and its code."""
+
+
+def save_record(record: Record) -> Saved:
+    """Return a voucher as it is saved."""
+    member, used_at = record.member, record.used_at
+    return [
+        record.code,
+        record.kept,
+        record.updated_at,
+        record.assigned_at,
+        record.redeemed_at,
+        None if used_at is None else used_at.isoformat(),
+        record.expires_at,
+        None if member is None else [member.country_code, member.phone_number],
+        record.history,
+    ]
+
+
+def load_record(saved: Saved, batch: Batch, members: Mapping[tuple[str, str], Member]) -> Record:
+    """Return a voucher that was saved. Raises `ValueError`, `TypeError` or `KeyError`."""
+    code, kept, updated_at, assigned_at, redeemed_at, used_at, expires_at, member, history = saved
+    steps = iter(history)
+    record = Record(
+        batch,
+        code,
+        VoucherStatus(kept),
+        updated_at,
+        assigned_at,
+        redeemed_at,
+        None if used_at is None else datetime.fromisoformat(used_at),
+        expires_at,
+        None if member is None else members[member[0], member[1]],
+    )
+    for at, status, number in zip(steps, steps, steps, strict=True):
+        record.history += (at, VoucherStatus(status), number)
+    if record.member is not None:
+        record.member.vouchers.append(record)
+    return record
+
+
+def save_batch(batch: Batch) -> dict[str, Any]:
+    """Return a batch as it is saved, without its vouchers."""
+    expiry = batch.expiry
+    return {
+        **{name: getattr(batch, name) for name in _SAVED_AS_THEY_ARE},
+        "expiry": [
+            expiry.type,
+            expiry.days,
+            None if expiry.expires_at is None else expiry.expires_at.isoformat(),
+        ],
+        "made": len(batch.made),
+        "counts": dict(batch.counts),
+    }
+
+
+def load_batch(saved: Mapping[str, Any]) -> Batch:
+    """Return a batch that was saved, without its vouchers. Raises as `load_record`."""
+    kind, days, expires_at = saved["expiry"]
+    ends = None if expires_at is None else datetime.fromisoformat(expires_at)
+    batch = Batch(
+        **{
+            **{name: saved[name] for name in _SAVED_AS_THEY_ARE},
+            "status": BatchStatus(saved["status"]),
+            "type": VoucherType(saved["type"]),
+            "origin": Origin(saved["origin"]),
+            "expiry": Expiry(type=ExpiryType(kind), days=days, expires_at=ends),
+        }
+    )
+    batch.counts.update({VoucherStatus(name): count for name, count in saved["counts"].items()})
+    return batch
+
+
+_SAVED_AS_THEY_ARE = (
+    "id",
+    "key",
+    "label",
+    "status",
+    "quantity",
+    "type",
+    "amount_sen",
+    "discount_rate_bp",
+    "minimum_spend_sen",
+    "origin",
+    "static_code",
+    "is_ours",
+    "created_at",
+    "next_made",
+    "first_open",
+    "issued",
+    "updated_at",
+)
 
 _EXPIRING = frozenset({VoucherStatus.VALID, VoucherStatus.ISSUED, VoucherStatus.REDEEMED})
 

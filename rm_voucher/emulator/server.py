@@ -10,7 +10,7 @@ import logging
 import socket
 import struct
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from itertools import chain
 
@@ -20,14 +20,15 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from rm_voucher.emulator.app import Emulator
-from rm_voucher.emulator.control.access import HOST, PREFIX, refuses
+from rm_voucher.emulator.callbacks import Callbacks
+from rm_voucher.emulator.control.access import HOST, PREFIX, allowed_names, refuses
 from rm_voucher.emulator.control.dispatch import control, problem_response
 from rm_voucher.emulator.customer.front import Front
 from rm_voucher.emulator.pages import Pages
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
 from rm_voucher.emulator.site import IN_MEMORY
-from rm_voucher.settings import Environment
+from rm_voucher.settings import Environment, base_url
 from rm_voucher.transport.base import Request, Response
 
 _PIECES = 20
@@ -64,7 +65,7 @@ class Server:
 
     url: str
     variables: Mapping[str, str] = attrs.field(repr=False)
-    """The ``RM_…`` variables that a client in another process needs."""
+    """The ``RM_…`` variables that a client of the first merchant needs in another process."""
 
     @property
     def environment(self) -> Environment:
@@ -74,15 +75,29 @@ class Server:
 
 @asynccontextmanager
 async def serve(
-    emulator: Emulator, *, host: str = "127.0.0.1", port: int = 0, latency_s: float = 0.0
+    emulator: Emulator,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    latency_s: float = 0.0,
+    allowed_hosts: Collection[str] = (),
+    public_url: str | None = None,
 ) -> AsyncIterator[Server]:
     """Serve an emulator over HTTP until the block is left; the block is given a `Server`.
 
     It listens on loopback unless told otherwise; port 0 takes a free one.
-    ``latency_s`` is added to every request. The control API at ``/_emulator`` answers loopback
-    only. Raises `OSError`.
+    ``latency_s`` is added to every request.
+
+    The control API at ``/_emulator`` answers this machine only. ``allowed_hosts`` are the names by
+    which it answers others too, such as ``emulator`` (at any port) or ``emulator:8000`` (at this
+    one). The first of them is the server's name in `Merchant.variables` and in vouchers' QR codes;
+    ``public_url`` is another URL for these. Raises `OSError`, and `ConfigurationError` for a name
+    or URL that is none.
     """
-    pages, front = Pages(emulator), Front(emulator)
+    allowed_hosts = allowed_names(allowed_hosts)
+    if public_url is not None:
+        public_url = base_url("The public URL", public_url, allow_plain_http=True)
+    pages, front = Pages(emulator), Front(emulator, allowed_hosts)
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -105,7 +120,7 @@ async def serve(
         if shown is not None:
             return shown
         if http.raw_path.startswith(f"{PREFIX}/"):
-            return await _steer(emulator, pages, http, body)
+            return await _steer(emulator, pages, http, body, allowed_hosts)
         if http.raw_path == PREFIX:
             return web.Response(status=308, headers={"Location": f"{PREFIX}/"})
         request = Request(
@@ -143,29 +158,22 @@ async def serve(
         scheduler = asyncio.create_task(_run_schedule(emulator, listener))
         try:
             url = f"http://{shown_host}:{port}"
-            emulator.site.url = url
-            yield Server(url, _variables(emulator, url))
+            site = emulator.site
+            site.client_url = _url_at(allowed_hosts[0], port) if allowed_hosts else url
+            site.url = public_url or site.client_url
+            yield Server(url, emulator.variables)
         finally:
-            emulator.site.url = IN_MEMORY
+            emulator.site.url = emulator.site.client_url = IN_MEMORY
             scheduler.cancel()
             await asyncio.wait([scheduler])
     finally:
         await runner.cleanup()
-        for merchant in emulator.merchants:
-            await merchant.callbacks.aclose()
 
 
-def _variables(emulator: Emulator, url: str) -> dict[str, str]:
-    variables = {
-        "RM_ENVIRONMENT": url,
-        "RM_CLIENT_ID": emulator.client_id,
-        "RM_CLIENT_SECRET": emulator.client_secret,
-    }
-    if emulator.credentials is not None:
-        # One line, as every reader of such files understands it; the client reads \n as a break.
-        pem = emulator.credentials.private_key_pem().decode()
-        variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
-    return variables
+def _url_at(host: str, port: int) -> str:
+    """Return the URL of a host that may have a port of its own."""
+    url = URL(f"http://{host}")
+    return str(url if url.explicit_port else url.with_port(port)).rstrip("/")
 
 
 @attrs.define(eq=False)
@@ -203,7 +211,7 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
         loop.call_soon_threadsafe(changed.set)
 
     emulator.virtual_clock.watchers.append(wake)
-    deliveries = defaultdict[str, set[asyncio.Task[None]]](set)
+    deliveries = defaultdict[Callbacks, set[asyncio.Task[None]]](set)
     try:
         while True:
             changed.clear()
@@ -214,8 +222,13 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
             except OSError:  # another program took the port meanwhile; it may be free again soon
                 turn = emulator.virtual_clock.now() + _REOPEN_AFTER_S
             times = [turn, emulator.virtual_clock.next_due()]
-            for merchant in emulator.merchants:
-                callbacks, under_way = merchant.callbacks, deliveries[merchant.name]
+            present = [merchant.callbacks for merchant in emulator.merchants]
+            for callbacks in deliveries.keys() - present:  # of merchants that were dropped
+                if not deliveries[callbacks]:
+                    del deliveries[callbacks]
+                    await callbacks.aclose()
+            for callbacks in present:
+                under_way = deliveries[callbacks]
                 while len(under_way) < _MAX_DELIVERIES:
                     delivery = callbacks.take_due()
                     if delivery is None:
@@ -239,6 +252,8 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for callbacks in deliveries:
+            await callbacks.aclose()
 
 
 def _bad_request(sentence: str) -> web.Response:
@@ -268,11 +283,15 @@ def _url(http: web.BaseRequest) -> URL | None:
 
 
 async def _steer(
-    emulator: Emulator, pages: Pages, http: web.BaseRequest, body: bytes
+    emulator: Emulator,
+    pages: Pages,
+    http: web.BaseRequest,
+    body: bytes,
+    allowed_hosts: Collection[str],
 ) -> web.StreamResponse:
     origins = http.headers.getall("Origin", ())
     origin = ", ".join(origins) if origins else None
-    problem = refuses(peer=http.remote, host=http.host, origin=origin)
+    problem = refuses(peer=http.remote, host=http.host, origin=origin, allowed_hosts=allowed_hosts)
     if problem is not None:
         return _plain(problem_response(403, problem))
     page = await pages.answer(http)

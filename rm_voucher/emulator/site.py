@@ -1,4 +1,4 @@
-"""What the merchants of one emulator share: the time, the journal, the address."""
+"""What the merchants of one emulator share: the time, the journal, the address, the key."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable
 import attrs
 
 from rm_voucher.emulator.exchange import Journal
+from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.reply import Reply
+from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.virtual_clock import VirtualClock
+from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.transport.base import Request
 
 IN_MEMORY = "https://emulator.invalid"
@@ -27,5 +30,21 @@ class Site:
     journal: Journal = attrs.field(factory=Journal)
     url: str = IN_MEMORY
     """Where customers' browsers find it, without a slash at the end."""
+    client_url: str = IN_MEMORY
+    """Where clients in other processes find it, likewise."""
+    callback_signer: RsaSigner | None = attrs.field(default=None, repr=False)
+    """What signs callbacks, None for a new key."""
+    books: dict[int, VoucherState] = attrs.field(factory=dict, repr=False)
+    """Each merchant's, by its number."""
     changes: int = 0
     """How often somebody steered the emulator."""
+
+    def signer(self) -> RsaSigner:
+        """Return what signs callbacks, those of all merchants: a server has one key."""
+        if self.callback_signer is None:
+            self.callback_signer = RsaSigner.from_pem(new_private_key())
+        return self.callback_signer
+
+    def books_beside(self, number: int) -> list[VoucherState]:
+        """Return the books of all merchants but one."""
+        return [books for each, books in self.books.items() if each != number]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,7 +20,11 @@ from rm_voucher.emulator.records import (
     Batch,
     Member,
     Record,
+    Saved,
     batch_wire,
+    load_batch,
+    load_record,
+    save_batch,
     voucher_wire,
 )
 from rm_voucher.emulator.stock import OPEN, RefusedError, Stock
@@ -35,7 +39,7 @@ class VoucherState:
 
     ``on_change`` is called with each voucher whose status a method here changed. Expiry only shows
     when a voucher is read, and causes no call. ``cause`` gives the number of the request that is
-    worked for, or 0.
+    worked for, or 0. ``others`` gives the knowledge about the other merchants.
     """
 
     def __init__(
@@ -47,13 +51,23 @@ class VoucherState:
         guesses: Guesses,
         on_change: Callable[[Record], None] = lambda record: None,
         cause: Callable[[], int] = lambda: 0,
+        others: Callable[[], Iterable[VoucherState]] = tuple,
     ) -> None:
-        self.stock = Stock(clock=clock, rng=rng, guesses=guesses)
+        self.stock = Stock(
+            clock=clock,
+            rng=rng,
+            guesses=guesses,
+            others=lambda: (other.stock for other in others()),
+        )
+        self._others = others
         self._clock = clock
         self._qr_base = qr_base
         self._guesses = guesses
         self._on_change = on_change
         self._cause = cause
+        self.on_touch: Callable[[Record], object] = lambda record: None
+        """Called with each voucher that must be saved anew."""
+        self._rng = rng
         self._members: dict[tuple[str, str], Member] = {}
         self._stores: dict[str, bool] = {}
 
@@ -81,9 +95,43 @@ class VoucherState:
         """Return this merchant's members."""
         return [member for member in self._members.values() if member.is_ours]
 
+    def has_member(self, country_code: str, phone_number: str) -> bool:
+        """Return whether there is a member with a number, whoever's it is."""
+        return (country_code, phone_number) in self._members
+
     def stores(self) -> Mapping[str, bool]:
         """Return each store's id, and whether it is authorised."""
         return self._stores
+
+    def dump(self) -> dict[str, Any]:
+        """Return all but the vouchers, as it is saved."""
+        version, numbers, gauss = self._rng.getstate()
+        return {
+            "members": [
+                [one.country_code, one.phone_number, one.name, one.is_ours]
+                for one in self._members.values()
+            ],
+            "stores": self._stores,
+            "random": [version, numbers, gauss],
+            "batches": [save_batch(batch) for batch in self.stock.all()],
+        }
+
+    def load(self, saved: Mapping[str, Any], vouchers: Mapping[str, Sequence[Saved]]) -> None:
+        """Put back what was saved into books that are empty; ``vouchers`` are by their batch.
+
+        Raises `ValueError`, `TypeError` or `KeyError` for what was not saved by `dump`.
+        """
+        for country_code, phone_number, name, is_ours in saved["members"]:
+            self.add_member(country_code, phone_number, name=name, is_ours=is_ours)
+        for store_id, is_authorised in saved["stores"].items():
+            self.add_store(store_id, is_authorised=is_authorised)
+        version, numbers, gauss = saved["random"]
+        self._rng.setstate((version, tuple(numbers), gauss))
+        for each in saved["batches"]:
+            batch = load_batch(each)
+            found = vouchers.get(batch.key, ())
+            rows = [load_record(one, batch, self._members) for one in found]
+            self.stock.put(batch, rows, each["made"])
 
     # At a shop, and not through the API.
 
@@ -116,6 +164,7 @@ class VoucherState:
         if record.status(now) not in can_expire:
             raise RefusedError("VOUCHER_REDEEMED_INVALID")
         record.expires_at = now
+        self.on_touch(record)
         return record
 
     # Through the API.
@@ -194,7 +243,8 @@ class VoucherState:
         """Return a member of this merchant's."""
         member = self._members.get((country_code, phone_number))
         if member is None:
-            raise RefusedError("MEMBER_NOT_FOUND")
+            others = (other.has_member(country_code, phone_number) for other in self._others())
+            raise RefusedError("MEMBER_NOT_MERCHANT" if any(others) else "MEMBER_NOT_FOUND")
         if not member.is_ours:
             raise RefusedError("MEMBER_NOT_MERCHANT")
         return member
@@ -292,6 +342,7 @@ class VoucherState:
         record.batch.counts[status] += 1
         record.updated_at = self._clock()
         record.history += (record.updated_at, status, self._cause())
+        self.on_touch(record)
         self._on_change(record)
 
     def _use(self, record: Record, used_at: datetime | None) -> None:

@@ -26,7 +26,7 @@ from rm_voucher.wire.requests import segment
 _ALPHABET = string.ascii_letters + string.digits
 _CODE_CHARS = 10
 _KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
-_DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
+DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
 _MAX_UP_FRONT = 10_000_000
 _VALID = VoucherStatus.VALID
 OPEN = (VoucherStatus.ISSUED, VoucherStatus.REDEEMED)
@@ -61,11 +61,15 @@ class BatchOptions(TypedDict, total=False):
 
 @attrs.define(eq=False, repr=False, kw_only=True)
 class Stock:
-    """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes."""
+    """Batches by key, vouchers by code. Codes are drawn from ``rng``: equal seeds, equal codes.
+
+    ``others`` gives the stocks of other merchants of the same server.
+    """
 
     _clock: Callable[[], float]
     _rng: random.Random
     _guesses: Guesses
+    _others: Callable[[], Iterable[Stock]] = tuple
     _batches: dict[str, Batch] = attrs.field(factory=dict, init=False)
     _ours: list[Batch] = attrs.field(factory=list, init=False)
     _vouchers: dict[str, Record] = attrs.field(factory=dict, init=False)
@@ -81,7 +85,7 @@ class Stock:
         amount_sen: int = 0,
         discount_rate_bp: int = 0,
         minimum_spend_sen: int = 0,
-        expiry: Expiry = _DEFAULT_EXPIRY,
+        expiry: Expiry = DEFAULT_EXPIRY,
         codes: Iterable[str] | None = None,
         static_code: str | None = None,
         status: BatchStatus = BatchStatus.COMPLETED,
@@ -157,22 +161,51 @@ class Stock:
             batch.listed.extend(batch.made)
         return batch
 
+    def all(self) -> Sequence[Batch]:
+        """Return all batches, those of other merchants, too."""
+        return list(self._batches.values())
+
+    def rows(self, batch: Batch) -> Sequence[Record]:
+        """Return a batch's vouchers as they are saved: those that were made up front come first."""
+        return batch.made or batch.listed
+
+    def put(self, batch: Batch, rows: Sequence[Record], made: int) -> None:
+        """Put back a batch that was saved, and its vouchers."""
+        self._batches[batch.key] = batch
+        if batch.is_ours:
+            self._ours.append(batch)
+        if batch.static_code is not None:
+            self._static[self.name(batch.static_code)] = batch
+        else:
+            self._vouchers.update((self.name(record.code), record) for record in rows)
+        batch.listed.extend(rows)
+        if made:
+            batch.made.extend(rows)
+        if made and not self._guesses.lists_valid:
+            gone = (record for record in rows if record.kept is not _VALID)
+            batch.listed[:] = sorted(gone, key=Record.left_stock_at)
+
     def name(self, code: str) -> str:
         """Return what all spellings of a code share."""
         return code.casefold() if self._guesses.codes_ignore_case else code
 
-    def find(self, code: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
+    def find(self, spelling: str, statuses: Collection[VoucherStatus] = OPEN) -> Record:
         """Return a voucher; with a static code, one in ``statuses`` if there is one."""
-        code = self.name(code)
+        code = self.name(spelling)
         batch = self._static.get(code)
         if batch is not None and batch.is_ours:
             return self._instance(batch, statuses)
         record = self._vouchers.get(code)
         if record is None and batch is None:
-            raise RefusedError("VOUCHER_NOT_FOUND")
+            is_elsewhere = any(other.has(spelling) for other in self._others())
+            raise RefusedError("VOUCHER_NOT_MERCHANT" if is_elsewhere else "VOUCHER_NOT_FOUND")
         if record is None or not record.batch.is_ours:
             raise RefusedError("VOUCHER_NOT_MERCHANT")
         return record
+
+    def has(self, code: str) -> bool:
+        """Return whether there is a voucher with a code, whoever's it is."""
+        return self._is_taken(self.name(code))
 
     def batch(self, key: str) -> Batch:
         """Return a batch of this merchant's."""

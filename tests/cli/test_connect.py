@@ -167,7 +167,8 @@ def test_key_file_good(
             "http://rm.example",
             (
                 "api_url is plain http to another machine: secrets would travel unprotected. "
-                "Use https."
+                "Use https; only for an emulator, RM_ALLOW_PLAIN_HTTP=rm.example (in code, "
+                "allow_plain_http) allows it."
             ),
         ),
         ("https://me:hush@rm.example", "api_url must be a bare URL: no user, query or fragment."),

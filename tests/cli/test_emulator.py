@@ -32,7 +32,9 @@ def test_emulator_process(start, rm, tmp_path: Path, monkeypatch, number: signal
     assert path.stat().st_mode & 0o7777 == 0o600
     names = ("RM_ENVIRONMENT", "RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY")
     values = sourced(path, *names)
-    assert line == f"Emulator at {values[0]} (no real vouchers). Ctrl-C ends it.\n"
+    url = values[0]
+    said = f"Emulator at {url} (no real vouchers), its page at {url}/_emulator/. Ctrl-C ends it."
+    assert line == f"{said}\n"
     for name, value in zip(names, values, strict=True):
         monkeypatch.setenv(name, value)
     issued = rm("issue", "B", "--count", 2)
@@ -103,7 +105,9 @@ def test_emulator_port(rm, stopped: list[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     assert rm("emulator", "--port", port, "--host", "localhost").code == 130
-    assert stopped == [f"Emulator at http://127.0.0.1:{port} (no real vouchers). Ctrl-C ends it."]
+    url = f"http://127.0.0.1:{port}"
+    said = f"Emulator at {url} (no real vouchers), its page at {url}/_emulator/. Ctrl-C ends it."
+    assert stopped == [said]
 
 
 def test_emulator_busy_port(rm) -> None:

@@ -19,7 +19,7 @@ make_key_once = functools.cache(new_private_key)
 @pytest.fixture
 def one_key(monkeypatch):
     """The keys that sign callbacks are one: to make one takes a tenth of a second."""
-    monkeypatch.setattr("rm_voucher.emulator.callbacks.new_private_key", make_key_once)
+    monkeypatch.setattr("rm_voucher.emulator.site.new_private_key", make_key_once)
 
 
 @pytest.fixture

@@ -53,6 +53,7 @@ NO_HOSTS += [
     "http://127.0.0.1",
     "127.0.0.1\\evil",
 ]
+ONLY_HERE = "the control API answers this machine only, or by a name that --allow-host gives"
 FOREIGN_ORIGINS = ["https://evil.example", "null", "", "http://localhost:1", "http://evil.example"]
 FOREIGN_ORIGINS += ["https://127.0.0.1:8000", "http://127.0.0.1", "http://127.0.0.1:80000"]
 
@@ -156,7 +157,7 @@ async def test_foreign_peer_over_http(server, monkeypatch):
     for known in ("10.0.0.1", None):
         monkeypatch.setattr(web.BaseRequest, "remote", known)
         status, body = await get(server, X_Forwarded_For="127.0.0.1")
-        assert (status, body) == (403, {"error": "the control API answers this machine only"})
+        assert (status, body) == (403, {"error": ONLY_HERE})
 
 
 async def test_refused_request_does_nothing():

@@ -51,6 +51,7 @@ ELSEWHERE = {
     "qr": {"segno"},
     "emulator.keys": {"cryptography"},
     "emulator.customer.front": {"aiohttp"},
+    "emulator.pages": {"aiohttp"},
     "emulator.server": {"aiohttp"},
     "database.accounts": {"sqlalchemy"},
     "database.connections": {"sqlalchemy"},

@@ -62,7 +62,7 @@ class Ended:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test makes keys or commands anew, and nothing depends on the person who runs it."""
-    monkeypatch.setattr("rm_voucher.emulator.app.new_private_key", KEY_FILE.read_bytes)
+    monkeypatch.setattr("rm_voucher.emulator.merchant.new_private_key", KEY_FILE.read_bytes)
     monkeypatch.setattr("rm_voucher.cli.app.get_command", lambda _: BUILT)
     profile_option.begin(None)  # whatever the last command was told
     for name in ("FORCE_COLOR", "PYTHONUNBUFFERED", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):

@@ -1,10 +1,12 @@
-"""Who may steer the emulator: only this machine, and not a browser's pages of other sites."""
+"""Who may steer the emulator: this machine, or who knows an allowed name; no other site's page."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
-from rm_voucher.settings import is_loopback
+from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.settings import base_url, is_loopback
 
 HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 """The form of a Host header: a name or an address, and a port."""
@@ -12,17 +14,37 @@ PREFIX = "/_emulator"
 """Where it is, beside RM's API."""
 
 
-def refuses(*, peer: str | None, host: str, origin: str | None) -> str | None:
+def allowed_names(hosts: Collection[str]) -> tuple[str, ...]:
+    """Return names as `refuses` takes them. Raises `ConfigurationError` for what is none."""
+    if isinstance(hosts, str):
+        raise ConfigurationError("allowed_hosts are several names, such as a list.")
+    for host in hosts:
+        if not (isinstance(host, str) and HOST.fullmatch(host)):
+            raise ConfigurationError(
+                f"{host!r} is no name of a host, such as emulator or emulator:8000."
+            )
+        base_url(f"The allowed host {host!r}", f"http://{host}", allow_plain_http=True)
+    return tuple(host.lower() for host in hosts)
+
+
+def refuses(
+    *, peer: str | None, host: str, origin: str | None, allowed_hosts: Collection[str] = ()
+) -> str | None:
     """Return the reason to refuse a request to the control API, or None.
 
-    The peer must be on loopback. The Host header must be a name of loopback, because another
-    site's name could be made to lead here. A request of another site's page is refused.
+    The Host header must be one of ``allowed_hosts``, with or without its port, or the peer must be
+    on loopback and the header a name of loopback: another site's name could be made to lead here.
+    A request of another site's page is refused.
     """
-    if not is_loopback(peer or ""):
-        return "the control API answers this machine only"
     named = HOST.fullmatch(host)
-    if named is None or not is_loopback(named[1].strip("[]").lower()):
-        return "the Host header is no name of this machine"
+    is_allowed = named is not None and not {host.lower(), named[1].lower()}.isdisjoint(
+        allowed_hosts
+    )
+    if not is_allowed:
+        if not is_loopback(peer or ""):
+            return "the control API answers this machine only, or by a name that --allow-host gives"
+        if named is None or not is_loopback(named[1].strip("[]").lower()):
+            return "the Host header is no name of this machine"
     if origin is not None and origin != f"http://{host}":
         return "the request comes from another site's page"
     return None

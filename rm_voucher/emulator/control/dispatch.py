@@ -49,7 +49,7 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
         given = checked(wire, endpoint.fields) | of_query(query, endpoint.query)
         if method != "GET":
             emulator.site.changes += 1
-        asked = Asked(emulator, merchant, names, given)
+        asked = Asked(emulator, merchant, names, given, is_one=is_one)
         return json_response(200, endpoint.do(asked))
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)

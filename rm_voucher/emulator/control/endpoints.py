@@ -36,6 +36,12 @@ _FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
 _NUMBER_FIELDS = {"country_code": str, "phone_number": str}
 _MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
 _CALLBACK_FIELDS = {"interval_s": float, "signs_url": bool, "url": str}
+_MERCHANT_FIELDS = {
+    **dict.fromkeys(("callback_url", "client_id", "client_secret", "name", "public_key"), str),
+    "batches": dict,
+    "rate_limit": float,
+    "seed": int,
+}
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
 _MOST_WINDOWS = 100
 _MOST_SHOWN = 500
@@ -49,6 +55,8 @@ class Asked:
     merchant: Merchant
     names: Mapping[str, str]
     given: dict[str, Any]
+    is_one: bool = attrs.field(default=False, kw_only=True)
+    """Whether the path names the merchant."""
 
     @property
     def code(self) -> str:
@@ -124,6 +132,7 @@ def _exchanges(asked: Asked) -> object:
     return exchanges.newest(
         (each for each in asked.emulator.journal if each.merchant == asked.merchant.name),
         most=min(given.get("most", 100), _MOST_SHOWN),
+        reveals=asked.reveals,
         operation=given.get("operation", ""),
         only_failures=given.get("failed", False),
     )
@@ -309,10 +318,49 @@ def _set_limit(asked: Asked) -> object:
 
 
 def _reset(asked: Asked) -> object:
-    if asked.merchant is asked.emulator:
-        asked.emulator.reset()
-    else:
+    if asked.is_one:
         asked.merchant.begin()
+    else:
+        asked.emulator.reset()
+    return {}
+
+
+def _merchants(asked: Asked) -> object:
+    return [_merchant_line(merchant) for merchant in asked.emulator.merchants]
+
+
+def _merchant_line(merchant: Merchant) -> dict[str, Any]:
+    return {"name": merchant.name, "number": merchant.number, "client_id": merchant.client_id}
+
+
+def _merchant(asked: Asked) -> object:
+    merchant = asked.emulator.find_merchant(asked.names["name"])
+    if merchant is None:
+        raise RefusedError("MERCHANT_NOT_FOUND")
+    return {**_merchant_line(merchant), "variables": merchant.variables}
+
+
+def _add_merchant(asked: Asked) -> object:
+    options = asked.given
+    require(options, {"name"}, "a merchant")
+    name = options.pop("name")
+    if asked.emulator.find_merchant(name) is not None:
+        raise ValueError(f"there is a merchant {name!r} already")
+    if "public_key" in options:
+        options["public_key"] = options["public_key"].encode()
+    if "batches" in options:
+        quantities = options["batches"]
+        options["batches"] = {
+            key: checked({"quantity": quantity}, {"quantity": int})["quantity"]
+            for key, quantity in quantities.items()
+        }
+    asked.emulator.merchant(name, **options)
+    return _merchant(attrs.evolve(asked, names={"name": name}))
+
+
+def _drop_merchant(asked: Asked) -> object:
+    _merchant(asked)
+    asked.emulator.drop_merchant(asked.names["name"])
     return {}
 
 
@@ -363,7 +411,7 @@ ENDPOINTS = (
         "/exchanges",
         "List the last requests and what became of them, the newest first.",
         _exchanges,
-        query={"most": int, "operation": str, "failed": bool},
+        query={"most": int, "operation": str, "failed": bool, "reveal": bool},
     ),
     Endpoint(
         "GET",
@@ -439,5 +487,28 @@ ENDPOINTS = (
         fields={"per_s": float},
     ),
     Endpoint("POST", "/reset", "Begin anew: all merchants, or one.", _reset),
+    Endpoint("GET", "/merchants", "List the merchants.", _merchants, is_shared=True),
+    Endpoint(
+        "POST",
+        "/merchants",
+        "Make a merchant, and show the variables of its client.",
+        _add_merchant,
+        fields=_MERCHANT_FIELDS,
+        is_shared=True,
+    ),
+    Endpoint(
+        "GET",
+        "/merchants/{name}",
+        "Show a merchant, with the variables of its client.",
+        _merchant,
+        is_shared=True,
+    ),
+    Endpoint(
+        "DELETE",
+        "/merchants/{name}",
+        "Forget a merchant with all that it has.",
+        _drop_merchant,
+        is_shared=True,
+    ),
 )
 """The control API, in the order in which it is documented."""

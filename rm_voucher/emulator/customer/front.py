@@ -7,7 +7,7 @@ but what is on them, and nothing for a form on another site's page.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, unquote
 
@@ -39,6 +39,7 @@ class Front:
     """The side of an emulator that people see who have no account."""
 
     _emulator: Emulator
+    _allowed_hosts: Collection[str]
     _till: Till = attrs.field(init=False)
     _files: Mapping[str, tuple[bytes, str]] = attrs.field(init=False)
 
@@ -78,7 +79,12 @@ class Front:
             return _page(404, "Nothing here", fill(_MISSING), kind="voucher")
         merchant, record = found
         # Members' numbers are for who may see them in the control API.
-        is_near = refuses(peer=http.remote, host=http.host, origin=None) is None
+        is_near = (
+            refuses(
+                peer=http.remote, host=http.host, origin=None, allowed_hosts=self._allowed_hosts
+            )
+            is None
+        )
         if form is None:
             added = http.query_string == "added"
             main = voucher_page.page(record, merchant, added=added, lists_members=is_near)

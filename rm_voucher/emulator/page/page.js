@@ -4,7 +4,10 @@
 const BASE = "/_emulator";
 const REFRESH_MS = 1000;
 const $ = (id) => document.getElementById(id);
-const state = { merchant: "main", reveal: false, view: "batches", batch: null, search: "", status: "", failed: false, operation: "", overview: null, timer: null, stale: false };
+const state = {
+  merchant: "main", reveal: false, view: "batches", batch: null,
+  search: "", status: "", failed: false, operation: "", overview: null, timer: null,
+};
 
 // Elements: h("td", {class: "path"}, "text", otherElement). Properties that begin with "on" listen.
 function h(tag, properties = {}, ...children) {
@@ -203,10 +206,11 @@ function requestForms() {
 const singleFaults = () => state.overview.faults.filter((one) => one !== "closed");
 
 function requestTable(lines) {
-  return table("The newest first", ["no.", "time (UTC)", "request", "operation", "answer", "fault"], lines.map((one) => h("tr", {},
-    h("td", {}, number(one.number)), h("td", { class: "mono" }, clock(one.at)),
+  return table("The newest first", ["no.", "request", "answer", "operation", "fault", "time (UTC)"], lines.map((one) => h("tr", {},
+    h("td", {}, number(one.number)),
     h("td", { class: "path" }, h("button", { type: "button", class: "link", "data-key": `request ${one.number}`, onclick: () => showRequest(one.number) }, `${one.method} ${one.path}`)),
-    h("td", {}, one.operation || "–"), h("td", { class: one.ending === "whole" && one.status < 400 ? "good" : "bad" }, answerWords(one)), h("td", { class: one.fault ? "warn" : "soft" }, one.fault || "–"))));
+    h("td", { class: one.ending === "whole" && one.status < 400 ? "good" : "bad" }, answerWords(one)), h("td", {}, one.operation || "–"),
+    h("td", { class: one.fault ? "warn" : "soft" }, one.fault || "–"), h("td", { class: "mono" }, clock(one.at)))));
 }
 function answerWords(one) {
   const words = one.ending === "whole" ? String(one.status) : { reset: "connection reset", stalled: "no answer", cut: `${one.status}, cut off`, slow: `${one.status}, slowly` }[one.ending];
@@ -218,7 +222,7 @@ function callbackForms() {
     field("URL, empty for nowhere", input("url", { type: "url", placeholder: "http://127.0.0.1:8000/callback" })), field("Seconds to a repeat", input("interval_s", { type: "number", min: "0.1", step: "0.1", value: 60, class: "short" })), h("button", { class: "do main" }, "Set it")))];
 }
 function deliveryTable(lines) {
-  return table("The newest first", ["no.", "voucher", "told", "attempts", "next try", ""], lines.map((one) => h("tr", {},
+  return table("The newest first", ["no.", "voucher", "told", "attempts", "next try", "again"], lines.map((one) => h("tr", {},
     h("td", {}, one.number), h("td", { class: "mono" }, one.code), h("td", { class: tone(one.status) }, one.status),
     h("td", {}, one.attempts.length ? h("ol", {}, one.attempts.map((each) => h("li", { class: each.status === 200 ? "good" : "bad" }, `${clock(each.at)} ${each.status ?? each.failure}`))) : "none yet"),
     h("td", {}, one.next_at === null ? "–" : clock(one.next_at)),
@@ -310,8 +314,14 @@ function choose(view, focuses = false) {
   if (location.hash !== `#${view}`) history.replaceState(null, "", `#${view}`);
   return refresh();
 }
+let shownTime = null; // the emulator's time less this browser's, and how far it was set ahead
 function showOverview(overview) {
   $("fact-requests").textContent = number(overview.requests);
+  shownTime = { off: overview.now - Date.now() / 1000, ahead: overview.ahead_s };
+  showTime();
+}
+function showTime() {
+  const overview = { now: Date.now() / 1000 + shownTime.off, ahead_s: shownTime.ahead };
   $("fact-clock").textContent = `${time(overview.now).slice(11)}${overview.ahead_s ? `, ${(overview.ahead_s / 86400).toFixed(1)} days ahead` : ""}`;
 }
 function fillMerchants(names) {
@@ -328,8 +338,7 @@ function listen() {
     showOverview(news);
     if (news.merchants.length !== $("merchant").options.length) fillMerchants(news.merchants);
     // Once a second at most, however much arrives: the rest is in the counts.
-    state.stale = true;
-    state.timer ??= setTimeout(async () => { state.timer = null; if (state.stale && !document.hidden) { state.stale = false; await refresh(); } }, REFRESH_MS);
+    state.timer ??= setTimeout(async () => { await refresh(); state.timer = null; }, REFRESH_MS);
   };
 }
 
@@ -353,6 +362,7 @@ async function begin() {
   $("merchant").addEventListener("change", (event) => { state.merchant = event.target.value; state.batch = null; refresh(); });
   $("reveal").addEventListener("change", (event) => { state.reveal = event.target.checked; refresh(); });
   await choose(names.includes(location.hash.slice(1)) ? location.hash.slice(1) : "batches");
+  setInterval(showTime, 1000);
   listen();
 }
 begin().catch((error) => say(error.message, true));

@@ -24,7 +24,7 @@ _MAX_TEXT_CHARS = 16_384
 _FAILURE = 400
 
 
-def short(exchange: Exchange) -> dict[str, Any]:
+def short(exchange: Exchange, *, reveals: bool) -> dict[str, Any]:
     """Return a line about an exchange."""
     request, reply = exchange.request, exchange.reply
     return {
@@ -33,7 +33,7 @@ def short(exchange: Exchange) -> dict[str, Any]:
         "merchant": exchange.merchant,
         "operation": exchange.operation,
         "method": sendable(request.method),
-        "path": mask_path(request.url.raw_path),
+        "path": sendable(request.url.raw_path) if reveals else mask_path(request.url.raw_path),
         "status": reply.response.status if reply.ending is not Ending.RESET else None,
         "ending": reply.ending.name.lower(),
         "code": None if reply.refused is None else reply.refused.code,
@@ -54,7 +54,12 @@ def is_failure(exchange: Exchange) -> bool:
 
 
 def newest(
-    exchanges: Iterable[Exchange], *, most: int, operation: str = "", only_failures: bool = False
+    exchanges: Iterable[Exchange],
+    *,
+    most: int,
+    reveals: bool,
+    operation: str = "",
+    only_failures: bool = False,
 ) -> list[dict[str, Any]]:
     """Return lines about the newest exchanges that fit, the newest first."""
     fitting = [
@@ -62,17 +67,14 @@ def newest(
         for exchange in exchanges
         if operation in ("", exchange.operation) and (is_failure(exchange) or not only_failures)
     ]
-    return [short(exchange) for exchange in fitting[: -most - 1 : -1]]
+    return [short(exchange, reveals=reveals) for exchange in fitting[: -most - 1 : -1]]
 
 
 def whole(exchange: Exchange, merchant: Merchant, *, reveals: bool) -> dict[str, Any]:
     """Return all that there is to see of an exchange."""
     request, answer = exchange.request, exchange.reply.response
-    shown = short(exchange)
-    if reveals:
-        shown["path"] = sendable(request.url.raw_path)
     return {
-        **shown,
+        **short(exchange, reveals=reveals),
         "query": _query(exchange, reveals=reveals),
         "headers": mask_headers(request.headers),
         "body": _body(request.body, reveals=reveals),

@@ -1,0 +1,1 @@
+"""Scenarios in the package, one a file."""
