@@ -26,11 +26,12 @@ from rm_voucher.emulator.stock import RefusedError
 
 TILL = f"{PREFIX}/till"
 _PUBLIC = "/qr"
-_VOUCHER = re.compile(rf"{_PUBLIC}/([0-9]{{1,9}})/voucher/([^/]{{1,2000}})")
+_VOUCHER = re.compile(r"/qr/([0-9]{1,9})/voucher/([^/]{1,2000})")
 _FRAME, _MISSING, _REFUSED = read("frame.html"), read("missing.html"), read("refused.html")
 # A browser says the origin of a form's page, unless no referrer is to be told to anybody.
 _HEADERS = {**SAFETY, "Referrer-Policy": "same-origin", "Content-Type": "text/html; charset=utf-8"}
 _MOST_BYTES = 16 * 1024
+_MOST_PHONE_CHARS = 60
 _FORM = "application/x-www-form-urlencoded"
 
 
@@ -85,25 +86,33 @@ class Front:
             )
             is None
         )
-        if form is None:
-            added = http.query_string == "added"
-            main = voucher_page.page(record, merchant, added=added, lists_members=is_near)
-            return _page(200, "Your voucher", main, kind="voucher")
-        status, page = voucher_page.collect(record, merchant, form, lists_members=is_near)
-        if page is not None:
-            return _page(status, "Your voucher", page, kind="voucher")
-        self._emulator.site.changes += 1
-        # Relative, so that it is right behind a proxy with a path of its own.
-        return web.Response(status=status, headers={**_HEADERS, "Location": "?added"})
+        phone, problem = "", ""
+        if form is not None:
+            phone = form.get("phone", "")[:_MOST_PHONE_CHARS]
+            problem = voucher_page.collect(record.code, merchant, phone)
+            if not problem:
+                self._emulator.site.changes += 1
+                # Relative, so that it is right behind a proxy with a path of its own.
+                return web.Response(status=303, headers={**_HEADERS, "Location": "?added"})
+        main = voucher_page.page(
+            voucher_page.find(merchant, record.code),
+            merchant,
+            is_added=form is None and http.query_string == "added",
+            problem=problem,
+            phone=phone,
+            lists_members=is_near,
+        )
+        return _page(422 if problem else 200, "Your voucher", main, kind="voucher")
 
     def _find(self, path: str) -> tuple[Merchant, Record] | None:
         found = _VOUCHER.fullmatch(path)
         if found is None:
             return None
+        number, code = found.groups()
         for merchant in self._emulator.merchants:
-            if merchant.number == int(found[1]):
+            if merchant.number == int(number):
                 try:
-                    return merchant, voucher_page.find(merchant, unquote(found[2]))
+                    return merchant, voucher_page.find(merchant, unquote(code))
                 except RefusedError:
                     break
         return None
@@ -111,7 +120,7 @@ class Front:
 
 def _is_foreign(http: web.BaseRequest) -> bool:
     """Return whether a form's page has another host; a proxy may have changed the scheme."""
-    origins = http.headers.getall("Origin", ())
+    origins = http.headers.getall("Origin", [])
     own = {f"http://{http.host}", f"https://{http.host}"}
     return bool(origins) and (len(origins) > 1 or origins[0] not in own)
 

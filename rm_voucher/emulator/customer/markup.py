@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 
@@ -25,7 +25,7 @@ def fill(template: str, **values: object) -> Html:
     )
 
 
-def each(template: str, rows: Iterable[dict[str, object]]) -> Html:
+def each(template: str, rows: Iterable[Mapping[str, object]]) -> Html:
     """Fill a template for each row, one after the other."""
     return Html("".join(fill(template, **row) for row in rows))
 

@@ -12,7 +12,7 @@ import attrs
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.customer.markup import Html, each, fill, read, when
-from rm_voucher.emulator.customer.words import Shown, show, why_not_used
+from rm_voucher.emulator.customer.words import show, why_not_used
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.records import Record
 from rm_voucher.emulator.stock import RefusedError
@@ -21,8 +21,44 @@ from rm_voucher.worth import moment
 
 _PAGE, _VERDICT, _SELL = read("till.html"), read("verdict.html"), read("sell.html")
 _QR_URL = re.compile(r"/qr/([0-9]{1,9})/voucher/([^/?#]+)")
-_MOST_CHARS = 2_000
+_ANOTHERS = "It is a voucher of another merchant."
+_MOST_CHARS, _MOST_CODE_CHARS, _MOST_STORE_CHARS = 2_000, 60, 100
 _MOST_SALES = 1_000
+
+
+@attrs.frozen(kw_only=True)
+class Verdict:
+    """What a cashier is told of a voucher. An empty text is not shown."""
+
+    mood: str
+    """The class of its colours: ``ready``, ``done`` or ``gone``."""
+    title: str
+    sentence: str = ""
+    worth: str = ""
+    terms: str = ""
+    facts: Mapping[str, str] = attrs.field(factory=dict)
+    form: Html = attrs.field(factory=Html)
+    """The button that uses the voucher, where that can be done."""
+    rm_code: str = ""
+    """RM's code, where the API would refuse to use it."""
+
+    def html(self) -> Html:
+        """Return it as a part of the page. Where there is a button, the keyboard is next to it."""
+        facts = [{"name": name, "text": text} for name, text in self.facts.items() if text]
+        return fill(
+            _VERDICT,
+            mood=self.mood,
+            title=self.title,
+            focus=Html(' tabindex="-1" autofocus' if self.form else ""),
+            sentence=when(self.sentence, '<p class="why">{text}</p>\n'),
+            worth=when(self.worth, '<p class="amount">{text}</p>\n'),
+            terms=when(self.terms, '<p class="terms">{text}</p>\n'),
+            facts=each("<div><dt>{name}</dt><dd>{text}</dd></div>\n", facts),
+            form=self.form,
+            refusal=when(
+                self.rm_code, '<p class="help">The API refuses it with <code>{text}</code>.</p>\n'
+            ),
+        )
 
 
 @attrs.define(eq=False)
@@ -30,61 +66,51 @@ class Till:
     """The till of all merchants of an emulator."""
 
     _emulator: Emulator
-    _sales: deque[tuple[str, Record]] = attrs.field(
+    _sales: deque[tuple[str, str, Record]] = attrs.field(
         factory=lambda: deque(maxlen=_MOST_SALES), init=False
     )
-    """The last sales, by the look before each, so that a second click on the button is no other."""
+    """The last sales: the look that each followed and the code, so that a second click on its
+    button is no second sale, and shows the same."""
 
     def page(self, form: Mapping[str, str]) -> Html:
         """Return the page: empty, with a verdict, or with what became of a sale."""
         merchant = self._emulator.find_merchant(form.get("merchant", "")) or self._emulator
-        store = form.get("store", "").strip()[:100]
+        store = form.get("store", "").strip()[:_MOST_STORE_CHARS]
         given = form.get("code", "").strip()[:_MOST_CHARS]
-        if not given:
-            return self._page(merchant, store)
-        number, code = _code_in(given)
-        others = [one.number for one in self._emulator.merchants if one is not merchant]
-        if number in others:
-            verdict = _cannot("It is a voucher of another merchant.", code)
-        elif form.get("do") == "void":
-            verdict = self._void(merchant, code, store, form.get("sale", ""))
-        else:
-            verdict = _look(merchant, code, store)
-        is_done = form.get("do") == "void"
-        return self._page(
-            merchant, store, code="" if is_done else code, verdict=verdict, is_done=is_done
-        )
-
-    def _void(self, merchant: Merchant, code: str, store: str, sale: str) -> Html:
-        sold = next((record for name, record in self._sales if name == sale), None)
-        if sold is not None and sold.kept is VoucherStatus.VOID and sold.code == code:
-            return _done(sold, merchant, store)
-        verdict = _refusal(merchant, code, store)
-        if verdict is not None:
-            return verdict
-        record = merchant.state.void(code, store_id=store or None)
-        self._sales.append((sale, record))
-        self._emulator.site.changes += 1
-        return _done(record, merchant, store)
-
-    def _page(
-        self,
-        merchant: Merchant,
-        store: str,
-        *,
-        code: str = "",
-        verdict: Html | None = None,
-        is_done: bool = False,
-    ) -> Html:
+        verdict = self._answer(merchant, given, store, form) if given else None
+        is_ready = verdict is not None and bool(verdict.form)
         return fill(
             _PAGE,
             merchants=_merchants(self._emulator, merchant),
             stores=_stores(merchant, store),
-            code=code,
-            focus=Html(" autofocus") if verdict is None or is_done else Html(),
-            verdict_id=" verdict-title" if is_done else "",
-            verdict=Html() if verdict is None else verdict,
+            code=_code_in(given)[1] if is_ready else "",
+            focus=Html("" if is_ready else " autofocus"),
+            verdict_id="" if verdict is None else " verdict-title",
+            verdict=Html() if verdict is None else verdict.html(),
         )
+
+    def _answer(
+        self, merchant: Merchant, given: str, store: str, form: Mapping[str, str]
+    ) -> Verdict:
+        number, code = _code_in(given)
+        others = [one.number for one in self._emulator.merchants if one is not merchant]
+        if number in others:
+            return _refuse(_ANOTHERS, code)
+        if form.get("do") == "void":
+            return self._void(merchant, code, store, form.get("sale", "")[:_MOST_STORE_CHARS])
+        return _refusal(merchant, code, store) or _ready(merchant, code, store)
+
+    def _void(self, merchant: Merchant, code: str, store: str, sale: str) -> Verdict:
+        for look, sold_code, record in self._sales:
+            if sale and (look, sold_code) == (sale, code) and record.kept is VoucherStatus.VOID:
+                return _done(record, merchant, store)
+        refusal = _refusal(merchant, code, store)
+        if refusal is not None:
+            return refusal
+        record = merchant.state.void(code, store_id=store or None)
+        self._sales.append((sale, code, record))
+        self._emulator.site.changes += 1
+        return _done(record, merchant, store)
 
 
 def _code_in(given: str) -> tuple[int | None, str]:
@@ -119,7 +145,7 @@ def _select(name: str, title: str, rows: list[tuple[str, str, bool]]) -> Html:
     options = each(
         '<option value="{value}"{chosen}>{text}</option>',
         (
-            {"value": value, "text": text, "chosen": Html(" selected") if is_chosen else ""}
+            {"value": value, "text": text, "chosen": Html(" selected" if is_chosen else "")}
             for value, text, is_chosen in rows
         ),
     )
@@ -132,81 +158,53 @@ def _select(name: str, title: str, rows: list[tuple[str, str, bool]]) -> Html:
     )
 
 
-def _look(merchant: Merchant, code: str, store: str) -> Html:
-    refusal = _refusal(merchant, code, store)
-    if refusal is not None:
-        return refusal
-    record = merchant.state.get(code)
-    form = fill(_SELL, sale=secrets.token_hex(8), code=code, merchant=merchant.name, store=store)
-    return _verdict("ready", "Can be used", show(record, merchant), form=form)
+def _ready(merchant: Merchant, code: str, store: str) -> Verdict:
+    shown = show(merchant.state.get(code), merchant)
+    return Verdict(
+        mood="ready",
+        title="Can be used",
+        worth=shown.worth,
+        terms=shown.terms,
+        facts={"Voucher": shown.label, "Until": shown.until},
+        form=fill(_SELL, sale=secrets.token_hex(8), code=code, merchant=merchant.name, store=store),
+    )
 
 
-def _refusal(merchant: Merchant, code: str, store: str) -> Html | None:
+def _done(record: Record, merchant: Merchant, store: str) -> Verdict:
+    shown = show(record, merchant)
+    used = "" if record.used_at is None else moment(record.used_at)
+    return Verdict(
+        mood="done",
+        title="Done: the voucher is used up",
+        worth=shown.worth,
+        terms=shown.terms,
+        facts={"Voucher": shown.label, "Used": used, "Store": store},
+    )
+
+
+def _refusal(merchant: Merchant, code: str, store: str) -> Verdict | None:
     """Return why a voucher can't be used, or None."""
     state = merchant.state
     try:
         record = state.get(code)
     except RefusedError as exc:
         is_unknown = exc.code == "VOUCHER_NOT_FOUND"
-        sentence = "No voucher has this code." if is_unknown else "It is of another merchant."
-        return _cannot(sentence, code, rm_code=exc.code)
+        return _refuse("No voucher has this code." if is_unknown else _ANOTHERS, code, exc.code)
     try:
-        record = state.usable(code, store_id=store or None)
-    except RefusedError as exc:
-        refusal = exc.code
-    else:
-        if record.kept is not VoucherStatus.VOID:
+        if state.usable(code, store_id=store or None).kept is not VoucherStatus.VOID:
             return None
-        refusal = ""
-    sentence = why_not_used(record, merchant, refusal)
-    return _cannot(sentence, code, shown=show(record, merchant), rm_code=refusal)
+        rm_code = ""  # to void it again does nothing, and is no error
+    except RefusedError as exc:
+        rm_code = exc.code
+    sentence = why_not_used(record, merchant, rm_code)
+    return _refuse(sentence, code, rm_code, label=show(record, merchant).label)
 
 
-def _cannot(sentence: str, code: str, *, shown: Shown | None = None, rm_code: str = "") -> Html:
-    return _verdict("gone", "Cannot be used", shown, sentence=sentence, code=code, rm_code=rm_code)
-
-
-def _done(record: Record, merchant: Merchant, store: str) -> Html:
-    facts = {"Store": store} if store else {}
-    used = "" if record.used_at is None else moment(record.used_at)
-    return _verdict(
-        "done",
-        "Done: the voucher is used up",
-        show(record, merchant),
-        facts={"Used": used, **facts},
-        focuses=False,
-    )
-
-
-def _verdict(
-    mood: str,
-    title: str,
-    shown: Shown | None,
-    *,
-    sentence: str = "",
-    code: str = "",
-    rm_code: str = "",
-    facts: Mapping[str, str] | None = None,
-    form: Html | None = None,
-    focuses: bool = True,
-) -> Html:
-    said = dict(facts or {})
-    if shown is not None:
-        said = {"Voucher": shown.label, "Valid": shown.expiry.removeprefix("Valid "), **said}
-    elif code:
-        said = {"Code": code[:40], **said}
-    return fill(
-        _VERDICT,
-        mood=mood,
-        title=title,
-        focus=Html(' tabindex="-1" autofocus') if focuses else Html(),
-        sentence=when(sentence, '<p class="why">{text}</p>\n'),
-        worth=when("" if shown is None else shown.worth, '<p class="amount">{text}</p>\n'),
-        terms=when("" if shown is None else shown.terms, '<p class="terms">{text}</p>\n'),
-        facts=each(
-            "<div><dt>{name}</dt><dd>{text}</dd></div>\n",
-            ({"name": name, "text": text} for name, text in said.items() if text),
-        ),
-        form=Html() if form is None else form,
-        refusal=when(rm_code, '<p class="help">The API refuses it with <code>{text}</code>.</p>\n'),
+def _refuse(sentence: str, code: str, rm_code: str = "", *, label: str = "") -> Verdict:
+    return Verdict(
+        mood="gone",
+        title="Cannot be used",
+        sentence=sentence,
+        facts={"Voucher": label, "Code": code[:_MOST_CODE_CHARS]},
+        rm_code=rm_code,
     )

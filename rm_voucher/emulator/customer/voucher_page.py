@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
 
 from rm_voucher.emulator.customer.markup import Html, each, fill, read, when
 from rm_voucher.emulator.customer.phone import readings
@@ -14,6 +13,9 @@ from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.models import VoucherStatus
 
 _PAGE, _FORM = read("voucher.html"), read("collect.html")
+_ADDED = Html('<p class="said" role="status">Added to your rewards.</p>\n')
+_PROBLEM = '<p class="problem" id="problem" role="alert">{text}</p>\n'
+_MERCHANT = '<p class="merchant">{text}</p>\n'
 _CHARS_A_GROUP = 4
 _MOST_MEMBERS = 20
 _COLLECTABLE = (VoucherStatus.ISSUED, VoucherStatus.VALID)
@@ -24,39 +26,59 @@ def find(merchant: Merchant, code: str) -> Record:
     return merchant.state.stock.find(code, _COLLECTABLE)
 
 
-def page(record: Record, merchant: Merchant, *, added: bool = False, lists_members: bool) -> Html:
-    """Return the page. ``added`` says so; ``lists_members`` offers the members' numbers."""
-    return _page(record, merchant, added=added, lists_members=lists_members)
+def page(
+    record: Record,
+    merchant: Merchant,
+    *,
+    is_added: bool = False,
+    problem: str = "",
+    phone: str = "",
+    lists_members: bool,
+) -> Html:
+    """Return the page.
 
-
-def collect(
-    record: Record, merchant: Merchant, form: Mapping[str, str], *, lists_members: bool
-) -> tuple[int, Html | None]:
-    """Add a voucher to the rewards of a phone number. The page is None when it was done.
-
-    Who has it already is told that it was done, so that a second click does no harm. Who is no
-    member becomes one, unless the voucher is refused.
+    ``is_added`` says that it was added to rewards, ``problem`` why it was not to those of
+    ``phone``. ``lists_members`` offers the members' numbers.
     """
-    phone = form.get("phone", "")[:60]
-    try:
-        _collect(record.code, merchant, phone)
-    except ValueError as exc:
-        status, problem = 422, str(exc)
-    except RefusedError as exc:
-        now = find(merchant, record.code)
-        status, problem = 409, why_not_added(now, merchant, exc.code)
-    else:
-        return 303, None
-    return status, _page(
-        record, merchant, problem=problem, phone=phone, lists_members=lists_members
+    shown, code = show(record, merchant), record.code
+    can_collect = record.status(merchant.virtual_clock.now()) in _COLLECTABLE
+    form = _form(merchant, problem, phone, lists_members=lists_members) if can_collect else Html()
+    said = _ADDED if is_added else when("" if can_collect else problem, _PROBLEM)
+    return fill(
+        _PAGE,
+        said=said,
+        mood=shown.mood,
+        merchant=when(merchant.name if merchant.number > 1 else "", _MERCHANT),
+        label=shown.label,
+        worth=when(shown.worth, '<p class="amount">{text}</p>\n'),
+        terms=when(shown.terms, '<p class="terms">{text}</p>\n'),
+        status=shown.status,
+        owner=when(owner(record), '<p class="owner">Member {text}</p>\n'),
+        expiry=when(shown.expiry, '<p class="expiry">{text}</p>\n'),
+        qr=_qr(merchant.state.qr_url(code)),
+        code=each("<span>{text}</span>", [{"text": text} for text in _groups(code)]),
+        spelled=each("<li>{text}</li>", [{"text": text} for text in spelled(code)]),
+        form=form,
     )
 
 
-def _collect(code: str, merchant: Merchant, phone: str) -> None:
-    state, member = merchant.state, _member(merchant, phone)
-    if not _has(member, code, merchant):
-        state.collect(code, member)
-        state.enrol(member)
+def collect(code: str, merchant: Merchant, phone: str) -> str:
+    """Add a voucher to the rewards of a phone number; return a sentence if that can't be done.
+
+    Who has it already keeps it, so that a second click does no harm. Who is no member becomes one,
+    unless the voucher is refused.
+    """
+    state = merchant.state
+    try:
+        member = _member(merchant, phone)
+        if not _has(member, code, merchant):
+            state.collect(code, member)
+            state.enrol(member)
+    except ValueError as exc:
+        return str(exc)
+    except RefusedError as exc:
+        return why_not_added(find(merchant, code), merchant, exc.code)
+    return ""
 
 
 def _member(merchant: Merchant, phone: str) -> Member:
@@ -79,44 +101,6 @@ def _has(member: Member, code: str, merchant: Merchant) -> bool:
     return record.status(merchant.virtual_clock.now()) is VoucherStatus.REDEEMED
 
 
-def _page(
-    record: Record,
-    merchant: Merchant,
-    *,
-    added: bool = False,
-    problem: str = "",
-    phone: str = "",
-    lists_members: bool,
-) -> Html:
-    shown, code = show(record, merchant), record.code
-    is_alone = merchant.number == 1
-    can_collect = record.status(merchant.virtual_clock.now()) in _COLLECTABLE
-    form = _form(merchant, problem, phone, lists_members=lists_members) if can_collect else Html()
-    said = "Added to your rewards." if added else ("" if can_collect else problem)
-    return fill(
-        _PAGE,
-        said=fill(
-            '<p class="said{kind}" role="status">{text}</p>\n',
-            text=said,
-            kind="" if added else " problem",
-        )
-        if said
-        else Html(),
-        mood=shown.mood,
-        merchant=when("" if is_alone else merchant.name, '<p class="merchant">{text}</p>\n'),
-        label=shown.label,
-        worth=when(shown.worth, '<p class="amount">{text}</p>\n'),
-        terms=when(shown.terms, '<p class="terms">{text}</p>\n'),
-        status=shown.status,
-        owner=when(owner(record), '<p class="owner">Member {text}</p>\n'),
-        expiry=when(shown.expiry, '<p class="expiry">{text}</p>\n'),
-        qr=_qr(merchant.state.qr_url(code)),
-        code=each("<span>{text}</span>", [{"text": text} for text in _groups(code)]),
-        spelled=each("<li>{text}</li>", [{"text": text} for text in spelled(code)]),
-        form=form,
-    )
-
-
 def _form(merchant: Merchant, problem: str, phone: str, *, lists_members: bool) -> Html:
     members = merchant.state.members()[:_MOST_MEMBERS] if lists_members else ()
     options = each(
@@ -128,7 +112,7 @@ def _form(merchant: Merchant, problem: str, phone: str, *, lists_members: bool) 
     )
     return fill(
         _FORM,
-        problem=when(problem, '<p class="problem" id="problem" role="alert">{text}</p>\n'),
+        problem=when(problem, _PROBLEM),
         problem_id=" problem" if problem else "",
         phone=phone,
         list=Html('list="members"') if options else Html(),

@@ -32,6 +32,8 @@ class Shown:
     worth: str
     terms: str
     expiry: str
+    until: str
+    """The end, for a cashier."""
     status: str
     mood: str
     """The class of its colours: ``ready``, ``held``, ``used`` or ``gone``."""
@@ -48,6 +50,7 @@ def show(record: Record, merchant: Merchant) -> Shown:
         worth=words.worth,
         terms=words.terms,
         expiry=_expiry(record) if is_open else "",
+        until=_until(record) if is_open else "",
         status=status,
         mood=mood,
     )
@@ -72,6 +75,12 @@ def _expiry(record: Record) -> str:
     if expiry.type is ExpiryType.DYNAMIC:
         return f"Valid for {counted(expiry.days or 0, 'day')} once it is in your rewards"
     return "Does not expire"
+
+
+def _until(record: Record) -> str:
+    if record.expires_at is not None:
+        return day(_instant(record.expires_at))
+    return "no date yet" if record.batch.expiry.type is ExpiryType.DYNAMIC else "always"
 
 
 def _instant(at: float) -> datetime:
