@@ -52,6 +52,7 @@ ELSEWHERE = {
     "emulator.keys": {"cryptography"},
     "emulator.customer.front": {"aiohttp"},
     "emulator.pages": {"aiohttp"},
+    "emulator.scenario.read": {"cattrs"},
     "emulator.server": {"aiohttp"},
     "database.accounts": {"sqlalchemy"},
     "database.connections": {"sqlalchemy"},

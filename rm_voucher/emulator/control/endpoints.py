@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from rm_voucher._version import __version__
 from rm_voucher.converters import structure
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.callbacks import Delivery
@@ -45,6 +46,7 @@ _MERCHANT_FIELDS = {
 _WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
 _MOST_WINDOWS = 100
 _MOST_SHOWN = 500
+_MOST_EXPORTED = 200_000
 
 
 @attrs.frozen
@@ -81,8 +83,9 @@ class Endpoint:
     path: str
     summary: str
     do: Callable[[Asked], object]
-    fields: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
-    """Of the body, each with its type; all may be left out unless ``do`` says otherwise."""
+    fields: Mapping[str, type] | None = attrs.field(factory=dict, kw_only=True)
+    """Of the body, each with its type; all may be left out unless ``do`` says otherwise. None for
+    any."""
     query: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
     """Of the URL, likewise."""
     is_shared: bool = attrs.field(default=False, kw_only=True)
@@ -182,6 +185,23 @@ def _add_store(asked: Asked) -> object:
 def _revoke(asked: Asked) -> object:
     asked.merchant.revoke_tokens()
     return {}
+
+
+def _health(asked: Asked) -> object:
+    return {"status": "ok", "version": __version__, **overview(asked.emulator)}
+
+
+def _export(asked: Asked) -> object:
+    stocks = [merchant.books.stock for merchant in asked.emulator.merchants]
+    count = sum(len(stock.rows(batch)) for stock in stocks for batch in stock.all())
+    if count > _MOST_EXPORTED:
+        raise ValueError(f"an export has {_MOST_EXPORTED:,} vouchers at most; there are {count:,}")
+    return asked.emulator.export()
+
+
+def _import(asked: Asked) -> object:
+    asked.emulator.restore(asked.given)
+    return overview(asked.emulator)
 
 
 def _overview(asked: Asked) -> object:
@@ -371,6 +391,16 @@ def _batches(asked: Asked) -> object:
 _USES = {"redeem": _redeem, "void": _void, "expire": _expire}
 
 ENDPOINTS = (
+    Endpoint("GET", "/health", "Say that the emulator serves.", _health, is_shared=True),
+    Endpoint("GET", "/export", "Export everything, credentials included.", _export, is_shared=True),
+    Endpoint(
+        "POST",
+        "/import",
+        "Be what was exported, and nothing else.",
+        _import,
+        fields=None,
+        is_shared=True,
+    ),
     Endpoint(
         "GET",
         "/overview",
