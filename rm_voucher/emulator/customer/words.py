@@ -115,8 +115,10 @@ def why_not_added(record: Record, merchant: Merchant, code: str) -> str:
 
 def why_not_used(record: Record, merchant: Merchant, code: str) -> str:
     """Return why a voucher can't be used at a till; ``code`` is RM's of the refusal."""
-    if code in _STORES or code == merchant.guesses.unknown_store_code:
-        return _STORES.get(code, "There is no such store.")
+    if code in _STORES:
+        return _STORES[code]
+    if code and code == merchant.guesses.unknown_store_code:
+        return _STORES["STORE_NOT_FOUND"]
     match record.status(merchant.virtual_clock.now()):
         case VoucherStatus.VALID:
             return "It was never given to a customer."
