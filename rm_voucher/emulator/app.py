@@ -241,10 +241,10 @@ class Emulator(Merchant):
 
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
-        at_start, begun, given = self.at_start, self.begun, self._as_given
+        at_start, given = self.at_start, self._as_given
         self.site.books.clear()
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.at_start, self.begun, self._as_given = at_start, begun + self.begun, given
+        self.at_start, self._as_given = at_start, given
         self._by_client_id = {self.client_id: self}
 
     def advance(self, seconds: float) -> None:

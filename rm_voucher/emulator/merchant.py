@@ -168,7 +168,7 @@ class Merchant:
             wire_clock=site.wire_clock,
         )
         self.begun = 0
-        """How often it began anew."""
+        """The number of its last beginning; no two of an emulator's merchants are alike."""
         self.at_start: Callable[[], None] | None = None
         """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
@@ -228,7 +228,7 @@ class Merchant:
         """Have new books, with nothing in them."""
         site = self.site
         self.forget()
-        self.begun += 1
+        self.begun = next(site.beginnings)
         self._state = VoucherState(
             clock=site.clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing

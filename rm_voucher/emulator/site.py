@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -40,15 +41,19 @@ class Site:
     """Each merchant's, by its number."""
     on_touch: Callable[[Any, Record], object] | None = None
     """Told of each voucher that changed, and whose it is."""
+    beginnings: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), repr=False)
+    """A number for each time that a merchant's books are opened."""
     changes: int = 0
     """How often somebody steered the emulator."""
 
     def signer(self) -> RsaSigner:
         """Return what signs callbacks, those of all merchants: a server has one key."""
-        if self.callback_signer is None:
-            self.callback_signer = RsaSigner.from_pem(new_private_key())
-        return self.callback_signer
+        with self.clock.lock:  # a test may ask for it while a thread serves
+            if self.callback_signer is None:
+                self.callback_signer = RsaSigner.from_pem(new_private_key())
+            return self.callback_signer
 
     def books_beside(self, number: int) -> list[VoucherState]:
         """Return the books of all merchants but one."""
-        return [books for each, books in self.books.items() if each != number]
+        # A copy, because a test may make a merchant while a thread looks for a voucher.
+        return [books for each, books in list(self.books.items()) if each != number]

@@ -82,7 +82,7 @@ class _Keeper:
 
     _emulator: Emulator
     _begun: dict[str, int] = attrs.field(factory=dict, init=False)
-    """How often each merchant had begun anew when its vouchers were written."""
+    """The beginning of each merchant's books that its vouchers were written of."""
     _places: dict[int, tuple[str, str, int]] = attrs.field(factory=dict, init=False)
     """Of a voucher, by its identity: it lives as long as its books."""
     _sizes: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
