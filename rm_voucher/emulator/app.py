@@ -21,6 +21,7 @@ from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.site import Site
+from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.profile import part_of, read_report
@@ -76,12 +77,13 @@ class Emulator(Merchant):
             wire_clock=clock,
             clock=VirtualClock(clock),
             reply=self.reply,
+            books_beside=self._books_beside,
             callback_signer=None if callback_key is None else RsaSigner.from_pem(callback_key),
         )
         super().__init__(site, MAIN, 1, **options)
-        self._last_number = 1
+        self._last_number = self.number
         self._by_name: dict[str, Merchant] = {MAIN: self}
-        self._by_number: dict[int, Merchant] = {1: self}
+        self._by_number: dict[int, Merchant] = {self.number: self}
         self._by_client_id: dict[str, Merchant] = {self.client_id: self}
 
     @classmethod
@@ -110,10 +112,11 @@ class Emulator(Merchant):
         ``options`` are those of the class but ``clock`` and ``callback_key``, for a merchant that
         is made. What is not given is as by default, but ``guesses`` and ``disabled_checks`` are
         the emulator's, and so is the key pair, because a new one takes a tenth of a second: give
-        ``credentials`` to find out whether the code under test mixes keys up. Raises `ValueError`
-        for a name that is not of 1 to 63 letters, digits, ``-`` and ``_``, for options of a
-        merchant that there is already, for a client id that another one has, and for the 1,001st
-        merchant; and what the class raises.
+        ``credentials`` to find out whether the code under test mixes keys up. Where the emulator
+        has a seed, so does the merchant: the next one. Raises `ValueError` for a name that is not
+        of 1 to 63 letters, digits, ``-`` and ``_``, for options of a merchant that there is
+        already, for a client id that another one has or with a colon, and for the 1,001st merchant;
+        and what the class raises.
         """
         check_type("name", name, str)
         with self.virtual_clock.lock:
@@ -131,10 +134,14 @@ class Emulator(Merchant):
             raise ValueError(f"there are {_MOST_MERCHANTS:,} merchants already")
         options.setdefault("guesses", self.guesses)
         options.setdefault("disabled_checks", self._disabled)
-        made = Merchant(self.site, name, self._last_number + 1, twin=self, **options)
-        if made.client_id in self._by_client_id:
+        number = self._last_number + 1
+        if self._seed is not None:
+            # Equal codes of two merchants would hide that an application mixes them up.
+            options.setdefault("seed", self._seed + number - 1)
+        made = Merchant(self.site, name, number, twin=self, **options)
+        if made.client_id in self._by_client_id or ":" in made.client_id:
             made.forget()
-            raise ValueError(f"there is a merchant with the client id {made.client_id!r} already")
+            raise ValueError(f"{made.client_id!r} is another one's client id, or has a colon")
         self._last_number = made.number
         self._by_name[name] = self._by_number[made.number] = made
         self._by_client_id[made.client_id] = made
@@ -159,6 +166,9 @@ class Emulator(Merchant):
         """Return a merchant that there is, or None."""
         return self._by_name.get(name)
 
+    def _books_beside(self, number: int) -> Sequence[VoucherState]:
+        return [each.books for each in self.merchants if each.number != number]
+
     @property
     def merchants(self) -> Sequence[Merchant]:
         """All merchants, this one first."""
@@ -175,10 +185,11 @@ class Emulator(Merchant):
         That holds for all merchants. Counts, late work and callbacks under way are forgotten.
         Tokens stay good, so that clients need not be told.
         """
-        self.virtual_clock.reset()
-        self.journal.forget()
-        for merchant in self.merchants:
-            merchant.begin()
+        with self.virtual_clock.lock:
+            self.virtual_clock.reset()
+            self.journal.forget()
+            for merchant in self.merchants:
+                merchant.begin()
 
     def export(self) -> dict[str, Any]:
         """Return all that there is, credentials and tokens included, as JSON can hold it.
@@ -242,7 +253,6 @@ class Emulator(Merchant):
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
         at_start, given = self.at_start, self._as_given
-        self.site.books.clear()
         Merchant.__init__(self, self.site, MAIN, 1, **options)
         self.at_start, self._as_given = at_start, given
         self._by_client_id = {self.client_id: self}

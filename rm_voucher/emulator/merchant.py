@@ -216,12 +216,13 @@ class Merchant:
         Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
         need not be told. The clock and the other merchants stay as they are.
         """
-        self._open_books()
-        self.faults, self.rate_limit, self.callbacks.url = self._as_given
-        for key, quantity in self._batches.items():
-            self.add_batch(key, key=key, quantity=quantity)
-        if self.at_start is not None:
-            self.at_start()
+        with self.virtual_clock.lock:
+            self._open_books()
+            self.faults, self.rate_limit, self.callbacks.url = self._as_given
+            for key, quantity in self._batches.items():
+                self.add_batch(key, key=key, quantity=quantity)
+            if self.at_start is not None:
+                self.at_start()
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:
@@ -250,15 +251,13 @@ class Merchant:
         )
         self._state.on_touch = self._touched
         self._rate_limit: float | None = None
-        site.books[self.number] = self._state
 
     def _touched(self, record: Record) -> None:
         if self.site.on_touch is not None:
             self.site.on_touch(self, record)
 
     def forget(self) -> None:
-        """Forget its books, its requests, its late work and its callbacks under way."""
-        self.site.books.pop(self.number, None)
+        """Forget its requests, its late work and its callbacks under way."""
         self.site.clock.forget(self.name)
         self.site.journal.forget(self.name)
         self.callbacks.reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -30,6 +30,8 @@ class Site:
     clock: VirtualClock
     reply: Callable[[Request], Reply]
     """Answers a request, whichever merchant's it is."""
+    books_beside: Callable[[int], Sequence[VoucherState]]
+    """Gives the books of all merchants but the one with a number."""
     journal: Journal = attrs.field(factory=Journal)
     url: str = IN_MEMORY
     """Where customers' browsers find it, without a slash at the end."""
@@ -37,8 +39,6 @@ class Site:
     """Where clients in other processes find it, likewise."""
     callback_signer: RsaSigner | None = attrs.field(default=None, repr=False)
     """What signs callbacks, None for a new key."""
-    books: dict[int, VoucherState] = attrs.field(factory=dict, repr=False)
-    """Each merchant's, by its number."""
     on_touch: Callable[[Any, Record], object] | None = None
     """Told of each voucher that changed, and whose it is."""
     beginnings: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), repr=False)
@@ -52,8 +52,3 @@ class Site:
             if self.callback_signer is None:
                 self.callback_signer = RsaSigner.from_pem(new_private_key())
             return self.callback_signer
-
-    def books_beside(self, number: int) -> list[VoucherState]:
-        """Return the books of all merchants but one."""
-        # A copy, because a test may make a merchant while a thread looks for a voucher.
-        return [books for each, books in list(self.books.items()) if each != number]

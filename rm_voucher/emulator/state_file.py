@@ -120,14 +120,15 @@ class _Keeper:
     def changes(self) -> tuple[bytes, list[str], list[_Row]]:
         """Return all but vouchers, whose vouchers to forget, and the vouchers that changed."""
         merchants = {each.name: each for each in self._emulator.merchants}
-        anew = [each for each in merchants.values() if self._begun.get(each.name) != each.begun]
+        begun = {name: each.begun for name, each in merchants.items()}
+        anew = [each for name, each in merchants.items() if self._begun.get(name) != begun[name]]
         gone = [name for name in self._begun if name not in merchants]
         changed, self._changed = self._changed, {}
         rows = [row for merchant in anew for row in self._of(merchant)]
         for merchant, record in changed.values():
             if merchants.get(merchant.name) is merchant and merchant not in anew:
                 rows.extend(self._rows(merchant, record))
-        self._begun = {each.name: each.begun for each in merchants.values()}
+        self._begun = begun
         document = orjson.dumps(save(self._emulator.site, self._emulator.merchants))
         return document, [*gone, *(each.name for each in anew)], rows
 
