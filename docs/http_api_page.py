@@ -93,7 +93,7 @@ def _taken(operation: dict[str, Any]) -> Iterator[str]:
             yield _field(f"?{each['name']}", each["schema"], each, is_needed=each["required"])
     if "requestBody" in operation:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        for name, each in schema["properties"].items():
+        for name, each in schema.get("properties", {}).items():
             yield _field(name, each, each, is_needed=name in schema.get("required", ()))
 
 

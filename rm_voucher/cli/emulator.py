@@ -26,6 +26,7 @@ from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.emulator.scenario.apply import emulator_of
 from rm_voucher.emulator.scenario.read import scenario_names
 from rm_voucher.emulator.server import Server, serve
+from rm_voucher.emulator.state_file import kept_in
 from rm_voucher.files import replace_private
 from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
@@ -118,6 +119,10 @@ def emulator(
         str | None,
         typer.Option(help="A TOML file, or one of " + ", ".join(scenario_names()) + "."),
     ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(help="A file to go on from, and to keep everything in across restarts."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
     ] = False,
@@ -186,7 +191,9 @@ def emulator(
         allowed_hosts=allow_host or [],
         public_url=public_url,
     )
-    serving = _run(engine, server, f"{host}:{port}", credentials_out, opens_page=opens_page)
+    serving = _run(
+        engine, server, f"{host}:{port}", credentials_out, opens_page=opens_page, state=state
+    )
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
 
@@ -198,10 +205,12 @@ async def _run(
     credentials_out: Path | None,
     *,
     opens_page: bool,
+    state: Path | None,
 ) -> None:
     """Serve until cancelled."""
+    keeping = contextlib.nullcontext() if state is None else kept_in(state, engine)
     try:
-        async with serving as server:
+        async with keeping, serving as server:
             if credentials_out is not None:
                 # The first merchant's last: a script may wait for that file alone.
                 for each in reversed(engine.merchants):

@@ -6,13 +6,15 @@ It knows no HTTP server: `rm_voucher.emulator.server` serves it.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
 from rm_voucher.arguments import check_callable, check_type
+from rm_voucher.emulator import saved
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
@@ -177,6 +179,73 @@ class Emulator(Merchant):
         self.journal.forget()
         for merchant in self.merchants:
             merchant.begin()
+
+    def export(self) -> dict[str, Any]:
+        """Return all that there is, credentials and tokens included, as JSON can hold it.
+
+        Not in it are the journal, nonces, and work that a fault put off.
+        """
+        with self.virtual_clock.lock:
+            document = saved.save(self.site, self.merchants)
+            for merchant, each in zip(self.merchants, document["merchants"], strict=True):
+                each["vouchers"] = saved.vouchers_of(merchant)
+        return document
+
+    def restore(self, document: Mapping[str, Any]) -> None:
+        """Be what was exported, and nothing else; a reset begins as this emulator was made.
+
+        Raises `ConfigurationError` for what no emulator of this version exported, and then stays
+        as it was.
+        """
+        check_type("document", document, Mapping)
+        if document.get("version") != saved.VERSION:
+            raise ConfigurationError("This is no export of this version of rm_voucher.")
+        try:
+            trial = Emulator(public_key=self.public_key_pem)
+            trial._restore(document)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
+            raise ConfigurationError("The export is spoilt.") from exc
+        with self.virtual_clock.lock:
+            self._restore(document)
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Be again at the end of the block what it is at its beginning."""
+        document = self.export()
+        try:
+            yield
+        finally:
+            self.restore(document)
+
+    def _restore(self, document: Mapping[str, Any]) -> None:
+        for name in [name for name in self._by_name if name != MAIN]:
+            self.drop_merchant(name)
+        site = self.site
+        site.callback_signer = saved.callback_signer_of(document)
+        site.clock.reset()
+        site.clock.go_to(float(document["ahead_s"]))
+        site.journal.forget()
+        site.journal.number = int(document["requests"])
+        site.changes += 1
+        if [each["name"] for each in document["merchants"]][:1] != [MAIN]:
+            raise ValueError("the first merchant is missing")
+        for each in document["merchants"]:
+            options = saved.options_of(each)
+            if each["name"] == MAIN:
+                merchant: Merchant = self
+                self._be(options)
+            else:
+                self._last_number = each["number"] - 1
+                merchant = self._make(each["name"], options)
+            merchant.load(each)
+
+    def _be(self, options: MerchantOptions) -> None:
+        """Be another first merchant, which begins anew as before."""
+        at_start, begun, given = self.at_start, self.begun, self._as_given
+        self.site.books.clear()
+        Merchant.__init__(self, self.site, MAIN, 1, **options)
+        self.at_start, self.begun, self._as_given = at_start, begun + self.begun, given
+        self._by_client_id = {self.client_id: self}
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""

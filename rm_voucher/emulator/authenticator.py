@@ -60,7 +60,7 @@ class Authenticator:
     _client_id: str
     _client_secret: str
     _verifier: RsaVerifier
-    _token_lifetime_s: int
+    token_lifetime_s: int
     _guesses: Guesses
     _disabled: Collection[Check]
     _clock: Callable[[], float]
@@ -95,13 +95,13 @@ class Authenticator:
         refresh = secrets.token_urlsafe(32)
         if self._guesses.new_token_ends_earlier:
             self._tokens.clear()
-        _keep(self._tokens, access, now + self._token_lifetime_s, _MAX_TOKENS)
+        _keep(self._tokens, access, now + self.token_lifetime_s, _MAX_TOKENS)
         _keep(self._refresh_tokens, refresh, now + _REFRESH_LIFETIME_S, _MAX_TOKENS)
         return unstructure(
             Token(
                 access_token=access,
                 token_type="Bearer",  # noqa: S106 - the scheme's name
-                expires_in_s=self._token_lifetime_s,
+                expires_in_s=self.token_lifetime_s,
                 refresh_token=refresh,
                 refresh_expires_in_s=_REFRESH_LIFETIME_S,
             )
@@ -197,7 +197,7 @@ class Authenticator:
         until = self._tokens.get(token)
         if until is None:
             raise RefusedError(self._revoked.get(token, "TOKEN_INVALID"))
-        age_s = self._clock() - (until - self._token_lifetime_s)
+        age_s = self._clock() - (until - self.token_lifetime_s)
         if 0 <= age_s < self._guesses.token_delay_s:
             raise RefusedError("TOKEN_INVALID")
         if until <= self._clock() and self._checks(Check.TOKEN_LIFETIME):

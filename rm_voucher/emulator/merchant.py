@@ -167,10 +167,48 @@ class Merchant:
             clock=site.clock.now,
             wire_clock=site.wire_clock,
         )
+        self.begun = 0
+        """How often it began anew."""
         self.at_start: Callable[[], None] | None = None
         """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.begin()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options that it was made with, beside its credentials and guesses, for `saved`."""
+        return {
+            "seed": self._seed,
+            "batches": self._batches,
+            "merchant_pin": self._pin,
+            "token_lifetime_s": self.authenticator.token_lifetime_s,
+            "disabled_checks": sorted(self._disabled),
+        }
+
+    def dump(self) -> dict[str, Any]:
+        """Return how it stands now, but for its vouchers, as it is saved."""
+        with self.virtual_clock.lock:
+            return {
+                "books": self._state.dump(),
+                "tokens": self.authenticator.dump(),
+                "callbacks": self.callbacks.dump(),
+                "faults": self._engine.faults.dump(),
+                "rate_limit": self._rate_limit,
+                "requests": dict(self._engine.requests),
+                "undelivered": self._engine.undelivered,
+            }
+
+    def load(self, saved: Mapping[str, Any]) -> None:
+        """Stand as it was saved, with its vouchers. Raises as `VoucherState.load`."""
+        self._open_books()
+        self._state.load(saved["books"], saved["vouchers"])
+        self.authenticator.load(saved["tokens"])
+        self.callbacks.load(saved["callbacks"])
+        self._engine.faults.load(saved["faults"])
+        self.rate_limit = saved["rate_limit"]
+        self._engine.requests.update(saved["requests"])
+        self._engine.undelivered.extend(saved["undelivered"])
+        self.site.clock.notify()
 
     def begin(self) -> None:
         """Begin this merchant's books anew, as they were made: batches, faults, rate limit, URL.
@@ -178,8 +216,19 @@ class Merchant:
         Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
         need not be told. The clock and the other merchants stay as they are.
         """
+        self._open_books()
+        self.faults, self.rate_limit, self.callbacks.url = self._as_given
+        for key, quantity in self._batches.items():
+            self.add_batch(key, key=key, quantity=quantity)
+        if self.at_start is not None:
+            self.at_start()
+        self.site.clock.notify()  # a listener that a window closed opens again
+
+    def _open_books(self) -> None:
+        """Have new books, with nothing in them."""
         site = self.site
         self.forget()
+        self.begun += 1
         self._state = VoucherState(
             clock=site.clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing
@@ -199,14 +248,13 @@ class Merchant:
             journal=site.journal,
             merchant=self.name,
         )
-        self._rate_limit: float | None
-        self.faults, self.rate_limit, self.callbacks.url = self._as_given
-        for key, quantity in self._batches.items():
-            self.add_batch(key, key=key, quantity=quantity)
+        self._state.on_touch = self._touched
+        self._rate_limit: float | None = None
         site.books[self.number] = self._state
-        if self.at_start is not None:
-            self.at_start()
-        site.clock.notify()  # a listener that a window closed opens again
+
+    def _touched(self, record: Record) -> None:
+        if self.site.on_touch is not None:
+            self.site.on_touch(self, record)
 
     def forget(self) -> None:
         """Forget its books, its requests, its late work and its callbacks under way."""

@@ -175,7 +175,7 @@ def save_batch(batch: Batch) -> dict[str, Any]:
             None if expiry.expires_at is None else expiry.expires_at.isoformat(),
         ],
         "made": len(batch.made),
-        "counts": dict(batch.counts),
+        "counts": {str(status): count for status, count in batch.counts.items()},
     }
 
 

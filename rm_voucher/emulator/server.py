@@ -31,6 +31,7 @@ from rm_voucher.settings import Environment, base_url
 from rm_voucher.transport.base import Request, Response
 
 _PIECES = 20
+_MAX_IMPORT_BYTES = 128 * 2**20
 _MAX_DELIVERIES = 16
 _LONGEST_WAIT_S = 3600.0
 _REOPEN_AFTER_S = 0.1
@@ -112,7 +113,7 @@ async def serve(
             await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             http.writer.output_size = 0  # the answer has not begun
         try:
-            body = await http.read()
+            body = await _read(http)
         except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
         if http.raw_path.startswith(f"{PREFIX}/"):
@@ -250,6 +251,18 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
         for callbacks in deliveries:
             await callbacks.aclose()
+
+
+async def _read(http: web.BaseRequest) -> bytes:
+    """Return a body: of a megabyte at most, but for an import."""
+    if http.raw_path != f"{PREFIX}/import":
+        return await http.read()
+    body = bytearray()
+    async for chunk in http.content.iter_any():
+        body += chunk
+        if len(body) > _MAX_IMPORT_BYTES:
+            raise web.HTTPRequestEntityTooLarge(_MAX_IMPORT_BYTES, len(body))
+    return bytes(body)
 
 
 def _bad_request(sentence: str) -> web.Response:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import attrs
 
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.keys import new_private_key
+from rm_voucher.emulator.records import Record
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.virtual_clock import VirtualClock
@@ -36,6 +38,8 @@ class Site:
     """What signs callbacks, None for a new key."""
     books: dict[int, VoucherState] = attrs.field(factory=dict, repr=False)
     """Each merchant's, by its number."""
+    on_touch: Callable[[Any, Record], object] | None = None
+    """Told of each voucher that changed, and whose it is."""
     changes: int = 0
     """How often somebody steered the emulator."""
 

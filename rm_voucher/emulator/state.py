@@ -128,6 +128,8 @@ class VoucherState:
             batch = load_batch(each)
             found = vouchers.get(batch.key, ())
             rows = [load_record(one, batch, self._members) for one in found]
+            if len(rows) != (each["made"] or batch.issued):
+                raise ValueError("a batch has other vouchers than were saved with it")
             self.stock.put(batch, rows, each["made"])
 
     # At a shop, and not through the API.

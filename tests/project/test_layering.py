@@ -49,6 +49,7 @@ ELSEWHERE = {
     "otel": {"opentelemetry"},
     "emulator.keys": {"cryptography"},
     "emulator.pages": {"aiohttp"},
+    "emulator.scenario.read": {"cattrs"},
     "emulator.server": {"aiohttp"},
     "database.accounts": {"sqlalchemy"},
     "database.connections": {"sqlalchemy"},

@@ -47,7 +47,9 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
         return problem_response(405, f"the method is {' or '.join(sorted(found))}")
     endpoint, names = found[method]
     try:
-        given = checked(wire, endpoint.fields) | of_query(query, endpoint.query)
+        fields = endpoint.fields
+        given = wire if fields is None else checked(wire, fields)
+        given |= of_query(query, endpoint.query)
         if method != "GET":
             emulator.site.changes += 1
         asked = Asked(emulator, merchant, names, given, is_one=is_one)

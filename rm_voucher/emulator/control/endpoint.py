@@ -46,8 +46,11 @@ class Endpoint:
     path: str
     summary: str
     do: Callable[[Asked], object]
-    fields: Mapping[str, Field] = attrs.field(factory=dict, kw_only=True, converter=as_fields)
-    """Of the body; a type stands for a field of it. Only what is needed must be there."""
+    fields: Mapping[str, Field] | None = attrs.field(
+        factory=dict, kw_only=True, converter=attrs.converters.optional(as_fields)
+    )
+    """Of the body; a type stands for a field of it. Only what is needed must be there. None for
+    any."""
     query: Mapping[str, Field] = attrs.field(factory=dict, kw_only=True, converter=as_fields)
     """Of the URL, likewise."""
     answer: Schema = attrs.field(factory=dict, kw_only=True)

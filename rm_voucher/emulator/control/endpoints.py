@@ -6,6 +6,7 @@ from typing import Any
 
 import attrs
 
+from rm_voucher._version import __version__
 from rm_voucher.converters import structure
 from rm_voucher.emulator.callbacks import Delivery
 from rm_voucher.emulator.control.endpoint import Asked, Endpoint
@@ -47,6 +48,7 @@ from rm_voucher.emulator.view.events import overview
 from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 
 _MOST_SHOWN = 500
+_MOST_EXPORTED = 200_000
 
 
 def _summary(asked: Asked) -> object:
@@ -142,6 +144,23 @@ def _add_store(asked: Asked) -> object:
 def _revoke(asked: Asked) -> object:
     asked.merchant.revoke_tokens()
     return {}
+
+
+def _health(asked: Asked) -> object:
+    return {"status": "ok", "version": __version__, **overview(asked.emulator)}
+
+
+def _export(asked: Asked) -> object:
+    stocks = [merchant.books.stock for merchant in asked.emulator.merchants]
+    count = sum(len(stock.rows(batch)) for stock in stocks for batch in stock.all())
+    if count > _MOST_EXPORTED:
+        raise ValueError(f"an export has {_MOST_EXPORTED:,} vouchers at most; there are {count:,}")
+    return asked.emulator.export()
+
+
+def _import(asked: Asked) -> object:
+    asked.emulator.restore(asked.given)
+    return overview(asked.emulator)
 
 
 def _overview(asked: Asked) -> object:
@@ -311,6 +330,31 @@ def _batches(asked: Asked) -> object:
 _USES = {"redeem": _redeem, "void": _void, "expire": _expire}
 
 ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET",
+        "/health",
+        "Say that the emulator serves.",
+        _health,
+        is_shared=True,
+        answer=ref("Health"),
+    ),
+    Endpoint(
+        "GET",
+        "/export",
+        "Export everything, credentials included.",
+        _export,
+        is_shared=True,
+        answer=by_name({}),
+    ),
+    Endpoint(
+        "POST",
+        "/import",
+        "Be what was exported, and nothing else.",
+        _import,
+        fields=None,
+        is_shared=True,
+        answer=ref("Now"),
+    ),
     Endpoint(
         "GET",
         "/overview",

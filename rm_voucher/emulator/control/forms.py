@@ -140,6 +140,12 @@ _LINE: dict[str, Schema] = {
     "reason": or_none(text("Why it was refused.")),
     "fault": or_none(text("The fault that it met.")),
 }
+_NOW: dict[str, Schema] = {
+    "now": number(_AT),
+    "ahead_s": number("How far the clock was set ahead."),
+    "requests": whole("How many came so far."),
+    "merchants": listed(text()),
+}
 _SPANS = listed(listed(whole()))
 _MERCHANT: dict[str, Schema] = {"name": text(), "number": whole(), "client_id": text()}
 
@@ -157,12 +163,11 @@ FORMS: dict[str, Schema] = {
             "public_key": text("PEM of the key that callbacks are signed with."),
         }
     ),
+    "Now": thing(_NOW),
+    "Health": thing({"status": text(words=("ok",)), "version": text(), **_NOW}),
     "Overview": thing(
         {
-            "now": number(_AT),
-            "ahead_s": number("How far the clock was set ahead."),
-            "requests": whole("How many came so far."),
-            "merchants": listed(text()),
+            **_NOW,
             "operations": listed(text(words=tuple(OPERATIONS))),
             "faults": listed(text(words=tuple(Fault))),
         }

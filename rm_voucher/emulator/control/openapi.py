@@ -15,7 +15,7 @@ from rm_voucher.emulator.examples import examples
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.paths import TOKEN, Operation, codes_of, operations
 from rm_voucher.emulator.reply import usual_status
-from rm_voucher.emulator.schema import Field, Schema, object_of, ref, text
+from rm_voucher.emulator.schema import Field, Schema, by_name, object_of, ref, text
 from rm_voucher.emulator.wire_forms import WIRE_FORMS
 
 VOUCHERS = "Revenue Monster's voucher API, as emulated"
@@ -223,11 +223,14 @@ def _parameter(place: str, name: str, field: Field, *, is_needed: bool) -> Schem
     }
 
 
-def _body(fields: Mapping[str, Field], *, is_open: bool = False) -> dict[str, Any]:
-    if not fields:
+def _body(fields: Mapping[str, Field] | None, *, is_open: bool = False) -> dict[str, Any]:
+    if fields is None:
+        needed, schema = True, by_name({})
+    elif fields:
+        needed = any(field.is_needed for field in fields.values())
+        schema = object_of(fields, is_open=is_open)
+    else:
         return {}
-    needed = any(field.is_needed for field in fields.values())
-    schema = object_of(fields, is_open=is_open)
     return {
         "requestBody": {"required": needed, "content": {"application/json": {"schema": schema}}}
     }
