@@ -258,8 +258,7 @@ class Merchant:
             self.site.on_touch(self, record)
 
     def forget(self) -> None:
-        """Forget its books, its requests, its late work and its callbacks under way."""
-        self.site.books.pop(self.number, None)
+        """Forget its requests, its late work and its callbacks under way."""
         self.site.clock.forget(self.name)
         self.site.journal.forget(self.name)
         self.callbacks.reset()
