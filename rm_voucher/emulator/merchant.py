@@ -250,15 +250,13 @@ class Merchant:
         )
         self._state.on_touch = self._touched
         self._rate_limit: float | None = None
-        site.books[self.number] = self._state
 
     def _touched(self, record: Record) -> None:
         if self.site.on_touch is not None:
             self.site.on_touch(self, record)
 
     def forget(self) -> None:
-        """Forget its books, its requests, its late work and its callbacks under way."""
-        self.site.books.pop(self.number, None)
+        """Forget its requests, its late work and its callbacks under way."""
         self.site.clock.forget(self.name)
         self.site.journal.forget(self.name)
         self.callbacks.reset()

@@ -23,6 +23,7 @@ from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.control.access import HOST, PREFIX, allowed_names, refuses
 from rm_voucher.emulator.control.dispatch import control, problem_response
+from rm_voucher.emulator.customer.front import Front
 from rm_voucher.emulator.pages import Pages
 from rm_voucher.emulator.reply import Ending, Reply
 from rm_voucher.emulator.request_log import log_bad_request, log_reply
@@ -97,7 +98,7 @@ async def serve(
     allowed_hosts = allowed_names(allowed_hosts)
     if public_url is not None:
         public_url = base_url("The public URL", public_url, allow_plain_http=True)
-    pages = Pages(emulator)
+    pages, front = Pages(emulator), Front(emulator, allowed_hosts)
 
     async def handle(http: web.BaseRequest) -> web.StreamResponse:
         try:
@@ -116,6 +117,9 @@ async def serve(
             body = await _read(http)
         except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
+        shown = front.answer(http, body)
+        if shown is not None:
+            return shown
         if http.raw_path.startswith(f"{PREFIX}/"):
             return await _steer(emulator, pages, http, body, allowed_hosts)
         if http.raw_path == PREFIX:

@@ -80,8 +80,11 @@ class VoucherState:
         """
         if not (country_code + phone_number).isdecimal() or "" in (country_code, phone_number):
             raise ValueError("country_code and phone_number are digits, without a plus sign")
-        member = Member(country_code, phone_number, name, is_ours)
-        self._members[country_code, phone_number] = member
+        return self.enrol(Member(country_code, phone_number, name, is_ours))
+
+    def enrol(self, member: Member) -> Member:
+        """Take in a loyalty member, in the place of one with the same phone number."""
+        self._members[member.country_code, member.phone_number] = member
         return member
 
     def add_store(self, store_id: str, *, is_authorised: bool = True) -> None:
@@ -188,6 +191,13 @@ class VoucherState:
         any_store: bool = False,
     ) -> Record:
         """Use a voucher up. Redeeming it first is optional; ``any_store`` takes unknown stores."""
+        record = self.usable(code, store_id=store_id, any_store=any_store)
+        if record.kept is not _VOID:
+            self._use(record, used_at)
+        return record
+
+    def usable(self, code: str, *, store_id: str | None = None, any_store: bool = False) -> Record:
+        """Return the voucher that `void` would take. Refuses what `void` refuses."""
         if store_id is None or not any_store:
             self._check_store(store_id)
         record = self.stock.find(code)
@@ -200,7 +210,6 @@ class VoucherState:
             return record
         if status not in OPEN:
             raise RefusedError("VOUCHER_NOT_ALLOW_VOID")
-        self._use(record, used_at)
         return record
 
     def redeem(self, codes: Sequence[str]) -> list[Record]:

@@ -2,13 +2,17 @@
 
 import functools
 import logging
+from datetime import UTC, datetime
 
+import aiohttp
 import pytest
+from support.customer_pages import Browser
 from support.doubles import FakeTime
 from support.raw_connection import ME, Line
 from support.raw_requests import known
 from support.sdk_processes import SDKProcess
 
+from rm_voucher import VoucherType
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.server import serve
@@ -79,3 +83,42 @@ def connected(emulated, tmp_path, sdk_command):
     yield connect
     for sdk in started:
         sdk.end()
+
+
+NOON = datetime(2026, 11, 30, 4, 0, tzinfo=UTC)
+"""In Malaysia."""
+
+
+@pytest.fixture
+async def visit(one_key):
+    """Serve an emulator, at noon in Malaysia, to a browser."""
+    async with aiohttp.ClientSession() as session:
+        left = []
+
+        async def visit(emulator=None, **options):
+            emulator = emulator or Emulator(
+                seed=1, clock=FakeTime(NOON.timestamp()).clock, **options
+            )
+            serving = serve(emulator)
+            server = await serving.__aenter__()
+            left.append(serving)
+            return Browser(emulator, server.url, session)
+
+        yield visit
+        for serving in left:
+            await serving.__aexit__(None, None, None)
+
+
+@pytest.fixture
+async def shop(visit):
+    """A browser of an emulator with a batch for cash, whose vouchers live for 30 days."""
+    browser = await visit()
+    browser.emulator.add_batch(
+        "Breakfast",
+        key="B",
+        quantity=5,
+        type=VoucherType.CASH,
+        amount_sen=500,
+        minimum_spend_sen=2000,
+    )
+    return browser

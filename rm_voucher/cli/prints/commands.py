@@ -16,18 +16,19 @@ from rm_voucher.cli.common import RARE, examples
 from rm_voucher.cli.options import EnvironmentOption
 from rm_voucher.cli.output import refuse_no_file
 from rm_voucher.cli.prints.documents import Survey, survey, write_sheets
-from rm_voucher.cli.prints.images import Folder, image_of
+from rm_voucher.cli.prints.images import Folder
 from rm_voucher.cli.prints.layout import parse_grid
 from rm_voucher.cli.prints.lookup import find_batch
 from rm_voucher.cli.prints.names import Stems
 from rm_voucher.cli.prints.sheet import Design, Sheet, drawable, read_logo
 from rm_voucher.cli.prints.source import Results, Slip
-from rm_voucher.cli.prints.worth import Words, words_of
 from rm_voucher.cli.progress import progress
 from rm_voucher.cli.screen import note, say
 from rm_voucher.cli.tables.columns import name_ours
 from rm_voucher.cli.tables.write import open_writer
+from rm_voucher.qr import image_of
 from rm_voucher.text import counted
+from rm_voucher.worth import Words, words_of
 
 _ROW = "row"
 _RECIPIENT = "recipient"

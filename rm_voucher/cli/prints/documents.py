@@ -9,11 +9,11 @@ from pathlib import Path
 
 import attrs
 
-from rm_voucher.cli.prints.images import QUIET_MODULES, modules_of
 from rm_voucher.cli.prints.sheet import Design, Sheet, drawable
 from rm_voucher.cli.prints.source import Results, Slip
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.files import keep_older, replace_private
+from rm_voucher.qr import QUIET_MODULES, modules_of
 from rm_voucher.text import printable
 
 

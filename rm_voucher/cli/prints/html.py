@@ -7,7 +7,6 @@ import unicodedata
 from collections.abc import Sequence
 from html import escape
 
-from rm_voucher.cli.prints.images import svg_of
 from rm_voucher.cli.prints.layout import (
     HEIGHT_MM,
     LINE,
@@ -20,6 +19,7 @@ from rm_voucher.cli.prints.layout import (
 )
 from rm_voucher.cli.prints.sheet import Design, Sheet
 from rm_voucher.cli.prints.source import Slip
+from rm_voucher.qr import svg_of
 
 # A browser's font is not known: letters are taken for somewhat wider than most.
 _RESERVE = 1.06

@@ -14,7 +14,6 @@ from fpdf.enums import Align
 from PIL import Image
 
 from rm_voucher.cli.prints.fonts import Face, bold_of, fixed_width
-from rm_voucher.cli.prints.images import QUIET_MODULES, modules_of
 from rm_voucher.cli.prints.layout import (
     LINE,
     Box,
@@ -25,6 +24,7 @@ from rm_voucher.cli.prints.layout import (
 from rm_voucher.cli.prints.sheet import Design, Logo, Sheet
 from rm_voucher.cli.prints.source import Slip
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.qr import QUIET_MODULES, modules_of
 
 _POINTS_PER_MM = 72 / 25.4
 _MEASURED_PT = 100.0

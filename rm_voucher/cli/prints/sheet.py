@@ -11,10 +11,10 @@ import attrs
 
 from rm_voucher.cli.prints.layout import NARROWED, Grid, Text
 from rm_voucher.cli.prints.source import Slip
-from rm_voucher.cli.prints.worth import Words
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
 from rm_voucher.text import printable
+from rm_voucher.worth import Words
 
 _NAME_MM = 2.4
 _JOINERS = "\u200c\u200d"

@@ -15,7 +15,8 @@ from support.pictures import codes_in_png, codes_in_svg
 from support.result_files import code_of, row_of, url_of, write_results
 
 from rm_voucher.cli.prints import commands
-from rm_voucher.cli.prints.images import Folder, Format, image_of
+from rm_voucher.cli.prints.images import Folder
+from rm_voucher.qr import Format, image_of
 
 
 @pytest.fixture

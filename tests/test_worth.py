@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rm_voucher import Expiry, ExpiryType, VoucherBatch, VoucherType
-from rm_voucher.cli.prints.worth import Words, words_of
+from rm_voucher.worth import Words, words_of
 
 
 @pytest.mark.parametrize(
