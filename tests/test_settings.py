@@ -155,6 +155,69 @@ def test_environment_plain_http_when_allowed():
     )
 
 
+def test_environment_plain_http_never_to_rm():
+    """RM's servers are real, whoever allows what."""
+    for host in ("open.revenuemonster.my", "sb-open.revenuemonster.my", "revenuemonster.my:80"):
+        with pytest.raises(ConfigurationError, match="plain http to Revenue Monster"):
+            Environment(f"http://{host}", f"http://{host}", allow_plain_http=True)
+        named = {"RM_ENVIRONMENT": f"http://{host}", "RM_ALLOW_PLAIN_HTTP": host}
+        with pytest.raises(ConfigurationError, match="plain http to Revenue Monster"):
+            Environment.from_env(named)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://emulator:8000", "http://EMULATOR:8000/", "http://emulator:8000/base"]
+)
+def test_environment_plain_http_to_the_host_that_a_variable_names(url):
+    """It is that host with that port, and both servers may be there."""
+    environment = Environment.from_env(
+        {"RM_ENVIRONMENT": url, "RM_ALLOW_PLAIN_HTTP": " Emulator:8000 "}
+    )
+    assert environment == Environment(url, url, allow_plain_http=True)
+
+
+@pytest.mark.parametrize(
+    "allowed",
+    [
+        "",
+        "emulator",
+        "emulator:80",
+        "other:8000",
+        "http://emulator:8000",
+        "1",
+        "*",
+        "*:8000",
+        "emulator:8000,other:1",
+        "x.emulator:8000",
+    ],
+)
+def test_environment_plain_http_to_no_other_host(allowed):
+    """The error says what to set, whatever it is set to."""
+    variables = {"RM_ENVIRONMENT": "http://emulator:8000", "RM_ALLOW_PLAIN_HTTP": allowed}
+    with pytest.raises(ConfigurationError, match="RM_ALLOW_PLAIN_HTTP=emulator:8000 "):
+        Environment.from_env(variables)
+
+
+def test_environment_plain_http_for_both_servers():
+    """An allowed one does not open the other."""
+    variables = {
+        "RM_API_URL": "http://emulator:8000",
+        "RM_OAUTH_URL": "http://other:8000",
+        "RM_ALLOW_PLAIN_HTTP": "emulator:8000",
+    }
+    with pytest.raises(ConfigurationError, match="plain http to another machine"):
+        Environment.from_env(variables)
+    environment = Environment.from_env({**variables, "RM_OAUTH_URL": "https://o.example"})
+    assert environment.allow_plain_http
+
+
+def test_environment_needs_no_plain_http():
+    """The variable changes nothing where nothing is plain http to another machine."""
+    for name in ("sandbox", "production", "http://127.0.0.1:8000"):
+        variables = {"RM_ENVIRONMENT": name, "RM_ALLOW_PLAIN_HTTP": "emulator:8000"}
+        assert Environment.from_env(variables) == Environment.named(name)
+
+
 @pytest.mark.parametrize(
     ("variables", "api_url", "oauth_url"),
     [

@@ -8,8 +8,13 @@ import subprocess
 import sys
 import textwrap
 
+import aiohttp
 import pytest
 from support.files import PUBLIC_KEY_FILE
+
+from rm_voucher import OutcomeUnknownError
+from rm_voucher.emulator import Fault
+from rm_voucher.testing import emulated, requests
 
 # What is installed beside it and is not needed only takes time to load.
 ALONE = tuple(f"-pno:{name}" for name in ("anyio", "hypothesispytest", "pytest_cov", "socket"))
@@ -401,4 +406,110 @@ def test_entry_point():
     """Where it is installed pytest finds it, under the name that ``-p no:rm_voucher`` takes."""
     distribution = importlib.metadata.distribution("rm-voucher")
     (entry,) = distribution.entry_points.select(group="pytest11")
-    assert (entry.name, entry.value) == ("rm_voucher", "rm_voucher.testing")
+    assert (entry.name, entry.value) == ("rm_voucher", "rm_voucher.testing.plugin")
+
+
+@pytest.mark.long
+def test_requests_scenarios_and_merchants(run_pytest):
+    """What came can be counted and looked at, of each merchant; a failing assert shows it."""
+    source = """
+        @pytest.mark.rm_emulator(batches={"TEA": 3})
+        async def test_requests(rm_emulator, rm_client, rm_requests):
+            issues = rm_requests.of("issue")
+            rm_emulator.fail_next("issue", "VOUCHER_BATCH_NOT_ENOUGH_QUANTITY")
+            with pytest.raises(Exception, match="NOT_ENOUGH"):
+                await rm_client.issue("TEA")
+            code = (await rm_client.issue("TEA")).code
+            await rm_client.void(code, store_id="S1")
+            assert issues.count == len(issues) == 2
+            assert [one.status for one in issues][1:] == [200]
+            assert issues.failed[0].code == "VOUCHER_BATCH_NOT_ENOUGH_QUANTITY"
+            assert rm_requests.last.json == {"storeId": "S1"}
+            assert rm_requests.last.headers["content-type"].startswith("application/json")
+            assert code not in repr(rm_requests)
+            assert "VOUCHER_BATCH_NOT_ENOUGH_QUANTITY" in repr(issues)
+            assert [one.operation for one in rm_requests[:2]] == ["token", "issue"]
+            rm_requests.clear()
+            assert issues.count == 0
+            with pytest.raises(ValueError, match="no operation"):
+                rm_requests.of("isue")
+
+        @pytest.mark.rm_emulator(scenario="sells-out")
+        async def test_scenario(rm_emulator, rm_client):
+            with rm_emulator.snapshot():
+                await rm_client.issue("BREAKFAST")
+            assert len(rm_emulator.issued("BREAKFAST")) == 980
+
+        async def test_merchants(rm):
+            cafe = rm.client_of("cafe", batches={"TEA": 1})
+            await cafe.issue("TEA")
+            assert rm.requests.to("cafe").of("issue").count == 1
+            assert rm.requests.to("main").count == 0
+            for _ in range(30):
+                await cafe.vouchers("TEA")
+            assert "and 1" in repr(rm.requests)
+
+        @pytest.mark.rm_emulator(batches={"TEA": 3})
+        async def test_fails(rm_client, rm_requests):
+            await rm_client.issue("TEA")
+            assert rm_requests.of("issue").count == 2
+    """
+    counts, said = run_pytest(source, *ASYNCIO, "-pno:xdist")
+    assert counts == {"passed": 3, "failed": 1}, said
+    assert "POST /v3/voucher-batch/TEA/issue 200" in said
+
+
+@pytest.mark.long
+def test_with_anyio(run_pytest):
+    """anyio's plugin runs them on asyncio."""
+    source = """
+        @pytest.fixture
+        def anyio_backend():
+            return "asyncio"
+
+        @pytest.mark.anyio
+        @pytest.mark.rm_emulator(batches={"TEA": 3})
+        async def test_client(rm_client, rm_requests):
+            await rm_client.issue("TEA")
+            assert rm_requests.of("issue").count == 1
+    """
+    without = [option for option in PLAIN if option != "-pno:anyio"]
+    counts, said = run_pytest(source, *without)
+    assert counts == {"passed": 1}, said
+
+
+async def test_emulated():
+    """All parts in this process and over HTTP, until the block ends."""
+    with emulated(batches={"TEA": 5}) as rm:
+        code = (await rm.client.issue("TEA")).code
+        rm.callbacks.refuse_next()
+        await rm.client.void(code)
+        assert await rm.callbacks.deliver_all() == 2
+        assert rm.client is rm.client
+        url = rm.server.url
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{url}/_emulator/health") as answer:
+                assert answer.status == 200
+            async with session.get(f"{url}/v3/nowhere") as answer:
+                assert answer.status == 404
+        assert rm.requests.last.operation == ""
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectionError):
+            await session.get(url)
+
+
+async def test_recorded_requests_are_bounded(monkeypatch):
+    monkeypatch.setattr(requests, "_MOST", 2)
+    with emulated(batches={"TEA": 5}) as rm:
+        await rm.client.issue("TEA")
+        with pytest.raises(OverflowError, match="clear them"):
+            await rm.client.issue("TEA")
+
+
+async def test_request_whose_answer_was_lost():
+    with emulated(batches={"TEA": 5}) as rm:
+        rm.emulator.fail_next("issue", Fault.DROP_AFTER_COMMIT)
+        with pytest.raises(OutcomeUnknownError):
+            await rm.client.issue("TEA")
+        assert rm.requests.of("issue").last.status is None
+        assert "no answer, drop-after-commit" in repr(rm.requests)

@@ -22,6 +22,7 @@ from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
+from rm_voucher.emulator.recorder import recording
 from rm_voucher.emulator.request_log import LOGGER
 from rm_voucher.emulator.scenario.apply import emulator_of
 from rm_voucher.emulator.scenario.read import scenario_names
@@ -32,6 +33,7 @@ from rm_voucher.settings import read_pem
 from rm_voucher.wire.operations import build_issue
 
 _CALLBACK_INTERVAL_S = 60.0
+_END = "Ctrl-C ends it."
 _SINGLE_FAULTS = ", ".join(fault for fault in Fault if fault is not Fault.CLOSED)
 
 
@@ -123,6 +125,10 @@ def emulator(
         Path | None,
         typer.Option(help="A file to go on from, and to keep everything in across restarts."),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(help="Append a line of JSON for each request, with codes masked."),
+    ] = None,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Write no line for each request.")
     ] = False,
@@ -192,7 +198,13 @@ def emulator(
         public_url=public_url,
     )
     serving = _run(
-        engine, server, f"{host}:{port}", credentials_out, opens_page=opens_page, state=state
+        engine,
+        server,
+        f"{host}:{port}",
+        credentials_out,
+        opens_page=opens_page,
+        state=state,
+        record=record,
     )
     with contextlib.nullcontext() if quiet else logged_to_person(LOGGER, logging.INFO):
         run_until_interrupted(serving)
@@ -206,20 +218,24 @@ async def _run(
     *,
     opens_page: bool,
     state: Path | None,
+    record: Path | None,
 ) -> None:
     """Serve until cancelled."""
-    keeping = contextlib.nullcontext() if state is None else kept_in(state, engine)
+    nothing = contextlib.nullcontext()
+    keeping = nothing if state is None else kept_in(state, engine)
+    writing = nothing if record is None else recording(record, engine, say)
     try:
-        async with keeping, serving as server:
-            if credentials_out is not None:
-                # The first merchant's last: a script may wait for that file alone.
-                for each in reversed(engine.merchants):
-                    _write_variables(_file_of(each, credentials_out), each.variables)
-            page = f"{server.url}/_emulator/"
-            say(f"Emulator at {server.url} (no real vouchers), its page at {page}. Ctrl-C ends it.")
-            if opens_page:
-                await asyncio.to_thread(webbrowser.open, page)
-            await asyncio.get_running_loop().create_future()
+        with writing:
+            async with keeping, serving as server:
+                if credentials_out is not None:
+                    # The first merchant's last: a script may wait for that file alone.
+                    for each in reversed(engine.merchants):
+                        _write_variables(_file_of(each, credentials_out), each.variables)
+                page = f"{server.url}/_emulator/"
+                say(f"Emulator at {server.url} (no real vouchers), its page at {page}. {_END}")
+                if opens_page:
+                    await asyncio.to_thread(webbrowser.open, page)
+                await asyncio.get_running_loop().create_future()
     except OSError as exc:
         raise ConfigurationError(f"The emulator can't listen on {where}: {exc}.") from exc
 

@@ -21,6 +21,7 @@ from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.site import Site
+from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.profile import part_of, read_report
@@ -76,12 +77,13 @@ class Emulator(Merchant):
             wire_clock=clock,
             clock=VirtualClock(clock),
             reply=self.reply,
+            books_beside=self._books_beside,
             callback_signer=None if callback_key is None else RsaSigner.from_pem(callback_key),
         )
         super().__init__(site, MAIN, 1, **options)
-        self._last_number = 1
+        self._last_number = self.number
         self._by_name: dict[str, Merchant] = {MAIN: self}
-        self._by_number: dict[int, Merchant] = {1: self}
+        self._by_number: dict[int, Merchant] = {self.number: self}
         self._by_client_id: dict[str, Merchant] = {self.client_id: self}
 
     @classmethod
@@ -158,6 +160,9 @@ class Emulator(Merchant):
     def find_merchant(self, name: str) -> Merchant | None:
         """Return a merchant that there is, or None."""
         return self._by_name.get(name)
+
+    def _books_beside(self, number: int) -> Sequence[VoucherState]:
+        return [each.books for each in self._by_number.values() if each.number != number]
 
     @property
     def merchants(self) -> Sequence[Merchant]:
@@ -242,7 +247,6 @@ class Emulator(Merchant):
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
         at_start, begun, given = self.at_start, self.begun, self._as_given
-        self.site.books.clear()
         Merchant.__init__(self, self.site, MAIN, 1, **options)
         self.at_start, self.begun, self._as_given = at_start, begun + self.begun, given
         self._by_client_id = {self.client_id: self}

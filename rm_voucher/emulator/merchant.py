@@ -208,6 +208,7 @@ class Merchant:
         self.rate_limit = saved["rate_limit"]
         self._engine.requests.update(saved["requests"])
         self._engine.undelivered.extend(saved["undelivered"])
+        self.site.books[self.number] = self._state
         self.site.clock.notify()
 
     def begin(self) -> None:
@@ -222,6 +223,7 @@ class Merchant:
             self.add_batch(key, key=key, quantity=quantity)
         if self.at_start is not None:
             self.at_start()
+        self.site.books[self.number] = self._state
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:
@@ -250,15 +252,13 @@ class Merchant:
         )
         self._state.on_touch = self._touched
         self._rate_limit: float | None = None
-        site.books[self.number] = self._state
 
     def _touched(self, record: Record) -> None:
         if self.site.on_touch is not None:
             self.site.on_touch(self, record)
 
     def forget(self) -> None:
-        """Forget its books, its requests, its late work and its callbacks under way."""
-        self.site.books.pop(self.number, None)
+        """Forget its requests, its late work and its callbacks under way."""
         self.site.clock.forget(self.name)
         self.site.journal.forget(self.name)
         self.callbacks.reset()

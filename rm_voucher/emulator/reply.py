@@ -73,6 +73,13 @@ class Reply:
     fault: str | None = attrs.field(default=None, kw_only=True)
     """The fault that the request met, for the log."""
 
+    @property
+    def code(self) -> str | None:
+        """RM's error code that the request was refused with, None for none."""
+        if self.refused is not None:
+            return self.refused.code
+        return self.fault if self.fault is not None and self.fault not in list(Fault) else None
+
     def for_client_in_memory(self, request: Request) -> Response:
         """Return the answer, or raise the error that the client's transport would raise."""
         is_too_long = self.lasts_s >= request.timeout.attempt_s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -29,6 +29,8 @@ class Site:
     clock: VirtualClock
     reply: Callable[[Request], Reply]
     """Answers a request, whichever merchant's it is."""
+    books_beside: Callable[[int], Sequence[VoucherState]]
+    """Gives the books of all merchants but the one with a number."""
     journal: Journal = attrs.field(factory=Journal)
     url: str = IN_MEMORY
     """Where customers' browsers find it, without a slash at the end."""
@@ -36,8 +38,6 @@ class Site:
     """Where clients in other processes find it, likewise."""
     callback_signer: RsaSigner | None = attrs.field(default=None, repr=False)
     """What signs callbacks, None for a new key."""
-    books: dict[int, VoucherState] = attrs.field(factory=dict, repr=False)
-    """Each merchant's, by its number."""
     on_touch: Callable[[Any, Record], object] | None = None
     """Told of each voucher that changed, and whose it is."""
     changes: int = 0
@@ -48,7 +48,3 @@ class Site:
         if self.callback_signer is None:
             self.callback_signer = RsaSigner.from_pem(new_private_key())
         return self.callback_signer
-
-    def books_beside(self, number: int) -> list[VoucherState]:
-        """Return the books of all merchants but one."""
-        return [books for each, books in self.books.items() if each != number]

@@ -4,6 +4,7 @@ import shlex
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -179,3 +180,72 @@ def test_emulator_unknown_host(rm, monkeypatch: pytest.MonkeyPatch) -> None:
         "Error: The emulator can't listen on nowhere.invalid:1: "
         "[Errno -2] Name or service not known.\n"
     )
+
+
+def test_merchants_of_the_command(start, tmp_path: Path) -> None:
+    """Each has a file of its own, the same batches, and codes of its own though there is a seed."""
+    path = tmp_path / "emulator.env"
+    names = ("--merchant", "shop", "--merchant", "kiosk")
+    process = start(
+        *("emulator", "--quiet", "--seed", 1, "--batch", "TEA=3", *names),
+        *("--credentials-out", path),
+    )
+    process.stderr.readline()
+    assert {each.name for each in tmp_path.iterdir()} == {
+        "emulator.env",
+        "emulator-shop.env",
+        "emulator-kiosk.env",
+    }
+    variables = ("RM_ENVIRONMENT", "RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY")
+    found = [sourced(each, *variables) for each in tmp_path.iterdir()]
+    assert [len({one[place] for one in found}) for place in range(4)] == [1, 3, 3, 1]
+    codes = set()
+    for file in tmp_path.iterdir():
+        assert file.stat().st_mode & 0o7777 == 0o600
+        script = f". {shlex.quote(str(file))}; exec {sys.executable} -m rm_voucher.cli issue TEA"
+        done = subprocess.run(
+            ["sh", "-euc", script], capture_output=True, check=True, text=True, timeout=60
+        )
+        codes.add(done.stdout.splitlines()[1].split(",")[1])
+    assert len(codes) == 3
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--merchant", "main"], "--merchant 'main': there is one of that name already."),
+        (
+            ["--merchant", "a/b"],
+            "--merchant: 'a/b' is no name of 1 to 63 letters, digits, - and _.",
+        ),
+        (["--allow-host", "*"], "'*' is no name of a host, such as emulator or emulator:8000."),
+        (["--public-url", "here"], "The public URL must start with https:// (or http:// for loop"),
+        (
+            ["--scenario", "first-steps", "--merchant", "a"],
+            "The scenario says what --merchant would say: write it there.",
+        ),
+    ],
+)
+def test_merchants_and_names_that_can_not_be(rm, options: list[str], sentence: str) -> None:
+    """They are mistakes: exit 2 and a sentence."""
+    ended = rm("emulator", *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith(f"Error: {sentence}")
+    assert len(ended.err.splitlines()) == 1
+
+
+@pytest.mark.usefixtures("stopped")
+def test_name_for_other_containers(rm, tmp_path: Path) -> None:
+    """A client is told the name, and that it may use it without TLS."""
+    path = tmp_path / "env"
+    ended = rm(
+        *("emulator", "--host", "0.0.0.0", "--allow-host", "emulator:8000"),
+        *("--public-url", "http://localhost:8000", "--credentials-out", path),
+    )
+    assert ended.code == 130
+    assert sourced(path, "RM_ENVIRONMENT", "RM_ALLOW_PLAIN_HTTP") == [
+        "http://emulator:8000",
+        "emulator:8000",
+    ]

@@ -5,9 +5,9 @@ import pytest
 from aiohttp import web
 from support.files import KEY_FILE
 
-from rm_voucher import Credentials
+from rm_voucher import ConfigurationError, Credentials, Environment
 from rm_voucher.emulator import Emulator
-from rm_voucher.emulator.control.access import refuses
+from rm_voucher.emulator.control.access import allowed_names, refuses
 from rm_voucher.emulator.server import serve
 
 ME = Credentials("client-id", "client-secret", KEY_FILE.read_bytes())
@@ -170,3 +170,82 @@ async def test_refused_request_does_nothing():
             async with session.post(url, headers=headers, data=b"{}") as answer:
                 assert answer.status in (400, 403)
     assert len(emulator.state.issued("K")) == 1
+
+
+ALLOWED = allowed_names(["Emulator", "shop.example:9000"])
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "172.17.0.1", "2001:db8::1"])
+@pytest.mark.parametrize("host", ["emulator", "EMULATOR:8000", "shop.example:9000"])
+def test_allowed_name(peer, host):
+    """Who knows the name may be anywhere; a name that was given with a port has that one only."""
+    assert refuses(peer=peer, host=host, origin=None, allowed_hosts=ALLOWED) is None
+    own = f"http://{host}"
+    assert refuses(peer=peer, host=host, origin=own, allowed_hosts=ALLOWED) is None
+    evil = "http://evil.example"
+    assert "page" in refuses(peer=peer, host=host, origin=evil, allowed_hosts=ALLOWED)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "shop.example",
+        "shop.example:90",
+        "x.emulator",
+        "emulator.",
+        "emulator.evil.example",
+        "*",
+        *FOREIGN_HOSTS,
+        *NO_HOSTS,
+    ],
+)
+def test_name_that_is_not_allowed(host):
+    """An allowed name opens no other one, from here or from elsewhere."""
+    for peer in ("127.0.0.1", "172.17.0.1"):
+        assert refuses(peer=peer, host=host, origin=None, allowed_hosts=ALLOWED) is not None
+
+
+@pytest.mark.parametrize("host", OWN_NAMES)
+def test_allowed_name_leaves_names_of_this_machine_to_it(host):
+    """Another machine may send ``Host: localhost``: that is no name it was given."""
+    assert refuses(**LOOPBACK | {"host": host}, allowed_hosts=ALLOWED) is None
+    given = {"peer": "172.17.0.1", "host": host, "origin": None}
+    assert refuses(**given, allowed_hosts=ALLOWED) == ONLY_HERE
+    assert refuses(**given, allowed_hosts=allowed_names([host])) is None
+
+
+@pytest.mark.parametrize("hosts", [["*"], [""], ["a b"], ["emulator:99999"], [5], "emulator"])
+def test_name_that_can_not_be_allowed(hosts):
+    with pytest.raises(ConfigurationError, match="host"):
+        allowed_names(hosts)
+
+
+async def test_allowed_name_over_http(monkeypatch):
+    """The server takes it, and is called by it in the variables of a client and in QR codes."""
+    emulator = Emulator(credentials=ME, batches={"K": 1})
+    async with serve(emulator, host="0.0.0.0", allowed_hosts=["emulator", "b"]) as server:
+        port = server.url.rpartition(":")[2]
+        assert server.url == f"http://127.0.0.1:{port}"
+        assert server.variables["RM_ENVIRONMENT"] == f"http://emulator:{port}"
+        assert server.variables["RM_ALLOW_PLAIN_HTTP"] == f"emulator:{port}"
+        assert emulator.state.issue("K")[1].startswith(f"http://emulator:{port}/qr/1/voucher/")
+        monkeypatch.setattr(web.BaseRequest, "remote", "172.17.0.2")
+        assert (await get(server, Host=f"emulator:{port}"))[0] == 200
+        assert (await get(server, Host="b"))[0] == 200
+        assert (await get(server, Host=f"localhost:{port}"))[0] == 403
+        assert (await get(server, Host="evil.example"))[0] == 403
+
+
+async def test_public_url():
+    """Customers may find it elsewhere than clients do."""
+    emulator = Emulator(credentials=ME, batches={"K": 1})
+    public = "https://Vouchers.example/"
+    async with serve(emulator, allowed_hosts=["emulator:80"], public_url=public) as server:
+        assert server.variables["RM_ENVIRONMENT"] == "http://emulator"
+        assert server.variables["RM_ALLOW_PLAIN_HTTP"] == "emulator"
+        assert Environment.from_env(server.variables).api_url == "http://emulator"
+        (_, url) = emulator.state.issue("K")
+        assert url.startswith("https://vouchers.example/qr/1/voucher/")
+    assert emulator.variables["RM_ENVIRONMENT"] == "https://emulator.invalid"
+    with pytest.raises(ConfigurationError, match="The public URL must start with"):
+        await serve(emulator, public_url="nowhere").__aenter__()

@@ -202,13 +202,14 @@ def test_client_id_is_one_merchants(emulator, shop):
     with pytest.raises(ValueError, match="client id 'id of shop' already"):
         emulator.merchant("other", client_id="id of shop")
     assert emulator.find_merchant("other") is None
-    assert len(emulator.site.books) == 2
+    assert len(emulator.merchants) == 2
 
 
 def test_merchant_that_can_not_be_made_leaves_nothing(emulator):
     with pytest.raises(ValueError, match="quantity"):
         emulator.merchant("other", batches={"K": -1})
-    assert len(emulator.site.books) == len(emulator.merchants) == 1
+    assert emulator.merchants == [emulator]
+    assert emulator.merchant("other").number == 2
 
 
 async def test_key_pair_is_the_first_merchants(emulator):
@@ -338,7 +339,7 @@ def test_merchant_with_a_key_of_its_own(emulator):
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "a merchant has name"),
+        ({}, "name must be given"),
         ({"name": "main"}, "there is a merchant 'main' already"),
         ({"name": "../x"}, "no name of 1 to 63"),
         ({"name": "x", "batches": {"K": "3"}}, "quantity is a whole number"),

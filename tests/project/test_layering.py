@@ -82,7 +82,7 @@ ELSEWHERE = {
     "worker.outbox": {"sqlalchemy"},
     "worker.rabbitmq": {"aio_pika", "faststream"},
     "worker.redis": {"faststream", "redis"},
-    "testing": {"pytest"},
+    "testing.plugin": {"pytest"},
     "cli": {"rich", "typer"},
     "cli.arguments": {"typer"},
     "cli.app": {"typer"},

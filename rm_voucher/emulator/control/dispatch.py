@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import orjson
 
 from rm_voucher.emulator.app import Emulator
-from rm_voucher.emulator.control.endpoints import ENDPOINTS, Asked
+from rm_voucher.emulator.control.endpoint import Asked
+from rm_voucher.emulator.control.endpoints import ENDPOINTS
 from rm_voucher.emulator.control.fields import checked, of_query
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import json_response

@@ -36,7 +36,7 @@ def short(exchange: Exchange, *, reveals: bool) -> dict[str, Any]:
         "path": sendable(request.url.raw_path) if reveals else mask_path(request.url.raw_path),
         "status": reply.response.status if reply.ending is not Ending.RESET else None,
         "ending": reply.ending.name.lower(),
-        "code": None if reply.refused is None else reply.refused.code,
+        "code": reply.code,
         "reason": None if reply.refused is None else reply.refused.reason,
         "fault": None if reply.fault is None else str(reply.fault),
     }
@@ -81,6 +81,18 @@ def whole(exchange: Exchange, merchant: Merchant, *, reveals: bool) -> dict[str,
         "answer_headers": mask_headers(answer.headers),
         "answer": _body(answer.body, reveals=reveals),
         "signature": _signature(exchange, merchant, reveals=reveals),
+    }
+
+
+def recorded(exchange: Exchange) -> dict[str, Any]:
+    """Return an exchange as it is recorded: always masked, and of a bounded size."""
+    request, answer = exchange.request, exchange.reply.response
+    return {
+        **short(exchange, reveals=False),
+        "query": mask_query(request.url.raw_query_string),
+        "headers": mask_headers(request.headers),
+        "body": mask_body(request.body),
+        "answer": mask_body(answer.body),
     }
 
 
