@@ -46,7 +46,8 @@ async def running(command, path, port, ready):
         stdout=asyncio.subprocess.DEVNULL,
         start_new_session=True,
     )
-    said = []
+    assert process.stderr is not None
+    said: list[str] = []
     try:
         async with asyncio.timeout(PATIENCE_S):
             while not (said and ready in said[-1]):
