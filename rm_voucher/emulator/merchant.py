@@ -208,7 +208,6 @@ class Merchant:
         self.rate_limit = saved["rate_limit"]
         self._engine.requests.update(saved["requests"])
         self._engine.undelivered.extend(saved["undelivered"])
-        self.site.books[self.number] = self._state
         self.site.clock.notify()
 
     def begin(self) -> None:
@@ -223,7 +222,6 @@ class Merchant:
             self.add_batch(key, key=key, quantity=quantity)
         if self.at_start is not None:
             self.at_start()
-        self.site.books[self.number] = self._state
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:
