@@ -14,28 +14,14 @@ import orjson
 
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator.guesses import Check, Guesses, LastPage
+from rm_voucher.emulator.paths import NAME_PLACES, OPERATIONS, TOKEN, operations
 from rm_voucher.emulator.records import Member
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
 
-TOKEN = "token"  # noqa: S105 - the operation's name
-OPERATIONS = (
-    "issue",
-    "get",
-    "void",
-    "vouchers",
-    "batch",
-    "batches",
-    "reinstate",
-    "redeem",
-    "member vouchers",
-    "member get",
-    "member redeem",
-    TOKEN,
-)
-"""The names of the routes, which are the client's too."""
-
 _MAX_QUERY_FIELDS = 20
+__all__ = ["OPERATIONS", "TOKEN", "Input", "Route", "Routes"]
+
 _LAST_CURSORS = {LastPage.NULL: None, LastPage.EMPTY_TEXT: ""}
 
 Handler = Callable[["Input"], dict[str, Any]]
@@ -78,37 +64,44 @@ class Routes:
     _disabled: Collection[Check]
     _pin: str = attrs.field(repr=False)
 
+    _found: dict[tuple[str | None, ...], tuple[str, Collection[str], Handler]] = attrs.field(
+        factory=dict, init=False
+    )
+
+    def __attrs_post_init__(self) -> None:
+        handlers: dict[str, Handler] = {
+            "issue": self._issue,
+            "get": self._get,
+            "void": self._void,
+            "vouchers": self._vouchers,
+            "batch": self._batch,
+            "batches": self._batches,
+            "reinstate": self._reinstate,
+            "redeem": self._redeem,
+            "member vouchers": self._member_vouchers,
+            "member get": self._member_get,
+            "member redeem": self._member_redeem,
+            TOKEN: lambda given: {},
+        }
+        for each in operations(self._guesses):
+            self._found[each.parts] = each.name, each.methods, handlers[each.name]
+
     def find(self, path: Sequence[str]) -> Route:
         """Return the route of a path. Raises `RefusedError` where there is none."""
-        match path:
-            case _ if "" in path:
-                raise RefusedError(self._guesses.unknown_path_code)
-            case ["v1", "token"]:
-                return Route(TOKEN, ("POST",), "", lambda given: {})
-            case ["v3", "voucher-batch", key, "issue"]:
-                return Route("issue", ("POST",), key, self._issue)
-            case ["v3", "voucher-batch", key, "vouchers"]:
-                return Route("vouchers", ("GET",), key, self._vouchers)
-            case ["v3", "voucher-batch", key] if self._guesses.older_batch_path:
-                return Route("batch", ("GET",), key, self._batch)
-            case ["v3", "voucher-batches"]:
-                return Route("batches", ("GET",), "", self._batches)
-            case ["v3", "voucher", code]:
-                return Route("get", self._guesses.get_methods, code, self._get)
-            case ["v3", "voucher", code, "void"]:
-                return Route("void", ("POST",), code, self._void)
-            case ["v3", "voucher", code, "reinstate"]:
-                return Route("reinstate", ("PATCH",), code, self._reinstate)
-            case ["v3", "vouchers", "redeem"]:
-                return Route("redeem", ("POST",), "", self._redeem)
-            case ["v3", "loyalty", "me", "vouchers"]:
-                return Route("member vouchers", ("GET",), "", self._member_vouchers)
-            case ["v3", "loyalty", "me", "voucher", code]:
-                return Route("member get", ("GET",), code, self._member_get)
-            case ["v3", "loyalty", "me", "voucher", code, "redeem"]:
-                return Route("member redeem", ("POST",), code, self._member_redeem)
-            case _:  # among others those of a member's rewards
-                raise RefusedError(self._guesses.unknown_path_code)
+        parts = tuple(path)
+        if "" not in parts:
+            place = NAME_PLACES.get(len(parts))
+            if place is not None:
+                found = self._found.get((*parts[:place], None, *parts[place + 1 :]))
+                if found is not None:
+                    operation, methods, handler = found
+                    return Route(operation, methods, parts[place], handler)
+            found = self._found.get(parts)
+            if found is not None:
+                operation, methods, handler = found
+                return Route(operation, methods, "", handler)
+        # There is none, such as those of a member's rewards.
+        raise RefusedError(self._guesses.unknown_path_code)
 
     def _issue(self, given: Input) -> dict[str, Any]:
         code, qr_url = self._state.issue(given.name)

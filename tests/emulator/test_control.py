@@ -219,7 +219,7 @@ async def test_fail_next(call, emulator):
         await client.issue("K")
     assert await call("GET", "requests") == (200, {"token": 1, "issue": 3})
     status, said = await call("POST", "fail-next", {"fault": "truncated"})
-    assert (status, said) == (400, {"error": "a failure has operation"})
+    assert (status, said) == (400, {"error": "operation must be given"})
 
 
 async def test_rate_limit(call, emulator):
@@ -274,8 +274,15 @@ def test_no_such_path(emulator, path):
     assert b"no such path" in answer.body
 
 
+@pytest.mark.parametrize("key", ["absent", "%13", "%5C%C2%A2"])
+def test_batch_that_there_is_not(emulator, key):
+    """It is a 404, also by a key that no batch can have."""
+    for path in (f"batches/{key}/vouchers", f"batches/{key}/vouchers/0"):
+        assert control(emulator, "GET", f"/_emulator/{path}", b"").status == 404
+
+
 MISTAKES = [
-    ("PUT", "faults", {"operations": [None]}, "operation must be text"),
+    ("PUT", "faults", {"operations": [None]}, "operations[0] is text"),
     *[
         (method, path, {"qantity": 1, "b": 2}, "no such field: b, qantity")
         for path, methods in PATHS.items()
@@ -291,42 +298,43 @@ MISTAKES = [
     ("POST", "batches", {"quantity": 1, "key": 5}, "key is text"),
     ("POST", "batches", {"quantity": 1, "key": ""}, "key is empty"),
     ("POST", "batches", {"quantity": 1, "key": "K"}, "a batch with the key 'K' already"),
-    ("POST", "batches", {"quantity": 1, "type": "GOLD"}, "type CASH, DISCOUNT or GIFT"),
-    ("POST", "batches", {"quantity": 1, "amount_sen": -1}, "can't be negative"),
-    ("POST", "batches", {"quantity": 1, "discount_rate_bp": -1}, "can't be negative"),
-    ("POST", "batches", {"quantity": 1, "minimum_spend_sen": -1}, "can't be negative"),
+    ("POST", "batches", {"quantity": 1, "type": "GOLD"}, "they are CASH, DISCOUNT, GIFT"),
+    ("POST", "batches", {"quantity": 1, "amount_sen": -1}, "amount_sen is a whole number, 0 at"),
+    ("POST", "batches", {"quantity": 1, "discount_rate_bp": -1}, "0 at least"),
+    ("POST", "batches", {"quantity": 1, "minimum_spend_sen": -1}, "0 at least"),
     ("POST", "batches", {"quantity": 1, "expiry": "soon"}, "expiry is an object"),
     ("POST", "batches", {"quantity": 1, "expiry": {"days": 1}}, "no such field of expiry: days"),
     ("POST", "batches", {"quantity": 1, "expiry": {"day": "1"}}, "$.expiry.day"),
     ("POST", "batches", {"codes": "A"}, "codes is a list"),
-    ("POST", "batches", {"codes": ["A", 5]}, "codes is a list of text"),
+    ("POST", "batches", {"codes": ["A", 5]}, "codes[1] is text"),
     ("POST", "batches", {"codes": ["A", "A"]}, "a code is there twice"),
     ("POST", "batches", {"codes": ["A"], "quantity": 2}, "codes are as many as the quantity"),
-    ("PUT", "faults", {"rate": 2}, "'rate' must be <= 1"),
+    ("PUT", "faults", {"rate": 2}, "rate is a number, 1 at most"),
     ("PUT", "faults", {"rate": "0.2"}, "rate is a number"),
     ("PUT", "faults", {"rate": False}, "rate is a number"),
-    ("PUT", "faults", {"kinds": ["nonsense"]}, "'nonsense' is no fault; they are drop-"),
-    ("PUT", "faults", {"kinds": [[]]}, "is no fault; they are"),
-    ("PUT", "faults", {"kinds": []}, "at least one"),
-    ("PUT", "faults", {"operations": ["isue"]}, "'isue' is no operation; they are issue, get"),
-    ("PUT", "faults", {"windows": ["closed"]}, "windows is a list of objects"),
-    ("PUT", "faults", {"windows": [{"fault": "closed"}]}, "a window has length_s, start_s"),
+    ("PUT", "faults", {"kinds": ["nonsense"]}, "'nonsense' is no word for kinds[0]"),
+    ("PUT", "faults", {"kinds": [[]]}, "kinds[0] is text"),
+    ("PUT", "faults", {"kinds": []}, "kinds is a list of 1 at least"),
+    ("PUT", "faults", {"operations": ["isue"]}, "operations[0]; they are issue, get"),
+    ("PUT", "faults", {"windows": ["closed"]}, "windows[0] is an object"),
+    ("PUT", "faults", {"windows": [{"fault": "closed"}]}, "start_s and length_s must"),
     ("PUT", "faults", {"windows": [{"faults": "closed"}]}, "no such field: faults"),
-    ("PUT", "faults", {"windows": [{**WINDOW, "fault": "shut"}]}, "'shut' is no fault; they are"),
-    ("PUT", "faults", {"windows": [{**WINDOW, "length_s": 0}]}, "'length_s' must be > 0"),
-    ("POST", "clock", {"advance_s": -1}, "forward only"),
+    ("PUT", "faults", {"windows": [{**WINDOW, "fault": "shut"}]}, "'shut' is no word for fault"),
+    ("PUT", "faults", {"windows": [{**WINDOW, "length_s": 0}]}, "a number, more than 0"),
+    ("POST", "clock", {"advance_s": -1}, "advance_s is a number, 0 at least"),
+    ("PUT", "faults", {"windows": [WINDOW] * 101}, "windows is a list of 100 at most"),
     ("POST", "clock", {"advance_s": 1e300}, "advance_s is a number, 1000000000 at most"),
     ("POST", "clock", {"advance_s": "60"}, "advance_s is a number"),
-    ("POST", "members", {}, "country_code and phone_number"),
-    ("POST", "members", {"country_code": "60"}, "country_code and phone_number"),
+    ("POST", "members", {}, "country_code and phone_number must be given"),
+    ("POST", "members", {"country_code": "60"}, "phone_number must be given"),
     ("POST", "members", {**MEMBER, "phone_number": 1}, "phone_number is text"),
     ("PUT", "callbacks", {"url": "ftp://x"}, "no http or https URL"),
     ("PUT", "callbacks", {"url": "http://["}, "no http or https URL"),
     ("PUT", "callbacks", {"url": None}, "url is text"),
     ("PUT", "callbacks", {"signs_url": 1}, "signs_url is true or false"),
     ("PUT", "callbacks", {"interval_s": True}, "interval_s is a number"),
-    ("PUT", "callbacks", {"interval_s": 0}, "interval_s is more than 0"),
-    ("PUT", "callbacks", {"interval_s": -1, "url": "http://a.invalid"}, "is more than 0"),
+    ("PUT", "callbacks", {"interval_s": 0}, "interval_s is a number, more than 0"),
+    ("PUT", "callbacks", {"interval_s": -1, "url": "http://a.invalid"}, "more than 0"),
 ]  # fmt: skip
 
 

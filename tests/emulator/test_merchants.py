@@ -361,7 +361,7 @@ def test_merchant_with_a_key_of_its_own(emulator):
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
-        ({}, "a merchant has name"),
+        ({}, "name must be given"),
         ({"name": "main"}, "there is a merchant 'main' already"),
         ({"name": "../x"}, "no name of 1 to 63"),
         ({"name": "x", "batches": {"K": "3"}}, "quantity is a whole number"),

@@ -19,7 +19,6 @@ from rm_voucher import Credentials, OutcomeUnknownError, exceptions
 from rm_voucher.cli import emulator as emulator_command
 from rm_voucher.cli.options import flow_policy
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
-from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.routes import OPERATIONS
 from rm_voucher.transport import base
 from rm_voucher.transport.memory import MemoryTransport
@@ -276,76 +275,8 @@ def test_options_on_the_page():
     assert sorted(said) == sorted(f"--{name.replace('_', '-')}" for name in options)
 
 
-CONTROL = [row[0].split(" ") + row[1:] for row in table("The control API")]
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "fields", "answer"), CONTROL, ids=lambda text: text[:24].replace("`", "")
-)
-def test_control_api_on_the_page(method, path, fields, answer):
-    """Each path answers its method with the fields that the page names, and takes its body's."""
-    emulator = Emulator(
-        credentials=Credentials("id", "secret", KEY_FILE.read_bytes()), batches={"TEA": 5}
-    )
-    emulator.add_member("60", "123456789")
-    code, _ = emulator.state.issue("TEA")
-    raw_path = "/_emulator" + path.strip("`").replace("{code}", code)
-    examples = {
-        "key": "B",
-        "label": "B",
-        "quantity": 1,
-        "type": "CASH",
-        "amount_sen": 1,
-        "discount_rate_bp": 1,
-        "minimum_spend_sen": 1,
-        "expiry": {"type": "DYNAMIC", "day": 30},
-        "codes": ["A"],
-        "static_code": "S",
-        "country_code": "60",
-        "phone_number": "123456789",
-        "name": "N",
-        "advance_s": 1.5,
-        "per_s": 20,
-        "operation": "issue",
-        "fault": "throttle",
-        "times": 1,
-        "url": "http://127.0.0.1:1/",
-        "interval_s": 1.0,
-        "signs_url": True,
-    }
-    named = re.findall(r'"(\w+)"', fields.partition(";")[0])
-    if "fields of the plan" in fields:
-        assert set(re.findall(r'"(\w+)"', fields)) == {f.name for f in attrs.fields(Window)}
-        examples |= {row[0].strip("`"): None for row in table("The plan")}
-        examples |= {"rate": 0.5, "kinds": ["throttle"], "seed": 1, "operations": ["issue"]}
-        examples |= {
-            "retry_after_s": 1,
-            "late_s": 1,
-            "slow_body_s": 1,
-            "stall_s": 1,
-            "listing_delay_s": 1,
-        }
-        examples["windows"] = [{"fault": "closed", "start_s": 0, "length_s": 1}]
-        named = [row[0].strip("`") for row in table("The plan")]
-    body = {name: examples[name] for name in named}
-    if "codes" in body:  # a batch has either
-        del body["static_code"]
-    response = control(emulator, method, raw_path, orjson.dumps(body) if body else b"")
-    wire = orjson.loads(response.body)
-    assert response.status == 200, wire
-    shown = set(re.findall(r'"(\w+)"', answer))
-    if shown:
-        assert set(wire[0] if isinstance(wire, list) else wire) == shown
-    wrong = orjson.dumps({"no_such_field": 1})
-    assert control(emulator, method, raw_path, wrong).status == 400
-
-
-def test_control_api_is_whole_on_the_page():
-    """Each path of the control API is on the page, with each of its methods."""
-    from rm_voucher.emulator import control as module
-
-    source = inspect.getsource(module._actions)
-    cases = re.split(r"case \[", source)[1:]
-    known = [(path, method) for path in cases for method in re.findall(r'"([A-Z]+)": ', path)]
-    assert len(known) == len(CONTROL)
-    assert len(cases) == len({path for _, path, *_ in CONTROL})
+def test_http_api_page_is_the_description():
+    """docs/openapi.json and docs/http-api.md are what `python docs/http_api_page.py` writes."""
+    made = runpy.run_path(str(DOCS / "http_api_page.py"))
+    assert (DOCS / "openapi.json").read_text() == made["document"]()
+    assert (DOCS / "http-api.md").read_text() == made["page"]()

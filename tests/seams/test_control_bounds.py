@@ -9,11 +9,11 @@ import pytest
 
 from rm_voucher.emulator import Emulator, Fault
 from rm_voucher.emulator.control.dispatch import control
-from rm_voucher.emulator.control.endpoints import _PLAN_FIELDS
+from rm_voucher.emulator.control.forms import PLAN_FIELDS
 from rm_voucher.emulator.faults import Faults
 
 BATCH = {"quantity": 1, "key": "B"}
-PLAN = [name for name, kind in _PLAN_FIELDS.items() if kind in (int, float)]
+PLAN = [name for name, field in PLAN_FIELDS.items() if field.kind in (int, float)]
 NUMBERS = [
     ("POST", "fail-next", {"operation": "issue", "fault": "truncated"}, "times"),
     ("POST", "batches", BATCH, "quantity"),

@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import orjson
 
 from rm_voucher.emulator.app import Emulator
-from rm_voucher.emulator.control.endpoints import ENDPOINTS, Asked
+from rm_voucher.emulator.control.endpoint import Asked
+from rm_voucher.emulator.control.endpoints import ENDPOINTS
 from rm_voucher.emulator.control.fields import checked, of_query
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import json_response
@@ -16,6 +17,7 @@ from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import ConfigurationError, DecodeError
 from rm_voucher.transport.base import Response
 
+_ABSENT = ("NOT_FOUND", "BATCH_KEY_INVALID")  # the latter is a key that no batch can have
 _PATHS = [(endpoint.path.split("/")[1:], endpoint) for endpoint in ENDPOINTS]
 
 
@@ -54,7 +56,7 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
         asked = Asked(emulator, merchant, names, given, is_one=is_one)
         return json_response(200, endpoint.do(asked))
     except RefusedError as exc:
-        return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
+        return problem_response(404 if exc.code.endswith(_ABSENT) else 409, exc.code)
     except (ValueError, DecodeError, ConfigurationError) as exc:
         return problem_response(400, str(exc))
 

@@ -2,93 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
 from rm_voucher._version import __version__
 from rm_voucher.converters import structure
-from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.callbacks import Delivery
-from rm_voucher.emulator.control.fields import checked, require
+from rm_voucher.emulator.control.endpoint import Asked, Endpoint
+from rm_voucher.emulator.control.fields import checked
+from rm_voucher.emulator.control.forms import (
+    ADVANCE_FIELDS,
+    BATCH_FIELDS,
+    CALLBACK_FIELDS,
+    FAILURE_FIELDS,
+    LIMIT_FIELDS,
+    MEMBER_FIELDS,
+    MERCHANT_FIELDS,
+    MOST,
+    NUMBER_FIELDS,
+    PLAN_FIELDS,
+    REVEAL,
+    STORE_FIELDS,
+)
+from rm_voucher.emulator.control.openapi import describe
 from rm_voucher.emulator.faults import Fault, FaultPlan, Window
 from rm_voucher.emulator.masking import masked
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.records import Batch
 from rm_voucher.emulator.routes import OPERATIONS
+from rm_voucher.emulator.schema import (
+    NOTHING,
+    Field,
+    by_name,
+    flag,
+    listed,
+    number,
+    ref,
+    text,
+    thing,
+)
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.view import books, exchanges
 from rm_voucher.emulator.view.events import overview
 from rm_voucher.models import Expiry, VoucherStatus, VoucherType
 
-_BATCH_FIELDS = {
-    **dict.fromkeys(("amount_sen", "discount_rate_bp", "minimum_spend_sen", "quantity"), int),
-    **dict.fromkeys(("key", "label", "static_code", "type"), str),
-    "codes": list,
-    "expiry": dict,
-}
-_PLAN_FIELDS = {
-    **dict.fromkeys(("late_s", "listing_delay_s", "rate", "slow_body_s", "stall_s"), float),
-    **dict.fromkeys(("retry_after_s", "seed"), int),
-    **dict.fromkeys(("kinds", "operations", "windows"), list),
-}
-_FAILURE_FIELDS = {"fault": str, "operation": str, "times": int}
-_NUMBER_FIELDS = {"country_code": str, "phone_number": str}
-_MEMBER_FIELDS = {**_NUMBER_FIELDS, "name": str}
-_CALLBACK_FIELDS = {"interval_s": float, "signs_url": bool, "url": str}
-_MERCHANT_FIELDS = {
-    **dict.fromkeys(("callback_url", "client_id", "client_secret", "name", "public_key"), str),
-    "batches": dict,
-    "rate_limit": float,
-    "seed": int,
-}
-_WINDOW_FIELDS = {"fault": str, "start_s": float, "length_s": float}
-_MOST_WINDOWS = 100
 _MOST_SHOWN = 500
 _MOST_EXPORTED = 200_000
-
-
-@attrs.frozen
-class Asked:
-    """What an endpoint is given: whom it is about, the names in its path, its body's fields."""
-
-    emulator: Emulator
-    merchant: Merchant
-    names: Mapping[str, str]
-    given: dict[str, Any]
-    is_one: bool = attrs.field(default=False, kw_only=True)
-    """Whether the path names the merchant."""
-
-    @property
-    def code(self) -> str:
-        """The voucher of the path."""
-        return self.names["code"]
-
-    @property
-    def reveals(self) -> bool:
-        """Whether codes are to be shown."""
-        return bool(self.given.get("reveal"))
-
-
-@attrs.frozen
-class Endpoint:
-    """A method at a path.
-
-    A part of the path in braces is a name. One that is not ``is_shared`` is about a merchant:
-    it is also under ``/merchants/{name}``, for the merchants beside the first.
-    """
-
-    method: str
-    path: str
-    summary: str
-    do: Callable[[Asked], object]
-    fields: Mapping[str, type] | None = attrs.field(factory=dict, kw_only=True)
-    """Of the body, each with its type; all may be left out unless ``do`` says otherwise. None for
-    any."""
-    query: Mapping[str, type] = attrs.field(factory=dict, kw_only=True)
-    """Of the URL, likewise."""
-    is_shared: bool = attrs.field(default=False, kw_only=True)
 
 
 def _summary(asked: Asked) -> object:
@@ -175,7 +135,6 @@ def _resend(asked: Asked) -> object:
 
 
 def _add_store(asked: Asked) -> object:
-    require(asked.given, {"id"}, "a store")
     asked.merchant.state.add_store(
         asked.given["id"], is_authorised=asked.given.get("is_authorised", True)
     )
@@ -229,8 +188,6 @@ def _add_batch(asked: Asked) -> object:
         if expiry.extra:
             raise ValueError(f"no such field of expiry: {', '.join(sorted(expiry.extra))}")
         options["expiry"] = expiry
-    if not all(isinstance(code, str) for code in options.get("codes", ())):
-        raise ValueError("codes is a list of text")
     label = options.pop("label", options.get("key", ""))
     made = asked.merchant.add_batch(label, **options)
     return _batch(asked.merchant.state.stock.batch(made.key or ""))
@@ -257,8 +214,6 @@ def _expire(asked: Asked) -> object:
 
 def _add_member(asked: Asked) -> object:
     given = asked.given
-    if not (given.get("country_code") and given.get("phone_number")):
-        raise ValueError("a member has country_code and phone_number")
     member = asked.merchant.add_member(**given)
     return {"country_code": member.country_code, "phone_number": member.phone_number}
 
@@ -270,26 +225,14 @@ def _advance(asked: Asked) -> object:
 
 def _set_faults(asked: Asked) -> object:
     given = asked.given
-    wires = given.pop("windows", ())
-    if len(wires) > _MOST_WINDOWS:
-        raise ValueError(f"windows is a list of {_MOST_WINDOWS} at most")
-    windows = [_window(wire) for wire in wires]
+    windows = [Window(**window) for window in given.pop("windows", ())]
     asked.merchant.faults = FaultPlan(windows=windows, **given)
     return _faults(asked)
 
 
 def _fail_next(asked: Asked) -> object:
-    require(asked.given, {"fault", "operation"}, "a failure")
     asked.merchant.fail_next(**asked.given)
     return {}
-
-
-def _window(wire: object) -> Window:
-    if not isinstance(wire, dict):
-        raise ValueError("windows is a list of objects")  # noqa: TRY004 - of JSON
-    given = checked(wire, _WINDOW_FIELDS)
-    require(given, _WINDOW_FIELDS.keys(), "a window")
-    return Window(**given)
 
 
 def _faults(asked: Asked) -> object:
@@ -310,12 +253,9 @@ def _faults(asked: Asked) -> object:
 
 def _set_callbacks(asked: Asked) -> object:
     given, callbacks = asked.given, asked.merchant.callbacks
-    interval_s = given.get("interval_s", callbacks.interval_s)
-    if interval_s <= 0:
-        raise ValueError("interval_s is more than 0")
     if "url" in given:
         callbacks.url = given["url"] or None
-    callbacks.interval_s = interval_s
+    callbacks.interval_s = given.get("interval_s", callbacks.interval_s)
     callbacks.signs_url = given.get("signs_url", callbacks.signs_url)
     return _callbacks(asked)
 
@@ -362,7 +302,6 @@ def _merchant(asked: Asked) -> object:
 
 def _add_merchant(asked: Asked) -> object:
     options = asked.given
-    require(options, {"name"}, "a merchant")
     name = options.pop("name")
     if asked.emulator.find_merchant(name) is not None:
         raise ValueError(f"there is a merchant {name!r} already")
@@ -371,7 +310,7 @@ def _add_merchant(asked: Asked) -> object:
     if "batches" in options:
         quantities = options["batches"]
         options["batches"] = {
-            key: checked({"quantity": quantity}, {"quantity": int})["quantity"]
+            key: checked({"quantity": quantity}, {"quantity": BATCH_FIELDS["quantity"]})["quantity"]
             for key, quantity in quantities.items()
         }
     asked.emulator.merchant(name, **options)
@@ -390,9 +329,23 @@ def _batches(asked: Asked) -> object:
 
 _USES = {"redeem": _redeem, "void": _void, "expire": _expire}
 
-ENDPOINTS = (
-    Endpoint("GET", "/health", "Say that the emulator serves.", _health, is_shared=True),
-    Endpoint("GET", "/export", "Export everything, credentials included.", _export, is_shared=True),
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "GET",
+        "/health",
+        "Say that the emulator serves.",
+        _health,
+        is_shared=True,
+        answer=ref("Health"),
+    ),
+    Endpoint(
+        "GET",
+        "/export",
+        "Export everything, credentials included.",
+        _export,
+        is_shared=True,
+        answer=by_name({}),
+    ),
     Endpoint(
         "POST",
         "/import",
@@ -400,6 +353,7 @@ ENDPOINTS = (
         _import,
         fields=None,
         is_shared=True,
+        answer=ref("Now"),
     ),
     Endpoint(
         "GET",
@@ -407,124 +361,226 @@ ENDPOINTS = (
         "Show the time, and which merchants there are.",
         _overview,
         is_shared=True,
+        answer=ref("Overview"),
     ),
     Endpoint(
         "GET",
         "/summary",
         "Show batches, members, stores, tokens, faults and counts.",
         _summary,
-        query={"reveal": bool},
+        query={"reveal": REVEAL},
+        answer=ref("Summary"),
     ),
     Endpoint(
         "GET",
         "/batches/{key}/vouchers",
         "List a batch's vouchers, the newest first.",
         _vouchers,
-        query={"search": str, "status": str, "start": int, "size": int, "reveal": bool},
+        query={
+            "search": str,
+            "status": str,
+            "start": Field(int, "`next` of the page before.", least=0),
+            "size": Field(int, "200 at most; by default 50.", least=0),
+            "reveal": REVEAL,
+        },
+        answer=ref("VoucherLines"),
     ),
     Endpoint(
         "GET",
         "/batches/{key}/vouchers/{place}",
         "Show a voucher by its place in the batch, with its history.",
         _voucher,
-        query={"reveal": bool},
+        query={"reveal": REVEAL},
+        answer=ref("VoucherHistory"),
     ),
     Endpoint(
         "POST",
         "/batches/{key}/vouchers/{place}/{action}",
         "Redeem, void or expire a voucher by its place.",
         _use,
-        fields=_NUMBER_FIELDS,
+        fields=NUMBER_FIELDS,
+        answer=ref("VoucherHistory"),
+        can_conflict=True,
     ),
     Endpoint(
         "GET",
         "/exchanges",
         "List the last requests and what became of them, the newest first.",
         _exchanges,
-        query={"most": int, "operation": str, "failed": bool, "reveal": bool},
+        query={"most": MOST, "operation": str, "failed": bool, "reveal": REVEAL},
+        answer=listed(ref("ExchangeLine")),
     ),
     Endpoint(
         "GET",
         "/exchanges/{number}",
         "Show a request and its answer whole.",
         _exchange,
-        query={"reveal": bool},
+        query={"reveal": REVEAL},
+        answer=ref("Exchange"),
     ),
     Endpoint(
         "GET",
         "/deliveries",
         "List the last callbacks with their attempts, the newest first.",
         _deliveries,
-        query={"most": int, "reveal": bool},
+        query={"most": MOST, "reveal": REVEAL},
+        answer=listed(ref("Delivery")),
     ),
-    Endpoint("POST", "/deliveries/{number}/resend", "Send a callback again.", _resend),
+    Endpoint(
+        "POST",
+        "/deliveries/{number}/resend",
+        "Send a callback again.",
+        _resend,
+        answer=ref("Delivery"),
+    ),
     Endpoint(
         "POST",
         "/stores",
         "Make a store; from then on a void must name one, or none.",
         _add_store,
-        fields={"id": str, "is_authorised": bool},
+        fields=STORE_FIELDS,
+        answer=by_name(flag("Whether the application may use it.")),
     ),
-    Endpoint("POST", "/tokens/revoke", "Stop accepting all access tokens.", _revoke),
-    Endpoint("GET", "/batches", "List the batches.", _batches),
-    Endpoint("POST", "/batches", "Make a batch.", _add_batch, fields=_BATCH_FIELDS),
-    Endpoint("GET", "/faults", "Show the plan of faults, and those that were met.", _faults),
-    Endpoint("PUT", "/faults", "Set the plan of faults.", _set_faults, fields=_PLAN_FIELDS),
+    Endpoint(
+        "POST",
+        "/tokens/revoke",
+        "Stop accepting all access tokens.",
+        _revoke,
+        answer=NOTHING,
+    ),
+    Endpoint(
+        "GET",
+        "/batches",
+        "List the batches.",
+        _batches,
+        answer=listed(ref("BatchCounts")),
+    ),
+    Endpoint(
+        "POST",
+        "/batches",
+        "Make a batch.",
+        _add_batch,
+        fields=BATCH_FIELDS,
+        answer=ref("BatchCounts"),
+    ),
+    Endpoint(
+        "GET",
+        "/faults",
+        "Show the plan of faults, and those that were met.",
+        _faults,
+        answer=ref("Faults"),
+    ),
+    Endpoint(
+        "PUT",
+        "/faults",
+        "Set the plan of faults.",
+        _set_faults,
+        fields=PLAN_FIELDS,
+        answer=ref("Faults"),
+    ),
     Endpoint(
         "POST",
         "/fail-next",
         "Let the next requests of an operation fail.",
         _fail_next,
-        fields=_FAILURE_FIELDS,
+        fields=FAILURE_FIELDS,
+        answer=NOTHING,
     ),
     Endpoint(
         "GET",
         "/requests",
         "Count the requests of each operation.",
         lambda asked: asked.merchant.requests,
+        answer=by_name({"type": "integer"}),
     ),
     Endpoint(
         "POST",
         "/vouchers/{code}/redeem",
         "Redeem a voucher, or let a member scan it.",
         _redeem,
-        fields=_NUMBER_FIELDS,
+        fields=NUMBER_FIELDS,
+        answer=ref("Voucher"),
+        can_conflict=True,
     ),
-    Endpoint("POST", "/vouchers/{code}/void", "Use a voucher up.", _void),
-    Endpoint("POST", "/vouchers/{code}/expire", "Let a voucher expire now.", _expire),
-    Endpoint("POST", "/members", "Make a member.", _add_member, fields=_MEMBER_FIELDS),
+    Endpoint(
+        "POST",
+        "/vouchers/{code}/void",
+        "Use a voucher up.",
+        _void,
+        answer=ref("Voucher"),
+        can_conflict=True,
+    ),
+    Endpoint(
+        "POST",
+        "/vouchers/{code}/expire",
+        "Let a voucher expire now.",
+        _expire,
+        answer=ref("Voucher"),
+        can_conflict=True,
+    ),
+    Endpoint(
+        "POST",
+        "/members",
+        "Make a member.",
+        _add_member,
+        fields=MEMBER_FIELDS,
+        answer=thing({"country_code": text(), "phone_number": text()}),
+    ),
     Endpoint(
         "POST",
         "/clock",
         "Set the clock ahead.",
         _advance,
-        fields={"advance_s": float},
+        fields=ADVANCE_FIELDS,
         is_shared=True,
+        answer=thing({"now": number("Unix seconds.")}),
     ),
-    Endpoint("GET", "/callbacks", "Show where callbacks go, and how many came.", _callbacks),
+    Endpoint(
+        "GET",
+        "/callbacks",
+        "Show where callbacks go, and how many came.",
+        _callbacks,
+        answer=ref("Callbacks"),
+    ),
     Endpoint(
         "PUT",
         "/callbacks",
         "Set where callbacks go, and how.",
         _set_callbacks,
-        fields=_CALLBACK_FIELDS,
+        fields=CALLBACK_FIELDS,
+        answer=ref("Callbacks"),
     ),
     Endpoint(
         "PUT",
         "/rate-limit",
         "Set the number of requests a second that are not throttled.",
         _set_limit,
-        fields={"per_s": float},
+        fields=LIMIT_FIELDS,
+        answer=thing({"per_s": number()}),
     ),
-    Endpoint("POST", "/reset", "Begin anew: all merchants, or one.", _reset),
-    Endpoint("GET", "/merchants", "List the merchants.", _merchants, is_shared=True),
+    Endpoint(
+        "POST",
+        "/reset",
+        "Begin anew: all merchants, or one.",
+        _reset,
+        answer=NOTHING,
+    ),
+    Endpoint(
+        "GET",
+        "/merchants",
+        "List the merchants.",
+        _merchants,
+        is_shared=True,
+        answer=listed(ref("MerchantLine")),
+    ),
     Endpoint(
         "POST",
         "/merchants",
         "Make a merchant, and show the variables of its client.",
         _add_merchant,
-        fields=_MERCHANT_FIELDS,
+        fields=MERCHANT_FIELDS,
         is_shared=True,
+        answer=ref("MerchantOfClients"),
     ),
     Endpoint(
         "GET",
@@ -532,12 +588,22 @@ ENDPOINTS = (
         "Show a merchant, with the variables of its client.",
         _merchant,
         is_shared=True,
+        answer=ref("MerchantOfClients"),
     ),
     Endpoint(
         "DELETE",
         "/merchants/{name}",
         "Forget a merchant with all that it has.",
         _drop_merchant,
+        is_shared=True,
+        answer=NOTHING,
+    ),
+    Endpoint(
+        "GET",
+        "/openapi.json",
+        "Show this description, in OpenAPI 3.1.",
+        lambda asked: describe(ENDPOINTS, asked.merchant.guesses),
+        answer=by_name({}),
         is_shared=True,
     ),
 )
