@@ -124,7 +124,8 @@ async def test_callbacks_are_apart():
     """Each merchant's changes go to its own URL, and a server delivers them all by itself."""
     emulator = Emulator(credentials=credentials("main"), batches={"K": 3})
     shop = emulator.merchant("shop", credentials=credentials("shop"), batches={"K": 2})
-    came, told = asyncio.Event(), {}
+    came = asyncio.Event()
+    told: dict[str, list[str]] = {}
     for one in (emulator, shop):
 
         def receive(request, name=one.name):
@@ -137,7 +138,7 @@ async def test_callbacks_are_apart():
         one.callbacks.transport = MemoryTransport(receive)
     async with serve(emulator) as server, asyncio.timeout(10):
         for one in (emulator, shop):
-            async with VoucherClient(one.credentials, environment=server.environment) as client:
+            async with one.client(transport=None, environment=server.environment) as client:
                 await client.void((await client.issue("K")).code)
         await came.wait()
     assert told == {"main": ["VOID"], "shop": ["VOID"]}
@@ -270,9 +271,9 @@ async def test_closed_window_of_one_merchant():
     closed = FaultPlan(windows=[Window(fault=Fault.CLOSED, start_s=0, length_s=60)])
     async with (
         serve(emulator) as server,
-        VoucherClient(emulator.credentials, environment=server.environment) as ours,
-        VoucherClient(
-            shop.credentials, environment=server.environment, retry=RetryPolicy(max_attempts=1)
+        emulator.client(transport=None, environment=server.environment) as ours,
+        shop.client(
+            transport=None, environment=server.environment, retry=RetryPolicy(max_attempts=1)
         ) as theirs,
     ):
         await theirs.issue("K")
