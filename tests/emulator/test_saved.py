@@ -1,6 +1,7 @@
 """An emulator as JSON and in a file: what is put back is what was there, and goes on alike."""
 
 import asyncio
+import io
 import sqlite3
 import stat
 from datetime import UTC, datetime
@@ -440,10 +441,10 @@ async def test_import_over_http(clock):
     assert len(document) > 2**20
     async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
         emulator.reset()
-        async with session.post("/_emulator/import", data=document) as answer:
+        async with session.post("/_emulator/import", data=io.BytesIO(document)) as answer:
             assert answer.status == 200
         assert len(emulator.issued("K")) == 12_000
-        async with session.post("/_emulator/batches", data=document) as answer:
+        async with session.post("/_emulator/batches", data=io.BytesIO(document)) as answer:
             assert answer.status == 413
 
 
