@@ -1,22 +1,37 @@
 """An emulator as JSON and in a file: what is put back is what was there, and goes on alike."""
 
 import asyncio
+import io
 import sqlite3
 import stat
 from datetime import UTC, datetime
 
+import aiohttp
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.doubles import FakeTime
 from support.files import KEY_FILE
+from yarl import URL
 
-from rm_voucher import ConfigurationError, Credentials, Expiry, ExpiryType, StaticToken
+from rm_voucher import (
+    ConfigurationError,
+    Credentials,
+    Expiry,
+    ExpiryType,
+    Request,
+    Response,
+    StaticToken,
+)
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window, state_file
+from rm_voucher.emulator import server as server_module
 from rm_voucher.emulator.control.dispatch import control
+from rm_voucher.emulator.server import serve
 from rm_voucher.emulator.state_file import kept_in
+from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.signing.rsa import RsaSigner
+from rm_voucher.transport.memory import MemoryTransport
 
 PEM = KEY_FILE.read_bytes()
 PUBLIC = RsaSigner.from_pem(PEM).public_key_pem()
@@ -376,3 +391,81 @@ def test_file_forgets_a_dropped_merchant(clock):
     assert keeper.has_changed()
     _, to_forget, rows = keeper.changes()
     assert (to_forget, rows) == (["shop"], [])
+
+
+async def test_deliveries_that_were_under_way_or_ended(clock):
+    """An attempt that was under way is made again; what was delivered is not."""
+    emulator = make(clock, batches={"K": 5}, callback_url="https://x.invalid/")
+    emulator.callbacks.transport = MemoryTransport(lambda request: Response(status=200))
+    for _ in range(2):
+        emulator.state.void(emulator.state.issue("K")[0])
+    await emulator.callbacks.deliver()
+    emulator.state.void(emulator.state.issue("K")[0])
+    assert emulator.callbacks.take_due() is not None
+    other = make(clock)
+    other.restore(emulator.export())
+    assert other.callbacks.waiting == 1
+    assert other.callbacks.delivered == 2
+    assert len(other.callbacks.newest()) == 3
+
+
+def test_faults_that_were_met(clock):
+    emulator = make(clock, batches={"K": 5})
+    emulator.fail_next("issue", Fault.THROTTLE)
+    emulator.fail_next("issue", "VOUCHER_NOT_FOUND")
+    request = Request(
+        operation="issue", method="POST", url=URL("https://x.invalid/v3/voucher-batch/K/issue")
+    )
+    for _ in range(2):
+        emulator.reply(request)
+    other = make(clock)
+    other.restore(emulator.export())
+    assert other.faults_met == emulator.faults_met
+    assert len(other.faults_met) == 2
+
+
+def test_emulator_that_never_signed_a_callback(clock):
+    first = Emulator(clock=clock.clock, public_key=PUBLIC, client_id="i", client_secret="s")
+    first.site.callback_signer = None
+    document = first.export()
+    assert document["callback_key"] is None
+    second = make(clock)
+    second.restore(document)
+    assert second.site.callback_signer is None
+    assert second.credentials is None
+    assert (second.client_id, second.client_secret) == ("i", "s")
+
+
+def test_batches_of_other_merchants(clock):
+    """Those that are not ours are kept, too, and stay others'."""
+    emulator = make(clock)
+    emulator.add_batch("x", key="X", codes=["their-code"], is_ours=False)
+    other = make(clock)
+    other.restore(emulator.export())
+    assert list(other.state.stock.ours()) == []
+    with pytest.raises(RefusedError, match="VOUCHER_NOT_MERCHANT"):
+        other.state.get("their-code")
+
+
+async def test_import_over_http(clock):
+    """It may be larger than any other body, and is bounded all the same."""
+    emulator = Emulator(credentials=ME, batches={"K": 12_000})
+    for _ in range(12_000):
+        emulator.state.issue("K")
+    document = as_json(emulator)
+    assert len(document) > 2**20
+    async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
+        emulator.reset()
+        async with session.post("/_emulator/import", data=io.BytesIO(document)) as answer:
+            assert answer.status == 200
+        assert len(emulator.issued("K")) == 12_000
+        async with session.post("/_emulator/batches", data=io.BytesIO(document)) as answer:
+            assert answer.status == 413
+
+
+async def test_import_that_is_too_large(monkeypatch):
+    monkeypatch.setattr(server_module, "_MAX_IMPORT_BYTES", 100)
+    async with serve(Emulator(credentials=ME)) as server, aiohttp.ClientSession() as session:
+        url = f"{server.url}/_emulator/import"
+        async with session.post(url, data=b"{" + b" " * 500 + b"}") as answer:
+            assert answer.status == 413
