@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
+import orjson
+
 from rm_voucher.arguments import check_callable, check_type
 from rm_voucher.emulator import saved
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
@@ -229,33 +231,37 @@ class Emulator(Merchant):
             self.restore(document)
 
     def _restore(self, document: Mapping[str, Any]) -> None:
-        for name in [name for name in self._by_name if name != MAIN]:
-            self.drop_merchant(name)
-        site = self.site
+        found = {each["name"]: each for each in document["merchants"]}
+        if next(iter(found), None) != MAIN:
+            raise ValueError("the first merchant is missing")
+        site, scripts = self.site, {each.name: each.script for each in self.merchants}
+        for merchant in self.merchants[1:]:
+            if not _is(merchant, found.get(merchant.name)):
+                self.drop_merchant(merchant.name)
         site.callback_signer = saved.callback_signer_of(document)
         site.clock.reset()
         site.clock.go_to(float(document["ahead_s"]))
         site.journal.forget()
         site.journal.number = int(document["requests"])
         site.changes += 1
-        if [each["name"] for each in document["merchants"]][:1] != [MAIN]:
-            raise ValueError("the first merchant is missing")
-        for each in document["merchants"]:
-            options = saved.options_of(each)
-            if each["name"] == MAIN:
-                merchant: Merchant = self
-                self._be(options)
-            else:
+        for name, each in found.items():
+            known = self._by_name.get(name)
+            if known is None:
                 self._last_number = each["number"] - 1
-                merchant = self._make(each["name"], options)
-            merchant.load(each)
+                known = self._make(name, saved.options_of(each))
+                known.script = scripts.get(name)
+            elif not _is(known, each):
+                self._be(saved.options_of(each))
+            known.load(each)
 
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
-        at_start, given = self.at_start, self._as_given
+        script, given = self.script, self._as_given
+        transport = self.callbacks.transport
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.at_start, self._as_given = at_start, given
-        self._by_client_id = {self.client_id: self}
+        self.script, self._as_given = script, given
+        self.callbacks.transport = transport
+        self._by_client_id[self.client_id] = self
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
@@ -296,3 +302,11 @@ def _client_id(identity: str) -> str:
         return base64.b64decode(identity).decode().partition(":")[0]
     except ValueError:  # neither base64 nor text
         return ""
+
+
+def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
+    """Return whether a merchant is the one that was saved, however it stands now."""
+    if document is None or merchant.number != document["number"]:
+        return False
+    given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
+    return given == document["options"]

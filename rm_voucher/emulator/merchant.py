@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
 from random import Random
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import attrs
 
@@ -51,6 +51,16 @@ class MerchantOptions(TypedDict, total=False):
     faults: FaultPlan | None
     rate_limit: float | None
     callback_url: str | None
+
+
+class Script(Protocol):
+    """What happens to a merchant by itself, such as a scenario."""
+
+    def begin(self) -> None:
+        """Let it happen from the beginning on."""
+
+    def go_on(self, since: float) -> None:
+        """Let happen what is still to come of what began at a time."""
 
 
 class Merchant:
@@ -169,7 +179,9 @@ class Merchant:
         )
         self.begun = 0
         """The number of its last beginning; no two of an emulator's merchants are alike."""
-        self.at_start: Callable[[], None] | None = None
+        self.begun_at = 0.0
+        """When it did so last, by the emulator's clock."""
+        self.script: Script | None = None
         """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.begin()
@@ -196,6 +208,7 @@ class Merchant:
                 "rate_limit": self._rate_limit,
                 "requests": dict(self._engine.requests),
                 "undelivered": self._engine.undelivered,
+                "begun_at": self.begun_at,
             }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -208,6 +221,9 @@ class Merchant:
         self.rate_limit = saved["rate_limit"]
         self._engine.requests.update(saved["requests"])
         self._engine.undelivered.extend(saved["undelivered"])
+        self.begun_at = float(saved["begun_at"])
+        if self.script is not None:
+            self.script.go_on(self.begun_at)
         self.site.clock.notify()
 
     def begin(self) -> None:
@@ -221,8 +237,9 @@ class Merchant:
             self.faults, self.rate_limit, self.callbacks.url = self._as_given
             for key, quantity in self._batches.items():
                 self.add_batch(key, key=key, quantity=quantity)
-            if self.at_start is not None:
-                self.at_start()
+            self.begun_at = self.virtual_clock.now()
+            if self.script is not None:
+                self.script.begin()
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:

@@ -32,7 +32,7 @@ def save(site: Site, merchants: Sequence[Merchant]) -> dict[str, Any]:
             {
                 "name": merchant.name,
                 "number": merchant.number,
-                "options": _save_options(merchant),
+                "options": save_options(merchant),
                 **merchant.dump(),
             }
             for merchant in merchants
@@ -72,7 +72,8 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
     return options
 
 
-def _save_options(merchant: Merchant) -> dict[str, Any]:
+def save_options(merchant: Merchant) -> dict[str, Any]:
+    """Return what a merchant was made with, as it is saved."""
     credentials, options = merchant.credentials, merchant.options
     return {
         "client_id": merchant.client_id,

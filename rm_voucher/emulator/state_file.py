@@ -126,9 +126,11 @@ class _Keeper:
         self._forget({*gone, *(each.name for each in anew)})
         changed, self._changed = self._changed, {}
         rows = [row for merchant in anew for row in self._of(merchant)]
+        for merchant in merchants.values():
+            rows.extend(self._made(merchant))
         for merchant, record in changed.values():
             if merchants.get(merchant.name) is merchant and merchant not in anew:
-                rows.extend(self._rows(merchant, record))
+                rows.append(self._row(merchant, record))
         self._begun = begun
         document = orjson.dumps(save(self._emulator.site, self._emulator.merchants))
         return document, [*gone, *(each.name for each in anew)], rows
@@ -144,12 +146,12 @@ class _Keeper:
             for record in merchant.books.stock.rows(batch):
                 yield self._row(merchant, record)
 
-    def _rows(self, merchant: Merchant, record: Record) -> Iterable[_Row]:
-        """Yield the row of a voucher, and of its whole batch where that was made up front."""
-        batch = record.batch
-        is_new = (merchant.name, batch.key) not in self._sizes
-        for each in batch.made if is_new and batch.made else (record,):
-            yield self._row(merchant, each)
+    def _made(self, merchant: Merchant) -> Iterable[_Row]:
+        """Yield the rows of batches that are new, and whose vouchers were made up front."""
+        for batch in merchant.books.stock.all():
+            if batch.made and (merchant.name, batch.key) not in self._sizes:
+                for record in batch.made:
+                    yield self._row(merchant, record)
 
     def _row(self, merchant: Merchant, record: Record) -> _Row:
         place = self._places.get(id(record))

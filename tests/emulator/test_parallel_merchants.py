@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections import defaultdict
+from typing import Any
 
 import orjson
 import pytest
@@ -53,7 +54,7 @@ async def test_no_cross_talk(emulator, is_over_http):
         for one in merchants:
             one.add_batch("K", key="K", codes=CODES)
             one.callbacks.url = f"{receiver}/{one.name}"
-        way = {}
+        way: dict[str, Any] = {}
         if is_over_http:
             server = await stack.enter_async_context(serve(emulator))
             way = {"environment": server.environment, "transport": None}

@@ -1,6 +1,7 @@
 """An emulator as JSON and in a file: what is put back is what was there, and goes on alike."""
 
 import asyncio
+import io
 import sqlite3
 import stat
 from datetime import UTC, datetime
@@ -400,6 +401,21 @@ async def test_file_forgets_a_merchant_whose_name_another_one_has(tmp_path, cloc
         assert as_json(second) == as_json(emulator)
 
 
+def test_file_forgets_a_dropped_merchant(clock):
+    """Also where another one took its name before the file was written."""
+    emulator = make(clock)
+    keeper = state_file._Keeper(emulator)
+    emulator.merchant("shop", batches={"K": 2}).state.issue("K")
+    assert keeper.has_changed()
+    keeper.changes()
+    assert not keeper.has_changed()
+    emulator.drop_merchant("shop")
+    emulator.merchant("shop", batches={"K": 2})
+    assert keeper.has_changed()
+    _, to_forget, rows = keeper.changes()
+    assert (to_forget, rows) == (["shop"], [])
+
+
 async def test_deliveries_that_were_under_way_or_ended(clock):
     """An attempt that was under way is made again; what was delivered is not."""
     emulator = make(clock, batches={"K": 5}, callback_url="https://x.invalid/")
@@ -463,10 +479,10 @@ async def test_import_over_http(clock):
     assert len(document) > 2**20
     async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
         emulator.reset()
-        async with session.post("/_emulator/import", data=document) as answer:
+        async with session.post("/_emulator/import", data=io.BytesIO(document)) as answer:
             assert answer.status == 200
         assert len(emulator.issued("K")) == 12_000
-        async with session.post("/_emulator/batches", data=document) as answer:
+        async with session.post("/_emulator/batches", data=io.BytesIO(document)) as answer:
             assert answer.status == 413
 
 

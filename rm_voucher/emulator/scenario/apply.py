@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -61,39 +61,54 @@ def _options(table: MerchantTable) -> dict[str, Any]:
 
 def _begin(merchant: Merchant, table: MerchantTable) -> None:
     """Let a merchant begin as its table says, now and whenever it begins anew."""
-    merchant.at_start = lambda: _play(merchant, table)
+    merchant.script = _Script(merchant, table)
     merchant.begin()
 
 
-def _play(merchant: Merchant, table: MerchantTable) -> None:
-    for store in table.stores:
-        merchant.state.add_store(store.id, is_authorised=store.is_authorised)
-    for batch in table.batches:
-        _at(merchant, batch.at_s, _adding(merchant, batch))
-    for member in table.members:
-        made = merchant.add_member(member.country_code, member.phone_number, name=member.name)
-        for key, count in member.vouchers.items():
-            for _ in range(count):
-                merchant.state.collect(merchant.state.issue(key)[0], made)
-    plan = attrs.asdict(table.faults, recurse=False)
-    plan = {name: value for name, value in plan.items() if value is not None}
-    windows = [Window(**attrs.asdict(window)) for window in plan.pop("windows", ())]
-    merchant.faults = FaultPlan(windows=windows, **plan)
-    for rate in table.rate_limits:
-        _at(merchant, rate.at_s, _limiting(merchant, rate))
-    callbacks = table.callbacks
-    if callbacks.url is not None:
-        merchant.callbacks.url = callbacks.url
-    merchant.callbacks.interval_s = callbacks.interval_s
-    merchant.callbacks.signs_url = callbacks.signs_url
+@attrs.frozen(eq=False)
+class _Script:
+    """Plays a merchant's part of a scenario."""
 
+    _merchant: Merchant
+    _table: MerchantTable
 
-def _at(merchant: Merchant, at_s: float, action: Callable[[], None]) -> None:
-    clock = merchant.virtual_clock
-    if at_s:
-        clock.call_at(clock.now() + at_s, action, owner=merchant.name)
-    else:
-        action()
+    def begin(self) -> None:
+        """Let there be what there is at the start, and come what comes later."""
+        merchant, table = self._merchant, self._table
+        for store in table.stores:
+            merchant.state.add_store(store.id, is_authorised=store.is_authorised)
+        for at_s, action in self._events():
+            if not at_s:
+                action()
+        for member in table.members:
+            made = merchant.add_member(member.country_code, member.phone_number, name=member.name)
+            for key, count in member.vouchers.items():
+                for _ in range(count):
+                    merchant.state.collect(merchant.state.issue(key)[0], made)
+        plan = attrs.asdict(table.faults, recurse=False)
+        plan = {name: value for name, value in plan.items() if value is not None}
+        windows = [Window(**attrs.asdict(window)) for window in plan.pop("windows", ())]
+        merchant.faults = FaultPlan(windows=windows, **plan)
+        callbacks = table.callbacks
+        if callbacks.url is not None:
+            merchant.callbacks.url = callbacks.url
+        merchant.callbacks.interval_s = callbacks.interval_s
+        merchant.callbacks.signs_url = callbacks.signs_url
+        self.go_on(merchant.begun_at)
+
+    def go_on(self, since: float) -> None:
+        """Let come what comes later, of a scenario that began at a time."""
+        clock = self._merchant.virtual_clock
+        for at_s, action in self._events():
+            if since + at_s > clock.now():
+                clock.call_at(since + at_s, action, owner=self._merchant.name)
+
+    def _events(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield what happens, with the seconds after the start."""
+        for batch in self._table.batches:
+            yield batch.at_s, _adding(self._merchant, batch)
+        for rate in self._table.rate_limits:
+            yield rate.at_s, _limiting(self._merchant, rate)
 
 
 def _limiting(merchant: Merchant, table: RateTable) -> Callable[[], None]:
