@@ -308,5 +308,5 @@ def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
     """Return whether a merchant is the one that was saved, however it stands now."""
     if document is None or merchant.number != document["number"]:
         return False
-    given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
-    return given == document["options"]
+    given = orjson.loads(orjson.dumps(saved.save_options(merchant)))
+    return bool(given == document["options"])
