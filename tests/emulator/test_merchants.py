@@ -1,6 +1,7 @@
 """Several merchants in one emulator: credentials, books, faults and callbacks of their own."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import orjson
 import pytest
@@ -24,6 +25,7 @@ from rm_voucher import (
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
 from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.control.dispatch import control
+from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.server import serve
 from rm_voucher.transport.base import Transport
 from rm_voucher.transport.memory import MemoryTransport
@@ -421,3 +423,43 @@ async def test_merchant_dropped_while_it_is_told(monkeypatch):
         slow.may_end.set()
         await closed.wait()
     assert shop.callbacks.delivered == 0
+
+
+def is_locked(emulator):
+    """Whether another thread, a server's say, would have to wait."""
+    with ThreadPoolExecutor(1) as thread:
+        lock = emulator.virtual_clock.lock
+        if not thread.submit(lock.acquire, blocking=False).result():
+            return True
+        thread.submit(lock.release).result()
+    return False
+
+
+def test_nobody_sees_half_of_a_beginning(emulator, shop, monkeypatch):
+    """A test begins anew while a thread serves: no request comes between the old and the new."""
+    seen = []
+    add_batch = Merchant.add_batch
+
+    def looking_on(merchant, *given, **options):
+        seen.append((merchant.name, is_locked(emulator)))
+        return add_batch(merchant, *given, **options)
+
+    monkeypatch.setattr(Merchant, "add_batch", looking_on)
+    emulator.reset()
+    shop.begin()
+    assert seen == [("main", True), ("shop", True), ("shop", True)]
+    assert not is_locked(emulator)
+
+
+def test_key_of_callbacks_is_made_once(emulator, monkeypatch):
+    """A test may ask for its public half while a thread signs with it."""
+    seen = []
+
+    def new_private_key():
+        seen.append(is_locked(emulator))
+        return PEM
+
+    monkeypatch.setattr("rm_voucher.emulator.site.new_private_key", new_private_key)
+    assert emulator.callbacks.public_key_pem == PUBLIC_KEY_FILE.read_bytes()
+    assert emulator.callbacks.public_key_pem == PUBLIC_KEY_FILE.read_bytes()
+    assert seen == [True]
