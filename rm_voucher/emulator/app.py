@@ -16,7 +16,7 @@ from typing import Any, Self, Unpack
 import orjson
 
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.emulator import saved
+from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
@@ -182,10 +182,11 @@ class Emulator(Merchant):
         That holds for all merchants. Counts, late work and callbacks under way are forgotten.
         Tokens stay good, so that clients need not be told.
         """
-        self.virtual_clock.reset()
-        self.journal.forget()
-        for merchant in self.merchants:
-            merchant.begin()
+        with self.virtual_clock.lock:
+            self.virtual_clock.reset()
+            self.journal.forget()
+            for merchant in self.merchants:
+                merchant.begin()
 
     def export(self) -> dict[str, Any]:
         """Return all that there is, credentials and tokens included, as JSON can hold it.
@@ -196,7 +197,8 @@ class Emulator(Merchant):
             document = saved.save(self.site, self.merchants)
             for merchant, each in zip(self.merchants, document["merchants"], strict=True):
                 each["vouchers"] = saved.vouchers_of(merchant)
-        return document
+        exported: dict[str, Any] = orjson.loads(orjson.dumps(document))  # no part of what lives on
+        return exported
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Be what was exported, and nothing else; a reset begins as this emulator was made.
@@ -208,6 +210,7 @@ class Emulator(Merchant):
         if document.get("version") != saved.VERSION:
             raise ConfigurationError("This is no export of this version of rm_voucher.")
         try:
+            saved_form.check(document)
             trial = Emulator(public_key=self.public_key_pem)
             trial._restore(document)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
@@ -303,4 +306,4 @@ def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
     if document is None or merchant.number != document["number"]:
         return False
     given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
-    return given == document["options"]
+    return bool(given == document["options"])
