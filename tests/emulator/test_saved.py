@@ -388,6 +388,21 @@ async def test_disk_that_fails_leaves_the_old_state(tmp_path, clock, monkeypatch
     assert as_json(other) == as_json(emulator)
 
 
+def test_file_forgets_a_dropped_merchant(clock):
+    """Also where another one took its name before the file was written."""
+    emulator = make(clock)
+    keeper = state_file._Keeper(emulator)
+    emulator.merchant("shop", batches={"K": 2}).state.issue("K")
+    assert keeper.has_changed()
+    keeper.changes()
+    assert not keeper.has_changed()
+    emulator.drop_merchant("shop")
+    emulator.merchant("shop", batches={"K": 2})
+    assert keeper.has_changed()
+    _, to_forget, rows = keeper.changes()
+    assert (to_forget, rows) == (["shop"], [])
+
+
 async def test_deliveries_that_were_under_way_or_ended(clock):
     """An attempt that was under way is made again; what was delivered is not."""
     emulator = make(clock, batches={"K": 5}, callback_url="https://x.invalid/")
