@@ -114,10 +114,11 @@ class Emulator(Merchant):
         ``options`` are those of the class but ``clock`` and ``callback_key``, for a merchant that
         is made. What is not given is as by default, but ``guesses`` and ``disabled_checks`` are
         the emulator's, and so is the key pair, because a new one takes a tenth of a second: give
-        ``credentials`` to find out whether the code under test mixes keys up. Raises `ValueError`
-        for a name that is not of 1 to 63 letters, digits, ``-`` and ``_``, for options of a
-        merchant that there is already, for a client id that another one has, and for the 1,001st
-        merchant; and what the class raises.
+        ``credentials`` to find out whether the code under test mixes keys up. Where the emulator
+        has a seed, so does the merchant: the next one. Raises `ValueError` for a name that is not
+        of 1 to 63 letters, digits, ``-`` and ``_``, for options of a merchant that there is
+        already, for a client id that another one has or with a colon, and for the 1,001st merchant;
+        and what the class raises.
         """
         check_type("name", name, str)
         with self.virtual_clock.lock:
@@ -135,10 +136,14 @@ class Emulator(Merchant):
             raise ValueError(f"there are {_MOST_MERCHANTS:,} merchants already")
         options.setdefault("guesses", self.guesses)
         options.setdefault("disabled_checks", self._disabled)
-        made = Merchant(self.site, name, self._last_number + 1, twin=self, **options)
-        if made.client_id in self._by_client_id:
+        number = self._last_number + 1
+        if self._seed is not None:
+            # Equal codes of two merchants would hide that an application mixes them up.
+            options.setdefault("seed", self._seed + number - 1)
+        made = Merchant(self.site, name, number, twin=self, **options)
+        if made.client_id in self._by_client_id or ":" in made.client_id:
             made.forget()
-            raise ValueError(f"there is a merchant with the client id {made.client_id!r} already")
+            raise ValueError(f"{made.client_id!r} is another one's client id, or has a colon")
         self._last_number = made.number
         self._by_name[name] = self._by_number[made.number] = made
         self._by_client_id[made.client_id] = made
@@ -164,7 +169,7 @@ class Emulator(Merchant):
         return self._by_name.get(name)
 
     def _books_beside(self, number: int) -> Sequence[VoucherState]:
-        return [each.books for each in self._by_number.values() if each.number != number]
+        return [each.books for each in self.merchants if each.number != number]
 
     @property
     def merchants(self) -> Sequence[Merchant]:
@@ -253,10 +258,10 @@ class Emulator(Merchant):
 
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
-        script, begun, given = self.script, self.begun, self._as_given
+        script, given = self.script, self._as_given
         transport = self.callbacks.transport
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.script, self.begun, self._as_given = script, begun + self.begun, given
+        self.script, self._as_given = script, given
         self.callbacks.transport = transport
         self._by_client_id[self.client_id] = self
 

@@ -178,7 +178,7 @@ class Merchant:
             wire_clock=site.wire_clock,
         )
         self.begun = 0
-        """How often it began anew."""
+        """The number of its last beginning; no two of an emulator's merchants are alike."""
         self.begun_at = 0.0
         """When it did so last, by the emulator's clock."""
         self.script: Script | None = None
@@ -246,7 +246,7 @@ class Merchant:
         """Have new books, with nothing in them."""
         site = self.site
         self.forget()
-        self.begun += 1
+        self.begun = next(site.beginnings)
         self._state = VoucherState(
             clock=site.clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing

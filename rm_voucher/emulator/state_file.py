@@ -94,13 +94,13 @@ class _Keeper:
     """Knows which vouchers changed since they were written, and where in the file each is."""
 
     _emulator: Emulator
-    _begun: dict[str, tuple[int, int]] = attrs.field(factory=dict, init=False)
-    """Each merchant's number, and how often it had begun anew, when its vouchers were written."""
+    _begun: dict[str, int] = attrs.field(factory=dict, init=False)
+    """The beginning of each merchant's books that its vouchers were written of."""
     _places: dict[int, tuple[str, str, int]] = attrs.field(factory=dict, init=False)
     """Of a voucher, by its identity: it lives as long as its books."""
     _sizes: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
     _changed: dict[int, tuple[Merchant, Record]] = attrs.field(factory=dict, init=False)
-    _seen: tuple[object, ...] = attrs.field(default=(), init=False)
+    _seen: tuple[int, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._emulator.site.on_touch = self._touch
@@ -118,7 +118,7 @@ class _Keeper:
         seen = (
             site.journal.number,
             site.changes,
-            *((each.number, each.begun) for each in merchants),
+            *(each.begun for each in merchants),
             *(len(each.attempts) for one in merchants for each in one.callbacks.newest()),
         )
         changed = seen != self._seen or bool(self._changed)
@@ -133,7 +133,7 @@ class _Keeper:
     def changes(self) -> tuple[bytes, list[str], list[_Row]]:
         """Return all but vouchers, whose vouchers to forget, and the vouchers that changed."""
         merchants = {each.name: each for each in self._emulator.merchants}
-        begun = {name: (each.number, each.begun) for name, each in merchants.items()}
+        begun = {name: each.begun for name, each in merchants.items()}
         anew = [each for name, each in merchants.items() if self._begun.get(name) != begun[name]]
         gone = [name for name in self._begun if name not in merchants]
         self._forget({*gone, *(each.name for each in anew)})

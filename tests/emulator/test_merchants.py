@@ -202,10 +202,31 @@ def test_merchants_are_a_thousand_at_most(emulator):
 
 
 def test_client_id_is_one_merchants(emulator, shop):
-    with pytest.raises(ValueError, match="client id 'id of shop' already"):
-        emulator.merchant("other", client_id="id of shop")
+    """A request for a token names it before a colon, and is found by it."""
+    for taken in ("id of shop", "a:b"):
+        with pytest.raises(
+            ValueError, match=f"'{taken}' is another one's client id, or has a colon"
+        ):
+            emulator.merchant("other", client_id=taken)
     assert emulator.find_merchant("other") is None
     assert len(emulator.merchants) == 2
+
+
+def test_seeds_follow_one_another():
+    """Of equal seeds come equal codes in every run, and no two merchants have the same."""
+
+    def codes():
+        emulator = Emulator(seed=7, public_key=PUBLIC_KEY_FILE.read_bytes(), batches={"K": 1})
+        for name in ("a", "b"):
+            emulator.merchant(name, batches={"K": 1})
+        issued = [one.state.issue("K")[0] for one in emulator.merchants]
+        own = emulator.merchant("own", batches={"K": 1}, seed=7)
+        assert own.state.issue("K")[0] == issued[0]
+        return issued
+
+    first, second = codes(), codes()
+    assert first == second
+    assert len(set(first)) == 3
 
 
 def test_merchant_that_can_not_be_made_leaves_nothing(emulator):
@@ -349,7 +370,7 @@ def test_merchant_with_a_key_of_its_own(emulator):
         ({"name": "x", "batches": {"K": 10**7}}, "quantity is a whole number, 1000000 at most"),
         ({"name": "x", "batches": {"/": 1}}, "key"),
         ({"name": "x", "callback_url": "nowhere"}, "no http or https URL"),
-        ({"name": "x", "client_id": "id of main"}, "client id 'id of main' already"),
+        ({"name": "x", "client_id": "id of main"}, "'id of main' is another one's client id"),
         ({"name": "x", "client_secret": ""}, "not empty"),
         ({"name": "x", "public_key": "none"}, "public key"),
         ({"name": "x", "rate_limit": -1}, "more than 0"),

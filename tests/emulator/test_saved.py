@@ -388,6 +388,29 @@ async def test_disk_that_fails_leaves_the_old_state(tmp_path, clock, monkeypatch
     assert as_json(other) == as_json(emulator)
 
 
+async def test_file_forgets_a_merchant_whose_name_another_one_has(tmp_path, clock):
+    """So it does where both were there between two writes, and where an import made it anew."""
+    path, emulator, second = tmp_path / "state", make(clock), make(clock)
+
+    def made_again():
+        emulator.merchant("shop", batches={"K": 5}, seed=2).state.issue("K")
+
+    def replaced():
+        emulator.drop_merchant("shop")
+        emulator.merchant("shop", batches={"K": 5}, seed=3).state.issue("K")
+
+    def imported():
+        emulator.restore(emulator.export())
+        shop = emulator.merchant("shop")
+        shop.state.void(shop.issued("K")[0])
+
+    made_again()
+    for change in (replaced, imported):
+        await kept(path, emulator, does=change)
+        await kept(path, second)
+        assert as_json(second) == as_json(emulator)
+
+
 def test_file_forgets_a_dropped_merchant(clock):
     """Also where another one took its name before the file was written."""
     emulator = make(clock)
