@@ -1,6 +1,7 @@
 """The pytest plugin, each time in a pytest of its own: a folder with one file, no conftest and no
 settings, where every warning is an error."""
 
+import asyncio
 import importlib.metadata
 import os
 import re
@@ -568,3 +569,21 @@ async def test_callbacks_are_waited_for():
         assert len(callbacks.wait_for(1)) == 1
         with pytest.raises(TimeoutError, match="1 of 2 callbacks came"):
             callbacks.wait_for(2, timeout_s=0.01)
+
+
+async def test_time_of_the_client_never_goes_back():
+    """A reset sets the emulator's clock back; the client, which has waited meanwhile, goes on."""
+    with emulated(batches={"TEA": 50}) as rm:
+        await rm.client.issue("TEA")
+        with rm.emulator.snapshot():
+            rm.emulator.advance(86_400)
+            rm.emulator.fail_next("issue", Fault.THROTTLE)
+            await rm.client.issue("TEA")
+        rm.emulator.fail_next("issue", Fault.THROTTLE)
+        async with asyncio.timeout(10):
+            await rm.client.issue("TEA")
+        rm.emulator.advance(86_400)
+        await rm.client.issue("TEA")
+        rm.emulator.reset()
+        async with asyncio.timeout(10):
+            await rm.client.issue("TEA")

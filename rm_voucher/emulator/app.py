@@ -16,7 +16,7 @@ from typing import Any, Self, Unpack
 import orjson
 
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.emulator import saved
+from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
@@ -202,7 +202,8 @@ class Emulator(Merchant):
             document = saved.save(self.site, self.merchants)
             for merchant, each in zip(self.merchants, document["merchants"], strict=True):
                 each["vouchers"] = saved.vouchers_of(merchant)
-        return document
+        exported: dict[str, Any] = orjson.loads(orjson.dumps(document))  # no part of what lives on
+        return exported
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Be what was exported, and nothing else; a reset begins as this emulator was made.
@@ -214,6 +215,7 @@ class Emulator(Merchant):
         if document.get("version") != saved.VERSION:
             raise ConfigurationError("This is no export of this version of rm_voucher.")
         try:
+            saved_form.check(document)
             trial = Emulator(public_key=self.public_key_pem)
             trial._restore(document)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
@@ -308,5 +310,5 @@ def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
     """Return whether a merchant is the one that was saved, however it stands now."""
     if document is None or merchant.number != document["number"]:
         return False
-    given = orjson.loads(orjson.dumps(saved.save_options(merchant)))
+    given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
     return bool(given == document["options"])

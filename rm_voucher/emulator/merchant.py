@@ -190,7 +190,7 @@ class Merchant:
     def options(self) -> dict[str, Any]:
         """The options that it was made with, beside its credentials and guesses, for `saved`."""
         return {
-            "seed": self._seed,
+            "seed": None if self._seed is None else str(self._seed),  # JSON's numbers are bounded
             "batches": self._batches,
             "merchant_pin": self._pin,
             "token_lifetime_s": self.authenticator.token_lifetime_s,
@@ -232,7 +232,7 @@ class Merchant:
         Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
         need not be told. The clock and the other merchants stay as they are.
         """
-        with self.virtual_clock.lock:
+        with self.virtual_clock.lock:  # nobody sees books that are half filled
             self._open_books()
             self.faults, self.rate_limit, self.callbacks.url = self._as_given
             for key, quantity in self._batches.items():

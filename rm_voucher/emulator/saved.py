@@ -62,8 +62,9 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
     given = dict(saved["options"])
     guesses = dict(given.pop("guesses"))
     private_key, public_key = given.pop("private_key"), given.pop("public_key")
+    seed = given.pop("seed")
     identity = given.pop("client_id"), given.pop("client_secret")
-    options: MerchantOptions = {**given, "guesses": Guesses(**guesses)}  # type: ignore[typeddict-item]
+    options: MerchantOptions = {**given, "guesses": Guesses(**guesses), "seed": seed and int(seed)}  # type: ignore[typeddict-item]
     if private_key is None:
         options["client_id"], options["client_secret"] = identity
         options["public_key"] = public_key.encode()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
@@ -27,6 +28,7 @@ from rm_voucher.emulator.saved import VERSION, save
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_private
 
+_log = logging.getLogger("rm_voucher.emulator")
 _EVERY_S = 0.5
 _APPLICATION_ID = 0x524D454D  # "RMEM"
 _SCHEMA = """
@@ -55,7 +57,7 @@ async def kept_in(path: Path, emulator: Emulator) -> AsyncIterator[None]:
             if document is not None:
                 emulator.restore(document)
             keeper = _Keeper(emulator)
-            await loop.run_in_executor(thread, _write, file, *keeper.all())
+            await loop.run_in_executor(thread, _write, file, *keeper.changes())
             writing = asyncio.create_task(_keep(keeper, file, thread))
             try:
                 yield
@@ -63,17 +65,28 @@ async def kept_in(path: Path, emulator: Emulator) -> AsyncIterator[None]:
                 writing.cancel()
                 await asyncio.wait([writing])
                 keeper.stop()
-                await loop.run_in_executor(thread, _write, file, *keeper.changes())
+                try:
+                    await loop.run_in_executor(thread, _write, file, *keeper.changes())
+                except sqlite3.Error as exc:
+                    raise ConfigurationError(f"{path} can't be written: {exc}.") from None
         finally:
             await loop.run_in_executor(thread, file.close)
 
 
 async def _keep(keeper: _Keeper, file: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
-    loop = asyncio.get_running_loop()
+    loop, is_said = asyncio.get_running_loop(), False
     while True:
         await asyncio.sleep(_EVERY_S)  # so much may be lost by a kill
-        if keeper.has_changed():
+        if not keeper.has_changed():
+            continue
+        try:
             await asyncio.shield(loop.run_in_executor(thread, _write, file, *keeper.changes()))
+            is_said = False
+        except sqlite3.Error as exc:  # the disk is full, say: it may have space again soon
+            keeper.write_all()
+            if not is_said:
+                is_said = True
+                _log.warning("the state can't be written (%s); it is tried again", exc)
 
 
 @attrs.define(eq=False)
@@ -112,10 +125,10 @@ class _Keeper:
         self._seen = seen
         return changed
 
-    def all(self) -> tuple[bytes, list[str], list[_Row]]:
-        """Return everything."""
+    def write_all(self) -> None:
+        """Let the next changes be everything."""
         self._begun.clear()
-        return self.changes()
+        self._seen = ()
 
     def changes(self) -> tuple[bytes, list[str], list[_Row]]:
         """Return all but vouchers, whose vouchers to forget, and the vouchers that changed."""

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.long  # it has to be installed
 
 HERE = Path(__file__).parent / "openapi_typescript"
 CLIENT = (HERE / "client.ts").read_text()
-TSC = ("--strict", "--noEmit", "--target", "es2022", "--module", "esnext", "--moduleResolution")
-TSC = (*TSC, "bundler", "--lib", "es2022,dom", "client.ts")
+RULES = ("--strict", "--noEmit", "--target", "es2022", "--module", "esnext")
+TSC = (*RULES, "--moduleResolution", "bundler", "--lib", "es2022,dom", "client.ts")
 WRONG_USES = [
     ("quantity: 5", 'quantity: "5"'),
     ("quantity: 5", "qantity: 5"),

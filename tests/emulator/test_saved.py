@@ -24,9 +24,19 @@ from rm_voucher import (
     Response,
     StaticToken,
 )
-from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window, state_file
+from rm_voucher.emulator import (
+    Check,
+    Emulator,
+    Fault,
+    FaultPlan,
+    Guesses,
+    Window,
+    saved_form,
+    state_file,
+)
 from rm_voucher.emulator import server as server_module
 from rm_voucher.emulator.control.dispatch import control
+from rm_voucher.emulator.scenario.apply import emulator_of
 from rm_voucher.emulator.server import serve
 from rm_voucher.emulator.state_file import kept_in
 from rm_voucher.emulator.stock import RefusedError
@@ -369,7 +379,7 @@ async def test_disk_that_fails_leaves_the_old_state(tmp_path, clock, monkeypatch
     def fails(self):
         return b"x", [], [("main", "K", None, b"")]
 
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ConfigurationError, match="can't be written"):
         async with kept_in(path, emulator):
             monkeypatch.setattr(state_file._Keeper, "changes", fails)
     monkeypatch.undo()
@@ -492,3 +502,131 @@ async def test_import_that_is_too_large(monkeypatch):
         url = f"{server.url}/_emulator/import"
         async with session.post(url, data=b"{" + b" " * 500 + b"}") as answer:
             assert answer.status == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("ahead_s",), float("inf")),
+        (("ahead_s",), True),
+        (("merchants", 0, "callbacks", "deliveries", 0, "due"), "soon"),
+        (("merchants", 0, "faults", "since"), "x"),
+        (("merchants", 0, "books", "batches", 0, "quantity"), "9"),
+        (("merchants", 0, "vouchers", "TEA", 0, 0), 5),
+        (("merchants", 0, "tokens", "tokens"), {"x": "y"}),
+        (("merchants", 0, "more"), 1),
+        (("merchants", 0, "vouchers", "TEA", 0, 7), ["60"]),
+    ],
+)
+def test_values_of_another_form(clock, path, value):
+    """Each is refused before anything is made of it, with its place."""
+    document = filled(clock).export()
+    inner = document
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    with pytest.raises(ValueError, match=path[0]):
+        saved_form.check(document)
+    with pytest.raises(ConfigurationError):
+        make(clock).restore(document)
+
+
+def test_seed_of_any_size(clock):
+    emulator = make(clock, seed=2**70, faults=FaultPlan(seed=2**80))
+    other = make(clock)
+    other.restore(emulator.export())
+    assert as_json(other) == as_json(emulator)
+
+
+def test_restore_keeps_who_a_merchant_is(clock):
+    """Whoever holds a merchant, or has set where its callbacks go, goes on with it."""
+    emulator = filled(clock)
+    shop, transport = (
+        emulator.find_merchant("shop"),
+        MemoryTransport(lambda request: Response(status=200)),
+    )
+    emulator.callbacks.transport = transport
+    with emulator.snapshot():
+        shop.state.issue("TEA")
+    assert emulator.find_merchant("shop") is shop
+    assert len(shop.issued("TEA")) == 1
+    assert emulator.callbacks.transport is transport
+    stranger = make(clock, credentials=Credentials("other", "one", PEM), batches={"K": 1})
+    emulator.restore(stranger.export())
+    assert emulator.client_id == "other"
+    assert emulator.callbacks.transport is transport
+    assert emulator.find_merchant("shop") is None
+
+
+def test_scenario_goes_on(clock):
+    """What a scenario has still to do is done after a restore, and nothing is done twice."""
+    emulator = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    emulator.advance(20)
+    document = emulator.export()
+    other = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    other.restore(document)
+    other.advance(9)
+    assert [batch.key for batch in other.state.stock.ours()] == ["BREAKFAST"]
+    other.advance(1)
+    assert [batch.key for batch in other.state.stock.ours()] == ["BREAKFAST", "BREAKFAST-2"]
+    other.restore(other.export())
+    other.advance(60)
+    assert len(other.state.stock.ours()) == 2
+
+
+def test_scenario_that_meets_something_in_its_way(clock, caplog):
+    """A batch that is there already when the scenario makes it is said, and stops nothing."""
+    emulator = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    emulator.add_batch("x", key="BREAKFAST-2", quantity=1)
+    emulator.advance(30)
+    assert "can't be done" in caplog.text
+    assert emulator.batch("BREAKFAST-2").quantity == 1
+
+
+async def test_made_batches_dropped_merchants_and_imports(tmp_path, clock):
+    """They are in the file: vouchers that nobody touched, new merchants of an old name, imports."""
+    path = tmp_path / "state"
+    emulator = filled(clock)
+    exported = filled(clock).export()
+    async with kept_in(path, emulator):
+        emulator.add_batch("up", key="UP", codes=["up-front-1", "up-front-2"])
+    other = make(clock)
+    await kept(path, other)
+    assert as_json(other) == as_json(emulator)
+    for _ in range(2):
+        async with kept_in(path, other):
+            for name in ("shop", "new"):
+                if other.find_merchant(name) is not None:
+                    other.drop_merchant(name)
+                made = other.merchant(name, public_key=PUBLIC, client_id=name, batches={"N": 3})
+                made.state.issue("N")
+            other.restore(exported)
+            other.merchant("more", public_key=PUBLIC, client_id="more", batches={"N": 3})
+        again = make(clock)
+        await kept(path, again)
+        assert as_json(again) == as_json(other)
+
+
+async def test_disk_that_is_full_for_a_while(tmp_path, clock, monkeypatch, caplog):
+    """It is said once and tried again, with everything, until it is written."""
+    monkeypatch.setattr(state_file, "_EVERY_S", 0.001)
+    path, emulator, failures = tmp_path / "state", make(clock, batches={"K": 9}), [3]
+    write = state_file._write
+
+    def fails(*arguments):
+        if failures[0]:
+            failures[0] -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        write(*arguments)
+
+    async with kept_in(path, emulator):
+        monkeypatch.setattr(state_file, "_write", fails)
+        async with asyncio.timeout(20):
+            while failures[0]:
+                emulator.state.issue("K") if failures[0] > 1 else None
+                emulator.site.changes += 1
+                await asyncio.sleep(0.001)  # it is written in a thread
+    other = make(clock)
+    await kept(path, other)
+    assert as_json(other) == as_json(emulator)
+    assert caplog.text.count("can't be written") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -24,12 +25,15 @@ from rm_voucher.emulator.stock import DEFAULT_EXPIRY, RefusedError
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Expiry
 
+_log = logging.getLogger("rm_voucher.emulator")
+
 
 def emulator_of(scenario: Scenario | str | os.PathLike[str], **options: Any) -> Emulator:
     """Return an emulator that begins as a scenario says, now and after each reset.
 
     ``scenario`` is one that was loaded, a TOML file, or the name of one in the package. ``options``
-    are those of `Emulator`, and win. Raises `ConfigurationError`.
+    are those of `Emulator` and win, but for what a scenario says of batches, faults, rate limits
+    and callbacks. What can't be done later is logged. Raises `ConfigurationError`.
     """
     told = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
     try:
@@ -101,7 +105,7 @@ class _Script:
         clock = self._merchant.virtual_clock
         for at_s, action in self._events():
             if since + at_s > clock.now():
-                clock.call_at(since + at_s, action, owner=self._merchant.name)
+                clock.call_at(since + at_s, _or_say(action), owner=self._merchant.name)
 
     def _events(self) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield what happens, with the seconds after the start."""
@@ -109,6 +113,18 @@ class _Script:
             yield batch.at_s, _adding(self._merchant, batch)
         for rate in self._table.rate_limits:
             yield rate.at_s, _limiting(self._merchant, rate)
+
+
+def _or_say(action: Callable[[], None]) -> Callable[[], None]:
+    """Return an action that what it meets can't stop the server with: it is logged."""
+
+    def act() -> None:
+        try:
+            action()
+        except (RefusedError, ValueError) as exc:
+            _log.warning("what the scenario wants now can't be done: %s", exc)
+
+    return act
 
 
 def _limiting(merchant: Merchant, table: RateTable) -> Callable[[], None]:
