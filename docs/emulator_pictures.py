@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import shutil
 import time
 from pathlib import Path
@@ -15,13 +16,15 @@ import aiohttp
 from PIL import Image
 from playwright.async_api import async_playwright
 
-from rm_voucher import NotFoundError, VoucherClient, VoucherType
+from rm_voucher import Credentials, NotFoundError, VoucherClient, VoucherType
 from rm_voucher.emulator import Emulator, Fault
+from rm_voucher.emulator.keys import new_private_key
 from rm_voucher.emulator.server import Server, serve
 from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.signing.signature import format_signature
 
 IMAGES = Path(__file__).parent / "images"
+ME = Credentials("client", "a secret of an emulator's", new_private_key())
 COLOURS = 96  # flat pages need no more, and are a third as large
 
 
@@ -40,9 +43,8 @@ async def use(emulator: Emulator, server: Server) -> None:
     )
     emulator.add_batch("A cup of tea", key="TEA", quantity=50)
     member = emulator.add_member("60", "123456789", name="Aminah")
-    assert emulator.credentials is not None
     emulator.fail_next("issue", Fault.THROTTLE)
-    async with VoucherClient(emulator.credentials, environment=server.environment) as client:
+    async with VoucherClient(ME, environment=server.environment) as client:
         codes = [(await client.issue("BREAKFAST")).code for _ in range(63)]
         for _ in range(140):
             await client.issue("RAYA")
@@ -50,16 +52,13 @@ async def use(emulator: Emulator, server: Server) -> None:
             emulator.state.collect(code, member)
         for code in codes[45:]:
             await client.void(code)
-        try:
+        with contextlib.suppress(NotFoundError):
             await client.get("NOSUCHCODE")
-        except NotFoundError:
-            pass
 
 
 async def sign_wrongly(emulator: Emulator, server: Server) -> None:
     """Send a void that was signed with two mistakes."""
-    assert emulator.credentials is not None
-    signer = RsaSigner.from_pem(emulator.credentials.private_key_pem())
+    signer = RsaSigner.from_pem(ME.private_key_pem())
     url = f"{server.url}/v3/voucher/{emulator.issued('BREAKFAST')[0]}/void"
     headers = next(reversed(list(emulator.journal))).request.headers
     timestamp, body = str(int(time.time())), b'{"usedAt": "2026-11-30T00:00:00Z", "storeId": "1"}'
@@ -88,7 +87,7 @@ def save(picture: bytes, name: str) -> None:
 
 async def main() -> None:
     """Draw the pictures."""
-    emulator = Emulator(seed=1)
+    emulator = Emulator(seed=1, credentials=ME)
     async with serve(emulator) as server, async_playwright() as playwright:
         await use(emulator, server)
         await sign_wrongly(emulator, server)

@@ -54,9 +54,11 @@ def test_find_and_forget():
 
 
 def test_observers_are_told_of_each():
-    journal, heard = Journal(), []
+    journal = Journal()
+    heard: list[Exchange] = []
     journal.observers.append(heard.append)
-    assert heard == [] != [told(journal)] == heard
+    first, second = told(journal), told(journal)
+    assert heard == [first, second]
 
 
 def test_cause_is_the_request_that_is_worked_for():

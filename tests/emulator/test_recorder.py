@@ -63,7 +63,9 @@ async def test_full_disk(tmp_path, emulator, said, monkeypatch):
     path = tmp_path / "requests.jsonl"
     path.write_text("{}\n")
     monkeypatch.setattr(recorder, "_EVERY_S", 0.001)
-    monkeypatch.setattr(recorder.os, "write", lambda file, lines: os.pwrite(file, lines[:9], 3))
+    monkeypatch.setattr(
+        "rm_voucher.emulator.recorder.os.write", lambda file, lines: os.pwrite(file, lines[:9], 3)
+    )
     with recording(path, emulator, said.append):
         async with emulator.client() as client:
             await client.issue("K")
