@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 from rm_voucher import (
     APIError,
@@ -49,7 +49,9 @@ from rm_voucher import (
 )
 from rm_voucher.database import Transaction
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
-from rm_voucher.emulator.server import serve
+from rm_voucher.emulator.merchant import Merchant
+from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.server import Server, serve
 from rm_voucher.ledger import (
     Counts,
     HeldAttempt,
@@ -59,6 +61,13 @@ from rm_voucher.ledger import (
 )
 from rm_voucher.otel import OpenTelemetryHook
 from rm_voucher.shared import Lease, MemorySharedStore, SharedStore, Snapshot, open_shared_store
+from rm_voucher.testing import (
+    CallbackReceiver,
+    Emulated,
+    RecordedRequest,
+    RecordedRequests,
+    emulated,
+)
 from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 from rm_voucher.webhooks import (
@@ -297,6 +306,55 @@ async def doubles() -> None:
     MemoryTransport(emulator.handle)
     AiohttpTransport(limits=Limits(), proxy=Proxy("http://proxy.test:3128", no_proxy="a.test"))
     assert_type(Proxy.from_env(), Proxy | None)
+
+
+def merchants(scenario: Path) -> None:
+    emulator = assert_type(emulator_of("sells-out", seed=1), Emulator)
+    assert_type(emulator_of(scenario), Emulator)
+    cafe = assert_type(emulator.merchant("cafe", batches={"TEA": 5}, rate_limit=10), Merchant)
+    assert_type(cafe.add_batch("label", quantity=5), VoucherBatch)
+    assert_type(cafe.client(), VoucherClient)
+    assert_type(emulator.merchants, Sequence[Merchant])
+    assert_type(emulator.find_merchant("cafe"), Merchant | None)
+    emulator.merchant("cafe", colour="red")  # pyright: ignore[reportCallIssue]
+    emulator.merchant("cafe", batches=["TEA"])  # pyright: ignore[reportArgumentType]
+    emulator_of(5)  # pyright: ignore[reportArgumentType]
+
+
+def saved_and_put_back(emulator: Emulator) -> None:
+    document = assert_type(emulator.export(), dict[str, Any])
+    assert_type(emulator.restore(document), None)
+    emulator.restore("saved.json")  # pyright: ignore[reportArgumentType]
+    with emulator.snapshot() as nothing:
+        assert_type(nothing, None)
+
+
+async def in_tests() -> None:
+    with emulated(scenario="sells-out", seed=1) as rm:
+        assert_type(rm, Emulated)
+        assert_type(rm.emulator, Emulator)
+        assert_type(rm.client, VoucherClient)
+        assert_type(rm.client_of("cafe", batches={"TEA": 5}), VoucherClient)
+        assert_type(rm.server, Server)
+        assert_type(rm.callbacks, CallbackReceiver)
+        assert_type(rm.callbacks.vouchers, list[Voucher])
+        assert_type(await rm.callbacks.deliver_all(), int)
+    emulated("sells-out")  # pyright: ignore[reportCallIssue]
+    emulated(scenario=Path("own.toml"))  # pyright: ignore[reportArgumentType]
+
+
+def what_came(requests: RecordedRequests) -> None:
+    issues = assert_type(requests.of("issue").to("cafe").failed, RecordedRequests)
+    assert_type(issues.count + len(issues), int)
+    assert_type(issues.last, RecordedRequest)
+    assert_type(issues[0], RecordedRequest)
+    assert_type(issues[:2], list[RecordedRequest])
+    for one in issues:
+        assert_type(one.headers, Mapping[str, str])
+        assert_type(one.body, bytes)
+        assert_type(one.status, int | None)
+        assert_type(one.code, str | None)
+        assert_type(one.fault, str | None)
 
 
 async def shared_rate(credentials: Credentials) -> None:
