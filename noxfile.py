@@ -188,6 +188,14 @@ def fuzz(session: nox.Session) -> None:
 
 
 @nox.session
+def openapi(session: nox.Session) -> None:
+    """Call a served emulator with 5,000 requests and more, as it is described. Five minutes."""
+    install_editable(session, "test")
+    whole = ("-n", "2", "-m", "long", "tests/emulator/test_openapi_fuzz.py")
+    session.run("pytest", *whole, *session.posargs, env={"OPENAPI_REQUESTS": "8000"})
+
+
+@nox.session
 def campaign(session: nox.Session) -> None:
     """Run docs/campaign.md for 5,000, read two million rows, watch 200 screens. A quarter hour."""
     install_editable(session, "test")

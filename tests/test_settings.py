@@ -211,6 +211,13 @@ def test_environment_plain_http_for_both_servers():
     assert environment.allow_plain_http
 
 
+@pytest.mark.parametrize("url", ["http://emulator:99999", "http://[", "http://"])
+def test_environment_plain_http_to_no_url(url):
+    """A variable that is no URL gets the sentence of any other."""
+    with pytest.raises(ConfigurationError, match="api_url"):
+        Environment.from_env({"RM_ENVIRONMENT": url, "RM_ALLOW_PLAIN_HTTP": "emulator:99999"})
+
+
 def test_environment_needs_no_plain_http():
     """The variable changes nothing where nothing is plain http to another machine."""
     for name in ("sandbox", "production", "http://127.0.0.1:8000"):

@@ -1,6 +1,7 @@
 """The pytest plugin, each time in a pytest of its own: a folder with one file, no conftest and no
 settings, where every warning is an error."""
 
+import asyncio
 import importlib.metadata
 import os
 import re
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 from support.files import PUBLIC_KEY_FILE
 
-from rm_voucher import OutcomeUnknownError
+from rm_voucher import OutcomeUnknownError, VoucherError
 from rm_voucher.emulator import Fault
 from rm_voucher.testing import emulated, requests
 
@@ -513,3 +514,76 @@ async def test_request_whose_answer_was_lost():
             await rm.client.issue("TEA")
         assert rm.requests.of("issue").last.status is None
         assert "no answer, drop-after-commit" in repr(rm.requests)
+
+
+async def test_recorded_requests():
+    """Chosen by operation, merchant and failure; whole for the test, masked in a repr."""
+    with emulated(batches={"TEA": 5}) as rm:
+        issues = rm.requests.of("issue")
+        rm.emulator.fail_next("issue", "VOUCHER_BATCH_EXPIRED")
+        with pytest.raises(VoucherError):
+            await rm.client.issue("TEA")
+        code = (await rm.client.issue("TEA")).code
+        await rm.client.void(code, store_id="S1")
+        await rm.client_of("cafe", batches={"TEA": 1}).issue("TEA")
+        assert rm.requests.to("cafe").of("issue").count == 1
+        assert issues.count == len(issues) == 3
+        assert [one.code for one in issues.failed] == ["VOUCHER_BATCH_EXPIRED"]
+        last = rm.requests.to("main").last
+        assert last.json == {"storeId": "S1"}
+        assert code in last.path
+        assert code not in repr(rm.requests) + repr(last)
+        assert len(rm.requests[1:3]) == 2
+        for _ in range(20):
+            await rm.client.get(code)
+        assert "more" in repr(rm.requests)
+        with pytest.raises(ValueError, match="no operation"):
+            rm.requests.of("isue")
+        rm.requests.clear()
+        assert issues.count == 0
+
+
+def test_emulated_by_a_scenario_and_with_credentials():
+    with emulated(scenario="sells-out") as rm:
+        assert len(rm.emulator.issued("BREAKFAST")) == 980
+    with emulated(public_key=PUBLIC_KEY_FILE.read_bytes(), client_id="i", client_secret="s") as rm:
+        assert rm.emulator.credentials is None
+
+
+def test_server_that_can_not_listen(monkeypatch):
+    """What keeps the server from listening is raised in the test."""
+
+    def fails(emulator):
+        raise OSError("no port is left")
+
+    monkeypatch.setattr("rm_voucher.emulator.server.serve", fails)
+    with emulated() as rm, pytest.raises(OSError, match="no port"):
+        _ = rm.server
+
+
+async def test_callbacks_are_waited_for():
+    with emulated(batches={"TEA": 5}) as rm:
+        callbacks, url = rm.callbacks, rm.server.url
+        assert url
+        await rm.client.void((await rm.client.issue("TEA")).code)
+        assert len(callbacks.wait_for(1)) == 1
+        with pytest.raises(TimeoutError, match="1 of 2 callbacks came"):
+            callbacks.wait_for(2, timeout_s=0.01)
+
+
+async def test_time_of_the_client_never_goes_back():
+    """A reset sets the emulator's clock back; the client, which has waited meanwhile, goes on."""
+    with emulated(batches={"TEA": 50}) as rm:
+        await rm.client.issue("TEA")
+        with rm.emulator.snapshot():
+            rm.emulator.advance(86_400)
+            rm.emulator.fail_next("issue", Fault.THROTTLE)
+            await rm.client.issue("TEA")
+        rm.emulator.fail_next("issue", Fault.THROTTLE)
+        async with asyncio.timeout(10):
+            await rm.client.issue("TEA")
+        rm.emulator.advance(86_400)
+        await rm.client.issue("TEA")
+        rm.emulator.reset()
+        async with asyncio.timeout(10):
+            await rm.client.issue("TEA")

@@ -241,20 +241,14 @@ async def _run(
 
 
 def _add_merchants(engine: Emulator, names: list[str], options: MerchantOptions) -> None:
-    """Make further merchants, like the first but for the client's id and secret."""
-    for number, name in enumerate(names, 1):
+    """Make further merchants, like the first but for the client's id and secret, and the codes."""
+    shared = options.copy()
+    del shared["client_id"], shared["client_secret"], shared["seed"]
+    for name in names:
         if engine.find_merchant(name) is not None:
             raise ConfigurationError(f"--merchant {name!r}: there is one of that name already.")
-        seed = options.get("seed")
-        own = options.copy()
-        own |= {
-            "client_id": None,
-            "client_secret": None,
-            # Equal codes of two merchants would hide that an application mixes them up.
-            "seed": None if seed is None else seed + number,
-        }
         try:
-            engine.merchant(name, **own)
+            engine.merchant(name, **shared)
         except ValueError as exc:
             raise ConfigurationError(f"--merchant: {exc}.") from None
 

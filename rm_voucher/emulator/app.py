@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
+import orjson
+
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.emulator import saved
+from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
@@ -112,10 +114,11 @@ class Emulator(Merchant):
         ``options`` are those of the class but ``clock`` and ``callback_key``, for a merchant that
         is made. What is not given is as by default, but ``guesses`` and ``disabled_checks`` are
         the emulator's, and so is the key pair, because a new one takes a tenth of a second: give
-        ``credentials`` to find out whether the code under test mixes keys up. Raises `ValueError`
-        for a name that is not of 1 to 63 letters, digits, ``-`` and ``_``, for options of a
-        merchant that there is already, for a client id that another one has, and for the 1,001st
-        merchant; and what the class raises.
+        ``credentials`` to find out whether the code under test mixes keys up. Where the emulator
+        has a seed, so does the merchant: the next one. Raises `ValueError` for a name that is not
+        of 1 to 63 letters, digits, ``-`` and ``_``, for options of a merchant that there is
+        already, for a client id that another one has or with a colon, and for the 1,001st merchant;
+        and what the class raises.
         """
         check_type("name", name, str)
         with self.virtual_clock.lock:
@@ -133,10 +136,14 @@ class Emulator(Merchant):
             raise ValueError(f"there are {_MOST_MERCHANTS:,} merchants already")
         options.setdefault("guesses", self.guesses)
         options.setdefault("disabled_checks", self._disabled)
-        made = Merchant(self.site, name, self._last_number + 1, twin=self, **options)
-        if made.client_id in self._by_client_id:
+        number = self._last_number + 1
+        if self._seed is not None:
+            # Equal codes of two merchants would hide that an application mixes them up.
+            options.setdefault("seed", self._seed + number - 1)
+        made = Merchant(self.site, name, number, twin=self, **options)
+        if made.client_id in self._by_client_id or ":" in made.client_id:
             made.forget()
-            raise ValueError(f"there is a merchant with the client id {made.client_id!r} already")
+            raise ValueError(f"{made.client_id!r} is another one's client id, or has a colon")
         self._last_number = made.number
         self._by_name[name] = self._by_number[made.number] = made
         self._by_client_id[made.client_id] = made
@@ -162,7 +169,7 @@ class Emulator(Merchant):
         return self._by_name.get(name)
 
     def _books_beside(self, number: int) -> Sequence[VoucherState]:
-        return [each.books for each in self._by_number.values() if each.number != number]
+        return [each.books for each in self.merchants if each.number != number]
 
     @property
     def merchants(self) -> Sequence[Merchant]:
@@ -180,10 +187,11 @@ class Emulator(Merchant):
         That holds for all merchants. Counts, late work and callbacks under way are forgotten.
         Tokens stay good, so that clients need not be told.
         """
-        self.virtual_clock.reset()
-        self.journal.forget()
-        for merchant in self.merchants:
-            merchant.begin()
+        with self.virtual_clock.lock:
+            self.virtual_clock.reset()
+            self.journal.forget()
+            for merchant in self.merchants:
+                merchant.begin()
 
     def export(self) -> dict[str, Any]:
         """Return all that there is, credentials and tokens included, as JSON can hold it.
@@ -194,7 +202,8 @@ class Emulator(Merchant):
             document = saved.save(self.site, self.merchants)
             for merchant, each in zip(self.merchants, document["merchants"], strict=True):
                 each["vouchers"] = saved.vouchers_of(merchant)
-        return document
+        exported: dict[str, Any] = orjson.loads(orjson.dumps(document))  # no part of what lives on
+        return exported
 
     def restore(self, document: Mapping[str, Any]) -> None:
         """Be what was exported, and nothing else; a reset begins as this emulator was made.
@@ -206,6 +215,7 @@ class Emulator(Merchant):
         if document.get("version") != saved.VERSION:
             raise ConfigurationError("This is no export of this version of rm_voucher.")
         try:
+            saved_form.check(document)
             trial = Emulator(public_key=self.public_key_pem)
             trial._restore(document)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as exc:
@@ -223,33 +233,37 @@ class Emulator(Merchant):
             self.restore(document)
 
     def _restore(self, document: Mapping[str, Any]) -> None:
-        for name in [name for name in self._by_name if name != MAIN]:
-            self.drop_merchant(name)
-        site = self.site
+        found = {each["name"]: each for each in document["merchants"]}
+        if next(iter(found), None) != MAIN:
+            raise ValueError("the first merchant is missing")
+        site, scripts = self.site, {each.name: each.script for each in self.merchants}
+        for merchant in self.merchants[1:]:
+            if not _is(merchant, found.get(merchant.name)):
+                self.drop_merchant(merchant.name)
         site.callback_signer = saved.callback_signer_of(document)
         site.clock.reset()
         site.clock.go_to(float(document["ahead_s"]))
         site.journal.forget()
         site.journal.number = int(document["requests"])
         site.changes += 1
-        if [each["name"] for each in document["merchants"]][:1] != [MAIN]:
-            raise ValueError("the first merchant is missing")
-        for each in document["merchants"]:
-            options = saved.options_of(each)
-            if each["name"] == MAIN:
-                merchant: Merchant = self
-                self._be(options)
-            else:
+        for name, each in found.items():
+            known = self._by_name.get(name)
+            if known is None:
                 self._last_number = each["number"] - 1
-                merchant = self._make(each["name"], options)
-            merchant.load(each)
+                known = self._make(name, saved.options_of(each))
+                known.script = scripts.get(name)
+            elif not _is(known, each):
+                self._be(saved.options_of(each))
+            known.load(each)
 
     def _be(self, options: MerchantOptions) -> None:
         """Be another first merchant, which begins anew as before."""
-        at_start, begun, given = self.at_start, self.begun, self._as_given
+        script, given = self.script, self._as_given
+        transport = self.callbacks.transport
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.at_start, self.begun, self._as_given = at_start, begun + self.begun, given
-        self._by_client_id = {self.client_id: self}
+        self.script, self._as_given = script, given
+        self.callbacks.transport = transport
+        self._by_client_id[self.client_id] = self
 
     def advance(self, seconds: float) -> None:
         """Set the emulator's clock ahead: vouchers and tokens expire, callbacks fall due."""
@@ -290,3 +304,11 @@ def _client_id(identity: str) -> str:
         return base64.b64decode(identity).decode().partition(":")[0]
     except ValueError:  # neither base64 nor text
         return ""
+
+
+def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
+    """Return whether a merchant is the one that was saved, however it stands now."""
+    if document is None or merchant.number != document["number"]:
+        return False
+    given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
+    return bool(given == document["options"])

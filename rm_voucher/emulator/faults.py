@@ -194,9 +194,9 @@ class Faults:
     def dump(self) -> dict[str, Any]:
         """Return the plan, since when it holds, and what is queued, as it is saved."""
         return {
-            "plan": attrs.asdict(self.plan),
+            "plan": {**attrs.asdict(self.plan), "seed": _text(self.plan.seed)},
             "since": self.since,
-            "seed": self._own_seed,
+            "seed": str(self._own_seed),
             "met": [[operation, fault, times] for (operation, fault), times in self.met.items()],
             "queued": {name: list(queued) for name, queued in self._queued.items()},
         }
@@ -205,7 +205,8 @@ class Faults:
         """Put back what was saved. Chance begins anew, from its seed on."""
         plan = dict(saved["plan"])
         windows = [Window(**window) for window in plan.pop("windows")]
-        self._own_seed = saved["seed"]
+        plan["seed"] = plan["seed"] and int(plan["seed"])
+        self._own_seed = int(saved["seed"])
         self.set(FaultPlan(windows=windows, **plan), now=saved["since"])
         for operation, fault, times in saved["met"]:
             self.met[operation, _fault(fault)] = times
@@ -277,3 +278,8 @@ class Faults:
 def _fault(text: str) -> Fault | str:
     """Return the fault of a name, or the text, which is an error code."""
     return Fault(text) if text in {each.value for each in Fault} else text
+
+
+def _text(number: int | None) -> str | None:
+    """Return a whole number of any size as JSON can hold it."""
+    return None if number is None else str(number)

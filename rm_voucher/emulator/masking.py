@@ -18,8 +18,41 @@ from rm_voucher.signing.signature import is_too_deep
 _CODE_FOLLOWS = frozenset({"voucher", "vouchers"})
 _WORDS = frozenset({"", "expire", "issue", "redeem", "reinstate", "void", *_CODE_FOLLOWS})
 _SECRET_HEADERS = frozenset({"authorization", "cookie", "proxy-authorization", "x-signature"})
-_SECRET_FIELDS = frozenset(
-    {"accessToken", "codes", "debug", "phoneNumber", "pin", "qrUrl", "refreshToken", "staticCode"}
+# What may be shown of a body: whatever else is in one may be a code, or tell of a person.
+_PLAIN_FIELDS = frozenset(
+    {
+        "amount",
+        "assignedAt",
+        "balanceQuantity",
+        "count",
+        "createdAt",
+        "cursor",
+        "day",
+        "discountRate",
+        "expiredAt",
+        "expiresIn",
+        "grantType",
+        "isDeviceRedeem",
+        "isMarketPlace",
+        "isShipping",
+        "isStatic",
+        "label",
+        "limit",
+        "message",
+        "minimumSpendAmount",
+        "origin",
+        "quantity",
+        "redeemedAt",
+        "refreshTokenExpiresIn",
+        "status",
+        "storeId",
+        "tokenType",
+        "type",
+        "updatedAt",
+        "usedAt",
+        "usedQuantity",
+        "voucherBatchKey",
+    }
 )
 _SECRET_QUERY = frozenset({"phoneNumber"})
 _MAX_BODY_BYTES = 64 * 1024
@@ -84,24 +117,21 @@ def mask_body(body: bytes) -> object:
     return f"({len(body)} bytes)" if is_too_deep(value) else _mask(value, is_outermost=True)
 
 
-def _mask(value: object, *, is_outermost: bool = False) -> object:
+def _mask(value: object, *, is_plain: bool = False, is_outermost: bool = False) -> object:
+    """Return a value with all hidden but what may be shown. RM's own codes are outermost."""
     if isinstance(value, dict):
         return {
-            name: _mask_field(name, inner, is_outermost=is_outermost)
+            name: "…"
+            if name == "debug"  # it has the path and the body
+            else _mask(
+                inner,
+                is_plain=name in _PLAIN_FIELDS or (name == "code" and is_outermost),
+                is_outermost=is_outermost and name == "error",
+            )
             for name, inner in value.items()
         }
     if isinstance(value, list):
         return [_mask(inner) for inner in value]
-    return value
-
-
-def _mask_field(name: str, value: object, *, is_outermost: bool) -> object:
-    if name in _SECRET_FIELDS or (name == "code" and not is_outermost):
-        return _hide(value)
-    return _mask(value, is_outermost=name == "error")  # its code is one of RM's, too
-
-
-def _hide(value: object) -> object:
-    if isinstance(value, list):
-        return [_hide(inner) for inner in value]
+    if is_plain or value is None or isinstance(value, bool):
+        return value
     return masked(value) if isinstance(value, str) else "…"

@@ -6,10 +6,10 @@ import asyncio
 import functools
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from email.utils import formatdate
 from random import Random
-from typing import Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 import attrs
 
@@ -52,6 +52,16 @@ class MerchantOptions(TypedDict, total=False):
     faults: FaultPlan | None
     rate_limit: float | None
     callback_url: str | None
+
+
+class Script(Protocol):
+    """What happens to a merchant by itself, such as a scenario."""
+
+    def begin(self) -> None:
+        """Let it happen from the beginning on."""
+
+    def go_on(self, since: float) -> None:
+        """Let happen what is still to come of what began at a time."""
 
 
 class Merchant:
@@ -169,8 +179,10 @@ class Merchant:
             wire_clock=site.wire_clock,
         )
         self.begun = 0
-        """How often it began anew."""
-        self.at_start: Callable[[], None] | None = None
+        """The number of its last beginning; no two of an emulator's merchants are alike."""
+        self.begun_at = 0.0
+        """When it did so last, by the emulator's clock."""
+        self.script: Script | None = None
         """What happens whenever it begins anew, beside what it was made with."""
         self._as_given = faults or FaultPlan(), rate_limit, callback_url
         self.begin()
@@ -179,7 +191,7 @@ class Merchant:
     def options(self) -> dict[str, Any]:
         """The options that it was made with, beside its credentials and guesses, for `saved`."""
         return {
-            "seed": self._seed,
+            "seed": None if self._seed is None else str(self._seed),  # JSON's numbers are bounded
             "batches": self._batches,
             "merchant_pin": self._pin,
             "token_lifetime_s": self.authenticator.token_lifetime_s,
@@ -197,6 +209,7 @@ class Merchant:
                 "rate_limit": self._rate_limit,
                 "requests": dict(self._engine.requests),
                 "undelivered": self._engine.undelivered,
+                "begun_at": self.begun_at,
             }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -209,6 +222,9 @@ class Merchant:
         self.rate_limit = saved["rate_limit"]
         self._engine.requests.update(saved["requests"])
         self._engine.undelivered.extend(saved["undelivered"])
+        self.begun_at = float(saved["begun_at"])
+        if self.script is not None:
+            self.script.go_on(self.begun_at)
         self.site.clock.notify()
 
     def begin(self) -> None:
@@ -217,19 +233,21 @@ class Merchant:
         Counts, late work and callbacks under way are forgotten. Tokens stay good, so that clients
         need not be told. The clock and the other merchants stay as they are.
         """
-        self._open_books()
-        self.faults, self.rate_limit, self.callbacks.url = self._as_given
-        for key, quantity in self._batches.items():
-            self.add_batch(key, key=key, quantity=quantity)
-        if self.at_start is not None:
-            self.at_start()
+        with self.virtual_clock.lock:  # nobody sees books that are half filled
+            self._open_books()
+            self.faults, self.rate_limit, self.callbacks.url = self._as_given
+            for key, quantity in self._batches.items():
+                self.add_batch(key, key=key, quantity=quantity)
+            self.begun_at = self.virtual_clock.now()
+            if self.script is not None:
+                self.script.begin()
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:
         """Have new books, with nothing in them."""
         site = self.site
         self.forget()
-        self.begun += 1
+        self.begun = next(site.beginnings)
         self._state = VoucherState(
             clock=site.clock.now,
             rng=Random(self._seed),  # noqa: S311 - these codes are worth nothing

@@ -32,7 +32,7 @@ def save(site: Site, merchants: Sequence[Merchant]) -> dict[str, Any]:
             {
                 "name": merchant.name,
                 "number": merchant.number,
-                "options": _save_options(merchant),
+                "options": save_options(merchant),
                 **merchant.dump(),
             }
             for merchant in merchants
@@ -62,8 +62,9 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
     given = dict(saved["options"])
     guesses = dict(given.pop("guesses"))
     private_key, public_key = given.pop("private_key"), given.pop("public_key")
+    seed = given.pop("seed")
     identity = given.pop("client_id"), given.pop("client_secret")
-    options: MerchantOptions = {**given, "guesses": Guesses(**guesses)}  # type: ignore[typeddict-item]
+    options: MerchantOptions = {**given, "guesses": Guesses(**guesses), "seed": seed and int(seed)}  # type: ignore[typeddict-item]
     if private_key is None:
         options["client_id"], options["client_secret"] = identity
         options["public_key"] = public_key.encode()
@@ -72,7 +73,8 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
     return options
 
 
-def _save_options(merchant: Merchant) -> dict[str, Any]:
+def save_options(merchant: Merchant) -> dict[str, Any]:
+    """Return what a merchant was made with, as it is saved."""
     credentials, options = merchant.credentials, merchant.options
     return {
         "client_id": merchant.client_id,

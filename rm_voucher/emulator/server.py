@@ -114,7 +114,7 @@ async def serve(
             await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             http.writer.output_size = 0  # the answer has not begun
         try:
-            body = await _read(http)
+            body = await _read(http, allowed_hosts)
         except (web.RequestPayloadError, HttpProcessingError):
             return _bad_request("the body is not as long, or not in chunks, as its headers tell")
         shown = front.answer(http, body)
@@ -257,9 +257,9 @@ async def _run_schedule(emulator: Emulator, listener: _Listener) -> None:
             await callbacks.aclose()
 
 
-async def _read(http: web.BaseRequest) -> bytes:
-    """Return a body: of a megabyte at most, but for an import."""
-    if http.raw_path != f"{PREFIX}/import":
+async def _read(http: web.BaseRequest, allowed_hosts: Collection[str]) -> bytes:
+    """Return a body: of a megabyte at most, but for an import by who may."""
+    if http.raw_path != f"{PREFIX}/import" or _refusal(http, allowed_hosts) is not None:
         return await http.read()
     body = bytearray()
     async for chunk in http.content.iter_any():
@@ -302,15 +302,20 @@ async def _steer(
     body: bytes,
     allowed_hosts: Collection[str],
 ) -> web.StreamResponse:
-    origins = http.headers.getall("Origin", ())
-    origin = ", ".join(origins) if origins else None
-    problem = refuses(peer=http.remote, host=http.host, origin=origin, allowed_hosts=allowed_hosts)
+    problem = _refusal(http, allowed_hosts)
     if problem is not None:
         return _plain(problem_response(403, problem))
     page = await pages.answer(http)
     if page is not None:
         return page
     return _plain(control(emulator, http.method, http.raw_path, body))
+
+
+def _refusal(http: web.BaseRequest, allowed_hosts: Collection[str]) -> str | None:
+    """Return why a request may not steer the emulator, or None where it may."""
+    origins = http.headers.getall("Origin", ())
+    origin = ", ".join(origins) if origins else None
+    return refuses(peer=http.remote, host=http.host, origin=origin, allowed_hosts=allowed_hosts)
 
 
 def _plain(answer: Response) -> web.Response:

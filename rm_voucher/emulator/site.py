@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -40,11 +41,14 @@ class Site:
     """What signs callbacks, None for a new key."""
     on_touch: Callable[[Any, Record], object] | None = None
     """Told of each voucher that changed, and whose it is."""
+    beginnings: Iterator[int] = attrs.field(factory=lambda: itertools.count(1), repr=False)
+    """A number for each time that a merchant's books are opened."""
     changes: int = 0
     """How often somebody steered the emulator."""
 
     def signer(self) -> RsaSigner:
         """Return what signs callbacks, those of all merchants: a server has one key."""
-        if self.callback_signer is None:
-            self.callback_signer = RsaSigner.from_pem(new_private_key())
-        return self.callback_signer
+        with self.clock.lock:  # a test may ask for it while a thread serves
+            if self.callback_signer is None:
+                self.callback_signer = RsaSigner.from_pem(new_private_key())
+            return self.callback_signer

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
@@ -27,6 +28,7 @@ from rm_voucher.emulator.saved import VERSION, save
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_private
 
+_log = logging.getLogger("rm_voucher.emulator")
 _EVERY_S = 0.5
 _APPLICATION_ID = 0x524D454D  # "RMEM"
 _SCHEMA = """
@@ -55,7 +57,7 @@ async def kept_in(path: Path, emulator: Emulator) -> AsyncIterator[None]:
             if document is not None:
                 emulator.restore(document)
             keeper = _Keeper(emulator)
-            await loop.run_in_executor(thread, _write, file, *keeper.all())
+            await loop.run_in_executor(thread, _write, file, *keeper.changes())
             writing = asyncio.create_task(_keep(keeper, file, thread))
             try:
                 yield
@@ -63,17 +65,28 @@ async def kept_in(path: Path, emulator: Emulator) -> AsyncIterator[None]:
                 writing.cancel()
                 await asyncio.wait([writing])
                 keeper.stop()
-                await loop.run_in_executor(thread, _write, file, *keeper.changes())
+                try:
+                    await loop.run_in_executor(thread, _write, file, *keeper.changes())
+                except sqlite3.Error as exc:
+                    raise ConfigurationError(f"{path} can't be written: {exc}.") from None
         finally:
             await loop.run_in_executor(thread, file.close)
 
 
 async def _keep(keeper: _Keeper, file: sqlite3.Connection, thread: ThreadPoolExecutor) -> None:
-    loop = asyncio.get_running_loop()
+    loop, is_said = asyncio.get_running_loop(), False
     while True:
         await asyncio.sleep(_EVERY_S)  # so much may be lost by a kill
-        if keeper.has_changed():
+        if not keeper.has_changed():
+            continue
+        try:
             await asyncio.shield(loop.run_in_executor(thread, _write, file, *keeper.changes()))
+            is_said = False
+        except sqlite3.Error as exc:  # the disk is full, say: it may have space again soon
+            keeper.write_all()
+            if not is_said:
+                is_said = True
+                _log.warning("the state can't be written (%s); it is tried again", exc)
 
 
 @attrs.define(eq=False)
@@ -81,13 +94,13 @@ class _Keeper:
     """Knows which vouchers changed since they were written, and where in the file each is."""
 
     _emulator: Emulator
-    _begun: dict[str, tuple[int, int]] = attrs.field(factory=dict, init=False)
-    """Each merchant's number, and how often it had begun anew, when its vouchers were written."""
+    _begun: dict[str, int] = attrs.field(factory=dict, init=False)
+    """The beginning of each merchant's books that its vouchers were written of."""
     _places: dict[int, tuple[str, str, int]] = attrs.field(factory=dict, init=False)
     """Of a voucher, by its identity: it lives as long as its books."""
     _sizes: dict[tuple[str, str], int] = attrs.field(factory=dict, init=False)
     _changed: dict[int, tuple[Merchant, Record]] = attrs.field(factory=dict, init=False)
-    _seen: tuple[object, ...] = attrs.field(default=(), init=False)
+    _seen: tuple[int, ...] = attrs.field(default=(), init=False)
 
     def __attrs_post_init__(self) -> None:
         self._emulator.site.on_touch = self._touch
@@ -105,49 +118,53 @@ class _Keeper:
         seen = (
             site.journal.number,
             site.changes,
-            *((each.number, each.begun) for each in merchants),
+            *(each.begun for each in merchants),
             *(len(each.attempts) for one in merchants for each in one.callbacks.newest()),
         )
         changed = seen != self._seen or bool(self._changed)
         self._seen = seen
         return changed
 
-    def all(self) -> tuple[bytes, list[str], list[_Row]]:
-        """Return everything."""
+    def write_all(self) -> None:
+        """Let the next changes be everything."""
         self._begun.clear()
-        return self.changes()
+        self._seen = ()
 
     def changes(self) -> tuple[bytes, list[str], list[_Row]]:
         """Return all but vouchers, whose vouchers to forget, and the vouchers that changed."""
         merchants = {each.name: each for each in self._emulator.merchants}
-        begun = {name: (each.number, each.begun) for name, each in merchants.items()}
+        begun = {name: each.begun for name, each in merchants.items()}
         anew = [each for name, each in merchants.items() if self._begun.get(name) != begun[name]]
         gone = [name for name in self._begun if name not in merchants]
+        self._forget({*gone, *(each.name for each in anew)})
         changed, self._changed = self._changed, {}
         rows = [row for merchant in anew for row in self._of(merchant)]
+        for merchant in merchants.values():
+            rows.extend(self._made(merchant))
         for merchant, record in changed.values():
             if merchants.get(merchant.name) is merchant and merchant not in anew:
-                rows.extend(self._rows(merchant, record))
+                rows.append(self._row(merchant, record))
         self._begun = begun
         document = orjson.dumps(save(self._emulator.site, self._emulator.merchants))
         return document, [*gone, *(each.name for each in anew)], rows
 
+    def _forget(self, names: set[str]) -> None:
+        """Forget the places of merchants' vouchers: others may come to have their identity."""
+        if names:
+            self._sizes = {each: size for each, size in self._sizes.items() if each[0] not in names}
+            self._places = {each: at for each, at in self._places.items() if at[0] not in names}
+
     def _of(self, merchant: Merchant) -> Iterable[_Row]:
-        for key in [key for key in self._sizes if key[0] == merchant.name]:
-            del self._sizes[key]
-        self._places = {
-            each: place for each, place in self._places.items() if place[0] != merchant.name
-        }
         for batch in merchant.books.stock.all():
             for record in merchant.books.stock.rows(batch):
                 yield self._row(merchant, record)
 
-    def _rows(self, merchant: Merchant, record: Record) -> Iterable[_Row]:
-        """Yield the row of a voucher, and of its whole batch where that was made up front."""
-        batch = record.batch
-        is_new = (merchant.name, batch.key) not in self._sizes
-        for each in batch.made if is_new and batch.made else (record,):
-            yield self._row(merchant, each)
+    def _made(self, merchant: Merchant) -> Iterable[_Row]:
+        """Yield the rows of batches that are new, and whose vouchers were made up front."""
+        for batch in merchant.books.stock.all():
+            if batch.made and (merchant.name, batch.key) not in self._sizes:
+                for record in batch.made:
+                    yield self._row(merchant, record)
 
     def _row(self, merchant: Merchant, record: Record) -> _Row:
         place = self._places.get(id(record))

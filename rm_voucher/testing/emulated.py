@@ -90,7 +90,17 @@ def client_without_waits(emulator: Emulator, merchant: Merchant) -> VoucherClien
         emulator.advance(seconds)
         await asyncio.sleep(0)
 
-    runtime = attrs.evolve(emulator.runtime, sleep=sleep, monotonic=emulator.virtual_clock.now)
+    latest = behind_s = 0.0
+
+    def monotonic() -> float:
+        nonlocal latest, behind_s
+        now = emulator.virtual_clock.now() + behind_s
+        if now < latest:  # a reset, or the end of a snapshot, has set the emulator's clock back
+            behind_s += latest - now
+        latest = max(latest, now)
+        return latest
+
+    runtime = attrs.evolve(emulator.runtime, sleep=sleep, monotonic=monotonic)
     return merchant.client(runtime=runtime)
 
 

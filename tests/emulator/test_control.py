@@ -274,6 +274,13 @@ def test_no_such_path(emulator, path):
     assert b"no such path" in answer.body
 
 
+@pytest.mark.parametrize("key", ["absent", "%13", "%5C%C2%A2"])
+def test_batch_that_there_is_not(emulator, key):
+    """It is a 404, also by a key that no batch can have."""
+    for path in (f"batches/{key}/vouchers", f"batches/{key}/vouchers/0"):
+        assert control(emulator, "GET", f"/_emulator/{path}", b"").status == 404
+
+
 MISTAKES = [
     ("PUT", "faults", {"operations": [None]}, "operations[0] is text"),
     *[

@@ -79,7 +79,16 @@ def test_headers():
             {"items": [{"code": CODE}], "code": "SUCCESS"},
             {"items": [{"code": "NA…"}], "code": "SUCCESS"},
         ),
-        ([[1], "x"], [[1], "x"]),
+        ([[1], "a long one"], [["…"], "a …"]),
+        (
+            {
+                "item": {
+                    "key": "Vm91Y2hlci9OQWtsRWZiVmRW",
+                    "memberProfile": {"id": "NjAxMjM0NTY3ODk"},
+                }
+            },
+            {"item": {"key": "Vm…", "memberProfile": {"id": "Nj…"}}},
+        ),
     ],
 )
 def test_body(body, shown):

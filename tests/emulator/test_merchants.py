@@ -22,8 +22,10 @@ from rm_voucher import (
     VoucherStateError,
 )
 from rm_voucher.emulator import Emulator, Fault, FaultPlan, Window
+from rm_voucher.emulator.callbacks import Callbacks
 from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.server import serve
+from rm_voucher.transport.base import Transport
 from rm_voucher.transport.memory import MemoryTransport
 
 PEM = KEY_FILE.read_bytes()
@@ -124,7 +126,8 @@ async def test_callbacks_are_apart():
     """Each merchant's changes go to its own URL, and a server delivers them all by itself."""
     emulator = Emulator(credentials=credentials("main"), batches={"K": 3})
     shop = emulator.merchant("shop", credentials=credentials("shop"), batches={"K": 2})
-    came, told = asyncio.Event(), {}
+    came = asyncio.Event()
+    told: dict[str, list[str]] = {}
     for one in (emulator, shop):
 
         def receive(request, name=one.name):
@@ -137,7 +140,7 @@ async def test_callbacks_are_apart():
         one.callbacks.transport = MemoryTransport(receive)
     async with serve(emulator) as server, asyncio.timeout(10):
         for one in (emulator, shop):
-            async with VoucherClient(one.credentials, environment=server.environment) as client:
+            async with one.client(transport=None, environment=server.environment) as client:
                 await client.void((await client.issue("K")).code)
         await came.wait()
     assert told == {"main": ["VOID"], "shop": ["VOID"]}
@@ -199,10 +202,31 @@ def test_merchants_are_a_thousand_at_most(emulator):
 
 
 def test_client_id_is_one_merchants(emulator, shop):
-    with pytest.raises(ValueError, match="client id 'id of shop' already"):
-        emulator.merchant("other", client_id="id of shop")
+    """A request for a token names it before a colon, and is found by it."""
+    for taken in ("id of shop", "a:b"):
+        with pytest.raises(
+            ValueError, match=f"'{taken}' is another one's client id, or has a colon"
+        ):
+            emulator.merchant("other", client_id=taken)
     assert emulator.find_merchant("other") is None
     assert len(emulator.merchants) == 2
+
+
+def test_seeds_follow_one_another():
+    """Of equal seeds come equal codes in every run, and no two merchants have the same."""
+
+    def codes():
+        emulator = Emulator(seed=7, public_key=PUBLIC_KEY_FILE.read_bytes(), batches={"K": 1})
+        for name in ("a", "b"):
+            emulator.merchant(name, batches={"K": 1})
+        issued = [one.state.issue("K")[0] for one in emulator.merchants]
+        own = emulator.merchant("own", batches={"K": 1}, seed=7)
+        assert own.state.issue("K")[0] == issued[0]
+        return issued
+
+    first, second = codes(), codes()
+    assert first == second
+    assert len(set(first)) == 3
 
 
 def test_merchant_that_can_not_be_made_leaves_nothing(emulator):
@@ -270,9 +294,9 @@ async def test_closed_window_of_one_merchant():
     closed = FaultPlan(windows=[Window(fault=Fault.CLOSED, start_s=0, length_s=60)])
     async with (
         serve(emulator) as server,
-        VoucherClient(emulator.credentials, environment=server.environment) as ours,
-        VoucherClient(
-            shop.credentials, environment=server.environment, retry=RetryPolicy(max_attempts=1)
+        emulator.client(transport=None, environment=server.environment) as ours,
+        shop.client(
+            transport=None, environment=server.environment, retry=RetryPolicy(max_attempts=1)
         ) as theirs,
     ):
         await theirs.issue("K")
@@ -346,7 +370,7 @@ def test_merchant_with_a_key_of_its_own(emulator):
         ({"name": "x", "batches": {"K": 10**7}}, "quantity is a whole number, 1000000 at most"),
         ({"name": "x", "batches": {"/": 1}}, "key"),
         ({"name": "x", "callback_url": "nowhere"}, "no http or https URL"),
-        ({"name": "x", "client_id": "id of main"}, "client id 'id of main' already"),
+        ({"name": "x", "client_id": "id of main"}, "'id of main' is another one's client id"),
         ({"name": "x", "client_secret": ""}, "not empty"),
         ({"name": "x", "public_key": "none"}, "public key"),
         ({"name": "x", "rate_limit": -1}, "more than 0"),
@@ -358,3 +382,42 @@ def test_merchant_that_is_refused(emulator, body, sentence):
     assert status == 400
     assert sentence in answer["error"]
     assert len(emulator.merchants) == 1
+
+
+class SlowTransport(Transport):
+    """A merchant's URL that answers when it is let."""
+
+    def __init__(self):
+        self.begun, self.may_end = asyncio.Event(), asyncio.Event()
+        self.ended = asyncio.Event()
+
+    async def send(self, request):
+        self.begun.set()
+        await self.may_end.wait()
+        self.ended.set()
+        return Response(status=200)
+
+
+async def test_merchant_dropped_while_it_is_told(monkeypatch):
+    """The attempt that is under way ends; then its connections are closed."""
+    emulator = Emulator(credentials=credentials("main"), batches={"K": 3})
+    shop = emulator.merchant("shop", batches={"K": 2}, callback_url="https://shop.invalid/")
+    shop.callbacks.transport = slow = SlowTransport()
+    closed = asyncio.Event()
+
+    async def aclose(callbacks):
+        if callbacks is shop.callbacks:
+            assert slow.ended.is_set()
+            closed.set()
+
+    monkeypatch.setattr(Callbacks, "aclose", aclose)
+    async with serve(emulator), asyncio.timeout(10):
+        shop.state.void(shop.state.issue("K")[0])
+        await slow.begun.wait()
+        emulator.drop_merchant("shop")
+        for _ in range(3):
+            await asyncio.sleep(0)  # the server looks at it, and leaves it
+        assert not closed.is_set()
+        slow.may_end.set()
+        await closed.wait()
+    assert shop.callbacks.delivered == 0

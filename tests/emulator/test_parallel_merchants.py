@@ -3,13 +3,14 @@
 import asyncio
 import contextlib
 from collections import defaultdict
+from typing import Any
 
 import orjson
 import pytest
 from aiohttp import web
 from support.files import KEY_FILE
 
-from rm_voucher import Credentials, VoucherClient
+from rm_voucher import Credentials
 from rm_voucher.emulator import Emulator
 from rm_voucher.emulator.server import serve
 from rm_voucher.signing.rsa import RsaSigner
@@ -53,17 +54,12 @@ async def test_no_cross_talk(emulator, is_over_http):
         for one in merchants:
             one.add_batch("K", key="K", codes=CODES)
             one.callbacks.url = f"{receiver}/{one.name}"
-        way = {}
+        way: dict[str, Any] = {}
         if is_over_http:
             server = await stack.enter_async_context(serve(emulator))
-            way = {"environment": server.environment}
+            way = {"environment": server.environment, "transport": None}
         clients = [
-            await stack.enter_async_context(
-                VoucherClient(one.credentials, signer=SIGNER, **way)
-                if is_over_http
-                else one.client(signer=SIGNER)
-            )
-            for one in merchants
+            await stack.enter_async_context(one.client(signer=SIGNER, **way)) for one in merchants
         ]
 
         async def work(number):

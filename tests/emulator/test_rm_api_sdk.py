@@ -2,15 +2,13 @@
 lock file says, with the digest of each file; nothing of it is changed but the URL."""
 
 import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from support.answers import payload
 from support.deliveries import NONCE, NOW
 from support.files import KEY_FILE, TESTS
+from support.npm import install
 from support.sdk_processes import SDKProcess, SDKRefusedError, assert_documented
 
 from rm_voucher.emulator.keys import new_private_key
@@ -20,33 +18,14 @@ pytestmark = pytest.mark.long  # it has to be installed
 
 HERE = Path(__file__).parent / "rm_api_sdk"
 VECTORS = json.loads((TESTS / "vectors" / "go-bodies.json").read_text())
-# With these there is no registry; with any other of its errors npm says that something is wrong.
-UNREACHABLE = r"E(NOTFOUND|AI_AGAIN|CONNREFUSED|CONNRESET|NETUNREACH|HOSTUNREACH|TIMEDOUT)"
-NPM_S = 120
-INSTALL = ("ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
 UNKNOWN_PATH = "API_ENDPOINT_NOT_FOUND"
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
     """The folder that the SDK is installed in."""
-    npm, node = shutil.which("npm"), shutil.which("node")
-    if npm is None or node is None:
-        pytest.skip("there is no node, or no npm")
     folder = tmp_path_factory.mktemp("rm_api_sdk")
-    for name in ("package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    done = subprocess.run(
-        [npm, *INSTALL, "--fetch-retries=1", "--fetch-retry-mintimeout=1000"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=NPM_S,
-        check=False,
-    )
-    if done.returncode and re.search(rf"code {UNREACHABLE}\b", done.stderr):
-        pytest.skip("npm can't reach its registry")
-    assert done.returncode == 0, done.stderr
+    install(HERE, folder)
     return folder / "node_modules" / "rm-api-sdk"
 
 

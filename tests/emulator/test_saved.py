@@ -1,22 +1,47 @@
 """An emulator as JSON and in a file: what is put back is what was there, and goes on alike."""
 
 import asyncio
+import io
 import sqlite3
 import stat
 from datetime import UTC, datetime
 
+import aiohttp
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.doubles import FakeTime
 from support.files import KEY_FILE
+from yarl import URL
 
-from rm_voucher import ConfigurationError, Credentials, Expiry, ExpiryType, StaticToken
-from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window, state_file
+from rm_voucher import (
+    ConfigurationError,
+    Credentials,
+    Expiry,
+    ExpiryType,
+    Request,
+    Response,
+    StaticToken,
+)
+from rm_voucher.emulator import (
+    Check,
+    Emulator,
+    Fault,
+    FaultPlan,
+    Guesses,
+    Window,
+    saved_form,
+    state_file,
+)
+from rm_voucher.emulator import server as server_module
 from rm_voucher.emulator.control.dispatch import control
+from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.server import serve
 from rm_voucher.emulator.state_file import kept_in
+from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.signing.rsa import RsaSigner
+from rm_voucher.transport.memory import MemoryTransport
 
 PEM = KEY_FILE.read_bytes()
 PUBLIC = RsaSigner.from_pem(PEM).public_key_pem()
@@ -354,10 +379,254 @@ async def test_disk_that_fails_leaves_the_old_state(tmp_path, clock, monkeypatch
     def fails(self):
         return b"x", [], [("main", "K", None, b"")]
 
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(ConfigurationError, match="can't be written"):
         async with kept_in(path, emulator):
             monkeypatch.setattr(state_file._Keeper, "changes", fails)
     monkeypatch.undo()
     other = make(clock)
     await kept(path, other)
     assert as_json(other) == as_json(emulator)
+
+
+async def test_file_forgets_a_merchant_whose_name_another_one_has(tmp_path, clock):
+    """So it does where both were there between two writes, and where an import made it anew."""
+    path, emulator, second = tmp_path / "state", make(clock), make(clock)
+
+    def made_again():
+        emulator.merchant("shop", batches={"K": 5}, seed=2).state.issue("K")
+
+    def replaced():
+        emulator.drop_merchant("shop")
+        emulator.merchant("shop", batches={"K": 5}, seed=3).state.issue("K")
+
+    def imported():
+        emulator.restore(emulator.export())
+        shop = emulator.merchant("shop")
+        shop.state.void(shop.issued("K")[0])
+
+    made_again()
+    for change in (replaced, imported):
+        await kept(path, emulator, does=change)
+        await kept(path, second)
+        assert as_json(second) == as_json(emulator)
+
+
+def test_file_forgets_a_dropped_merchant(clock):
+    """Also where another one took its name before the file was written."""
+    emulator = make(clock)
+    keeper = state_file._Keeper(emulator)
+    emulator.merchant("shop", batches={"K": 2}).state.issue("K")
+    assert keeper.has_changed()
+    keeper.changes()
+    assert not keeper.has_changed()
+    emulator.drop_merchant("shop")
+    emulator.merchant("shop", batches={"K": 2})
+    assert keeper.has_changed()
+    _, to_forget, rows = keeper.changes()
+    assert (to_forget, rows) == (["shop"], [])
+
+
+async def test_deliveries_that_were_under_way_or_ended(clock):
+    """An attempt that was under way is made again; what was delivered is not."""
+    emulator = make(clock, batches={"K": 5}, callback_url="https://x.invalid/")
+    emulator.callbacks.transport = MemoryTransport(lambda request: Response(status=200))
+    for _ in range(2):
+        emulator.state.void(emulator.state.issue("K")[0])
+    await emulator.callbacks.deliver()
+    emulator.state.void(emulator.state.issue("K")[0])
+    assert emulator.callbacks.take_due() is not None
+    other = make(clock)
+    other.restore(emulator.export())
+    assert other.callbacks.waiting == 1
+    assert other.callbacks.delivered == 2
+    assert len(other.callbacks.newest()) == 3
+
+
+def test_faults_that_were_met(clock):
+    emulator = make(clock, batches={"K": 5})
+    emulator.fail_next("issue", Fault.THROTTLE)
+    emulator.fail_next("issue", "VOUCHER_NOT_FOUND")
+    request = Request(
+        operation="issue", method="POST", url=URL("https://x.invalid/v3/voucher-batch/K/issue")
+    )
+    for _ in range(2):
+        emulator.reply(request)
+    other = make(clock)
+    other.restore(emulator.export())
+    assert other.faults_met == emulator.faults_met
+    assert len(other.faults_met) == 2
+
+
+def test_emulator_that_never_signed_a_callback(clock):
+    first = Emulator(clock=clock.clock, public_key=PUBLIC, client_id="i", client_secret="s")
+    first.site.callback_signer = None
+    document = first.export()
+    assert document["callback_key"] is None
+    second = make(clock)
+    second.restore(document)
+    assert second.site.callback_signer is None
+    assert second.credentials is None
+    assert (second.client_id, second.client_secret) == ("i", "s")
+
+
+def test_batches_of_other_merchants(clock):
+    """Those that are not ours are kept, too, and stay others'."""
+    emulator = make(clock)
+    emulator.add_batch("x", key="X", codes=["their-code"], is_ours=False)
+    other = make(clock)
+    other.restore(emulator.export())
+    assert list(other.state.stock.ours()) == []
+    with pytest.raises(RefusedError, match="VOUCHER_NOT_MERCHANT"):
+        other.state.get("their-code")
+
+
+async def test_import_over_http(clock):
+    """It may be larger than any other body, and is bounded all the same."""
+    emulator = Emulator(credentials=ME, batches={"K": 12_000})
+    for _ in range(12_000):
+        emulator.state.issue("K")
+    document = as_json(emulator)
+    assert len(document) > 2**20
+    async with serve(emulator) as server, aiohttp.ClientSession(server.url) as session:
+        emulator.reset()
+        async with session.post("/_emulator/import", data=io.BytesIO(document)) as answer:
+            assert answer.status == 200
+        assert len(emulator.issued("K")) == 12_000
+        async with session.post("/_emulator/batches", data=io.BytesIO(document)) as answer:
+            assert answer.status == 413
+
+
+async def test_import_that_is_too_large(monkeypatch):
+    monkeypatch.setattr(server_module, "_MAX_IMPORT_BYTES", 100)
+    async with serve(Emulator(credentials=ME)) as server, aiohttp.ClientSession() as session:
+        url = f"{server.url}/_emulator/import"
+        async with session.post(url, data=b"{" + b" " * 500 + b"}") as answer:
+            assert answer.status == 413
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("ahead_s",), float("inf")),
+        (("ahead_s",), True),
+        (("merchants", 0, "callbacks", "deliveries", 0, "due"), "soon"),
+        (("merchants", 0, "faults", "since"), "x"),
+        (("merchants", 0, "books", "batches", 0, "quantity"), "9"),
+        (("merchants", 0, "vouchers", "TEA", 0, 0), 5),
+        (("merchants", 0, "tokens", "tokens"), {"x": "y"}),
+        (("merchants", 0, "more"), 1),
+        (("merchants", 0, "vouchers", "TEA", 0, 7), ["60"]),
+    ],
+)
+def test_values_of_another_form(clock, path, value):
+    """Each is refused before anything is made of it, with its place."""
+    document = filled(clock).export()
+    inner = document
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    with pytest.raises(ValueError, match=path[0]):
+        saved_form.check(document)
+    with pytest.raises(ConfigurationError):
+        make(clock).restore(document)
+
+
+def test_seed_of_any_size(clock):
+    emulator = make(clock, seed=2**70, faults=FaultPlan(seed=2**80))
+    other = make(clock)
+    other.restore(emulator.export())
+    assert as_json(other) == as_json(emulator)
+
+
+def test_restore_keeps_who_a_merchant_is(clock):
+    """Whoever holds a merchant, or has set where its callbacks go, goes on with it."""
+    emulator = filled(clock)
+    shop, transport = (
+        emulator.find_merchant("shop"),
+        MemoryTransport(lambda request: Response(status=200)),
+    )
+    emulator.callbacks.transport = transport
+    with emulator.snapshot():
+        shop.state.issue("TEA")
+    assert emulator.find_merchant("shop") is shop
+    assert len(shop.issued("TEA")) == 1
+    assert emulator.callbacks.transport is transport
+    stranger = make(clock, credentials=Credentials("other", "one", PEM), batches={"K": 1})
+    emulator.restore(stranger.export())
+    assert emulator.client_id == "other"
+    assert emulator.callbacks.transport is transport
+    assert emulator.find_merchant("shop") is None
+
+
+def test_scenario_goes_on(clock):
+    """What a scenario has still to do is done after a restore, and nothing is done twice."""
+    emulator = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    emulator.advance(20)
+    document = emulator.export()
+    other = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    other.restore(document)
+    other.advance(9)
+    assert [batch.key for batch in other.state.stock.ours()] == ["BREAKFAST"]
+    other.advance(1)
+    assert [batch.key for batch in other.state.stock.ours()] == ["BREAKFAST", "BREAKFAST-2"]
+    other.restore(other.export())
+    other.advance(60)
+    assert len(other.state.stock.ours()) == 2
+
+
+def test_scenario_that_meets_something_in_its_way(clock, caplog):
+    """A batch that is there already when the scenario makes it is said, and stops nothing."""
+    emulator = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    emulator.add_batch("x", key="BREAKFAST-2", quantity=1)
+    emulator.advance(30)
+    assert "can't be done" in caplog.text
+    assert emulator.batch("BREAKFAST-2").quantity == 1
+
+
+async def test_made_batches_dropped_merchants_and_imports(tmp_path, clock):
+    """They are in the file: vouchers that nobody touched, new merchants of an old name, imports."""
+    path = tmp_path / "state"
+    emulator = filled(clock)
+    exported = filled(clock).export()
+    async with kept_in(path, emulator):
+        emulator.add_batch("up", key="UP", codes=["up-front-1", "up-front-2"])
+    other = make(clock)
+    await kept(path, other)
+    assert as_json(other) == as_json(emulator)
+    for _ in range(2):
+        async with kept_in(path, other):
+            for name in ("shop", "new"):
+                if other.find_merchant(name) is not None:
+                    other.drop_merchant(name)
+                made = other.merchant(name, public_key=PUBLIC, client_id=name, batches={"N": 3})
+                made.state.issue("N")
+            other.restore(exported)
+            other.merchant("more", public_key=PUBLIC, client_id="more", batches={"N": 3})
+        again = make(clock)
+        await kept(path, again)
+        assert as_json(again) == as_json(other)
+
+
+async def test_disk_that_is_full_for_a_while(tmp_path, clock, monkeypatch, caplog):
+    """It is said once and tried again, with everything, until it is written."""
+    monkeypatch.setattr(state_file, "_EVERY_S", 0.001)
+    path, emulator, failures = tmp_path / "state", make(clock, batches={"K": 9}), [3]
+    write = state_file._write
+
+    def fails(*arguments):
+        if failures[0]:
+            failures[0] -= 1
+            raise sqlite3.OperationalError("database or disk is full")
+        write(*arguments)
+
+    async with kept_in(path, emulator):
+        monkeypatch.setattr(state_file, "_write", fails)
+        async with asyncio.timeout(20):
+            while failures[0]:
+                emulator.state.issue("K") if failures[0] > 1 else None
+                emulator.site.changes += 1
+                await asyncio.sleep(0.001)  # it is written in a thread
+    other = make(clock)
+    await kept(path, other)
+    assert as_json(other) == as_json(emulator)
+    assert caplog.text.count("can't be written") == 1

@@ -151,6 +151,17 @@ def test_all_that_a_scenario_can_say(play):
     assert list(emulator.issued("TEA")) == first
 
 
+def test_batch_with_an_end(play):
+    """A time without a zone is in UTC."""
+    tables = tomllib.loads(
+        '[[batches]]\nkey = "A"\nquantity = 1\n'
+        'expiry = { type = "FIXED", expires_at = 2090-01-01T00:00:00 }'
+    )
+    expiry = play(scenario_of(tables)).batch("A").expiry
+    assert expiry is not None
+    assert str(expiry.expires_at) == "2090-01-01 00:00:00+00:00"
+
+
 def test_keys_are_those_of_the_page():
     """The table of keys on the page is that of the model."""
     rows = dict(

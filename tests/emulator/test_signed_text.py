@@ -131,3 +131,9 @@ def test_what_nobody_would_sign_is_not_explained():
 def test_differing_parts():
     assert differing_parts("a=1&b=2&c=3", "a=1&c=3") == [(4, 7)]
     assert differing_parts("a=1", "a=1") == []
+
+
+def test_text_that_is_far_longer_than_any_of_rms():
+    """Thousands of guesses at a long text would hold everything else up: there are none."""
+    right = expected(body=canonical_json({"a": "x" * 5_000}))
+    assert explained(right.replace("post", "POST"), question(body=b"{}"), right) is None

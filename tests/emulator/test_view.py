@@ -331,3 +331,11 @@ def test_vouchers_up_front_have_no_history():
     emulator.add_batch("x", key="X", quantity=2)
     answer = control(emulator, "GET", "/_emulator/batches/X/vouchers/1", b"")
     assert orjson.loads(answer.body)["history"] == []
+
+
+def test_body_that_is_too_deep(emulator, call):
+    """JSON that no writer could write again is shown as text."""
+    url = URL("https://emulator.invalid/v3/voucher/X/void")
+    emulator.reply(Request(operation="x", method="POST", url=url, body=b"[" * 300 + b"]" * 300))
+    assert call("GET", "/exchanges/1?reveal=true")["body"] == "[" * 300 + "]" * 300
+    assert call("GET", "/exchanges/1")["body"] == "(600 bytes)"

@@ -1,6 +1,5 @@
 """The pages that are made from the package keep up with it."""
 
-import inspect
 import os
 import re
 import runpy
@@ -8,15 +7,18 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import attrs
 import orjson
 import pytest
 from support.files import DOCS, KEY_FILE
+from typer import Context
+from typer.main import get_command
 
 import rm_voucher
 from rm_voucher import Credentials, OutcomeUnknownError, exceptions
-from rm_voucher.cli import emulator as emulator_command
+from rm_voucher.cli.app import app
 from rm_voucher.cli.options import flow_policy
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses, Window
 from rm_voucher.emulator.routes import OPERATIONS
@@ -189,6 +191,25 @@ def test_walk_through_with_curl_and_openssl(served, tmp_path):
     ]
 
 
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is missing")
+def test_merchant_of_a_test_run_with_curl(served, tmp_path):
+    """It is made, begins anew, and is dropped; its client has what it needs."""
+    script = ". ./emulator.env\n" + block('sh\ncurl -d \'{"name"', EMULATOR).replace(
+        "curl ", "curl -sS --fail-with-body "
+    )
+    done = subprocess.run(
+        ["sh", "-euc", script],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "no_proxy": "*"},
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "{}{}", "")
+    made = orjson.loads((tmp_path / "merchant.json").read_bytes())
+    assert Credentials.from_env(made["variables"]).client_id == made["client_id"]
+
+
 async def what_an_issue_meets(fault):
     """Return what the first request of an issue did, and what the client made of it."""
     key = KEY_FILE.read_bytes()
@@ -271,8 +292,9 @@ def test_guesses_on_the_page():
 def test_options_on_the_page():
     """The page has each option of `rm-voucher emulator`."""
     said = [name for row in table("The command") for name in re.findall(r"`(--[a-z-]+)", row[0])]
-    options = inspect.signature(emulator_command.emulator).parameters
-    assert sorted(said) == sorted(f"--{name.replace('_', '-')}" for name in options)
+    commands: Any = get_command(app)
+    options = commands.get_command(Context(commands), "emulator").params
+    assert sorted(said) == sorted(option.opts[0] for option in options)
 
 
 def test_http_api_page_is_the_description():

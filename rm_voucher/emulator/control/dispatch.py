@@ -17,6 +17,7 @@ from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import ConfigurationError, DecodeError
 from rm_voucher.transport.base import Response
 
+_ABSENT = ("NOT_FOUND", "BATCH_KEY_INVALID")  # the latter is a key that no batch can have
 _PATHS = [(endpoint.path.split("/")[1:], endpoint) for endpoint in ENDPOINTS]
 
 
@@ -55,7 +56,7 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
         asked = Asked(emulator, merchant, names, given, is_one=is_one)
         return json_response(200, endpoint.do(asked))
     except RefusedError as exc:
-        return problem_response(404 if exc.code.endswith("NOT_FOUND") else 409, exc.code)
+        return problem_response(404 if exc.code.endswith(_ABSENT) else 409, exc.code)
     except (ValueError, DecodeError, ConfigurationError) as exc:
         return problem_response(400, str(exc))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
@@ -24,12 +25,15 @@ from rm_voucher.emulator.stock import DEFAULT_EXPIRY, RefusedError
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Expiry
 
+_log = logging.getLogger("rm_voucher.emulator")
+
 
 def emulator_of(scenario: Scenario | str | os.PathLike[str], **options: Any) -> Emulator:
     """Return an emulator that begins as a scenario says, now and after each reset.
 
     ``scenario`` is one that was loaded, a TOML file, or the name of one in the package. ``options``
-    are those of `Emulator`, and win. Raises `ConfigurationError`.
+    are those of `Emulator` and win, but for what a scenario says of batches, faults, rate limits
+    and callbacks. What can't be done later is logged. Raises `ConfigurationError`.
     """
     told = scenario if isinstance(scenario, Scenario) else load_scenario(scenario)
     try:
@@ -61,39 +65,66 @@ def _options(table: MerchantTable) -> dict[str, Any]:
 
 def _begin(merchant: Merchant, table: MerchantTable) -> None:
     """Let a merchant begin as its table says, now and whenever it begins anew."""
-    merchant.at_start = lambda: _play(merchant, table)
+    merchant.script = _Script(merchant, table)
     merchant.begin()
 
 
-def _play(merchant: Merchant, table: MerchantTable) -> None:
-    for store in table.stores:
-        merchant.state.add_store(store.id, is_authorised=store.is_authorised)
-    for batch in table.batches:
-        _at(merchant, batch.at_s, _adding(merchant, batch))
-    for member in table.members:
-        made = merchant.add_member(member.country_code, member.phone_number, name=member.name)
-        for key, count in member.vouchers.items():
-            for _ in range(count):
-                merchant.state.collect(merchant.state.issue(key)[0], made)
-    plan = attrs.asdict(table.faults, recurse=False)
-    plan = {name: value for name, value in plan.items() if value is not None}
-    windows = [Window(**attrs.asdict(window)) for window in plan.pop("windows", ())]
-    merchant.faults = FaultPlan(windows=windows, **plan)
-    for rate in table.rate_limits:
-        _at(merchant, rate.at_s, _limiting(merchant, rate))
-    callbacks = table.callbacks
-    if callbacks.url is not None:
-        merchant.callbacks.url = callbacks.url
-    merchant.callbacks.interval_s = callbacks.interval_s
-    merchant.callbacks.signs_url = callbacks.signs_url
+@attrs.frozen(eq=False)
+class _Script:
+    """Plays a merchant's part of a scenario."""
+
+    _merchant: Merchant
+    _table: MerchantTable
+
+    def begin(self) -> None:
+        """Let there be what there is at the start, and come what comes later."""
+        merchant, table = self._merchant, self._table
+        for store in table.stores:
+            merchant.state.add_store(store.id, is_authorised=store.is_authorised)
+        for at_s, action in self._events():
+            if not at_s:
+                action()
+        for member in table.members:
+            made = merchant.add_member(member.country_code, member.phone_number, name=member.name)
+            for key, count in member.vouchers.items():
+                for _ in range(count):
+                    merchant.state.collect(merchant.state.issue(key)[0], made)
+        plan = attrs.asdict(table.faults, recurse=False)
+        plan = {name: value for name, value in plan.items() if value is not None}
+        windows = [Window(**attrs.asdict(window)) for window in plan.pop("windows", ())]
+        merchant.faults = FaultPlan(windows=windows, **plan)
+        callbacks = table.callbacks
+        if callbacks.url is not None:
+            merchant.callbacks.url = callbacks.url
+        merchant.callbacks.interval_s = callbacks.interval_s
+        merchant.callbacks.signs_url = callbacks.signs_url
+        self.go_on(merchant.begun_at)
+
+    def go_on(self, since: float) -> None:
+        """Let come what comes later, of a scenario that began at a time."""
+        clock = self._merchant.virtual_clock
+        for at_s, action in self._events():
+            if since + at_s > clock.now():
+                clock.call_at(since + at_s, _or_say(action), owner=self._merchant.name)
+
+    def _events(self) -> Iterator[tuple[float, Callable[[], None]]]:
+        """Yield what happens, with the seconds after the start."""
+        for batch in self._table.batches:
+            yield batch.at_s, _adding(self._merchant, batch)
+        for rate in self._table.rate_limits:
+            yield rate.at_s, _limiting(self._merchant, rate)
 
 
-def _at(merchant: Merchant, at_s: float, action: Callable[[], None]) -> None:
-    clock = merchant.virtual_clock
-    if at_s:
-        clock.call_at(clock.now() + at_s, action, owner=merchant.name)
-    else:
-        action()
+def _or_say(action: Callable[[], None]) -> Callable[[], None]:
+    """Return an action that what it meets can't stop the server with: it is logged."""
+
+    def act() -> None:
+        try:
+            action()
+        except (RefusedError, ValueError) as exc:
+            _log.warning("what the scenario wants now can't be done: %s", exc)
+
+    return act
 
 
 def _limiting(merchant: Merchant, table: RateTable) -> Callable[[], None]:

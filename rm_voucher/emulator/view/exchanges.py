@@ -19,6 +19,7 @@ from rm_voucher.emulator.masking import (
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import Ending
 from rm_voucher.emulator.view.signed_text import differing_parts, signed_text
+from rm_voucher.signing.signature import is_too_deep
 
 _MAX_TEXT_CHARS = 16_384
 _FAILURE = 400
@@ -104,10 +105,12 @@ def _query(exchange: Exchange, *, reveals: bool) -> object:
 def _body(body: bytes, *, reveals: bool) -> object:
     if not reveals:
         return mask_body(body)
+    text = body[:_MAX_TEXT_CHARS]
     try:
-        return orjson.loads(body[:_MAX_TEXT_CHARS]) if body else None
+        value: object = orjson.loads(text) if text else None
     except orjson.JSONDecodeError:
-        return body[:_MAX_TEXT_CHARS].decode(errors="replace")
+        return text.decode(errors="replace")
+    return text.decode() if is_too_deep(value) else value
 
 
 def _signature(exchange: Exchange, merchant: Merchant, *, reveals: bool) -> object:

@@ -21,7 +21,7 @@ from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request
 
 Spans = list[tuple[int, int]]
-_MAX_BODY_BYTES = 64 * 1024
+_MAX_CHARS = 4_000  # RM's requests have some hundreds; thousands of guesses are hashed
 
 
 @attrs.frozen
@@ -43,8 +43,11 @@ class SignedText:
 def signed_text(request: Request, expected: str, digest: bytes) -> SignedText | None:
     """Return what a client signed, or None where none of the usual mistakes explains it.
 
-    ``expected`` is the right text, ``digest`` the SHA-256 of the signed one.
+    ``expected`` is the right text, ``digest`` the SHA-256 of the signed one. A text that is far
+    longer than any of RM's is not explained.
     """
+    if len(expected) > _MAX_CHARS:
+        return None
     headers = {name.lower(): value for name, value in request.headers.items()}
     parts = (
         list(_data(expected, request.body)),
@@ -83,7 +86,7 @@ def _data(expected: str, body: bytes) -> Iterator[_Guess]:
         yield _Guess("data=", "an empty data= was put in front")
         yield _Guess("data=e30=", "the base64 of {} was put in front")
         yield _Guess("data=bnVsbA==", "the base64 of null was put in front")
-    if len(body) <= _MAX_BODY_BYTES:
+    if len(body) <= _MAX_CHARS:
         for text, mistake in _bodies(body):
             yield _Guess(f"data={base64.b64encode(text).decode()}", mistake)
             yield _Guess(
