@@ -33,6 +33,7 @@ SCRIPTS = (
     "ledger",
     "webhooks",
     "emulator",
+    "emulator_page",
     "plots",
 )
 RESULTS = HERE / "RESULTS.md"

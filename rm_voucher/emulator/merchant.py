@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import secrets
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -428,9 +429,10 @@ class Merchant:
         # Without its check, the clock is compared with nobody's.
         if Check.TIMESTAMP in self._disabled or not self.guesses.sends_date:
             return reply
-        date = formatdate(self.runtime.clock(), usegmt=True)
-        headers = {**reply.response.headers, "date": date}
-        return attrs.evolve(reply, response=attrs.evolve(reply.response, headers=headers))
+        given = reply.response
+        headers = {**given.headers, "date": _date(int(self.runtime.clock()))}
+        response = Response(status=given.status, headers=headers, body=given.body)
+        return attrs.evolve(reply, response=response)
 
     def closing_times(self) -> tuple[bool, float | None]:
         """Return whether nothing listens now, and when that changes."""
@@ -460,6 +462,11 @@ class _InProcess(Transport):
             reply.on_loss()  # the work is done, and its answer reaches nobody
             raise
         return reply.for_client_in_memory(request)
+
+
+@functools.lru_cache(maxsize=1)  # a second has many requests
+def _date(at_s: int) -> str:
+    return formatdate(at_s, usegmt=True)
 
 
 def _check_operation(operation: str) -> None:

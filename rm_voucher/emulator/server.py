@@ -315,7 +315,15 @@ def _refusal(http: web.BaseRequest, allowed_hosts: Collection[str]) -> str | Non
     """Return why a request may not steer the emulator, or None where it may."""
     origins = http.headers.getall("Origin", ())
     origin = ", ".join(origins) if origins else None
-    return refuses(peer=http.remote, host=http.host, origin=origin, allowed_hosts=allowed_hosts)
+    # A link on another site may lead here: it shows the answer to a person, not to that site.
+    is_link = http.method == "GET" and http.headers.get("Sec-Fetch-Mode") == "navigate"
+    return refuses(
+        peer=http.remote,
+        host=http.host,
+        origin=origin,
+        fetch_site=None if is_link else http.headers.get("Sec-Fetch-Site"),
+        allowed_hosts=allowed_hosts,
+    )
 
 
 def _plain(answer: Response) -> web.Response:

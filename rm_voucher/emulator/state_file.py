@@ -23,7 +23,7 @@ import orjson
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.merchant import Merchant
-from rm_voucher.emulator.records import Record, save_record
+from rm_voucher.emulator.records import Record, Saved, save_record
 from rm_voucher.emulator.saved import VERSION, save
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_private
@@ -38,7 +38,7 @@ CREATE TABLE voucher (
     PRIMARY KEY (merchant, batch, place)
 ) WITHOUT ROWID;
 """
-_Row = tuple[str, str, int, bytes]
+_Row = tuple[str, str, int, Saved]
 
 
 @asynccontextmanager
@@ -173,7 +173,7 @@ class _Keeper:
             size = self._sizes.get(batch, 0)
             place = self._places[id(record)] = (*batch, size)
             self._sizes[batch] = size + 1
-        return (*place, orjson.dumps(save_record(record)))
+        return (*place, save_record(record))
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -233,7 +233,8 @@ def _write(file: sqlite3.Connection, document: bytes, anew: list[str], rows: lis
         cursor.execute("BEGIN IMMEDIATE")
         try:
             cursor.executemany("DELETE FROM voucher WHERE merchant = ?", [(name,) for name in anew])
-            cursor.executemany("INSERT OR REPLACE INTO voucher VALUES (?, ?, ?, ?)", rows)
+            contents = ((*place, orjson.dumps(saved)) for *place, saved in rows)
+            cursor.executemany("INSERT OR REPLACE INTO voucher VALUES (?, ?, ?, ?)", contents)
             cursor.execute("DELETE FROM document")
             cursor.execute("INSERT INTO document VALUES (?)", (document,))
             cursor.execute("COMMIT")

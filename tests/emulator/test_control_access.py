@@ -133,6 +133,33 @@ async def test_own_origin_over_http(server):
     assert (await get(server, Host=host, Origin=server.url))[0] == 403
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site", ""])
+async def test_foreign_fetch_over_http(server, site):
+    """What a browser says another site's page asks for is refused, without an Origin, too."""
+    refused = {"error": "the request comes from another site's page"}
+    assert await get(server, Sec_Fetch_Site=site) == (403, refused)
+    assert await get(server, Sec_Fetch_Site=site, Sec_Fetch_Mode="no-cors") == (403, refused)
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+async def test_own_fetch_over_http(server, site):
+    """The emulator's own page may ask, and a person who types the address."""
+    assert (await get(server, Sec_Fetch_Site=site, Sec_Fetch_Mode="cors"))[0] == 200
+
+
+async def test_link_of_another_site(server):
+    """A link may lead here; a form may not do anything, and neither may a foreign name."""
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    async with aiohttp.ClientSession(headers=link) as session:
+        async with session.get(f"{server.url}/_emulator/") as answer:
+            assert answer.status == 200
+        async with session.post(f"{server.url}/_emulator/reset", data=b"{}") as answer:
+            assert answer.status == 403
+        foreign = {"Host": "evil.example"}
+        async with session.get(f"{server.url}/_emulator/", headers=foreign) as answer:
+            assert answer.status == 403
+
+
 async def test_two_origins(server):
     """Of two Origin headers none is believed."""
     headers = [("Origin", server.url), ("Origin", "https://evil.example")]

@@ -377,7 +377,7 @@ async def test_disk_that_fails_leaves_the_old_state(tmp_path, clock, monkeypatch
     await kept(path, emulator)
 
     def fails(self):
-        return b"x", [], [("main", "K", None, b"")]
+        return b"x", [], [("main", "K", None, [])]
 
     with pytest.raises(ConfigurationError, match="can't be written"):
         async with kept_in(path, emulator):

@@ -28,13 +28,19 @@ def allowed_names(hosts: Collection[str]) -> tuple[str, ...]:
 
 
 def refuses(
-    *, peer: str | None, host: str, origin: str | None, allowed_hosts: Collection[str] = ()
+    *,
+    peer: str | None,
+    host: str,
+    origin: str | None,
+    fetch_site: str | None = None,
+    allowed_hosts: Collection[str] = (),
 ) -> str | None:
     """Return the reason to refuse a request to the control API, or None.
 
     The Host header must be one of ``allowed_hosts``, with or without its port, or the peer must be
     on loopback and the header a name of loopback: another site's name could be made to lead here.
-    A request of another site's page is refused.
+    A request of another site's page is refused: ``origin`` and ``fetch_site`` are the headers
+    Origin and Sec-Fetch-Site, by which a browser tells whose page asks.
     """
     named = HOST.fullmatch(host)
     is_allowed = named is not None and not {host.lower(), named[1].lower()}.isdisjoint(
@@ -45,6 +51,7 @@ def refuses(
             return "the control API answers this machine only, or by a name that --allow-host gives"
         if named is None or not is_loopback(named[1].strip("[]").lower()):
             return "the Host header is no name of this machine"
-    if origin is not None and origin != f"http://{host}":
+    is_foreign = fetch_site not in (None, "same-origin", "none")  # none: a person typed the URL
+    if is_foreign or (origin is not None and origin != f"http://{host}"):
         return "the request comes from another site's page"
     return None
