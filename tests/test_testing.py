@@ -502,9 +502,12 @@ async def test_emulated():
 async def test_recorded_requests_are_bounded(monkeypatch):
     monkeypatch.setattr(requests, "_MOST", 2)
     with emulated(batches={"TEA": 5}) as rm:
-        await rm.client.issue("TEA")
-        with pytest.raises(OverflowError, match="clear them"):
+        for _ in range(3):
             await rm.client.issue("TEA")
+        with pytest.raises(OverflowError, match="clear them"):
+            assert rm.requests.count
+        rm.requests.clear()
+        assert rm.requests.count == 0
 
 
 async def test_request_whose_answer_was_lost():

@@ -34,6 +34,7 @@ MAIN = "main"
 """The name of the merchant that an emulator is itself."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # for a path, a file's name, a key of TOML
 _MOST_MERCHANTS = 1_000
+_LAST_NUMBER = 10**9
 
 
 class Emulator(Merchant):
@@ -236,6 +237,13 @@ class Emulator(Merchant):
         found = {each["name"]: each for each in document["merchants"]}
         if next(iter(found), None) != MAIN:
             raise ValueError("the first merchant is missing")
+        numbers = {each["number"] for each in found.values()}
+        if len(numbers) < len(document["merchants"]) or not all(
+            1 <= number < _LAST_NUMBER for number in numbers
+        ):
+            raise ValueError("a merchant has another's name or number, or none of the numbers")
+        if found[MAIN]["number"] != 1:
+            raise ValueError("the first merchant has the number 1")
         site, scripts = self.site, {each.name: each.script for each in self.merchants}
         for merchant in self.merchants[1:]:
             if not _is(merchant, found.get(merchant.name)):

@@ -54,7 +54,7 @@ _PLAIN_FIELDS = frozenset(
         "voucherBatchKey",
     }
 )
-_SECRET_QUERY = frozenset({"phoneNumber"})
+_PLAIN_QUERY = frozenset({"countryCode", "cursor", "limit"})
 _MAX_BODY_BYTES = 64 * 1024
 
 
@@ -90,7 +90,7 @@ def mask_path(raw_path: str) -> str:
 def mask_query(query: str) -> Mapping[str, str]:
     """Return the fields of a query, with what tells of a person masked."""
     return {
-        sendable(name): masked(value) if name in _SECRET_QUERY else sendable(value)
+        sendable(name): sendable(value) if name in _PLAIN_QUERY else masked(sendable(value))
         for name, value in parse_qsl(query, keep_blank_values=True)
     }
 
@@ -108,13 +108,13 @@ def _mask_header(value: str) -> str:
     return f"{scheme} {masked(secret)}" if space else masked(scheme)
 
 
-def mask_body(body: bytes) -> object:
+def mask_body(body: bytes, *, is_answer: bool) -> object:
     """Return a JSON body's value with codes and secrets masked; of another one, only its size."""
     try:
         value = orjson.loads(body[:_MAX_BODY_BYTES]) if body else None
     except orjson.JSONDecodeError:
         return f"({len(body)} bytes)"
-    return f"({len(body)} bytes)" if is_too_deep(value) else _mask(value, is_outermost=True)
+    return f"({len(body)} bytes)" if is_too_deep(value) else _mask(value, is_outermost=is_answer)
 
 
 def _mask(value: object, *, is_plain: bool = False, is_outermost: bool = False) -> object:

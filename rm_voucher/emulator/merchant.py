@@ -57,11 +57,11 @@ class MerchantOptions(TypedDict, total=False):
 class Script(Protocol):
     """What happens to a merchant by itself, such as a scenario."""
 
-    def begin(self) -> None:
+    def begin(self, merchant: Merchant) -> None:
         """Let it happen from the beginning on."""
 
-    def go_on(self, since: float) -> None:
-        """Let happen what is still to come of what began at a time."""
+    def go_on(self, merchant: Merchant, after: float) -> None:
+        """Let happen what comes after a time, of what began when the merchant did."""
 
 
 class Merchant:
@@ -210,6 +210,7 @@ class Merchant:
                 "requests": dict(self._engine.requests),
                 "undelivered": self._engine.undelivered,
                 "begun_at": self.begun_at,
+                "now": self.virtual_clock.now(),
             }
 
     def load(self, saved: Mapping[str, Any]) -> None:
@@ -224,7 +225,7 @@ class Merchant:
         self._engine.undelivered.extend(saved["undelivered"])
         self.begun_at = float(saved["begun_at"])
         if self.script is not None:
-            self.script.go_on(self.begun_at)
+            self.script.go_on(self, float(saved["now"]))
         self.site.clock.notify()
 
     def begin(self) -> None:
@@ -240,7 +241,7 @@ class Merchant:
                 self.add_batch(key, key=key, quantity=quantity)
             self.begun_at = self.virtual_clock.now()
             if self.script is not None:
-                self.script.begin()
+                self.script.begin(self)
         self.site.clock.notify()  # a listener that a window closed opens again
 
     def _open_books(self) -> None:

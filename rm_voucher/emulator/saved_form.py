@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ class Form:
 
     kinds: tuple[type, ...]
     optional: bool = False
+    least: float = -math.inf
 
     def check(self, value: object, path: str) -> None:
         """Raise `ValueError` with the place of a value of another form."""
@@ -23,14 +25,14 @@ class Form:
             isinstance(value, bool) and bool not in self.kinds
         ):
             raise ValueError(f"{path} is of another type")
-        if isinstance(value, int | float) and not abs(value) < _MOST:
-            raise ValueError(f"{path} is too large")
+        if isinstance(value, int | float) and not self.least <= value < _MOST:
+            raise ValueError(f"{path} is too large, or too small")
 
 
 _MOST = 2.0**63
 TEXT = Form((str,))
 TEXT_OR_NONE = Form((str,), optional=True)
-WHOLE = Form((int,))
+WHOLE = Form((int,), least=0)
 NUMBER = Form((int, float))
 NUMBER_OR_NONE = Form((int, float), optional=True)
 TRUTH = Form((bool,))
@@ -86,7 +88,7 @@ _BATCH = {
     "created_at": NUMBER,
     "updated_at": NUMBER,
     "expiry": Row([TEXT, Form((int,), optional=True), TEXT_OR_NONE]),
-    "counts": Each(WHOLE, dict),
+    "counts": Each(Form((int,)), dict),  # of changes: VALID goes below nothing
 }
 _MERCHANT = {
     "name": TEXT,
@@ -140,6 +142,7 @@ _MERCHANT = {
     "requests": Each(WHOLE, dict),
     "undelivered": Each(TEXT),
     "begun_at": NUMBER,
+    "now": NUMBER,
     "vouchers": Each(Each(_VOUCHER), dict),
 }
 EMULATOR = {

@@ -239,5 +239,6 @@ def _write(file: sqlite3.Connection, document: bytes, anew: list[str], rows: lis
             cursor.execute("INSERT INTO document VALUES (?)", (document,))
             cursor.execute("COMMIT")
         except BaseException:
-            cursor.execute("ROLLBACK")
+            if file.in_transaction:  # SQLite itself ends some, where the disk is full
+                cursor.execute("ROLLBACK")
             raise

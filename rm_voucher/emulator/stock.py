@@ -25,6 +25,7 @@ from rm_voucher.wire.requests import segment
 
 _ALPHABET = string.ascii_letters + string.digits
 _CODE_CHARS = 10
+_MOST_TRIES = 1_000
 _KEY_CHARS = frozenset(string.ascii_letters + string.digits + "-_=")
 DEFAULT_EXPIRY = Expiry(type=ExpiryType.DYNAMIC, days=30)
 _MAX_UP_FRONT = 10_000_000
@@ -281,10 +282,14 @@ class Stock:
 
     def _new_codes(self, count: int) -> list[str]:
         codes: dict[str, str] = {}
-        while len(codes) < count:
+        for _ in range(2 * count + _MOST_TRIES):
+            if len(codes) == count:
+                break
             code = "".join(self._rng.choices(_ALPHABET, k=_CODE_CHARS))
             if not self._is_taken(self.name(code)):
                 codes[self.name(code)] = code
+        if len(codes) < count:
+            raise ValueError("chance gives no new codes")
         return list(codes.values())
 
     def _is_taken(self, name: str) -> bool:

@@ -51,6 +51,8 @@ class VirtualClock:
     def go_to(self, ahead_s: float) -> None:
         """Be so far ahead of the clock's own time, without doing what would be due before."""
         with self.lock:
+            if not 0 <= ahead_s < _YEAR_9000 - self._clock():
+                raise ValueError("it is ahead by nothing, or further than to the year 9000")
             self._ahead_s = ahead_s
 
     def call_at(self, due: float, action: Callable[[], None], *, owner: object = None) -> None:

@@ -37,6 +37,7 @@ from rm_voucher.emulator import (
 from rm_voucher.emulator import server as server_module
 from rm_voucher.emulator.control.dispatch import control
 from rm_voucher.emulator.scenario.apply import emulator_of
+from rm_voucher.emulator.scenario.read import scenario_of
 from rm_voucher.emulator.server import serve
 from rm_voucher.emulator.state_file import kept_in
 from rm_voucher.emulator.stock import RefusedError
@@ -630,3 +631,81 @@ async def test_disk_that_is_full_for_a_while(tmp_path, clock, monkeypatch, caplo
     await kept(path, other)
     assert as_json(other) == as_json(emulator)
     assert caplog.text.count("can't be written") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("merchants", 1, "number"), 1),
+        (("merchants", 1, "number"), 10**15),
+        (("merchants", 0, "number"), 2),
+        (("merchants", 1, "name"), "main"),
+        (("merchants", 0, "options", "guesses", "page_size"), "x"),
+        (("merchants", 0, "options", "guesses", "page_size"), 0),
+        (("merchants", 0, "options", "guesses", "listing_delay_s"), "x"),
+        (("ahead_s",), 1e15),
+        (("merchants", 0, "books", "batches", 0, "quantity"), -5),
+    ],
+)
+def test_values_that_would_do_harm(clock, path, value):
+    """Merchants that meet, guesses of another type, and times that there are not are refused."""
+    document = filled(clock).export()
+    inner = document
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
+    emulator = make(clock, batches={"K": 5})
+    before = as_json(emulator)
+    with pytest.raises(ConfigurationError):
+        emulator.restore(document)
+    assert as_json(emulator) == before
+
+
+def test_chance_that_gives_no_new_codes(clock):
+    """It is refused; a loop without an end would hold everything up."""
+    emulator = make(clock, batches={"K": 5})
+    document = emulator.export()
+    version, numbers, gauss = document["merchants"][0]["books"]["random"]
+    zeros = [*([0] * (len(numbers) - 1)), numbers[-1]]
+    document["merchants"][0]["books"]["random"] = [version, zeros, gauss]
+    emulator.restore(document)
+    emulator.state.issue("K")
+    with pytest.raises(ValueError, match="no new codes"):
+        emulator.state.issue("K")
+
+
+def test_other_merchants_of_a_scenario_go_on(clock):
+    """Each merchant's part of a scenario is played on its own books, also after a restart."""
+    scenario = scenario_of(
+        {
+            "merchants": {
+                "cafe": {
+                    "batches": [
+                        {"key": "C", "quantity": 2},
+                        {"key": "D", "quantity": 1, "at_s": 30},
+                    ]
+                }
+            }
+        }
+    )
+    first = emulator_of(scenario, credentials=ME, clock=clock.clock)
+    document = first.export()
+    second = emulator_of(scenario, credentials=ME, clock=clock.clock)
+    second.restore(document)
+    cafe = second.find_merchant("cafe")
+    assert cafe is not None
+    second.advance(31)
+    assert [batch.key for batch in cafe.state.stock.ours()] == ["C", "D"]
+    second.reset()
+    assert [batch.key for batch in cafe.state.stock.ours()] == ["C"]
+
+
+def test_what_fell_due_while_it_was_off(clock):
+    """A scenario's later batch is there after a restart that came after its time."""
+    first = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    first.advance(10)
+    document = first.export()
+    clock.now += 100
+    second = emulator_of("sells-out", credentials=ME, clock=clock.clock)
+    second.restore(document)
+    assert [batch.key for batch in second.state.stock.ours()] == ["BREAKFAST", "BREAKFAST-2"]

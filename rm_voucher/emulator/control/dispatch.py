@@ -58,7 +58,7 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
     except RefusedError as exc:
         return problem_response(404 if exc.code.endswith(_ABSENT) else 409, exc.code)
     except (ValueError, DecodeError, ConfigurationError) as exc:
-        return problem_response(400, str(exc))
+        return problem_response(400, str(exc) or "a value can't be used")
 
 
 def _names(parts: Sequence[str], path: Sequence[str]) -> Mapping[str, str] | None:

@@ -65,7 +65,7 @@ def _options(table: MerchantTable) -> dict[str, Any]:
 
 def _begin(merchant: Merchant, table: MerchantTable) -> None:
     """Let a merchant begin as its table says, now and whenever it begins anew."""
-    merchant.script = _Script(merchant, table)
+    merchant.script = _Script(table)
     merchant.begin()
 
 
@@ -73,15 +73,14 @@ def _begin(merchant: Merchant, table: MerchantTable) -> None:
 class _Script:
     """Plays a merchant's part of a scenario."""
 
-    _merchant: Merchant
     _table: MerchantTable
 
-    def begin(self) -> None:
+    def begin(self, merchant: Merchant) -> None:
         """Let there be what there is at the start, and come what comes later."""
-        merchant, table = self._merchant, self._table
+        table = self._table
         for store in table.stores:
             merchant.state.add_store(store.id, is_authorised=store.is_authorised)
-        for at_s, action in self._events():
+        for at_s, action in self._events(merchant):
             if not at_s:
                 action()
         for member in table.members:
@@ -98,27 +97,28 @@ class _Script:
             merchant.callbacks.url = callbacks.url
         merchant.callbacks.interval_s = callbacks.interval_s
         merchant.callbacks.signs_url = callbacks.signs_url
-        self.go_on(merchant.begun_at)
+        self.go_on(merchant, merchant.begun_at)
 
-    def go_on(self, since: float) -> None:
-        """Let come what comes later, of a scenario that began at a time."""
-        clock = self._merchant.virtual_clock
-        for at_s, action in self._events():
-            if since + at_s > clock.now():
-                clock.call_at(since + at_s, _or_say(action), owner=self._merchant.name)
+    def go_on(self, merchant: Merchant, after: float) -> None:
+        """Let come what comes after a time, be it over by now."""
+        for at_s, action in self._events(merchant):
+            due = merchant.begun_at + at_s
+            if due > after:
+                merchant.virtual_clock.call_at(due, _or_say(merchant, action), owner=merchant.name)
 
-    def _events(self) -> Iterator[tuple[float, Callable[[], None]]]:
+    def _events(self, merchant: Merchant) -> Iterator[tuple[float, Callable[[], None]]]:
         """Yield what happens, with the seconds after the start."""
         for batch in self._table.batches:
-            yield batch.at_s, _adding(self._merchant, batch)
+            yield batch.at_s, _adding(merchant, batch)
         for rate in self._table.rate_limits:
-            yield rate.at_s, _limiting(self._merchant, rate)
+            yield rate.at_s, _limiting(merchant, rate)
 
 
-def _or_say(action: Callable[[], None]) -> Callable[[], None]:
+def _or_say(merchant: Merchant, action: Callable[[], None]) -> Callable[[], None]:
     """Return an action that what it meets can't stop the server with: it is logged."""
 
     def act() -> None:
+        merchant.site.changes += 1
         try:
             action()
         except (RefusedError, ValueError) as exc:

@@ -78,9 +78,9 @@ def whole(exchange: Exchange, merchant: Merchant, *, reveals: bool) -> dict[str,
         **short(exchange, reveals=reveals),
         "query": _query(exchange, reveals=reveals),
         "headers": mask_headers(request.headers),
-        "body": _body(request.body, reveals=reveals),
+        "body": _body(request.body, reveals=reveals, is_answer=False),
         "answer_headers": mask_headers(answer.headers),
-        "answer": _body(answer.body, reveals=reveals),
+        "answer": _body(answer.body, reveals=reveals, is_answer=True),
         "signature": _signature(exchange, merchant, reveals=reveals),
     }
 
@@ -92,8 +92,8 @@ def recorded(exchange: Exchange) -> dict[str, Any]:
         **short(exchange, reveals=False),
         "query": mask_query(request.url.raw_query_string),
         "headers": mask_headers(request.headers),
-        "body": mask_body(request.body),
-        "answer": mask_body(answer.body),
+        "body": mask_body(request.body, is_answer=False),
+        "answer": mask_body(answer.body, is_answer=True),
     }
 
 
@@ -102,9 +102,9 @@ def _query(exchange: Exchange, *, reveals: bool) -> object:
     return sendable(query) if reveals else mask_query(query)
 
 
-def _body(body: bytes, *, reveals: bool) -> object:
+def _body(body: bytes, *, reveals: bool, is_answer: bool) -> object:
     if not reveals:
-        return mask_body(body)
+        return mask_body(body, is_answer=is_answer)
     text = body[:_MAX_TEXT_CHARS]
     try:
         value: object = orjson.loads(text) if text else None
