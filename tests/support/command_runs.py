@@ -170,7 +170,7 @@ def serve_in_thread(served: Served, ready: Future[Callable[[], object]]) -> None
     async def run() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
-        async with serve(served.emulator) as server:
+        async with serve(served.emulator, public_url="https://emulator.invalid") as server:
             served.url = server.url
             ready.set_result(lambda: loop.call_soon_threadsafe(stop.set))
             await stop.wait()
