@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import unittest
 
 import aiohttp
 import pytest
@@ -590,3 +591,16 @@ async def test_time_of_the_client_never_goes_back():
         rm.emulator.reset()
         async with asyncio.timeout(10):
             await rm.client.issue("TEA")
+
+
+class TestInUnittest(unittest.IsolatedAsyncioTestCase):
+    """The context manager serves test cases as well."""
+
+    async def asyncSetUp(self) -> None:
+        """Make an emulator that ends with the test."""
+        self.rm = self.enterContext(emulated(batches={"TEA": 5}))
+
+    async def test_issue(self) -> None:
+        """A client issues, and the request is there to look at."""
+        await self.rm.client.issue("TEA")
+        assert self.rm.requests.of("issue").count == 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Mapping
-from typing import NoReturn
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 import attrs
 
+from rm_voucher.arguments import check_type
 from rm_voucher.models import VoucherStatus
 
 
@@ -220,3 +222,24 @@ class Guesses:
     """Whether a repeated delivery has a new nonce and timestamp, or is the same bytes."""
     callback_timeout_s: float = 10.0
     """The time that a delivery waits for its answer."""
+
+
+def guesses_of(given: Mapping[str, Any]) -> Guesses:
+    """Return guesses of a file's values, which may be of any type.
+
+    Raises `ValueError` for a name or a value that there is not.
+    """
+    fields = {field.name: field for field in attrs.fields(Guesses)}
+    for name, value in given.items():
+        if name not in fields:
+            near = get_close_matches(name, fields, 1)
+            raise ValueError(
+                f"there is no guess {name}" + "".join(f"; did you mean {each}?" for each in near)
+            )
+        kind = type(fields[name].default)
+        if kind in (bool, float, int, str):
+            check_type(name, value, kind)
+    guesses = Guesses(**given)
+    if guesses.page_size < 1 or guesses.max_redeem_codes < 1:
+        raise ValueError("page_size and max_redeem_codes are 1 or more")
+    return guesses

@@ -8,15 +8,13 @@ from typing import Any
 
 import attrs
 
-from rm_voucher.arguments import check_type
-from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.guesses import guesses_of
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.records import save_record
 from rm_voucher.emulator.site import Site
 from rm_voucher.settings import Credentials
 from rm_voucher.signing.rsa import RsaSigner
 
-_PLAIN = (bool, float, int, str)
 VERSION = 1
 """Of the form. Another one can't be read."""
 
@@ -66,12 +64,7 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
     private_key, public_key = given.pop("private_key"), given.pop("public_key")
     seed = given.pop("seed")
     identity = given.pop("client_id"), given.pop("client_secret")
-    for field in attrs.fields(Guesses):
-        if type(field.default) in _PLAIN and field.name in guesses:
-            check_type(field.name, guesses[field.name], type(field.default))
-    if guesses["page_size"] < 1 or guesses["max_redeem_codes"] < 1:
-        raise ValueError("a page has an item, and a redeem a code")
-    options: MerchantOptions = {**given, "guesses": Guesses(**guesses), "seed": seed and int(seed)}  # type: ignore[typeddict-item]
+    options: MerchantOptions = {**given, "guesses": guesses_of(guesses), "seed": seed and int(seed)}  # type: ignore[typeddict-item]
     if private_key is None:
         options["client_id"], options["client_secret"] = identity
         options["public_key"] = public_key.encode()

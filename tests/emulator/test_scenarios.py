@@ -108,6 +108,9 @@ def test_file_that_is_not_there(tmp_path):
     "tables",
     [
         {"guesses": {"no_such": 1}},
+        {"guesses": {"listing_delay": 1.0}},
+        {"guesses": {"listing_delay_s": "x"}},
+        {"guesses": {"page_size": 0}},
         {"guesses": {"used_from": "NEVER", "used_at_digits": 9}},
         {"disabled_checks": ["everything"]},
         {"batches": [{"key": "A"}]},

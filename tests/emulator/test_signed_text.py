@@ -74,6 +74,7 @@ RIGHT = data(CANONICAL)
         (lambda text: text.replace("sha256", "SHA256"), "signType"),
         (lambda text: text.replace("&signType=sha256", ""), "signType was left out"),
         (lambda text: text.replace(TIMESTAMP, str(int(TIMESTAMP) - 1)), "another timestamp"),
+        (lambda text: text.replace(TIMESTAMP, f"{TIMESTAMP}000"), "in milliseconds"),
         (lambda text: text + "\n", "line break"),
     ],
 )

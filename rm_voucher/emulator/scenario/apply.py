@@ -11,7 +11,7 @@ import attrs
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.faults import FaultPlan, Window
-from rm_voucher.emulator.guesses import Guesses
+from rm_voucher.emulator.guesses import guesses_of
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.scenario.model import (
     BatchTable,
@@ -42,7 +42,7 @@ def emulator_of(scenario: Scenario | str | os.PathLike[str], **options: Any) -> 
                 **_options(told),
                 "seed": told.seed,
                 "token_lifetime_s": told.token_lifetime_s,
-                "guesses": Guesses(**told.guesses),
+                "guesses": guesses_of(told.guesses),
                 "disabled_checks": told.disabled_checks,
                 **options,
             }

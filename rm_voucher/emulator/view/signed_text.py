@@ -180,6 +180,7 @@ def _timestamps(timestamp: str) -> Iterator[_Guess]:
         yield _Guess(
             f"timestamp={int(timestamp) // 1000}", "the timestamp was sent in milliseconds"
         )
+        yield _Guess(f"timestamp={timestamp}000", "the timestamp was signed in milliseconds")
         for off in (-2, -1, 1, 2):
             yield _Guess(
                 f"timestamp={int(timestamp) + off}", "another timestamp was sent than signed"
