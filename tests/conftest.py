@@ -58,7 +58,9 @@ sys.dont_write_bytecode = False
 
 # What chance leads: the long ones of these tests are the short ones with other seeds.
 BY_CHANCE = (
+    "tests/browser/",
     "tests/cli/test_screen.py",
+    "tests/emulator/test_openapi_fuzz.py",
     "tests/seams/test_no_crossing.py",
     "tests/simulation/test_campaigns.py",
     "tests/simulation/test_mutants.py",
@@ -76,6 +78,8 @@ KEYS = 8  # so many are different
 # These begin first, so that no worker has one of them left when the others have nothing to do.
 LONGEST = (
     "tests/chaos/",
+    "tests/browser/test_from_order_to_till.py",
+    "tests/emulator/test_openapi_typescript.py",
     "tests/shared/test_rate_processes.py",
     "tests/kills/",
     "tests/seams/test_server_that_stands_still.py",
