@@ -65,6 +65,7 @@ async def kept_in(path: Path, emulator: Emulator) -> AsyncIterator[None]:
                 writing.cancel()
                 await asyncio.wait([writing])
                 keeper.stop()
+                keeper.write_all()  # the write that was under way may have failed
                 try:
                     await loop.run_in_executor(thread, _write, file, *keeper.changes())
                 except sqlite3.Error as exc:

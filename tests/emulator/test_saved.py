@@ -709,3 +709,25 @@ def test_what_fell_due_while_it_was_off(clock):
     second = emulator_of("sells-out", credentials=ME, clock=clock.clock)
     second.restore(document)
     assert [batch.key for batch in second.state.stock.ours()] == ["BREAKFAST", "BREAKFAST-2"]
+
+
+@pytest.mark.parametrize("change", [lambda found: [], lambda found: [{**found[0], "number": 5}]])
+def test_first_merchant_is_there_and_has_the_number_one(clock, change):
+    document = make(clock, batches={"K": 1}).export()
+    document["merchants"] = change(document["merchants"])
+    with pytest.raises(ConfigurationError, match="spoilt"):
+        make(clock).restore(document)
+
+
+async def test_transaction_that_the_database_ended(tmp_path, clock):
+    """SQLite itself rolls back where a disk is full; the reason is what is told."""
+    path = tmp_path / "state"
+    await kept(path, make(clock, batches={"K": 1}))
+    with sqlite3.connect(path) as file:
+        file.execute(
+            "CREATE TRIGGER full BEFORE INSERT ON document "
+            "BEGIN SELECT RAISE(ROLLBACK, 'disk is full'); END"
+        )
+    file.close()
+    with pytest.raises(sqlite3.Error, match="disk is full"):
+        await kept(path, make(clock))

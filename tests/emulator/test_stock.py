@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from support.doubles import FakeTime
 from support.emulated_domain import DAY_S, Domain, dynamic, fixed
+from support.files import PUBLIC_KEY_FILE
 
-from rm_voucher.emulator import Guesses
+from rm_voucher.emulator import Emulator, Guesses
 from rm_voucher.emulator.stock import BatchOptions, Stock
 from rm_voucher.models import BatchStatus, VoucherType
 
@@ -362,3 +363,9 @@ def test_options_have_their_types() -> None:
     """What `Emulator.add_batch` passes on is typed whole."""
     taken = inspect.signature(Stock.add_batch).parameters.keys()
     assert taken - {"self", "label", "quantity"} == BatchOptions.__annotations__.keys()
+
+
+def test_negative_amounts_are_refused():
+    emulator = Emulator(public_key=PUBLIC_KEY_FILE.read_bytes())
+    with pytest.raises(ValueError, match="negative"):
+        emulator.add_batch("x", quantity=1, amount_sen=-1)
