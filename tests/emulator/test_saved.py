@@ -611,7 +611,7 @@ async def test_made_batches_dropped_merchants_and_imports(tmp_path, clock):
 async def test_disk_that_is_full_for_a_while(tmp_path, clock, monkeypatch, caplog):
     """It is said once and tried again, with everything, until it is written."""
     monkeypatch.setattr(state_file, "_EVERY_S", 0.001)
-    path, emulator, failures = tmp_path / "state", make(clock, batches={"K": 9}), [3]
+    path, emulator, failures = tmp_path / "state", make(clock, batches={"K": 100_000}), [3]
     write = state_file._write
 
     def fails(*arguments):
