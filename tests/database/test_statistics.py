@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.scoped_statements import reads_all
@@ -11,7 +12,7 @@ from support.scoped_statements import reads_all
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.sql.unit_of_work import _CODES_OF, _KNOWN, _LOOKUPS, _UPDATES
 
-STATEMENTS = [*_LOOKUPS.values(), _CODES_OF, _KNOWN, *_UPDATES.values()]
+STATEMENTS: list[Any] = [*_LOOKUPS.values(), _CODES_OF, _KNOWN, *_UPDATES.values()]
 
 
 def plans(file: Path, statement: str) -> list[str]:
