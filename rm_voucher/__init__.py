@@ -21,7 +21,17 @@ if TYPE_CHECKING:
     from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
     from rm_voucher.bulk.run import BulkIssue
     from rm_voucher.calls.flow import FlowState
-    from rm_voucher.calls.hooks import Attempt, AttemptResult, Hook
+    from rm_voucher.calls.hooks import (
+        Attempt,
+        AttemptResult,
+        Gauge,
+        Hook,
+        Observer,
+        Source,
+        Work,
+        WorkKind,
+        WorkResult,
+    )
     from rm_voucher.calls.outcomes import Outcome, Safety
     from rm_voucher.calls.token_source import StaticToken, TokenSource
     from rm_voucher.exceptions import (
@@ -112,6 +122,7 @@ __all__ = [
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
+    "Gauge",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
@@ -120,6 +131,7 @@ __all__ = [
     "Limits",
     "Member",
     "NotFoundError",
+    "Observer",
     "Origin",
     "OutOfStockError",
     "Outcome",
@@ -142,6 +154,7 @@ __all__ = [
     "SharedStoreError",
     "SharedTokenStore",
     "SignatureError",
+    "Source",
     "StaticToken",
     "Timeout",
     "Token",
@@ -156,6 +169,9 @@ __all__ = [
     "VoucherStateError",
     "VoucherStatus",
     "VoucherType",
+    "Work",
+    "WorkKind",
+    "WorkResult",
     "__version__",
     "bulk_issue",
 ]
@@ -169,7 +185,7 @@ _HOMES = {
     "bulk.results": "BulkResult BulkStatus BulkSummary",
     "bulk.run": "BulkIssue",
     "calls.flow": "FlowState",
-    "calls.hooks": "Attempt AttemptResult Hook",
+    "calls.hooks": ("Attempt AttemptResult Gauge Hook Observer Source Work WorkKind WorkResult"),
     "calls.outcomes": "Outcome Safety",
     "calls.token_source": "StaticToken TokenSource",
     "exceptions": (

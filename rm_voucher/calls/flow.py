@@ -11,6 +11,7 @@ from contextvars import ContextVar
 
 import attrs
 
+from rm_voucher.calls.hooks import Gauge
 from rm_voucher.calls.pace import Pace
 from rm_voucher.exceptions import ConnectTimeoutError
 from rm_voucher.runtime import Runtime
@@ -86,6 +87,20 @@ class Flow:
             retry_after_s=max(0.0, pace.paused_until - now),
             outage_s=None if opened_at is None else now - opened_at,
         )
+
+    def gauges(self) -> list[Gauge]:
+        """Return how it stands now, for observers."""
+        state = self.state
+        known = {
+            "flow.rate": state.rate_per_s,
+            "flow.waiting": state.waiting,
+            "flow.retry_after": state.retry_after_s,
+            "flow.outage": state.outage_s or 0.0,
+            "flow.processes": state.processes,
+        }
+        if state.processes is not None:
+            known["flow.store_away"] = state.store_away_s or 0.0
+        return [Gauge(name, value) for name, value in known.items() if value is not None]
 
     @property
     def is_failing(self) -> bool:

@@ -20,7 +20,7 @@ from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
 from rm_voucher.calls.flow import Flow, FlowState
-from rm_voucher.calls.hooks import Hook
+from rm_voucher.calls.hooks import Hook, tell_source
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
@@ -32,6 +32,7 @@ from rm_voucher.profile import Profile
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
+from rm_voucher.service.operation import operation
 from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
 from rm_voucher.settings import (
@@ -70,6 +71,7 @@ class ClientSettings(TypedDict, total=False):
     token_store: TokenStore | None
     signer: Signer | None
     hooks: Iterable[Hook]
+    name: str | None
     runtime: Runtime | None
 
 
@@ -106,7 +108,10 @@ class VoucherClient:
         token_store: shares the token that the default source buys among processes; by default in
             ``shared``, if that is given.
         signer: signs with the credentials' key by default.
-        hooks: each is called before and after every attempt; see `Hook`.
+        hooks: each is called before and after every attempt; see `Hook`. An `Observer` among them
+            is told of calls too.
+        name: what logs, traces and metrics call this client where a process has several; its
+            `account` by default.
         runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
 
     Raises `ConfigurationError` for a key or setting that can't be used.
@@ -129,22 +134,24 @@ class VoucherClient:
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
+        name: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         self._get_method = "POST"
         self._has_batch_path = True
         check_type("credentials", credentials, Credentials)
         check_type("environment", environment, Environment)
-        for name, given, kind in (
+        for setting, given, kind in (
             ("transport", transport, Transport),
             ("retry", retry, RetryPolicy),
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
             ("token_source", token_source, TokenSource),
+            ("name", name, str),
             ("runtime", runtime, Runtime),
         ):
-            check_type(name, given, kind, optional=True)
+            check_type(setting, given, kind, optional=True)
         if token_store is not None:
             check_method("token_store", token_store, "load")
         if signer is not None:
@@ -159,6 +166,7 @@ class VoucherClient:
         self._max_redeem_codes = limits.max_redeem_codes
         self.account = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
+        name = self.account if name is None else name
         prepare()
         self._owned: list[TokenSource | Transport | SharedFlow] = []  # in the order of closing
         pace = Flow(flow, runtime)
@@ -190,6 +198,7 @@ class VoucherClient:
                 timeout=timeout,
                 hooks=hooks,
                 store=token_store,
+                name=name,
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
@@ -203,7 +212,9 @@ class VoucherClient:
             flow=pace,
             hooks=hooks,
             runtime=runtime,
+            name=name,
         )
+        tell_source(self.caller.observers, name, pace)
 
     @classmethod
     @hide_locals
@@ -252,6 +263,11 @@ class VoucherClient:
             await owned.aclose()
 
     @property
+    def name(self) -> str:
+        """What logs, traces and metrics call this client."""
+        return self.caller.name
+
+    @property
     def flow(self) -> FlowState:
         """How fast the client sends at the moment, and why calls wait.
 
@@ -268,7 +284,7 @@ class VoucherClient:
         """
         return self.caller.server_clock.offset_s
 
-    @hide_locals
+    @operation("issue")
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
         """Issue one voucher of a batch (RM's page "Issue Voucher").
 
@@ -282,7 +298,7 @@ class VoucherClient:
         """
         return await self.caller.execute(issue_call(self.caller, batch_key, timeout))
 
-    @hide_locals
+    @operation("get")
     async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Look up a voucher (RM's page "Get Voucher By Code"). A read: it may be repeated.
 
@@ -291,7 +307,7 @@ class VoucherClient:
         """
         return await self._get(code, timeout)
 
-    @hide_locals
+    @operation("void")
     async def void(
         self,
         code: str,
@@ -318,7 +334,7 @@ class VoucherClient:
         judge = functools.partial(judge_void, used_at=used_at)
         return await self._change(code, request, operations.parse_void, judge, timeout)
 
-    @hide_locals
+    @operation("reinstate")
     async def reinstate(
         self,
         code: str,
@@ -341,7 +357,7 @@ class VoucherClient:
             code, request, operations.parse_reinstate, judge_reinstate, timeout
         )
 
-    @hide_locals
+    @operation("redeem")
     async def redeem(
         self, codes: Iterable[str], *, timeout: Timeout | None = None
     ) -> list[Voucher]:
@@ -369,16 +385,17 @@ class VoucherClient:
         self, batch_key: str, *, cursor: str | None = None, timeout: Timeout | None = None
     ) -> Pager[Voucher]:
         """List the vouchers of a batch (RM's page "Get Voucher Batch By Key"). A read."""
+        return Pager(functools.partial(self._vouchers_page, batch_key, timeout), cursor)
 
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[Voucher]:
-            request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = operations.parse_vouchers
-            return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
+    @operation("vouchers")
+    async def _vouchers_page(
+        self, batch_key: str, timeout: Timeout | None, cursor: str | None
+    ) -> Page[Voucher]:
+        request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
+        parse = operations.parse_vouchers
+        return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
-        return Pager(fetch, cursor)
-
-    @hide_locals
+    @operation("batch")
     async def batch(self, batch_key: str, *, timeout: Timeout | None = None) -> VoucherBatch:
         """Look up a batch. A read: it may be repeated.
 
@@ -425,7 +442,7 @@ class VoucherClient:
         """Return a loyalty member's vouchers. Digits only: ``client.member("60", "123456789")``."""
         return Member(self.caller, country_code, phone_number)
 
-    @hide_locals
+    @operation("request")
     async def request(
         self,
         method: str,
@@ -483,17 +500,32 @@ class VoucherClient:
         timeout: Timeout | None,
         deadline: float | None = None,
     ) -> Pager[VoucherBatch]:
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[VoucherBatch]:
-            request = operations.build_batches(
-                self.caller.environment, status=status, is_static=is_static, cursor=cursor
-            )
-            parse = operations.parse_batches
-            return await self.caller.execute(
-                self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline)
-            )
-
+        fetch = functools.partial(
+            self._batches_page,
+            status=status,
+            is_static=is_static,
+            timeout=timeout,
+            deadline=deadline,
+        )
         return Pager(fetch, cursor)
+
+    @operation("batches")
+    async def _batches_page(
+        self,
+        cursor: str | None,
+        *,
+        status: str | None,
+        is_static: bool | None,
+        timeout: Timeout | None,
+        deadline: float | None,
+    ) -> Page[VoucherBatch]:
+        request = operations.build_batches(
+            self.caller.environment, status=status, is_static=is_static, cursor=cursor
+        )
+        parse = operations.parse_batches
+        return await self.caller.execute(
+            self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline)
+        )
 
     async def _get(
         self, code: str, timeout: Timeout | None, deadline: float | None = None
