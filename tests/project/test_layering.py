@@ -34,6 +34,7 @@ WINGS = [
     {"ledger", "webhooks", "emulator"},
     {"bulk", "probe"},
     {"worker"},
+    {"tables"},
     {""},  # the face of the package
     {"testing", "cli"},
     {"__main__"},
@@ -83,6 +84,7 @@ ELSEWHERE = {
     "worker.outbox": {"sqlalchemy"},
     "worker.rabbitmq": {"aio_pika", "faststream"},
     "worker.redis": {"faststream", "redis"},
+    "tables": {"sqlalchemy"},
     "testing.plugin": {"pytest"},
     "travel": {"pydantic_core"},
     "cli": {"rich", "typer"},
@@ -109,6 +111,7 @@ ELSEWHERE = {
     "cli.tables.xlsx_reader": {"openpyxl"},
     "cli.emulator": {"typer"},
     "cli.codes.report": {"typer"},
+    "cli.db": {"typer"},
     "cli.doctor.command": {"typer"},
     "cli.listings": {"typer"},
     "cli.member": {"typer"},
