@@ -5,7 +5,6 @@ alembic.ini, ``script_location`` (this folder) and ``prepend_sys_path`` (that of
 """
 
 import os
-from collections.abc import Mapping
 
 from alembic import context
 from orm_app import Base
@@ -16,7 +15,7 @@ from rm_voucher.tables import metadata
 OURS = metadata().tables.keys()
 
 
-def include_name(name: str | None, type_: str, parents: Mapping[str, str | None]) -> bool:
+def include_name(name: str | None, type_: str, parents: object) -> bool:
     return type_ != "table" or name not in OURS
 
 
