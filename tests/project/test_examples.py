@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 import httpx
@@ -59,18 +60,19 @@ async def in_aiohttp(app):
 @asynccontextmanager
 async def in_asgi(app, prefix=""):
     """Run an application as a server for ASGI does: through its lifespan, on one loop."""
-    to_app, from_app = asyncio.Queue(), asyncio.Queue()
-    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": {}}
+    to_app: asyncio.Queue[Any] = asyncio.Queue()
+    from_app: asyncio.Queue[Any] = asyncio.Queue()
+    state: dict[str, Any] = {}
+    scope = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": state}
     living = asyncio.create_task(app(scope, to_app.get, from_app.put))
 
     async def with_state(scope, receive, send):
-        await app({**scope, "state": dict(state)}, receive, send)
+        await app({**scope, "state": state.copy()}, receive, send)
 
     async def next_event(kind):
         to_app.put_nowait({"type": f"lifespan.{kind}"})
         assert (await from_app.get())["type"] == f"lifespan.{kind}.complete"
 
-    state = scope["state"]
     await next_event("startup")
     transport = httpx.ASGITransport(with_state)
     async with httpx.AsyncClient(transport=transport, base_url="http://app.invalid") as http:
