@@ -19,6 +19,8 @@ import attrs
 from rm_voucher.exceptions import DecodeError, VoucherError
 from rm_voucher.redaction import hide_locals
 
+__all__ = ["Shown", "Travels"]
+
 T = TypeVar("T")
 
 MASKED = "masked"
