@@ -24,9 +24,12 @@ from typing import Any, Generic, Self, TypeVar
 import attrs
 
 from rm_voucher.exceptions import DecodeError
+from rm_voucher.redaction import hide_locals
 from rm_voucher.text import printable
+from rm_voucher.travel import Shown, Travels, read
 
 T_co = TypeVar("T_co", covariant=True)
+M = TypeVar("M", bound=Travels)
 
 MISFIT = "misfit"
 """Marks, in ``extra``, the value of a documented field that does not fit."""
@@ -216,7 +219,7 @@ class _Worth(_Read):
 
 
 @attrs.frozen(kw_only=True)
-class Expiry(_Read):
+class Expiry(_Read, Travels):
     """When a voucher ends.
 
     ``days`` goes with DYNAMIC: in RM's examples a redeemed voucher's ``expires_at`` is its
@@ -231,7 +234,7 @@ class Expiry(_Read):
 
 
 @attrs.frozen(kw_only=True)
-class IssuedVoucher(_Read):
+class IssuedVoucher(_Read, Travels):
     """The answer to *issue*: the code, and the URL that the customer scans as a QR code."""
 
     code: str = attrs.field(repr=mask)
@@ -240,7 +243,7 @@ class IssuedVoucher(_Read):
 
 
 @attrs.frozen(kw_only=True)
-class Voucher(_Worth):
+class Voucher(_Worth, Travels):
     """One voucher, as *get by code*, *void*, the listings and the callbacks show it.
 
     ``assigned_at``, ``redeemed_at`` and ``used_at`` are when it was issued, redeemed and voided.
@@ -277,7 +280,7 @@ class Voucher(_Worth):
 
 
 @attrs.frozen(kw_only=True)
-class VoucherBatch(_Worth):
+class VoucherBatch(_Worth, Travels):
     """A batch that vouchers are issued from.
 
     ``quantity`` counts all vouchers, ``balance_quantity`` the remaining ones, ``used_quantity``
@@ -311,7 +314,7 @@ class VoucherBatch(_Worth):
 
 
 @attrs.frozen(kw_only=True)
-class Page(Generic[T_co]):
+class Page(Shown, Generic[T_co]):
     """One page of a listing.
 
     ``cursor`` asks for the next page and is None on the last one. ``count`` is the server's number;
@@ -321,6 +324,15 @@ class Page(Generic[T_co]):
     items: tuple[T_co, ...]
     cursor: str | None = attrs.field(default=None, repr=False)
     count: int | None = None
+
+    @staticmethod
+    @hide_locals
+    def from_dict(data: Mapping[str, Any], item: type[M]) -> Page[M]:
+        """Return the page that ``to_dict(reveal=True)`` wrote, of items of a class.
+
+        Raises `DecodeError`, as `Voucher.from_dict` does.
+        """
+        return read(Page, data, item=item)
 
 
 @attrs.frozen(kw_only=True)

@@ -10,6 +10,7 @@ import attrs
 from rm_voucher.calls.call import Call
 from rm_voucher.exceptions import ConnectError, OutcomeUnknownError, VoucherError
 from rm_voucher.models import IssuedVoucher
+from rm_voucher.travel import Shown, Travels
 
 R = TypeVar("R")
 
@@ -26,7 +27,7 @@ class BulkStatus(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class BulkResult(Generic[R]):
+class BulkResult(Shown, Generic[R]):
     """The end for one recipient.
 
     An UNRESOLVED one has a ``voucher`` where a code is known that is not to be handed on yet: the
@@ -44,7 +45,7 @@ class BulkResult(Generic[R]):
 
 
 @attrs.frozen(kw_only=True)
-class BulkSummary:
+class BulkSummary(Travels):
     """Counts so far.
 
     ``asked`` recipients were taken; ``issued``, ``failed`` and ``unresolved`` have ended. With a

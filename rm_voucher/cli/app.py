@@ -91,6 +91,12 @@ COMMANDS = (
         _SET_UP,
     ),
     Entry(
+        "db",
+        "db",
+        "Write the SQL of the tables, for a database in which the application may make none.",
+        _SET_UP,
+    ),
+    Entry(
         "webhook", "webhook", "Say what is wrong with a callback, or listen for callbacks.", _SET_UP
     ),
     Entry(

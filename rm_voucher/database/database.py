@@ -63,7 +63,7 @@ _TRANSACTION_S = 20.0
 _CHANGE_S = 3_600.0  # to change the tables of many rows, which is progress and no trouble
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
-_versions = Table(
+versions = Table(
     "rm_schema_versions",
     accounts.tables,  # made together: both are of no component
     Column("component", Text, primary_key=True),
@@ -368,14 +368,14 @@ class Database:
     def _migrate(self, connection: Connection) -> None:
         if not self.is_sqlite:
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_SCHEMA_LOCK})")
-        _versions.metadata.create_all(connection)
+        versions.metadata.create_all(connection)
         found = self._found_version(connection)
         self._refuse_newer(found)
         schema = self._schema
         if found == 0:
             schema.tables.create_all(connection)
             values = {"component": schema.component, "version": schema.version}
-            connection.execute(_versions.insert(), values)
+            connection.execute(versions.insert(), values)
         elif found < schema.version:
             _log.info(
                 "the tables of the %s are brought up to date, which may take a minute for a "
@@ -385,8 +385,8 @@ class Database:
             with self._unhurried(connection):
                 for migrate in schema.migrations[found - 1 :]:
                     migrate(connection)
-            mine = _versions.c.component == schema.component
-            connection.execute(_versions.update().where(mine).values(version=schema.version))
+            mine = versions.c.component == schema.component
+            connection.execute(versions.update().where(mine).values(version=schema.version))
         if self.is_sqlite:
             expect_many_rows(connection, schema.tables.sorted_tables)
 
@@ -405,7 +405,7 @@ class Database:
             del driven.silence_s
 
     def _check_version(self, connection: Connection) -> None:
-        there = connection.dialect.has_table(connection, _versions.name)
+        there = connection.dialect.has_table(connection, versions.name)
         found = self._found_version(connection) if there else 0
         self._refuse_newer(found)
         if not found:
@@ -418,7 +418,7 @@ class Database:
             )
 
     def _found_version(self, connection: Connection) -> int:
-        mine = select(_versions.c.version).where(_versions.c.component == self._schema.component)
+        mine = select(versions.c.version).where(versions.c.component == self._schema.component)
         return connection.scalar(mine) or 0
 
     def _refuse_newer(self, found: int) -> None:

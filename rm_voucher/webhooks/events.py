@@ -13,13 +13,14 @@ from rm_voucher.converters import format_time, structure, unstructure
 from rm_voucher.exceptions import DecodeError
 from rm_voucher.models import Voucher, VoucherStatus, mask
 from rm_voucher.redaction import hide_locals
+from rm_voucher.travel import Travels
 from rm_voucher.wire.strict_fields import strict_fields
 
 _MAX_CHARS = 512  # as for a code in a path; databases keep neither longer keys nor NUL
 
 
 @attrs.frozen(kw_only=True)
-class VoucherEvent:
+class VoucherEvent(Travels):
     """A voucher that came to a status (RM's page "Voucher").
 
     Attributes:
@@ -64,16 +65,16 @@ class VoucherEvent:
 
     @classmethod
     @hide_locals
-    def from_json(cls, text: bytes) -> Self:
-        """Return the event that `to_json` wrote. Raises `DecodeError`."""
+    def from_record(cls, text: bytes) -> Self:
+        """Return the event that `to_record` wrote. Raises `DecodeError`."""
         try:
             wire = orjson.loads(text)
         except orjson.JSONDecodeError:
             raise DecodeError("expected JSON @ $") from None
         return cls.of(structure(wire, Voucher, strict=strict_fields("callback")))
 
-    def to_json(self) -> bytes:
-        """Return the voucher as JSON. It holds the code."""
+    def to_record(self) -> bytes:
+        """Return what a store keeps: the voucher as RM's JSON. It holds the code."""
         return orjson.dumps(unstructure(self.voucher))
 
     @property

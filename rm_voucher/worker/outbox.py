@@ -63,7 +63,7 @@ Index(
     sqlite_where=_WAITS,
     postgresql_where=_WAITS,
 )
-_SCHEMA = Schema("outbox", _tables)
+SCHEMA = Schema("outbox", _tables)
 
 
 class Outbox:
@@ -85,7 +85,7 @@ class Outbox:
     ) -> None:
         self._runtime = runtime or Runtime()
         self._database = Database(
-            database, _SCHEMA, error=LedgerError, patience_s=patience_s, runtime=self._runtime
+            database, SCHEMA, error=LedgerError, patience_s=patience_s, runtime=self._runtime
         )
         self._scope = Scope(check_namespace(namespace, is_shared=self._database.is_shared))
         dialect = self._database.engine.dialect.name

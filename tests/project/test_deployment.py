@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 from support.files import DOCS, EXAMPLES, ROOT
 from typer import Context
 from typer.main import get_command

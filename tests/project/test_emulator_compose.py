@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 from support.files import EXAMPLES, ROOT
 
 FOLDER = EXAMPLES / "emulator"

@@ -174,16 +174,16 @@ def test_code_as_long_as_can_be():
 @pytest.mark.parametrize(
     "name", ["webhook-callback", "get-voucher", "void-voucher", "member-redeem"]
 )
-def test_json_keeps_all(name):
+def test_record_keeps_all(name):
     """An event that was kept comes back equal, with every field of RM's example."""
     voucher = structure(payload(name)["item"], Voucher)
     one = VoucherEvent.of(voucher)
-    again = VoucherEvent.from_json(one.to_json())
+    again = VoucherEvent.from_record(one.to_record())
     assert (again, again.id, again.voucher) == (one, one.id, voucher)
-    assert again.to_json() == one.to_json()
+    assert again.to_record() == one.to_record()
 
 
-def test_json_keeps_unknown_fields():
+def test_record_keeps_unknown_fields():
     """What no page documents is kept, at the top and in the expiry, null and deep values too."""
     extra: dict[str, Any] = {
         "newField": {"a": [None, 1.5, {"é": "\0"}]},
@@ -192,7 +192,7 @@ def test_json_keeps_unknown_fields():
     }
     item = told(address={"a": 1}, expiry={"type": "FIXED", "zone": "MYT"}, **extra)["item"]
     one = VoucherEvent.of(structure(item, Voucher))
-    again = VoucherEvent.from_json(one.to_json())
+    again = VoucherEvent.from_record(one.to_record())
     assert again == one
     assert again.voucher.extra == extra
     assert again.voucher.expiry is not None
@@ -200,11 +200,11 @@ def test_json_keeps_unknown_fields():
     assert again.voucher.address == {"a": 1}
 
 
-def test_json_has_no_time_of_signing():
+def test_record_has_no_time_of_signing():
     """When a delivery was signed is not the event's, and is not kept."""
     delivered = verifier().verify(*deliver())
     assert delivered.sent_at is not None
-    assert VoucherEvent.from_json(delivered.to_json()).sent_at is None
+    assert VoucherEvent.from_record(delivered.to_record()).sent_at is None
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ def test_json_has_no_time_of_signing():
         (b'{"code":"' + leaks.CODE.encode() + b'","status":1}', "expected text"),
     ],
 )
-def test_json_that_is_no_event(text, words):
-    """What was not written by `to_json` is refused, without a word of what it holds."""
+def test_record_that_is_no_event(text, words):
+    """What was not written by `to_record` is refused, without a word of what it holds."""
     with pytest.raises(DecodeError, match=words) as caught:
-        VoucherEvent.from_json(text)
+        VoucherEvent.from_record(text)
     assert leaks.in_error(caught.value) == []
 
 

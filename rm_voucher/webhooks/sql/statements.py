@@ -92,5 +92,5 @@ def row_of(record: Record) -> dict[str, Any]:
         "state": EventState.RECORDED,
         "recorded_at": record.at,
         "due_at": record.at + DELIVERY_S,
-        "voucher": record.event.to_json(),
+        "voucher": record.event.to_record(),
     }

@@ -152,7 +152,7 @@ class SqlEventStore(EventStore):
         statement = self._scope.select(events, events.c.voucher).where(is_due)
         statement = statement.order_by(events.c.due_at).limit(limit)
         rows = await self._opened.read(lambda connection: connection.scalars(statement).all())
-        return [VoucherEvent.from_json(row) for row in rows]
+        return [VoucherEvent.from_record(row) for row in rows]
 
     async def expect(self, codes: Iterable[str]) -> None:
         now = self.runtime.clock()
