@@ -10,6 +10,7 @@ import subprocess
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from unittest import mock
 
 import aiohttp
@@ -109,7 +110,7 @@ def stub():
 
     class Stubbed(aiohttp.ClientResponse):
         def __init__(self, *args, **kwargs):
-            more = {name: mock.Mock(output_size=0) for name in wanted}
+            more: dict[str, Any] = {name: mock.Mock(output_size=0) for name in wanted}
             super().__init__(*args, **more, **kwargs)
 
     with aioresponses.aioresponses() as mocked:
