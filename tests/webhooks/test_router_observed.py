@@ -2,8 +2,11 @@
 
 import asyncio
 import traceback
+from typing import Any
 
 import pytest
+import sentry_sdk
+from sentry_sdk.transport import Transport
 from support.telemetry import Telemetry
 from support.webhook_routers import (
     CODE,
@@ -177,3 +180,33 @@ async def test_on_error_is_told_of_a_time_out(store):
     async with routed(store, hang, on_error=got.append, handler_timeout_s=0.01) as router:
         assert await deliver(router) == 500
     assert [type(error).__name__ for error in got] == ["TimeoutError"]
+
+
+async def test_sentry_takes_the_likeness(store):
+    """It finds class, text, module and line, and no local that has a code."""
+    sent: list[Any] = []
+
+    class Keep(Transport):
+        def capture_envelope(self, envelope):
+            sent.append(envelope.get_event())
+
+    reporter = sentry_sdk.Client(
+        "https://key@sentry.invalid/1", transport=Keep, default_integrations=False
+    )
+
+    async def handler(event):
+        fails_with(event.code)
+
+    with sentry_sdk.new_scope() as scope:
+        scope.set_client(reporter)
+        async with routed(store, handler, on_error=sentry_sdk.capture_exception) as router:
+            await deliver(router)
+    reporter.close()
+    ((cause, error),) = [event["exception"]["values"] for event in sent]
+    assert (cause["type"], error["type"]) == ("KeyError", "ValueError")
+    assert error["value"].startswith("row of ")
+    frames = error["stacktrace"]["frames"]
+    assert [one["function"] for one in frames] == ["handler", "fails_with"]
+    assert {one["module"] for one in frames} == {__name__}
+    assert "raise ValueError" in frames[-1]["context_line"]
+    assert CODE not in repr(sent)
