@@ -118,12 +118,11 @@ class OpenTelemetryHook(Observer):
         attributes: dict[str, str | int] = {
             "http.request.method": attempt.method,
             "server.address": attempt.host,
+            "server.port": attempt.port,
             "url.scheme": attempt.scheme,
             "rm_voucher.operation": attempt.operation,
             "rm_voucher.attempt_id": attempt.attempt_id,
         }
-        if attempt.port is not None:
-            attributes["server.port"] = attempt.port
         if attempt.template:
             attributes["url.template"] = attempt.template
         if attempt.number > 1:

@@ -261,6 +261,15 @@ async def test_span_of_an_attempt_is_never_the_current_one(make_client, hook, pr
     assert not get_current_span().get_span_context().is_valid
 
 
+async def test_span_of_a_request_of_the_users_own(make_client, hook, exporter):
+    """Its path may have a code: neither name nor attribute has any of it."""
+    server = ScriptedServer([ok({"code": "SUCCESS"})])
+    await make_client(server, hooks=[hook]).request("GET", "/v3/stores/NAklEfbVdV")
+    attempt, call = exporter.get_finished_spans()
+    assert (attempt.name, call.name) == ("GET", "rm_voucher request")
+    assert "url.template" not in attempt.attributes
+
+
 async def test_nothing_of_a_trace_is_sent(make_client, hook):
     """No header tells RM of it."""
     server = ScriptedServer([ISSUED])

@@ -48,7 +48,7 @@ class Attempt:
     method: str
     scheme: str
     host: str
-    port: int | None
+    port: int
     template: str
     number: int
     attempt_id: str
@@ -203,7 +203,7 @@ def describe(
         method=request.method,
         scheme=request.url.scheme,
         host=request.url.host or "",
-        port=request.url.port,
+        port=request.url.port or 0,  # http and https have one
         template=request.template,
         number=number,
         attempt_id=attempt_id,

@@ -28,6 +28,7 @@ from rm_voucher import (
     IssuedVoucher,
     Limits,
     Member,
+    Observer,
     Outcome,
     OutcomeUnknownError,
     Page,
@@ -37,6 +38,7 @@ from rm_voucher import (
     Response,
     RetryPolicy,
     Safety,
+    Source,
     Timeout,
     TokenStore,
     Transport,
@@ -45,6 +47,9 @@ from rm_voucher import (
     VoucherClient,
     VoucherStatus,
     VoucherType,
+    Work,
+    WorkKind,
+    WorkResult,
     bulk_issue,
 )
 from rm_voucher.database import Transaction
@@ -123,7 +128,22 @@ def counting(attempt: Attempt) -> None:
     assert_type(attempt.operation, str)
 
 
-HOOKS: list[Hook] = [timing, counting, OpenTelemetryHook()]
+class Watching(Observer):
+    def work(self, work: Work, /) -> Callable[[WorkResult], None]:
+        assert_type(work.kind, WorkKind)
+        assert_type(work.batch_key, str | None)
+
+        def end(result: WorkResult) -> None:
+            assert_type(result.answer, str | None)
+            assert_type(result.outcome, Outcome | None)
+
+        return end
+
+    def source(self, client: str, source: Source, /) -> None:
+        assert_type([gauge.value for gauge in source.gauges()], list[float])
+
+
+HOOKS: list[Hook] = [timing, counting, Watching(), OpenTelemetryHook()]
 STORES: list[TokenStore] = [InMemory(), FileTokenStore(Path("token"))]
 
 
@@ -276,6 +296,7 @@ async def callbacks(client: VoucherClient) -> None:
         await poller.expect("CODE", "OTHER")
         assert_type(await poller.poll(), int)
     WebhookRouter(verifier, store=MemoryEventStore())
+    WebhookRouter(verifier, store=MemoryEventStore(), hooks=[Watching()], on_error=print)
     webhook_routes(router, "/rm")
     WebhookApp(router)
 
