@@ -18,14 +18,15 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from types import NoneType
-from typing import Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
 
 import attrs
-from cattrs import Converter
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from rm_voucher import models
 from rm_voucher.exceptions import DecodeError
+
+if TYPE_CHECKING:  # and where the first converter is made: see `prepare`
+    from cattrs import Converter
 
 __all__ = [
     "configure_converter",
@@ -106,8 +107,20 @@ def format_time(instant: datetime) -> str:
     return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
+def prepare() -> None:
+    """Load cattrs and write the functions that read models, so that no call has to wait for it.
+
+    A client does so when it is made. To import the package stays quick.
+    """
+    for model in _MODELS:
+        _fields_read(model)
+        _reader(model)
+
+
 def make_converter(*, detailed_validation: bool = False) -> Converter:
     """Return a new converter for the models. `structure` and `unstructure` keep their own."""
+    from cattrs import Converter
+
     converter = Converter(detailed_validation=detailed_validation)
     configure_converter(converter)
     return converter
@@ -190,6 +203,8 @@ def _refusal(obj: object, cls: type, path: str, strict: Collection[str] = ()) ->
 
 @functools.cache
 def _converter() -> Converter:
+    from cattrs import Converter
+
     # Nobody else's: a written function would not ask a hook that came later.
     converter = Converter(detailed_validation=False)
     _configure(converter, _make_written_structure_fn)
@@ -408,6 +423,8 @@ class _Misfit:
 
 def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callable[[Any, Any], T]:
     """Return cattrs' own function, which asks the converter's hooks, whenever they come."""
+    from cattrs.gen import make_dict_structure_fn, override
+
     overrides: dict[str, Any] = {"extra": override(omit=True)}
     for field in _fields(model):
         if field.name != "extra":
@@ -453,6 +470,8 @@ def _keeping_misfits(hook: Callable[[Any, Any], Any], type_: Any) -> Callable[[A
 def _make_unstructure_hook(
     model: type[Any], converter: Converter
 ) -> Callable[[Any], dict[str, Any]]:
+    from cattrs.gen import make_dict_unstructure_fn, override
+
     overrides: dict[str, Any] = {}
     for field in _fields(model):
         if field.name == "extra":

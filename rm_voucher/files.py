@@ -10,7 +10,6 @@ import contextlib
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
 
 _OWNERS_ALONE = 0o600
@@ -58,6 +57,8 @@ def replace_private(path: Path, content: bytes) -> None:
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISLNK(mode := path.lstat().st_mode):
             _refuse_unless_plain(mode)
+    import tempfile  # with all compressors: to import the package stays quick
+
     descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".new", dir=path.parent)
     new = Path(name)
     try:

@@ -291,11 +291,11 @@ def test_parse_time_refuses_all_else(text):
 
 
 @given(
-    st.datetimes(min_value=datetime(1, 1, 3), max_value=datetime(9999, 12, 29)),
+    st.datetimes(min_value=datetime(2, 1, 3), max_value=datetime(9999, 12, 29)),
     st.integers(-23 * 60, 23 * 60),
 )
 def test_time_round_trips(naive, offset_min):
-    """Every instant survives being written and read, and is written in UTC."""
+    """Every instant since year 2 survives being written and read, and is written in UTC."""
     aware = naive.replace(tzinfo=timezone(timedelta(minutes=offset_min)))
     text = format_time(aware)
     assert text.endswith("Z")

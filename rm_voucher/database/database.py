@@ -41,6 +41,7 @@ from rm_voucher.database.bound import LATEST
 from rm_voucher.database.connections import HURRIED_S, SqlDatabase
 from rm_voucher.database.engine import create_file, database_file
 from rm_voucher.database.group_commit import UnavailableError
+from rm_voucher.database.statistics import expect_many_rows
 from rm_voucher.database.transaction import Transaction
 from rm_voucher.database.troubles import (
     Trouble,
@@ -375,8 +376,7 @@ class Database:
             schema.tables.create_all(connection)
             values = {"component": schema.component, "version": schema.version}
             connection.execute(versions.insert(), values)
-            return
-        if found < schema.version:
+        elif found < schema.version:
             _log.info(
                 "the tables of the %s are brought up to date, which may take a minute for a "
                 "million rows",
@@ -387,6 +387,8 @@ class Database:
                     migrate(connection)
             mine = versions.c.component == schema.component
             connection.execute(versions.update().where(mine).values(version=schema.version))
+        if self.is_sqlite:
+            expect_many_rows(connection, schema.tables.sorted_tables)
 
     @contextlib.contextmanager
     def _unhurried(self, connection: Connection) -> Iterator[None]:

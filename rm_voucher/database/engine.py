@@ -8,7 +8,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import sqlite3
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,8 @@ def _sqlite(url: URL) -> Engine:
     def set_up(connection: Any, _: object) -> None:
         connection.isolation_level = None  # `begin` below begins transactions, not the driver
         try:
-            for pragma in ("journal_mode=WAL", "synchronous=FULL"):
-                connection.execute(f"PRAGMA {pragma}").close()
+            _write_ahead(connection)
+            connection.execute("PRAGMA synchronous=FULL").close()
         except BaseException:
             connection.close()  # nobody else does
             raise
@@ -125,6 +127,23 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _write_ahead(connection: sqlite3.Connection) -> None:
+    """Switch a new file to a write-ahead log. SQLite's own timeout does not wait for that.
+
+    Whoever opens or reads the new file at the same moment is in its way.
+    """
+    ends = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > ends:
+                raise
+            time.sleep(0.01)  # in a thread of the database's own, as the wait in SQLite would be
+        else:
+            return
 
 
 def _postgresql(url: URL, bound: Bound) -> Engine:

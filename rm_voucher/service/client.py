@@ -16,7 +16,6 @@ import attrs
 
 from rm_voucher.arguments import check_callable, check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
-from rm_voucher.auth.shared_store import SharedTokenStore
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
@@ -25,8 +24,8 @@ from rm_voucher.calls.hooks import Hook
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
-from rm_voucher.calls.shared_flow import SharedFlow
 from rm_voucher.calls.token_source import TokenSource
+from rm_voucher.converters import prepare
 from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
 from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
 from rm_voucher.profile import Profile
@@ -44,7 +43,6 @@ from rm_voucher.settings import (
     Timeout,
     account_namespace,
 )
-from rm_voucher.shared.store import SharedStore
 from rm_voucher.signing.rsa import RsaSigner, Signer
 from rm_voucher.transport.base import Request, Response, Transport
 from rm_voucher.transport.proxy import Proxy
@@ -53,6 +51,9 @@ from rm_voucher.wire.error_codes import ERROR_CODES
 
 if TYPE_CHECKING:
     from ssl import SSLContext
+
+    from rm_voucher.calls.shared_flow import SharedFlow
+    from rm_voucher.shared.store import SharedStore
 
 
 class ClientSettings(TypedDict, total=False):
@@ -140,7 +141,6 @@ class VoucherClient:
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
-            ("shared", shared, SharedStore),
             ("token_source", token_source, TokenSource),
             ("runtime", runtime, Runtime),
         ):
@@ -159,16 +159,26 @@ class VoucherClient:
         self._max_redeem_codes = limits.max_redeem_codes
         self.account = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
-        if shared is not None and token_store is None:
-            token_store = SharedTokenStore(shared, self.account, runtime=runtime)
+        prepare()
+        self._owned: list[TokenSource | Transport | SharedFlow] = []  # in the order of closing
+        pace = Flow(flow, runtime)
+        if shared is not None:
+            # Imported here: most clients share nothing.
+            from rm_voucher.auth.shared_store import SharedTokenStore
+            from rm_voucher.calls.shared_flow import SharedFlow
+            from rm_voucher.shared.store import SharedStore
+
+            check_type("shared", shared, SharedStore)
+            pace = SharedFlow(flow, runtime, shared, f"{self.account}/rate")
+            self._owned.append(pace)
+            token_store = token_store or SharedTokenStore(shared, self.account, runtime=runtime)
         signer = signer or RsaSigner.from_pem(credentials.private_key_pem())
-        self._owned: list[TokenSource | Transport | SharedFlow] = []
         if transport is None:
             # Imported here, so that a client with another transport never loads aiohttp.
             from rm_voucher.transport.aiohttp import AiohttpTransport
 
             transport = AiohttpTransport(limits=limits, proxy=proxy, ssl_context=ssl_context)
-            self._owned.append(transport)
+            self._owned.insert(0, transport)
         elif proxy is not None or ssl_context is not None:
             raise ConfigurationError("proxy and ssl_context are for the transport that is given.")
         if token_source is None:
@@ -183,10 +193,6 @@ class VoucherClient:
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
-        pace = Flow(flow, runtime)
-        if shared is not None:
-            pace = SharedFlow(flow, runtime, shared, f"{self.account}/rate")
-            self._owned.append(pace)
         self.caller = Caller(
             environment=environment,
             transport=transport,

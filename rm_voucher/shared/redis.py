@@ -6,6 +6,7 @@ lease may be had twice for its time. A version never comes again, because it beg
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from redis.asyncio import Redis
@@ -37,7 +38,7 @@ return {time[1], time[2], version}
 
 
 class RedisSharedStore(SharedStore):
-    """See `open_shared_store`. It belongs to the event loop that first uses it."""
+    """See `open_shared_store`. It belongs to the event loop and process that first use it."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -49,12 +50,14 @@ class RedisSharedStore(SharedStore):
             )
         except ValueError:
             raise ConfigurationError("The URL of Redis is redis://user@host:6379/0.") from None
+        self._process: int | None = None
         self._load_script = self._redis.register_script(_LOAD)
         self._swap_script = self._redis.register_script(_SWAP)
 
     async def aclose(self) -> None:
         """Close its connections. It may be called more than once."""
-        await self._redis.aclose()
+        if self._process in (None, os.getpid()):  # a parent's are its own
+            await self._redis.aclose()
 
     async def _load(self, key: str) -> Snapshot:
         seconds, microseconds, version, content = await self._run(self._load_script, key)
@@ -69,6 +72,9 @@ class RedisSharedStore(SharedStore):
         return Snapshot(version=int(new), content=content, now=_seconds(seconds, microseconds))
 
     async def _run(self, script: AsyncScript, key: str, *values: bytes | int) -> Any:
+        self._process = self._process or os.getpid()
+        if self._process != os.getpid():  # two processes would read each other's answers
+            raise SharedStoreError("The store was used before a fork: make one in each process.")
         try:
             return await script(keys=[_PREFIX + key], args=values)
         except (RedisError, OSError) as exc:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import ssl
 import sys
 from collections.abc import AsyncGenerator
@@ -48,11 +49,12 @@ _LEAST_S = 0.001  # of a time-out that a wait for a connection leaves
 
 @attrs.frozen
 class _Owned:
-    """A session of the transport's own, and what closes it."""
+    """A session of the transport's own, what closes it, and the process that has it."""
 
     session: aiohttp.ClientSession
     slots: asyncio.Semaphore
     closing: AsyncGenerator[None, None]
+    process: int = attrs.field(factory=os.getpid)
 
 
 class AiohttpTransport(Transport):
@@ -65,8 +67,11 @@ class AiohttpTransport(Transport):
     ``SSL_CERT_FILE``), https goes through ``proxy``, redirects are not followed, and nothing is
     sent twice: aiohttp would otherwise repeat a GET by itself when a kept-alive connection turns
     out to be dead. A connection that was closed, or said something, while it lay idle is not used.
-    Requests wait for a connection in the order in which they come. Raises `ConfigurationError` when
-    constructed.
+    Requests wait for a connection in the order in which they come.
+
+    It may be made before a fork, and used then in an event loop that each process makes. Over the
+    connections of another process nothing is sent, with a `ClosedError`: two processes would read
+    each other's answers. Raises `ConfigurationError` when constructed.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class AiohttpTransport(Transport):
         if not isinstance(proxy, Proxy | None):
             raise ConfigurationError("proxy must be a Proxy, such as Proxy('http://host:port').")
         self._borrowed = session
+        self._process = os.getpid()
         self._borrowed_slots: asyncio.Semaphore | None = None
         self._owned: dict[asyncio.AbstractEventLoop, _Owned] = {}  # connections belong to a loop
         self._closed = False
@@ -118,7 +124,12 @@ class AiohttpTransport(Transport):
 
     async def _exchange(self, request: Request, sending: Sending) -> Response:
         error: TransportError | None = None
-        if not self._closed:
+        if self._process_of_session() != os.getpid():
+            error = ClosedError(
+                f"{request.operation}: the connections are another process's: after a fork, each "
+                "needs an event loop, and a session of yours, that it made itself"
+            )
+        elif not self._closed:
             session, slots = await self._session()
             waited_s = await _wait_for_slot(slots, request)
             try:
@@ -199,14 +210,23 @@ class AiohttpTransport(Transport):
             await anext(owned.closing)
         return self._owned[loop].session, self._owned[loop].slots
 
+    def _process_of_session(self) -> int:
+        """Return the process that has the connections: this one, where there are none yet."""
+        if self._borrowed is not None:
+            return self._process
+        owned = self._owned.get(asyncio.get_running_loop())
+        return os.getpid() if owned is None else owned.process
+
     async def aclose(self) -> None:
         """Close the session if it is the transport's own. Nothing can be sent any more.
 
         Sessions of other event loops are closed when those end.
         """
         self._closed = True
-        owned = self._owned.pop(asyncio.get_running_loop(), None)
-        if owned is not None:
+        loop = asyncio.get_running_loop()
+        owned = self._owned.get(loop)
+        if owned is not None and owned.process == os.getpid():  # a parent's is kept as it is
+            del self._owned[loop]
             await owned.closing.aclose()
 
 
@@ -265,9 +285,12 @@ async def _closing(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]
     """Close the session when this generator is closed, or its event loop ends.
 
     `asyncio.run` closes the asynchronous generators that are left. So a session that its owner
-    forgot, or keeps for the next event loop, is closed in its own.
+    forgot, or keeps for the next event loop, is closed in its own. A child that was forked leaves
+    it alone: what it closed, its parent's event loop would hear nothing of any more.
     """
+    process = os.getpid()
     try:
         yield
     finally:
-        await session.close()
+        if process == os.getpid():
+            await session.close()

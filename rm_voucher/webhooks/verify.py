@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import orjson
 
 from rm_voucher.arguments import check_type
-from rm_voucher.converters import structure
+from rm_voucher.converters import prepare, structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
 from rm_voucher.models import Voucher
 from rm_voucher.redaction import hide_locals
@@ -106,6 +106,7 @@ class CallbackVerifier:
         min_key_bits: int = 2048,
         runtime: Runtime | None = None,
     ) -> None:
+        prepare()
         check_type("requires_url", requires_url, bool)
         check_type("min_key_bits", min_key_bits, int)
         check_type("runtime", runtime, Runtime, optional=True)

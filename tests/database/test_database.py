@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import DBAPIError, StatementError
 from support.doubles import FakeTime
 from support.postgres import end_connections
 from support.scratch_database import add, codes, database, opening, things
@@ -156,6 +158,52 @@ async def test_writer_is_durable(sqlite_url: str, time: FakeTime) -> None:
     assert await made.write(lambda c: c.scalar(text("PRAGMA synchronous"))) == 2
     assert await made.write(lambda c: c.scalar(text("PRAGMA journal_mode"))) == "wal"
     await made.close()
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[sqlite3.Connection]:
+    """Another connection in the middle of reading a new file."""
+    other = sqlite3.connect(tmp_path / "new.db", isolation_level=None)
+    other.execute("BEGIN")
+    other.execute("SELECT * FROM sqlite_master").fetchall()
+    yield other
+    other.close()
+
+
+def test_new_file_that_another_reads(
+    tmp_path: Path, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite waits for no other connection when it begins a log: we do."""
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        reader.execute("COMMIT")
+
+    monkeypatch.setattr(sql_engine, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=wait))
+    made = sql_engine.make_engine(parse_url(f"sqlite:///{tmp_path / 'new.db'}"))
+    with made.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+    made.dispose()
+    assert len(waits) == 1
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_wait_for_a_new_file_ends(
+    tmp_path: Path, reader: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch, *, is_busy: bool
+) -> None:
+    """It ends after the time that SQLite waits for locks; other errors are not waited for."""
+    if not is_busy:
+        reader.execute("COMMIT")
+        (tmp_path / "new.db").write_bytes(b"no database " * 100)
+    passing = itertools.count(step=4)
+    clock = SimpleNamespace(monotonic=lambda: next(passing), sleep=lambda _: None)
+    monkeypatch.setattr(sql_engine, "time", clock)
+    made = sql_engine.make_engine(parse_url(f"sqlite:///{tmp_path / 'new.db'}"))
+    with pytest.raises(DBAPIError), made.connect():
+        pass
+    made.dispose()
+    assert next(passing) == (12 if is_busy else 4)
 
 
 async def test_log_of_writes_does_not_grow_for_ever(sqlite_url: str, time: FakeTime) -> None:

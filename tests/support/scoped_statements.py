@@ -1,6 +1,7 @@
-"""Watches each statement that the package executes: none may leave its namespace.
+"""Watches each statement that the package executes: none may leave its namespace, or read it whole.
 
-A statement that forgets it would see or change another merchant's rows.
+A statement that forgets it would see or change another merchant's rows. One that SQLite answers
+by reading all rows of a namespace takes longer the more there are.
 """
 
 from __future__ import annotations
@@ -32,6 +33,23 @@ _OF_THE_FILE = re.compile(
     r"|^INSERT INTO (\w+)_new \([^)]*\) SELECT [^()]* FROM \1$"
 )
 
+_READS_ALL = re.compile(
+    r"^(?:SCAN rm_|SEARCH rm_\w+ USING (?:PRIMARY KEY|.*INDEX \w+) \(namespace=\?\)$)"
+)
+# Counts; the few batches; who prunes; what is asked once for a code that a dead process kept, or
+# for an overdue attempt; few of many attempts, by an index of those.
+_MAY_READ_ALL = re.compile(
+    r"count\(|FROM rm_ledger_batches|leased_until <=|seen_code = \?$|assigned_at BETWEEN"
+)
+_INDEX_OF_FEW = "rm_ledger_attempts_notable"
+
+
+def reads_all(statement: str, plan: str) -> bool:
+    """Return whether a line of SQLite's plan reads all rows of a namespace, and should not."""
+    text = " ".join(statement.split())
+    is_meant = _INDEX_OF_FEW in plan or _MAY_READ_ALL.search(text) or _OF_THE_FILE.match(text)
+    return bool(_READS_ALL.match(plan)) and not is_meant
+
 
 def forgets_namespace(statement: str) -> bool:
     """Return whether a statement reads or writes such a table without saying whose rows."""
@@ -45,13 +63,13 @@ def forgets_namespace(statement: str) -> bool:
 
 @contextmanager
 def all_scoped() -> Iterator[set[str]]:
-    """Fail where the package executes a statement that forgets its namespace.
+    """Fail where the package executes a statement that forgets its namespace, or reads all of it.
 
     Yields the statements that touched such a table. A test's own statements may do what they like.
     """
-    seen, bad = set[str](), set[str]()
+    seen, bad, slow = set[str](), set[str](), set[str]()
 
-    def look(_: Any, __: Any, statement: str, *___: Any) -> None:
+    def look(connection: Any, _: Any, statement: str, values: Any, __: Any, has_many: bool) -> None:
         if statement in seen or not any(name in statement for name in _TABLES):
             return
         if _is_from_a_test():
@@ -59,6 +77,12 @@ def all_scoped() -> Iterator[set[str]]:
         seen.add(statement)
         if forgets_namespace(statement):
             bad.add(statement)
+        if connection.dialect.name == "sqlite" and not _DEFINES.match(statement):
+            explained = connection.connection.dbapi_connection.execute(
+                f"EXPLAIN QUERY PLAN {statement}", values[0] if has_many else values
+            )
+            if any(reads_all(statement, plan) for *_, plan in explained.fetchall()):
+                slow.add(statement)
 
     event.listen(Engine, "before_cursor_execute", look)
     try:
@@ -66,6 +90,7 @@ def all_scoped() -> Iterator[set[str]]:
     finally:
         event.remove(Engine, "before_cursor_execute", look)
     assert not bad, f"without a namespace: {sorted(bad)}"
+    assert not slow, f"read all rows of a namespace: {sorted(slow)}"
 
 
 def _is_from_a_test() -> bool:

@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import stat
+import weakref
 from pathlib import Path
 
 import attrs
@@ -72,7 +73,10 @@ def is_locked(database: Path) -> bool:
 
 
 class FileGuard:
-    """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends."""
+    """Holds ``NAME.lock``. The system lets go of it when the process ends, however it ends.
+
+    A child that was forked does not have it, or it would hold it when its parent has ended.
+    """
 
     def __init__(self, database: Path) -> None:
         # By another name it is the same file, with one lock.
@@ -84,6 +88,7 @@ class FileGuard:
         self._noted = 0
         self.opening = asyncio.Lock()
         """Held by who opens a ledger in the file, because several may share it."""
+        _guards.add(self)
 
     @property
     def is_held(self) -> bool:
@@ -214,6 +219,17 @@ class FileGuard:
     def _inodes(self) -> str:
         """Return the two files' inodes. Devices have other numbers when the machine starts anew."""
         return "/".join(str(inode) for _, inode in self._held)
+
+
+_guards: weakref.WeakSet[FileGuard] = weakref.WeakSet()
+
+
+def _release_in_child() -> None:
+    for guard in list(_guards):
+        guard.release()
+
+
+os.register_at_fork(after_in_child=_release_in_child)
 
 
 def _lock_file(database: Path) -> Path:
