@@ -6,6 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from types import NoneType
 from typing import Any, get_args, get_type_hints
 
+import attrs
+import cattrs
+import httpx
+import litestar
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -301,3 +306,29 @@ def test_pydantic_describes_the_fields():
         assert schema["properties"].keys() == WHOLE.to_dict().keys()
         assert schema["properties"]["amount_sen"]["anyOf"][0] == {"type": "integer"}
         assert "days" in json.dumps(schema["properties"]["expiry"])
+
+
+@pytest.mark.parametrize(
+    "write", [msgspec.json.encode, lambda one: repr(attrs.asdict(one)), cattrs.unstructure]
+)
+def test_others_write_codes(write):
+    """What docs/objects.md warns of: who knows attrs classes by itself writes everything."""
+    assert CODE in str(write(EXAMPLES[1]))
+
+
+async def test_litestar_writes_codes():
+    """So does Litestar with a voucher that a handler returns; with `to_dict`, it is masked."""
+
+    @litestar.get("/whole")
+    async def whole() -> IssuedVoucher:
+        return IssuedVoucher(code=CODE)
+
+    @litestar.get("/masked")
+    async def masked() -> dict[str, Any]:
+        return IssuedVoucher(code=CODE).to_dict()
+
+    app: Any = litestar.Litestar([whole, masked], logging_config=None)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://app.invalid") as http:
+        assert CODE in (await http.get("/whole")).text
+        assert (await http.get("/masked")).json()["code"] == "SE…"

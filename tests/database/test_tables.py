@@ -55,7 +55,9 @@ def in_sqlite(path: Path, *scripts: str) -> set[tuple[Any, ...]]:
     with contextlib.closing(sqlite3.connect(path)) as connection:
         for script in scripts:
             connection.executescript(script)
-        found = connection.execute("SELECT type, name, sql FROM sqlite_master").fetchall()
+        found = connection.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE name NOT LIKE 'sqlite_stat%'"
+        ).fetchall()
         versions = connection.execute("SELECT component, version FROM rm_schema_versions")
         return {(kind, name, " ".join((sql or "").split())) for kind, name, sql in found} | {
             ("version", *row) for row in versions

@@ -1,4 +1,4 @@
-"""examples/orm_app.py and examples/alembic: rows of an application's ORM beside our tables."""
+"""examples/orm_app.py and alembic_env.py: rows of an application's ORM beside our tables."""
 
 import asyncio
 import contextlib
@@ -109,7 +109,7 @@ async def test_handler_writes_with_the_event(orm, database):
     assert sorted(statuses) == [200, 500]
 
 
-ENV = (EXAMPLES / "alembic" / "env.py").read_text()
+ENV = (EXAMPLES / "alembic_env.py").read_text()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import attrs
 import httpx
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from asgiref.sync import async_to_sync
 from support.answers import rm_error
 from support.example_modules import load_example
 from support.files import EXAMPLES, KEY_FILE
@@ -217,6 +218,17 @@ async def test_app_takes_only_the_number_of_a_member(running, emulator, member):
         status, _, _ = await post(f"/members/{member}/voucher")
     assert status in (400, 404)
     assert emulator.state.issued(BATCH) == ()
+
+
+def test_async_to_sync_makes_a_loop_for_each_call():
+    """Where no loop runs, as under WSGI: why the example has one in a thread of its own."""
+
+    async def running_loop():
+        return asyncio.get_running_loop()
+
+    first, second = async_to_sync(running_loop)(), async_to_sync(running_loop)()
+    assert first is not second
+    assert first.is_closed()
 
 
 SERVE_ASGI = """

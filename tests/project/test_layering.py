@@ -64,6 +64,7 @@ ELSEWHERE = {
     "database.pipeline": {"psycopg", "sqlalchemy"},
     "database.postgres": {"psycopg", "sqlalchemy"},
     "database.scope": {"sqlalchemy"},
+    "database.statistics": {"sqlalchemy"},
     "database.troubles": {"sqlalchemy"},
     "database.transaction": {"sqlalchemy"},
     "ledger.sql.schema": {"sqlalchemy"},

@@ -1,7 +1,7 @@
 """Alembic's env.py for a database in which rm_voucher has its tables beside the application's own.
 
-``alembic revision --autogenerate`` then neither drops nor changes those. With DATABASE_URL and, in
-alembic.ini, ``script_location`` (this folder) and ``prepend_sys_path`` (that of orm_app.py) set.
+``alembic revision --autogenerate`` then neither drops nor changes those. With DATABASE_URL set;
+orm_app.py is the application's own.
 """
 
 import os
