@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from rm_voucher.auth.shared_store import SharedTokenStore
     from rm_voucher.auth.store import FileTokenStore, TokenStore
     from rm_voucher.bulk.issue import bulk_issue
-    from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
+    from rm_voucher.bulk.results import (
+        BulkResult,
+        BulkStatus,
+        BulkSummary,
+        Failed,
+        Issued,
+        Unresolved,
+    )
     from rm_voucher.bulk.run import BulkIssue
     from rm_voucher.calls.flow import FlowState
     from rm_voucher.calls.hooks import Attempt, AttemptResult, Hook
@@ -49,6 +56,7 @@ if TYPE_CHECKING:
         RateLimitError,
         ResponseLostError,
         ResponseTimeoutError,
+        Retryable,
         ServerError,
         SharedStoreError,
         SignatureError,
@@ -109,12 +117,14 @@ __all__ = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "Failed",
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
+    "Issued",
     "IssuedVoucher",
     "LedgerError",
     "Limits",
@@ -136,6 +146,7 @@ __all__ = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Retryable",
     "Runtime",
     "Safety",
     "ServerError",
@@ -149,6 +160,7 @@ __all__ = [
     "TokenStore",
     "Transport",
     "TransportError",
+    "Unresolved",
     "Voucher",
     "VoucherBatch",
     "VoucherClient",
@@ -166,7 +178,7 @@ _HOMES = {
     "auth.shared_store": "SharedTokenStore",
     "auth.store": "FileTokenStore TokenStore",
     "bulk.issue": "bulk_issue",
-    "bulk.results": "BulkResult BulkStatus BulkSummary",
+    "bulk.results": "BulkResult BulkStatus BulkSummary Failed Issued Unresolved",
     "bulk.run": "BulkIssue",
     "calls.flow": "FlowState",
     "calls.hooks": "Attempt AttemptResult Hook",
@@ -178,7 +190,7 @@ _HOMES = {
         "DuplicateRequestError EventStoreError ExpiredError IdempotencyConflictError "
         "InvalidRequestError LedgerError NotFoundError OutcomeUnknownError "
         "OutOfStockError PermissionDeniedError PoolTimeoutError ProxyError RateLimitError "
-        "ResponseLostError ResponseTimeoutError ServerError SharedStoreError "
+        "ResponseLostError ResponseTimeoutError Retryable ServerError SharedStoreError "
         "SignatureError TransportError VoucherError VoucherStateError"
     ),
     "models": (

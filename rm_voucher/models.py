@@ -1,11 +1,13 @@
 """The API's things as frozen attrs classes. No I/O, no JSON: see `converters`.
 
-Every field may be None, because each is missing or null in some documented answer; Go's zero time
-counts as missing. Times are aware UTC datetimes. Money is whole sen (``_sen``,
-RM 1.00 = 100), discounts are hundredths of a percent (``_bp``, 1 % = 100), both with a Decimal
-property for people. Fields that no page documents are kept in ``extra`` and survive a round trip.
-So does a documented field whose value does not fit: it reads as None, and ``extra`` has the value
-under RM's name of the field, marked (``{"amount": {"misfit": 5.5}}``); ``misfits`` has them all.
+Most fields may be None, because each is missing or null in some documented answer; Go's zero time
+counts as missing. ``code`` and ``qr_url`` of an `IssuedVoucher` and ``key`` of a `VoucherBatch` are
+text in every one of them: where an answer has none that can be read, the latter two are empty.
+Times are aware UTC datetimes. Money is whole sen (``_sen``, RM 1.00 = 100), discounts are
+hundredths of a percent (``_bp``, 1 % = 100), both with a Decimal property for people. Fields that
+no page documents are kept in ``extra`` and survive a round trip. So does a documented field whose
+value does not fit: it reads as not set, and ``extra`` has the value under RM's name of the field,
+marked (``{"amount": {"misfit": 5.5}}``); ``misfits`` has them all.
 
 A voucher's code, its QR URL, its key (the code stands in it, base64-encoded) and a batch's static
 code are worth money to whoever holds them, and a member's profile is personal: reprs mask or omit
@@ -15,7 +17,6 @@ them.
 from __future__ import annotations
 
 import enum
-import functools
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -23,55 +24,40 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-from rm_voucher.exceptions import DecodeError
+from rm_voucher.decode_error import DecodeError
+from rm_voucher.issued import (
+    ALL_OF_IT,
+    MISFIT,
+    IssuedVoucher,
+    Read,
+    extra_field,
+    mask,
+    masked_field,
+    wire_name,
+)
 from rm_voucher.text import printable
 
+__all__ = [
+    "ALL_OF_IT",
+    "MISFIT",
+    "BatchStatus",
+    "ErrorBody",
+    "Expiry",
+    "ExpiryType",
+    "IssuedVoucher",
+    "OpenEnum",
+    "Origin",
+    "Page",
+    "Token",
+    "Voucher",
+    "VoucherBatch",
+    "VoucherStatus",
+    "VoucherType",
+    "mask",
+    "wire_name",
+]
+
 T_co = TypeVar("T_co", covariant=True)
-
-MISFIT = "misfit"
-"""Marks, in ``extra``, the value of a documented field that does not fit."""
-ALL_OF_IT = "$"
-"""Stands for a field where the whole item of a list is no object."""
-
-# Every other name is the field's own in camelCase.
-_WIRE_NAMES = {
-    "amount_sen": "amount",
-    "batch_key": "voucherBatchKey",
-    "days": "day",
-    "discount_rate_bp": "discountRate",
-    "expires_at": "expiredAt",
-    "expires_in_s": "expiresIn",
-    "minimum_spend_sen": "minimumSpendAmount",
-    "refresh_expires_in_s": "refreshTokenExpiresIn",
-}
-
-
-def wire_name(field: str) -> str:
-    """Return RM's name of a field."""
-    head, *tail = field.split("_")
-    return _WIRE_NAMES.get(field) or head + "".join(part.capitalize() for part in tail)
-
-
-@functools.cache
-def _names(model: Any) -> dict[str, str]:
-    """Return the names of a model's fields by RM's names of them."""
-    names = [field.name for field in attrs.fields(model) if field.name != "extra"]
-    return {ALL_OF_IT: ALL_OF_IT, **{wire_name(name): name for name in names}}
-
-
-def mask(text: str | None) -> str:
-    """Return ``text`` with all but a hint of it hidden, for logs and reprs."""
-    if not text:
-        return repr(text)
-    return f"'{printable(text[:2])}…'" if len(text) >= 8 else "'…'"
-
-
-def _extra() -> Any:
-    return attrs.field(factory=dict, repr=False, hash=False)
-
-
-def _masked() -> Any:
-    return attrs.field(default=None, repr=mask)
 
 
 class OpenEnum(enum.StrEnum):
@@ -157,35 +143,12 @@ class BatchStatus(OpenEnum):
     COMPLETED = "COMPLETED"
 
 
-class _Read:
-    """What was read off an answer."""
-
-    __slots__ = ()
-
-    extra: Mapping[str, Any]
-
-    @property
-    def misfits(self) -> Mapping[str, Any]:
-        """The documented fields whose values don't fit, each with the value as it came.
-
-        They read as None, which by itself means *not set*. An item of a listing that is no object
-        at all has the one misfit ``$``.
-        """
-        model: Any = type(self)
-        names = _names(model)
-        return {
-            names[key]: value[MISFIT]
-            for key, value in self.extra.items()
-            if key in names and isinstance(value, dict) and MISFIT in value
-        }
-
-
 def _hundredths(value: int | None) -> Decimal | None:
     # Not by arithmetic, which rounds and raises as the application's decimal context says.
     return None if value is None else Decimal(f"{value}E-2")
 
 
-class _Worth(_Read):
+class _Worth(Read):
     """A voucher's or batch's figures, for people. One that does not fit raises `DecodeError`."""
 
     __slots__ = ()
@@ -216,7 +179,7 @@ class _Worth(_Read):
 
 
 @attrs.frozen(kw_only=True)
-class Expiry(_Read):
+class Expiry(Read):
     """When a voucher ends.
 
     ``days`` goes with DYNAMIC: in RM's examples a redeemed voucher's ``expires_at`` is its
@@ -227,16 +190,7 @@ class Expiry(_Read):
     type: ExpiryType | None = None
     days: int | None = None
     expires_at: datetime | None = None
-    extra: Mapping[str, Any] = _extra()
-
-
-@attrs.frozen(kw_only=True)
-class IssuedVoucher(_Read):
-    """The answer to *issue*: the code, and the URL that the customer scans as a QR code."""
-
-    code: str = attrs.field(repr=mask)
-    qr_url: str | None = _masked()
-    extra: Mapping[str, Any] = _extra()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @attrs.frozen(kw_only=True)
@@ -248,7 +202,7 @@ class Voucher(_Worth):
     ``member_profile`` and ``address`` are documented as text and really objects or None.
     """
 
-    code: str | None = _masked()
+    code: str | None = masked_field()
     status: VoucherStatus | None = None
     type: VoucherType | None = None
     amount_sen: int | None = None
@@ -259,7 +213,7 @@ class Voucher(_Worth):
     key: str | None = attrs.field(default=None, repr=False)
     batch_key: str | None = None
     origin: Origin | None = None
-    qr_url: str | None = _masked()
+    qr_url: str | None = masked_field()
     image_url: str | None = attrs.field(default=None, repr=False)
     is_shipping: bool | None = None
     address: Any = attrs.field(default=None, repr=False, hash=False)
@@ -273,12 +227,14 @@ class Voucher(_Worth):
     used_at: datetime | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    extra: Mapping[str, Any] = _extra()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @attrs.frozen(kw_only=True)
 class VoucherBatch(_Worth):
     """A batch that vouchers are issued from.
+
+    ``key`` names the batch, and is empty where the answer has none that can be read.
 
     ``quantity`` counts all vouchers, ``balance_quantity`` the remaining ones, ``used_quantity``
     those assigned, redeemed or used. RM does not document whether an issue moves the balance at
@@ -286,7 +242,7 @@ class VoucherBatch(_Worth):
     failed.
     """
 
-    key: str | None = None
+    key: str = ""
     label: str | None = None
     id: str | None = None
     status: BatchStatus | None = None
@@ -303,11 +259,11 @@ class VoucherBatch(_Worth):
     is_shipping: bool | None = None
     is_device_redeem: bool | None = None
     is_static: bool | None = None
-    static_code: str | None = _masked()
+    static_code: str | None = masked_field()
     reason: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    extra: Mapping[str, Any] = _extra()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @attrs.frozen(kw_only=True)
@@ -324,7 +280,7 @@ class Page(Generic[T_co]):
 
 
 @attrs.frozen(kw_only=True)
-class Token(_Read):
+class Token(Read):
     """An access token, its lifetime in seconds, and the refresh token that buys the next one."""
 
     access_token: str = attrs.field(repr=False)
@@ -332,13 +288,13 @@ class Token(_Read):
     expires_in_s: int | None = None
     refresh_token: str | None = attrs.field(default=None, repr=False)
     refresh_expires_in_s: int | None = None
-    extra: Mapping[str, Any] = _extra()
+    extra: Mapping[str, Any] = extra_field()
 
 
 @attrs.frozen(kw_only=True)
-class ErrorBody(_Read):
+class ErrorBody(Read):
     """The object under ``error`` in a failed answer."""
 
     code: str
     message: str | None = attrs.field(default=None, repr=False)
-    extra: Mapping[str, Any] = _extra()
+    extra: Mapping[str, Any] = extra_field()

@@ -427,7 +427,7 @@ def row_of(result: BulkResult[str]) -> dict[str, str]:
     return {
         "recipient": result.recipient,
         "code": voucher.code if voucher else "",
-        "qr_url": (voucher.qr_url or "") if voucher else "",
+        "qr_url": voucher.qr_url if voucher else "",
         "voucher_status": _status_of(result),
         "error": str(error) if error else "",
     }

@@ -398,7 +398,7 @@ class Ledger:
         if adopt is not None:
             state = AttemptState.ADOPTED
             voucher = adopt if isinstance(adopt, IssuedVoucher) else IssuedVoucher(code=adopt)
-            code = Found(code=voucher.code, qr_url=voucher.qr_url)
+            code = Found(code=voucher.code, qr_url=voucher.qr_url or None)
         error = await self.store.commit(
             resolve,
             Resolve(

@@ -18,9 +18,13 @@ PACKAGE = Path(rm_voucher.__file__).parent
 # the files at the root that stand on one level.
 WINGS = [
     {"_version"},
-    {"exceptions", "text"},
+    {"text"},
+    {"issued"},
+    {"decode_error"},
+    {"models"},
+    {"exceptions"},
     {"arguments", "redaction", "files"},
-    {"models", "qr", "runtime", "settings"},
+    {"qr", "runtime", "settings"},
     {"worth"},
     {"converters", "database", "profile"},
     {"shared"},
