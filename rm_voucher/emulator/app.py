@@ -37,6 +37,13 @@ _MOST_MERCHANTS = 1_000
 _LAST_NUMBER = 10**9
 
 
+class EmulatorOptions(MerchantOptions, total=False):
+    """The options of an emulator; `Emulator` says what they mean."""
+
+    clock: Callable[[], float]
+    callback_key: bytes | None
+
+
 class Emulator(Merchant):
     """A voucher server with one merchant or more, for tests and development without an account.
 
@@ -90,22 +97,19 @@ class Emulator(Merchant):
         self._by_client_id: dict[str, Merchant] = {self.client_id: self}
 
     @classmethod
-    def like(cls, report: str | os.PathLike[str], **options: Any) -> Self:
+    def like(cls, report: str | os.PathLike[str], **options: Unpack[EmulatorOptions]) -> Self:
         """Return an emulator that does as a probe's report says that RM does.
 
         ``report`` is the file that ``rm-voucher probe --output`` wrote, and ``options`` are those
-        of the class. What the probe left open stays as it is by default. Raises
+        of the class, and win. What the probe left open stays as it is by default. Raises
         `ConfigurationError`.
         """
         found = part_of(read_report(report), "emulator")
         try:
-            guesses = Guesses(**found["guesses"])
-            return cls(
-                guesses=guesses,
-                disabled_checks=found["disabled_checks"],
-                rate_limit=found["rate_limit"],
-                **options,
-            )
+            options.setdefault("guesses", Guesses(**found["guesses"]))
+            options.setdefault("disabled_checks", found["disabled_checks"])
+            options.setdefault("rate_limit", found["rate_limit"])
+            return cls(**options)
         except (KeyError, TypeError, ValueError) as exc:
             raise ConfigurationError(f"{report} fits no emulator of this version.") from exc
 

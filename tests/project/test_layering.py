@@ -47,6 +47,7 @@ ELSEWHERE = {
     "converters": {"cattrs"},
     "calls.retry": {"tenacity"},
     "signing.process": {"cryptography"},
+    "signing.keys": {"cryptography"},
     "signing.rsa": {"cryptography"},
     "transport.aiohttp": {"aiohttp"},
     "transport.foreign": {"aiohttp"},
