@@ -41,7 +41,7 @@ and a pickle leaves these out: ``message`` of `APIError` (the server's own words
 from __future__ import annotations
 
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from rm_voucher.decode_error import DecodeError, Retryable, VoucherError
 from rm_voucher.models import IssuedVoucher, Voucher
@@ -279,8 +279,9 @@ class SignatureError(APIError):
 
     def explain(self, *, differs: tuple[str, ...], expected: str | None, hint: str) -> None:
         """Take what the answer tells; ``hint`` has neither a code nor a body in it."""
-        self.args = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
-        self.differs, self.expected, self.hint = differs, expected, hint
+        self.args: tuple[Any, ...] = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
+        self.differs, self.expected = differs, expected
+        self.hint: str = hint
 
 
 class PermissionDeniedError(APIError):

@@ -46,7 +46,7 @@ _UNKNOWN = 4
 _MANY = 20  # attempts, on a screen
 _COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")
 
-ledger_app = typer.Typer(
+ledger_app: typer.Typer = typer.Typer(
     name="ledger",
     no_args_is_help=True,
     add_completion=False,

@@ -243,7 +243,7 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            self.partial = partial_of(path, is_kept=is_kept)
+            self.partial: Path = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
             try:
                 refuse_partial_of_other_kind(path, is_kept=is_kept)

@@ -31,7 +31,7 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.quiet = False
+        self.quiet: bool = False
         self._lock = threading.RLock()  # a library may log in a thread
         self._bar: Callable[[int], str] | None = None
 

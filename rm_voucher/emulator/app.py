@@ -20,7 +20,7 @@ from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.merchant import Merchant, MerchantOptions
+from rm_voucher.emulator.merchant import Merchant, MerchantOptions, Script
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.site import Site
 from rm_voucher.emulator.state import VoucherState
@@ -273,7 +273,8 @@ class Emulator(Merchant):
         script, given = self.script, self._as_given
         transport = self.callbacks.transport
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.script, self._as_given = script, given
+        self.script: Script | None = script
+        self._as_given = given
         self.callbacks.transport = transport
         self._by_client_id[self.client_id] = self
 

@@ -27,6 +27,7 @@ from rm_voucher.emulator.routes import OPERATIONS, Routes
 from rm_voucher.emulator.site import IN_MEMORY, Site
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import BatchOptions
+from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.runtime import Runtime
@@ -113,7 +114,7 @@ class Merchant:
         self.site = site
         self.name = name
         self.number = number
-        self.environment = Environment.at(IN_MEMORY)
+        self.environment: Environment = Environment.at(IN_MEMORY)
         """The URLs for a client in this process; over HTTP it is `Server.environment`."""
         for name, given, kind in (
             ("seed", seed, int),
@@ -152,15 +153,15 @@ class Merchant:
         verifier = RsaVerifier.from_pem(public_key)
         self.public_key_pem: bytes = verifier.public_key_pem()
         """The other half of its client's private key."""
-        self.guesses = guesses or Guesses()
+        self.guesses: Guesses = guesses or Guesses()
         self._disabled = frozenset(Check(check) for check in disabled_checks)
-        self.runtime = Runtime(clock=site.wire_clock)
+        self.runtime: Runtime = Runtime(clock=site.wire_clock)
         """What its clients get: its clock, as it is before `advance`, and real waits."""
         self._seed = seed
         self._batches = dict(batches or {})
         self._pin = merchant_pin
-        self.virtual_clock = site.clock
-        self.callbacks = Callbacks(
+        self.virtual_clock: VirtualClock = site.clock
+        self.callbacks: Callbacks = Callbacks(
             site.clock,
             self.guesses,
             site.wire_clock,
@@ -168,7 +169,7 @@ class Merchant:
             url=callback_url,
         )
         """The deliveries to the merchant."""
-        self.authenticator = Authenticator(
+        self.authenticator: Authenticator = Authenticator(
             merchant=number,
             client_id=client_id,
             client_secret=client_secret,
@@ -179,9 +180,9 @@ class Merchant:
             clock=site.clock.now,
             wire_clock=site.wire_clock,
         )
-        self.begun = 0
+        self.begun: int = 0
         """The number of its last beginning; no two of an emulator's merchants are alike."""
-        self.begun_at = 0.0
+        self.begun_at: float = 0.0
         """When it did so last, by the emulator's clock."""
         self.script: Script | None = None
         """What happens whenever it begins anew, beside what it was made with."""

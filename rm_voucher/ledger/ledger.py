@@ -105,14 +105,14 @@ class Ledger:
         runtime: Runtime | None = None,
         **settings: Unpack[LedgerOptions],
     ) -> None:
-        self.settings = LedgerSettings(**settings)
+        self.settings: LedgerSettings = LedgerSettings(**settings)
         self.store = store
-        self.clock = LedgerClock(runtime or Runtime())
+        self.clock: LedgerClock = LedgerClock(runtime or Runtime())
         self._tasks = LedgerTasks()
         self._keeper = Keeper(store, self.clock)
         self._tracker = AttemptTracker(store, self.clock, self._keeper.attempts)
         self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker, self._keeper)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             store,
             self.clock,
             self._tracker,

@@ -167,7 +167,7 @@ class VoucherClient:
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
         flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes
-        self.account = account_namespace(environment, credentials.client_id)
+        self.account: str = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
         if shared is not None and token_store is None:
             token_store = SharedTokenStore(shared, self.account, runtime=runtime)
@@ -197,7 +197,7 @@ class VoucherClient:
         if shared is not None:
             pace = SharedFlow(flow, runtime, shared, f"{self.account}/rate")
             self._owned.append(pace)
-        self.caller = Caller(
+        self.caller: Caller = Caller(
             environment=environment,
             transport=transport,
             tokens=token_source,
