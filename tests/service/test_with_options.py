@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from rm_voucher import (
@@ -17,6 +19,7 @@ from rm_voucher import (
 )
 from rm_voucher.emulator import Emulator, Fault
 from rm_voucher.emulator.server import serve
+from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.transport.memory import MemoryTransport
 
 
@@ -110,16 +113,18 @@ def test_client_from_env_takes_credentials_and_a_proxy(
 ) -> None:
     """What is given is used, and its variable is not read: neither RM_CLIENT_ID nor HTTPS_PROXY."""
     monkeypatch.setenv("HTTPS_PROXY", "http://other.test:1")
-    given = {"credentials": emulator.credentials, "environment": "production"}
+    given: dict[str, Any] = {"credentials": emulator.credentials, "environment": "production"}
     proxy = Proxy("http://proxy.test:3128")
-    for more, expected in (
+    cases: list[tuple[dict[str, Any], Proxy | None]] = [
         ({}, Proxy("http://other.test:1")),
         ({"proxy": proxy}, proxy),
         ({"proxy": None}, None),
-    ):
-        client = VoucherClient.from_env(**given, **more)
-        assert client.caller.environment == Environment.PRODUCTION
-        assert client.caller.transport._proxy == expected
+    ]
+    for more, expected in cases:
+        caller = VoucherClient.from_env(**given, **more).caller
+        assert caller.environment == Environment.PRODUCTION
+        assert isinstance(caller.transport, AiohttpTransport)
+        assert caller.transport._proxy == expected
     transport = MemoryTransport(emulator.handle)
     assert VoucherClient.from_env(**given, transport=transport).caller.transport is transport
 
