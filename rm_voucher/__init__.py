@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from rm_voucher.auth.shared_store import SharedTokenStore
     from rm_voucher.auth.store import FileTokenStore, TokenStore
     from rm_voucher.bulk.issue import bulk_issue
-    from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
+    from rm_voucher.bulk.results import (
+        BulkResult,
+        BulkStatus,
+        BulkSummary,
+        Failed,
+        Issued,
+        Unresolved,
+    )
     from rm_voucher.bulk.run import BulkIssue
     from rm_voucher.calls.flow import FlowState
     from rm_voucher.calls.hooks import (
@@ -59,6 +66,7 @@ if TYPE_CHECKING:
         RateLimitError,
         ResponseLostError,
         ResponseTimeoutError,
+        Retryable,
         ServerError,
         SharedStoreError,
         SignatureError,
@@ -119,6 +127,7 @@ __all__ = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "Failed",
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
@@ -126,6 +135,7 @@ __all__ = [
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
+    "Issued",
     "IssuedVoucher",
     "LedgerError",
     "Limits",
@@ -148,6 +158,7 @@ __all__ = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Retryable",
     "Runtime",
     "Safety",
     "ServerError",
@@ -162,6 +173,7 @@ __all__ = [
     "TokenStore",
     "Transport",
     "TransportError",
+    "Unresolved",
     "Voucher",
     "VoucherBatch",
     "VoucherClient",
@@ -182,7 +194,7 @@ _HOMES = {
     "auth.shared_store": "SharedTokenStore",
     "auth.store": "FileTokenStore TokenStore",
     "bulk.issue": "bulk_issue",
-    "bulk.results": "BulkResult BulkStatus BulkSummary",
+    "bulk.results": "BulkResult BulkStatus BulkSummary Failed Issued Unresolved",
     "bulk.run": "BulkIssue",
     "calls.flow": "FlowState",
     "calls.hooks": ("Attempt AttemptResult Gauge Hook Observer Source Work WorkKind WorkResult"),
@@ -194,7 +206,7 @@ _HOMES = {
         "DuplicateRequestError EventStoreError ExpiredError IdempotencyConflictError "
         "InvalidRequestError LedgerError NotFoundError OutcomeUnknownError "
         "OutOfStockError PermissionDeniedError PoolTimeoutError ProxyError RateLimitError "
-        "ResponseLostError ResponseTimeoutError ServerError SharedStoreError "
+        "ResponseLostError ResponseTimeoutError Retryable ServerError SharedStoreError "
         "SignatureError TransportError VoucherError VoucherStateError"
     ),
     "models": (

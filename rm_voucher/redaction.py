@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from types import FunctionType, TracebackType
 from typing import Any, TypeVar, cast
 
-from rm_voucher.exceptions import VoucherError
+from rm_voucher.decode_error import VoucherError
 
 F = TypeVar("F", bound=Callable[..., Any])
 

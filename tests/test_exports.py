@@ -34,6 +34,7 @@ EXPORTED = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "Failed",
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
@@ -41,6 +42,7 @@ EXPORTED = [
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
+    "Issued",
     "IssuedVoucher",
     "LedgerError",
     "Limits",
@@ -63,6 +65,7 @@ EXPORTED = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Retryable",
     "Runtime",
     "Safety",
     "ServerError",
@@ -77,6 +80,7 @@ EXPORTED = [
     "TokenStore",
     "Transport",
     "TransportError",
+    "Unresolved",
     "Voucher",
     "VoucherBatch",
     "VoucherClient",
@@ -100,9 +104,9 @@ def test_root_exports_exactly_this():
 
 def test_root_exports_are_documented():
     """Every public class and function has a docstring."""
-    assert [
-        name for name in EXPORTED if name != "__version__" and not getattr(rm_voucher, name).__doc__
-    ] == []
+    no_class_or_function = {"BulkResult", "__version__"}
+    documented = {name for name in EXPORTED if getattr(rm_voucher, name).__doc__}
+    assert set(EXPORTED) - documented <= no_class_or_function
 
 
 def loaded_after(statement):

@@ -70,7 +70,7 @@ class ClientCredentialsToken(TokenSource):
     def __init__(
         self,
         credentials: Credentials,
-        environment: Environment,
+        environment: Environment | str,
         transport: Transport,
         *,
         retry: RetryPolicy,
@@ -82,7 +82,7 @@ class ClientCredentialsToken(TokenSource):
         name: str = "",
     ) -> None:
         self._credentials = credentials
-        self._environment = environment
+        self._environment = Environment.of(environment)
         self._transport = transport
         self._timeout = timeout
         self._runtime = runtime or Runtime()

@@ -61,9 +61,9 @@ class LedgerRun(Generic[R]):
         # By request, the recipients that wait for it, each with the number of attempts so far and
         # what it waits for.
         self._held: dict[str, list[tuple[R, int, Pending]]] = defaultdict(list)
-        self.held = 0
-        self.spare = 0
-        self.is_broken = False
+        self.held: int = 0
+        self.spare: int = 0
+        self.is_broken: bool = False
         """Whether the ledger can't even be asked any more."""
         self._broken_by: LedgerError | None = None
 

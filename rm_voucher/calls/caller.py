@@ -41,12 +41,14 @@ from rm_voucher.exceptions import (
     ClosedError,
     ConfigurationError,
     ConnectTimeoutError,
+    DecodeError,
     InvalidRequestError,
     OutcomeUnknownError,
     PoolTimeoutError,
     SignatureError,
     VoucherError,
 )
+from rm_voucher.models import IssuedVoucher, Voucher
 from rm_voucher.runtime import Runtime
 from rm_voucher.settings import Environment, Timeout, of_changes
 from rm_voucher.signing.rsa import Signer
@@ -180,17 +182,22 @@ class Caller:
         call.phase = Phase.NEW
 
     def unknown(
-        self, call: Call[T], error: VoucherError, voucher: object | None = None
+        self, call: Call[T], error: VoucherError, seen: Voucher | None = None
     ) -> OutcomeUnknownError:
-        """Return the error for a call whose outcome ``error`` leaves unknown."""
+        """Return the error for a call whose outcome ``error`` leaves unknown.
+
+        ``seen`` is the voucher, where it was read back.
+        """
         operation = call.request.operation
         consequence = (
             "do not repeat it" if call.read_back is None else "look it up before you repeat it"
         )
-        voucher = voucher or getattr(error, "voucher", None)
+        voucher: Voucher | IssuedVoucher | None = seen
+        if isinstance(error, DecodeError) and isinstance(error.voucher, IssuedVoucher):
+            voucher = error.voucher  # then nothing was read back
         code = call.code
         if operation == "issue":
-            code = getattr(voucher, "code", None)
+            code = None if voucher is None else voucher.code
             consequence = f"a voucher may have been issued; {consequence}"
         return OutcomeUnknownError(
             f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so "
@@ -545,7 +552,8 @@ class Caller:
         # stays unknown, also where the call is sent again.
         if verdict is Verdict.UNCHANGED and is_repeatable:
             call.phase = Phase.UNCHANGED
-        raise self.unknown(call, error, found) from error
+        seen = found if isinstance(found, Voucher) else None
+        raise self.unknown(call, error, seen) from error
 
     def _fields(self, call: Call[Any]) -> dict[str, str]:
         return log_fields(

@@ -64,11 +64,11 @@ class Flow:
         self._policy = policy
         self._runtime = runtime
         self._pace = Pace.new(policy, runtime.random)
-        self.unlimited = policy.rate_per_s is None
+        self.unlimited: bool = policy.rate_per_s is None
         """Whether attempts may be sent without asking."""
-        self.has_worked = False
+        self.has_worked: bool = False
         """Whether the server has ever answered."""
-        self.has_failed = False
+        self.has_failed: bool = False
         """Whether an attempt ever got no answer of the server's."""
         self._throttled = 0
         self._waiting = 0

@@ -109,14 +109,14 @@ class Ledger:
         runtime: Runtime | None = None,
         **settings: Unpack[LedgerOptions],
     ) -> None:
-        self.settings = LedgerSettings(**settings)
+        self.settings: LedgerSettings = LedgerSettings(**settings)
         self.store = store
-        self.clock = LedgerClock(runtime or Runtime())
+        self.clock: LedgerClock = LedgerClock(runtime or Runtime())
         self._tasks = LedgerTasks()
         self._keeper = Keeper(store, self.clock)
         self._tracker = AttemptTracker(store, self.clock, self._keeper.attempts)
         self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker, self._keeper)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             store,
             self.clock,
             self._tracker,
@@ -411,7 +411,7 @@ class Ledger:
         if adopt is not None:
             state = AttemptState.ADOPTED
             voucher = adopt if isinstance(adopt, IssuedVoucher) else IssuedVoucher(code=adopt)
-            code = Found(code=voucher.code, qr_url=voucher.qr_url)
+            code = Found(code=voucher.code, qr_url=voucher.qr_url or None)
         error = await self.store.commit(
             resolve,
             Resolve(

@@ -278,7 +278,7 @@ class Sender:
             request_id=request_id,
             attempt_id=attempt_id,
             code=voucher.code,
-            qr_url=voucher.qr_url,
+            qr_url=voucher.qr_url or None,
             at=self._clock.latest_now(),
         )
         try:

@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -58,9 +59,10 @@ if TYPE_CHECKING:
 
 
 class ClientSettings(TypedDict, total=False):
-    """What `VoucherClient` takes and no variable gives; the class explains each."""
+    """What `VoucherClient` takes beside who and where; the class explains each."""
 
     transport: Transport | None
+    proxy: Proxy | None
     ssl_context: SSLContext | None
     retry: RetryPolicy | None
     timeout: Timeout | None
@@ -73,6 +75,14 @@ class ClientSettings(TypedDict, total=False):
     hooks: Iterable[Hook]
     name: str | None
     runtime: Runtime | None
+
+
+@attrs.define
+class _Learnt:
+    """What answers taught of the server: the client and those made of it go by it."""
+
+    get_method: str = "POST"
+    has_batch_path: bool = True
 
 
 class VoucherClient:
@@ -90,7 +100,8 @@ class VoucherClient:
 
     Args:
         credentials: the application's identity, needed only to sign and to buy tokens.
-        environment: the servers' URLs; the sandbox's by default.
+        environment: the servers' URLs, or the name ``"sandbox"`` or ``"production"``; the sandbox's
+            by default.
         transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
             not closed by the client.
         proxy: for the client's own transport; none by default, whatever the variables say.
@@ -121,7 +132,7 @@ class VoucherClient:
         self,
         credentials: Credentials,
         *,
-        environment: Environment = Environment.SANDBOX,
+        environment: Environment | str = Environment.SANDBOX,
         transport: Transport | None = None,
         proxy: Proxy | None = None,
         ssl_context: SSLContext | None = None,
@@ -137,10 +148,9 @@ class VoucherClient:
         name: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        self._get_method = "POST"
-        self._has_batch_path = True
+        self._learnt = _Learnt()
         check_type("credentials", credentials, Credentials)
-        check_type("environment", environment, Environment)
+        environment = Environment.of(environment)
         for setting, given, kind in (
             ("transport", transport, Transport),
             ("retry", retry, RetryPolicy),
@@ -164,7 +174,7 @@ class VoucherClient:
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
         flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes
-        self.account = account_namespace(environment, credentials.client_id)
+        self.account: str = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
         name = self.account if name is None else name
         prepare()
@@ -202,7 +212,7 @@ class VoucherClient:
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
-        self.caller = Caller(
+        self.caller: Caller = Caller(
             environment=environment,
             transport=transport,
             tokens=token_source,
@@ -221,35 +231,60 @@ class VoucherClient:
     def from_env(
         cls,
         *,
-        environment: Environment | None = None,
+        credentials: Credentials | None = None,
+        environment: Environment | str | None = None,
         profile: str | os.PathLike[str] | Profile | None = None,
         **settings: Unpack[ClientSettings],
     ) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
 
-        It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``, unless it is given a
-        transport; see `Proxy.from_env`. ``profile`` is what ``rm-voucher probe`` found out about
-        the server: the file of its report, or a `Profile`. It holds no URL and no secret.
-        ``settings`` are those of `VoucherClient`; ``limits`` and ``flow`` are used in place of the
-        profile's. Raises `ConfigurationError`.
+        Whatever is given is used in place of a variable: ``credentials``, ``environment``, and all
+        other settings of `VoucherClient`. Unless it is given a ``transport`` or ``proxy``, it goes
+        through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.
+        ``profile`` is what ``rm-voucher probe`` found out about the server: the file of its report,
+        or a `Profile`. It holds no URL and no secret; ``limits`` and ``flow`` are used in place of
+        its own. Raises `ConfigurationError`, one for all variables that are missing.
         """
-        credentials = Credentials.from_env()
+        credentials = Credentials.from_env() if credentials is None else credentials
         environment = Environment.from_env() if environment is None else environment
-        proxy = Proxy.from_env() if settings.get("transport") is None else None
+        if settings.get("transport") is None:
+            settings.setdefault("proxy", Proxy.from_env())
         if profile is None:
-            return cls(credentials, environment=environment, proxy=proxy, **settings)
+            return cls(credentials, environment=environment, **settings)
         if not isinstance(profile, Profile):
             profile = Profile.load(profile)
         if settings.get("limits") is None:
             settings["limits"] = Limits(max_redeem_codes=profile.max_redeem_codes)
         if settings.get("flow") is None:
             settings["flow"] = FlowPolicy(rate_per_s=profile.rate_per_s)
+        environment = Environment.of(environment)
         if profile.escapes_paths:
             environment = attrs.evolve(environment, escapes_paths=True)
-        client = cls(credentials, environment=environment, proxy=proxy, **settings)
-        client._get_method = profile.get_method
-        client._has_batch_path = profile.has_batch_path
+        client = cls(credentials, environment=environment, **settings)
+        client._learnt = _Learnt(profile.get_method, profile.has_batch_path)
         return client
+
+    def with_options(
+        self, *, timeout: Timeout | None = None, retry: RetryPolicy | None = None
+    ) -> Self:
+        """Return a client with another time-out or retry policy, for some of the calls.
+
+        It shares all else: connections, token, key, hooks, and the pace of all calls. It costs next
+        to nothing and need not be closed; closing it closes nothing. Once the client that it was
+        made of is closed, its calls raise `ClosedError`. Tokens are bought with that client's
+        time-out and policy. Raises `ConfigurationError`.
+        """
+        check_type("timeout", timeout, Timeout, optional=True)
+        check_type("retry", retry, RetryPolicy, optional=True)
+        caller = self.caller
+        made = copy.copy(self)
+        made._owned = []  # noqa: SLF001 - of this very class
+        made.caller = attrs.evolve(
+            caller,
+            timeout=timeout or caller.timeout,
+            retries=caller.retries if retry is None else Retries(retry, caller.runtime),
+        )
+        return made
 
     async def __aenter__(self) -> Self:
         return self
@@ -407,7 +442,7 @@ class VoucherClient:
         request = operations.build_batch(caller.environment, batch_key)
         parse = functools.partial(operations.parse_batch, batch_key=batch_key)
         call = caller.call(request, parse, Safety.READ, timeout, batch_key=batch_key)
-        if self._has_batch_path:
+        if self._learnt.has_batch_path:
             try:
                 return await caller.execute(call)
             except APIError as exc:
@@ -419,7 +454,7 @@ class VoucherClient:
                 found = batch
                 break
             may_be_hidden |= not batch.misfits.keys().isdisjoint(("key", ALL_OF_IT))
-        self._has_batch_path = False
+        self._learnt.has_batch_path = False
         if found is None and may_be_hidden:
             raise DecodeError("expected a batch with its key @ $.items")
         if found is None:
@@ -538,7 +573,7 @@ class VoucherClient:
                 request, parse, Safety.READ, timeout, deadline=deadline, code=code
             )
 
-        method = self._get_method
+        method = self._learnt.get_method
         other = "GET" if method == "POST" else "POST"
         first = call(method)
         try:
@@ -548,7 +583,7 @@ class VoucherClient:
                 raise
         deadline = first.deadline  # of the whole call
         voucher = await self.caller.execute(call(other))
-        self._get_method = other
+        self._learnt.get_method = other
         return voucher
 
 

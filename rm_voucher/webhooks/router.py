@@ -14,7 +14,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
@@ -31,7 +31,15 @@ from rm_voucher.webhooks.records import Disposition, EventState
 from rm_voucher.webhooks.store import EventStore
 from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier, Headers
 
-H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+if TYPE_CHECKING:
+    from rm_voucher.database.transaction import Transaction
+
+    EventHandler = (
+        Callable[[VoucherEvent], Awaitable[object]]
+        | Callable[[VoucherEvent, Transaction], Awaitable[object]]
+    )
+
+H = TypeVar("H", bound="EventHandler")
 
 _log = logging.getLogger("rm_voucher.webhooks")
 

@@ -85,7 +85,7 @@ class Worker:
         self.client = client
         self.ledger = ledger
         self.batch_key = batch_key
-        self.settings = settings or WorkerSettings()
+        self.settings: WorkerSettings = settings or WorkerSettings()
         self.processed: Counter[Kind] = Counter()
         """How many deliveries ended in each way, since this object was made."""
         if on_error is not None:
