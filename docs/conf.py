@@ -167,13 +167,14 @@ def lead_back_from_source(
     The extension viewcode takes all names of a file for those of the module that shows one of them.
     """
     objects = app.env.domains.python_domain.objects
+    shown = {name for name, entry in objects.items() if entry.node_id == name}
     home = page.removeprefix("_modules/").replace("/", ".")
 
     def mend(link: re.Match[str]) -> str:
         path, name, text = link.groups()
         parts = name.split(".")
         names = [name, *(".".join([home, *parts[at:]]) for at in range(1, len(parts)))]
-        found = next((known for known in names if known in objects), None)
+        found = next((known for known in names if known in shown), None)
         return f'<a class="viewcode-back" href="{path}#{found}">{text}</a>' if found else ""
 
     if page.startswith("_modules/"):

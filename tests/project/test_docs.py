@@ -129,6 +129,15 @@ def test_index_lists_every_page(page):
     assert "](decisions/index.md)" in (DOCS / "index.md").read_text()
 
 
+@pytest.mark.parametrize("source", sorted(DOCS.glob("images/*.mmd")), ids=lambda path: path.stem)
+def test_diagram_is_what_its_text_makes(source):
+    """`python docs/diagrams.py` was run after the last change, and a page shows the picture."""
+    mark = runpy.run_path(str(DOCS / "diagrams.py"))["mark_of"](source)
+    drawn = source.with_suffix(".svg").read_text()
+    assert f"<!-- {source.name}, {mark} -->" in drawn
+    assert any(f"(images/{source.stem}.svg)" in page.read_text() for page in DOCS.glob("*.md"))
+
+
 README = (DOCS.parent / "README.md").read_text()
 USING = (DOCS / "test-your-code.md").read_text()
 CALLBACKS = (DOCS / "callbacks.md").read_text()

@@ -76,8 +76,8 @@ async () => {
     if (!image.src.endsWith(".svg")) continue;
     const text = await (await fetch(image.src)).text();
     const box = new DOMParser().parseFromString(text, "image/svg+xml").documentElement.viewBox;
-    const sizes = text.matchAll(/font(?:-size)?[=:]["\\s]*(?:bold )?([\\d.]+)/g);
-    const size = Math.min(...[...sizes].map(found => +found[1])) *
+    const sizes = text.matchAll(/font(?:-size)?[=:]["\\s]*(?:bold )?([\\d.]+)(pt)?/g);
+    const size = Math.min(...[...sizes].map(([, size, isPt]) => size * (isPt ? 4 / 3 : 1))) *
       image.getBoundingClientRect().width / box.baseVal.width;
     if (!(size >= 9)) wrong.push(`letters of ${size.toFixed(1)} pixels: ${image.src}`);
   }
