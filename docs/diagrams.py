@@ -20,14 +20,14 @@ MERMAID = "mermaid@11.17.2"
 # Narrow, so that it can be read on a phone; letters as SVG, so that it can be shown as a picture.
 SETTINGS = """{
   startOnLoad: false, theme: "neutral",
-  themeVariables: {noteBkgColor: "#fff8db", noteTextColor: "#1f2937", noteBorderColor: "#d9c46c"},
+  themeVariables: {fontSize: "13px",
+    noteBkgColor: "#fff8db", noteTextColor: "#1f2937", noteBorderColor: "#d9c46c"},
   htmlLabels: false, deterministicIds: true,
-  deterministicIDSeed: "rm", fontFamily: "Helvetica, Arial, sans-serif",
+  deterministicIDSeed: "rm", fontFamily: "Helvetica, Arial, sans-serif", fontSize: 13,
   flowchart: {htmlLabels: false, nodeSpacing: 22, rankSpacing: 34, padding: 8, wrappingWidth: 130},
   state: {htmlLabels: false, nodeSpacing: 14, rankSpacing: 40, padding: 6},
   sequence: {actorMargin: 22, width: 96, height: 40, boxMargin: 4, messageMargin: 30,
-    noteMargin: 8, diagramMarginX: 6, diagramMarginY: 6, mirrorActors: false,
-    messageFontSize: 13, actorFontSize: 13, noteFontSize: 12},
+    noteMargin: 8, diagramMarginX: 6, diagramMarginY: 6, mirrorActors: false},
 }"""
 
 
@@ -39,9 +39,8 @@ def mark_of(source: Path) -> str:
 
 def mermaid(folder: Path) -> Path:
     """Return Mermaid's one file, from npm's registry."""
-    npm = shutil.which("npm")
-    assert npm is not None, "npm is missing"
-    subprocess.run([npm, "pack", "--silent", MERMAID], cwd=folder, check=True)
+    command = ["npm", "pack", "--silent", MERMAID]
+    subprocess.run(command, cwd=folder, check=True)  # noqa: S603 - it is ours
     (package,) = folder.glob("mermaid-*.tgz")
     with tarfile.open(package) as archive:
         archive.extract("package/dist/mermaid.min.js", folder, filter="data")

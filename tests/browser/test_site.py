@@ -56,10 +56,10 @@ async def test_what_is_wrong_is_found(body, wrong, tmp_path, chromium):
     (tmp_path / "index.html").write_text(page("<p id='there'>There."))
     (tmp_path / "b.html").write_text(page("<p id='there'>There."))
     (tmp_path / "a.html").write_text(page(body))
-    drawn = (
-        "<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 100 9' font-size='10' width='100'/>"
+    (tmp_path / "a.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 9" width="100" height="9">'
+        '<text font-size="10">A</text></svg>'
     )
-    (tmp_path / "a.svg").write_text(drawn.replace("'", '"'))
     (tmp_path / "favicon.ico").write_bytes(b"")
     found = broken_links(tmp_path) + await unreadable(tmp_path, chromium)
     for what in wrong:

@@ -74,11 +74,15 @@ async () => {
     if (!image.naturalWidth) wrong.push(`missing: ${image.src}`);
     if (!image.alt.trim()) wrong.push(`says nothing to the blind: ${image.src}`);
     if (!image.src.endsWith(".svg")) continue;
-    const text = await (await fetch(image.src)).text();
-    const box = new DOMParser().parseFromString(text, "image/svg+xml").documentElement.viewBox;
-    const sizes = text.matchAll(/font(?:-size)?[=:]["\\s]*(?:bold )?([\\d.]+)(pt)?/g);
-    const size = Math.min(...[...sizes].map(([, size, isPt]) => size * (isPt ? 4 / 3 : 1))) *
-      image.getBoundingClientRect().width / box.baseVal.width;
+    const text = await (await fetch(image.src)).text(), holder = document.createElement("div");
+    const drawn = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+    holder.attachShadow({mode: "open"}).append(document.importNode(drawn, true));
+    document.body.append(holder);
+    const sizes = [...holder.shadowRoot.querySelectorAll("text")].map(
+      node => parseFloat(style(node).fontSize));
+    holder.remove();
+    const scale = image.getBoundingClientRect().width / drawn.viewBox.baseVal.width;
+    const size = Math.min(...sizes) * scale;
     if (!(size >= 9)) wrong.push(`letters of ${size.toFixed(1)} pixels: ${image.src}`);
   }
   return wrong;
@@ -145,11 +149,16 @@ class _Quiet(SimpleHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A browser that goes to the next page leaves."""
+
+
 @contextmanager
 def served(site: Path) -> Iterator[str]:
     """Serve a folder on loopback. The URL ends with its port."""
     handler = functools.partial(_Quiet, directory=str(site))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _Server(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         try:
