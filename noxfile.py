@@ -131,7 +131,7 @@ def coverage(session: nox.Session) -> None:
 @nox.session
 def docs(session: nox.Session) -> None:
     """Build the site into site/, with warnings as errors. A minute."""
-    install_editable(session, "docs", extra="worker")
+    install_editable(session, "docs", extra="otel,worker")
     doctrees = f"{session.create_tmp()}/doctrees"
     session.run(
         "sphinx-build",

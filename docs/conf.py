@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 from typing import Any
 
@@ -13,6 +14,7 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.ext.napoleon import Config, GoogleDocstring
 from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 from sphinx.util.nodes import make_refnode
 
 import rm_voucher
@@ -24,10 +26,11 @@ html_theme = "furo"
 pygments_dark_style = "monokai"  # the default underlines the names of modules
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_favicon = "static/favicon.svg"
 html_copy_source = False
 html_show_copyright = False
 
-extensions = ["myst_parser", "sphinx.ext.autodoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "sphinx_copybutton"]
 myst_heading_anchors = 3
 highlight_language = "none"  # a block that names no language is a drawing
 
@@ -47,12 +50,39 @@ log = logging.getLogger(__name__)
 
 
 def setup(app: Sphinx) -> None:
+    app.add_directive("root-names", RootNames)
     app.connect("autodoc-process-signature", show_defaults)
     app.connect("autodoc-process-docstring", read_google_style)
     app.connect("doctree-read", do_not_link_type)
     app.connect("doctree-read", show_fields_once)
     app.connect("missing-reference", find_by_last_name)
+    app.connect("html-page-context", lead_back_from_source)
     app.connect("env-check-consistency", check_nothing_is_missing)
+
+
+class RootNames(SphinxDirective):
+    """Document the public names of `rm_voucher` that come from the modules below it.
+
+    So the reference has a page a topic, and a new name appears on one by itself.
+    """
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        lines = [".. currentmodule:: rm_voucher"]
+        for module in " ".join(self.content).split():
+            for name in sorted(rm_voucher.__all__, key=str.lower):
+                value = getattr(rm_voucher, name)
+                if getattr(value, "__module__", None) == f"rm_voucher.{module}":
+                    lines += ["", f".. auto{kind_of(value)}:: {name}"]
+        return self.parse_text_to_nodes("\n".join([*lines, ""]))
+
+
+def kind_of(value: object) -> str:
+    """Return how autodoc calls what a public name stands for."""
+    if not inspect.isclass(value):
+        return "function" if inspect.isfunction(value) else "data"
+    return "exception" if issubclass(value, BaseException) else "class"
 
 
 def show_defaults(
@@ -127,6 +157,29 @@ def find_by_last_name(
         return None
     name, entry = found[0]
     return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, text, name)
+
+
+def lead_back_from_source(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Mend the links from source to reference.
+
+    The extension viewcode takes all names of a file for those of the module that shows one of them.
+    """
+    objects = app.env.domains.python_domain.objects
+    shown = {name for name, entry in objects.items() if entry.node_id == name}
+    home = page.removeprefix("_modules/").replace("/", ".")
+
+    def mend(link: re.Match[str]) -> str:
+        path, name, text = link.groups()
+        parts = name.split(".")
+        names = [name, *(".".join([home, *parts[at:]]) for at in range(1, len(parts)))]
+        found = next((known for known in names if known in shown), None)
+        return f'<a class="viewcode-back" href="{path}#{found}">{text}</a>' if found else ""
+
+    if page.startswith("_modules/"):
+        back = r'<a class="viewcode-back" href="([^"#]*)#([^"]*)">(.*?)</a>'
+        context["body"] = re.sub(back, mend, context["body"])
 
 
 def check_nothing_is_missing(app: Sphinx, env: BuildEnvironment) -> None:

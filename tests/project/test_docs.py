@@ -54,13 +54,12 @@ def test_both_pages_say_how_long_the_command_waits():
     assert "It waits an hour for a server" in bulk
 
 
-REFERENCE = (DOCS / "reference.md").read_text()
+REFERENCE = "".join(path.read_text() for path in sorted((DOCS / "reference").glob("*.md")))
 
 
 @pytest.mark.parametrize(
     "module",
     [
-        "rm_voucher",
         "rm_voucher.transport.aiohttp",
         "rm_voucher.transport.memory",
         "rm_voucher.transport.base",
@@ -75,6 +74,8 @@ REFERENCE = (DOCS / "reference.md").read_text()
         "rm_voucher.converters",
         "rm_voucher.wire.error_codes",
         "rm_voucher.worker",
+        "rm_voucher.otel",
+        "rm_voucher.shared",
     ],
 )
 def test_reference_takes_each_module_whole(module):
@@ -85,6 +86,32 @@ def test_reference_takes_each_module_whole(module):
     (options,) = re.findall(rf"^\.\. automodule:: {module}\n((?:   :.*\n)*)", REFERENCE, re.M)
     shown_above = "   :exclude-members: Request, Response, Transport\n"  # the root shows them
     assert options == (shown_above if module == "rm_voucher.transport.base" else "")
+
+
+def test_reference_takes_each_name_of_the_root():
+    """Each is on the page of the module that it comes from, and on no other."""
+    taken = " ".join(re.findall(r"^\.\. root-names:: (.*)", REFERENCE, re.M)).split()
+    assert len(taken) == len(set(taken))
+    homes = {
+        getattr(rm_voucher, name).__module__.removeprefix("rm_voucher.")
+        for name in rm_voucher.__all__
+        if name != "__version__"
+    }
+    assert homes == set(taken)
+
+
+def test_home_page_shows_what_its_program_prints(tmp_path):
+    """The first thing that somebody sees is true."""
+    page = (DOCS / "index.md").read_text()
+    (shown,) = re.findall(r"```text\n(.*?)```", page, re.S)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", block("python\n", page)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == (shown, "")
 
 
 def test_names_of_the_base_transport_are_those_of_the_root():
@@ -100,6 +127,15 @@ def test_index_lists_every_page(page):
     index = (page.parent / "index.md").read_text()
     assert page.stem == "index" or f"]({page.name})" in index
     assert "](decisions/index.md)" in (DOCS / "index.md").read_text()
+
+
+@pytest.mark.parametrize("source", sorted(DOCS.glob("images/*.mmd")), ids=lambda path: path.stem)
+def test_diagram_is_what_its_text_makes(source):
+    """`python docs/diagrams.py` was run after the last change, and a page shows the picture."""
+    mark = runpy.run_path(str(DOCS / "diagrams.py"))["mark_of"](source)
+    drawn = source.with_suffix(".svg").read_text()
+    assert f"<!-- {source.name}, {mark} -->" in drawn
+    assert any(f"(images/{source.stem}.svg)" in page.read_text() for page in DOCS.glob("*.md"))
 
 
 README = (DOCS.parent / "README.md").read_text()

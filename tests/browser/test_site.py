@@ -1,0 +1,76 @@
+"""The site in a browser: every page can be read at both widths, and every link leads somewhere."""
+
+import subprocess
+import sys
+
+import pytest
+from support.files import DOCS
+from support.site_pages import broken_links, unreadable, wrong_address
+
+pytestmark = pytest.mark.long
+
+BUILD = ("-m", "sphinx", "--fail-on-warning", "--keep-going", "--quiet")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    doctrees = tmp_path_factory.mktemp("doctrees")
+    command = [sys.executable, *BUILD, "--doctree-dir", doctrees, DOCS, folder]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return folder
+
+
+async def test_site_is_sound(site, chromium):
+    """No link is broken, nothing is cut off, nothing overflows, and nothing fails in silence."""
+    assert broken_links(site) == []
+    assert await unreadable(site, chromium) == []
+
+
+def page(body):
+    return f"<!doctype html><title>A page</title><article style='width:300px'>{body}</article>"
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ("<p>A word <a href='#here' id='here'>and</a> a <a href='b.html#there'>link</a>.", []),
+        ("<a href='c.html'>c</a>", ["a.html: c.html: there is no such file"]),
+        ("<a href='b.html#c'>c</a>", ["a.html: b.html#c: there is no such place"]),
+        ("<a href='https://a b'>c</a>", ["a.html: https://a b: it has no host, or marks that"]),
+        ("<p style='width:900px'>" + "word " * 99, ["the page is", "leaves its column by"]),
+        ("<pre style='overflow-x:auto'>" + "word " * 99 + "</pre>", []),
+        ("<img src='none.png' alt='none'>", ["missing: ", "error: Failed to load resource"]),
+        ("<img src='a.svg'>", ["says nothing to the blind: "]),
+        ("<img src='a.svg' alt='a' width=50>", ["letters of 5.0 pixels: "]),
+        (
+            "<div><table class=docutils><td>" + "word" * 99 + "</table></div>",
+            ["a table is", "a table is cut off", "leaves its column by", "the page is"],
+        ),
+        ("<script>console.error('no')</script>", ["error: no"]),
+    ],
+)
+async def test_what_is_wrong_is_found(body, wrong, tmp_path, chromium):
+    """A checker that finds nothing may be blind: each thing that it is for is seen."""
+    (tmp_path / "index.html").write_text(page("<p id='there'>There."))
+    (tmp_path / "b.html").write_text(page("<p id='there'>There."))
+    (tmp_path / "a.html").write_text(page(body))
+    (tmp_path / "a.svg").write_text(
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 9" width="100" height="9">'
+        '<text font-size="10">A</text></svg>'
+    )
+    (tmp_path / "favicon.ico").write_bytes(b"")
+    found = broken_links(tmp_path) + await unreadable(tmp_path, chromium)
+    for what in wrong:
+        assert any(what in one for one in found), (what, found)
+    more = [one for one in found if not any(what in one for what in wrong)]
+    assert [one for one in more if "none.png: there is no such file" not in one] == []
+
+
+def test_addresses_of_other_sites():
+    """They can't be tried here; their form can."""
+    assert wrong_address("https://doc.revenuemonster.my/#get-voucher-by-batches") is None
+    assert wrong_address("ftp://doc.revenuemonster.my/") is not None
+    assert wrong_address("https://user:secret@shop.example/") is not None
+    assert wrong_address("https://{host}/x") is not None
