@@ -381,3 +381,15 @@ def test_make_converter_is_fresh():
     """Each call gives a converter of its own, which may be changed."""
     assert make_converter() is not make_converter()
     assert make_converter().structure({"code": "X"}, Voucher) == Voucher(code="X")
+
+
+@pytest.mark.parametrize("wire", [{}, {"qrUrl": None}, {"qrUrl": 5}, {"qrUrl": ""}])
+def test_code_without_a_qr_url_is_a_code(wire):
+    """The URL is empty text, whatever stands in its place; a misfit is kept. So it is for a
+    converter of a user's own."""
+    for read in (structure, make_converter().structure):
+        voucher = read({"code": "X", **wire}, IssuedVoucher)
+        assert (voucher.code, voucher.qr_url) == ("X", "")
+        assert voucher.misfits == ({"qr_url": 5} if wire.get("qrUrl") else {})
+        batch = read({"label": "L", "key": wire.get("qrUrl")}, VoucherBatch)
+        assert (batch.key, batch.label) == ("", "L")

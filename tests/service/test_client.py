@@ -326,7 +326,7 @@ def test_construction_parses_the_key_once(monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "kind"),
     [
-        ({"environment": "production"}, "Environment"),
+        ({"environment": 5}, "Environment or text"),
         ({"retry": 3}, "RetryPolicy"),
         ({"timeout": 5.0}, "Timeout"),
         ({"limits": 10}, "Limits"),
