@@ -121,6 +121,7 @@ class OpenTelemetryHook(Observer):
             "server.port": attempt.port,
             "url.scheme": attempt.scheme,
             "rm_voucher.operation": attempt.operation,
+            "rm_voucher.client": attempt.client,
             "rm_voucher.attempt_id": attempt.attempt_id,
         }
         if attempt.template:

@@ -75,6 +75,7 @@ async def test_spans_of_a_success(make_client, hook, exporter):
         "url.scheme": "https",
         "url.template": "/v3/voucher-batch/{key}/issue",
         "rm_voucher.operation": "issue",
+        "rm_voucher.client": "till 3",
         "rm_voucher.batch_key": "KEY",
     }
     assert dict(call.attributes) == {

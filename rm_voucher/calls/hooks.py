@@ -8,14 +8,20 @@ from __future__ import annotations
 import enum
 import functools
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
 import attrs
 
+from rm_voucher.arguments import check_callable
 from rm_voucher.calls.outcomes import Outcome, classify
-from rm_voucher.exceptions import APIError, OutcomeUnknownError, VoucherError
+from rm_voucher.exceptions import (
+    APIError,
+    ConfigurationError,
+    OutcomeUnknownError,
+    VoucherError,
+)
 from rm_voucher.transport.base import Request
 
 T = TypeVar("T")
@@ -211,6 +217,16 @@ def describe(
         client=client,
         started_at=started_at,
     )
+
+
+def checked_hooks(hooks: Iterable[Hook]) -> tuple[Hook, ...]:
+    """Return hooks that were given by a user. Raises `ConfigurationError`."""
+    if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes | Mapping):
+        raise ConfigurationError("hooks must be several functions, such as a list.")
+    hooks = tuple(hooks)
+    for hook in hooks:
+        check_callable("A hook", hook)
+    return hooks
 
 
 def observers_of(hooks: Iterable[Hook]) -> tuple[Observer, ...]:

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import attrs
 
-from rm_voucher.arguments import check_callable, check_method, check_type
+from rm_voucher.arguments import check_method, check_type
 from rm_voucher.auth.client_credentials import ClientCredentialsToken
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
 from rm_voucher.calls.flow import Flow, FlowState
-from rm_voucher.calls.hooks import Hook, tell_source
+from rm_voucher.calls.hooks import Hook, checked_hooks, tell_source
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
@@ -166,11 +166,7 @@ class VoucherClient:
             check_method("token_store", token_store, "load")
         if signer is not None:
             check_method("signer", signer, "sign")
-        if not isinstance(hooks, Iterable) or isinstance(hooks, str | bytes | Mapping):
-            raise ConfigurationError("hooks must be several functions, such as a list.")
-        hooks = tuple(hooks)
-        for hook in hooks:
-            check_callable("A hook", hook)
+        hooks = checked_hooks(hooks)
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
         flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes

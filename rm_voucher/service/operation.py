@@ -5,37 +5,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, cast
 
-from rm_voucher.calls.caller import Caller
 from rm_voucher.exceptions import VoucherError
 from rm_voucher.redaction import strip_tracebacks
 
-P = ParamSpec("P")
-T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 
-class _HasCaller(Protocol):
-    caller: Caller
-
-
-S = TypeVar("S", bound=_HasCaller)
-Method = Callable[Concatenate[S, P], Coroutine[Any, Any, T]]
-
-
-def operation(name: str) -> Callable[[Method[S, P, T]], Method[S, P, T]]:
+def operation(name: str) -> Callable[[F], F]:
     """Return the decorator of a method that is a call: from its arguments to its end.
 
-    Calls that are refused before anything is sent are seen too. As `hide_locals` does, it cuts
-    frames off the tracebacks; one function does both, because each costs every call.
+    The object has a ``caller``, whose observers see calls that are refused before anything is sent,
+    too. As `hide_locals` does, it cuts frames off the tracebacks; one function does both, because
+    each costs every call.
     """
 
-    def decorate(method: Method[S, P, T]) -> Method[S, P, T]:
+    def decorate(method: F) -> F:
         @functools.wraps(method)
-        async def call(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
+        async def call(self: Any, *args: Any, **kwargs: Any) -> Any:
             handled = sys.exception()
-            running: Awaitable[T] = method(self, *args, **kwargs)
+            running: Any = method(self, *args, **kwargs)
             if self.caller.observers:
                 running = self.caller.observed(running, name)
             del args, kwargs  # of this frame, which the traceback keeps
@@ -45,6 +36,6 @@ def operation(name: str) -> Callable[[Method[S, P, T]], Method[S, P, T]]:
                 strip_tracebacks(exc, handled)
                 raise
 
-        return cast("Method[S, P, T]", call)
+        return cast("F", call)
 
     return decorate

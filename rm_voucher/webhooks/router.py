@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import attrs
 
 from rm_voucher.arguments import check_callable, check_type
-from rm_voucher.calls.hooks import Hook, Progress, Work, WorkKind, observe, observers_of
+from rm_voucher.calls.hooks import (
+    Hook,
+    Progress,
+    Work,
+    WorkKind,
+    checked_hooks,
+    observe,
+    observers_of,
+)
 from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus, mask
@@ -189,7 +197,7 @@ class WebhookRouter:
             check_callable("on_error", on_error)
         self.verifier = verifier
         self.store = store
-        self._observers = observers_of(hooks)
+        self._observers = observers_of(checked_hooks(hooks))
         self._on_error = on_error
         self._confirm_with = confirm
         self._dispatch_stale = dispatch_stale

@@ -165,9 +165,11 @@ async def test_on_error_that_fails_changes_nothing(store, caplog):
 
 
 def test_on_error_that_is_no_function(store):
-    """It is a mistake at once, and not at the first failure."""
+    """It is a mistake at once, and not at the first failure; so is a hook that is none."""
     with pytest.raises(ConfigurationError, match="on_error"):
         make_router(store, on_error="sentry")
+    with pytest.raises(ConfigurationError, match="hooks must be several"):
+        make_router(store, hooks=Telemetry().hook)
 
 
 async def test_on_error_is_told_of_a_time_out(store):
