@@ -102,14 +102,17 @@ class Travels(Shown):
             shown: Shown = value
             return shown.to_dict(reveal=(info.context or {}).get("reveal") is True)
 
-        form = _form(cls, core_schema)
         return core_schema.no_info_plain_validator_function(
             read,
-            json_schema_input_schema=form,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                write, info_arg=True, return_schema=form
-            ),
+            serialization=core_schema.plain_serializer_function_ser_schema(write, info_arg=True),
         )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: Any, handler: Any) -> Any:
+        """Let pydantic describe the fields, as FastAPI does in its OpenAPI document."""
+        from pydantic_core import core_schema  # of those who have it
+
+        return handler(_form(cls, core_schema))
 
 
 def _plain(value: Any, *, reveal: bool) -> Any:
