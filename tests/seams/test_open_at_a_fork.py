@@ -167,6 +167,57 @@ async def test_redis_of_another_process(redis_url: str, monkeypatch: pytest.Monk
         await store.aclose()
 
 
+# The child tells what it meets, and its parent goes on.
+DATABASE = """
+import asyncio, os, sys
+from support.ledger_rows import begin, codes, issue
+from rm_voucher.ledger import Ledger
+from rm_voucher.shared import open_shared_store
+
+async def told(doing):
+    try:
+        await doing
+    except Exception as exc:
+        return str(exc)
+
+with asyncio.Runner() as runner:
+    run = runner.run
+    ledger, shared = Ledger.open(sys.argv[1]), open_shared_store(sys.argv[2])
+    run(ledger.__aenter__())
+    run(begin(ledger))
+    run(issue(ledger, "order 1"))
+    run(shared.load("test"))
+    child = os.fork()
+    if not child:
+        try:
+            print(asyncio.run(told(ledger.counts())))
+            print(asyncio.run(told(shared.load("test"))), flush=True)
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    run(issue(ledger, "order 2"))
+    run(shared.load("test"))
+    print(len(set(run(codes(ledger)).values())))
+    run(shared.aclose())
+    run(ledger.aclose())
+"""
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_database_that_was_opened_before_a_fork(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The child is told, and its parent has what it had."""
+    urls = [f"sqlite:///{tmp_path / name}" for name in ("led.db", "shared.db")]
+    if kind == "postgresql":
+        urls = [str(request.getfixturevalue("postgres_ledger_url"))] * 2
+    assert lines_of(DATABASE, *urls) == [
+        "The database was opened before a fork: open it in each process.",
+        "The database was opened before a fork: open it in each process.",
+        "2",
+    ]
+
+
 # It says its child's id, and waits to be killed.
 OPENED = """
 import asyncio, os, signal, sys
