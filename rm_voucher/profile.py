@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any, Self
 
 import attrs
-import orjson
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
+from rm_voucher.jsontext import read_json
 from rm_voucher.settings import positive, whole
 
 FORMAT = "rm-voucher-probe/1"
@@ -36,8 +36,8 @@ def read_report(path: str | os.PathLike[str]) -> dict[str, Any]:
         why = exc.strerror if isinstance(exc, OSError) else exc
         raise ConfigurationError(f"The probe's report {path} can't be read: {why}.") from exc
     try:
-        report = orjson.loads(text) if len(text) <= _MAX_REPORT_BYTES else None
-    except orjson.JSONDecodeError:
+        report = read_json(text) if len(text) <= _MAX_REPORT_BYTES else None
+    except ValueError:
         report = None
     if not isinstance(report, dict) or report.get("format") != FORMAT:
         raise ConfigurationError(

@@ -10,7 +10,6 @@ import secrets
 from datetime import UTC, datetime
 
 import attrs
-import orjson
 
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.hooks import Hook, Progress, describe, watch
@@ -20,6 +19,7 @@ from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.converters import structure, unstructure
 from rm_voucher.exceptions import APIError, ClosedError, DecodeError, VoucherError
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.models import Token
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime, is_cancelled
@@ -265,7 +265,7 @@ class ClientCredentialsToken(TokenSource):
         return held.is_shared or shared.obtained_at >= held.obtained_at
 
     def _to_bytes(self, held: _Held) -> bytes:
-        return orjson.dumps(
+        return write_json(
             {
                 "application": self._fingerprint(),
                 "obtained_at": held.obtained_at,
@@ -276,14 +276,14 @@ class ClientCredentialsToken(TokenSource):
     def _from_bytes(self, stored: bytes | None) -> _Held | None:
         """Return the token of a store, unless it is damaged or another application's."""
         try:
-            match orjson.loads(stored or b"null"):
+            match read_json(stored or b"null"):
                 case {"application": who, "obtained_at": int() | float() as when, "token": wire}:
                     token = structure(wire, Token)
                     if who == self._fingerprint() and fits_header(token.access_token):
                         # Another process's clock may be ahead; it must not lengthen the life.
                         held = self._hold(token, min(when, self._runtime.clock()))
                         return attrs.evolve(held, is_shared=True)
-        except (orjson.JSONDecodeError, DecodeError):
+        except (ValueError, DecodeError):
             pass
         return None
 

@@ -11,9 +11,8 @@ import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 
-import orjson
-
 from rm_voucher.exceptions import ConfigurationError, VoucherError
+from rm_voucher.jsontext import write_json
 from rm_voucher.text import printable
 
 # Codes are never altered. Recipients are an input for the next run: what is no good in a table was
@@ -68,7 +67,7 @@ def table_cell(column: str, text: str) -> str:
 
 def json_line(value: object) -> str:
     """Return a line of JSON. Characters that a terminal would obey are escaped."""
-    text = orjson.dumps(value).decode()
+    text = write_json(value).decode()
     if not text.isprintable():
         text = "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
     return text + "\n"

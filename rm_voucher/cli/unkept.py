@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import attrs
-import orjson
 
 from rm_voucher import IssuedVoucher, LedgerError
 from rm_voucher.cli.screen import say
 from rm_voucher.files import open_plain, replace_private
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.ledger import Ledger
 
 _PATTERN = "rm-voucher-unkept-*.jsonl"
@@ -35,7 +35,7 @@ class UnkeptCodes:
         for path in sorted(self.folder.glob(_PATTERN)):
             try:
                 with os.fdopen(open_plain(path), "rb") as file:
-                    rows = [orjson.loads(line) for line in file]
+                    rows = [read_json(line) for line in file]
                 vouchers = [
                     (row["request_id"], IssuedVoucher(code=row["code"], qr_url=row["qr_url"] or ""))
                     for row in rows
@@ -74,7 +74,7 @@ class UnkeptCodes:
         ]
         count = f"{len(left):,} code(s) arrived that the ledger could not keep"
         try:
-            replace_private(path, b"".join(orjson.dumps(line) + b"\n" for line in lines))
+            replace_private(path, b"".join(write_json(line) + b"\n" for line in lines))
         except OSError as exc:
             raise LedgerError(
                 f"{count}, and {path} can't be written ({exc.strerror}): they are lost to this "

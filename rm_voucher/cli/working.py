@@ -10,12 +10,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import attrs
-import orjson
 
 from rm_voucher import VoucherClient, VoucherError
 from rm_voucher.cli.output import json_line
 from rm_voucher.cli.screen import say, write_out
 from rm_voucher.cli.unkept import UnkeptCodes
+from rm_voucher.jsontext import read_json
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import SharedStore
 from rm_voucher.worker import (
@@ -81,7 +81,7 @@ async def try_out(client: VoucherClient, plan: Plan, count: int) -> None:
         async with worker.working(broker):
             await broker.wait_idle()
     for message in broker.vouchers:
-        write_out(json_line(orjson.loads(message)))
+        write_out(json_line(read_json(message)))
     say(f"{count:,} messages: {len(broker.vouchers):,} vouchers, {len(broker.parked):,} parked.")
 
 

@@ -13,8 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self, Unpack
 
-import orjson
-
 from rm_voucher.arguments import check_callable, check_type
 from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
@@ -26,6 +24,7 @@ from rm_voucher.emulator.site import Site
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.profile import part_of, read_report
 from rm_voucher.signing.rsa import RsaSigner
 from rm_voucher.transport.base import Request, Response
@@ -207,7 +206,7 @@ class Emulator(Merchant):
             document = saved.save(self.site, self.merchants)
             for merchant, each in zip(self.merchants, document["merchants"], strict=True):
                 each["vouchers"] = saved.vouchers_of(merchant)
-        exported: dict[str, Any] = orjson.loads(orjson.dumps(document))  # no part of what lives on
+        exported: dict[str, Any] = read_json(write_json(document))  # no part of what lives on
         return exported
 
     def restore(self, document: Mapping[str, Any]) -> None:
@@ -323,5 +322,5 @@ def _is(merchant: Merchant, document: Mapping[str, Any] | None) -> bool:
     """Return whether a merchant is the one that was saved, however it stands now."""
     if document is None or merchant.number != document["number"]:
         return False
-    given: object = orjson.loads(orjson.dumps(saved.save_options(merchant)))
+    given: object = read_json(write_json(saved.save_options(merchant)))
     return bool(given == document["options"])

@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
-import orjson
 from yarl import URL
 
 from rm_voucher.emulator.guesses import Guesses
 from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import TransportError
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.models import VoucherStatus
 from rm_voucher.settings import Timeout
 from rm_voucher.signing.rsa import RsaSigner
@@ -121,7 +121,7 @@ class Callbacks:
 
     def tell(self, wire: Mapping[str, Any]) -> None:
         """Begin to deliver the change of a voucher."""
-        body = orjson.dumps({"item": wire, "code": "SUCCESS"})
+        body = write_json({"item": wire, "code": "SUCCESS"})
         number = next(self._number)
         now = self._clock.now()
         delivery = Delivery(number, body, wire["code"], wire["status"], now)
@@ -155,7 +155,7 @@ class Callbacks:
         for name in ("interval_s", "signs_url", "delivered", "given_up"):
             setattr(self, name, saved[name])
         for each in saved["deliveries"]:
-            item = orjson.loads(each["body"])["item"]
+            item = read_json(each["body"])["item"]
             delivery = Delivery(
                 next(self._number),
                 each["body"].encode(),
@@ -275,7 +275,7 @@ class Callbacks:
             url=str(url) if self.signs_url else None,
             nonce=nonce,
             timestamp=timestamp,
-            body=canonical_json(orjson.loads(body)),
+            body=canonical_json(read_json(body)),
         )
         return {
             "Content-Type": "application/json",

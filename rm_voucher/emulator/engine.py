@@ -9,7 +9,6 @@ from typing import Any
 from urllib.parse import unquote
 
 import attrs
-import orjson
 
 from rm_voucher.emulator.authenticator import Authenticator, bearer_of
 from rm_voucher.emulator.exchange import Exchange, Journal
@@ -27,6 +26,7 @@ from rm_voucher.emulator.reply import (
 from rm_voucher.emulator.routes import TOKEN, Route, Routes
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.emulator.virtual_clock import VirtualClock
+from rm_voucher.jsontext import read_json
 from rm_voucher.signing.signature import go_json, is_too_deep
 from rm_voucher.transport.base import Request, Response
 
@@ -178,8 +178,8 @@ class Engine:
     def _authenticate(self, request: Request, route: Route) -> object:
         """Return the body of a request that passes all checks. Raises `RefusedError`."""
         try:
-            body = orjson.loads(request.body) if request.body else None
-        except orjson.JSONDecodeError:
+            body = read_json(request.body) if request.body else None
+        except ValueError:
             raise RefusedError("INVALID_REQUEST", "The body is not JSON") from None
         if is_too_deep(body):
             raise RefusedError("INVALID_REQUEST", "The body is nested too deep")

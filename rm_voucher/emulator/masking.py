@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import parse_qsl, unquote
 
-import orjson
-
+from rm_voucher.jsontext import read_json
 from rm_voucher.models import mask
 from rm_voucher.signing.signature import is_too_deep
 
@@ -111,8 +110,8 @@ def _mask_header(value: str) -> str:
 def mask_body(body: bytes, *, is_answer: bool) -> object:
     """Return a JSON body's value with codes and secrets masked; of another one, only its size."""
     try:
-        value = orjson.loads(body[:_MAX_BODY_BYTES]) if body else None
-    except orjson.JSONDecodeError:
+        value = read_json(body[:_MAX_BODY_BYTES]) if body else None
+    except ValueError:
         return f"({len(body)} bytes)"
     return f"({len(body)} bytes)" if is_too_deep(value) else _mask(value, is_outermost=is_answer)
 

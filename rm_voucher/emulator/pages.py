@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 import attrs
-import orjson
 from aiohttp import web
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control.access import PREFIX
 from rm_voucher.emulator.view.events import Watch
+from rm_voucher.jsontext import write_json
 
 SAFETY = {
     "Cache-Control": "no-store",
@@ -88,7 +88,7 @@ class Pages:
                 news = watch.news()
                 if news is not None:
                     # A page that reads slowly is waited for here, and told of the newest then.
-                    await response.write(b"data: " + orjson.dumps(news) + b"\n\n")
+                    await response.write(b"data: " + write_json(news) + b"\n\n")
                     quiet_s = 0.0
                 elif quiet_s >= _HEARTBEAT_S:
                     await response.write(b": still here\n\n")

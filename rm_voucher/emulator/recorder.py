@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import orjson
-
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.exchange import Exchange
 from rm_voucher.emulator.view.exchanges import recorded
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_private
+from rm_voucher.jsontext import write_json
 
 _EVERY_S = 0.25
 _MOST_WAITING = 20_000
@@ -78,7 +77,7 @@ class _Recorder:
                 self._write([self._waiting.popleft() for _ in range(count)])
 
     def _write(self, exchanges: list[Exchange]) -> None:
-        lines = b"".join(orjson.dumps(recorded(each)) + b"\n" for each in exchanges)
+        lines = b"".join(write_json(recorded(each)) + b"\n" for each in exchanges)
         before = os.fstat(self._file).st_size
         try:
             written = os.write(self._file, lines)

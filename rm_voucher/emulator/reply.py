@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
-import orjson
 
 from rm_voucher.emulator.faults import Fault
 from rm_voucher.emulator.stock import RefusedError
@@ -23,6 +22,7 @@ from rm_voucher.exceptions import (
     ServerError,
     SignatureError,
 )
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.transport.base import Request, Response
 from rm_voucher.wire.error_codes import ERROR_CODES
 
@@ -100,7 +100,7 @@ class Reply:
 def json_response(status: int, wire: object) -> Response:
     """Return an answer with JSON in it."""
     return Response(
-        status=status, headers={"content-type": "application/json"}, body=orjson.dumps(wire)
+        status=status, headers={"content-type": "application/json"}, body=write_json(wire)
     )
 
 
@@ -130,7 +130,7 @@ def spoilt(response: Response, fault: Fault) -> Response:
     """Return an answer as MALFORMED_JSON or WRONG_TYPES spoils it."""
     if fault is Fault.MALFORMED_JSON:
         return attrs.evolve(response, body=response.body[: len(response.body) // 2])
-    return attrs.evolve(response, body=orjson.dumps(_wrong(orjson.loads(response.body))))
+    return attrs.evolve(response, body=write_json(_wrong(read_json(response.body))))
 
 
 def _wrong(wire: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import attrs
-import orjson
 
 from rm_voucher.converters import parse_time
 from rm_voucher.emulator.guesses import Check, Guesses, LastPage
@@ -18,6 +17,7 @@ from rm_voucher.emulator.paths import NAME_PLACES, OPERATIONS, TOKEN, operations
 from rm_voucher.emulator.records import Member
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import RefusedError
+from rm_voucher.jsontext import read_json
 
 _MAX_QUERY_FIELDS = 20
 __all__ = ["OPERATIONS", "TOKEN", "Input", "Route", "Routes"]
@@ -188,8 +188,8 @@ class Routes:
 
     def _filter(self, query: Mapping[str, str]) -> dict[str, Any]:
         try:
-            wanted = orjson.loads(query.get("filter", "{}"))
-        except orjson.JSONDecodeError:
+            wanted = read_json(query.get("filter", "{}"))
+        except ValueError:
             wanted = None
         if isinstance(wanted, dict):
             return wanted

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import orjson
 
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.merchant import Merchant
@@ -27,6 +26,7 @@ from rm_voucher.emulator.records import Record, Saved, save_record
 from rm_voucher.emulator.saved import VERSION, save
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_private
+from rm_voucher.jsontext import read_json, write_json
 
 _log = logging.getLogger("rm_voucher.emulator")
 _EVERY_S = 0.5
@@ -146,7 +146,7 @@ class _Keeper:
             if merchants.get(merchant.name) is merchant and merchant not in anew:
                 rows.append(self._row(merchant, record))
         self._begun = begun
-        document = orjson.dumps(save(self._emulator.site, self._emulator.merchants))
+        document = write_json(save(self._emulator.site, self._emulator.merchants))
         return document, [*gone, *(each.name for each in anew)], rows
 
     def _forget(self, names: set[str]) -> None:
@@ -214,15 +214,15 @@ def _read(file: sqlite3.Connection, path: Path) -> dict[str, Any] | None:
         if version != VERSION:
             raise ConfigurationError(f"{path} is of another version of rm-voucher.")
         found = file.execute("SELECT content FROM document").fetchone()
-        document: dict[str, Any] | None = None if found is None else orjson.loads(found[0])
+        document: dict[str, Any] | None = None if found is None else read_json(found[0])
         if document is None:
             return None
         vouchers: dict[str, dict[str, list[Any]]] = {}
         for merchant, batch, content in file.execute(
             "SELECT merchant, batch, content FROM voucher ORDER BY merchant, batch, place"
         ):
-            vouchers.setdefault(merchant, {}).setdefault(batch, []).append(orjson.loads(content))
-    except (sqlite3.DatabaseError, orjson.JSONDecodeError):
+            vouchers.setdefault(merchant, {}).setdefault(batch, []).append(read_json(content))
+    except (sqlite3.DatabaseError, ValueError):
         raise ConfigurationError(f"{path} is spoilt.") from None
     for each in document["merchants"]:
         each["vouchers"] = vouchers.get(each["name"], {})
@@ -234,7 +234,7 @@ def _write(file: sqlite3.Connection, document: bytes, anew: list[str], rows: lis
         cursor.execute("BEGIN IMMEDIATE")
         try:
             cursor.executemany("DELETE FROM voucher WHERE merchant = ?", [(name,) for name in anew])
-            contents = ((*place, orjson.dumps(saved)) for *place, saved in rows)
+            contents = ((*place, write_json(saved)) for *place, saved in rows)
             cursor.executemany("INSERT OR REPLACE INTO voucher VALUES (?, ?, ?, ?)", contents)
             cursor.execute("DELETE FROM document")
             cursor.execute("INSERT INTO document VALUES (?)", (document,))

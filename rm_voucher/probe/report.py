@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import attrs
-import orjson
 
 from rm_voucher._version import __version__
 from rm_voucher.emulator import Guesses
+from rm_voucher.jsontext import indented, write_json
 from rm_voucher.probe.budget import Cost
 from rm_voucher.probe.findings import Finding, Verdict, plain, shown
 from rm_voucher.profile import FORMAT, Profile
@@ -125,23 +125,24 @@ class Report:
     def to_json(self) -> bytes:
         """Return it as JSON, for a file: `Emulator.like` and ``from_env(profile=…)`` read it."""
         rate = self.decided.get("fact:rate") or {}
-        return orjson.dumps(
-            {
-                "format": FORMAT,
-                "version": __version__,
-                "environment": self.environment,
-                "stopped": self.stopped,
-                "cost": {"stated": attrs.asdict(self.stated), "used": attrs.asdict(self.used)},
-                "headers": self.headers,
-                "findings": [attrs.asdict(finding) for finding in self.findings],
-                "settings": attrs.asdict(self.profile),
-                "emulator": {
-                    "guesses": self._guesses(),
-                    "disabled_checks": self.disabled_checks,
-                    "rate_limit": rate.get("throttled_per_s") and self._emulated_rate(rate),
+        return indented(
+            write_json(
+                {
+                    "format": FORMAT,
+                    "version": __version__,
+                    "environment": self.environment,
+                    "stopped": self.stopped,
+                    "cost": {"stated": attrs.asdict(self.stated), "used": attrs.asdict(self.used)},
+                    "headers": self.headers,
+                    "findings": [attrs.asdict(finding) for finding in self.findings],
+                    "settings": attrs.asdict(self.profile),
+                    "emulator": {
+                        "guesses": self._guesses(),
+                        "disabled_checks": self.disabled_checks,
+                        "rate_limit": rate.get("throttled_per_s") and self._emulated_rate(rate),
+                    },
                 },
-            },
-            option=orjson.OPT_INDENT_2,
+            )
         )
 
     @staticmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 import secrets
 
 import attrs
-import orjson
 
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.runtime import Runtime
 from rm_voucher.settings import check_positive
 from rm_voucher.shared.store import SharedStore, Snapshot
@@ -24,14 +24,14 @@ class _Held:
     def of(cls, found: Snapshot) -> _Held:
         """Return what a document says. One that says nothing is nobody's lease."""
         try:
-            match orjson.loads(found.content or b"null"):
+            match read_json(found.content or b"null"):
                 case {
                     "holder": str() as holder,
                     "until": int() | float() as until,
                     "fence": int() as fence,
                 }:
                     return cls(holder=holder, until=until, fence=fence)
-        except orjson.JSONDecodeError:
+        except ValueError:
             pass
         return cls(fence=found.version)  # no fence so far was higher
 
@@ -92,7 +92,7 @@ class Lease:
             held = _Held.of(found)
             if held.holder != self._name:
                 return None
-            return orjson.dumps(attrs.asdict(attrs.evolve(held, holder="", until=found.now)))
+            return write_json(attrs.asdict(attrs.evolve(held, holder="", until=found.now)))
 
         await self._store.update(self._key, give_back)
 
@@ -107,7 +107,7 @@ class Lease:
             until = found.now + self._duration_s
             # One that ran out and is still mine was nobody else's meanwhile.
             fence = held.fence if is_mine else held.fence + 1
-            return orjson.dumps(attrs.asdict(_Held(holder=self._name, until=until, fence=fence)))
+            return write_json(attrs.asdict(_Held(holder=self._name, until=until, fence=fence)))
 
         held = _Held.of(await self._store.update(self._key, take))
         if held.holder != self._name:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-import orjson
+from rm_voucher.jsontext import as_written, write_json, write_strictly
 
 # Such a body has no part in the signature.
 _EMPTY_BODIES = frozenset({b"", b"null", b"{}"})
@@ -31,7 +31,10 @@ def canonical_json(value: object) -> bytes:
     `TypeError` for a value that is not JSON. RM reads every number as a float64, so a
     fraction or an integer beyond 2**53 may be signed as another one: send none.
     """
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME)
+    return _escaped(write_strictly(value))
+
+
+def _escaped(text: bytes) -> bytes:
     # These can only stand inside strings, so replacing them in the whole text is safe.
     for raw, escape in _ESCAPES if text.isascii() else (*_ESCAPES, *_SEPARATORS):
         if raw in text:
@@ -48,7 +51,7 @@ def go_json(body: bytes) -> bytes:
 
     Go reads every number as a float64, and writes it as one. The body is JSON, and not too deep.
     """
-    return canonical_json(_with_go_numbers(json.loads(body, parse_int=float)))
+    return _escaped(write_json(_with_go_numbers(json.loads(body, parse_int=float)), sort_keys=True))
 
 
 def older_go_json(text: bytes) -> bytes:
@@ -84,7 +87,7 @@ def _with_go_numbers(value: object) -> object:
         return {name: _with_go_numbers(inner) for name, inner in value.items()}
     if isinstance(value, list):
         return [_with_go_numbers(inner) for inner in value]
-    return orjson.Fragment(_go_number(value)) if isinstance(value, float) else value
+    return as_written(_go_number(value)) if isinstance(value, float) else value
 
 
 def _go_number(number: float) -> str:
@@ -95,14 +98,13 @@ def _go_number(number: float) -> str:
     return f"{Decimal(text):f}".removesuffix(".0")
 
 
-def is_too_deep(value: object) -> bool:
-    """Return whether a JSON value is nested deeper than 32; RM's are four deep.
+def is_too_deep(value: object, levels: int = _MAX_DEPTH) -> bool:
+    """Return whether a JSON value is nested deeper than so many levels; RM's are four deep.
 
-    orjson reads 1,024 levels and writes 254, and where it writes more than 200 it overruns its
-    buffer (3.13.0). A stranger's JSON must not get there.
+    A stranger's JSON must not come near the interpreter's own limit.
     """
     level = {id(value): value} if isinstance(value, _CONTAINERS) else {}
-    for _ in range(_MAX_DEPTH):
+    for _ in range(levels):
         if not level:
             return False
         level = {  # each once, or a value that holds itself twice would grow without end

@@ -29,12 +29,11 @@ class CallbackReceiver:
     @property
     def vouchers(self) -> list[Voucher]:
         """The voucher of every delivery, repeats included."""
-        import orjson
-
         from rm_voucher.converters import structure
+        from rm_voucher.jsontext import read_json
         from rm_voucher.models import Voucher
 
-        return [structure(orjson.loads(one.body)["item"], Voucher) for one in self.requests]
+        return [structure(read_json(one.body)["item"], Voucher) for one in self.requests]
 
     def refuse_next(self, *, times: int = 1, status: int = 500) -> None:
         """Answer the next deliveries with a status other than 200, so that they are repeated."""

@@ -39,9 +39,9 @@ class RecordedRequest:
     @property
     def json(self) -> Any:
         """The body's value. Raises `ValueError` for one that is no JSON."""
-        import orjson
+        from rm_voucher.jsontext import read_json
 
-        return orjson.loads(self.body)
+        return read_json(self.body)
 
 
 def _recorded(exchange: Exchange) -> RecordedRequest:

@@ -6,7 +6,7 @@ import asyncio
 import codecs
 import zlib
 
-import orjson
+from rm_voucher.jsontext import read_json
 
 _STEP = 64 * 1024  # bytes in and out, well under a millisecond
 
@@ -52,6 +52,6 @@ def is_whole(body: bytearray) -> bool:
     if not body.rstrip().endswith(b"}"):
         return False
     try:
-        return isinstance(orjson.loads(body.removeprefix(codecs.BOM_UTF8)), dict)
-    except orjson.JSONDecodeError:
+        return isinstance(read_json(body.removeprefix(codecs.BOM_UTF8)), dict)
+    except ValueError:
         return False

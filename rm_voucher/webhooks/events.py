@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Self
 
 import attrs
-import orjson
 
 from rm_voucher.converters import format_time, structure, unstructure
 from rm_voucher.exceptions import DecodeError
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.models import Voucher, VoucherStatus, mask
 from rm_voucher.redaction import hide_locals
 from rm_voucher.travel import Travels
@@ -60,7 +60,7 @@ class VoucherEvent(Travels):
             names = ["assigned_at", "redeemed_at", "used_at"]
         times = [(getattr(voucher, name), misfits.get(name)) for name in names]
         parts = [code, status.value, *((at and format_time(at)) or raw for at, raw in times)]
-        digest = hashlib.sha256(orjson.dumps(parts)).hexdigest()[:32]
+        digest = hashlib.sha256(write_json(parts)).hexdigest()[:32]
         return cls(id=digest, code=code, status=status, voucher=voucher, sent_at=sent_at)
 
     @classmethod
@@ -68,14 +68,14 @@ class VoucherEvent(Travels):
     def from_record(cls, text: bytes) -> Self:
         """Return the event that `to_record` wrote. Raises `DecodeError`."""
         try:
-            wire = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            wire = read_json(text)
+        except ValueError:
             raise DecodeError("expected JSON @ $") from None
         return cls.of(structure(wire, Voucher, strict=strict_fields("callback")))
 
     def to_record(self) -> bytes:
         """Return what a store keeps: the voucher as RM's JSON. It holds the code."""
-        return orjson.dumps(unstructure(self.voucher))
+        return write_json(unstructure(self.voucher))
 
     @property
     def updated_at(self) -> datetime | None:

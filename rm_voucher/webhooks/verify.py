@@ -14,11 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import orjson
-
 from rm_voucher.arguments import check_type
 from rm_voucher.converters import prepare, structure
 from rm_voucher.exceptions import CallbackError, ConfigurationError, DecodeError
+from rm_voucher.jsontext import read_json
 from rm_voucher.models import Voucher
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
@@ -184,8 +183,8 @@ class CallbackVerifier:
                 CallbackStep.BODY, f"the body has more than {_MAX_BRACKETS} brackets"
             )
         try:
-            told = orjson.loads(body)
-        except orjson.JSONDecodeError:
+            told = read_json(body)
+        except ValueError:
             raise CallbackError(CallbackStep.BODY, "the body is not JSON") from None
         if not isinstance(told, dict):
             raise CallbackError(CallbackStep.BODY, "the body is not a JSON object")

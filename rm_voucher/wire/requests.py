@@ -103,7 +103,7 @@ def json_body(value: object) -> bytes:
     try:
         text = canonical_json(value)
     except TypeError as exc:
-        # orjson's own errors name types, not values.
+        # Its words name types, not values.
         raise InvalidRequestError.refused(f"The request can't be written as JSON: {exc}.") from None
     if has_two_spellings(text):
         raise InvalidRequestError.refused(

@@ -10,8 +10,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-import orjson
-
 from rm_voucher.converters import structure, structure_all
 from rm_voucher.exceptions import (
     APIError,
@@ -22,6 +20,7 @@ from rm_voucher.exceptions import (
     RateLimitError,
     ServerError,
 )
+from rm_voucher.jsontext import read_json
 from rm_voucher.models import ErrorBody, Page
 from rm_voucher.transport.base import Response
 from rm_voucher.wire.error_codes import CODE_PATTERN, ERROR_CODES
@@ -96,8 +95,8 @@ def read_body(response: Response) -> dict[str, Any]:
 def json_object(response: Response) -> dict[str, Any]:
     """Return the JSON object of an answer, or an empty one."""
     try:
-        body = orjson.loads(response.body.removeprefix(codecs.BOM_UTF8))
-    except orjson.JSONDecodeError:
+        body = read_json(response.body.removeprefix(codecs.BOM_UTF8))
+    except ValueError:
         return {}
     return body if isinstance(body, dict) else {}
 

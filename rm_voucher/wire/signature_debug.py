@@ -14,9 +14,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-import orjson
-
 from rm_voucher.exceptions import SignatureError
+from rm_voucher.jsontext import read_json
 from rm_voucher.signing.signature import string_to_sign
 from rm_voucher.transport.base import Request
 
@@ -132,7 +131,7 @@ def _body_words(theirs: str | None, ours: str | None) -> str:
     if not ours:
         return " (none was sent)"
     try:
-        is_same = orjson.loads(base64.b64decode(theirs)) == orjson.loads(base64.b64decode(ours))
+        is_same = read_json(base64.b64decode(theirs)) == read_json(base64.b64decode(ours))
     except (binascii.Error, ValueError, RecursionError):
         return ""
     return " (the same JSON, written otherwise)" if is_same else ""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import attrs
-import orjson
 
 from rm_voucher.exceptions import InvalidRequestError
+from rm_voucher.jsontext import read_json, write_json
 from rm_voucher.ledger.rules.commands import check_id
 from rm_voucher.models import IssuedVoucher
+from rm_voucher.signing.signature import is_too_deep
 
 MAX_BYTES = 65_536
 """A longer message is no request for a voucher."""
+_MAX_DEPTH = 254
 
 
 @attrs.frozen
@@ -39,19 +41,18 @@ def parse_request(body: bytes) -> VoucherRequest:
     if len(body) > MAX_BYTES:
         raise refused(f"The message has {len(body):,} bytes, and {MAX_BYTES:,} are allowed.")
     try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        message = read_json(body)
+    except ValueError:
         message = None
     if not isinstance(message, dict):
         raise refused("The message is no JSON object.")
     content = message.get("content")
     canonical = ""
     if content is not None:
-        try:
-            # As deep as in the voucher's message, which must not fail when it is issued.
-            canonical = orjson.dumps([content], option=orjson.OPT_SORT_KEYS)[1:-1].decode()
-        except orjson.JSONEncodeError:
-            raise refused("The message's content is nested too deeply.") from None
+        # As deep as in the voucher's message, which must not fail when it is issued.
+        if is_too_deep([content], _MAX_DEPTH):
+            raise refused("The message's content is nested too deeply.")
+        canonical = write_json(content, sort_keys=True).decode()
     return VoucherRequest(check_id(message.get("request_id", "")), content, canonical)
 
 
@@ -60,4 +61,4 @@ def voucher_message(request: VoucherRequest, voucher: IssuedVoucher) -> bytes:
     message = {"request_id": request.id, "code": voucher.code, "qr_url": voucher.qr_url or None}
     if request.content is not None:
         message["content"] = request.content
-    return orjson.dumps(message)
+    return write_json(message)

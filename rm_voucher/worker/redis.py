@@ -8,13 +8,13 @@ import logging
 import secrets
 from typing import Annotated, Any
 
-import orjson
 from faststream import AckPolicy, Context
 from faststream.message import StreamMessage
 from faststream.redis import RedisBroker, StreamSub
 from faststream.redis.message import RedisStreamMessage
 from redis.exceptions import RedisError, ResponseError
 
+from rm_voucher.jsontext import write_json
 from rm_voucher.runtime import ProcessName
 from rm_voucher.worker.broker import ATTEMPT_HEADER, QueueNames
 from rm_voucher.worker.faststream import FastStreamBroker, as_sent
@@ -103,7 +103,7 @@ class RedisStreams(FastStreamBroker):
     async def defer(self, message: StreamMessage[Any], attempt: int, delay_s: float) -> bool:
         """See `FastStreamBroker.defer`."""
         envelope = {"data": message.body.decode(), "headers": {ATTEMPT_HEADER: str(attempt + 1)}}
-        member = secrets.token_hex(_ID_CHARS // 2).encode() + orjson.dumps(envelope)
+        member = secrets.token_hex(_ID_CHARS // 2).encode() + write_json(envelope)
         await self._client.eval(_ADD_LATER, 1, self.names.later, delay_s, member)
         return True
 

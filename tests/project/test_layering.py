@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 # the files at the root that stand on one level.
 WINGS = [
     {"_version"},
-    {"text"},
+    {"jsontext", "text"},
     {"decode_error"},
     {"redaction"},
     {"travel"},
@@ -44,8 +44,9 @@ WINGS = [
     {"__main__"},
 ]
 # Who may import what from outside; all else comes from the standard library.
-EVERYWHERE = {"attrs", "orjson", "yarl"}
+EVERYWHERE = {"attrs", "yarl"}
 ELSEWHERE = {
+    "jsontext": {"msgspec"},
     "converters": {"cattrs"},
     "calls.retry": {"tenacity"},
     "signing.process": {"cryptography"},

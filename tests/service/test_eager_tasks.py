@@ -75,6 +75,6 @@ async def test_bulk_that_breaks_in_its_first_step_ends(make_client, error):
 
     sold_out = make_client(lambda request: rm_error("VOUCHER_SOLD_OUT", 400))
     with pytest.raises(error):
-        async with bulk_issue(sold_out, "../x", range(9), on_progress=broken) as run:
+        async with bulk_issue(sold_out, "KEY", range(9), on_progress=broken) as run:
             async for _ in run:
                 pass

@@ -16,8 +16,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from rm_voucher import ConfigurationError
 from rm_voucher.cli.codes.file import Codes, instant
 from rm_voucher.cli.codes.operations import Operation, instant_of
@@ -25,6 +23,7 @@ from rm_voucher.cli.output import OutputError, refuse_no_file
 from rm_voucher.cli.screen import write_all, write_out
 from rm_voucher.converters import format_time
 from rm_voucher.files import open_private
+from rm_voucher.jsontext import read_json, write_json
 
 
 class Journal:
@@ -90,7 +89,7 @@ class Journal:
         while not newline:  # most fit at once
             size *= 2
             line, newline, _ = os.pread(self._file.fileno(), size, start).partition(b"\n")
-        return _ours_in(orjson.loads(line))
+        return _ours_in(read_json(line))
 
     def forget(self) -> None:
         """Forget what was begun since it was opened: provably nothing was done."""
@@ -100,8 +99,8 @@ class Journal:
 
     def _add(self, line: Mapping[str, Any]) -> int:
         """Write a line; return where it begins."""
-        head = b"" if self._size else orjson.dumps(self._run) + b"\n"
-        data = head + orjson.dumps(line) + b"\n"
+        head = b"" if self._size else write_json(self._run) + b"\n"
+        data = head + write_json(line) + b"\n"
         start = self._size + len(head)
         try:
             self._file.seek(self._size)
@@ -111,7 +110,7 @@ class Journal:
                 self._file.truncate(self._size)
             if "row" in line:
                 with contextlib.suppress(OSError):
-                    write_out(orjson.dumps(line).decode() + "\n")
+                    write_out(write_json(line).decode() + "\n")
             raise OutputError(
                 f"{self.path} can't be written: {exc.strerror}. What ended after that is on "
                 "standard output, by the numbers of its rows."
@@ -157,8 +156,8 @@ class Journal:
                 if not data.endswith(b"\n"):
                     return
                 try:
-                    yield orjson.loads(data), end
-                except orjson.JSONDecodeError:  # what a power cut left
+                    yield read_json(data), end
+                except ValueError:  # what a power cut left
                     return
 
 
@@ -170,5 +169,5 @@ def _digest(codes: Codes) -> str:
     """Return what tells one list of codes from another, without a code in it."""
     digest = hashlib.sha256()
     for number in range(len(codes.table)):
-        digest.update(orjson.dumps([number, codes.code(number)]))
+        digest.update(write_json([number, codes.code(number)]))
     return digest.hexdigest()

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import IO, Any
 
-import orjson
-
 from rm_voucher.cli.tables.csv_reader import MAX_LINE_CHARS
 from rm_voucher.cli.tables.model import Cell, Format, Problems
+from rm_voucher.jsontext import read_json, write_json
 
 
 class JsonReader:
@@ -33,8 +32,8 @@ class JsonReader:
             if not text.strip():
                 continue
             try:
-                found = orjson.loads(text)
-            except orjson.JSONDecodeError:
+                found = read_json(text)
+            except ValueError:
                 found = None
             if not isinstance(found, dict) or not found or (keys and found.keys() - {*keys}):
                 problems.add(line, "no JSON object with the columns of the first line")
@@ -48,4 +47,4 @@ class JsonReader:
 def _cell(value: Any) -> Cell:
     if value is None or isinstance(value, (str, bool, int, float)):
         return value
-    return orjson.dumps(value).decode()
+    return write_json(value).decode()

@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Self
 
-import orjson
-
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, Ours, choose_column, find_ours
 from rm_voucher.cli.tables.csv_reader import CsvReader
 from rm_voucher.cli.tables.json_reader import JsonReader
@@ -30,6 +28,7 @@ from rm_voucher.cli.tables.model import (
 from rm_voucher.cli.tables.source import IN_MEMORY_BYTES, kind_by_bytes, open_source, title_of
 from rm_voucher.cli.tables.xlsx_reader import XlsxReader
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.jsontext import read_json, write_json
 
 __all__ = ["Row", "Table", "TableError", "open_table"]
 
@@ -83,8 +82,8 @@ class Table:
         """Return a row. Raises `ConfigurationError` when the copy can't be read any more."""
         try:
             self._copy.seek(self._offsets[number])
-            line, shown, *cells = orjson.loads(self._copy.readline())
-        except (OSError, orjson.JSONDecodeError) as exc:
+            line, shown, *cells = read_json(self._copy.readline())
+        except (OSError, ValueError) as exc:
             why = exc.strerror if isinstance(exc, OSError) else "it is torn"
             raise ConfigurationError(
                 f"The copy of {self.title} can't be read any more: {why}."
@@ -155,9 +154,7 @@ class Table:
         self.header = tuple(header[:width] + [""] * (width - len(header)))
 
     def _keep(self, line: int, cells: list[Cell]) -> None:
-        data = (
-            orjson.dumps([int(line), line.row if isinstance(line, Line) else line, *cells]) + b"\n"
-        )
+        data = write_json([int(line), line.row if isinstance(line, Line) else line, *cells]) + b"\n"
         self._offsets.append(self._size)
         self._size += len(data)
         try:

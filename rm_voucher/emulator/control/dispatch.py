@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
-import orjson
-
 from rm_voucher.emulator.app import Emulator
 from rm_voucher.emulator.control.endpoint import Asked
 from rm_voucher.emulator.control.endpoints import ENDPOINTS
@@ -15,6 +13,7 @@ from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import json_response
 from rm_voucher.emulator.stock import RefusedError
 from rm_voucher.exceptions import ConfigurationError, DecodeError
+from rm_voucher.jsontext import read_json
 from rm_voucher.transport.base import Response
 
 _ABSENT = ("NOT_FOUND", "BATCH_KEY_INVALID")  # the latter is a key that no batch can have
@@ -26,8 +25,8 @@ def control(emulator: Emulator, method: str, target: str, body: bytes) -> Respon
     raw_path, _, query = target.partition("?")
     try:
         path = [unquote(part, errors="strict") for part in raw_path.split("/")[2:]]
-        wire = orjson.loads(body) if body else {}
-    except (UnicodeDecodeError, orjson.JSONDecodeError):
+        wire = read_json(body) if body else {}
+    except ValueError:
         return problem_response(400, "the path or the body can't be read; the body is JSON")
     if not isinstance(wire, dict):
         return problem_response(400, "the body is a JSON object")

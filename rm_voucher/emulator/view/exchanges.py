@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import orjson
-
 from rm_voucher.emulator.authenticator import SignatureRefusedError
 from rm_voucher.emulator.exchange import Exchange
 from rm_voucher.emulator.masking import (
@@ -19,6 +17,7 @@ from rm_voucher.emulator.masking import (
 from rm_voucher.emulator.merchant import Merchant
 from rm_voucher.emulator.reply import Ending
 from rm_voucher.emulator.view.signed_text import differing_parts, signed_text
+from rm_voucher.jsontext import read_json
 from rm_voucher.signing.signature import is_too_deep
 
 _MAX_TEXT_CHARS = 16_384
@@ -107,8 +106,8 @@ def _body(body: bytes, *, reveals: bool, is_answer: bool) -> object:
         return mask_body(body, is_answer=is_answer)
     text = body[:_MAX_TEXT_CHARS]
     try:
-        value: object = orjson.loads(text) if text else None
-    except orjson.JSONDecodeError:
+        value: object = read_json(text) if text else None
+    except ValueError:
         return text.decode(errors="replace")
     return text.decode() if is_too_deep(value) else value
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from urllib.parse import quote, unquote
 
 import attrs
-import orjson
 
+from rm_voucher.jsontext import read_json
 from rm_voucher.signing.signature import canonical_json
 from rm_voucher.transport.base import Request
 
@@ -100,8 +100,8 @@ def _data(expected: str, body: bytes) -> Iterator[_Guess]:
 def _bodies(body: bytes) -> Iterator[tuple[bytes, str]]:
     yield body, "the body was signed as it was sent, not in canonical form"
     try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        value = read_json(body)
+    except ValueError:
         return
     yield canonical_json(value), "the canonical body was signed"
     for is_sorted, is_ascii, is_tight in itertools.product((True, False), repeat=3):

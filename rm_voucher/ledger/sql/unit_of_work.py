@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 import attrs
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -24,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from rm_voucher.database.scope import Scope
 from rm_voucher.exceptions import LedgerError
+from rm_voucher.jsontext import write_json
 from rm_voucher.ledger.rules.records import (
     AttemptState,
     Backlog,
@@ -294,8 +294,8 @@ class SqlUnitOfWork(UnitOfWork):
 
 def _json(values: Sequence[Any]) -> str:
     try:
-        return orjson.dumps(values).decode()
-    except orjson.JSONEncodeError:
+        return write_json(values).decode()
+    except TypeError:
         raise LedgerError("What is to be kept or found is not valid Unicode.") from None
 
 
