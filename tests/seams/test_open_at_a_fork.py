@@ -86,7 +86,11 @@ os.kill(server, signal.SIGKILL)
 def lines_of(script: str, *arguments: str) -> list[str]:
     """Return what a program says, and see that it does not complain."""
     ended = subprocess.run(
-        [sys.executable, "-W", "error", "-c", script, *arguments],
+        [
+            *(sys.executable, "-W", "error"),
+            *("-W", "ignore:This process:DeprecationWarning"),  # that a process with threads forks
+            *("-c", script, *arguments),
+        ],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         capture_output=True,
         text=True,
