@@ -153,7 +153,7 @@ DOORS: dict[str, tuple[Any, list[str]]] = {
     **of(
         client,
         credentials=["a credential"],
-        environment=[],
+        environment=TEXTS,
         transport=["None"],
         retry=["None"],
         timeout=["None"],

@@ -10,7 +10,7 @@ from support import troubles as trouble
 
 from rm_voucher import Member, VoucherClient
 
-NOT_OPERATIONS = {"aclose", "from_env", "member"}
+NOT_OPERATIONS = {"aclose", "from_env", "member", "with_options"}
 
 
 def methods(cls, prefix=""):
