@@ -56,6 +56,37 @@ def tests(session: nox.Session) -> None:
     run_on_wheel(session, "-n", "auto")
 
 
+@nox.session(python=PYTHONS)
+def lowest(session: nox.Session) -> None:
+    """Run them with the oldest version of each dependency. Four minutes a Python."""
+    session.install("uv")
+    python = f"{session.bin}/python"
+    oldest = ("--resolution", "lowest-direct", "--group", "test", "-e", ".[all]")
+    session.run("uv", "pip", "install", "--quiet", "--python", python, *oldest)
+    session.run("pytest", "-n", "auto", *session.posargs)
+
+
+@nox.session
+def extras(session: nox.Session) -> None:
+    """Install the wheel with each extra alone, and run what it is for. A minute."""
+    session.install("build", "uv")
+    folder = Path(session.create_tmp()).resolve()
+    session.run("pyproject-build", "--outdir", str(folder), silent=True)
+    (wheel,) = folder.glob("*.whl")
+    session.run("python", ".ci/extras.py", str(wheel))
+
+
+@nox.session
+def audit(session: nox.Session) -> None:
+    """Ask PyPI's advisories about all that is installed, and write build/sbom.json. A minute.
+
+    It needs the network: pip-audit asks a service, and has no copy of its answers.
+    """
+    session.install(".[all]", "pip-audit")
+    Path("build").mkdir(exist_ok=True)
+    session.run("pip-audit", "--format", "cyclonedx-json", "--output", "build/sbom.json")
+
+
 @nox.session
 def long(session: nox.Session) -> None:
     """Run the long tests, on the built wheel: processes, kills, simulation. Five minutes."""

@@ -23,6 +23,7 @@ SCRIPTS = (
     "bulk_http",
     "shared_rate",
     "single",
+    "observe",
     "stall",
     "decode",
     "import_time",

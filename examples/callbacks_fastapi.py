@@ -8,7 +8,7 @@ Needs fastapi, uvicorn and the extra ``sql`` or ``postgres``.
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def create_app() -> FastAPI:
         await tx.execute(REDEMPTIONS.insert(), row)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         engine = create_engine(os.environ["DATABASE_URL"])
         await asyncio.to_thread(REDEMPTIONS.metadata.create_all, engine)
         engine.dispose()

@@ -6,7 +6,7 @@ With the RM_… variables and BATCH_KEY set: ``uvicorn --factory fastapi_app:cre
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -31,7 +31,7 @@ def client_from_env() -> VoucherClient:
 
 def create_app(make_client: Callable[[], VoucherClient] = client_from_env) -> FastAPI:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         # One client for the process: it keeps connections, the token and the parsed key.
         app.state.batch_key = os.environ["BATCH_KEY"]
         async with make_client() as app.state.vouchers:

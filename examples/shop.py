@@ -8,7 +8,7 @@ errors and restarts.
 
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from html import escape
@@ -71,7 +71,7 @@ def create_app() -> FastAPI:
                 order.status = event.voucher.status
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         async with VoucherClient.from_env() as app.state.vouchers, router:
             yield
 

@@ -18,10 +18,27 @@ if TYPE_CHECKING:
     from rm_voucher.auth.shared_store import SharedTokenStore
     from rm_voucher.auth.store import FileTokenStore, TokenStore
     from rm_voucher.bulk.issue import bulk_issue
-    from rm_voucher.bulk.results import BulkResult, BulkStatus, BulkSummary
+    from rm_voucher.bulk.results import (
+        BulkResult,
+        BulkStatus,
+        BulkSummary,
+        Failed,
+        Issued,
+        Unresolved,
+    )
     from rm_voucher.bulk.run import BulkIssue
     from rm_voucher.calls.flow import FlowState
-    from rm_voucher.calls.hooks import Attempt, AttemptResult, Hook
+    from rm_voucher.calls.hooks import (
+        Attempt,
+        AttemptResult,
+        Gauge,
+        Hook,
+        Observer,
+        Source,
+        Work,
+        WorkKind,
+        WorkResult,
+    )
     from rm_voucher.calls.outcomes import Outcome, Safety
     from rm_voucher.calls.token_source import StaticToken, TokenSource
     from rm_voucher.exceptions import (
@@ -49,6 +66,7 @@ if TYPE_CHECKING:
         RateLimitError,
         ResponseLostError,
         ResponseTimeoutError,
+        Retryable,
         ServerError,
         SharedStoreError,
         SignatureError,
@@ -109,17 +127,21 @@ __all__ = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "Failed",
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
+    "Gauge",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
+    "Issued",
     "IssuedVoucher",
     "LedgerError",
     "Limits",
     "Member",
     "NotFoundError",
+    "Observer",
     "Origin",
     "OutOfStockError",
     "Outcome",
@@ -136,12 +158,14 @@ __all__ = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Retryable",
     "Runtime",
     "Safety",
     "ServerError",
     "SharedStoreError",
     "SharedTokenStore",
     "SignatureError",
+    "Source",
     "StaticToken",
     "Timeout",
     "Token",
@@ -149,6 +173,7 @@ __all__ = [
     "TokenStore",
     "Transport",
     "TransportError",
+    "Unresolved",
     "Voucher",
     "VoucherBatch",
     "VoucherClient",
@@ -156,6 +181,9 @@ __all__ = [
     "VoucherStateError",
     "VoucherStatus",
     "VoucherType",
+    "Work",
+    "WorkKind",
+    "WorkResult",
     "__version__",
     "bulk_issue",
 ]
@@ -166,10 +194,10 @@ _HOMES = {
     "auth.shared_store": "SharedTokenStore",
     "auth.store": "FileTokenStore TokenStore",
     "bulk.issue": "bulk_issue",
-    "bulk.results": "BulkResult BulkStatus BulkSummary",
+    "bulk.results": "BulkResult BulkStatus BulkSummary Failed Issued Unresolved",
     "bulk.run": "BulkIssue",
     "calls.flow": "FlowState",
-    "calls.hooks": "Attempt AttemptResult Hook",
+    "calls.hooks": ("Attempt AttemptResult Gauge Hook Observer Source Work WorkKind WorkResult"),
     "calls.outcomes": "Outcome Safety",
     "calls.token_source": "StaticToken TokenSource",
     "exceptions": (
@@ -178,7 +206,7 @@ _HOMES = {
         "DuplicateRequestError EventStoreError ExpiredError IdempotencyConflictError "
         "InvalidRequestError LedgerError NotFoundError OutcomeUnknownError "
         "OutOfStockError PermissionDeniedError PoolTimeoutError ProxyError RateLimitError "
-        "ResponseLostError ResponseTimeoutError ServerError SharedStoreError "
+        "ResponseLostError ResponseTimeoutError Retryable ServerError SharedStoreError "
         "SignatureError TransportError VoucherError VoucherStateError"
     ),
     "models": (

@@ -3,7 +3,7 @@
 Reading is tolerant where the API is loose: unknown fields go to ``extra``, unknown enum values
 stay as text, both documented spellings of a name are read, null, the empty time and Go's zero time
 are None. No value is guessed: one that does not fit its field (an amount is whole, not negative and
-not text) leaves it None, and is kept in ``extra``, marked. It spoils the whole object only in a
+not text) leaves it unset, and is kept in ``extra``, marked. It spoils the whole object only in a
 field that the caller decides by, which it names as ``strict``. Writing gives the documented
 spelling, and a misfit as it came, and leaves out what is None.
 
@@ -319,7 +319,8 @@ class Field:
     """How a written function reads one field.
 
     ``hook`` gets the value and its type. It is not asked for a null where the field is not
-    required, which gives None, nor for an instance of just ``plain``, which is good as it is.
+    required, which gives its default, nor for an instance of just ``plain``, which is good as it
+    is.
     """
 
     name: str
@@ -328,6 +329,7 @@ class Field:
     hook: Callable[[Any, Any], Any]
     plain: type | None
     is_required: bool
+    default: str | None = None
 
 
 def _fields_of(model: type, converter: Converter) -> list[Field]:
@@ -341,7 +343,9 @@ def _fields_of(model: type, converter: Converter) -> list[Field]:
             hook = converter.get_structure_hook(inner)
         wire_name = models.wire_name(field.name)
         is_required = field.default is attrs.NOTHING
-        fields.append(Field(field.name, wire_name, inner, hook, _PLAIN.get(hook), is_required))
+        default = None if is_required else field.default
+        plain = _PLAIN.get(hook)
+        fields.append(Field(field.name, wire_name, inner, hook, plain, is_required, default))
     return fields
 
 
@@ -400,6 +404,8 @@ def write_structure_fn(model: type[T], fields: Iterable[Field]) -> Callable[[Any
                 f"            misfits[{field.wire_name!r}] = {{mark: value}}",
                 "            value = None",
             ]
+        if field.default is not None:
+            lines += ["    if value is None:", f"        value = {field.default!r}"]
         lines.append(f"    set{number}(result, value)")
     lines += [
         "    is_all = wire.keys() <= known",
@@ -430,10 +436,11 @@ def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callab
         if field.name != "extra":
             hook = _own_hook(model, field)
             if field.default is not attrs.NOTHING:
-                hook = _keeping_misfits(hook or converter.structure, field.type)
+                hook = _keeping_misfits(hook or converter.structure, field.type, field.default)
             wire_name = models.wire_name(field.name)
             overrides[field.name] = override(rename=wire_name, struct_hook=hook)
     known = {one.rename: name for name, one in overrides.items() if one.rename}
+    defaults = {field.name: field.default for field in _fields(model)}
     read = make_dict_structure_fn(model, converter, **overrides)
 
     def structure_model(wire: Any, cls: Any) -> T:
@@ -445,7 +452,7 @@ def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callab
         for wire_name, name in known.items():
             value = getattr(result, name)
             if type(value) is _Misfit:
-                object.__setattr__(result, name, None)
+                object.__setattr__(result, name, defaults[name])
                 extra[wire_name] = {models.MISFIT: value.value}
         object.__setattr__(result, "extra", extra)
         return result
@@ -453,12 +460,14 @@ def _make_structure_fn_of_cattrs(model: type[T], converter: Converter) -> Callab
     return structure_model
 
 
-def _keeping_misfits(hook: Callable[[Any, Any], Any], type_: Any) -> Callable[[Any, Any], Any]:
+def _keeping_misfits(
+    hook: Callable[[Any, Any], Any], type_: Any, default: Any
+) -> Callable[[Any, Any], Any]:
     inner = next((arg for arg in get_args(type_) if arg is not NoneType), type_)
 
     def structure_field(value: Any, _: Any) -> Any:
         if value is None:
-            return None
+            return default
         try:
             return hook(value, inner)
         except _MisfitError:

@@ -43,17 +43,42 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, ClassVar, Self
 
+from rm_voucher.decode_error import DecodeError, Retryable, VoucherError
+from rm_voucher.models import IssuedVoucher, Voucher
 
-class VoucherError(Exception):
-    """The base of every error that this library raises on purpose."""
-
-    _private: ClassVar[dict[str, object]] = {}
-    """Attributes that may hold a code, with their values in a pickle."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Subclasses take keywords, which BaseException's own reduce would lose.
-        cls = type(self)
-        return cls.__new__, (cls, *self.args), {**self.__dict__, **self._private}
+__all__ = [
+    "APIError",
+    "AuthenticationError",
+    "BatchStoppedError",
+    "CallbackError",
+    "ClosedError",
+    "ConfigurationError",
+    "ConnectError",
+    "ConnectTimeoutError",
+    "DecodeError",
+    "DuplicateRequestError",
+    "EventStoreError",
+    "ExpiredError",
+    "IdempotencyConflictError",
+    "InvalidRequestError",
+    "LedgerError",
+    "NotFoundError",
+    "OutOfStockError",
+    "OutcomeUnknownError",
+    "PermissionDeniedError",
+    "PoolTimeoutError",
+    "ProxyError",
+    "RateLimitError",
+    "ResponseLostError",
+    "ResponseTimeoutError",
+    "Retryable",
+    "ServerError",
+    "SharedStoreError",
+    "SignatureError",
+    "TransportError",
+    "VoucherError",
+    "VoucherStateError",
+]
 
 
 class ConfigurationError(VoucherError):
@@ -99,20 +124,6 @@ class ResponseLostError(TransportError):
 
 class ResponseTimeoutError(ResponseLostError):
     """The answer did not come in time: whether the request was executed is unknown."""
-
-
-class DecodeError(VoucherError):
-    """An answer is not what the API documents. The message says where (``$.item.amount``).
-
-    ``voucher`` is what an answer to an *issue* shows all the same: an error with a voucher in it.
-    Bearer value; neither in the message nor in a pickle.
-    """
-
-    _private: ClassVar = {"voucher": None}
-
-    def __init__(self, message: str, *, voucher: object | None = None) -> None:
-        super().__init__(message)
-        self.voucher = voucher
 
 
 class LedgerError(VoucherError):
@@ -191,7 +202,7 @@ class OutcomeUnknownError(VoucherError):
         attempt_id: str | None = None,
         nonce: str | None = None,
         sent_at: datetime | None = None,
-        voucher: object | None = None,
+        voucher: Voucher | IssuedVoucher | None = None,
     ) -> None:
         super().__init__(message)
         self.operation = operation
@@ -202,8 +213,8 @@ class OutcomeUnknownError(VoucherError):
         self.sent_at = sent_at
         self.voucher = voucher
         self.codes: tuple[str, ...] = ()
-        self.vouchers: tuple[object, ...] = ()
-        self.redeemed: tuple[object, ...] = ()
+        self.vouchers: tuple[Voucher, ...] = ()
+        self.redeemed: tuple[Voucher, ...] = ()
 
 
 class APIError(VoucherError):
@@ -268,8 +279,9 @@ class SignatureError(APIError):
 
     def explain(self, *, differs: tuple[str, ...], expected: str | None, hint: str) -> None:
         """Take what the answer tells; ``hint`` has neither a code nor a body in it."""
-        self.args = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
-        self.differs, self.expected, self.hint = differs, expected, hint
+        self.args: tuple[Any, ...] = (f"{self.args[0].removesuffix(self.hint)}{hint}",)
+        self.differs, self.expected = differs, expected
+        self.hint: str = hint
 
 
 class PermissionDeniedError(APIError):

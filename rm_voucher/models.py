@@ -23,7 +23,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import attrs
 
-from rm_voucher.exceptions import DecodeError
+from rm_voucher.decode_error import DecodeError
 from rm_voucher.redaction import hide_locals
 from rm_voucher.text import printable
 from rm_voucher.travel import Shown, Travels, read
@@ -235,10 +235,14 @@ class Expiry(_Read, Travels):
 
 @attrs.frozen(kw_only=True)
 class IssuedVoucher(_Read, Travels):
-    """The answer to *issue*: the code, and the URL that the customer scans as a QR code."""
+    """The answer to *issue*: the code, and the URL that the customer scans as a QR code.
+
+    ``qr_url`` is empty where the answer has none that can be read; `misfits` has what it has in its
+    place. RM's pages always show one, and no code is dropped for the lack of it.
+    """
 
     code: str = attrs.field(repr=mask)
-    qr_url: str | None = _masked()
+    qr_url: str = attrs.field(default="", repr=mask)
     extra: Mapping[str, Any] = _extra()
 
 
@@ -283,13 +287,15 @@ class Voucher(_Worth, Travels):
 class VoucherBatch(_Worth, Travels):
     """A batch that vouchers are issued from.
 
+    ``key`` names the batch, and is empty where the answer has none that can be read.
+
     ``quantity`` counts all vouchers, ``balance_quantity`` the remaining ones, ``used_quantity``
     those assigned, redeemed or used. RM does not document whether an issue moves the balance at
     once. A static batch has one code for everybody, ``static_code``. ``reason`` says why a creation
     failed.
     """
 
-    key: str | None = None
+    key: str = ""
     label: str | None = None
     id: str | None = None
     status: BatchStatus | None = None

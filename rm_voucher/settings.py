@@ -9,12 +9,13 @@ is not this machine). The way there has variables of its own: `rm_voucher.Proxy.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
+import logging
 import math
 import os
 import stat
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -28,18 +29,15 @@ from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.files import open_plain
 from rm_voucher.redaction import hide_locals
 
+_log = logging.getLogger("rm_voucher")
+
+_IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
+_OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _MAX_KEY_FILE_BYTES = 64 * 1024
 _LEAST_FAILING_CALLS = 20
 PLAIN_HTTP = "RM_ALLOW_PLAIN_HTTP"
 """The variable that names the one host, with its port, to which plain http may go."""
 _RM_DOMAIN = "revenuemonster.my"
-
-
-def _variable(env: Mapping[str, str], name: str) -> str:
-    value = env.get(name, "").strip()
-    if not value:
-        raise ConfigurationError(f"{name} is not set.")
-    return value
 
 
 def _identifier(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -55,8 +53,8 @@ class Credentials:
     """An application's identity: client id, client secret and RSA private key.
 
     ``private_key`` is PEM, as text or bytes, or a `pathlib.Path` to a PEM file (PKCS#1 or
-    PKCS#8); its public half must be uploaded in the merchant portal. Nothing of it appears in
-    the repr. Raises `ConfigurationError`.
+    PKCS#8); OpenSSH's format, and PEM's base64 alone, are taken as well. Its public half must be
+    uploaded in the merchant portal. Nothing of it appears in the repr. Raises `ConfigurationError`.
     """
 
     client_id: str = attrs.field(validator=_identifier)
@@ -70,32 +68,41 @@ class Credentials:
     @classmethod
     @hide_locals
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Return the credentials in the ``RM_…`` variables; see the module."""
+        """Return the credentials in the ``RM_…`` variables; see the module.
+
+        Raises one `ConfigurationError` that names all variables that are missing.
+        """
         env = os.environ if env is None else env
         check_type("env", env, Mapping)
+        given = {name: value for name in _IDENTITY if (value := env.get(name, "").strip())}
+        missing = [name for name in _IDENTITY[:2] if name not in given]
+        if given.keys().isdisjoint(_IDENTITY[2:]):
+            missing.append(f"{_IDENTITY[3]} (or {_IDENTITY[2]})")
+        if missing:
+            *others, last = missing
+            names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+            raise ConfigurationError(f"{names} not set.")
         key: str | Path
-        if env.get("RM_PRIVATE_KEY", "").strip():
+        if "RM_PRIVATE_KEY" in given:
             key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
-        elif env.get("RM_PRIVATE_KEY_FILE", "").strip():
+        else:
             try:
                 key = Path(env["RM_PRIVATE_KEY_FILE"]).expanduser()
             except RuntimeError as exc:
                 raise ConfigurationError("RM_PRIVATE_KEY_FILE names no home folder.") from exc
-        else:
-            raise ConfigurationError("Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set.")
-        return cls(_variable(env, "RM_CLIENT_ID"), _variable(env, "RM_CLIENT_SECRET"), key)
+        return cls(given["RM_CLIENT_ID"], given["RM_CLIENT_SECRET"], key)
 
     @hide_locals
     def private_key_pem(self) -> bytes:
-        """Return the key's PEM bytes, reading the file if it is one. Reads the disk at each call.
+        """Return the key's bytes, reading the file if it is one. Reads the disk at each call.
 
-        Warns when other users of the machine can read the file.
+        Logs a warning, once, when other users of the machine can read the file.
         """
         return read_pem(self.private_key, "private")
 
 
 def read_pem(key: object, kind: str) -> bytes:
-    """Return a key of a kind, ``private`` or ``public``, as PEM bytes, reading its file if any."""
+    """Return a key of a kind, ``private`` or ``public``, as bytes, reading its file if any."""
     if isinstance(key, bytes):
         return key
     if isinstance(key, str):
@@ -111,12 +118,24 @@ def read_pem(key: object, kind: str) -> bytes:
         raise ConfigurationError(f"The {kind} key file {key} can't be read: {why}.") from exc
     if len(pem) > _MAX_KEY_FILE_BYTES:
         raise ConfigurationError(f"{key} is too large to be a {kind} key.")
-    if kind == "private" and mode & (stat.S_IRGRP | stat.S_IROTH):
-        warnings.warn(
-            f"The private key file {key} can be read by other users: chmod 600 it.",
-            stacklevel=5,
-        )
+    if kind == "private" and mode & _OTHERS_READ:
+        _tell_of_open_file(key)
     return pem
+
+
+@functools.cache  # once a file: it is read again and again
+def _tell_of_open_file(path: Path) -> None:
+    _log.warning("%s", words_of_open_file(path))
+
+
+def words_of_open_file(path: Path) -> str:
+    """Return what is said of a private key's file that others can read."""
+    return f"The private key file {path} can be read by other users: chmod 600 it."
+
+
+def is_open_file(path: Path) -> bool:
+    """Return whether other users of the machine can read a file."""
+    return bool(path.stat().st_mode & _OTHERS_READ)
 
 
 Credentials.__init__ = hide_locals(Credentials.__init__)  # type: ignore[method-assign] # attrs made it
@@ -182,6 +201,13 @@ class Environment:
         """Return the environment called ``sandbox`` or ``production``, or the one at a URL."""
         check_type("name", name, str)
         return Environment(*cls._urls_of(name))
+
+    @classmethod
+    @hide_locals
+    def of(cls, given: Environment | str) -> Environment:
+        """Return an environment as settings give it: as it is, or by its name or URL."""
+        check_type("environment", given, Environment, str)
+        return given if isinstance(given, Environment) else cls.named(given)
 
     @classmethod
     def _urls_of(cls, name: str) -> tuple[str, str]:

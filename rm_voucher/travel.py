@@ -16,7 +16,7 @@ from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 
-from rm_voucher.exceptions import DecodeError, VoucherError
+from rm_voucher.decode_error import DecodeError, VoucherError
 from rm_voucher.redaction import hide_locals
 
 __all__ = ["Shown", "Travels"]

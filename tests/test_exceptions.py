@@ -1,6 +1,8 @@
 """The error tree: who is under whom, and that errors survive being pickled."""
 
 import pickle
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -8,13 +10,22 @@ import pytest
 import rm_voucher
 from rm_voucher import (
     APIError,
+    BatchStoppedError,
+    CallbackError,
+    ClosedError,
+    ConfigurationError,
     ConnectError,
     ConnectTimeoutError,
+    EventStoreError,
+    IdempotencyConflictError,
     InvalidRequestError,
+    LedgerError,
     OutcomeUnknownError,
     PoolTimeoutError,
     ResponseLostError,
     ResponseTimeoutError,
+    Retryable,
+    SharedStoreError,
     TransportError,
     Voucher,
     VoucherError,
@@ -75,6 +86,35 @@ def test_error_pickles(error, lost):
     assert str(copy) == str(error)
     assert vars(copy) == {**vars(error), **lost}
     assert b"NAklEfbVdV" not in pickled
+
+
+@pytest.mark.parametrize(
+    ("error", "retryable"),
+    [
+        (ConfigurationError("no key"), Retryable.NEVER),
+        (InvalidRequestError.refused("code is empty."), Retryable.NEVER),
+        (CallbackError("signature", "refused"), Retryable.NEVER),
+        (IdempotencyConflictError("another batch"), Retryable.NEVER),
+        (BatchStoppedError("a person looks"), Retryable.NEVER),
+        (LedgerError("no database"), Retryable.AFTER_WAIT),
+        (EventStoreError("no database"), Retryable.AFTER_WAIT),
+        (SharedStoreError("no Redis"), Retryable.AFTER_WAIT),
+        (PoolTimeoutError("too many"), Retryable.AFTER_WAIT),
+        (ClosedError("closed"), Retryable.NEVER),
+        (doubtful_redeem(), Retryable.READ_BACK),
+    ],
+)
+def test_error_says_whether_to_repeat_the_call(error, retryable):
+    """`retryable` holds for what no attempt raises, too, and for an error out of a pickle."""
+    assert error.retryable is retryable
+    assert pickle.loads(pickle.dumps(error)).retryable is retryable
+
+
+def test_retryable_needs_nothing_but_the_error():
+    """A process that only unpickles errors can ask."""
+    code = "from rm_voucher.exceptions import RateLimitError as E; print(E('SPAM').retryable)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "never\n"
 
 
 @pytest.mark.parametrize(

@@ -34,17 +34,21 @@ EXPORTED = [
     "ExpiredError",
     "Expiry",
     "ExpiryType",
+    "Failed",
     "FileTokenStore",
     "FlowPolicy",
     "FlowState",
+    "Gauge",
     "Hook",
     "IdempotencyConflictError",
     "InvalidRequestError",
+    "Issued",
     "IssuedVoucher",
     "LedgerError",
     "Limits",
     "Member",
     "NotFoundError",
+    "Observer",
     "Origin",
     "OutOfStockError",
     "Outcome",
@@ -61,12 +65,14 @@ EXPORTED = [
     "ResponseLostError",
     "ResponseTimeoutError",
     "RetryPolicy",
+    "Retryable",
     "Runtime",
     "Safety",
     "ServerError",
     "SharedStoreError",
     "SharedTokenStore",
     "SignatureError",
+    "Source",
     "StaticToken",
     "Timeout",
     "Token",
@@ -74,6 +80,7 @@ EXPORTED = [
     "TokenStore",
     "Transport",
     "TransportError",
+    "Unresolved",
     "Voucher",
     "VoucherBatch",
     "VoucherClient",
@@ -81,6 +88,9 @@ EXPORTED = [
     "VoucherStateError",
     "VoucherStatus",
     "VoucherType",
+    "Work",
+    "WorkKind",
+    "WorkResult",
     "__version__",
     "bulk_issue",
 ]
@@ -94,9 +104,9 @@ def test_root_exports_exactly_this():
 
 def test_root_exports_are_documented():
     """Every public class and function has a docstring."""
-    assert [
-        name for name in EXPORTED if name != "__version__" and not getattr(rm_voucher, name).__doc__
-    ] == []
+    no_class_or_function = {"BulkResult", "__version__"}
+    documented = {name for name in EXPORTED if getattr(rm_voucher, name).__doc__}
+    assert set(EXPORTED) - documented <= no_class_or_function
 
 
 def loaded_after(statement):

@@ -5,7 +5,16 @@ import contextlib
 import logging
 
 import pytest
-from support.canaries import CANARIES, CODE, ECHO, Watching, in_error, in_reprs, in_spans
+from support.canaries import (
+    CANARIES,
+    CODE,
+    ECHO,
+    Watching,
+    in_error,
+    in_metrics,
+    in_reprs,
+    in_spans,
+)
 from support.troubles import (
     CHANGING,
     KEPT,
@@ -44,6 +53,7 @@ def leaks_of(caplog):
 
     def search(world, *objects):
         leaks = logs.leaks + in_spans(world.exporter.get_finished_spans())
+        leaks += in_metrics(world.reader)
         leaks += in_reprs(*world.seen, *objects)
         errors = [one for one in objects if isinstance(one, BaseException)]
         return leaks + [leak for error in errors for leak in in_error(error)]

@@ -18,6 +18,7 @@ from support.canaries import (
     Watching,
     found_in,
     in_error,
+    in_metrics,
     in_reprs,
     in_spans,
     in_text,
@@ -89,7 +90,9 @@ async def test_refused_input_shows_nothing(name):
     ended = await outcome_of(REFUSED[name](world.client()))
     assert isinstance(ended, InvalidRequestError)
     assert in_error(ended) + in_reprs(ended) == []
-    assert world.exporter.get_finished_spans() == ()
+    spans = world.exporter.get_finished_spans()
+    assert [(span.attributes or {})["error.type"] for span in spans] == ["InvalidRequestError"]
+    assert in_spans(spans) + in_metrics(world.reader) == []
 
 
 def pem(kind):

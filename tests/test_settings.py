@@ -50,7 +50,11 @@ def test_credentials_from_env_key_file(tmp_path, monkeypatch):
 
 def test_credentials_from_env_home_of_nobody():
     """A home folder of nobody's is a mistake in the variable."""
-    variables = {"RM_PRIVATE_KEY_FILE": "~no-such-user/key.pem"}
+    variables = {
+        "RM_CLIENT_ID": "id",
+        "RM_CLIENT_SECRET": "hush",
+        "RM_PRIVATE_KEY_FILE": "~no-such-user/key.pem",
+    }
     with pytest.raises(ConfigurationError, match="RM_PRIVATE_KEY_FILE"):
         Credentials.from_env(variables)
 
@@ -60,6 +64,15 @@ def test_credentials_from_env_says_what_is_missing(missing):
     """The sentence names the variable."""
     with pytest.raises(ConfigurationError, match=missing):
         Credentials.from_env({**VARIABLES, missing: " "})
+
+
+def test_credentials_from_env_says_all_that_is_missing():
+    """One sentence for all: nobody mends a deployment variable by variable."""
+    with pytest.raises(ConfigurationError) as caught:
+        Credentials.from_env({})
+    assert str(caught.value) == (
+        "RM_CLIENT_ID, RM_CLIENT_SECRET and RM_PRIVATE_KEY_FILE (or RM_PRIVATE_KEY) are not set."
+    )
 
 
 @pytest.mark.parametrize("key", [5, None, ["-----BEGIN"]])
@@ -90,13 +103,29 @@ def test_private_key_file_too_large(tmp_path):
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
-def test_private_key_file_world_readable_warns(tmp_path, mode):
-    """A key that other users can read still works, with a warning."""
+def test_private_key_file_world_readable_is_logged(tmp_path, mode, caplog):
+    """A key that other users can read still works, where warnings are errors too. The log says it
+    once, however often the file is read."""
     shared = tmp_path / "key.pem"
     shared.write_bytes(b"pem")
     shared.chmod(mode)
-    with pytest.warns(UserWarning, match="chmod 600"):
+    for _ in range(2):
         assert Credentials("id", "hush", shared).private_key_pem() == b"pem"
+    (record,) = caplog.records
+    assert (record.name, record.levelname) == ("rm_voucher", "WARNING")
+    assert record.getMessage().endswith("can be read by other users: chmod 600 it.")
+
+
+def test_environment_as_settings_give_it():
+    """As it is, by its name, or by its URL."""
+    assert Environment.of("sandbox") == Environment.SANDBOX
+    assert Environment.of(Environment.SANDBOX) is Environment.SANDBOX
+    assert Environment.of("Production") == Environment.PRODUCTION
+    assert Environment.of("https://rm.example") == Environment.at("https://rm.example")
+    with pytest.raises(ConfigurationError, match="'prod' is no environment"):
+        Environment.of("prod")
+    with pytest.raises(ConfigurationError, match="environment must be of type Environment or text"):
+        Environment.of(5)  # type: ignore[arg-type] # on purpose
 
 
 def test_environment_of_rm():

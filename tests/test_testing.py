@@ -133,7 +133,7 @@ def test_marker_arguments_reach_the_emulator(run_pytest):
 
         @pytest.mark.rm_emulator(public_key=Path({str(PUBLIC_KEY_FILE)!r}).read_bytes())
         def test_public_key(rm_emulator, rm_server):
-            assert rm_emulator.credentials is None
+            assert rm_emulator.known_credentials is None
             assert "RM_PRIVATE_KEY" not in rm_server.variables
 
         @pytest.mark.rm_emulator(batches={{"A": 1}})
@@ -551,7 +551,7 @@ def test_emulated_by_a_scenario_and_with_credentials():
     with emulated(scenario="sells-out") as rm:
         assert len(rm.emulator.issued("BREAKFAST")) == 980
     with emulated(public_key=PUBLIC_KEY_FILE.read_bytes(), client_id="i", client_secret="s") as rm:
-        assert rm.emulator.credentials is None
+        assert rm.emulator.known_credentials is None
 
 
 def test_server_that_can_not_listen(monkeypatch):

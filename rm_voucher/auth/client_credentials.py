@@ -13,7 +13,8 @@ import attrs
 import orjson
 
 from rm_voucher.auth.store import TokenStore
-from rm_voucher.calls.hooks import Attempt, Hook, Progress, watch
+from rm_voucher.calls.hooks import Hook, Progress, describe, watch
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.calls.outcomes import Safety, classify, may_repeat
 from rm_voucher.calls.retry import Retries
 from rm_voucher.calls.token_source import TokenSource
@@ -69,7 +70,7 @@ class ClientCredentialsToken(TokenSource):
     def __init__(
         self,
         credentials: Credentials,
-        environment: Environment,
+        environment: Environment | str,
         transport: Transport,
         *,
         retry: RetryPolicy,
@@ -78,9 +79,10 @@ class ClientCredentialsToken(TokenSource):
         hooks: tuple[Hook, ...] = (),
         early_s: float = 3600.0,
         store: TokenStore | None = None,
+        name: str = "",
     ) -> None:
         self._credentials = credentials
-        self._environment = environment
+        self._environment = Environment.of(environment)
         self._transport = transport
         self._timeout = timeout
         self._runtime = runtime or Runtime()
@@ -88,6 +90,8 @@ class ClientCredentialsToken(TokenSource):
         self._hooks = hooks
         self._early_s = early_s
         self._store = store
+        self._name = name
+        self._fields = log_fields(operation="token", client=name)
         self._held: _Held | None = None
         self._renewal: asyncio.Task[Token] | None = None
         self._awaited: asyncio.Task[Token] | None = None
@@ -169,7 +173,10 @@ class ClientCredentialsToken(TokenSource):
             # Whoever waits for it is told by the error itself.
             level = logging.DEBUG if ours and is_awaited else logging.WARNING
             _log.log(
-                level, "token: the request failed (%s)", error if ours else type(error).__name__
+                level,
+                "token: the request failed (%s)",
+                error if ours else type(error).__name__,
+                extra=self._fields,
             )
 
     async def _renew(self) -> Token:
@@ -196,7 +203,12 @@ class ClientCredentialsToken(TokenSource):
                 raise
             level = logging.DEBUG if self._is_alone else logging.WARNING
             self._is_alone = True
-            _log.log(level, "token: the store failed (%s); not shared", type(exc).__name__)
+            _log.log(
+                level,
+                "token: the store failed (%s); not shared",
+                type(exc).__name__,
+                extra=self._fields,
+            )
         if failure is not None:
             raise failure
         if held is None:
@@ -224,10 +236,14 @@ class ClientCredentialsToken(TokenSource):
             try:
                 token = await self._ask(request)
             except (APIError, DecodeError) as exc:
-                _log.info("token: refresh refused (%s); asking with the credentials", exc)
+                _log.info(
+                    "token: refresh refused (%s); asking with the credentials",
+                    exc,
+                    extra=self._fields,
+                )
         if token is None:
             token = await self._ask(build_token(self._environment, self._credentials))
-        _log.debug("token: a new one, good for %s s", token.expires_in_s)
+        _log.debug("token: a new one, good for %s s", token.expires_in_s, extra=self._fields)
         return self._hold(token, now)
 
     def _hold(self, token: Token, obtained_at: float) -> _Held:
@@ -292,13 +308,12 @@ class ClientCredentialsToken(TokenSource):
             return await watch(
                 exchange,
                 hooks=self._hooks,
-                attempt=Attempt(
-                    operation=request.operation,
-                    method=request.method,
-                    host=request.url.host or "",
+                attempt=describe(
+                    request,
                     number=number,
                     attempt_id=secrets.token_hex(8),
                     batch_key=None,
+                    client=self._name,
                     started_at=datetime.fromtimestamp(self._runtime.clock(), UTC),
                 ),
                 monotonic=self._runtime.monotonic,

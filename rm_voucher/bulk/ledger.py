@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 from rm_voucher.bulk.results import BulkResult, issued, not_issued
 from rm_voucher.calls.call import Call
+from rm_voucher.calls.hooks import WorkKind
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     APIError,
@@ -60,9 +61,9 @@ class LedgerRun(Generic[R]):
         # By request, the recipients that wait for it, each with the number of attempts so far and
         # what it waits for.
         self._held: dict[str, list[tuple[R, int, Pending]]] = defaultdict(list)
-        self.held = 0
-        self.spare = 0
-        self.is_broken = False
+        self.held: int = 0
+        self.spare: int = 0
+        self.is_broken: bool = False
         """Whether the ledger can't even be asked any more."""
         self._broken_by: LedgerError | None = None
 
@@ -112,7 +113,10 @@ class LedgerRun(Generic[R]):
     async def _start(self, call: Call[IssuedVoucher], name: str) -> IssuedVoucher | Pending:
         try:
             with self._noting_trouble():
-                return await self._sender.start(self._client, call, "", name, slots=self._calls)
+                starting = self._sender.start(self._client, call, "", name, slots=self._calls)
+                return await self._client.caller.observed(
+                    starting, "issue", kind=WorkKind.LEDGER, batch_key=self._batch_key
+                )
         except OutcomeUnknownError as exc:
             if isinstance(exc.__cause__, LedgerError):
                 raise

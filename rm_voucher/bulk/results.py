@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 
@@ -27,21 +27,56 @@ class BulkStatus(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
-class BulkResult(Shown, Generic[R]):
-    """The end for one recipient.
+class Issued(Shown, Generic[R]):
+    """The recipient has a voucher: hand it on.
 
-    An UNRESOLVED one has a ``voucher`` where a code is known that is not to be handed on yet: the
-    ledger could not keep it, or it came with an error. Keep it until the ledger has settled it.
-    ``attempts`` is 0 if a fatal error had already ended the run, or the ledger had the voucher.
+    ``attempts`` is 0 if the ledger had the voucher already.
     """
 
     recipient: R = attrs.field(repr=False)
-    status: BulkStatus
-    voucher: IssuedVoucher | None = None
-    error: VoucherError | None = None
+    status: Literal[BulkStatus.ISSUED] = attrs.field(default=BulkStatus.ISSUED, init=False)
+    voucher: IssuedVoucher
+    error: None = attrs.field(default=None, init=False)
+    attempts: int
+    was_asked: Literal[True] = attrs.field(default=True, init=False)
+
+
+@attrs.frozen(kw_only=True)
+class Failed(Shown, Generic[R]):
+    """The recipient definitely has no voucher, for the reason in ``error``.
+
+    ``attempts`` is 0 if a fatal error had already ended the run.
+    """
+
+    recipient: R = attrs.field(repr=False)
+    status: Literal[BulkStatus.FAILED] = attrs.field(default=BulkStatus.FAILED, init=False)
+    voucher: None = attrs.field(default=None, init=False)
+    error: VoucherError
     attempts: int
     was_asked: bool = True
-    """False where the run ended while it waited: it is FAILED, and nothing was done for it."""
+    """False where the run ended while it waited: nothing was done for it."""
+
+
+@attrs.frozen(kw_only=True)
+class Unresolved(Shown, Generic[R]):
+    """The recipient may have a voucher whose code is not known, or not certain.
+
+    Never simply ask again. There is a ``voucher`` where a code is known that is not to be handed on
+    yet: the ledger could not keep it, or it came with an error. Keep it until the ledger has
+    settled it.
+    """
+
+    recipient: R = attrs.field(repr=False)
+    status: Literal[BulkStatus.UNRESOLVED] = attrs.field(default=BulkStatus.UNRESOLVED, init=False)
+    voucher: IssuedVoucher | None = None
+    error: OutcomeUnknownError
+    attempts: int
+    was_asked: Literal[True] = attrs.field(default=True, init=False)
+
+
+BulkResult: TypeAlias = Issued[R] | Failed[R] | Unresolved[R]
+"""The end for one recipient: `match` tells which. All have ``recipient``, ``status``, ``voucher``,
+``error``, ``attempts`` and ``was_asked``."""
 
 
 @attrs.frozen(kw_only=True)
@@ -66,27 +101,23 @@ class BulkSummary(Travels):
         return self.asked - self.issued - self.failed - self.unresolved
 
 
-def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> BulkResult[R]:
+def issued(recipient: R, voucher: IssuedVoucher, attempts: int) -> Issued[R]:
     """Return the result of a recipient that has a voucher."""
-    return BulkResult(
-        recipient=recipient, status=BulkStatus.ISSUED, voucher=voucher, attempts=attempts
-    )
+    return Issued(recipient=recipient, voucher=voucher, attempts=attempts)
 
 
-def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> BulkResult[R]:
-    """Return the result of a recipient without one: UNRESOLVED if the outcome is unknown."""
-    status, voucher = BulkStatus.FAILED, None
-    if isinstance(error, OutcomeUnknownError):
-        status = BulkStatus.UNRESOLVED
-        voucher = error.voucher if isinstance(error.voucher, IssuedVoucher) else None
-    return BulkResult(
-        recipient=recipient, status=status, voucher=voucher, error=error, attempts=attempts
-    )
+def not_issued(recipient: R, error: VoucherError, attempts: int = 0) -> Failed[R] | Unresolved[R]:
+    """Return the result of a recipient without one: unresolved if the outcome is unknown."""
+    if not isinstance(error, OutcomeUnknownError):
+        return Failed(recipient=recipient, error=error, attempts=attempts)
+    voucher = error.voucher if isinstance(error.voucher, IssuedVoucher) else None
+    return Unresolved(recipient=recipient, voucher=voucher, error=error, attempts=attempts)
 
 
-def not_asked(recipient: R, why: str, attempts: int = 0) -> BulkResult[R]:
-    """Return the result of a recipient that a run ended before: FAILED, and nothing was done."""
-    return attrs.evolve(not_issued(recipient, ConnectError(why), attempts), was_asked=False)
+def not_asked(recipient: R, why: str, attempts: int = 0) -> Failed[R]:
+    """Return the result of a recipient that a run ended before: nothing was done."""
+    error = ConnectError(why)
+    return Failed(recipient=recipient, error=error, attempts=attempts, was_asked=False)
 
 
 def aborted(

@@ -26,6 +26,7 @@ from rm_voucher.bulk.results import (
     not_issued,
 )
 from rm_voucher.calls.call import Call, Phase
+from rm_voucher.calls.hooks import Gauge, tell_source
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import ConfigurationError, ConnectError, VoucherError
 from rm_voucher.models import IssuedVoucher
@@ -134,8 +135,16 @@ class BulkIssue(Generic[R]):
         calls = [worker.call for worker in self._workers if worker.call is not None]
         return sum(call.in_flight or call.phase is Phase.SIGNING for call in calls)
 
+    def gauges(self) -> list[Gauge]:
+        """Return how its requests are signed, for observers."""
+        return [
+            Gauge("signing.waiting", self._pool.waiting),
+            Gauge("signing.processes", self._pool.processes),
+        ]
+
     async def __aenter__(self) -> Self:
         self._entered = True
+        tell_source(self._client.caller.observers, self._client.name, self)
         self._feeding = asyncio.create_task(self._feed(), name="rm-voucher bulk feed")
         self._feeding.add_done_callback(self._feeding_ended)
         return self
@@ -301,9 +310,14 @@ class BulkIssue(Generic[R]):
             return not_issued(recipient, self._fatal)
         worker.call = call = self._new_call()
         try:
+            voucher: IssuedVoucher | None
             if self._ledger_run is None:
-                return issued(recipient, await self._client.caller.execute(call), call.attempts)
-            voucher = await self._ledger_run.issue(call, recipient, fatal=self._fatal)
+                caller = self._client.caller
+                voucher = await caller.observed(
+                    caller.execute(call), "issue", batch_key=self._batch_key
+                )
+            else:
+                voucher = await self._ledger_run.issue(call, recipient, fatal=self._fatal)
         except VoucherError as exc:
             strip_tracebacks(exc)
             self._note_fatal(exc, call)

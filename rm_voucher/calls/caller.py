@@ -18,7 +18,19 @@ import attrs
 
 from rm_voucher.calls.call import Call, Parse, Phase
 from rm_voucher.calls.flow import Flow
-from rm_voucher.calls.hooks import Attempt, Hook, Progress, watch
+from rm_voucher.calls.hooks import (
+    Attempt,
+    Hook,
+    Observer,
+    Progress,
+    Work,
+    WorkKind,
+    describe,
+    observe,
+    observers_of,
+    watch,
+)
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.calls.outcomes import Outcome, Remedy, Safety, classify, server_fails
 from rm_voucher.calls.recovery import Verdict
 from rm_voucher.calls.retry import Retries
@@ -29,12 +41,14 @@ from rm_voucher.exceptions import (
     ClosedError,
     ConfigurationError,
     ConnectTimeoutError,
+    DecodeError,
     InvalidRequestError,
     OutcomeUnknownError,
     PoolTimeoutError,
     SignatureError,
     VoucherError,
 )
+from rm_voucher.models import IssuedVoucher, Voucher
 from rm_voucher.runtime import Runtime
 from rm_voucher.settings import Environment, Timeout, of_changes
 from rm_voucher.signing.rsa import Signer
@@ -68,11 +82,36 @@ class Caller:
     hooks: tuple[Hook, ...]
     runtime: Runtime
     server_clock: ServerClock = attrs.field(factory=ServerClock)
+    name: str = ""
+    """The client's, for logs and hooks."""
     change_timeout: Timeout = attrs.field(init=False)
+    observers: tuple[Observer, ...] = attrs.field(init=False)
 
     @change_timeout.default
     def _of_changes(self) -> Timeout:
         return of_changes(self.timeout)
+
+    @observers.default
+    def _of_hooks(self) -> tuple[Observer, ...]:
+        return observers_of(self.hooks)
+
+    def observed(
+        self,
+        running: Awaitable[T],
+        operation: str,
+        *,
+        kind: WorkKind = WorkKind.CALL,
+        batch_key: str | None = None,
+        is_own: bool = False,
+    ) -> Awaitable[T]:
+        """Return what does the work and tells the observers of it, to be awaited."""
+        if not self.observers:
+            return running
+        work = Work(
+            kind=kind, operation=operation, batch_key=batch_key, client=self.name, is_own=is_own
+        )
+        monotonic = self.runtime.monotonic
+        return observe(running, observers=self.observers, work=work, monotonic=monotonic)
 
     def call(
         self,
@@ -120,6 +159,7 @@ class Caller:
                     call.request.operation,
                     call.attempt_id,
                     call.nonce,
+                    extra=self._fields(call),
                 )
             raise
         finally:
@@ -142,17 +182,22 @@ class Caller:
         call.phase = Phase.NEW
 
     def unknown(
-        self, call: Call[T], error: VoucherError, voucher: object | None = None
+        self, call: Call[T], error: VoucherError, seen: Voucher | None = None
     ) -> OutcomeUnknownError:
-        """Return the error for a call whose outcome ``error`` leaves unknown."""
+        """Return the error for a call whose outcome ``error`` leaves unknown.
+
+        ``seen`` is the voucher, where it was read back.
+        """
         operation = call.request.operation
         consequence = (
             "do not repeat it" if call.read_back is None else "look it up before you repeat it"
         )
-        voucher = voucher or getattr(error, "voucher", None)
+        voucher: Voucher | IssuedVoucher | None = seen
+        if isinstance(error, DecodeError) and isinstance(error.voucher, IssuedVoucher):
+            voucher = error.voucher  # then nothing was read back
         code = call.code
         if operation == "issue":
-            code = getattr(voucher, "code", None)
+            code = None if voucher is None else voucher.code
             consequence = f"a voucher may have been issued; {consequence}"
         return OutcomeUnknownError(
             f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so "
@@ -212,7 +257,9 @@ class Caller:
         return left_s if left_s > call.timeout.connect_s else None
 
     async def _pause(self, call: Call[T], seconds: float) -> None:
-        _log.debug("%s: sent again in %.2f s", call.request.operation, seconds)
+        _log.debug(
+            "%s: sent again in %.2f s", call.request.operation, seconds, extra=self._fields(call)
+        )
         call.phase = Phase.REPEAT
         await self.runtime.sleep(seconds)  # the wait of the retry policy
 
@@ -261,7 +308,7 @@ class Caller:
                 result = await watch(
                     functools.partial(self._exchange, call, signed),
                     hooks=self.hooks,
-                    attempt=_describe(call),
+                    attempt=self._describe(call),
                     monotonic=self.runtime.monotonic,
                 )
             else:
@@ -282,7 +329,12 @@ class Caller:
         outcome = classify(error)
         call.trouble = str(error)
         _log.debug(
-            "%s attempt %s: %s: %s", call.request.operation, call.attempt_id, outcome.words, error
+            "%s attempt %s: %s: %s",
+            call.request.operation,
+            call.attempt_id,
+            outcome.words,
+            error,
+            extra=self._fields(call),
         )
         is_sent = call.phase is Phase.SENT
         if is_sent:
@@ -340,14 +392,16 @@ class Caller:
             self._note_date(call, date)
         if progress is not None:
             progress.http_status = response.status
-        _log.debug(
-            "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
-            signed.operation,
-            call.attempt_id,
-            response.status,
-            len(response.body),
-            (self.runtime.monotonic() - sent_at) * 1000,
-        )
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug(
+                "%s attempt %s: HTTP %d, %d bytes in %.0f ms",
+                signed.operation,
+                call.attempt_id,
+                response.status,
+                len(response.body),
+                (self.runtime.monotonic() - sent_at) * 1000,
+                extra=self._fields(call),
+            )
         try:
             result = call.parse(response)
             if isinstance(result, CoroutineType):
@@ -463,7 +517,9 @@ class Caller:
                 reason = exc
                 if classify(exc).remedy is Remedy.WAIT:
                     call.phase = Phase.NO_TOKEN
-            _log.warning("token: refused, and no new one can be had (%s)", reason)
+            _log.warning(
+                "token: refused, and no new one can be had (%s)", reason, extra=self._fields(call)
+            )
             return False
         return True
 
@@ -480,27 +536,41 @@ class Caller:
         try:
             verdict, found = await read_back()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
-            _log.warning("%s: not read back (%s)", call.request.operation, type(exc).__name__)
+            _log.warning(
+                "%s: not read back (%s)",
+                call.request.operation,
+                type(exc).__name__,
+                extra=self._fields(call),
+            )
             raise self.unknown(call, error) from error
-        _log.debug("%s: read back: %s", call.request.operation, verdict.value)
+        _log.debug(
+            "%s: read back: %s", call.request.operation, verdict.value, extra=self._fields(call)
+        )
         if verdict is Verdict.DONE:
             return found
         # A refusal is of this attempt; one that was lost before may still arrive. So the outcome
         # stays unknown, also where the call is sent again.
         if verdict is Verdict.UNCHANGED and is_repeatable:
             call.phase = Phase.UNCHANGED
-        raise self.unknown(call, error, found) from error
+        seen = found if isinstance(found, Voucher) else None
+        raise self.unknown(call, error, seen) from error
 
+    def _fields(self, call: Call[Any]) -> dict[str, str]:
+        return log_fields(
+            operation=call.request.operation,
+            attempt=call.attempt_id,
+            batch=call.batch_key,
+            client=self.name,
+        )
 
-def _describe(call: Call[Any]) -> Attempt:
-    started_at = call.sent_at
-    assert started_at is not None  # noqa: S101 - for the type checker
-    return Attempt(
-        operation=call.request.operation,
-        method=call.request.method,
-        host=call.request.url.host or "",
-        number=call.attempts,
-        attempt_id=call.attempt_id,
-        batch_key=call.batch_key,
-        started_at=started_at,
-    )
+    def _describe(self, call: Call[Any]) -> Attempt:
+        started_at, request = call.sent_at, call.request
+        assert started_at is not None  # noqa: S101 - for the type checker
+        return describe(
+            request,
+            number=call.attempts,
+            attempt_id=call.attempt_id,
+            batch_key=call.batch_key,
+            client=self.name,
+            started_at=started_at,
+        )

@@ -11,6 +11,7 @@ from contextvars import ContextVar
 
 import attrs
 
+from rm_voucher.calls.hooks import Gauge
 from rm_voucher.calls.pace import Pace
 from rm_voucher.exceptions import ConnectTimeoutError
 from rm_voucher.runtime import Runtime
@@ -63,11 +64,11 @@ class Flow:
         self._policy = policy
         self._runtime = runtime
         self._pace = Pace.new(policy, runtime.random)
-        self.unlimited = policy.rate_per_s is None
+        self.unlimited: bool = policy.rate_per_s is None
         """Whether attempts may be sent without asking."""
-        self.has_worked = False
+        self.has_worked: bool = False
         """Whether the server has ever answered."""
-        self.has_failed = False
+        self.has_failed: bool = False
         """Whether an attempt ever got no answer of the server's."""
         self._throttled = 0
         self._waiting = 0
@@ -86,6 +87,20 @@ class Flow:
             retry_after_s=max(0.0, pace.paused_until - now),
             outage_s=None if opened_at is None else now - opened_at,
         )
+
+    def gauges(self) -> list[Gauge]:
+        """Return how it stands now, for observers."""
+        state = self.state
+        known = {
+            "flow.rate": state.rate_per_s,
+            "flow.waiting": state.waiting,
+            "flow.retry_after": state.retry_after_s,
+            "flow.outage": state.outage_s or 0.0,
+            "flow.processes": state.processes,
+        }
+        if state.processes is not None:
+            known["flow.store_away"] = state.store_away_s or 0.0
+        return [Gauge(name, value) for name, value in known.items() if value is not None]
 
     @property
     def is_failing(self) -> bool:

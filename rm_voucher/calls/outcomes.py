@@ -1,7 +1,8 @@
 """What an error proves about the request, as data.
 
 `classify` names the `Outcome` of an attempt that ended in an error. `may_repeat` says whether an
-operation of a given `Safety` may be sent again after it.
+operation of a given `Safety` may be sent again after it, `retryable_of` whether a whole call may be
+made again.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ import enum
 
 from rm_voucher.exceptions import (
     APIError,
+    BatchStoppedError,
     ClosedError,
     ConfigurationError,
     ConnectError,
     DecodeError,
     DuplicateRequestError,
+    EventStoreError,
+    IdempotencyConflictError,
     LedgerError,
+    OutcomeUnknownError,
     PoolTimeoutError,
     ProxyError,
     ResponseLostError,
+    Retryable,
+    SharedStoreError,
     VoucherError,
 )
 from rm_voucher.wire.error_codes import ERROR_CODES, CodeClass
@@ -126,6 +133,25 @@ def _classify_status(status: int, *, has_rm_body: bool) -> Outcome:
 def may_repeat(safety: Safety, outcome: Outcome) -> bool:
     """Return whether the request may be sent again after a wait, with nothing read back."""
     return outcome.remedy is Remedy.WAIT and (outcome.nothing_done or safety is Safety.READ)
+
+
+def retryable_of(error: VoucherError) -> Retryable:
+    """Return whether the call that raised ``error`` may be made again.
+
+    The outcome of a change is known where anything but `OutcomeUnknownError` is raised, so only the
+    remedy counts.
+    """
+    match error:
+        case OutcomeUnknownError():
+            return Retryable.READ_BACK
+        case BatchStoppedError() | IdempotencyConflictError():
+            return Retryable.NEVER
+        case LedgerError() | EventStoreError() | SharedStoreError():
+            return Retryable.AFTER_WAIT  # most often the database, which comes back
+        case _ if classify(error).remedy is Remedy.WAIT:
+            return Retryable.AFTER_WAIT
+        case _:
+            return Retryable.NEVER
 
 
 def server_fails(error: VoucherError) -> bool:

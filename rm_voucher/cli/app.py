@@ -110,7 +110,7 @@ COMMANDS = (
     ),
 )
 
-app = typer.Typer(
+app: typer.Typer = typer.Typer(
     name="rm-voucher",
     cls=group_of("rm_voucher.cli", COMMANDS),
     no_args_is_help=True,

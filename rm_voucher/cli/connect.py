@@ -98,7 +98,8 @@ class Settings:
         if keeps_token and more.get("shared") is None:
             more.setdefault("token_store", _token_store(credentials, environment))
         more.setdefault("limits", attrs.evolve(Limits(), max_connections=max(concurrency, 10)))
-        return VoucherClient(credentials, environment=environment, proxy=Proxy.from_env(), **more)
+        more.setdefault("proxy", Proxy.from_env())
+        return VoucherClient(credentials, environment=environment, **more)
 
     def _values(self, names: tuple[str, ...]) -> dict[str, str]:
         return {name: value for name in names if (value := self.found[name].value) is not None}

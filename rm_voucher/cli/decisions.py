@@ -226,7 +226,7 @@ async def _looked_up(
     except NotFoundError:
         return "the server knows no such code", None
     problem = problem_of_code(voucher, batch_key)
-    return problem, None if problem else IssuedVoucher(code=code, qr_url=voucher.qr_url)
+    return problem, None if problem else IssuedVoucher(code=code, qr_url=voucher.qr_url or "")
 
 
 def problem_of_code(voucher: Voucher, batch_key: str | None) -> str | None:

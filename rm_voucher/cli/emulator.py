@@ -11,7 +11,7 @@ import webbrowser
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import attrs
 import typer
@@ -21,6 +21,7 @@ from rm_voucher.cli.common import examples
 from rm_voucher.cli.interrupts import run_until_interrupted
 from rm_voucher.cli.screen import logged_to_person, say
 from rm_voucher.emulator import Check, Emulator, Fault, FaultPlan, Guesses
+from rm_voucher.emulator.app import EmulatorOptions
 from rm_voucher.emulator.merchant import Merchant, MerchantOptions
 from rm_voucher.emulator.recorder import recording
 from rm_voucher.emulator.request_log import LOGGER
@@ -172,7 +173,7 @@ def emulator(
     }
     if scenario is not None:
         given = {name: value for name, value in options.items() if value is not None}
-        engine = emulator_of(scenario, **given)
+        engine = emulator_of(scenario, **cast("EmulatorOptions", given))
     else:
         options |= {
             "batches": _quantities(batch or []),

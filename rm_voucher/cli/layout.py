@@ -22,13 +22,13 @@ class Layout:
 
     def __init__(self, table: Table | None, ours: Sequence[str]) -> None:
         self.table = table
-        self.ours = tuple(ours)
-        self.column = "recipient"
+        self.ours: tuple[str, ...] = tuple(ours)
+        self.column: str = "recipient"
         """The name of the column that says whose row it is."""
         if table is None:
-            self.header = self.ours
+            self.header: tuple[str, ...] = self.ours
             self._places: tuple[int, ...] = tuple(range(len(ours)))
-            self.exact = {"recipient", "code"} & {*ours}
+            self.exact: set[str] = {"recipient", "code"} & {*ours}
             return
         if table.results is not None and self.ours == OURS:
             self.header = table.header

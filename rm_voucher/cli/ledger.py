@@ -46,7 +46,7 @@ _UNKNOWN = 4
 _MANY = 20  # attempts, on a screen
 _COLUMNS = ("request", "batch", "state", "code", "qr_url", "error")
 
-ledger_app = typer.Typer(
+ledger_app: typer.Typer = typer.Typer(
     name="ledger",
     no_args_is_help=True,
     add_completion=False,
@@ -246,7 +246,7 @@ def resolve(
             of_attempt = [each.batch for each in await ledger.attempts() if each.id == attempt]
             if problem := problem_of_code(found, of_attempt[0] if of_attempt else None):
                 raise ConfigurationError(f"{problem[0].upper()}{problem[1:]}.")
-            voucher = IssuedVoucher(code=adopt or "", qr_url=found.qr_url)
+            voucher = IssuedVoucher(code=adopt or "", qr_url=found.qr_url or "")
         await ledger.resolve(attempt, adopt=voucher, reissue=reissue, write_off=write_off)
         done = "given up: nothing is issued for it" if write_off else "adopted: its code is given"
         say(f"attempt {attempt}: {'it waits again' if reissue else done}.")
@@ -379,7 +379,7 @@ async def _lines(ledger: Ledger, batch: str | None) -> AsyncIterator[str]:
             request.batch,
             request.state.value,
             voucher.code if voucher else "",
-            (voucher.qr_url or "") if voucher else "",
+            voucher.qr_url if voucher else "",
             request.error or "",
         )
         yield table_line(dict(zip(_COLUMNS, cells, strict=True)))

@@ -19,7 +19,7 @@ from rm_voucher.cli.listings import (
 from rm_voucher.cli.one import show_changed, show_one
 from rm_voucher.cli.options import EnvironmentOption, ExcelOption, JsonOption
 
-member_app = typer.Typer(
+member_app: typer.Typer = typer.Typer(
     name="member",
     no_args_is_help=True,
     help="Look at and redeem the vouchers of a loyalty member, by telephone number.",

@@ -175,7 +175,6 @@ def _in_memory(batch: str, options: Options) -> Probe:
     say("The environment is 'memory', an embedded emulator: this says nothing about RM.")
     clock = _Ahead()
     emulator = Emulator(batches={batch: _QUANTITY}, clock=clock.now)
-    assert emulator.credentials is not None  # noqa: S101 - it made them
     return Probe(
         emulator.credentials,
         batch,

@@ -11,7 +11,7 @@ from typing import Self
 from rm_voucher.cli.tables.columns import OURS, is_phone, name_ours, refuse_codes
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Cell, Row, text_of
-from rm_voucher.cli.tables.read import open_table
+from rm_voucher.cli.tables.read import Table, open_table
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.text import comparable, counted
 
@@ -73,8 +73,10 @@ class Recipients:
         self._has_ledger = has_ledger
         self._forms = Index()
         self._becomes = bytearray()
-        self._asked = self.carried = self.duplicates = 0
-        self.table = open_table(path, column=column, encoding=encoding, sheet=sheet)
+        self._asked = 0
+        self.carried: int = 0
+        self.duplicates: int = 0
+        self.table: Table = open_table(path, column=column, encoding=encoding, sheet=sheet)
         try:
             self._refuse_codes()
             self._column = self.table.column or 0

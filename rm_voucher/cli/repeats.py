@@ -30,7 +30,7 @@ class Holders:
         size = len(recipients.table) if isinstance(recipients, Recipients) else total
         self._marks = bytearray(size)
         self.path: Path | None = None
-        self.is_partial = False
+        self.is_partial: bool = False
 
     @property
     def count(self) -> int:

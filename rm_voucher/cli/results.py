@@ -243,7 +243,7 @@ class ResultFile(Results):
         try:
             refuse_no_file(path)
             # Two names, because the rows of a run without a ledger are in no ledger.
-            self.partial = partial_of(path, is_kept=is_kept)
+            self.partial: Path = partial_of(path, is_kept=is_kept)
             descriptor = _open_alone(self.partial, again=is_kept)
             try:
                 refuse_partial_of_other_kind(path, is_kept=is_kept)
@@ -427,7 +427,7 @@ def row_of(result: BulkResult[str]) -> dict[str, str]:
     return {
         "recipient": result.recipient,
         "code": voucher.code if voucher else "",
-        "qr_url": (voucher.qr_url or "") if voucher else "",
+        "qr_url": voucher.qr_url if voucher else "",
         "voucher_status": _status_of(result),
         "error": str(error) if error else "",
     }

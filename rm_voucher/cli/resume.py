@@ -31,7 +31,7 @@ async def keep_codes(
     for path, row in found:
         name, ids = row["recipient"], stored[comparable(row["recipient"])]
         request_id = ids[0] if len(ids) == 1 else name
-        voucher = IssuedVoucher(code=row["code"], qr_url=row["qr_url"] or None)
+        voucher = IssuedVoucher(code=row["code"], qr_url=row["qr_url"])
         try:
             await ledger.keep(batch, request_id, voucher)
         except VoucherError as exc:

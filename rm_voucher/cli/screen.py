@@ -14,9 +14,8 @@ import os
 import shutil
 import sys
 import threading
-import warnings
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Self, TextIO
+from typing import IO, Self, TextIO
 
 from rm_voucher.text import printable
 
@@ -32,7 +31,7 @@ class Screen:
     """
 
     def __init__(self) -> None:
-        self.quiet = False
+        self.quiet: bool = False
         self._lock = threading.RLock()  # a library may log in a thread
         self._bar: Callable[[int], str] | None = None
 
@@ -169,18 +168,6 @@ class _ToPerson(logging.Handler):
 def strangers_are_harmless() -> Iterator[None]:
     """Let no log line be obeyed by a terminal, and no locale refuse what is written."""
     last, logging.lastResort = logging.lastResort, _ToPerson(logging.WARNING)
-    show, said = warnings.showwarning, set[str]()
-
-    def show_as_sentence(
-        message: Warning | str, category: type[Warning], *where: Any, **more: Any
-    ) -> None:
-        if not issubclass(category, UserWarning):
-            show(message, category, *where, **more)
-        elif (text := str(message)) not in said:  # of a key file that others can read, say
-            said.add(text)
-            say(text)
-
-    warnings.showwarning = show_as_sentence
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # help and usage; rows are UTF-8 whatever it is
             stream.reconfigure(errors="backslashreplace")
@@ -188,7 +175,6 @@ def strangers_are_harmless() -> Iterator[None]:
         yield
     finally:
         logging.lastResort = last
-        warnings.showwarning = show
 
 
 @contextlib.contextmanager

@@ -37,7 +37,7 @@ class UnkeptCodes:
                 with os.fdopen(open_plain(path), "rb") as file:
                     rows = [orjson.loads(line) for line in file]
                 vouchers = [
-                    (row["request_id"], IssuedVoucher(code=row["code"], qr_url=row["qr_url"]))
+                    (row["request_id"], IssuedVoucher(code=row["code"], qr_url=row["qr_url"] or ""))
                     for row in rows
                     if row["batch"] == self.batch_key
                 ]

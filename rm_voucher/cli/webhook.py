@@ -35,7 +35,7 @@ _MAX_FILE_BYTES = 1024 * 1024
 _LOGGER = logging.getLogger("rm_voucher.webhooks")
 _HTTP_LOGGER = logging.getLogger("rm_voucher.cli.http")
 
-webhook_app = typer.Typer(
+webhook_app: typer.Typer = typer.Typer(
     name="webhook",
     add_completion=False,
     no_args_is_help=True,

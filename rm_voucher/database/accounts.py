@@ -10,7 +10,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text, select
 
 from rm_voucher.database.scope import Scope
 
-tables = MetaData()
+tables: MetaData = MetaData()
 _namespaces = Table(
     "rm_namespaces",
     tables,

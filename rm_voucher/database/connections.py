@@ -41,19 +41,20 @@ class SqlDatabase:
 
     def __init__(self, url: str | URL) -> None:
         check_type("url", url, str, URL)
-        self.url = parse_url(url)
-        self.is_sqlite = is_sqlite(self.url)
-        self.writing = ThreadPoolExecutor(1, "rm-voucher writer")
-        self.reader = ThreadPoolExecutor(1, "rm-voucher reader")
+        self.url: URL = parse_url(url)
+        self.is_sqlite: bool = is_sqlite(self.url)
+        self.writing: ThreadPoolExecutor = ThreadPoolExecutor(1, "rm-voucher writer")
+        self.reader: ThreadPoolExecutor = ThreadPoolExecutor(1, "rm-voucher reader")
         self._bound = Bound()
         self.engine: Engine = make_engine(self.url, self._bound)
-        self.reading = self.committing = self.engine
+        self.reading: Engine = self.engine
+        self.committing: Engine = self.engine
         if not self.is_sqlite:  # by default, each statement would see a state of its own
             self.committing = self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self.reading = self.engine.execution_options(isolation_level="REPEATABLE READ")
-        self.transaction_lock = asyncio.Lock()  # for SQLite, which has one writer
+        self.transaction_lock: asyncio.Lock = asyncio.Lock()  # for SQLite, which has one writer
         self.free: asyncio.LifoQueue[ThreadPoolExecutor] = asyncio.LifoQueue()
-        self.transacting = [
+        self.transacting: list[ThreadPoolExecutor] = [
             ThreadPoolExecutor(1, "rm-voucher transaction")
             for _ in range(1 if self.is_sqlite else _TRANSACTIONS)
         ]
@@ -61,7 +62,7 @@ class SqlDatabase:
             self.free.put_nowait(thread)
         self.transactions: set[Transaction] = set()
         self.writer: Connection | None = None
-        self.opening = asyncio.Lock()
+        self.opening: asyncio.Lock = asyncio.Lock()
         """Held by who opens it for a component: what the first one does, the others find done."""
         self.ready: set[str] = set()
         """The components whose tables are up to date."""

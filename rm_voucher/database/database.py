@@ -25,6 +25,7 @@ from sqlalchemy import (
     URL,
     Column,
     Connection,
+    Engine,
     Executable,
     Integer,
     MetaData,
@@ -127,10 +128,10 @@ class Database:
         self._is_closed = False
         # Of each thread that is in trouble: since when, and when it was last.
         self._troubles: dict[ThreadPoolExecutor, tuple[float, float]] = {}
-        self.is_shared = isinstance(connections, SqlDatabase)
-        self.connections = SqlDatabase.of(connections)
-        self.is_sqlite = self.connections.is_sqlite
-        self.engine = self.connections.engine
+        self.is_shared: bool = isinstance(connections, SqlDatabase)
+        self.connections: SqlDatabase = SqlDatabase.of(connections)
+        self.is_sqlite: bool = self.connections.is_sqlite
+        self.engine: Engine = self.connections.engine
         if on_close is not None:
             self.connections.call_on_close(on_close)
 

@@ -33,9 +33,9 @@ class AnsweringConnection(psycopg.Connection[Any]):
     ends that wait, and a thread can't be cancelled.
     """
 
-    bound = Bound()
+    bound: Bound = Bound()
     # Longer than `statement_timeout`, by which a server that lives would have answered.
-    silence_s = 25.0
+    silence_s: float = 25.0
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **settings: Any) -> Any:
         """Wait for an answer, as psycopg does. Raises `psycopg.OperationalError`."""

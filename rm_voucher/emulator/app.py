@@ -20,7 +20,7 @@ from rm_voucher.emulator import saved, saved_form
 from rm_voucher.emulator.authenticator import bearer_of, merchant_of
 from rm_voucher.emulator.exchange import Journal
 from rm_voucher.emulator.guesses import Guesses
-from rm_voucher.emulator.merchant import Merchant, MerchantOptions
+from rm_voucher.emulator.merchant import Merchant, MerchantOptions, Script
 from rm_voucher.emulator.reply import Reply
 from rm_voucher.emulator.site import Site
 from rm_voucher.emulator.state import VoucherState
@@ -35,6 +35,13 @@ MAIN = "main"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # for a path, a file's name, a key of TOML
 _MOST_MERCHANTS = 1_000
 _LAST_NUMBER = 10**9
+
+
+class EmulatorOptions(MerchantOptions, total=False):
+    """The options of an emulator; `Emulator` says what they mean."""
+
+    clock: Callable[[], float]
+    callback_key: bytes | None
 
 
 class Emulator(Merchant):
@@ -90,22 +97,19 @@ class Emulator(Merchant):
         self._by_client_id: dict[str, Merchant] = {self.client_id: self}
 
     @classmethod
-    def like(cls, report: str | os.PathLike[str], **options: Any) -> Self:
+    def like(cls, report: str | os.PathLike[str], **options: Unpack[EmulatorOptions]) -> Self:
         """Return an emulator that does as a probe's report says that RM does.
 
         ``report`` is the file that ``rm-voucher probe --output`` wrote, and ``options`` are those
-        of the class. What the probe left open stays as it is by default. Raises
+        of the class, and win. What the probe left open stays as it is by default. Raises
         `ConfigurationError`.
         """
         found = part_of(read_report(report), "emulator")
         try:
-            guesses = Guesses(**found["guesses"])
-            return cls(
-                guesses=guesses,
-                disabled_checks=found["disabled_checks"],
-                rate_limit=found["rate_limit"],
-                **options,
-            )
+            options.setdefault("guesses", Guesses(**found["guesses"]))
+            options.setdefault("disabled_checks", found["disabled_checks"])
+            options.setdefault("rate_limit", found["rate_limit"])
+            return cls(**options)
         except (KeyError, TypeError, ValueError) as exc:
             raise ConfigurationError(f"{report} fits no emulator of this version.") from exc
 
@@ -269,7 +273,8 @@ class Emulator(Merchant):
         script, given = self.script, self._as_given
         transport = self.callbacks.transport
         Merchant.__init__(self, self.site, MAIN, 1, **options)
-        self.script, self._as_given = script, given
+        self.script: Script | None = script
+        self._as_given = given
         self.callbacks.transport = transport
         self._by_client_id[self.client_id] = self
 

@@ -27,10 +27,11 @@ from rm_voucher.emulator.routes import OPERATIONS, Routes
 from rm_voucher.emulator.site import IN_MEMORY, Site
 from rm_voucher.emulator.state import VoucherState
 from rm_voucher.emulator.stock import BatchOptions
+from rm_voucher.emulator.virtual_clock import VirtualClock
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import Voucher, VoucherBatch
 from rm_voucher.runtime import Runtime
-from rm_voucher.service.client import VoucherClient
+from rm_voucher.service.client import ClientSettings, VoucherClient
 from rm_voucher.settings import Credentials, Environment, plain_http_elsewhere
 from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
 from rm_voucher.transport.base import Request, Response, Transport
@@ -113,7 +114,7 @@ class Merchant:
         self.site = site
         self.name = name
         self.number = number
-        self.environment = Environment.at(IN_MEMORY)
+        self.environment: Environment = Environment.at(IN_MEMORY)
         """The URLs for a client in this process; over HTTP it is `Server.environment`."""
         for name, given, kind in (
             ("seed", seed, int),
@@ -137,29 +138,30 @@ class Merchant:
         client_secret = client_secret or secrets.token_urlsafe(24)
         if twin is not None and public_key is None and credentials is None:
             public_key = twin.public_key_pem
-            if twin.credentials is not None:
-                key = twin.credentials.private_key
+            if twin.known_credentials is not None:
+                key = twin.known_credentials.private_key
                 credentials = Credentials(client_id, client_secret, key)
         if public_key is None:
             credentials = credentials or Credentials(client_id, client_secret, new_private_key())
             public_key = RsaSigner.from_pem(credentials.private_key_pem()).public_key_pem()
         if credentials is not None:
             client_id, client_secret = credentials.client_id, credentials.client_secret
-        self.credentials: Credentials | None = credentials
-        """The client's credentials, or None when only a public key was given."""
+        self.known_credentials: Credentials | None = credentials
+        """Its `credentials`, or None when only a public key was given."""
         self.client_id = client_id
         self.client_secret = client_secret
-        self.public_key_pem: bytes = public_key
+        verifier = RsaVerifier.from_pem(public_key)
+        self.public_key_pem: bytes = verifier.public_key_pem()
         """The other half of its client's private key."""
-        self.guesses = guesses or Guesses()
+        self.guesses: Guesses = guesses or Guesses()
         self._disabled = frozenset(Check(check) for check in disabled_checks)
-        self.runtime = Runtime(clock=site.wire_clock)
+        self.runtime: Runtime = Runtime(clock=site.wire_clock)
         """What its clients get: its clock, as it is before `advance`, and real waits."""
         self._seed = seed
         self._batches = dict(batches or {})
         self._pin = merchant_pin
-        self.virtual_clock = site.clock
-        self.callbacks = Callbacks(
+        self.virtual_clock: VirtualClock = site.clock
+        self.callbacks: Callbacks = Callbacks(
             site.clock,
             self.guesses,
             site.wire_clock,
@@ -167,20 +169,20 @@ class Merchant:
             url=callback_url,
         )
         """The deliveries to the merchant."""
-        self.authenticator = Authenticator(
+        self.authenticator: Authenticator = Authenticator(
             merchant=number,
             client_id=client_id,
             client_secret=client_secret,
-            verifier=RsaVerifier.from_pem(public_key),
+            verifier=verifier,
             token_lifetime_s=token_lifetime_s,
             guesses=self.guesses,
             disabled=self._disabled,
             clock=site.clock.now,
             wire_clock=site.wire_clock,
         )
-        self.begun = 0
+        self.begun: int = 0
         """The number of its last beginning; no two of an emulator's merchants are alike."""
-        self.begun_at = 0.0
+        self.begun_at: float = 0.0
         """When it did so last, by the emulator's clock."""
         self.script: Script | None = None
         """What happens whenever it begins anew, beside what it was made with."""
@@ -398,23 +400,34 @@ class Merchant:
         }
         if (host := plain_http_elsewhere(url)) is not None:
             variables["RM_ALLOW_PLAIN_HTTP"] = host
-        if self.credentials is not None:
+        if self.known_credentials is not None:
             # One line, as every reader of such files understands; the client reads \n as a break.
-            pem = self.credentials.private_key_pem().decode()
+            pem = self.known_credentials.private_key_pem().decode()
             variables["RM_PRIVATE_KEY"] = pem.strip().replace("\n", "\\n")
         return variables
 
-    def client(self, **options: Any) -> VoucherClient:
-        """Return a client of this merchant, in this process. ``options`` go to `VoucherClient`."""
-        if self.credentials is None:
+    @property
+    def credentials(self) -> Credentials:
+        """The client's credentials. Raises `ConfigurationError` if only a public key was given."""
+        if self.known_credentials is None:
             raise ConfigurationError("The emulator has only the client's public key.")
-        options = {
-            "environment": self.environment,
-            "runtime": self.runtime,
-            "transport": self.transport(),
-            **options,
-        }
-        return VoucherClient(self.credentials, **options)
+        return self.known_credentials
+
+    @credentials.setter
+    def credentials(self, credentials: Credentials) -> None:
+        self.known_credentials = credentials
+
+    def client(
+        self,
+        *,
+        environment: Environment | str | None = None,
+        **settings: Unpack[ClientSettings],
+    ) -> VoucherClient:
+        """Return a client of this merchant, in this process; the settings are `VoucherClient`'s."""
+        settings.setdefault("runtime", self.runtime)
+        settings.setdefault("transport", self.transport())
+        place = self.environment if environment is None else environment
+        return VoucherClient(self.credentials, environment=place, **settings)
 
     def transport(self) -> Transport:
         """Return a transport to the emulator, in this process; faults are transport errors.

@@ -75,7 +75,7 @@ def options_of(saved: Mapping[str, Any]) -> MerchantOptions:
 
 def save_options(merchant: Merchant) -> dict[str, Any]:
     """Return what a merchant was made with, as it is saved."""
-    credentials, options = merchant.credentials, merchant.options
+    credentials, options = merchant.known_credentials, merchant.options
     return {
         "client_id": merchant.client_id,
         "client_secret": merchant.client_secret,

@@ -145,7 +145,7 @@ _MERCHANT = {
     "now": NUMBER,
     "vouchers": Each(Each(_VOUCHER), dict),
 }
-EMULATOR = {
+EMULATOR: dict[str, Any] = {
     "version": WHOLE,
     "ahead_s": NUMBER,
     "requests": WHOLE,

@@ -53,7 +53,7 @@ class VoucherState:
         cause: Callable[[], int] = lambda: 0,
         others: Callable[[], Iterable[VoucherState]] = tuple,
     ) -> None:
-        self.stock = Stock(
+        self.stock: Stock = Stock(
             clock=clock,
             rng=rng,
             guesses=guesses,

@@ -40,7 +40,7 @@ class RefusedError(Exception):
         super().__init__(code)
         self.code = code
         self.reason = message
-        self.message = message or code.replace("_", " ").capitalize()
+        self.message: str = message or code.replace("_", " ").capitalize()
         self.beside: Mapping[str, Any] = {}
         """What the answer has beside the error."""
 

@@ -24,7 +24,7 @@ class VirtualClock:
         self._frozen_at: float | None = None
         self._schedule: list[tuple[float, int, Callable[[], None], object]] = []
         self._number = itertools.count()
-        self.lock = threading.RLock()
+        self.lock: threading.RLock = threading.RLock()
         """Held while work is done: a test may look on, or set time, while a thread serves."""
         self.watchers: list[Callable[[], None]] = []
         """Each is called by `notify`."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import attrs
 
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import BatchStoppedError, LedgerError
 from rm_voucher.ledger.process import LedgerClock
 from rm_voucher.ledger.rules.commands import Confirm, End, Settlement
@@ -24,6 +25,7 @@ I = TypeVar("I", Confirm, End)  # noqa: E741 - an item
 R = TypeVar("R")
 
 _log = logging.getLogger("rm_voucher.ledger")
+_FIELDS = log_fields(operation="keep")
 _FIRST_WAIT_S = 1.0
 _LONGEST_WAIT_S = 30.0
 _REFUSED = (
@@ -118,11 +120,13 @@ class Keeper:
         try:
             await self.catch_up()
         except LedgerError as exc:
-            _log.error("%s", exc)
+            _log.error("%s", exc, extra=_FIELDS)
             return
         await self._try()  # what was refused, too: rows may have been put back
         if self._unkept:
-            _log.error("the ledger can't keep how %d call(s) ended", len(self._unkept))
+            _log.error(
+                "the ledger can't keep how %d call(s) ended", len(self._unkept), extra=_FIELDS
+            )
 
     @property
     def _blocking(self) -> Collection[str]:
@@ -136,12 +140,13 @@ class Keeper:
             try:
                 await self.catch_up()
             except LedgerError as exc:
-                _log.warning("%s", exc)
+                _log.warning("%s", exc, extra=_FIELDS)
 
     async def _try(self) -> None:
         await asyncio.gather(*map(self._try_one, list(self._unkept)))
 
     async def _try_one(self, attempt_id: str) -> None:
+        _, item = self._unkept[attempt_id]
         try:
             refused = await self._commit(*self._unkept[attempt_id])
         except LedgerError as exc:
@@ -150,7 +155,7 @@ class Keeper:
         self._unkept.pop(attempt_id, None)
         self._refused.discard(attempt_id)
         if isinstance(refused, LedgerError):  # which the ledger has noted
-            _log.warning("attempt %s: %s", attempt_id, refused)
+            _log.warning("attempt %s: %s", attempt_id, refused, extra=_fields(item))
 
     async def _commit(self, transition: Transition[I, R], item: I) -> R:
         try:
@@ -166,7 +171,12 @@ class Keeper:
         if item.attempt_id not in self._refused:
             await self._stop(item)
             self._refused.add(item.attempt_id)
-            _log.error("attempt %s: how it ended can't be kept: %s", item.attempt_id, refusal)
+            _log.error(
+                "attempt %s: how it ended can't be kept: %s",
+                item.attempt_id,
+                refusal,
+                extra=_fields(item),
+            )
         raise BatchStoppedError(f"Nothing is issued from this batch: {_REFUSED}.") from refusal
 
     async def _stop(self, item: Confirm | End) -> None:
@@ -191,3 +201,7 @@ def _without_details(item: I) -> I:
     if isinstance(item, End):
         less = {"seen": None, "failure": item.failure and _UNREADABLE}
     return attrs.evolve(item, **less)
+
+
+def _fields(item: Confirm | End) -> dict[str, str]:
+    return log_fields(operation="keep", attempt=item.attempt_id, batch=item.batch)

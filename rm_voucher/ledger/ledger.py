@@ -7,11 +7,13 @@ before the caller sees it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
+from rm_voucher.calls.hooks import Gauge, WorkKind, tell_source
 from rm_voucher.exceptions import (
     ConfigurationError,
     ConnectError,
@@ -65,6 +67,8 @@ _IDLE_ROUNDS = 3  # that settle nothing, before `finish` gives up
 _MANY_UNKNOWN = 50
 _MANY_UNKNOWN_SHARE = 0.005
 _SWEPT_AT_ONCE = 4
+_LOOK_S = 15.0
+_STALE_S = 60.0
 
 
 class Ledger:
@@ -105,14 +109,14 @@ class Ledger:
         runtime: Runtime | None = None,
         **settings: Unpack[LedgerOptions],
     ) -> None:
-        self.settings = LedgerSettings(**settings)
+        self.settings: LedgerSettings = LedgerSettings(**settings)
         self.store = store
-        self.clock = LedgerClock(runtime or Runtime())
+        self.clock: LedgerClock = LedgerClock(runtime or Runtime())
         self._tasks = LedgerTasks()
         self._keeper = Keeper(store, self.clock)
         self._tracker = AttemptTracker(store, self.clock, self._keeper.attempts)
         self._reconciler = Reconciler(store, self.settings, self.clock, self._tracker, self._keeper)
-        self.sender = Sender(
+        self.sender: Sender = Sender(
             store,
             self.clock,
             self._tracker,
@@ -134,6 +138,9 @@ class Ledger:
         self._reconcile_locks: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         # Outcomes of each batch that became unknown since its listing was read.
         self._unknown_outcomes: dict[str, int] = defaultdict(int)
+        self._watched: set[str] = set()
+        self._backlogs: dict[str, tuple[float, Backlog]] = {}
+        """What was not finished of each watched batch, and when that was so."""
         self._reading: set[asyncio.Task[Any]] = set()
         """Tasks that read listings, which closing gives up."""
 
@@ -356,7 +363,8 @@ class Ledger:
         await self.prepare(client, batch_key)
         async with self._reconcile_locks[batch_key]:
             self._unknown_outcomes[batch_key] = 0
-            return await self._reconciler.reconcile(client, batch_key, wait=wait)
+            reading = self._reconciler.reconcile(client, batch_key, wait=wait)
+            return await _observed(client, reading, "reconcile", batch_key)
 
     async def baseline(self, client: VoucherClient, batch_key: str) -> None:
         """Begin again with a batch that was stopped, and take its listing as it is.
@@ -368,7 +376,12 @@ class Ledger:
         await self._claim(client)
         await self._tracker.recover(check_key(batch_key))
         async with self._prepare_locks[batch_key]:
-            await self._reconciler.read_baseline(client, batch_key, reset=True)
+            await _observed(
+                client,
+                self._reconciler.read_baseline(client, batch_key, reset=True),
+                "baseline",
+                batch_key,
+            )
             self._prepared.discard(batch_key)
 
     @hide_locals
@@ -398,7 +411,7 @@ class Ledger:
         if adopt is not None:
             state = AttemptState.ADOPTED
             voucher = adopt if isinstance(adopt, IssuedVoucher) else IssuedVoucher(code=adopt)
-            code = Found(code=voucher.code, qr_url=voucher.qr_url)
+            code = Found(code=voucher.code, qr_url=voucher.qr_url or None)
         error = await self.store.commit(
             resolve,
             Resolve(
@@ -543,6 +556,37 @@ class Ledger:
             self._unknown_outcomes[batch_key] = 0
             self._read(self.reconcile(client, batch_key))
 
+    async def _look(self, batch_key: str) -> None:
+        """Look at what is not finished, for observers, now and then."""
+        while True:
+            with contextlib.suppress(LedgerError):
+                found = await self.backlog(batch_key)
+                self._backlogs[batch_key] = self.clock.monotonic(), found
+            await self.clock.sleep(_LOOK_S)
+
+    def gauges(self) -> list[Gauge]:
+        """Return what is known of all batches that this process issues from, for observers.
+
+        What the database did not say within the last minute is left out.
+        """
+        gauges = [
+            Gauge("ledger.unkept", len(self.unkept)),
+            Gauge("ledger.oldest", self.oldest_unkept_s, "unkept"),
+        ]
+        looks, since = list(self._backlogs.values()), self.clock.monotonic() - _STALE_S
+        fresh = [found for at, found in looks if at > since]
+        if not fresh or len(fresh) < len(looks):
+            return gauges
+        now = self.clock.latest_now()
+        for state in ("waiting", "sending", "ambiguous", "held", "spare"):
+            count = sum(getattr(found, state) for found in fresh)
+            gauges.append(Gauge("ledger.backlog", count, state))
+        for state in ("waiting", "ambiguous"):
+            times = [getattr(found, f"oldest_{state}_at") for found in fresh]
+            oldest = min((at for at in times if at is not None), default=now)
+            gauges.append(Gauge("ledger.oldest", max(now - oldest, 0.0), state))
+        return gauges
+
     def _read(self, reading: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Read a listing in a task of its own."""
         task = self._tasks.start(reading)
@@ -552,14 +596,39 @@ class Ledger:
 
     async def _prepare(self, client: VoucherClient, batch_key: str) -> None:
         async with self._prepare_locks[batch_key]:
-            await self._reconciler.prepare(client, batch_key)
+            reading = self._reconciler.prepare(client, batch_key)
+            await _observed(client, reading, "prepare", batch_key)
             self._prepared.add(batch_key)
+            if client.caller.observers and batch_key not in self._watched:
+                tell_source(client.caller.observers, client.name, self)
+                self._watched.add(batch_key)
+                self._read(self._look(batch_key))
             if self.settings.sweeps and batch_key not in self._swept:
                 self._swept.add(batch_key)
                 self._read(self._sweeper.sweep(client, batch_key))
 
     async def _issue(
-        self, client: VoucherClient, batch_key: str, content: str, request_id: str, errand: Errand
+        self,
+        client: VoucherClient,
+        batch_key: str,
+        content: str,
+        request_id: str,
+        errand: Errand | None = None,
+    ) -> IssuedVoucher:
+        return await _observed(
+            client,
+            self._prepare_and_issue(client, batch_key, content, request_id, errand),
+            "issue",
+            batch_key,
+        )
+
+    async def _prepare_and_issue(
+        self,
+        client: VoucherClient,
+        batch_key: str,
+        content: str,
+        request_id: str,
+        errand: Errand | None = None,
     ) -> IssuedVoucher:
         await self.prepare(client, batch_key)
         return await self.sender.issue(client, batch_key, content, request_id, errand)
@@ -586,7 +655,7 @@ class Ledger:
             async with limit:
                 if stopped_by is not None:
                     return
-                work = self.sender.issue(client, batch_key, request.content, request.id)
+                work = self._issue(client, batch_key, request.content, request.id)
                 try:
                     await asyncio.shield(self._tasks.start(work))
                 except OutcomeUnknownError:
@@ -634,6 +703,13 @@ def _checked(client: VoucherClient) -> VoucherClient:
     if not isinstance(client, VoucherClient):
         raise ConfigurationError("client must be of type VoucherClient.")
     return client
+
+
+def _observed(
+    client: VoucherClient, running: Awaitable[T], operation: str, batch_key: str
+) -> Awaitable[T]:
+    """Return what does the ledger's work and tells the client's observers of it."""
+    return client.caller.observed(running, operation, kind=WorkKind.LEDGER, batch_key=batch_key)
 
 
 def _unclaimed(requests: Iterable[IssueRequest]) -> list[IssueRequest]:

@@ -213,7 +213,7 @@ class MemoryLedgerStore(LedgerStore):
 
     def __init__(self, tables: MemoryTables | None = None, *, owner: str | None = None) -> None:
         super().__init__(owner=owner)
-        self.tables = tables or MemoryTables()
+        self.tables: MemoryTables = tables or MemoryTables()
 
     async def open(self) -> None:
         """See `LedgerStore.open`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from rm_voucher.exceptions import LedgerError
@@ -29,8 +29,8 @@ class LedgerClock:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self.monotonic = runtime.monotonic
-        self.sleep = runtime.sleep
+        self.monotonic: Callable[[], float] = runtime.monotonic
+        self.sleep: Callable[[float], Awaitable[None]] = runtime.sleep
         self._wall = runtime.clock
         self._epoch = runtime.clock() - runtime.monotonic()
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import InvalidRequestError, LedgerError
 from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.leases import Lease, waiting_lease
@@ -212,6 +213,7 @@ class Reconciler:
             report.open,
             len(report.held),
             f"; stopped: {report.stop_reason}" if report.stop_reason else "",
+            extra=log_fields(operation="reconcile", batch=batch_key, client=client.name),
         )
         return report
 
@@ -268,7 +270,12 @@ class Reconciler:
         since = max(self._tracker.ambiguous_since(attempt.id) for attempt in ambiguous)
         left_s = since + self._settings.settle_s - self._clock.monotonic()
         if left_s > 0:
-            _log.info("%d outcomes are unknown: waiting %.0f s", len(ambiguous), left_s)
+            _log.info(
+                "%d outcomes are unknown: waiting %.0f s",
+                len(ambiguous),
+                left_s,
+                extra=log_fields(operation="reconcile", batch=ambiguous[0].batch),
+            )
             await self._clock.sleep(left_s)
 
     def ripe(self, attempts: Iterable[IssueAttempt], begun: float) -> frozenset[str]:

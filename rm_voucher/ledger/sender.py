@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager
 import attrs
 
 from rm_voucher.calls.call import Call
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.calls.outcomes import Outcome, classify
 from rm_voucher.exceptions import (
     APIError,
@@ -241,7 +242,8 @@ class Sender:
         self.sent += 1
         call.before_send = functools.partial(self._check, batch_key, attempt_id)
         try:
-            voucher = await client.caller.execute(call)
+            executing = client.caller.execute(call)
+            voucher = await client.caller.observed(executing, "issue", batch_key=batch_key)
         except OutcomeUnknownError as exc:
             seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
             is_kept = await self._end_unknown(client, batch_key, attempt_id, seen)
@@ -276,7 +278,7 @@ class Sender:
             request_id=request_id,
             attempt_id=attempt_id,
             code=voucher.code,
-            qr_url=voucher.qr_url,
+            qr_url=voucher.qr_url or None,
             at=self._clock.latest_now(),
         )
         try:
@@ -338,7 +340,11 @@ class Sender:
         except LedgerError as exc:
             # It stays SENDING until it can be kept, or the ledger is opened again.
             _log.warning(
-                "attempt %s ended as %s, which could not be kept: %s", attempt_id, state, exc
+                "attempt %s ended as %s, which could not be kept: %s",
+                attempt_id,
+                state,
+                exc,
+                extra=log_fields(operation="issue", attempt=attempt_id, batch=batch_key),
             )
             return False
         return True

@@ -5,9 +5,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 import attrs
 
+from rm_voucher.calls.hooks import WorkKind
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import VoucherError
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock
 from rm_voucher.ledger.reconcile import Reconciler
@@ -19,6 +22,8 @@ _ROUND_S = 5.0
 _LONGEST_WAIT_S = 60.0
 _REST = 4  # so many times as long as a listing took, where it settled nothing
 _MANY = 100  # requests a round
+
+T = TypeVar("T")
 
 IssueTo = Callable[[VoucherClient, str, list[str]], Awaitable[VoucherError | None]]
 
@@ -52,7 +57,12 @@ class Sweeper:
             except Exception as exc:  # noqa: BLE001 - also after a defect others must not wait for ever
                 wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
                 reason = exc if isinstance(exc, VoucherError) else type(exc).__name__
-                _log.warning("a batch is swept again in %.0f s: %s", wait_s, reason)
+                _log.warning(
+                    "a batch is swept again in %.0f s: %s",
+                    wait_s,
+                    reason,
+                    extra=log_fields(operation="sweep", batch=batch_key, client=client.name),
+                )
 
     async def _round(
         self, client: VoucherClient, batch_key: str, waited: frozenset[str]
@@ -64,8 +74,10 @@ class Sweeper:
         unserved = await self._store.read(lambda unit: unit.find_unserved(batch_key, _MANY))
         waiting = [request.id for request in unserved if request.attempt_id is None]
         left = [name for name in waiting if name in waited]
-        if left and (error := await self._issue_to(client, batch_key, left)) is not None:
-            raise error
+        if left:
+            issuing = self._issue_to(client, batch_key, left)
+            if (error := await _observed(client, issuing, batch_key)) is not None:
+                raise error
         return frozenset(waiting)
 
     async def _settle(self, client: VoucherClient, batch_key: str) -> None:
@@ -76,7 +88,8 @@ class Sweeper:
         try:
             if ripe := await self._ripe(batch_key):  # another process may just have settled them
                 begun = self._clock.monotonic()
-                report = await self._reconciler.settle(client, batch_key, lease)
+                settling = self._reconciler.settle(client, batch_key, lease)
+                report = await _observed(client, settling, batch_key)
                 took_s = self._clock.monotonic() - begun
                 # What is held may be so since an earlier listing.
                 is_held = not ripe <= await self._ripe(batch_key)
@@ -90,3 +103,13 @@ class Sweeper:
         """Return the ids of the attempts whose outcome has been unknown for long enough."""
         ambiguous = await self._tracker.ambiguous(batch_key)
         return self._reconciler.ripe(ambiguous, self._clock.monotonic())
+
+
+def _observed(client: VoucherClient, running: Awaitable[T], batch_key: str) -> Awaitable[T]:
+    """Return what does the work of a sweep and tells the client's observers of it.
+
+    It is nobody's: the task has the context of whoever used the batch first.
+    """
+    return client.caller.observed(
+        running, "sweep", kind=WorkKind.LEDGER, batch_key=batch_key, is_own=True
+    )

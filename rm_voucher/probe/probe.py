@@ -58,14 +58,14 @@ class Probe:
         credentials: Credentials,
         batch_key: str,
         *,
-        environment: Environment = Environment.SANDBOX,
+        environment: Environment | str = Environment.SANDBOX,
         options: Options | None = None,
         transport: Transport | None = None,
         runtime: Runtime | None = None,
         on_progress: Callable[[Experiment], None] = lambda experiment: None,
     ) -> None:
         check_type("credentials", credentials, Credentials)
-        check_type("environment", environment, Environment)
+        environment = Environment.of(environment)
         build_issue(environment, batch_key)  # it refuses a key that can't be sent
         self._options = options = options or Options()
         self._environment = environment

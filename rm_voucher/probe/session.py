@@ -57,7 +57,7 @@ class UnclearError(Exception):
 
     def __init__(self, why: str, answer: Answer | None = None) -> None:
         super().__init__(why)
-        self.refuses_credentials = answer is not None and (
+        self.refuses_credentials: bool = answer is not None and (
             answer.outcome is Outcome.TOKEN_REFUSED
             or answer.is_error(AuthenticationError, SignatureError)
         )
@@ -129,8 +129,8 @@ class ProbeTokens(TokenSource):
     def __init__(self, session: Session) -> None:
         self._session = session
         self.held: Token | None = None
-        self.bought_at = 0.0
-        self.delay_s = 0.0
+        self.bought_at: float = 0.0
+        self.delay_s: float = 0.0
 
     async def token(self) -> str:
         """Return the token, or buy another one."""
@@ -194,16 +194,16 @@ class Session:
         self.notes: dict[str, Any] = {}
         self.statuses: dict[str, int] = {}
         self.header_names: set[str] = set()
-        self.batch = VoucherBatch()
-        self.tokens = ProbeTokens(self)
+        self.batch: VoucherBatch = VoucherBatch()
+        self.tokens: ProbeTokens = ProbeTokens(self)
         self.vouchers: dict[str, str] = {}
         self._credentials = credentials
         self._signer = signer
         self._transport = transport
-        self.clock = ServerClock()
-        self.secret = {batch_key, credentials.client_id, credentials.client_secret}
+        self.clock: ServerClock = ServerClock()
+        self.secret: set[str] = {batch_key, credentials.client_id, credentials.client_secret}
         self.secret |= {text for text in options.private() if text}
-        self.caller = Caller(
+        self.caller: Caller = Caller(
             environment=environment,
             transport=transport,
             tokens=self.tokens,

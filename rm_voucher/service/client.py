@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import copy
 import functools
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +21,7 @@ from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
 from rm_voucher.calls.flow import Flow, FlowState
-from rm_voucher.calls.hooks import Hook
+from rm_voucher.calls.hooks import Hook, tell_source
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
 from rm_voucher.calls.retry import Retries
@@ -32,6 +33,7 @@ from rm_voucher.profile import Profile
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
+from rm_voucher.service.operation import operation
 from rm_voucher.service.pager import Pager
 from rm_voucher.service.redemption import Redemption
 from rm_voucher.settings import (
@@ -57,9 +59,10 @@ if TYPE_CHECKING:
 
 
 class ClientSettings(TypedDict, total=False):
-    """What `VoucherClient` takes and no variable gives; the class explains each."""
+    """What `VoucherClient` takes beside who and where; the class explains each."""
 
     transport: Transport | None
+    proxy: Proxy | None
     ssl_context: SSLContext | None
     retry: RetryPolicy | None
     timeout: Timeout | None
@@ -70,7 +73,16 @@ class ClientSettings(TypedDict, total=False):
     token_store: TokenStore | None
     signer: Signer | None
     hooks: Iterable[Hook]
+    name: str | None
     runtime: Runtime | None
+
+
+@attrs.define
+class _Learnt:
+    """What answers taught of the server: the client and those made of it go by it."""
+
+    get_method: str = "POST"
+    has_batch_path: bool = True
 
 
 class VoucherClient:
@@ -88,7 +100,8 @@ class VoucherClient:
 
     Args:
         credentials: the application's identity, needed only to sign and to buy tokens.
-        environment: the servers' URLs; the sandbox's by default.
+        environment: the servers' URLs, or the name ``"sandbox"`` or ``"production"``; the sandbox's
+            by default.
         transport: an `AiohttpTransport` of the client's own by default. One that is passed in is
             not closed by the client.
         proxy: for the client's own transport; none by default, whatever the variables say.
@@ -106,7 +119,10 @@ class VoucherClient:
         token_store: shares the token that the default source buys among processes; by default in
             ``shared``, if that is given.
         signer: signs with the credentials' key by default.
-        hooks: each is called before and after every attempt; see `Hook`.
+        hooks: each is called before and after every attempt; see `Hook`. An `Observer` among them
+            is told of calls too.
+        name: what logs, traces and metrics call this client where a process has several; its
+            `account` by default.
         runtime: the clocks, the sleep, the chance and the nonces; replace them in tests.
 
     Raises `ConfigurationError` for a key or setting that can't be used.
@@ -116,7 +132,7 @@ class VoucherClient:
         self,
         credentials: Credentials,
         *,
-        environment: Environment = Environment.SANDBOX,
+        environment: Environment | str = Environment.SANDBOX,
         transport: Transport | None = None,
         proxy: Proxy | None = None,
         ssl_context: SSLContext | None = None,
@@ -129,22 +145,23 @@ class VoucherClient:
         token_store: TokenStore | None = None,
         signer: Signer | None = None,
         hooks: Iterable[Hook] = (),
+        name: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
-        self._get_method = "POST"
-        self._has_batch_path = True
+        self._learnt = _Learnt()
         check_type("credentials", credentials, Credentials)
-        check_type("environment", environment, Environment)
-        for name, given, kind in (
+        environment = Environment.of(environment)
+        for setting, given, kind in (
             ("transport", transport, Transport),
             ("retry", retry, RetryPolicy),
             ("timeout", timeout, Timeout),
             ("limits", limits, Limits),
             ("flow", flow, FlowPolicy),
             ("token_source", token_source, TokenSource),
+            ("name", name, str),
             ("runtime", runtime, Runtime),
         ):
-            check_type(name, given, kind, optional=True)
+            check_type(setting, given, kind, optional=True)
         if token_store is not None:
             check_method("token_store", token_store, "load")
         if signer is not None:
@@ -157,8 +174,9 @@ class VoucherClient:
         retry, timeout, limits = retry or RetryPolicy(), timeout or Timeout(), limits or Limits()
         flow, runtime = flow or FlowPolicy(), runtime or Runtime()
         self._max_redeem_codes = limits.max_redeem_codes
-        self.account = account_namespace(environment, credentials.client_id)
+        self.account: str = account_namespace(environment, credentials.client_id)
         """A short name of the account, without its client id: see `account_namespace`."""
+        name = self.account if name is None else name
         prepare()
         self._owned: list[TokenSource | Transport | SharedFlow] = []  # in the order of closing
         pace = Flow(flow, runtime)
@@ -190,10 +208,11 @@ class VoucherClient:
                 timeout=timeout,
                 hooks=hooks,
                 store=token_store,
+                name=name,
                 runtime=runtime,
             )
             self._owned.insert(0, token_source)  # closed first: it uses the transport
-        self.caller = Caller(
+        self.caller: Caller = Caller(
             environment=environment,
             transport=transport,
             tokens=token_source,
@@ -203,42 +222,69 @@ class VoucherClient:
             flow=pace,
             hooks=hooks,
             runtime=runtime,
+            name=name,
         )
+        tell_source(self.caller.observers, name, pace)
 
     @classmethod
     @hide_locals
     def from_env(
         cls,
         *,
-        environment: Environment | None = None,
+        credentials: Credentials | None = None,
+        environment: Environment | str | None = None,
         profile: str | os.PathLike[str] | Profile | None = None,
         **settings: Unpack[ClientSettings],
     ) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
 
-        It goes through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``, unless it is given a
-        transport; see `Proxy.from_env`. ``profile`` is what ``rm-voucher probe`` found out about
-        the server: the file of its report, or a `Profile`. It holds no URL and no secret.
-        ``settings`` are those of `VoucherClient`; ``limits`` and ``flow`` are used in place of the
-        profile's. Raises `ConfigurationError`.
+        Whatever is given is used in place of a variable: ``credentials``, ``environment``, and all
+        other settings of `VoucherClient`. Unless it is given a ``transport`` or ``proxy``, it goes
+        through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.
+        ``profile`` is what ``rm-voucher probe`` found out about the server: the file of its report,
+        or a `Profile`. It holds no URL and no secret; ``limits`` and ``flow`` are used in place of
+        its own. Raises `ConfigurationError`, one for all variables that are missing.
         """
-        credentials = Credentials.from_env()
+        credentials = Credentials.from_env() if credentials is None else credentials
         environment = Environment.from_env() if environment is None else environment
-        proxy = Proxy.from_env() if settings.get("transport") is None else None
+        if settings.get("transport") is None:
+            settings.setdefault("proxy", Proxy.from_env())
         if profile is None:
-            return cls(credentials, environment=environment, proxy=proxy, **settings)
+            return cls(credentials, environment=environment, **settings)
         if not isinstance(profile, Profile):
             profile = Profile.load(profile)
         if settings.get("limits") is None:
             settings["limits"] = Limits(max_redeem_codes=profile.max_redeem_codes)
         if settings.get("flow") is None:
             settings["flow"] = FlowPolicy(rate_per_s=profile.rate_per_s)
+        environment = Environment.of(environment)
         if profile.escapes_paths:
             environment = attrs.evolve(environment, escapes_paths=True)
-        client = cls(credentials, environment=environment, proxy=proxy, **settings)
-        client._get_method = profile.get_method
-        client._has_batch_path = profile.has_batch_path
+        client = cls(credentials, environment=environment, **settings)
+        client._learnt = _Learnt(profile.get_method, profile.has_batch_path)
         return client
+
+    def with_options(
+        self, *, timeout: Timeout | None = None, retry: RetryPolicy | None = None
+    ) -> Self:
+        """Return a client with another time-out or retry policy, for some of the calls.
+
+        It shares all else: connections, token, key, hooks, and the pace of all calls. It costs next
+        to nothing and need not be closed; closing it closes nothing. Once the client that it was
+        made of is closed, its calls raise `ClosedError`. Tokens are bought with that client's
+        time-out and policy. Raises `ConfigurationError`.
+        """
+        check_type("timeout", timeout, Timeout, optional=True)
+        check_type("retry", retry, RetryPolicy, optional=True)
+        caller = self.caller
+        made = copy.copy(self)
+        made._owned = []  # noqa: SLF001 - of this very class
+        made.caller = attrs.evolve(
+            caller,
+            timeout=timeout or caller.timeout,
+            retries=caller.retries if retry is None else Retries(retry, caller.runtime),
+        )
+        return made
 
     async def __aenter__(self) -> Self:
         return self
@@ -250,6 +296,11 @@ class VoucherClient:
         """Close what the client made itself. It may be called more than once."""
         for owned in self._owned:
             await owned.aclose()
+
+    @property
+    def name(self) -> str:
+        """What logs, traces and metrics call this client."""
+        return self.caller.name
 
     @property
     def flow(self) -> FlowState:
@@ -268,7 +319,7 @@ class VoucherClient:
         """
         return self.caller.server_clock.offset_s
 
-    @hide_locals
+    @operation("issue")
     async def issue(self, batch_key: str, *, timeout: Timeout | None = None) -> IssuedVoucher:
         """Issue one voucher of a batch (RM's page "Issue Voucher").
 
@@ -282,7 +333,7 @@ class VoucherClient:
         """
         return await self.caller.execute(issue_call(self.caller, batch_key, timeout))
 
-    @hide_locals
+    @operation("get")
     async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Look up a voucher (RM's page "Get Voucher By Code"). A read: it may be repeated.
 
@@ -291,7 +342,7 @@ class VoucherClient:
         """
         return await self._get(code, timeout)
 
-    @hide_locals
+    @operation("void")
     async def void(
         self,
         code: str,
@@ -318,7 +369,7 @@ class VoucherClient:
         judge = functools.partial(judge_void, used_at=used_at)
         return await self._change(code, request, operations.parse_void, judge, timeout)
 
-    @hide_locals
+    @operation("reinstate")
     async def reinstate(
         self,
         code: str,
@@ -341,7 +392,7 @@ class VoucherClient:
             code, request, operations.parse_reinstate, judge_reinstate, timeout
         )
 
-    @hide_locals
+    @operation("redeem")
     async def redeem(
         self, codes: Iterable[str], *, timeout: Timeout | None = None
     ) -> list[Voucher]:
@@ -369,16 +420,17 @@ class VoucherClient:
         self, batch_key: str, *, cursor: str | None = None, timeout: Timeout | None = None
     ) -> Pager[Voucher]:
         """List the vouchers of a batch (RM's page "Get Voucher Batch By Key"). A read."""
+        return Pager(functools.partial(self._vouchers_page, batch_key, timeout), cursor)
 
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[Voucher]:
-            request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
-            parse = operations.parse_vouchers
-            return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
+    @operation("vouchers")
+    async def _vouchers_page(
+        self, batch_key: str, timeout: Timeout | None, cursor: str | None
+    ) -> Page[Voucher]:
+        request = operations.build_vouchers(self.caller.environment, batch_key, cursor=cursor)
+        parse = operations.parse_vouchers
+        return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
-        return Pager(fetch, cursor)
-
-    @hide_locals
+    @operation("batch")
     async def batch(self, batch_key: str, *, timeout: Timeout | None = None) -> VoucherBatch:
         """Look up a batch. A read: it may be repeated.
 
@@ -390,7 +442,7 @@ class VoucherClient:
         request = operations.build_batch(caller.environment, batch_key)
         parse = functools.partial(operations.parse_batch, batch_key=batch_key)
         call = caller.call(request, parse, Safety.READ, timeout, batch_key=batch_key)
-        if self._has_batch_path:
+        if self._learnt.has_batch_path:
             try:
                 return await caller.execute(call)
             except APIError as exc:
@@ -402,7 +454,7 @@ class VoucherClient:
                 found = batch
                 break
             may_be_hidden |= not batch.misfits.keys().isdisjoint(("key", ALL_OF_IT))
-        self._has_batch_path = False
+        self._learnt.has_batch_path = False
         if found is None and may_be_hidden:
             raise DecodeError("expected a batch with its key @ $.items")
         if found is None:
@@ -425,7 +477,7 @@ class VoucherClient:
         """Return a loyalty member's vouchers. Digits only: ``client.member("60", "123456789")``."""
         return Member(self.caller, country_code, phone_number)
 
-    @hide_locals
+    @operation("request")
     async def request(
         self,
         method: str,
@@ -483,17 +535,32 @@ class VoucherClient:
         timeout: Timeout | None,
         deadline: float | None = None,
     ) -> Pager[VoucherBatch]:
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[VoucherBatch]:
-            request = operations.build_batches(
-                self.caller.environment, status=status, is_static=is_static, cursor=cursor
-            )
-            parse = operations.parse_batches
-            return await self.caller.execute(
-                self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline)
-            )
-
+        fetch = functools.partial(
+            self._batches_page,
+            status=status,
+            is_static=is_static,
+            timeout=timeout,
+            deadline=deadline,
+        )
         return Pager(fetch, cursor)
+
+    @operation("batches")
+    async def _batches_page(
+        self,
+        cursor: str | None,
+        *,
+        status: str | None,
+        is_static: bool | None,
+        timeout: Timeout | None,
+        deadline: float | None,
+    ) -> Page[VoucherBatch]:
+        request = operations.build_batches(
+            self.caller.environment, status=status, is_static=is_static, cursor=cursor
+        )
+        parse = operations.parse_batches
+        return await self.caller.execute(
+            self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline)
+        )
 
     async def _get(
         self, code: str, timeout: Timeout | None, deadline: float | None = None
@@ -506,7 +573,7 @@ class VoucherClient:
                 request, parse, Safety.READ, timeout, deadline=deadline, code=code
             )
 
-        method = self._get_method
+        method = self._learnt.get_method
         other = "GET" if method == "POST" else "POST"
         first = call(method)
         try:
@@ -516,7 +583,7 @@ class VoucherClient:
                 raise
         deadline = first.deadline  # of the whole call
         voucher = await self.caller.execute(call(other))
-        self._get_method = other
+        self._learnt.get_method = other
         return voucher
 
 

@@ -9,7 +9,7 @@ from rm_voucher.calls.caller import Caller
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_member_redeem
 from rm_voucher.models import Page, Voucher
-from rm_voucher.redaction import hide_locals
+from rm_voucher.service.operation import operation
 from rm_voucher.service.pager import Pager
 from rm_voucher.settings import Environment, Timeout
 from rm_voucher.wire import operations
@@ -24,7 +24,7 @@ class Member:
     """
 
     def __init__(self, caller: Caller, country_code: str, phone_number: str) -> None:
-        self._caller = caller
+        self.caller = caller
         self._country_code = country_code
         self._phone_number = phone_number
 
@@ -39,18 +39,17 @@ class Member:
 
         ``limit`` is the size of a page, whose maximum is not documented.
         """
+        return Pager(functools.partial(self._page, limit, timeout), cursor)
 
-        @hide_locals
-        async def fetch(cursor: str | None) -> Page[Voucher]:
-            request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
-            parse = operations.parse_vouchers
-            return await self._caller.execute(
-                self._caller.call(request, parse, Safety.READ, timeout)
-            )
+    @operation("member vouchers")
+    async def _page(
+        self, limit: int | None, timeout: Timeout | None, cursor: str | None
+    ) -> Page[Voucher]:
+        request = operations.build_member_vouchers(*self._who(), limit=limit, cursor=cursor)
+        parse = operations.parse_vouchers
+        return await self.caller.execute(self.caller.call(request, parse, Safety.READ, timeout))
 
-        return Pager(fetch, cursor)
-
-    @hide_locals
+    @operation("member get")
     async def get(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Look up one (RM's page "Get Loyalty Member Voucher"). A read: it may be repeated.
 
@@ -58,7 +57,7 @@ class Member:
         """
         return await self._get(code, timeout, None)
 
-    @hide_locals
+    @operation("member redeem")
     async def redeem(self, code: str, *, timeout: Timeout | None = None) -> Voucher:
         """Redeem one (RM's page "Redeem Loyalty Member Voucher").
 
@@ -68,23 +67,23 @@ class Member:
         voucher attached, because nothing on the voucher proves that this call redeemed it.
         Cancelling it after it was sent leaves its outcome unknown; `get` shows it.
         """
-        begun_at = datetime.fromtimestamp(self._caller.runtime.clock(), UTC)
+        begun_at = datetime.fromtimestamp(self.caller.runtime.clock(), UTC)
         request = operations.build_member_redeem(*self._who(), code)
         parse = functools.partial(operations.parse_member_redeem, code=code)
-        call = self._caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
+        call = self.caller.call(request, parse, Safety.RECONCILABLE, timeout, code=code)
 
         async def read_back() -> tuple[Verdict, Voucher]:
             voucher = await self._get(code, timeout, call.deadline)
             return judge_member_redeem(voucher, begun_at=begun_at), voucher
 
         call.read_back = read_back
-        return await self._caller.execute(call)
+        return await self.caller.execute(call)
 
     async def _get(self, code: str, timeout: Timeout | None, deadline: float | None) -> Voucher:
         request = operations.build_member_get(*self._who(), code)
         parse = functools.partial(operations.parse_get, code=code)
-        call = self._caller.call(request, parse, Safety.READ, timeout, deadline=deadline, code=code)
-        return await self._caller.execute(call)
+        call = self.caller.call(request, parse, Safety.READ, timeout, deadline=deadline, code=code)
+        return await self.caller.execute(call)
 
     def _who(self) -> tuple[Environment, str, str]:
-        return self._caller.environment, self._country_code, self._phone_number
+        return self.caller.environment, self._country_code, self._phone_number

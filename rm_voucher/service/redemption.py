@@ -10,6 +10,7 @@ import attrs
 
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_redeem
 from rm_voucher.exceptions import DecodeError, InvalidRequestError, OutcomeUnknownError
@@ -87,7 +88,13 @@ class Redemption:
                 async with at_once:
                     voucher = await self._look_up(code, self._timeout, call.deadline)
             except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
-                _log.warning("redeem: a code can't be looked up (%s)", type(exc).__name__)
+                _log.warning(
+                    "redeem: a code can't be looked up (%s)",
+                    type(exc).__name__,
+                    extra=log_fields(
+                        operation="redeem", attempt=call.attempt_id, client=self._caller.name
+                    ),
+                )
                 voucher = None
             self._seen[folded] = voucher
             if voucher is None or judge_redeem(voucher) is not Verdict.UNCHANGED:

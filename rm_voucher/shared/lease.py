@@ -68,7 +68,7 @@ class Lease:
         self._name = f"{holder}-{secrets.token_hex(8)}".lstrip("-")
         self._monotonic = (runtime or Runtime()).monotonic
         self._held_until = float("-inf")
-        self.fence = 0
+        self.fence: int = 0
         """The number of this holding; each later holder has a higher one. 0: it never had it."""
 
     @property

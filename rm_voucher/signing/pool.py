@@ -86,6 +86,11 @@ class SigningPool:
         """How many processes sign at the moment."""
         return len(self._at_work)
 
+    @property
+    def waiting(self) -> int:
+        """How many texts no process has taken, and the event loop has not signed."""
+        return len(self._waiting)
+
     def sign(self, text: bytes) -> asyncio.Future[bytes]:
         """Return the signature to come. It raises what the signer raises."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()

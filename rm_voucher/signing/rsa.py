@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Protocol, Self
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
+from rm_voucher.signing.keys import read_private_key, read_public_key
 from rm_voucher.signing.signature import parse_signature
 
 if TYPE_CHECKING:
@@ -36,35 +36,13 @@ class RsaSigner:
     @classmethod
     @hide_locals
     def from_pem(cls, pem: bytes) -> Self:
-        """Return the signer for an unencrypted RSA key of 2048 bits or more, PKCS#1 or PKCS#8.
+        r"""Return the signer for an unencrypted RSA key of 2048 bits or more.
 
-        Raises `ConfigurationError`. Parsing takes tens of milliseconds: do it once.
+        ``pem`` is PKCS#1 or PKCS#8, as PEM (also with ``\n`` for its line breaks) or as its base64
+        alone, or OpenSSH's format. Raises `ConfigurationError`, which says what another thing is.
+        Parsing takes tens of milliseconds: do it once.
         """
-        # cryptography costs a fifth of this package's import time and is needed only from here on.
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-
-        if b"-----BEGIN" not in pem:
-            raise ConfigurationError(
-                "The private key is not PEM text. If it is a file name, pass pathlib.Path(name)."
-            )
-        if b"PUBLIC KEY-----" in pem:
-            raise ConfigurationError(
-                "This is a public key; signing needs the private key whose public half is in the "
-                "merchant portal."
-            )
-        try:
-            key = load_pem_private_key(pem, password=None)
-        except TypeError:
-            raise ConfigurationError(
-                "The private key is encrypted: decrypt it first, for example with "
-                "'openssl pkey -in key.pem -out plain.pem'."
-            ) from None
-        except (ValueError, UnsupportedAlgorithm):
-            raise ConfigurationError("The private key can't be parsed: is it whole?") from None
-        if not isinstance(key, RSAPrivateKey):
-            raise ConfigurationError("The private key is not an RSA key; Revenue Monster uses RSA.")
+        key = read_private_key(pem)
         if key.key_size < _MIN_KEY_BITS:
             raise ConfigurationError(
                 f"The private key has {key.key_size} bits; use {_MIN_KEY_BITS} or more."
@@ -92,9 +70,7 @@ class RsaSigner:
 
     def public_key_pem(self) -> bytes:
         """Return the public half, as it is uploaded in the merchant portal."""
-        from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-
-        return self._key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+        return _pem_of(self._key.public_key())
 
 
 class RsaVerifier:
@@ -115,36 +91,18 @@ class RsaVerifier:
     def from_pem(cls, pem: bytes, *, min_bits: int = _MIN_KEY_BITS) -> Self:
         """Return the verifier for an RSA public key. Raises `ConfigurationError`.
 
-        ``pem`` is PEM, or the bare base64 that the merchant portal shows.
+        ``pem`` is PEM, the bare base64 that the merchant portal shows, or OpenSSH's format.
         """
-        from cryptography.exceptions import UnsupportedAlgorithm
-        from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-        from cryptography.hazmat.primitives.serialization import (
-            load_der_public_key,
-            load_pem_public_key,
-        )
-
-        if b"PRIVATE KEY-----" in pem:
-            raise ConfigurationError(
-                "This is a private key; checking a signature needs the signer's public key."
-            )
-        try:
-            if b"-----BEGIN" in pem:
-                key = load_pem_public_key(pem)
-            else:
-                key = load_der_public_key(base64.b64decode(b"".join(pem.split()), validate=True))
-        except (ValueError, UnsupportedAlgorithm):
-            raise ConfigurationError(
-                "The public key can't be parsed: is it PEM, or the base64 that the merchant portal "
-                "shows? If it is a file name, pass pathlib.Path(name)."
-            ) from None
-        if not isinstance(key, RSAPublicKey):
-            raise ConfigurationError("The public key is not an RSA key.")
+        key = read_public_key(pem)
         if key.key_size < min_bits:  # a stranger may find its other half
             raise ConfigurationError(
                 f"The public key has {key.key_size} bits; {min_bits} are the least."
             )
         return cls(key)
+
+    def public_key_pem(self) -> bytes:
+        """Return the key as PEM, in whatever form it was given."""
+        return _pem_of(self._key)
 
     def verify(self, text: bytes, signature: str) -> bool:
         """Return whether ``signature``, an ``X-Signature`` value, is of ``text``. Never raises."""
@@ -176,3 +134,9 @@ class RsaVerifier:
             return self._key.recover_data_from_signature(raw, self._padding, self._hash)
         except self._refusals:
             return None
+
+
+def _pem_of(key: RSAPublicKey) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

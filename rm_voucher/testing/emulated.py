@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import attrs
 
@@ -18,7 +18,8 @@ from rm_voucher.testing.requests import RecordedRequests
 if TYPE_CHECKING:
     from rm_voucher import Credentials, VoucherClient
     from rm_voucher.emulator import Emulator
-    from rm_voucher.emulator.merchant import Merchant
+    from rm_voucher.emulator.app import EmulatorOptions
+    from rm_voucher.emulator.merchant import Merchant, MerchantOptions
     from rm_voucher.emulator.server import Server
 
 _START_S = 30.0
@@ -41,7 +42,7 @@ class Emulated:
         """A client in this process. It needs no closing, and its waits take no time."""
         return client_without_waits(self.emulator, self.emulator)
 
-    def client_of(self, merchant: str, **options: Any) -> VoucherClient:
+    def client_of(self, merchant: str, **options: Unpack[MerchantOptions]) -> VoucherClient:
         """Return such a client of another merchant; at first the merchant is made."""
         return client_without_waits(self.emulator, self.emulator.merchant(merchant, **options))
 
@@ -57,7 +58,9 @@ class Emulated:
 
 
 @contextmanager
-def emulated(*, scenario: str | None = None, **options: Any) -> Iterator[Emulated]:
+def emulated(
+    *, scenario: str | None = None, **options: Unpack[EmulatorOptions]
+) -> Iterator[Emulated]:
     """Give a block an emulator of its own, with all that a test wants of it.
 
     Write ``with emulated(batches={"TEA": 5}) as rm: …``.
@@ -71,16 +74,17 @@ def emulated(*, scenario: str | None = None, **options: Any) -> Iterator[Emulate
         yield Emulated(emulator, RecordedRequests.of_emulator(emulator), until_the_end)
 
 
-def make_emulator(scenario: str | None, options: dict[str, Any]) -> Emulator:
+def make_emulator(scenario: str | None, options: EmulatorOptions) -> Emulator:
     """Return an emulator with the seed 0, and with the key that all tests share."""
     from rm_voucher.emulator import Emulator
     from rm_voucher.emulator.scenario.apply import emulator_of
 
     if _IDENTITY.isdisjoint(options):
-        options = {**options, "credentials": _credentials()}
+        options["credentials"] = _credentials()
     if scenario is not None:
         return emulator_of(scenario, **options)
-    return Emulator(**{"seed": 0, **options})
+    options.setdefault("seed", 0)
+    return Emulator(**options)
 
 
 def client_without_waits(emulator: Emulator, merchant: Merchant) -> VoucherClient:

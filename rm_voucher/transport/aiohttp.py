@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import os
 import ssl
 import sys
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import aiohttp
 import attrs
@@ -39,8 +41,15 @@ _HEADERS = {
 }
 
 # Far above what servers send; together no more than the largest body.
-_MAX_LINE_BYTES = 64 * 1024
-_MAX_HEADERS = 256
+_HEAD_LIMITS: dict[str, Any] = {
+    name: limit
+    for name, limit in {
+        "max_line_size": 64 * 1024,
+        "max_field_size": 64 * 1024,
+        "max_headers": 256,  # aiohttp 3.13.5 and newer
+    }.items()
+    if name in inspect.signature(aiohttp.ClientSession).parameters
+}
 
 _MAX_ERROR_BYTES = 64 * 1024  # RM's are small; a longer one is another's
 
@@ -164,9 +173,7 @@ class AiohttpTransport(Transport):
             proxy_headers=proxy.headers if proxy else None,
             timeout=_timeout_of(request.timeout, waited_s),
             middlewares=(sending,),  # a session's own are left out: they could send again
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_LINE_BYTES,
-            max_headers=_MAX_HEADERS,
+            **_HEAD_LIMITS,
         ) as answer:
             return await self._read(answer, request)
 

@@ -24,6 +24,8 @@ class Request:
     ``body``, where empty means none. ``operation`` is for logs: the URL holds the voucher's code
     and the headers hold secrets, so neither is in the repr. ``max_answer_bytes`` is more than any
     answer to it takes, where that is known: a longer one would hold everything else up.
+    ``template``, for traces, is the path with ``{code}`` or ``{key}`` in place of one, and empty
+    where it is not known.
     """
 
     operation: str
@@ -33,6 +35,7 @@ class Request:
     body: bytes = attrs.field(default=b"", repr=False)
     timeout: Timeout = attrs.field(default=_TIMEOUT, repr=False)
     max_answer_bytes: int | None = attrs.field(default=None, repr=False)
+    template: str = attrs.field(default="", repr=False)
 
 
 @attrs.frozen(kw_only=True)

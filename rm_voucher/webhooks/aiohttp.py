@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Iterator
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.webhooks.router import WebhookRouter
 
 __all__ = ["webhook_routes"]
@@ -23,6 +24,7 @@ __all__ = ["webhook_routes"]
 _log = logging.getLogger("rm_voucher.webhooks")
 
 _BAD_REQUEST = 400
+_FIELDS = log_fields(operation="callback")
 
 
 class _DisconnectedError(Exception):
@@ -52,7 +54,7 @@ def webhook_routes(router: WebhookRouter, path: str) -> list[web.RouteDef]:
             if not request.content.at_eof():
                 await _end_with(answer, request)
         except _DisconnectedError:
-            _log.info("a sender has gone before its delivery was whole")
+            _log.info("a sender has gone before its delivery was whole", extra=_FIELDS)
         return answer
 
     return [web.post(path, receive)]
@@ -62,12 +64,12 @@ async def _status(router: WebhookRouter, request: web.Request) -> int:
     encodings = request.headers.getall("Content-Encoding", ())
     if any(encoding.lower() != "identity" for encoding in encodings):
         # aiohttp unpacks it, and does not give the bytes that came.
-        _log.warning("a delivery was refused: its body is compressed")
+        _log.warning("a delivery was refused: its body is compressed", extra=_FIELDS)
         return _BAD_REQUEST
     try:
         return await router.receive(request.headers, _pieces(request))
     except (web.RequestPayloadError, HttpProcessingError):
-        _log.warning("a delivery was refused: its body is not as its headers tell")
+        _log.warning("a delivery was refused: its body is not as its headers tell", extra=_FIELDS)
         return _BAD_REQUEST
 
 

@@ -2,7 +2,7 @@
 
 ::
 
-    app.add_route("/callbacks/rm", WebhookApp(router))
+    app.routes.append(Route("/callbacks/rm", WebhookApp(router)))  # starlette.routing.Route
 
 A ``mount`` would answer this path with a redirect to the path with a slash at its end.
 

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import NoReturn
 
 from rm_voucher.arguments import check_type
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import (
     ConfigurationError,
     EventStoreError,
@@ -114,7 +115,11 @@ class CallbackPoller:
                 try:
                     looked_up = await self._poll(lease) if await lease.acquire() else 0
                 except (EventStoreError, SharedStoreError) as exc:
-                    _log.error("missed callbacks can't be looked for: %s", exc)
+                    _log.error(
+                        "missed callbacks can't be looked for: %s",
+                        exc,
+                        extra=log_fields(operation="callback", client=self._client.name),
+                    )
                     looked_up = 0
                 if not looked_up:
                     await self._runtime.sleep(self._interval_s)
@@ -145,7 +150,11 @@ class CallbackPoller:
         try:
             event = VoucherEvent.of(await self._client.get(code))
         except VoucherError as exc:
-            _log.warning("a voucher that is waited for can't be looked up: %s", exc)
+            _log.warning(
+                "a voucher that is waited for can't be looked up: %s",
+                exc,
+                extra=log_fields(operation="callback", client=self._client.name),
+            )
             return
         outcome = await self._router.dispatch(event)
         if event.status in self._final and outcome.http_status == 200:

@@ -8,17 +8,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import inspect
 import logging
+import time
 import traceback
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable
-from typing import Any, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import attrs
 
-from rm_voucher.arguments import check_type
+from rm_voucher.arguments import check_callable, check_type
+from rm_voucher.calls.hooks import Hook, Progress, Work, WorkKind, observe, observers_of
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
 from rm_voucher.models import VoucherStatus, mask
+from rm_voucher.redaction import likeness
 from rm_voucher.runtime import is_cancelled
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.webhooks.events import VoucherEvent
@@ -26,13 +31,18 @@ from rm_voucher.webhooks.records import Disposition, EventState
 from rm_voucher.webhooks.store import EventStore
 from rm_voucher.webhooks.verify import CallbackStep, CallbackVerifier, Headers
 
-H = TypeVar("H", bound=Callable[..., Awaitable[object]])
+if TYPE_CHECKING:
+    from rm_voucher.database.transaction import Transaction
+
+    EventHandler = (
+        Callable[[VoucherEvent], Awaitable[object]]
+        | Callable[[VoucherEvent, Transaction], Awaitable[object]]
+    )
+
+H = TypeVar("H", bound="EventHandler")
 
 _log = logging.getLogger("rm_voucher.webhooks")
 
-_REFUSED = 400
-_TOO_SLOW = 408
-_TOO_LARGE = 413
 _LEASE_MARGIN_S = 10.0
 _DUE_AT_ONCE = 8
 
@@ -69,6 +79,21 @@ _HTTP_STATUS = {
     EventOutcome.BUSY: 503,
     EventOutcome.UNAVAILABLE: 503,
 }
+
+
+class _Refusal(enum.StrEnum):
+    """Why a delivery came to no event."""
+
+    REFUSED = "refused"
+    TOO_SLOW = "too slow"
+    TOO_LARGE = "too large"
+
+    @property
+    def http_status(self) -> int:
+        return _REFUSAL_STATUS[self]
+
+
+_REFUSAL_STATUS = {_Refusal.REFUSED: 400, _Refusal.TOO_SLOW: 408, _Refusal.TOO_LARGE: 413}
 _OUTCOMES = {
     Disposition.READY: EventOutcome.HANDLED,
     Disposition.DONE: EventOutcome.REPEAT,
@@ -82,6 +107,9 @@ _STATES = {
     EventOutcome.UNCONFIRMED: EventState.RECORDED,
     EventOutcome.UNAVAILABLE: EventState.RECORDED,
 }
+
+
+A = TypeVar("A", bound=EventOutcome | _Refusal)
 
 
 @attrs.frozen
@@ -122,6 +150,11 @@ class WebhookRouter:
             document how long it waits for an answer.
         read_timeout_s: how long a delivery's body may take to arrive.
         max_in_flight: how many events may be under way at once; more are answered with 503.
+        hooks: each `Observer` among them is told of deliveries and events.
+        on_error: is given the error of each handler that failed, such as
+            ``sentry_sdk.capture_exception``: a likeness, of a class with the same name, with the
+            voucher's code masked, and a traceback without locals. It must not block; that it fails
+            is logged.
 
     Raises `ConfigurationError` for settings that can't be used.
     """
@@ -136,6 +169,8 @@ class WebhookRouter:
         handler_timeout_s: float = 20.0,
         read_timeout_s: float = 10.0,
         max_in_flight: int = 256,
+        hooks: Iterable[Hook] = (),
+        on_error: Callable[[Exception], object] | None = None,
     ) -> None:
         check_type("confirm", confirm, VoucherClient, optional=True)
         check_type("dispatch_stale", dispatch_stale, bool)
@@ -150,8 +185,12 @@ class WebhookRouter:
             raise ConfigurationError(
                 "A router takes a CallbackVerifier, and as its store open_event_store(url)."
             )
+        if on_error is not None:
+            check_callable("on_error", on_error)
         self.verifier = verifier
         self.store = store
+        self._observers = observers_of(hooks)
+        self._on_error = on_error
         self._confirm_with = confirm
         self._dispatch_stale = dispatch_stale
         self._handler_timeout_s = handler_timeout_s
@@ -222,19 +261,7 @@ class WebhookRouter:
         """
         if not isinstance(body, bytes | AsyncIterable):
             raise TypeError("The body must be bytes, or an async iterable of bytes, as it came.")
-        if not isinstance(body, bytes):
-            try:
-                async with asyncio.timeout(self._read_timeout_s):
-                    body = await _read(body, self.verifier.max_body_bytes)
-            except TimeoutError:
-                _log.warning("a delivery did not arrive whole in %g s", self._read_timeout_s)
-                return _TOO_SLOW
-        try:
-            event = self.verifier.verify(headers, body)
-        except CallbackError as exc:
-            _log.warning("a delivery was refused at the step '%s': %s", exc.step, exc)
-            return _TOO_LARGE if exc.step == CallbackStep.SIZE else _REFUSED
-        return (await self.dispatch(event)).http_status
+        return (await self._observed("receive", self._receive(headers, body))).http_status
 
     async def dispatch(self, event: VoucherEvent) -> EventOutcome:
         """Record an event and handle it, once. It is taken for genuine: verify it first.
@@ -242,15 +269,47 @@ class WebhookRouter:
         It may be repeated. Cancelling this does not stop a handler. Each error is logged and
         becomes an outcome; none is raised.
         """
+        return await self._observed("dispatch", self._take(event))
+
+    async def _receive(
+        self, headers: Headers, body: bytes | AsyncIterable[bytes]
+    ) -> EventOutcome | _Refusal:
+        if not isinstance(body, bytes):
+            try:
+                async with asyncio.timeout(self._read_timeout_s):
+                    body = await _read(body, self.verifier.max_body_bytes)
+            except TimeoutError:
+                _log.warning(
+                    "a delivery did not arrive whole in %g s",
+                    self._read_timeout_s,
+                    extra=_fields(),
+                )
+                return _Refusal.TOO_SLOW
+        try:
+            event = self.verifier.verify(headers, body)
+        except CallbackError as exc:
+            _log.warning(
+                "a delivery was refused at the step '%s': %s", exc.step, exc, extra=_fields()
+            )
+            return _Refusal.TOO_LARGE if exc.step == CallbackStep.SIZE else _Refusal.REFUSED
+        return await self._take(event)
+
+    async def _take(self, event: VoucherEvent) -> EventOutcome:
         if not self._is_open:
             _log.error(
                 "event %s came while the router is not open: enter it with 'async with router' "
                 "when the application starts",
                 event.id,
+                extra=_fields(event),
             )
             return EventOutcome.UNAVAILABLE
         if len(self._tasks) >= self._max_in_flight:
-            _log.warning("event %s came while %d are under way", event.id, len(self._tasks))
+            _log.warning(
+                "event %s came while %d are under way",
+                event.id,
+                len(self._tasks),
+                extra=_fields(event),
+            )
             return EventOutcome.BUSY
         task = asyncio.create_task(self._dispatch(event), name="rm-voucher event")
         self._tasks.add(task)
@@ -268,14 +327,34 @@ class WebhookRouter:
             await asyncio.gather(*map(self.dispatch, events[first : first + _DUE_AT_ONCE]))
         return len(events)
 
+    async def _observed(self, operation: str, handling: Awaitable[A]) -> A:
+        """Await what handles a delivery or an event; tell the observers."""
+        if not self._observers:
+            return await handling
+        progress = Progress()
+
+        async def handle() -> A:
+            answer = await handling
+            progress.answer, progress.http_status = answer.value, answer.http_status
+            return answer
+
+        client = "" if self._confirm_with is None else self._confirm_with.name
+        return await observe(
+            handle(),
+            observers=self._observers,
+            work=Work(kind=WorkKind.CALLBACK, operation=operation, client=client),
+            monotonic=time.monotonic,
+            progress=progress,
+        )
+
     async def _dispatch(self, event: VoucherEvent) -> EventOutcome:
         async with self._locked(event.code):
             try:
                 outcome = await self._process(event)
             except EventStoreError as exc:
-                _log.error("event %s was not handled: %s", event.id, exc)
+                _log.error("event %s was not handled: %s", event.id, exc, extra=_fields(event))
                 return EventOutcome.UNAVAILABLE
-        _log.info("event %s, %s: %s", event.id, _plain(event.status), outcome)
+        _log.info("event %s, %s: %s", event.id, _plain(event.status), outcome, extra=_fields(event))
         return outcome
 
     @contextlib.asynccontextmanager
@@ -308,13 +387,22 @@ class WebhookRouter:
             async with asyncio.timeout(self._handler_timeout_s):
                 outcome = await self._handle(handler, event)
         except EventStoreError as exc:
-            _log.error("event %s was not handled: %s\n%s", event.id, exc, _report(exc, event))
+            report = _report(exc, event)
+            _log.error(
+                "event %s was not handled: %s\n%s", event.id, exc, report, extra=_fields(event)
+            )
             outcome = EventOutcome.UNAVAILABLE
         except (Exception, asyncio.CancelledError) as exc:
             if is_cancelled():  # as at the end of a loop
                 raise
-            kind = type(exc).__name__
-            _log.error("event %s: its handler failed (%s)\n%s", event.id, kind, _report(exc, event))
+            _log.error(
+                "event %s: its handler failed (%s)\n%s",
+                event.id,
+                type(exc).__name__,
+                _report(exc, event),
+                extra=_fields(event),
+            )
+            self._report_to_user(exc, event)
             outcome = EventOutcome.FAILED
         state = _STATES.get(outcome)
         if state is EventState.DONE and handler.takes_transaction:
@@ -322,6 +410,19 @@ class WebhookRouter:
         if state is not None:
             await self.store.finish(event, state)
         return outcome
+
+    def _report_to_user(self, error: BaseException, event: VoucherEvent) -> None:
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(likeness(error, functools.partial(_masked, event=event)))
+        except Exception as exc:  # noqa: BLE001 - the user's own function
+            _log.warning(
+                "event %s: on_error failed (%s)",
+                event.id,
+                type(exc).__name__,
+                extra=_fields(event),
+            )
 
     async def _handle(self, handler: _Handler, event: VoucherEvent) -> EventOutcome:
         shown = event  # the store knows the event as it was delivered
@@ -344,10 +445,14 @@ class WebhookRouter:
         try:
             voucher = await client.get(event.code)
         except VoucherError as exc:
-            _log.warning("event %s can't be confirmed: %s", event.id, exc)
+            _log.warning("event %s can't be confirmed: %s", event.id, exc, extra=_fields(event))
             return event, EventOutcome.UNCONFIRMED
         if "updated_at" in voucher.misfits:
-            _log.warning("event %s can't be confirmed: RM's updatedAt can't be read", event.id)
+            _log.warning(
+                "event %s can't be confirmed: RM's updatedAt can't be read",
+                event.id,
+                extra=_fields(event),
+            )
             return event, EventOutcome.UNCONFIRMED
         now, then = voucher.updated_at, event.updated_at
         is_newer = is_older = False
@@ -358,7 +463,11 @@ class WebhookRouter:
             return attrs.evolve(event, voucher=voucher), EventOutcome.HANDLED
         if is_newer:  # it has moved on
             return event, EventOutcome.HANDLED if self._dispatch_stale else EventOutcome.STALE
-        _log.warning("event %s is not confirmed: RM shows the voucher in another state", event.id)
+        _log.warning(
+            "event %s is not confirmed: RM shows the voucher in another state",
+            event.id,
+            extra=_fields(event),
+        )
         return event, EventOutcome.UNCONFIRMED
 
 
@@ -386,8 +495,15 @@ def _takes_transaction(function: Callable[..., Any]) -> bool:
 
 def _report(error: BaseException, event: VoucherEvent) -> str:
     """Return a traceback without the voucher's code: a driver's message may quote it."""
-    text = "".join(traceback.format_exception(error)).rstrip()
+    return _masked("".join(traceback.format_exception(error)).rstrip(), event=event)
+
+
+def _masked(text: str, *, event: VoucherEvent) -> str:
     return text.replace(event.voucher.key or event.code, "…").replace(event.code, mask(event.code))
+
+
+def _fields(event: VoucherEvent | None = None) -> dict[str, str]:
+    return log_fields(operation="callback", event="" if event is None else event.id)
 
 
 def _plain(status: VoucherStatus) -> str:

@@ -32,7 +32,7 @@ class EventStore(ABC):
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
         check_type("runtime", runtime, Runtime, optional=True)
-        self.runtime = runtime or Runtime()
+        self.runtime: Runtime = runtime or Runtime()
         self._owner: ProcessName | str = ProcessName()
         self._account: str | None = None
 

@@ -14,6 +14,7 @@ from collections.abc import Container, Mapping, Sequence
 from datetime import datetime
 from urllib.parse import unquote
 
+import attrs
 from yarl import URL
 
 from rm_voucher.converters import format_time, structure, structure_all
@@ -54,6 +55,7 @@ _UNKNOWN_PATH_CODES = frozenset(
 )
 # RFC 3986's characters of a path, percent-encoding included.
 _PATH = re.compile(r"(/([A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)+")
+_TOKEN_PATH = "/v1/token"  # noqa: S105 - no secret
 _METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -66,7 +68,7 @@ def build_issue(environment: Environment, batch_key: str) -> Request:
 
 @functools.lru_cache(maxsize=32)  # all issues of a batch are the same request
 def _build_issue(api_url: str, key: str) -> Request:
-    return build(api_url, "issue", "POST", f"/v3/voucher-batch/{key}/issue", json={})
+    return build(api_url, "issue", "POST", "/v3/voucher-batch/{key}/issue", key, json={})
 
 
 def _part(environment: Environment, name: str, text: str) -> str:
@@ -78,8 +80,10 @@ def build_get(environment: Environment, code: str, *, method: str = "POST") -> R
 
     The page says POST with ``{}``, every SDK of RM's sends GET without a body.
     """
-    path = f"/v3/voucher/{_part(environment, 'code', code)}"
-    return build(environment.api_url, "get", method, path, json=None if method == "GET" else {})
+    path, part = "/v3/voucher/{code}", _part(environment, "code", code)
+    return build(
+        environment.api_url, "get", method, path, part, json=None if method == "GET" else {}
+    )
 
 
 def build_void(
@@ -90,7 +94,7 @@ def build_void(
     used_at: datetime | None = None,
 ) -> Request:
     """Build *Void Voucher*. No page has ``usedAt``; RM's Go SDK sends it."""
-    path = f"/v3/voucher/{_part(environment, 'code', code)}/void"
+    path, part = "/v3/voucher/{code}/void", _part(environment, "code", code)
     body: dict[str, str] = {}
     if store_id is not None:
         if not isinstance(store_id, str) or not store_id:
@@ -103,23 +107,29 @@ def build_void(
             body["usedAt"] = format_time(used_at)
         except OverflowError:
             raise InvalidRequestError.refused("used_at is in no year of UTC.") from None
-    return build(environment.api_url, "void", "POST", path, json=body)
+    return build(environment.api_url, "void", "POST", path, part, json=body)
 
 
 def build_vouchers(
     environment: Environment, batch_key: str, *, cursor: str | None = None
 ) -> Request:
     """Build *Get Voucher Batch By Key*: the vouchers of a batch, a page."""
-    path = f"/v3/voucher-batch/{_part(environment, 'batch_key', batch_key)}/vouchers"
+    path, part = "/v3/voucher-batch/{key}/vouchers", _part(environment, "batch_key", batch_key)
     return build(
-        environment.api_url, "vouchers", "GET", path, query={"cursor": cursor}, is_single=False
+        environment.api_url,
+        "vouchers",
+        "GET",
+        path,
+        part,
+        query={"cursor": cursor},
+        is_single=False,
     )
 
 
 def build_batch(environment: Environment, batch_key: str) -> Request:
     """Build the look-up of one batch, which RM's SDKs have; its page does not show it any more."""
-    path = f"/v3/voucher-batch/{_part(environment, 'batch_key', batch_key)}"
-    return build(environment.api_url, "batch", "GET", path)
+    path, part = "/v3/voucher-batch/{key}", _part(environment, "batch_key", batch_key)
+    return build(environment.api_url, "batch", "GET", path, part)
 
 
 def build_batches(
@@ -152,9 +162,9 @@ def build_reinstate(
         raise InvalidRequestError.refused("pin must be text, and not empty.")
     if not isinstance(reason, str | None):
         raise InvalidRequestError.refused("reason must be text.")
-    path = f"/v3/voucher/{_part(environment, 'code', code)}/reinstate"
+    path, part = "/v3/voucher/{code}/reinstate", _part(environment, "code", code)
     body = {"pin": pin} if reason is None else {"pin": pin, "reason": reason}
-    return build(environment.api_url, "reinstate", "PATCH", path, json=body)
+    return build(environment.api_url, "reinstate", "PATCH", path, part, json=body)
 
 
 def build_redeem(environment: Environment, codes: Sequence[str]) -> Request:
@@ -189,18 +199,18 @@ def build_member_get(
     environment: Environment, country_code: str, phone_number: str, code: str
 ) -> Request:
     """Build *Get Loyalty Member Voucher*."""
-    path = f"/v3/loyalty/me/voucher/{_part(environment, 'code', code)}"
+    path, part = "/v3/loyalty/me/voucher/{code}", _part(environment, "code", code)
     query = _member(country_code, phone_number)
-    return build(environment.api_url, "member get", "GET", path, query=query)
+    return build(environment.api_url, "member get", "GET", path, part, query=query)
 
 
 def build_member_redeem(
     environment: Environment, country_code: str, phone_number: str, code: str
 ) -> Request:
     """Build *Redeem Loyalty Member Voucher*. The page shows no body."""
-    path = f"/v3/loyalty/me/voucher/{_part(environment, 'code', code)}/redeem"
+    path, part = "/v3/loyalty/me/voucher/{code}/redeem", _part(environment, "code", code)
     query = _member(country_code, phone_number)
-    return build(environment.api_url, "member redeem", "POST", path, query=query)
+    return build(environment.api_url, "member redeem", "POST", path, part, query=query)
 
 
 def _member(country_code: str, phone_number: str) -> dict[str, str | None]:
@@ -236,7 +246,7 @@ def build_any(
         environment.api_url, "request", method, path, query=query, json=json, is_single=False
     )
     _check_json(json)  # last, because writing it refuses a value that contains itself
-    return request
+    return attrs.evolve(request, template="")  # the path may have a code
 
 
 def _leaves_its_place(path: str) -> bool:
@@ -282,13 +292,14 @@ def _build_token(
     return Request(
         operation="token",
         method="POST",
-        url=URL(environment.oauth_url + "/v1/token", encoded=True),
+        url=URL(environment.oauth_url + _TOKEN_PATH, encoded=True),
         headers={
             "Authorization": f"Basic {base64.b64encode(identity).decode()}",
             "Content-Type": JSON,
         },
         body=canonical_json(body),
         max_answer_bytes=MAX_SINGLE_BYTES,
+        template=_TOKEN_PATH,
     )
 
 

@@ -47,6 +47,7 @@ def with_signature(
         body=request.body,
         timeout=timeout,
         max_answer_bytes=request.max_answer_bytes,
+        template=request.template,
         headers={
             **request.headers,
             "Authorization": f"Bearer {token}",
@@ -62,6 +63,7 @@ def build(
     operation: str,
     method: str,
     path: str,
+    part: str | None = None,
     *,
     query: Mapping[str, str | None] | None = None,
     json: object | None = None,
@@ -69,8 +71,12 @@ def build(
 ) -> Request:
     """Return the unsigned request to a path of the API. A None in ``query`` is left out.
 
-    ``is_single`` is whether one object answers it, and not a list of them.
+    ``path`` has ``{code}`` or ``{key}`` where the ``part`` belongs. ``is_single`` is whether one
+    object answers it, and not a list of them.
     """
+    template = path
+    if part is not None:
+        path = path.format(code=part, key=part)
     chosen = {name: value for name, value in (query or {}).items() if value is not None}
     if not all(isinstance(text, str) for pair in chosen.items() for text in pair):
         raise InvalidRequestError.refused("Names and values of the query must be text.")
@@ -86,6 +92,7 @@ def build(
         headers={"Content-Type": JSON},
         body=b"" if json is None else json_body(json),
         max_answer_bytes=MAX_SINGLE_BYTES if is_single else None,
+        template=template,
     )
 
 

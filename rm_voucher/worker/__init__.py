@@ -1,7 +1,7 @@
 """A worker for a queue: messages that ask for vouchers in, vouchers out. See `Worker`."""
 
-from rm_voucher.worker.broker import Broker, QueueNames
-from rm_voucher.worker.dispositions import Delivery
+from rm_voucher.worker.broker import Broker, Handler, QueueNames
+from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Leave, Park
 from rm_voucher.worker.memory import MemoryBroker
 from rm_voucher.worker.open import open_broker
 from rm_voucher.worker.outbox import Outbox
@@ -11,8 +11,13 @@ from rm_voucher.worker.worker import Worker
 __all__ = [
     "Broker",
     "Delivery",
+    "HandOn",
+    "Handler",
+    "Later",
+    "Leave",
     "MemoryBroker",
     "Outbox",
+    "Park",
     "QueueNames",
     "Worker",
     "WorkerSettings",

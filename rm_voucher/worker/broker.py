@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 import attrs
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.worker.dispositions import Delivery, Disposition
 
-Handler = Callable[[Delivery], Awaitable[Disposition]]
-
 REASON_HEADER = "rm-reason"
 ATTEMPT_HEADER = "rm-attempt"
+
+
+class Handler(Protocol):
+    """What a broker calls with each message: `Worker.handle`. It raises nothing.
+
+    It returns a `HandOn`, `Later`, `Park` or `Leave`: what the broker does with the message then.
+    """
+
+    async def __call__(self, delivery: Delivery, /) -> Disposition:
+        """Handle a message."""
+        ...
 
 
 @attrs.frozen(kw_only=True)

@@ -20,7 +20,7 @@ from rm_voucher.worker.broker import (
 )
 from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Park
 
-log = logging.getLogger("rm_voucher.worker")
+log: logging.Logger = logging.getLogger("rm_voucher.worker")
 _BREATH_S = 1.0
 _MAX_REASON_CHARS = 1_000
 

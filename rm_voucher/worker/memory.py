@@ -18,7 +18,7 @@ class MemoryBroker(Broker):
     def __init__(
         self, requests: Iterable[bytes] = (), *, prefetch: int = 64, runtime: Runtime | None = None
     ) -> None:
-        self.names = QueueNames()
+        self.names: QueueNames = QueueNames()
         self.vouchers: list[bytes] = []
         self.parked: list[tuple[bytes, str]] = []
         """The messages that wait for a person, each with the reason."""

@@ -57,7 +57,7 @@ def parse_request(body: bytes) -> VoucherRequest:
 
 def voucher_message(request: VoucherRequest, voucher: IssuedVoucher) -> bytes:
     """Return the message that hands a voucher on. It has the code: never log it."""
-    message = {"request_id": request.id, "code": voucher.code, "qr_url": voucher.qr_url}
+    message = {"request_id": request.id, "code": voucher.code, "qr_url": voucher.qr_url or None}
     if request.content is not None:
         message["content"] = request.content
     return orjson.dumps(message)

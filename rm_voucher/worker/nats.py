@@ -32,7 +32,7 @@ class NatsJetStream(FastStreamBroker):
     def __init__(self, url: str, names: QueueNames, settings: WorkerSettings) -> None:
         super().__init__(names)
         self._client: Any = None
-        self.broker = NatsBroker(
+        self.broker: Any = NatsBroker(
             url,
             max_reconnect_attempts=-1,
             reconnect_time_wait=1,

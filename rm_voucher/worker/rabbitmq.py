@@ -49,7 +49,7 @@ class RabbitMQ(FastStreamBroker):
             at = at.update_query(heartbeat=_HEARTBEAT_S)
         # A message that no queue takes must be an error, or it would count as handed on.
         channel = Channel(on_return_raises=True)
-        self.broker = RabbitBroker(
+        self.broker: Any = RabbitBroker(
             str(at),
             default_channel=channel,
             reconnect_interval=_RECONNECT_S,

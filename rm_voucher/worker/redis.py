@@ -52,7 +52,7 @@ class RedisStreams(FastStreamBroker):
 
     def __init__(self, url: str, names: QueueNames, settings: WorkerSettings) -> None:
         super().__init__(names)
-        self.broker = RedisBroker(
+        self.broker: Any = RedisBroker(
             url,
             socket_timeout=_SILENCE_S,
             socket_connect_timeout=_SILENCE_S,

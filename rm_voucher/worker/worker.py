@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+from rm_voucher.arguments import check_callable
+from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.ledger import Ledger
-from rm_voucher.models import IssuedVoucher
-from rm_voucher.redaction import hide_locals
+from rm_voucher.models import IssuedVoucher, mask
+from rm_voucher.redaction import hide_locals, likeness
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
 from rm_voucher.settings import Timeout
@@ -55,6 +58,10 @@ class Worker:
         settings: how many messages at once, and how patiently.
         hand_on: gets each voucher, in place of the queue for them, and may be called again for the
             same request: see `Outbox.once`. If it raises, the message comes back later.
+        on_error: is given what ``hand_on`` raised, and each defect, such as
+            ``sentry_sdk.capture_exception``: a likeness, of a class with the same name, with the
+            voucher's code masked, and a traceback without locals. It must not block; that it fails
+            is logged.
         runtime: its clocks, its chance, and how it waits.
 
     Raises `ConfigurationError` for a ledger that does not sweep.
@@ -68,6 +75,7 @@ class Worker:
         *,
         settings: WorkerSettings | None = None,
         hand_on: HandOnFunction | None = None,
+        on_error: Callable[[Exception], object] | None = None,
         runtime: Runtime | None = None,
     ) -> None:
         if not ledger.settings.sweeps:
@@ -77,11 +85,15 @@ class Worker:
         self.client = client
         self.ledger = ledger
         self.batch_key = batch_key
-        self.settings = settings or WorkerSettings()
+        self.settings: WorkerSettings = settings or WorkerSettings()
         self.processed: Counter[Kind] = Counter()
         """How many deliveries ended in each way, since this object was made."""
+        if on_error is not None:
+            check_callable("on_error", on_error)
         self._hand_on = hand_on
+        self._on_error = on_error
         self._runtime = runtime or Runtime()
+        self._fields = log_fields(operation="work", batch=batch_key, client=client.name)
         self._issuing: set[asyncio.Task[Disposition]] = set()
         self._is_stopping = asyncio.Event()
         self._is_drained = asyncio.Event()
@@ -142,6 +154,7 @@ class Worker:
     async def _issue(self, delivery: Delivery) -> Disposition:
         if delivery.attempt > self.settings.max_attempts:  # it may be what ends the process
             return self._parked(Park(f"delivered {delivery.attempt} times, and never to the end"))
+        voucher: IssuedVoucher | None = None
         try:
             request = parse_request(delivery.body)
             voucher = await self.ledger.issue(
@@ -159,7 +172,16 @@ class Worker:
             return await self._judged(exc, delivery.attempt)
         except Exception as exc:  # noqa: BLE001 - of whoever hands on, or a defect
             # Its text may have the code.
+            self._report(exc, voucher)
             return await self._judged(VoucherError(type(exc).__name__), delivery.attempt)
+
+    def _report(self, error: Exception, voucher: IssuedVoucher | None) -> None:
+        if self._on_error is None:
+            return
+        try:
+            self._on_error(likeness(error, functools.partial(_masked, voucher=voucher)))
+        except Exception as exc:  # noqa: BLE001 - the user's own function
+            _log.warning("on_error failed (%s)", type(exc).__name__, extra=self._fields)
 
     async def _judged(self, error: VoucherError, attempt: int) -> Disposition:
         if self.is_stopping:  # the next one may have more time
@@ -173,13 +195,15 @@ class Worker:
         )
         if isinstance(found, Park):
             return self._parked(found)
-        _log.warning("a message comes back in %.0f s: %s", found.delay_s, found.reason)
+        _log.warning(
+            "a message comes back in %.0f s: %s", found.delay_s, found.reason, extra=self._fields
+        )
         if found.holds:  # its place is held, so that the queue does not pass by in vain
             await self._wait(min(self.settings.first_delay_s, found.delay_s))
         return found
 
     def _parked(self, found: Park) -> Park:
-        _log.error("parked for a person: %s", found.reason)
+        _log.error("parked for a person: %s", found.reason, extra=self._fields)
         return found
 
     async def _drain(self, within_s: float) -> None:
@@ -187,7 +211,7 @@ class Worker:
             async with asyncio.timeout(within_s):
                 await self._is_drained.wait()
         if left := tuple(self._issuing):
-            _log.warning("%d message(s) are left to another worker", len(left))
+            _log.warning("%d message(s) are left to another worker", len(left), extra=self._fields)
             for task in left:
                 task.cancel()
             await self._is_drained.wait()
@@ -201,3 +225,12 @@ class Worker:
         finally:
             waiting.cancel()
             stopping.cancel()
+
+
+def _masked(text: str, *, voucher: IssuedVoucher | None) -> str:
+    """Return a text without the voucher's code and its QR code's URL."""
+    if voucher is None:
+        return text
+    if voucher.qr_url:
+        text = text.replace(voucher.qr_url, "…")
+    return text.replace(voucher.code, mask(voucher.code))

@@ -292,7 +292,6 @@ async def test_two_processes_buy_one_token(path):
             )
 
         children = [await start(), await start()]
-        assert emulator.credentials is not None
         key = emulator.credentials.private_key_pem()
         ends = await asyncio.gather(*(child.communicate(key) for child in children))
         assert ends == [(b"1\n", b"")] * 2

@@ -14,6 +14,7 @@ from rm_voucher import (
     AttemptResult,
     ConnectError,
     DecodeError,
+    Observer,
     Outcome,
     OutcomeUnknownError,
     Response,
@@ -22,8 +23,7 @@ from rm_voucher import (
     VoucherError,
     bulk_issue,
 )
-from rm_voucher.auth import client_credentials as auth
-from rm_voucher.calls import caller, hooks
+from rm_voucher.calls import hooks
 
 NOT_SENT = ConnectError("x: no connection")
 LOST = ResponseLostError("x: the server closed the connection")
@@ -68,16 +68,20 @@ async def test_hook_sees_an_attempt_before_and_after(make_client, time, recorder
         time.now += 2.5
         return ISSUED
 
-    await make_client(handler, hooks=[recorder]).issue("KEY")
+    await make_client(handler, hooks=[recorder], name="till 3").issue("KEY")
     assert arrived == [[("before", "issue", 1)]]
     (attempt,), (result,) = recorder.before, recorder.after
     assert attempt == Attempt(
         operation="issue",
         method="POST",
+        scheme="https",
         host="sb-open.revenuemonster.my",
+        port=443,
+        template="/v3/voucher-batch/{key}/issue",
         number=1,
         attempt_id=attempt.attempt_id,
         batch_key="KEY",
+        client="till 3",
         started_at=datetime(2023, 11, 14, 22, 13, 20, tzinfo=UTC),
     )
     assert result == AttemptResult(attempt=attempt, duration_s=2.5, http_status=200)
@@ -383,12 +387,12 @@ async def test_without_hooks_nothing_is_described(make_client, monkeypatch):
     def built(*args, **kwargs):
         raise AssertionError("described for nobody")
 
-    for module in (hooks, caller, auth):
-        monkeypatch.setattr(module, "Attempt", built)
-    monkeypatch.setattr(hooks, "AttemptResult", built)
+    for name in ("Attempt", "AttemptResult", "WorkResult"):
+        monkeypatch.setattr(hooks, name, built)
     server = ScriptedServer([TOKEN, ISSUED, DecodeError("x"), FOUND])
     client = make_client(server, token_source=None)
     await client.issue("KEY")
     await client.get("NAklEfbVdV")
-    with pytest.raises(AssertionError, match="nobody"):
-        await make_client(ScriptedServer([ISSUED]), hooks=[lambda attempt: None]).issue("KEY")
+    for hook in (lambda attempt: None, Observer()):
+        with pytest.raises(AssertionError, match="nobody"):
+            await make_client(ScriptedServer([ISSUED]), hooks=[hook]).issue("KEY")

@@ -17,6 +17,7 @@ from rm_voucher import (
     ConfigurationError,
     OutcomeUnknownError,
     Response,
+    Retryable,
     VoucherError,
 )
 from rm_voucher.calls.call import Phase
@@ -68,7 +69,7 @@ async def test_outcome_is_waited_out(meet, name, end):
     rest[2].clear()
     result, *rest = await meet(operation, *[bad.answer] * 6)
     assert rest == [[operation.path] * 6, ["old"] * 6, waits]
-    assert type(result) is bad.error
+    assert (type(result), result.retryable) == (bad.error, Retryable.AFTER_WAIT)
 
 
 @cases("token")
@@ -85,7 +86,7 @@ async def test_outcome_renews_the_token_once(meet, name, end):
     rest[2].clear()
     result, *rest = await meet(operation, *[bad.answer] * 3)
     assert rest == [[operation.path] * 3, ["old", "new", "newest"], WAITS[:1]]
-    assert type(result) is bad.error
+    assert (type(result), result.retryable) == (bad.error, Retryable.NEVER)
 
 
 @cases("raised")
@@ -94,7 +95,7 @@ async def test_outcome_is_raised_at_once(meet, name, end):
     operation, bad = OPERATIONS[name], ENDS[end]
     result, *rest = await meet(operation, bad.answer)
     assert rest == [[operation.path], ["old"], []]
-    assert type(result) is bad.error
+    assert (type(result), result.retryable) == (bad.error, Retryable.NEVER)
     assert result.__cause__ is None
 
 
@@ -104,7 +105,7 @@ async def test_outcome_is_unknown_after_one_request(meet, name, end):
     operation, bad = OPERATIONS[name], ENDS[end]
     result, *rest = await meet(operation, bad.answer)
     assert rest == [[operation.path], ["old"], []]
-    assert type(result) is OutcomeUnknownError
+    assert (type(result), result.retryable) == (OutcomeUnknownError, Retryable.READ_BACK)
     assert type(result.__cause__) is bad.error
 
 

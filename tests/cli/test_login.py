@@ -230,7 +230,6 @@ def test_login_in_a_script(rm, key_file: Path, monkeypatch) -> None:
         (("acme", "--client-id", "a\x00b"), "client_id must be text without line breaks"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:The private key file")
 def test_login_mistakes(rm, typed, key_file: Path, arguments, sentence: str) -> None:
     """Each is found before the secret is asked for."""
     defaults = ("--client-id", "x", "--private-key", key_file, "-e", "sandbox")
@@ -523,7 +522,7 @@ def test_default_is_the_sandbox() -> None:
     settings = find_settings()
     assert settings.found["RM_ENVIRONMENT"].source == "the default"
     assert settings.environment() == Environment.SANDBOX
-    with pytest.raises(ConfigurationError, match="Neither RM_PRIVATE_KEY"):
+    with pytest.raises(ConfigurationError, match="RM_CLIENT_ID, RM_CLIENT_SECRET and RM_PR"):
         settings.credentials()
 
 

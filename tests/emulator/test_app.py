@@ -106,9 +106,11 @@ def test_emulator_with_a_public_key_only():
     )
     assert signed(emulator, "GET", "/v3/voucher-batches") == (200, "SUCCESS")
     assert signed(emulator, "GET", "/v3/voucher-batches", signer=NoSigner())[0] == 401
-    assert emulator.credentials is None
+    assert emulator.known_credentials is None
     with pytest.raises(ConfigurationError, match="only the client's public key"):
         emulator.client()
+    with pytest.raises(ConfigurationError, match="only the client's public key"):
+        _ = emulator.credentials
 
 
 @pytest.mark.parametrize("options", [{"client_id": ""}, {"client_secret": ""}])

@@ -252,7 +252,7 @@ async def test_key_pair_is_the_first_merchants(emulator):
 def test_key_pair_of_which_only_one_half_is_known():
     emulator = Emulator(public_key=PUBLIC_KEY_FILE.read_bytes())
     other = emulator.merchant("other")
-    assert other.credentials is None
+    assert other.known_credentials is None
     assert other.public_key_pem == emulator.public_key_pem
     assert "RM_PRIVATE_KEY" not in other.variables
 

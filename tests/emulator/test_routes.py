@@ -215,9 +215,9 @@ async def test_client_that_learnt_get_finds_post():
     """The other way round it is the same."""
     emulator = stocked(guesses=Guesses(get_methods=("POST",)))
     async with emulator.client() as client:
-        client._get_method = "GET"
+        client._learnt.get_method = "GET"
         assert (await client.get("A")).code == "A"
-        assert client._get_method == "POST"
+        assert client._learnt.get_method == "POST"
 
 
 async def test_no_method_at_all():
@@ -235,7 +235,7 @@ async def test_awkward_codes(code):
     async with emulator.client() as client:
         issued = await client.issue("UP")
         assert (issued.code, (await client.get(code)).status) == (code, "ISSUED")
-        client._get_method = "GET"
+        client._learnt.get_method = "GET"
         assert (await client.get(code)).code == code
         assert [voucher.code for voucher in await client.redeem([code])] == [code]
         assert (await client.void(code)).status == "VOID"

@@ -466,7 +466,7 @@ def test_emulator_that_never_signed_a_callback(clock):
     second = make(clock)
     second.restore(document)
     assert second.site.callback_signer is None
-    assert second.credentials is None
+    assert second.known_credentials is None
     assert (second.client_id, second.client_secret) == ("i", "s")
 
 

@@ -82,7 +82,6 @@ class Counted:
 def secrets_of(there: Stage) -> Iterator[str]:
     """Yield what may be in no report."""
     emulator = there.emulator
-    assert emulator.credentials is not None
     yield from (emulator.credentials.client_id, emulator.credentials.client_secret)
     yield from (KEY, PIN, "Probe me", MEMBER[1], NAME, "UPLOADED", "STATIC-CODE-1", "store-1")
     for batch in emulator.state.stock.ours():
@@ -221,7 +220,6 @@ def test_clock_that_is_off_on_a_server_that_tells_no_time() -> None:
 def test_wrong_secret() -> None:
     """It ends with RM's word for it, after one request."""
     there = stage()
-    assert there.emulator.credentials is not None
     there.emulator.credentials = attrs.evolve(there.emulator.credentials, client_secret="another")
     report = run_against(there)
     assert "INVALID_CLIENT" in report.stopped
@@ -395,7 +393,6 @@ def test_production_needs_both(options: Options, name: str) -> None:
         "other": real(there),
         "mixed": Environment(Environment.SANDBOX.api_url, Environment.PRODUCTION.oauth_url),
     }[name]
-    assert there.emulator.credentials is not None
     with pytest.raises(ConfigurationError):
         Probe(
             there.emulator.credentials,

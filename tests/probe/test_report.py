@@ -101,15 +101,15 @@ def test_profile_for_the_client(tmp_path, monkeypatch, credentials):
         assert client.caller.environment.escapes_paths
         assert client.flow.rate_per_s == 10.0
         assert client._max_redeem_codes == 50
-        assert client._get_method == "GET"
-        assert not client._has_batch_path
+        assert client._learnt.get_method == "GET"
+        assert not client._learnt.has_batch_path
     assert not VoucherClient.from_env(profile=Profile()).caller.environment.escapes_paths
     own = VoucherClient.from_env(
         profile=profile, flow=FlowPolicy(rate_per_s=7.0), limits=Limits(max_redeem_codes=5)
     )
     assert own.flow.rate_per_s == 7.0
     assert own._max_redeem_codes == 5
-    assert own._get_method == "GET"
+    assert own._learnt.get_method == "GET"
 
 
 def test_profile_spares_requests(tmp_path):
@@ -120,11 +120,10 @@ def test_profile_spares_requests(tmp_path):
     file = tmp_path / "probe.json"
     file.write_bytes(report.to_json())
     emulator = Emulator.like(file, batches={"K": 1})
-    assert emulator.credentials is not None
 
     async def main() -> None:
         async with emulator.client() as client:
-            client._get_method = Profile.load(file).get_method
+            client._learnt.get_method = Profile.load(file).get_method
             await client.get((await client.issue("K")).code)
 
     asyncio.run(main())

@@ -68,7 +68,6 @@ def test_label_must_be_the_batchs(label):
 
     async def main() -> Report:
         options = attrs.evolve(QUICK, production=True, batch_label=label)
-        assert there.emulator.credentials is not None
         async with Probe(
             there.emulator.credentials,
             KEY,
@@ -95,7 +94,6 @@ def test_static_batch_is_not_used_as_the_batch():
     there.emulator.add_batch("One code", key="ONE", quantity=5, static_code="ONE-CODE")
 
     async def main() -> Report:
-        assert there.emulator.credentials is not None
         async with Probe(
             there.emulator.credentials,
             "ONE",
@@ -218,7 +216,6 @@ def test_small_batch(quantity):
 
 def test_wrong_credentials():
     there = stage()
-    assert there.emulator.credentials is not None
     credentials = attrs.evolve(there.emulator.credentials, client_secret="another-secret-word")
     there.emulator.credentials = credentials
     report = there.run(QUICK)
@@ -253,7 +250,6 @@ def test_token_that_is_never_taken():
 def test_another_key():
     """The signature is refused: a sentence, and nothing used."""
     there = stage()
-    assert there.emulator.credentials is not None
     from rm_voucher.emulator.keys import new_private_key
 
     made = Credentials(

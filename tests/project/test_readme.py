@@ -62,10 +62,10 @@ def test_program_runs_by_itself(name, tmp_path):
 
 
 @pytest.mark.long
-def test_blocks_and_examples_pass_a_strict_type_checker():
-    """What a user copies from the pages passes ``mypy --strict``."""
-    done = check_types()
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_blocks_and_examples_pass_strict_type_checkers():
+    """What a user copies from the pages passes ``mypy --strict``, and pyright in strict mode."""
+    for done in check_types():
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 def command_with(word):

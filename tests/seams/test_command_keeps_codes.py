@@ -19,13 +19,13 @@ import pytest
 
 from rm_voucher import (
     BulkResult,
-    BulkStatus,
     IssuedVoucher,
     LedgerError,
     OutcomeUnknownError,
     ServerError,
     VoucherError,
 )
+from rm_voucher.bulk.results import Unresolved
 from rm_voucher.cli.output import table_line
 from rm_voucher.cli.results import COLUMNS, ResultFile, ResultStream
 from rm_voucher.ledger.rules.transitions import confirm
@@ -38,8 +38,7 @@ VOUCHER = IssuedVoucher(code="NAklEfbVdV", qr_url="https://rm.example/NAklEfbVdV
 def result(voucher: IssuedVoucher | None, cause: VoucherError | None) -> BulkResult[str]:
     error = OutcomeUnknownError("issue: unknown", operation="issue", voucher=voucher)
     error.__cause__ = cause
-    status = BulkStatus.UNRESOLVED
-    return BulkResult(recipient="a", status=status, voucher=voucher, error=error, attempts=1)
+    return Unresolved(recipient="a", voucher=voucher, error=error, attempts=1)
 
 
 def rows_of(path: Path) -> dict[str, dict[str, str]]:

@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import traceback
 from contextlib import asynccontextmanager
@@ -38,6 +39,7 @@ from rm_voucher import (
     ProxyError,
     Request,
     ResponseLostError,
+    RetryPolicy,
     Timeout,
     TransportError,
     VoucherClient,
@@ -498,3 +500,26 @@ async def run(variables, *arguments):
     )
     out, err = await process.communicate()
     return process.returncode, out, err
+
+
+async def test_authority_beside_the_systems(certificate, credentials):
+    """As docs/proxies.md has it, and also where the company's certificate needs leniency."""
+    context = ssl.create_default_context()
+    context.load_verify_locations(certificate.path)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    emulator = Emulator(
+        credentials=credentials, batches={"TEA": 5}, disabled_checks=[Check.SIGNATURE]
+    )
+    async with (
+        serve(emulator) as server,
+        tls_front(int(server.url.rpartition(":")[2]), certificate.server) as port,
+    ):
+        url = f"https://127.0.0.1:{port}"
+        there = Environment(url, url)
+        async with VoucherClient(credentials, environment=there, ssl_context=context) as client:
+            assert (await client.batch("TEA")).key == "TEA"
+        async with VoucherClient(
+            credentials, environment=there, retry=RetryPolicy(max_attempts=1)
+        ) as stranger:
+            with pytest.raises(ConnectError, match="certificate"):
+                await stranger.batch("TEA")

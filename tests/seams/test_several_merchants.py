@@ -5,6 +5,7 @@ The codes, batch keys and request ids may be the same, and so may the events.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
@@ -16,11 +17,20 @@ from support.merchants import B, Merchant, pass_time
 from support.postgres import run_sql
 from support.scoped_statements import all_scoped
 
-from rm_voucher import ConfigurationError, LedgerError
+from rm_voucher import (
+    ConfigurationError,
+    Environment,
+    LedgerError,
+    Limits,
+    VoucherClient,
+)
 from rm_voucher.database import SqlDatabase
+from rm_voucher.emulator import Emulator
+from rm_voucher.emulator.server import serve
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.ledger import Ledger
 from rm_voucher.models import VoucherStatus
+from rm_voucher.transport.aiohttp import AiohttpTransport
 from rm_voucher.webhooks import (
     EventStore,
     MemoryEventStore,
@@ -269,3 +279,25 @@ async def test_older_copy_stops_all_merchants(tmp_path: Path, time: FakeTime) ->
         with pytest.raises(LedgerError, match="older copy of itself"):
             await issue("r2", merchant)
         assert len(merchant.emulator.issued(B)) == before
+
+
+async def test_merchants_that_share_a_transport() -> None:
+    """Over the same connections each has its own token, signature and vouchers."""
+    emulator = Emulator(batches={"TEA": 20})
+    # Keys of its own: one merchant's signature by the other's key is refused.
+    other = emulator.merchant("other", batches={"TEA": 20}, credentials=Emulator().credentials)
+    limits = Limits(max_connections=2)
+    async with serve(emulator) as server:
+        transport = AiohttpTransport(limits=limits)
+        there = Environment(server.url, server.url)
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(transport.aclose)
+            clients = []
+            for credentials in (emulator.credentials, other.credentials):
+                assert credentials is not None
+                client = VoucherClient(credentials, environment=there, transport=transport)
+                clients.append(await stack.enter_async_context(client))
+            vouchers = await asyncio.gather(*(client.issue("TEA") for client in clients * 10))
+    codes = [voucher.code for voucher in vouchers]
+    for number, merchant in enumerate((emulator, other)):
+        assert set(merchant.issued("TEA")) == set(codes[number::2])

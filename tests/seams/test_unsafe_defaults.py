@@ -155,7 +155,7 @@ def test_empty_credentials(rm, served, monkeypatch) -> None:
     ended = rm("issue", "B")
     assert (ended.code, ended.err) == (
         2,
-        f"Error: Neither RM_PRIVATE_KEY nor RM_PRIVATE_KEY_FILE is set. {WAY_OUT}\n",
+        f"Error: RM_PRIVATE_KEY_FILE (or RM_PRIVATE_KEY) is not set. {WAY_OUT}\n",
     )
 
 

@@ -46,9 +46,9 @@ def test_operation_that_takes_a_code_meets_bad_ones(name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_operation_hides_its_frames(name):
-    """A coroutine method is `bare`: its frame, with the code as a local, is in no traceback."""
+    """A coroutine method is an `operation`: its frame, with the code, is in no traceback."""
     method = METHODS[name]
-    is_listing = name.endswith(("vouchers", "batches"))  # whose pages are fetched by bare functions
+    is_listing = name.endswith(("vouchers", "batches"))  # whose pages are fetched by such methods
     assert is_listing or (
-        inspect.iscoroutinefunction(method) and method.__code__.co_filename.endswith("redaction.py")
+        inspect.iscoroutinefunction(method) and method.__code__.co_filename.endswith("operation.py")
     )

@@ -136,6 +136,8 @@ class Watching(logging.Handler):
         self.count += 1
         where = f"log {record.name} {record.msg!r}"
         self.leaks += _leaks(where, record.getMessage(), repr(record.msg), repr(record.args))
+        fields = {name: text for name, text in vars(record).items() if name.startswith("rm_")}
+        self.leaks += _leaks(f"fields of {where}", repr(fields))
         if record.exc_info and record.exc_info[1] is not None:
             self.leaks += _leaks(where, "".join(traceback.format_exception(*record.exc_info)))
             self.leaks += in_error(record.exc_info[1])
@@ -149,6 +151,12 @@ def in_spans(spans) -> list[Leak]:
         shown = span.name, span.to_json(), repr(dict(span.attributes)), repr(events)
         leaks += _leaks(f"span {span.name}", *shown, span.status.description or "")
     return leaks
+
+
+def in_metrics(reader) -> list[Leak]:
+    """Search all that is measured."""
+    data = reader.get_metrics_data()
+    return [] if data is None else _leaks("metrics", data.to_json())
 
 
 def in_reprs(*objects: object) -> list[Leak]:

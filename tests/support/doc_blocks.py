@@ -1,14 +1,18 @@
 """The Python blocks of the README and the pages, as files that a type checker reads.
 
-``python tests/support/doc_blocks.py`` checks them all, and the examples, with ``mypy --strict``.
+``python tests/support/doc_blocks.py`` checks them all, and the examples, with ``mypy --strict`` and
+with pyright in strict mode.
 """
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,21 +68,46 @@ def write_files(folder: Path) -> list[Path]:
     return files
 
 
-def check_types() -> subprocess.CompletedProcess[str]:
-    """Check the blocks and the examples with ``mypy --strict``, as files of somebody's own."""
+EXAMPLES = sorted((ROOT / "examples").rglob("*.py"))
+MYPY = ("-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(ROOT / ".mypy_cache"))
+PYRIGHT = ("-m", "pyright", "--pythonpath", sys.executable, "--project")
+
+
+def check_types() -> list[subprocess.CompletedProcess[str]]:
+    """Check the blocks and the examples with mypy and pyright, as files of somebody's own."""
     with tempfile.TemporaryDirectory() as folder:
-        files = [*write_files(Path(folder)), *sorted((ROOT / "examples").glob("*.py"))]
-        command = [sys.executable, "-m", "mypy", "--strict", "--config-file="]
+        files = [*write_files(Path(folder)), *EXAMPLES]
+        return [run_mypy(files), run_pyright(files)]
+
+
+def run_mypy(files: Iterable[Path]) -> subprocess.CompletedProcess[str]:
+    """Check files with ``mypy --strict`` and no settings else."""
+    return _run(*MYPY, *map(str, files))
+
+
+def run_pyright(files: Iterable[Path], *options: str) -> subprocess.CompletedProcess[str]:
+    """Check files with pyright in strict mode and no settings else."""
+    with tempfile.TemporaryDirectory() as folder:
+        for file in files:  # it takes none from outside of a project
+            shutil.copy(file, folder)
+        project = Path(folder) / "pyrightconfig.json"
+        project.write_text(json.dumps({"typeCheckingMode": "strict"}))
+        return _run(*PYRIGHT, str(project), *options)
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as elsewhere:
         return subprocess.run(
-            [*command, "--cache-dir", str(ROOT / ".mypy_cache"), *map(str, files)],
+            [sys.executable, *arguments],
             capture_output=True,
             text=True,
-            cwd=folder,
+            cwd=elsewhere,
             check=False,
         )
 
 
 if __name__ == "__main__":
-    done = check_types()
-    sys.stdout.write(done.stdout + done.stderr)
-    sys.exit(done.returncode)
+    checks = check_types()
+    for done in checks:
+        sys.stdout.write(done.stdout + done.stderr)
+    sys.exit(any(done.returncode for done in checks))

@@ -74,7 +74,6 @@ class Stage:
     def probe(
         self, options: Options = ALL, *, transport: Transport | None = None, **others: Any
     ) -> Probe:
-        assert self.emulator.credentials is not None
         return Probe(
             self.emulator.credentials,
             KEY,

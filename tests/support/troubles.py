@@ -8,6 +8,8 @@ from typing import Any
 from urllib.parse import quote
 
 import attrs
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -254,12 +256,17 @@ class World:
     buy: Callable[[Request], Response | Awaitable[Response]] = token
     time: FakeTime = attrs.field(factory=FakeTime)
     exporter: InMemorySpanExporter = attrs.field(factory=InMemorySpanExporter)
+    reader: InMemoryMetricReader = attrs.field(factory=InMemoryMetricReader)
     seen: list[object] = attrs.field(factory=list)
 
-    def client(self, **options: Any) -> VoucherClient:
-        provider = TracerProvider()
+    def hook(self) -> OpenTelemetryHook:
+        provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        hooks = [OpenTelemetryHook(provider), *options.pop("hooks", ())]
+        meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        return OpenTelemetryHook(provider, meters)
+
+    def client(self, **options: Any) -> VoucherClient:
+        hooks = [self.hook(), *options.pop("hooks", ())]
         defaults = {
             "transport": MemoryTransport(self.handle),
             "retry": RetryPolicy(max_attempts=2),

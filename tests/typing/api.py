@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, assert_type
+from typing import Any, assert_never, assert_type
 
 from rm_voucher import (
     APIError,
@@ -20,14 +20,18 @@ from rm_voucher import (
     BulkStatus,
     BulkSummary,
     Credentials,
+    DecodeError,
     Environment,
+    Failed,
     FileTokenStore,
     FlowPolicy,
     FlowState,
     Hook,
+    Issued,
     IssuedVoucher,
     Limits,
     Member,
+    Observer,
     Outcome,
     OutcomeUnknownError,
     Page,
@@ -35,16 +39,23 @@ from rm_voucher import (
     Proxy,
     Request,
     Response,
+    Retryable,
     RetryPolicy,
     Safety,
+    Source,
     Timeout,
     TokenStore,
     Transport,
+    Unresolved,
     Voucher,
     VoucherBatch,
     VoucherClient,
+    VoucherError,
     VoucherStatus,
     VoucherType,
+    Work,
+    WorkKind,
+    WorkResult,
     bulk_issue,
 )
 from rm_voucher.database import Transaction
@@ -123,7 +134,22 @@ def counting(attempt: Attempt) -> None:
     assert_type(attempt.operation, str)
 
 
-HOOKS: list[Hook] = [timing, counting, OpenTelemetryHook()]
+class Watching(Observer):
+    def work(self, work: Work, /) -> Callable[[WorkResult], None]:
+        assert_type(work.kind, WorkKind)
+        assert_type(work.batch_key, str | None)
+
+        def end(result: WorkResult) -> None:
+            assert_type(result.answer, str | None)
+            assert_type(result.outcome, Outcome | None)
+
+        return end
+
+    def source(self, client: str, source: Source, /) -> None:
+        assert_type([gauge.value for gauge in source.gauges()], list[float])
+
+
+HOOKS: list[Hook] = [timing, counting, Watching(), OpenTelemetryHook()]
 STORES: list[TokenStore] = [InMemory(), FileTokenStore(Path("token"))]
 
 
@@ -204,6 +230,20 @@ async def in_bulk(client: VoucherClient) -> None:
             assert_type(result, BulkResult[str])
             assert_type(result.status, BulkStatus)
             assert_type(result.voucher, IssuedVoucher | None)
+            match result:
+                case Issued(voucher=voucher):
+                    assert_type(voucher, IssuedVoucher)
+                    assert_type(result.error, None)
+                case Failed(error=error):
+                    assert_type(error, VoucherError)
+                    assert_type(result.was_asked, bool)
+                case Unresolved():
+                    assert_type(result.error, OutcomeUnknownError)
+                    assert_type(result.voucher, IssuedVoucher | None)
+                case _:
+                    assert_never(result)
+            if result.status is BulkStatus.ISSUED:
+                assert_type(result.voucher, IssuedVoucher)
     assert_type(run.summary, BulkSummary)
     async with bulk_issue(client, "KEY", members(), on_progress=print, signers=0) as other:
         async for member in other:
@@ -224,7 +264,7 @@ async def ledgers(client: VoucherClient) -> None:
             assert_type(held, HeldAttempt)
             assert_type(held.candidates, tuple[str, ...])
             await ledger.resolve(held.attempt_id, reissue=True)
-            await ledger.resolve(held.attempt_id, adopt=IssuedVoucher(code="x", qr_url=None))
+            await ledger.resolve(held.attempt_id, adopt=IssuedVoucher(code="x"))
         assert_type((await ledger.counts()).spare, int)
         async for request, voucher in ledger.requests():
             assert_type(request.state, RequestState)
@@ -240,6 +280,11 @@ async def errors(client: VoucherClient) -> None:
     except OutcomeUnknownError as unknown:
         assert_type(unknown.sent_at, datetime | None)
         assert_type(unknown.codes, tuple[str, ...])
+        assert_type(unknown.voucher, Voucher | IssuedVoucher | None)
+        assert_type(unknown.vouchers + unknown.redeemed, tuple[Voucher, ...])
+        assert_type(unknown.retryable, Retryable)
+    except DecodeError as unreadable:
+        assert_type(unreadable.voucher, IssuedVoucher | None)
     except APIError as error:
         assert_type(error.retry_after_s, float | None)
 
@@ -276,6 +321,7 @@ async def callbacks(client: VoucherClient) -> None:
         await poller.expect("CODE", "OTHER")
         assert_type(await poller.poll(), int)
     WebhookRouter(verifier, store=MemoryEventStore())
+    WebhookRouter(verifier, store=MemoryEventStore(), hooks=[Watching()], on_error=print)
     webhook_routes(router, "/rm")
     WebhookApp(router)
 

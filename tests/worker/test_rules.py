@@ -13,6 +13,7 @@ from rm_voucher import (
     IdempotencyConflictError,
     OutcomeUnknownError,
     RateLimitError,
+    Retryable,
     VoucherError,
 )
 from rm_voucher.exceptions import InvalidRequestError
@@ -50,6 +51,8 @@ def test_what_another_delivery_does_not_help_is_parked(
     found = judge(error, attempt, SETTINGS, settle_s=300.0, chance=0.0)
     assert isinstance(found, expected)
     assert type(error).__name__ in found.reason
+    if expected is Park and attempt == 1:
+        assert error.retryable is Retryable.NEVER
 
 
 @given(st.integers(1, 49), st.floats(0, 1, exclude_max=True))

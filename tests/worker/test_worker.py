@@ -303,6 +303,67 @@ async def test_hand_on_that_fails_is_tried_again(place: Place) -> None:
     assert place.broker.vouchers == []
 
 
+@in_virtual_time()
+async def test_on_error_gets_a_likeness_without_the_code(place: Place) -> None:
+    """What `hand_on` raised, masked; that the function fails itself is logged."""
+    got: list[Exception] = []
+
+    async def hand_on(_: Any, voucher: Any) -> None:
+        if not got:
+            raise KeyError(f"{voucher.code} at {voucher.qr_url}")
+
+    def on_error(error: Exception) -> None:
+        got.append(error)
+        raise ZeroDivisionError
+
+    worker = await place.work_off(body("order 1"), hand_on=hand_on, on_error=on_error)
+    (code,) = place.emulator.issued(BATCH)
+    (error,) = got
+    assert type(error).__name__ == "KeyError"
+    assert code not in repr(error)
+    assert "https" not in repr(error)
+    assert worker.processed == Counter(later=1, handed_on=1)
+
+
+@in_virtual_time()
+async def test_on_error_is_told_of_a_defect(place: Place) -> None:
+    """What no code came of is told as it is."""
+    got: list[str] = []
+
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    worker = place.worker(on_error=lambda error: got.append(repr(error)))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place.ledger, "issue", broken)
+        await worker.handle(Delivery(body("order 1")))
+    assert got == ["ZeroDivisionError('a defect')"]
+
+
+@in_virtual_time()
+async def test_on_error_may_get_a_voucher_without_a_picture(place: Place) -> None:
+    """A code without a QR code's URL is masked too."""
+    got: list[str] = []
+
+    async def hand_on(_: Any, voucher: Any) -> None:
+        if not got:
+            raise KeyError(voucher.code)
+
+    real = place.ledger.issue
+
+    async def issue(*args: Any, **kwargs: Any) -> Any:
+        return attrs.evolve(await real(*args, **kwargs), qr_url=None)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place.ledger, "issue", issue)
+        await place.work_off(
+            body("order 1"), hand_on=hand_on, on_error=lambda error: got.append(repr(error))
+        )
+    (code,) = place.emulator.issued(BATCH)
+    assert len(got) == 1
+    assert code not in got[0]
+
+
 async def test_ledger_that_does_not_sweep_is_refused() -> None:
     """Nobody would settle what is unknown, and its messages would come back in vain."""
     client = Emulator(batches={BATCH: 1}).client()

@@ -29,7 +29,7 @@ from rm_voucher.text import counted
 
 _DIFFERS, _UNKNOWN = 1, 4
 
-campaign_app = typer.Typer(
+campaign_app: typer.Typer = typer.Typer(
     name="campaign",
     no_args_is_help=True,
     add_completion=False,

@@ -99,7 +99,7 @@ def _of_request(
         recipient=request.id,
         mark=mark,
         code=None if voucher is None else voucher.code,
-        qr_url=None if voucher is None else voucher.qr_url,
+        qr_url=voucher.qr_url or None if voucher else None,
         error=error,
         asked_at=_micros(request.asked_at),
         sent_at=None if sent_at is None else _micros(sent_at),

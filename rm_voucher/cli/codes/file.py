@@ -48,7 +48,7 @@ class Codes:
     ) -> None:
         self._operation = operation
         self._beside: Table | None = None
-        self.table = open_table(
+        self.table: Table = open_table(
             path, column=column, names=CODE_NAMES, what="code", encoding=encoding, sheet=sheet
         )
         try:
@@ -56,7 +56,7 @@ class Codes:
                 self._refuse_remains()
             self._column = self.table.column or 0
             earlier = find_written(OURS, self.table.header)
-            self.header = self.table.header
+            self.header: tuple[str, ...] = self.table.header
             if earlier is None:
                 self.header += name_ours(OURS, self.table.header)
             self._places = earlier or tuple(range(len(self.table.header), len(self.header)))

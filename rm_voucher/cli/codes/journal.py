@@ -34,7 +34,7 @@ class Journal:
     """
 
     def __init__(self, output: Path, operation: Operation, codes: Codes, account: str) -> None:
-        self.path = output.with_name(f"{output.name}.partial")
+        self.path: Path = output.with_name(f"{output.name}.partial")
         self._output = output
         self._codes = codes
         self._size = self._found = 0

@@ -123,7 +123,7 @@ class Run:
         self._base = used_at or datetime.now(UTC)
         self._rows = self._noted()
         self._is_stopped = False
-        self.summary = Summary(total=len(codes))
+        self.summary: Summary = Summary(total=len(codes))
 
     @property
     def in_flight(self) -> int:

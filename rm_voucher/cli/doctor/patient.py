@@ -27,7 +27,9 @@ class Fault(Exception):  # noqa: N818 - a finding, and no error of the program
 
     def __init__(self, says: str, remedy: str, *, exit_code: int = FAILED) -> None:
         super().__init__(says)
-        self.says, self.remedy, self.exit_code = says, remedy, exit_code
+        self.says: str = says
+        self.remedy: str = remedy
+        self.exit_code: int = exit_code
 
 
 class Unasked(Exception):  # noqa: N818 - likewise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
-import warnings
 from pathlib import Path
 
 from yarl import URL
@@ -13,7 +12,7 @@ from yarl import URL
 from rm_voucher import ConfigurationError, Environment
 from rm_voucher.cli.connect import Settings, find_settings, in_words, is_real
 from rm_voucher.cli.doctor.patient import MISTAKE, Fault, Patient, Unasked
-from rm_voucher.settings import is_loopback, read_pem
+from rm_voucher.settings import is_loopback, is_open_file, read_pem, words_of_open_file
 from rm_voucher.signing.rsa import RsaSigner, RsaVerifier
 from rm_voucher.webhooks import CallbackVerifier
 
@@ -119,15 +118,15 @@ async def check_key(patient: Patient) -> str:
     """The private key: what it is, how long, and whether others can read it."""
     if patient.credentials is None:
         raise Unasked("the settings are not complete")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            pem = patient.credentials.private_key_pem()
-            signer = patient.signer = RsaSigner.from_pem(pem)
-        except ConfigurationError as exc:
-            raise Fault(str(exc), _KEY_REMEDY, exit_code=MISTAKE) from None
-    if caught:
-        raise Fault(str(caught[0].message), "Until then the key is no secret.", exit_code=MISTAKE)
+    try:
+        pem = patient.credentials.private_key_pem()
+        signer = patient.signer = RsaSigner.from_pem(pem)
+    except ConfigurationError as exc:
+        raise Fault(str(exc), _KEY_REMEDY, exit_code=MISTAKE) from None
+    key = patient.credentials.private_key
+    if isinstance(key, Path) and is_open_file(key):
+        words = words_of_open_file(key)
+        raise Fault(words, "Until then the key is no secret.", exit_code=MISTAKE)
     public = signer.public_key_pem()
     return f"RSA, {signer.signature_bytes * 8} bits; public half {_fingerprint(public)}."
 

@@ -16,7 +16,7 @@ import attrs
 from rm_voucher.cli.tables.columns import RECIPIENT_NAMES, choose_column, refuse_remains
 from rm_voucher.cli.tables.index import Index
 from rm_voucher.cli.tables.model import Row
-from rm_voucher.cli.tables.read import open_table
+from rm_voucher.cli.tables.read import Table, open_table
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.models import mask
 from rm_voucher.text import counted
@@ -57,12 +57,12 @@ class Results:
         has_recipient: bool = True,
         has_shared_codes: bool = False,
     ) -> None:
-        self.table = open_table(path, names=())
+        self.table: Table = open_table(path, names=())
         self._has_shared_codes = has_shared_codes
         try:
             self._find_columns()
             self._recipient = self._find_recipient(column, option) if has_recipient else None
-            self.vouchers = self._check()
+            self.vouchers: int = self._check()
         except BaseException:
             self.close()
             raise

@@ -52,7 +52,7 @@ class CsvReader:
             self._text.detach()
         file.seek(0)
         self._file = file
-        self.format = Format(delimiter=delimiter, newline=newline, has_bom=has_bom)
+        self.format: Format = Format(delimiter=delimiter, newline=newline, has_bom=has_bom)
 
     def rows(self, problems: Problems) -> Iterator[tuple[int, list[Cell]]]:
         """Iterate over all rows. What is no CSV ends the file, and is a problem."""

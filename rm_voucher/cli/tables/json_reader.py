@@ -14,7 +14,7 @@ from rm_voucher.cli.tables.model import Cell, Format, Problems
 class JsonReader:
     """The rows of the file, read once, as ``(line, cells)``. The first object has all columns."""
 
-    format = Format(kind="jsonl")
+    format: Format = Format(kind="jsonl")
 
     def __init__(self, file: IO[bytes], title: str) -> None:
         self.title = title

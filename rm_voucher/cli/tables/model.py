@@ -74,7 +74,7 @@ class TableError(ConfigurationError):
 
     def __init__(self, title: str, problems: Iterable[str], more: int = 0) -> None:
         self.title = title
-        self.problems = (*problems, *([f"and {more:,} more"] if more else []))
+        self.problems: tuple[str, ...] = (*problems, *([f"and {more:,} more"] if more else []))
         """Sentences without their full stop; the last one counts those that are left out."""
         count = len(self.problems) - bool(more) + more
         if count == 1:
@@ -88,7 +88,7 @@ class Problems:
     """The problems of a file, collected; no more of them are kept than are shown."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count: int = 0
         self._shown: list[str] = []
 
     def add(self, line: int, what: str) -> None:

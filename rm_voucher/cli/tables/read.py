@@ -57,7 +57,7 @@ class Table:
         """Where a run of ours wrote its columns, if the file is the output of one."""
         self.notes: list[str] = []
         """What a person should be told."""
-        self.problems = Problems()
+        self.problems: Problems = Problems()
         self._offsets = array("Q")
         self._copy = tempfile.SpooledTemporaryFile(IN_MEMORY_BYTES)  # noqa: SIM115 - `close` does
         self._size = 0

@@ -54,7 +54,7 @@ class XlsxReader:
     Raises `ConfigurationError` for what is no workbook, and for a sheet that is not there.
     """
 
-    format = Format(kind="xlsx")
+    format: Format = Format(kind="xlsx")
 
     def __init__(self, file: IO[bytes], title: str, *, sheet: str | None = None) -> None:
         self.title = title

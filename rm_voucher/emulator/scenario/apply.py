@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Unpack
 
 import attrs
 
-from rm_voucher.emulator.app import Emulator
+from rm_voucher.emulator.app import Emulator, EmulatorOptions
 from rm_voucher.emulator.faults import FaultPlan, Window
 from rm_voucher.emulator.guesses import guesses_of
 from rm_voucher.emulator.merchant import Merchant
@@ -28,7 +28,9 @@ from rm_voucher.models import Expiry
 _log = logging.getLogger("rm_voucher.emulator")
 
 
-def emulator_of(scenario: Scenario | str | os.PathLike[str], **options: Any) -> Emulator:
+def emulator_of(
+    scenario: Scenario | str | os.PathLike[str], **options: Unpack[EmulatorOptions]
+) -> Emulator:
     """Return an emulator that begins as a scenario says, now and after each reset.
 
     ``scenario`` is one that was loaded, a TOML file, or the name of one in the package. ``options``

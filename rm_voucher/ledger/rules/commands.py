@@ -65,7 +65,7 @@ class Confirm:
     @property
     def voucher(self) -> IssuedVoucher:
         """The voucher, as the caller gets it."""
-        return IssuedVoucher(code=self.code, qr_url=self.qr_url)
+        return IssuedVoucher(code=self.code, qr_url=self.qr_url or "")
 
 
 @attrs.frozen(kw_only=True)

@@ -137,7 +137,7 @@ class IssueAttempt:
         """The voucher that came with an error, if one did."""
         if self.seen_code is None:
             return None
-        return IssuedVoucher(code=self.seen_code, qr_url=self.seen_qr_url)
+        return IssuedVoucher(code=self.seen_code, qr_url=self.seen_qr_url or "")
 
 
 @attrs.define(eq=False)
@@ -157,7 +157,7 @@ class Code:
     @property
     def voucher(self) -> IssuedVoucher:
         """The voucher, as the caller gets it."""
-        return IssuedVoucher(code=self.code, qr_url=self.qr_url)
+        return IssuedVoucher(code=self.code, qr_url=self.qr_url or "")
 
 
 @attrs.frozen(kw_only=True)

@@ -82,7 +82,7 @@ def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
         return LedgerError(f"The ledger has this code already, as one {other}.")
     if request.state is RequestState.ASSIGNED:
         if code is None:
-            found = Found(code=voucher.code, qr_url=voucher.qr_url)
+            found = Found(code=voucher.code, qr_url=voucher.qr_url or None)
             note_listed(unit, item.batch, [found], CodeState.FOREIGN, at)
         else:
             code.state = CodeState.FOREIGN
@@ -92,13 +92,13 @@ def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
     if attempt is not None and attempt.state is AttemptState.SENDING:
         return LedgerError("A call for this request is in flight: try again when it has ended.")
     if attempt is not None and (code is None or code.state is CodeState.FOREIGN):
-        found = Found(code=voucher.code, qr_url=voucher.qr_url)
+        found = Found(code=voucher.code, qr_url=voucher.qr_url or None)
         ended = AttemptState.CONFIRMED
         take(unit, found, attempt, origin=CodeOrigin.RESPONSE, ended=ended, at=at)
         return None
     if code is None:
         code = Code(voucher.code, item.batch, CodeState.SPARE, CodeOrigin.RESPONSE, at)
-        code.qr_url = voucher.qr_url
+        code.qr_url = voucher.qr_url or None
         unit.add(code)
     give(unit, code, request)
     return None

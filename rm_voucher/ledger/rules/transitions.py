@@ -249,7 +249,7 @@ def end(unit: UnitOfWork, items: Sequence[End]) -> list[None]:
     for item in items:
         attempt = attempts[item.attempt_id]
         if item.seen is not None:
-            attempt.seen_code, attempt.seen_qr_url = item.seen.code, item.seen.qr_url
+            attempt.seen_code, attempt.seen_qr_url = item.seen.code, item.seen.qr_url or None
             unit.save(attempt)
         if attempt.state not in OPEN:
             continue

@@ -86,7 +86,7 @@ class FileGuard:
         self._held: list[tuple[int, int]] = []
         self._commits = 0
         self._noted = 0
-        self.opening = asyncio.Lock()
+        self.opening: asyncio.Lock = asyncio.Lock()
         """Held by who opens a ledger in the file, because several may share it."""
         _guards.add(self)
 

@@ -30,7 +30,7 @@ from rm_voucher.ledger.rules.records import NOTABLE, OPEN, CodeState, RequestSta
 _tables = MetaData()
 
 # About the file, and so about all namespaces in it.
-meta = Table(
+meta: Table = Table(
     "rm_ledger_meta",
     _tables,
     Column("commits", BigInteger, nullable=False),
@@ -38,7 +38,7 @@ meta = Table(
     Column("stop_reason", Text),  # of batches that have no row yet
 )
 
-batches = Table(
+batches: Table = Table(
     "rm_ledger_batches",
     _tables,
     namespace_column(primary_key=True),
@@ -47,7 +47,7 @@ batches = Table(
     Column("alarm", Text, key="stop_reason"),  # the name in databases of today
 )
 
-requests = Table(
+requests: Table = Table(
     "rm_ledger_requests",
     _tables,
     Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
@@ -62,7 +62,7 @@ requests = Table(
     UniqueConstraint("namespace", "id"),
 )
 
-attempts = Table(
+attempts: Table = Table(
     "rm_ledger_attempts",
     _tables,
     namespace_column(primary_key=True),
@@ -79,7 +79,7 @@ attempts = Table(
     sqlite_with_rowid=False,
 )
 
-codes = Table(
+codes: Table = Table(
     "rm_ledger_codes",
     _tables,
     namespace_column(primary_key=True),
@@ -101,7 +101,7 @@ codes = Table(
 
 
 # What one process does, until when by the database's clock. PostgreSQL's alone: it has several.
-leases = Table(
+leases: Table = Table(
     "rm_ledger_leases",
     _tables,
     namespace_column(primary_key=True),

@@ -24,7 +24,7 @@ from rm_voucher.webhooks.records import EventState
 _tables = MetaData()
 
 # A row is the lock of its voucher, too.
-vouchers = Table(
+vouchers: Table = Table(
     "rm_webhook_vouchers",
     _tables,
     namespace_column(primary_key=True),
@@ -35,7 +35,7 @@ vouchers = Table(
     sqlite_with_rowid=False,
 )
 
-events = Table(
+events: Table = Table(
     "rm_webhook_events",
     _tables,
     namespace_column(primary_key=True),
@@ -51,7 +51,7 @@ events = Table(
     sqlite_with_rowid=False,
 )
 
-expected = Table(
+expected: Table = Table(
     "rm_webhook_expected",
     _tables,
     namespace_column(primary_key=True),

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, Select, bindparam, case, func, literal_column
+from sqlalchemy import (
+    Column,
+    Connection,
+    Delete,
+    Select,
+    Update,
+    bindparam,
+    case,
+    func,
+    literal_column,
+)
 
 from rm_voucher.database.scope import Scope, each_by_key
 from rm_voucher.webhooks.records import DELIVERY_S, EventState, Finish, Lease, Record, retry_delay_s
@@ -22,8 +32,10 @@ class Statements:
         self.scope = scope
         self._dialect = dialect
         a_voucher = scope.update(vouchers).where(vouchers.c.code == bindparam("key"))
-        self.take_lease = a_voucher.values(owner=bindparam("by"), leased_until=bindparam("until"))
-        self.end_lease = a_voucher.values(
+        self.take_lease: Update = a_voucher.values(
+            owner=bindparam("by"), leased_until=bindparam("until")
+        )
+        self.end_lease: Update = a_voucher.values(
             newest=case(
                 (vouchers.c.newest > bindparam("done"), vouchers.c.newest),
                 else_=func.coalesce(bindparam("done"), vouchers.c.newest),
@@ -33,16 +45,16 @@ class Statements:
             leased_until=case((_IS_MINE, 0.0), else_=vouchers.c.leased_until),
         )
         an_event = scope.update(events).where(events.c.id == bindparam("key"))
-        self.end_event = an_event.values(
+        self.end_event: Update = an_event.values(
             state=bindparam("to"),
             ended_at=bindparam("at"),
             attempts=events.c.attempts + bindparam("more"),
             voucher=None,
         )
-        self.drop_event = scope.delete(events).where(events.c.id == bindparam("key"))
-        self.end_waiting = scope.delete(expected).where(expected.c.code == bindparam("key"))
+        self.drop_event: Delete = scope.delete(events).where(events.c.id == bindparam("key"))
+        self.end_waiting: Delete = scope.delete(expected).where(expected.c.code == bindparam("key"))
         an_expectation = scope.update(expected).where(expected.c.code == bindparam("key"))
-        self.wait_on = an_expectation.values(
+        self.wait_on: Update = an_expectation.values(
             since=bindparam("since"), due_at=bindparam("due_at"), tries=bindparam("tries")
         )
 

@@ -69,8 +69,10 @@ class SqlEventStore(EventStore):
         runtime: Runtime | None = None,
     ) -> None:
         super().__init__(runtime=runtime)
-        self.patience_s = check_patience(patience_s)
-        self.database = Database(database, SCHEMA, error=EventStoreError, runtime=self.runtime)
+        self.patience_s: float = check_patience(patience_s)
+        self.database: Database = Database(
+            database, SCHEMA, error=EventStoreError, runtime=self.runtime
+        )
         self._namespace = check_namespace(namespace, is_shared=self.database.is_shared)
         self._scope = Scope(self._namespace)
         dialect = self.database.engine.dialect.name
