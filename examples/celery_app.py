@@ -69,5 +69,5 @@ def issue(self: Task[[int], None], order_id: int) -> None:
     hand_on(order_id, voucher.qr_url)
 
 
-def hand_on(order_id: int, qr_url: str | None) -> None:
+def hand_on(order_id: int, qr_url: str) -> None:
     """Write it beside the order, say. It may come again, with the same voucher."""

@@ -55,7 +55,7 @@ def client_from_env() -> VoucherClient:
     return VoucherClient.from_env(timeout=Timeout(connect_s=3, attempt_s=10, total_s=15))
 
 
-def issued(qr_url: str | None, member_id: int) -> JsonResponse:
+def issued(qr_url: str, member_id: int) -> JsonResponse:
     log.info("member %d has a voucher", member_id)  # never its code: a reader could use it
     return JsonResponse({"qr_url": qr_url}, status=201, headers={"Cache-Control": "no-store"})
 

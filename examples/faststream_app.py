@@ -26,7 +26,7 @@ class Vouchers:
     def __init__(self, client: VoucherClient, ledger: Ledger) -> None:
         self.client, self.ledger = client, ledger
 
-    async def issue(self, request_id: str) -> str | None:
+    async def issue(self, request_id: str) -> str:
         voucher = await self.ledger.issue(self.client, os.environ["BATCH_KEY"], request_id)
         return voucher.qr_url
 
@@ -53,5 +53,5 @@ app = FastStream(broker, lifespan=lifespan)
 @broker.publisher("vouchers")
 async def issue(
     order: Order, vouchers: Annotated[Vouchers, Depends(get_vouchers, cast=False)]
-) -> dict[str, int | str | None]:
+) -> dict[str, int | str]:
     return {"order": order.id, "qr_url": await vouchers.issue(f"order {order.id}")}

@@ -35,7 +35,7 @@ def client_from_env() -> VoucherClient:
 
 
 @post("/members/{member_id:str}/voucher", cache_control=CacheControlHeader(no_store=True))
-async def issue(member_id: Member, state: State) -> dict[str, str | None]:
+async def issue(member_id: Member, state: State) -> dict[str, str]:
     # The API knows no member and no idempotency key. Your database must see to it that a member
     # gets one voucher only, and keep which.
     client: VoucherClient = state.vouchers

@@ -18,8 +18,6 @@ from pydantic import BaseModel, TypeAdapter
 from support.answers import payload
 
 from rm_voucher import (
-    BulkResult,
-    BulkStatus,
     BulkSummary,
     DecodeError,
     Expiry,
@@ -27,6 +25,7 @@ from rm_voucher import (
     IssuedVoucher,
     OutcomeUnknownError,
     Page,
+    Unresolved,
     Voucher,
     VoucherBatch,
     VoucherStatus,
@@ -137,9 +136,8 @@ EXAMPLES: list[Any] = [
     VoucherBatch(key="K", static_code=CODE, extra={"more": CODE}),
     Page(items=(WHOLE,), cursor=CODE),
     VoucherEvent(id="1", code=CODE, status=VoucherStatus.VOID, voucher=WHOLE),
-    BulkResult(
+    Unresolved(
         recipient=CODE,
-        status=BulkStatus.UNRESOLVED,
         voucher=IssuedVoucher(code=CODE, qr_url=URL),
         error=OutcomeUnknownError("unknown", operation="issue", code=CODE),
         attempts=1,

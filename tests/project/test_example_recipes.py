@@ -20,7 +20,7 @@ BATCH = "BREAKFAST"
 LOGGING = """
 import asyncio, logging
 import structlog
-from rm_voucher import BulkResult, BulkStatus
+from rm_voucher import Issued
 from rm_voucher.emulator import Emulator, Fault
 from structlog_logging import set_up
 
@@ -39,9 +39,7 @@ async def main():
         issued = await client.issue("BREAKFAST")
         log.info("issued", voucher=issued, all=[issued], thing=object)
         log.info("looked up", voucher=await client.get(issued.code))
-        log.info("ended", result=BulkResult(
-            recipient="Ann", status=BulkStatus.ISSUED, voucher=issued, attempts=1
-        ))
+        log.info("ended", result=Issued(recipient="Ann", voucher=issued, attempts=1))
     print(*emulator.issued("BREAKFAST"))
 
 asyncio.run(main())
