@@ -78,13 +78,26 @@ def extras(session: nox.Session) -> None:
 
 @nox.session
 def audit(session: nox.Session) -> None:
-    """Ask PyPI's advisories about all that is installed, and write build/sbom.json. A minute.
+    """Ask for advisories about all that is installed. A minute.
 
-    It needs the network: pip-audit asks a service, and has no copy of its answers.
+    It needs the network: pip-audit asks a service, and has no copy of its answers. So `.ci/run`
+    does not run it, and a release does (CONTRIBUTING.md).
     """
     session.install(".[all]", "pip-audit")
+    session.run("pip-audit", *session.posargs)
+
+
+@nox.session
+def sbom(session: nox.Session) -> None:
+    """List all that is installed with rm-voucher[all] in build/sbom.json. A minute."""
+    session.install(".[all]")
+    session.run("python", ".ci/licences.py")
+    tools = Path(session.create_tmp()).resolve() / "tools"  # not beside what is listed
+    session.run("python", "-m", "venv", str(tools), silent=True)
+    session.run(f"{tools}/bin/pip", "install", "--quiet", "cyclonedx-bom", external=True)
     Path("build").mkdir(exist_ok=True)
-    session.run("pip-audit", "--format", "cyclonedx-json", "--output", "build/sbom.json")
+    listed = ("environment", f"{session.bin}/python", "--output-file", "build/sbom.json")
+    session.run(f"{tools}/bin/cyclonedx-py", *listed, external=True)
 
 
 @nox.session

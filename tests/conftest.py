@@ -73,11 +73,6 @@ BY_CHANCE = (
     "tests/wire/test_spoilt_answers.py",
 )
 
-# The command is not held to its lines, and what it calls has tests of its own.
-UNCOUNTED = ("tests/chaos/", "tests/cli/", "tests/kills/", "tests/project/", "tests/simulation/")
-
-PROCESSES = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")  # tell them to count
-
 KEYS = 8  # so many are different
 
 # These begin first, so that no worker has one of them left when the others have nothing to do.
@@ -121,20 +116,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Count no line of a test that only runs more of what other tests have counted.
+    """Count no line of a long test that only tries more of what a short one has counted.
 
-    To count makes a simulated campaign take 2.7 times as long, and a process start slowly.
+    To count makes a simulated campaign take 2.7 times as long.
     """
     counting = coverage.Coverage.current()
-    more = (*UNCOUNTED, *(BY_CHANCE if item.config.option.markexpr == "long" else ()))
-    if counting is None or not item.nodeid.startswith(more):
+    is_more = item.config.option.markexpr == "long" and item.nodeid.startswith(BY_CHANCE)
+    if counting is None or not is_more:
         return (yield)
     counting.stop()
-    processes = {name: os.environ.pop(name) for name in PROCESSES if name in os.environ}
     try:
         return (yield)
     finally:
-        os.environ.update(processes)
         counting.start()
 
 

@@ -4,10 +4,12 @@ import hashlib
 import importlib.metadata
 import os
 import re
+import runpy
 from base64 import urlsafe_b64encode
 from pathlib import Path
 
 import pytest
+from readme_renderer import markdown
 from support.files import ROOT
 
 import rm_voucher
@@ -64,3 +66,24 @@ def test_page_of_the_package_index_has_no_link_that_leads_nowhere():
     assert "# rm-voucher" in page
     assert "asyncio.run(main())" in page
     assert re.findall(r"\]\((?!https?://)[^)]*\)", page) == []
+
+
+def test_page_of_the_package_index_renders():
+    """An index shows what this makes of the README: headings, the program, and no raw HTML."""
+    metadata = INSTALLED.read_text("METADATA")
+    assert metadata is not None
+    page = metadata.partition("\n\n")[2]
+    shown = markdown.render(page)
+    assert shown is not None
+    assert re.search(r"<h1[^>]*>rm-voucher<", shown)
+    assert "asyncio" in shown
+    assert shown.count("<table>") == page.count("|---|---|---|")
+
+
+def test_licences_are_those_of_what_is_asked_for():
+    """Each package that an extra asks for has its line; psycopg and fpdf2 are LGPL."""
+    page = (ROOT / "LICENCES.md").read_text()
+    written = runpy.run_path(str(ROOT / ".ci" / "licences.py"))["page"]()
+    named = re.compile(r"^\| (\S+) \|.*\| (.*) \|$", re.MULTILINE)
+    assert named.findall(page) == named.findall(written)
+    assert re.findall(r"^\| (\w+) \| LGPL", page, re.MULTILINE) == ["fpdf2", "psycopg"]
