@@ -12,8 +12,9 @@ HEAD = """\
 # Error codes
 
 Look up the class and the remedy of each of Revenue Monster's error codes that a voucher call can
-meet. The codes are those of RM's public lists; classes and remedies are this library's. The remedy
-is the `hint` of the error. Codes are looked up without regard to case and underscores.
+meet. The codes are those of [RM's public lists](https://doc.revenuemonster.my/); classes and
+remedies are this library's. The remedy is the `hint` of the error. Codes are looked up without
+regard to case and underscores.
 
 `python docs/error_codes_page.py` writes this page from the tables in `rm_voucher.wire`.
 

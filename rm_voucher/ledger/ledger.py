@@ -100,6 +100,8 @@ class Ledger:
             wait and that nobody issues to. Only then does it read a listing, with a fifth of the
             client's rate at most, and in one process at a time. False by default, because a program
             that ends calls `finish`.
+
+    Every method raises `LedgerError` where the ledger is not open, or its database can't be used.
     """
 
     def __init__(
