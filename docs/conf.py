@@ -71,10 +71,8 @@ class RootNames(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         lines = [".. currentmodule:: rm_voucher"]
         for module in " ".join(self.content).split():
-            for name in sorted(rm_voucher.__all__, key=str.lower):
-                value = getattr(rm_voucher, name)
-                if getattr(value, "__module__", None) == f"rm_voucher.{module}":
-                    lines += ["", f".. auto{kind_of(value)}:: {name}"]
+            for name in sorted(rm_voucher._HOMES[module].split(), key=str.lower):
+                lines += ["", f".. auto{kind_of(getattr(rm_voucher, name))}:: {name}"]
         return self.parse_text_to_nodes("\n".join([*lines, ""]))
 
 

@@ -230,7 +230,7 @@ def test_search_finds_a_local(monkeypatch):
     with pytest.raises(ConfigurationError) as caught:
         from_env(Credentials, variables)
     wheres = {leak.where for leak in in_error(caught.value)}
-    assert "settings.py:from_env local key" in wheres
+    assert "settings.py:from_env local given" in wheres
 
 
 def test_search_finds_a_log_a_span_and_a_repr():
