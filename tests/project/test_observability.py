@@ -11,7 +11,7 @@ import urllib.request
 import orjson
 import promql_parser
 import pytest
-import yaml  # type: ignore[import-untyped]  # its types are a package of their own
+import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from support.canaries import CODE
 from support.example_modules import load_example

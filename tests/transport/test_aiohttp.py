@@ -10,7 +10,6 @@ import subprocess
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 from unittest import mock
 
 import aiohttp
@@ -110,8 +109,8 @@ def stub():
 
     class Stubbed(aiohttp.ClientResponse):
         def __init__(self, *args, **kwargs):
-            more: dict[str, Any] = {name: mock.Mock(output_size=0) for name in wanted}
-            super().__init__(*args, **more, **kwargs)
+            kwargs |= {name: mock.Mock(output_size=0) for name in wanted}
+            super().__init__(*args, **kwargs)
 
     with aioresponses.aioresponses() as mocked:
         yield functools.partial(mocked.post, response_class=Stubbed)

@@ -284,7 +284,7 @@ async def errors(client: VoucherClient) -> None:
         assert_type(unknown.vouchers + unknown.redeemed, tuple[Voucher, ...])
         assert_type(unknown.retryable, Retryable)
     except DecodeError as unreadable:
-        assert_type(unreadable.voucher, IssuedVoucher | None)
+        assert_type(unreadable.voucher, object | None)
     except APIError as error:
         assert_type(error.retry_after_s, float | None)
 

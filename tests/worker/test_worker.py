@@ -352,7 +352,7 @@ async def test_on_error_may_get_a_voucher_without_a_picture(place: Place) -> Non
     real = place.ledger.issue
 
     async def issue(*args: Any, **kwargs: Any) -> Any:
-        return attrs.evolve(await real(*args, **kwargs), qr_url=None)
+        return attrs.evolve(await real(*args, **kwargs), qr_url="")
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(place.ledger, "issue", issue)
