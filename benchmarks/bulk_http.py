@@ -25,7 +25,7 @@ import attrs
 from common import HERE, Process, Row, at_least, compared, main, process, say
 from loops import BATCH, CONCURRENCY, Tally, Target, by_hand, by_library, new_key, server
 
-BY_HAND, RMSDK, RM_API_SDK, TWO_CORES = (at_least(limit) for limit in (1.4, 40, 3.5, 0.58))
+BY_HAND, RMSDK, RM_API_SDK, TWO_CORES = (at_least(limit) for limit in (1.6, 40, 3.5, 0.75))
 ROUNDS = 7
 CALLS = 12_000  # of ours in a round: enough for signing processes to pay
 CALLS_BY_HAND = 6_000

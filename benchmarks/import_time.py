@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from common import Row, at_most, compared, main, say
 
-BAR = at_most(0.8)
+BAR = at_most(0.6)
 ROUNDS = 15
 OURS = "from rm_voucher import VoucherClient, bulk_issue"
 

@@ -45,11 +45,11 @@ LIBRARIES = (
     "cattrs",
     "cryptography",
     "msgspec",
-    "orjson",
     "psycopg",
     "pydantic",
     "rmsdk",
     "SQLAlchemy",
+    "uvloop",
     "yarl",
 )
 PLOTS = {"concurrency": "calls at once", "latency": "the latency of the server"}
