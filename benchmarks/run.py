@@ -45,6 +45,7 @@ LIBRARIES = (
     "cattrs",
     "cryptography",
     "msgspec",
+    "orjson",
     "psycopg",
     "pydantic",
     "rmsdk",
