@@ -39,7 +39,9 @@ async def issue(request: web.Request) -> web.Response:
     # Never its code: a reader could use it.
     log.info("member %s has a voucher", request.match_info["member_id"])
     return web.json_response(
-        {"qr_url": voucher.qr_url}, status=201, headers={"Cache-Control": "no-store"}
+        {"qr_url": voucher.qr_url or voucher.code},
+        status=201,
+        headers={"Cache-Control": "no-store"},
     )
 
 

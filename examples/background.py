@@ -26,29 +26,34 @@ class Background(Generic[R]):
     def run(self, work: Callable[[R], Coroutine[Any, Any, T]]) -> T:
         """Run work, and return its result or raise its error. Threads may call this at once."""
         with self._lock:
-            if self._thread is None:
+            if not self._lives():
                 self._opened: Future[R] = Future()
                 self._thread = threading.Thread(
-                    target=asyncio.run, args=[self._live()], daemon=True
+                    target=asyncio.run, args=[self._live(self._opened)], daemon=True
                 )
                 self._thread.start()
-        return asyncio.run_coroutine_threadsafe(work(self._opened.result()), self._loop).result()
+            opened = self._opened
+        return asyncio.run_coroutine_threadsafe(work(opened.result()), self._loop).result()
+
+    def _lives(self) -> bool:
+        if self._thread is None or not self._thread.is_alive():  # as in a child after a fork
+            return False
+        return not (self._opened.done() and self._opened.exception())
 
     def close(self) -> None:
         """Close what was opened, at the end of the process."""
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._end.set)
             self._thread.join()
             self._thread = None
 
-    async def _live(self) -> None:
+    async def _live(self, opened: Future[R]) -> None:
         self._loop, self._end = asyncio.get_running_loop(), asyncio.Event()
         try:
-            async with self._opening() as opened:
-                self._opened.set_result(opened)
+            async with self._opening() as found:
+                opened.set_result(found)
                 await self._end.wait()
         except BaseException as exc:
-            if self._opened.done():
+            if opened.done():
                 raise
-            self._thread = None  # the next call tries again
-            self._opened.set_exception(exc)
+            opened.set_exception(exc)  # this thread ends, and the next call begins another

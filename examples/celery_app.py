@@ -66,7 +66,10 @@ def issue(self: Task[[int], None], order_id: int) -> None:
         )
     except LATER as exc:  # the same id again, so it is safe, also after an unknown outcome
         raise self.retry(exc=exc, countdown=60) from None
-    hand_on(order_id, voucher.qr_url)
+    try:
+        hand_on(order_id, voucher.qr_url or voucher.code)
+    except Exception as exc:  # noqa: BLE001 - the task that ends with an error is not run again
+        raise self.retry(exc=exc, countdown=60) from None
 
 
 def hand_on(order_id: int, qr_url: str) -> None:

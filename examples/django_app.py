@@ -8,6 +8,7 @@ With the RM_… variables, BATCH_KEY and DJANGO_SECRET_KEY set: ``uvicorn django
 ``gunicorn --threads 8 django_app:wsgi``. In a project, settings, urls and views have their files.
 """
 
+import asyncio
 import atexit
 import logging
 import math
@@ -40,6 +41,7 @@ Send = Callable[[Mapping[str, Any]], Awaitable[None]]
 App = Callable[[dict[str, Any], Receive, Send], Awaitable[None]]
 
 log = logging.getLogger("django_app")
+RUNNING: set[asyncio.Task[JsonResponse]] = set()
 
 if not settings.configured:
     settings.configure(
@@ -87,12 +89,19 @@ def not_issued(exc: VoucherError, member_id: int) -> JsonResponse:
 @require_POST
 async def issue(request: ASGIRequest, member_id: int) -> JsonResponse:
     """Under ASGI."""
-    client: VoucherClient = request.scope["vouchers"]
+    # Django cancels a view whose browser goes away. A call that was sent must come to its end.
+    task = asyncio.create_task(issue_to(request.scope["vouchers"], member_id))
+    RUNNING.add(task)
+    task.add_done_callback(RUNNING.discard)
+    return await asyncio.shield(task)
+
+
+async def issue_to(client: VoucherClient, member_id: int) -> JsonResponse:
     try:
         voucher = await client.issue(os.environ["BATCH_KEY"])
     except VoucherError as exc:
         return not_issued(exc, member_id)
-    return issued(voucher.qr_url, member_id)
+    return issued(voucher.qr_url or voucher.code, member_id)
 
 
 @csrf_exempt
@@ -104,7 +113,7 @@ def issue_sync_asgi(request: ASGIRequest, member_id: int) -> JsonResponse:
         voucher = async_to_sync(client.issue)(os.environ["BATCH_KEY"])  # runs on that loop
     except VoucherError as exc:
         return not_issued(exc, member_id)
-    return issued(voucher.qr_url, member_id)
+    return issued(voucher.qr_url or voucher.code, member_id)
 
 
 @csrf_exempt
@@ -115,7 +124,7 @@ def issue_wsgi(request: HttpRequest, member_id: int) -> JsonResponse:
         voucher = VOUCHERS.run(lambda client: client.issue(os.environ["BATCH_KEY"]))
     except VoucherError as exc:
         return not_issued(exc, member_id)
-    return issued(voucher.qr_url, member_id)
+    return issued(voucher.qr_url or voucher.code, member_id)
 
 
 urlpatterns = [

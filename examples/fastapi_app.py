@@ -47,7 +47,9 @@ def create_app(make_client: Callable[[], VoucherClient] = client_from_env) -> Fa
         voucher = await state.vouchers.issue(state.batch_key)
         log.info("member %d has a voucher", member_id)  # never its code: a reader could use it
         return JSONResponse(
-            {"qr_url": voucher.qr_url}, status_code=201, headers={"Cache-Control": "no-store"}
+            {"qr_url": voucher.qr_url or voucher.code},
+            status_code=201,
+            headers={"Cache-Control": "no-store"},
         )
 
     @app.exception_handler(OutcomeUnknownError)

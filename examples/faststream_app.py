@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Annotated
 
 from faststream import AckPolicy, ContextRepo, Depends, FastStream
-from faststream.rabbit import RabbitBroker
+from faststream.rabbit import Channel, RabbitBroker
 from pydantic import BaseModel
 
 from rm_voucher import VoucherClient
@@ -28,7 +28,7 @@ class Vouchers:
 
     async def issue(self, request_id: str) -> str:
         voucher = await self.ledger.issue(self.client, os.environ["BATCH_KEY"], request_id)
-        return voucher.qr_url
+        return voucher.qr_url or voucher.code
 
 
 async def get_vouchers(context: ContextRepo) -> Vouchers:
@@ -44,7 +44,8 @@ async def lifespan(context: ContextRepo) -> AsyncGenerator[None]:
         yield
 
 
-broker = RabbitBroker(os.environ["BROKER_URL"])
+# A voucher that no queue takes is an error, and its order is given back; else it would be lost.
+broker = RabbitBroker(os.environ["BROKER_URL"], default_channel=Channel(on_return_raises=True))
 app = FastStream(broker, lifespan=lifespan)
 
 

@@ -32,7 +32,8 @@ class Order(Base):
 async def place(sessions: Sessions) -> int:
     async with sessions.begin() as session:  # committed before anything is issued
         session.add(order := Order())
-    return order.id
+        await session.flush()
+        return order.id  # before the commit, after which it would be read again
 
 
 async def issue(

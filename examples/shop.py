@@ -85,7 +85,7 @@ def create_app() -> FastAPI:
     @app.post("/orders")
     async def place() -> RedirectResponse:
         voucher = await app.state.vouchers.issue(os.environ["BATCH_KEY"])
-        order = Order(secrets.token_urlsafe(), voucher.code, voucher.qr_url)
+        order = Order(secrets.token_urlsafe(), voucher.code, voucher.qr_url or voucher.code)
         orders[order.number] = order
         return RedirectResponse(f"/orders/{order.number}", status_code=303)
 

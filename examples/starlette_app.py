@@ -44,7 +44,9 @@ async def issue(request: Request) -> JSONResponse:
     voucher = await client.issue(request.state.batch_key)
     log.info("member %d has a voucher", request.path_params["member_id"])  # never its code
     return JSONResponse(
-        {"qr_url": voucher.qr_url}, status_code=201, headers={"Cache-Control": "no-store"}
+        {"qr_url": voucher.qr_url or voucher.code},
+        status_code=201,
+        headers={"Cache-Control": "no-store"},
     )
 
 

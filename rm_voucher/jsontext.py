@@ -67,10 +67,12 @@ def _check(value: object) -> None:
     elif isinstance(value, list) or type(value) is tuple:
         for inner in value:
             _check(inner)
+    elif isinstance(value, Enum):
+        _check(value.value)
     elif isinstance(value, int):
         if not _LEAST <= value < _END:
             raise TypeError("Integer exceeds 64-bit range")
-    elif not (value is None or type(value) is float or isinstance(value, (str, Enum, UUID))):
+    elif not (value is None or type(value) is float or isinstance(value, (str, UUID))):
         raise TypeError(f"Type is not JSON serializable: {_name(type(value))}")
 
 

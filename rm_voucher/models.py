@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
@@ -67,6 +68,20 @@ def mask(text: str | None) -> str:
     if not text:
         return repr(text)
     return f"'{printable(text[:2])}…'" if len(text) >= 8 else "'…'"
+
+
+def without_bearer_values(text: str, voucher: Voucher | IssuedVoucher) -> str:
+    """Return a text without what a voucher is worth: its code in any case, its key and QR URL.
+
+    For errors of users' functions, which may quote all of a voucher that they were given.
+    """
+    for secret in (getattr(voucher, "key", None), voucher.qr_url):
+        if secret:
+            text = text.replace(secret, "…")
+    if not voucher.code:
+        return text
+    hint = mask(voucher.code)
+    return re.sub(re.escape(voucher.code), lambda _: hint, text, flags=re.IGNORECASE)
 
 
 def _extra() -> Any:

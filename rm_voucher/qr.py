@@ -45,5 +45,7 @@ def image_of(text: str, kind: Format, *, scale: int) -> bytes:
 
 
 def _encoded(text: str) -> segno.QRCode:
+    if not text:
+        raise ValueError("a QR code of nothing")
     # 15 % of it may be torn or dirty.
     return segno.make(text, error="m", micro=False)

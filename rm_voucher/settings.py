@@ -34,6 +34,8 @@ _log = logging.getLogger("rm_voucher")
 _IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _MAX_KEY_FILE_BYTES = 64 * 1024
+_LONGEST_ENVIRONMENT = 20
+_LONGEST_NAME = 250  # the shortest RSA key in use is longer, however it is written
 _LEAST_FAILING_CALLS = 20
 PLAIN_HTTP = "RM_ALLOW_PLAIN_HTTP"
 """The variable that names the one host, with its port, to which plain http may go."""
@@ -114,13 +116,21 @@ def read_pem(key: object, kind: str) -> bytes:
             mode = os.fstat(file.fileno()).st_mode
             pem = file.read(_MAX_KEY_FILE_BYTES + 1)
     except (OSError, ValueError) as exc:  # ValueError: a NUL in the name
-        why = exc.strerror if isinstance(exc, OSError) else exc
-        raise ConfigurationError(f"The {kind} key file {key} can't be read: {why}.") from exc
+        if _may_be_key(str(key)):
+            why = "its name is a key itself: RM_PRIVATE_KEY takes that, and in code a text"
+            raise ConfigurationError(f"The {kind} key file can't be read: {why}.") from None
+        reason = exc.strerror if isinstance(exc, OSError) else exc
+        raise ConfigurationError(f"The {kind} key file {key} can't be read: {reason}.") from exc
     if len(pem) > _MAX_KEY_FILE_BYTES:
         raise ConfigurationError(f"{key} is too large to be a {kind} key.")
     if kind == "private" and mode & _OTHERS_READ:
         _tell_of_open_file(key)
     return pem
+
+
+def _may_be_key(name: str) -> bool:
+    """Return whether a file's name may be a key, which stands in no sentence."""
+    return "-----" in name or len(name) > _LONGEST_NAME or "\n" in name
 
 
 @functools.cache  # once a file: it is read again and again
@@ -216,7 +226,8 @@ class Environment:
             return known[name.lower()].api_url, known[name.lower()].oauth_url
         if "://" in name:
             return name, name
-        raise ConfigurationError(f"{name!r} is no environment: write sandbox, production or a URL.")
+        shown = repr(name) if len(name) <= _LONGEST_ENVIRONMENT else "That"  # a secret, say
+        raise ConfigurationError(f"{shown} is no environment: write sandbox, production or a URL.")
 
 
 def account_namespace(environment: Environment, client_id: str) -> str:

@@ -126,6 +126,21 @@ class Colour(enum.Enum):
     RED = "red"
 
 
+class Odd(enum.Enum):
+    LARGE = 2**70
+    TIME = datetime(2026, 11, 30, tzinfo=UTC)
+    TUPLE = (1, b"x")
+
+
+@pytest.mark.parametrize("member", Odd)
+def test_member_is_refused_as_its_value_is(member):
+    """What can't be signed can't be by way of an enum."""
+    with pytest.raises(TypeError):
+        write_strictly(member.value)
+    with pytest.raises(TypeError):
+        write_strictly([member])
+
+
 class Number(enum.IntEnum):
     ONE = 1
 

@@ -1,6 +1,7 @@
 """Settings: what is read from the environment, and what is refused with a sentence."""
 
 import math
+import traceback
 
 import pytest
 from support.files import KEY_FILE
@@ -91,6 +92,31 @@ def test_private_key_file_missing(tmp_path):
     """A missing file gets a sentence with its name."""
     with pytest.raises(ConfigurationError, match=r"no\.pem can't be read: No such file"):
         Credentials("id", "hush", tmp_path / "no.pem").private_key_pem()
+
+
+@pytest.mark.parametrize("form", ["pem", "on one line", "without dashes", "cut"])
+def test_private_key_in_the_place_of_its_file(form, monkeypatch):
+    """The key in the other variable: no sentence shows it, and no cause."""
+    pem = KEY_FILE.read_text()
+    inside = "".join(line for line in pem.splitlines() if "-----" not in line)
+    forms = {
+        "pem": pem,
+        "on one line": pem.replace("\n", "\\n"),
+        "without dashes": inside,
+        "cut": f"-----BEGIN PRIVATE KEY-----{inside[:60]}",
+    }
+    monkeypatch.setenv("RM_CLIENT_ID", "id")
+    monkeypatch.setenv("RM_CLIENT_SECRET", "hush")
+    monkeypatch.setenv("RM_PRIVATE_KEY_FILE", forms[form])
+    with pytest.raises(ConfigurationError, match="its name is a key itself") as caught:
+        Credentials.from_env().private_key_pem()
+    assert inside[20:40] not in "".join(traceback.format_exception(caught.value))
+
+
+def test_what_may_be_a_secret_is_no_environment():
+    """A long text in that place is not quoted."""
+    with pytest.raises(ConfigurationError, match=r"^That is no environment"):
+        Environment.named("hush" * 8)
 
 
 def test_private_key_file_too_large(tmp_path):

@@ -5,6 +5,7 @@ Neither changes anything.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import functools
 import logging
@@ -311,6 +312,6 @@ def _proof(error: BaseException | None) -> Outcome | None:
 def _tell(hook: Callable[[D], R], details: D) -> R | None:
     try:
         return hook(details)
-    except Exception as exc:  # noqa: BLE001 - the user's own function
+    except (Exception, asyncio.CancelledError) as exc:  # noqa: BLE001 - the user's own function
         _log.warning("a hook failed (%s)", type(exc).__name__, exc_info=True)
         return None

@@ -607,7 +607,8 @@ class Ledger:
                 self._read(self._look(batch_key))
             if self.settings.sweeps and batch_key not in self._swept:
                 self._swept.add(batch_key)
-                self._read(self._sweeper.sweep(client, batch_key))
+                # With the time and the patience of the client, and not of one call.
+                self._read(self._sweeper.sweep(client.made_of or client, batch_key))
 
     async def _issue(
         self,

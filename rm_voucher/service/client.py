@@ -149,6 +149,8 @@ class VoucherClient:
         runtime: Runtime | None = None,
     ) -> None:
         self._learnt = _Learnt()
+        self.made_of: Self | None = None
+        """The client that `with_options` made this of, for work that outlasts a call."""
         check_type("credentials", credentials, Credentials)
         environment = Environment.of(environment)
         for setting, given, kind in (
@@ -267,14 +269,15 @@ class VoucherClient:
 
         It shares all else: connections, token, key, hooks, and the pace of all calls. It costs next
         to nothing and need not be closed; closing it closes nothing. Once the client that it was
-        made of is closed, its calls raise `ClosedError`. Tokens are bought with that client's
-        time-out and policy. Raises `ConfigurationError`.
+        made of has closed a transport of its own, its calls raise `ClosedError`. Tokens are bought
+        with that client's time-out and policy. Raises `ConfigurationError`.
         """
         check_type("timeout", timeout, Timeout, optional=True)
         check_type("retry", retry, RetryPolicy, optional=True)
         caller = self.caller
         made = copy.copy(self)
         made._owned = []  # noqa: SLF001 - of this very class
+        made.made_of = self.made_of or self
         made.caller = attrs.evolve(
             caller,
             timeout=timeout or caller.timeout,

@@ -193,20 +193,24 @@ def _what_is_no_private_key(data: bytes, blocks: list[_Block]) -> str:
 
 
 def _is_public(der: bytes) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_der_public_key
 
     try:
         load_der_public_key(der)
+    except UnsupportedAlgorithm:  # such as a curve that nobody knows
+        return True
     except ValueError:
         return False
     return True
 
 
 def _is_private(der: bytes) -> bool:
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.serialization import load_der_private_key
 
     try:
         load_der_private_key(der, password=None)
-    except (TypeError, ValueError) as exc:
-        return isinstance(exc, TypeError)  # an encrypted one
+    except (TypeError, ValueError, UnsupportedAlgorithm) as exc:
+        return not isinstance(exc, ValueError)  # an encrypted one, or a curve that nobody knows
     return True

@@ -30,7 +30,7 @@ from rm_voucher.calls.hooks import (
 )
 from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import CallbackError, ConfigurationError, EventStoreError, VoucherError
-from rm_voucher.models import VoucherStatus, mask
+from rm_voucher.models import VoucherStatus, without_bearer_values
 from rm_voucher.redaction import likeness
 from rm_voucher.runtime import is_cancelled
 from rm_voucher.service.client import VoucherClient
@@ -391,11 +391,12 @@ class WebhookRouter:
         if handler is None:
             await self.store.finish(event, EventState.DONE)
             return EventOutcome.IGNORED
+        shown = [event]  # what handlers may quote: as it was delivered, and as RM confirmed it
         try:
             async with asyncio.timeout(self._handler_timeout_s):
-                outcome = await self._handle(handler, event)
+                outcome = await self._handle(handler, event, shown)
         except EventStoreError as exc:
-            report = _report(exc, event)
+            report = _report(exc, shown)
             _log.error(
                 "event %s was not handled: %s\n%s", event.id, exc, report, extra=_fields(event)
             )
@@ -407,10 +408,10 @@ class WebhookRouter:
                 "event %s: its handler failed (%s)\n%s",
                 event.id,
                 type(exc).__name__,
-                _report(exc, event),
+                _report(exc, shown),
                 extra=_fields(event),
             )
-            self._report_to_user(exc, event)
+            self._report_to_user(exc, event, shown)
             outcome = EventOutcome.FAILED
         state = _STATES.get(outcome)
         if state is EventState.DONE and handler.takes_transaction:
@@ -419,11 +420,13 @@ class WebhookRouter:
             await self.store.finish(event, state)
         return outcome
 
-    def _report_to_user(self, error: BaseException, event: VoucherEvent) -> None:
+    def _report_to_user(
+        self, error: BaseException, event: VoucherEvent, shown: list[VoucherEvent]
+    ) -> None:
         if self._on_error is None:
             return
         try:
-            self._on_error(likeness(error, functools.partial(_masked, event=event)))
+            self._on_error(likeness(error, functools.partial(_masked, shown=shown)))
         except Exception as exc:  # noqa: BLE001 - the user's own function
             _log.warning(
                 "event %s: on_error failed (%s)",
@@ -432,18 +435,20 @@ class WebhookRouter:
                 extra=_fields(event),
             )
 
-    async def _handle(self, handler: _Handler, event: VoucherEvent) -> EventOutcome:
-        shown = event  # the store knows the event as it was delivered
+    async def _handle(
+        self, handler: _Handler, event: VoucherEvent, shown: list[VoucherEvent]
+    ) -> EventOutcome:
         if self._confirm_with is not None:
-            shown, outcome = await self._confirm(self._confirm_with, event)
+            confirmed, outcome = await self._confirm(self._confirm_with, event)
+            shown.append(confirmed)
             if outcome is not EventOutcome.HANDLED:
                 return outcome
         if not handler.takes_transaction:
-            await handler.function(shown)
+            await handler.function(shown[-1])
             return EventOutcome.HANDLED
         async with self.store.transaction(event, takes_stale=self._dispatch_stale) as (found, tx):
             if found is Disposition.READY:
-                await handler.function(shown, tx)
+                await handler.function(shown[-1], tx)
         return _OUTCOMES[found]
 
     async def _confirm(
@@ -501,13 +506,13 @@ def _takes_transaction(function: Callable[..., Any]) -> bool:
     )
 
 
-def _report(error: BaseException, event: VoucherEvent) -> str:
-    """Return a traceback without the voucher's code: a driver's message may quote it."""
-    return _masked("".join(traceback.format_exception(error)).rstrip(), event=event)
+def _report(error: BaseException, shown: Iterable[VoucherEvent]) -> str:
+    """Return a traceback without what the vouchers are worth: a driver's message may quote it."""
+    return _masked("".join(traceback.format_exception(error)).rstrip(), shown=shown)
 
 
-def _masked(text: str, *, event: VoucherEvent) -> str:
-    return text.replace(event.voucher.key or event.code, "…").replace(event.code, mask(event.code))
+def _masked(text: str, *, shown: Iterable[VoucherEvent]) -> str:
+    return functools.reduce(without_bearer_values, (event.voucher for event in shown), text)
 
 
 def _fields(event: VoucherEvent | None = None) -> dict[str, str]:

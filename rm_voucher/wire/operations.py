@@ -323,10 +323,11 @@ def parse_issue(response: Response) -> IssuedVoucher:
 def _voucher_in(response: Response) -> IssuedVoucher | None:
     try:
         voucher = structure(loose_object(response).get("item"), IssuedVoucher)
-        f"{voucher.code}{voucher.qr_url}".encode()  # what is no text can be kept nowhere
+        voucher.code.encode()  # what is no text can be kept nowhere
     except (DecodeError, UnicodeEncodeError):
         return None
-    return voucher
+    is_text = voucher.qr_url.encode(errors="replace").decode() == voucher.qr_url
+    return voucher if is_text else attrs.evolve(voucher, qr_url="")
 
 
 def parse_get(response: Response, code: str) -> Voucher:

@@ -13,7 +13,7 @@ from rm_voucher.arguments import check_callable
 from rm_voucher.calls.log_fields import log_fields
 from rm_voucher.exceptions import ConfigurationError, VoucherError
 from rm_voucher.ledger import Ledger
-from rm_voucher.models import IssuedVoucher, mask
+from rm_voucher.models import IssuedVoucher, without_bearer_values
 from rm_voucher.redaction import hide_locals, likeness
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.client import VoucherClient
@@ -154,7 +154,6 @@ class Worker:
     async def _issue(self, delivery: Delivery) -> Disposition:
         if delivery.attempt > self.settings.max_attempts:  # it may be what ends the process
             return self._parked(Park(f"delivered {delivery.attempt} times, and never to the end"))
-        voucher: IssuedVoucher | None = None
         try:
             request = parse_request(delivery.body)
             voucher = await self.ledger.issue(
@@ -164,16 +163,24 @@ class Worker:
                 content=request.canonical,
                 timeout=Timeout(total_s=self.settings.attempt_s),
             )
-            if self._hand_on is not None:
-                await self._hand_on(request, voucher)
-                return HandOn(None)
-            return HandOn(voucher_message(request, voucher))
+            if self._hand_on is None:
+                return HandOn(voucher_message(request, voucher))
         except VoucherError as exc:
             return await self._judged(exc, delivery.attempt)
-        except Exception as exc:  # noqa: BLE001 - of whoever hands on, or a defect
-            # Its text may have the code.
-            self._report(exc, voucher)
-            return await self._judged(VoucherError(type(exc).__name__), delivery.attempt)
+        except Exception as exc:  # noqa: BLE001 - a defect
+            return await self._failed(exc, None, delivery.attempt)
+        try:
+            await self._hand_on(request, voucher)
+        except Exception as exc:  # noqa: BLE001 - the user's own function, which may have a client
+            return await self._failed(exc, voucher, delivery.attempt)
+        return HandOn(None)
+
+    async def _failed(
+        self, error: Exception, voucher: IssuedVoucher | None, attempt: int
+    ) -> Disposition:
+        """Report an error whose text may have the code, and judge by its class alone."""
+        self._report(error, voucher)
+        return await self._judged(VoucherError(type(error).__name__), attempt)
 
     def _report(self, error: Exception, voucher: IssuedVoucher | None) -> None:
         if self._on_error is None:
@@ -228,9 +235,5 @@ class Worker:
 
 
 def _masked(text: str, *, voucher: IssuedVoucher | None) -> str:
-    """Return a text without the voucher's code and its QR code's URL."""
-    if voucher is None:
-        return text
-    if voucher.qr_url:
-        text = text.replace(voucher.qr_url, "…")
-    return text.replace(voucher.code, mask(voucher.code))
+    # Where nothing tells which code may be in it, nothing of it is shown.
+    return "…" if voucher is None else without_bearer_values(text, voucher)

@@ -84,6 +84,39 @@ def test_a_task_whose_answer_is_lost(celery_app, handed_on, emulator):
     assert [order for order, qr_url in handed_on if code in qr_url] == [1]
 
 
+def test_a_task_that_can_not_hand_on(celery_app, handed_on, emulator, monkeypatch):
+    """It comes again, and hands the same voucher on."""
+
+    def fails(*_):
+        raise OSError("the shop is away")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="away"):
+        patched.setattr(celery_app, "hand_on", fails)
+        celery_app.issue(1)  # called directly, a retry raises what it is for
+    celery_app.issue(1)
+    assert len(handed_on) == len(emulator.issued(BATCH)) == 1
+
+
+def test_background_in_a_child():
+    """A process that is forked after its first call has a loop of its own."""
+    program = (
+        "import contextlib, os\n"
+        "from background import Background\n"
+        "@contextlib.asynccontextmanager\n"
+        "async def opened(): yield os.getpid()\n"
+        "async def work(pid): return pid\n"
+        "background = Background(opened)\n"
+        "assert background.run(work) == os.getpid()\n"
+        "child = os.fork()\n"
+        "assert background.run(work) == os.getpid()\n"
+        "background.close()\n"
+        "if child: assert os.waitpid(child, 0)[1] == 0\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(EXAMPLES)}
+    command = [sys.executable, "-W", "ignore", "-c", program]  # 3.12 warns of threads at a fork
+    subprocess.run(command, env=environment, check=True, timeout=30)
+
+
 def test_a_task_keeps_no_result(celery_app, handed_on):
     """A result would keep the code at the broker's."""
     assert celery_app.issue.apply([1]).result is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import subprocess
+from collections.abc import Callable
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -58,6 +59,27 @@ SPKI = PUBLIC.public_bytes(PEM, PublicFormat.SubjectPublicKeyInfo)
 PKCS1_PUBLIC = PUBLIC.public_bytes(PEM, PublicFormat.PKCS1)
 SSH_PUBLIC = PUBLIC.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH) + b" me@desk\n"
 EC = ec.generate_private_key(ec.SECP256R1())
+_CURVE = bytes.fromhex("06082a8648ce3d030107")
+
+
+def on_unknown_curve(der: bytes) -> bytes:
+    """Return the base64 of an EC key, changed to a curve that nobody knows."""
+    return base64.b64encode(der.replace(_CURVE, _CURVE[:-1] + b"\x63"))
+
+
+@pytest.mark.parametrize("reads", [RsaSigner.from_pem, RsaVerifier.from_pem])
+@pytest.mark.parametrize("is_public", [True, False])
+def test_key_of_an_unknown_kind(reads: Callable[[bytes], object], *, is_public: bool) -> None:
+    """It gets a sentence, and no error of the library below."""
+    der = (
+        EC.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+        if is_public
+        else private(PKCS8, EC, encoding=Encoding.DER)
+    )
+    with pytest.raises(ConfigurationError):
+        reads(on_unknown_curve(der))
+
+
 ED = ed25519.Ed25519PrivateKey.generate()
 SECRET = BestAvailableEncryption(b"x")
 CERTIFICATE = b"-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

@@ -18,7 +18,7 @@ from support.webhook_routers import (
     said,
 )
 
-from rm_voucher import Response, RetryPolicy
+from rm_voucher import Response, RetryPolicy, VoucherStatus
 from rm_voucher.emulator import Emulator
 from rm_voucher.webhooks import EventOutcome, MemoryEventStore, open_event_store
 
@@ -193,3 +193,22 @@ async def test_with_the_emulator(store, time):
             assert await router.dispatch(told) is EventOutcome.HANDLED
             assert await router.dispatch(event(issued.code, "VOID")) is EventOutcome.STALE
     assert shop.got[0].voucher == found
+
+
+async def test_on_error_gets_nothing_that_the_voucher_is_worth(store, make_client, caplog):
+    """Neither key nor QR URL as RM confirmed them, nor the code in another case; nor the log."""
+    got: list[Exception] = []
+    worth = {"key": "a2V5IG9m", "qrUrl": "https://rm.invalid/q/9f8e7d"}
+    client = make_client(ScriptedServer([shows(**worth)]))
+    router = make_router(store, confirm=client, on_error=got.append)
+
+    @router.on(VoucherStatus.VOID)
+    async def handler(event):
+        voucher = event.voucher
+        raise LookupError(f"{voucher.key} {voucher.qr_url} {event.code.lower()} bounced")
+
+    async with router:
+        assert await deliver(router) == 500
+    told = (str(got[0]) + caplog.text).lower()
+    assert told.count("bounced") >= 2
+    assert not [one for one in (*worth.values(), CODE) if one.lower() in told]
