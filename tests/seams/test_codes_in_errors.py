@@ -156,3 +156,13 @@ async def test_change_that_is_refused_with_an_item_is_looked_up(make_client):
         await make_client(server).void("X")
     assert not isinstance(caught.value.__cause__, VoucherStateError)
     assert [path.split("/")[-1] for path in server.paths] == ["void", "X"]
+
+
+async def test_code_whose_url_is_no_text(make_client):
+    """The code is kept; the URL, which nothing could write, is not."""
+    body = ok({"item": {**ITEM, "qrUrl": "X"}, **INTERNAL}).body.replace(b'"X"', rb'"\ud800"')
+    client = make_client(ScriptedServer([Response(status=500, body=body)]))
+    async with client:
+        with pytest.raises(OutcomeUnknownError) as caught:
+            await client.issue("B")
+    assert caught.value.voucher == IssuedVoucher(code=ITEM["code"])

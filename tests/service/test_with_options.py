@@ -42,6 +42,14 @@ async def test_client_with_options_shares_all_else(emulator: Emulator) -> None:
         assert emulator.requests == {"token": 1, "issue": 2}
 
 
+async def test_client_with_options_knows_its_maker(emulator: Emulator) -> None:
+    """What outlasts a call, such as a ledger's sweeps, goes on with the first one's options."""
+    async with emulator.client() as client:
+        assert client.made_of is None
+        made = client.with_options(timeout=Timeout(attempt_s=5))
+        assert made.with_options(retry=RetryPolicy(max_attempts=1)).made_of is client
+
+
 async def test_client_with_options_has_them(emulator: Emulator) -> None:
     """What is given is its own; what is not is the other's, which keeps both."""
     async with emulator.client(

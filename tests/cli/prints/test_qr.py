@@ -29,6 +29,13 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_no_picture_of_nothing(kind: Format) -> None:
+    """Nobody is handed an empty code for a voucher whose URL is missing."""
+    with pytest.raises(ValueError, match="of nothing"):
+        image_of("", kind, scale=4)
+
+
 def test_a_picture_each(rm, results: Path, tmp_path: Path) -> None:
     """Named by recipient; who has no voucher has none, and is counted."""
     ended = rm("qr", results, "--dir", tmp_path / "codes")
