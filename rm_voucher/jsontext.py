@@ -16,6 +16,9 @@ import msgspec
 # The shortest integer of more than 64 bits, 2**63, has 19 digits. RM's keys have as many, in text.
 _LONG = b":" + b"0" * 19
 _SHAPE = bytes.maketrans(b"123456789,[- \t\r\n", b"000000000" + b":" * 7)
+_BEFORE_NUMBERS = (b"", b":", b"[", b",")
+_SPACES = 64  # between those and a number; where there are more, it may be one
+_MOST_LABELS = 1_000  # are looked at: it costs less to look for such numbers than to look further
 _LEAST, _END = -(2**63), 2**64
 
 
@@ -28,9 +31,21 @@ def read_json(text: bytes | bytearray | str) -> Any:
     data = text.encode() if isinstance(text, str) else text
     try:
         value = _DECODER.decode(data)
-        return _with_floats(value) if _LONG in b":" + data.translate(_SHAPE) else value
+        return _with_floats(value) if _may_have_long(data) else value
     except (msgspec.MsgspecError, OverflowError, RecursionError):
         raise ValueError("no JSON") from None
+
+
+def _may_have_long(data: bytes | bytearray) -> bool:
+    """Return whether a text may have an integer of more than 64 bits, and not only such a label."""
+    shape, at = b":" + data.translate(_SHAPE), -1
+    for _ in range(_MOST_LABELS):
+        at = shape.find(_LONG, at + 1)
+        if at < 0:
+            return False
+        if data[max(0, at - _SPACES) : at].rstrip(b"- \t\r\n")[-1:] in _BEFORE_NUMBERS:
+            return True
+    return True
 
 
 def write_json(value: Any, *, sort_keys: bool = False) -> bytes:

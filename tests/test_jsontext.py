@@ -13,6 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from rm_voucher import jsontext
 from rm_voucher.jsontext import as_written, indented, read_json, write_json, write_strictly
 
 SCALARS = (
@@ -110,6 +111,16 @@ def test_text_that_is_no_json(text):
         assert str(caught.value) == "no JSON"
         assert caught.value.__suppress_context__
     assert read_json(' {"a": "é"} ') == {"a": "é"}
+
+
+@pytest.mark.parametrize(("labels", "copies"), [(10, 0), (2_000, 1)])
+def test_labels_with_long_numbers_cost_nothing(labels, copies, monkeypatch):
+    """A page of them is not copied, unless there are too many to look at."""
+    copied = []
+    monkeypatch.setattr(jsontext, "_with_floats", lambda value: copied.append(1) or value)
+    page = [{"label": "card 1234567890123456789", "key": "9876543210987654321"}] * labels
+    assert read_json(json.dumps(page)) == page
+    assert len(copied) == copies
 
 
 class Text(str):
