@@ -51,7 +51,7 @@ app = FastStream(broker, lifespan=lifespan)
 
 # What fails is given back. It may come twice: the ledger gives the order the code that it has.
 @broker.subscriber("orders", ack_policy=AckPolicy.NACK_ON_ERROR)
-@broker.publisher("vouchers")
+@broker.publisher("vouchers", persist=True)
 async def issue(
     order: Order, vouchers: Annotated[Vouchers, Depends(get_vouchers, cast=False)]
 ) -> dict[str, int | str]:
