@@ -117,7 +117,12 @@ def test_text_that_is_no_json(text):
 def test_labels_with_long_numbers_cost_nothing(labels, copies, monkeypatch):
     """A page of them is not copied, unless there are too many to look at."""
     copied = []
-    monkeypatch.setattr(jsontext, "_with_floats", lambda value: copied.append(1) or value)
+
+    def copy(value):
+        copied.append(value)
+        return value
+
+    monkeypatch.setattr(jsontext, "_with_floats", copy)
     page = [{"label": "card 1234567890123456789", "key": "9876543210987654321"}] * labels
     assert read_json(json.dumps(page)) == page
     assert len(copied) == copies

@@ -589,9 +589,9 @@ class Ledger:
             gauges.append(Gauge("ledger.oldest", max(now - oldest, 0.0), state))
         return gauges
 
-    def _read(self, reading: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Read a listing in a task of its own."""
-        task = self._tasks.start(reading)
+    def _read(self, reading: Coroutine[Any, Any, T], *, is_own: bool = False) -> asyncio.Task[T]:
+        """Read a listing in a task of its own; see `LedgerTasks.start`."""
+        task = self._tasks.start(reading, is_own=is_own)
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
         return task
@@ -604,11 +604,12 @@ class Ledger:
             if client.caller.observers and batch_key not in self._watched:
                 tell_source(client.caller.observers, client.name, self)
                 self._watched.add(batch_key)
-                self._read(self._look(batch_key))
+                self._read(self._look(batch_key), is_own=True)
             if self.settings.sweeps and batch_key not in self._swept:
                 self._swept.add(batch_key)
                 # With the time and the patience of the client, and not of one call.
-                self._read(self._sweeper.sweep(client.made_of or client, batch_key))
+                sweep = self._sweeper.sweep(client.made_of or client, batch_key)
+                self._read(sweep, is_own=True)
 
     async def _issue(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable
@@ -55,12 +56,16 @@ class LedgerTasks:
         self.is_open = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Run it in a task of its own. Raises `LedgerError` if the ledger is not open."""
+    def start(self, work: Coroutine[Any, Any, T], *, is_own: bool = False) -> asyncio.Task[T]:
+        """Run it in a task of its own. Raises `LedgerError` if the ledger is not open.
+
+        What ``is_own`` goes on for long, and has no part in the trace of whoever began it.
+        """
         if not self.is_open:
             work.close()
             raise LedgerError("The ledger is not open: use it with 'async with'.")
-        task = asyncio.create_task(work, name="rm-voucher ledger")
+        context = contextvars.Context() if is_own else None
+        task = asyncio.create_task(work, name="rm-voucher ledger", context=context)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -105,6 +106,28 @@ def test_sweep_is_no_part_of_the_call_that_began_it(telemetry: Telemetry) -> Non
     assert {span.parent for span in sweeps} == {None}
     assert ("rm_voucher vouchers", "rm_voucher ledger sweep") in tree
     assert ("rm_voucher ledger issue", "rm_voucher ledger sweep") in tree
+
+
+def test_what_goes_on_has_no_part_in_the_request(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To look at the ledger's state is not done for whoever issued first."""
+    request: contextvars.ContextVar[str] = contextvars.ContextVar("request", default="none")
+    seen: list[str] = []
+    look = Ledger.backlog
+
+    async def backlog(ledger: Ledger, batch_key: str | None = None) -> Any:
+        seen.append(request.get())
+        return await look(ledger, batch_key)
+
+    async def test(_: Emulator, client: VoucherClient, ledger: Ledger, runtime: Runtime) -> None:
+        request.set("the first")
+        await ledger.issue(client, "B", "order 1")
+        await runtime.sleep(60)
+
+    monkeypatch.setattr(Ledger, "backlog", backlog)
+    run(test, telemetry)
+    assert set(seen) == {"none"}
 
 
 def test_state_is_known_while_the_ledger_lives(telemetry: Telemetry) -> None:
