@@ -9,7 +9,7 @@ import typer
 from rm_voucher.cli.common import examples
 from rm_voucher.cli.screen import write_out
 
-db_app = typer.Typer(
+db_app: typer.Typer = typer.Typer(
     name="db",
     add_completion=False,
     no_args_is_help=True,

@@ -64,7 +64,7 @@ _TRANSACTION_S = 20.0
 _CHANGE_S = 3_600.0  # to change the tables of many rows, which is progress and no trouble
 _SCHEMA_LOCK = 0x726D5F76  # PostgreSQL's advisory lock while tables are made
 
-versions = Table(
+versions: Table = Table(
     "rm_schema_versions",
     accounts.tables,  # made together: both are of no component
     Column("component", Text, primary_key=True),
