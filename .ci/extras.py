@@ -38,7 +38,7 @@ CLIENT = ISSUE.format(imports="", options="", work='assert (await client.issue("
 LEDGER = ISSUE.format(
     imports="from rm_voucher.ledger import Ledger",
     options="",
-    work="""async with Ledger.open(URL) as ledger:
+    work="""async with Ledger.open(URL, namespace=ID) as ledger:
             first = await ledger.issue(client, "TEA", ID)
             assert await ledger.issue(client, "TEA", ID) == first""",
 )

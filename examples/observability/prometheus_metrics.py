@@ -7,7 +7,7 @@ Run it, and look at what Prometheus would get: `curl http://127.0.0.1:9464/metri
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
@@ -18,7 +18,7 @@ from rm_voucher.otel import OpenTelemetryHook
 
 
 @contextlib.contextmanager
-def metrics_served(port: int = 9464, host: str = "127.0.0.1") -> Iterator[OpenTelemetryHook]:
+def metrics_served(port: int = 9464, host: str = "127.0.0.1") -> Generator[OpenTelemetryHook]:
     """Serve what the hook measures, in a thread, while the block runs."""
     registry = CollectorRegistry()
     provider = MeterProvider([PrometheusMetricReader(scope_info_enabled=False, registry=registry)])

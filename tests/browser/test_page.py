@@ -273,7 +273,7 @@ async def test_by_keyboard_alone(served, page):
     await page.keyboard.press("Home")
     await page.wait_for_selector("#tab-batches[aria-selected=true]")
     await page.keyboard.press("/")
-    assert await page.evaluate("document.activeElement.id") == "search"
+    await page.wait_for_function("document.activeElement.id === 'search'")
     await page.focus("text=Show the vouchers of BREAKFAST")
     await page.keyboard.press("Enter")
     await page.wait_for_selector("text=no. 20")

@@ -64,7 +64,8 @@ def test_each_misuse_is_an_error_and_nothing_else(checker):
 
 def test_every_type_of_the_package_is_known():
     """To whoever installs it no type is unknown, nor one that checkers infer differently."""
-    options = ("--verifytypes", "rm_voucher", "--ignoreexternal", "--outputjson")
+    options = ["--verifytypes", "rm_voucher", "--ignoreexternal", "--outputjson"]
+    options += ["--pythonpath", sys.executable]
     told = json.loads(run(sys.executable, "-m", "pyright", *options).stdout)["typeCompleteness"]
     unsure = [
         symbol["name"]
