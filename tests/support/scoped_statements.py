@@ -6,7 +6,9 @@ by reading all rows of a namespace takes longer the more there are.
 
 from __future__ import annotations
 
+import contextlib
 import re
+import sqlite3
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,11 +80,13 @@ def all_scoped() -> Iterator[set[str]]:
         if forgets_namespace(statement):
             bad.add(statement)
         if connection.dialect.name == "sqlite" and not _DEFINES.match(statement):
-            explained = connection.connection.dbapi_connection.execute(
-                f"EXPLAIN QUERY PLAN {statement}", values[0] if has_many else values
-            )
-            if any(reads_all(statement, plan) for *_, plan in explained.fetchall()):
-                slow.add(statement)
+            driven = connection.connection.dbapi_connection
+            with contextlib.suppress(sqlite3.Error):  # the statement itself is about to fail so
+                plans = driven.execute(
+                    f"EXPLAIN QUERY PLAN {statement}", values[0] if has_many else values
+                ).fetchall()
+                if any(reads_all(statement, plan) for *_, plan in plans):
+                    slow.add(statement)
 
     event.listen(Engine, "before_cursor_execute", look)
     try:
