@@ -9,7 +9,7 @@ from support.answers import payload
 
 from rm_voucher import ExpiryType, IssuedVoucher, Origin, Voucher, VoucherBatch, VoucherStatus
 from rm_voucher.converters import structure
-from rm_voucher.models import Token, mask
+from rm_voucher.models import Token, mask, without_bearer_values
 
 
 def test_open_enum_unknown_value_stays_text():
@@ -110,3 +110,16 @@ def test_models_are_frozen():
     """A voucher does not change under the feet of those who share it."""
     with pytest.raises(AttributeError):
         Voucher().amount_sen = 5  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("voucher", "left"),
+    [
+        (Voucher(), "ABCD1234 abcd1234 https://q"),
+        (IssuedVoucher(code="ABCD1234", qr_url="https://q"), "'AB…' 'AB…' …"),
+        (Voucher(code="ABCD1234"), "'AB…' 'AB…' https://q"),
+    ],
+)
+def test_text_without_what_a_voucher_is_worth(voucher, left):
+    """Its code in any case and its URL; nothing where nothing is known."""
+    assert without_bearer_values("ABCD1234 abcd1234 https://q", voucher) == left
