@@ -18,7 +18,7 @@ import re
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from types import NoneType
-from typing import TYPE_CHECKING, Any, TypeVar, cast, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, get_args
 
 import attrs
 
@@ -314,8 +314,7 @@ def _with_other_spellings(model: type[T], read: Callable[[Any, Any], T]) -> Call
     return structure_model
 
 
-@attrs.frozen
-class Field:
+class Field(NamedTuple):
     """How a written function reads one field.
 
     ``hook`` gets the value and its type. It is not asked for a null where the field is not
@@ -420,8 +419,7 @@ def write_structure_fn(model: type[T], fields: Iterable[Field]) -> Callable[[Any
     return structure
 
 
-@attrs.frozen
-class _Misfit:
+class _Misfit(NamedTuple):
     """Stands in a field for a value that does not fit, until the model is read."""
 
     value: object

@@ -31,14 +31,15 @@ def read_json(text: bytes | bytearray | str) -> Any:
     data = text.encode() if isinstance(text, str) else text
     try:
         value = _DECODER.decode(data)
-        return _with_floats(value) if _may_have_long(data) else value
+        shape = b":" + data.translate(_SHAPE)
+        return _with_floats(value) if _LONG in shape and _may_have_long(data, shape) else value
     except (msgspec.MsgspecError, OverflowError, RecursionError):
         raise ValueError("no JSON") from None
 
 
-def _may_have_long(data: bytes | bytearray) -> bool:
+def _may_have_long(data: bytes | bytearray, shape: bytes | bytearray) -> bool:
     """Return whether a text may have an integer of more than 64 bits, and not only such a label."""
-    shape, at = b":" + data.translate(_SHAPE), -1
+    at = -1
     for _ in range(_MOST_LABELS):
         at = shape.find(_LONG, at + 1)
         if at < 0:

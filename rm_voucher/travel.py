@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from types import NoneType
-from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, NamedTuple, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -137,8 +137,7 @@ def _hint(field: attrs.Attribute[Any], value: Any) -> Any:
     return {} if field.name == "extra" else None
 
 
-@attrs.frozen
-class _Field:
+class _Field(NamedTuple):
     kind: Any
     is_optional: bool
     is_required: bool

@@ -15,7 +15,7 @@ _PROBE_SHARE = 1 / 12  # of the outage so far
 _LONGEST_PROBE_S = 60.0
 
 
-@attrs.define
+@attrs.define(eq=False)
 class CircuitBreaker:
     """Opens when so many calls in a row fail that the server must be down; an answer closes it.
 

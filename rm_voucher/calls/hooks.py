@@ -187,7 +187,7 @@ class Observer:
         """Take note of something with figures. Keep it weakly: nobody says when it ends."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Progress:
     """How far an attempt has come, or how a callback ended."""
 

@@ -16,7 +16,7 @@ from rm_voucher.calls.rate_limiter import ALONE, AdaptiveRate, TokenBucket, Tuni
 from rm_voucher.settings import FlowPolicy
 
 
-@attrs.define
+@attrs.define(eq=False)
 class Pace:
     """What is known of the server, from how attempts ended, and the turns that were given.
 

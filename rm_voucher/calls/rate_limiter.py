@@ -26,7 +26,7 @@ _IDLE_S = 1.0
 _SLOW_START_PER_S = 20.0
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False)
 class Tuning:
     """How a rate is learned from throttles.
 
@@ -73,7 +73,7 @@ TOGETHER = Tuning(
 """For many processes: their reports come in batches and late, and more throttles are chance."""
 
 
-@attrs.define
+@attrs.define(eq=False)
 class RateMeter:
     """Measures how many attempts a second the server accepted of late, in windows of time."""
 
@@ -115,7 +115,7 @@ class RateMeter:
         return self.counted / max(span_s, _METER_S)
 
 
-@attrs.define
+@attrs.define(eq=False)
 class CubicCurve:
     """The rate that throttles have taught: where it was cut, and how it grows from there."""
 
@@ -159,7 +159,7 @@ class CubicCurve:
             self._target /= parts
 
 
-@attrs.define
+@attrs.define(eq=False)
 class AdaptiveRate:
     """The rate that is allowed: the user's limit, what throttles have taught, and slow start."""
 
@@ -247,7 +247,7 @@ class AdaptiveRate:
         self._slow_start_at = now
 
 
-@attrs.define
+@attrs.define(eq=False)
 class TokenBucket:
     """Gives turns at a rate, evenly spaced. It holds what 20 ms of the rate give."""
 

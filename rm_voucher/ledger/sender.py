@@ -114,25 +114,23 @@ class Sender:
         """Return a request's voucher, issue it, or return what it waits for.
 
         An attempt is started when its turn has come, and not before: of a process that dies, only
-        what was in flight is unknown. ``slots`` bound how many calls are made at once. Raises what
-        `look_up` and the call raise, `BatchStoppedError`, and `ConnectError` when the call was
-        abandoned.
+        what was in flight, or about to be, is unknown. ``slots`` bound how many calls are made at
+        once; the ledger's commits before and after each need none. Raises what `look_up` and the
+        call raise, `BatchStoppedError`, and `ConnectError` when the call was abandoned.
         """
         batch_key = call.batch_key or ""
         if client.caller.may_wait:
             answer = await self.look_up(batch_key, content, request_id)
             if answer != AGAIN:
                 return answer
-        async with slots or contextlib.nullcontext():
-            if not call.abandoned:
-                await client.caller.admit(call)
-                asked = await self._ask(batch_key, content, request_id, may_start=True)
-                if not isinstance(asked, Claimed):
-                    return asked
-                if not call.abandoned:
-                    return await self._send(client, call, request_id, asked.attempt_id)
-                await self._release(batch_key, asked.attempt_id)
+        if call.abandoned:
             raise self._given_up()
+        await client.caller.admit(call)
+        asked = await self._ask(batch_key, content, request_id, may_start=True)
+        if not isinstance(asked, Claimed):
+            return asked
+        slots = slots or contextlib.nullcontext()
+        return await self._send(client, call, request_id, asked.attempt_id, slots)
 
     async def _ask(
         self, batch_key: str, content: str, request_id: str, *, may_start: bool
@@ -218,32 +216,40 @@ class Sender:
             why = "not sent, because the ledger is being closed"
         return ConnectError(f"issue: {why}")
 
-    async def _release(self, batch_key: str, attempt_id: str) -> None:
-        """Give up a claimed attempt that was not sent."""
-        await self._end(batch_key, attempt_id, AttemptState.REJECTED)
-        del self._tracker.sending[attempt_id]
-
     async def _send(
-        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
+        self,
+        client: VoucherClient,
+        call: Call[IssuedVoucher],
+        request_id: str,
+        attempt_id: str,
+        slots: AbstractAsyncContextManager[object],
     ) -> IssuedVoucher | Pending:
         """Make the call of a claimed attempt, and keep its outcome.
 
         Raises what the call raises, with the ledger's id of the attempt, when that is durable.
         """
         try:
-            return await self._execute(client, call, request_id, attempt_id)
+            return await self._execute(client, call, request_id, attempt_id, slots)
         finally:
             del self._tracker.sending[attempt_id]
 
     async def _execute(
-        self, client: VoucherClient, call: Call[IssuedVoucher], request_id: str, attempt_id: str
+        self,
+        client: VoucherClient,
+        call: Call[IssuedVoucher],
+        request_id: str,
+        attempt_id: str,
+        slots: AbstractAsyncContextManager[object],
     ) -> IssuedVoucher | Pending:
         batch_key = call.batch_key or ""
-        self.sent += 1
         call.before_send = functools.partial(self._check, batch_key, attempt_id)
         try:
-            executing = client.caller.execute(call)
-            voucher = await client.caller.observed(executing, "issue", batch_key=batch_key)
+            async with slots:
+                if call.abandoned:
+                    raise self._given_up()
+                self.sent += 1
+                executing = client.caller.execute(call)
+                voucher = await client.caller.observed(executing, "issue", batch_key=batch_key)
         except OutcomeUnknownError as exc:
             seen = exc.voucher if isinstance(exc.voucher, IssuedVoucher) else None
             is_kept = await self._end_unknown(client, batch_key, attempt_id, seen)

@@ -29,7 +29,6 @@ from rm_voucher.calls.token_source import TokenSource
 from rm_voucher.converters import prepare
 from rm_voucher.exceptions import APIError, ConfigurationError, DecodeError, InvalidRequestError
 from rm_voucher.models import ALL_OF_IT, IssuedVoucher, Page, Voucher, VoucherBatch
-from rm_voucher.profile import Profile
 from rm_voucher.redaction import hide_locals
 from rm_voucher.runtime import Runtime
 from rm_voucher.service.member import Member
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
     from rm_voucher.calls.shared_flow import SharedFlow
+    from rm_voucher.profile import Profile
     from rm_voucher.shared.store import SharedStore
 
 
@@ -77,7 +77,7 @@ class ClientSettings(TypedDict, total=False):
     runtime: Runtime | None
 
 
-@attrs.define
+@attrs.define(eq=False)
 class _Learnt:
     """What answers taught of the server: the client and those made of it go by it."""
 
@@ -249,6 +249,8 @@ class VoucherClient:
             settings.setdefault("proxy", Proxy.from_env())
         if profile is None:
             return cls(credentials, environment=environment, **settings)
+        from rm_voucher.profile import Profile
+
         if not isinstance(profile, Profile):
             profile = Profile.load(profile)
         if settings.get("limits") is None:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from rm_voucher.exceptions import ConfigurationError
 from rm_voucher.redaction import hide_locals
-from rm_voucher.signing.keys import read_private_key, read_public_key
 from rm_voucher.signing.signature import parse_signature
 
 if TYPE_CHECKING:
@@ -42,6 +41,8 @@ class RsaSigner:
         alone, or OpenSSH's format. Raises `ConfigurationError`, which says what another thing is.
         Parsing takes tens of milliseconds: do it once.
         """
+        from rm_voucher.signing.keys import read_private_key
+
         key = read_private_key(pem)
         if key.key_size < _MIN_KEY_BITS:
             raise ConfigurationError(
@@ -93,6 +94,8 @@ class RsaVerifier:
 
         ``pem`` is PEM, the bare base64 that the merchant portal shows, or OpenSSH's format.
         """
+        from rm_voucher.signing.keys import read_public_key
+
         key = read_public_key(pem)
         if key.key_size < min_bits:  # a stranger may find its other half
             raise ConfigurationError(

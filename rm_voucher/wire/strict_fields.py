@@ -7,14 +7,12 @@ kept, in ``extra``. What is sent is no part of this: a misfit is refused in all 
 from __future__ import annotations
 
 from collections.abc import Mapping
-
-import attrs
+from typing import NamedTuple
 
 from rm_voucher.models import ErrorBody, IssuedVoucher, Token, Voucher, VoucherBatch
 
 
-@attrs.frozen
-class Reading:
+class Reading(NamedTuple):
     """What an operation reads, and which fields of it are strict."""
 
     model: type

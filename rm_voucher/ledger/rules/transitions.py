@@ -16,7 +16,7 @@ own. What they share, spares, detached attempts and the batch itself, they chang
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from rm_voucher.exceptions import BatchStoppedError, IdempotencyConflictError, LedgerError
@@ -69,6 +69,14 @@ def ask(
     """Insert or find each request; give it a code, or let it claim an attempt."""
     batches = {batch.key: batch for batch in unit.batches(item.batch for item in asks)}
     requests = unit.get(IssueRequest, [item.request_id for item in asks])
+    # Before anything is changed: a query writes what was changed so far, and each request once more
+    # when it is served.
+    wanted = Counter(
+        item.batch
+        for item in asks
+        if item.may_start and _may_be_served(requests.get(item.request_id))
+    )
+    stocks = {key: _stock(unit, key, number) for key, number in wanted.items()}
     to_serve: dict[str, dict[str, Ask]] = defaultdict(dict)
     refused: dict[int, LedgerError] = {}
     for number, item in enumerate(asks):
@@ -91,7 +99,8 @@ def ask(
         if item.may_start and request.state is RequestState.WAITING and not request.attempt_id:
             to_serve[item.batch].setdefault(request.id, item)
     for key, items in to_serve.items():
-        _serve(unit, batches[key], [(requests[name], item) for name, item in items.items()])
+        waiting = [(requests[name], item) for name, item in items.items()]
+        _serve(unit, batches[key], waiting, *stocks[key])
     served = [r.id for r in requests.values() if r.state is RequestState.ASSIGNED]
     found = unit.query(unit.find_codes, served) if served else []
     codes = {code.request_id or "": code for code in found}
@@ -103,10 +112,26 @@ def ask(
     ]
 
 
-def _serve(unit: UnitOfWork, batch: Batch, waiting: list[tuple[IssueRequest, Ask]]) -> None:
+def _may_be_served(request: IssueRequest | None) -> bool:
+    return request is None or (
+        request.state in (RequestState.WAITING, RequestState.FAILED) and not request.attempt_id
+    )
+
+
+def _stock(unit: UnitOfWork, batch: str, number: int) -> tuple[list[Code], list[IssueAttempt]]:
+    """Return spare codes of a batch, and detached attempts, so many at most."""
+    spares = unit.query(unit.find_spares, batch, number)
+    return spares, unit.query(unit.find_detached, batch, number)
+
+
+def _serve(
+    unit: UnitOfWork,
+    batch: Batch,
+    waiting: list[tuple[IssueRequest, Ask]],
+    found: list[Code],
+    loose: list[IssueAttempt],
+) -> None:
     """Give each a spare, or let it claim a detached attempt, or else a new one."""
-    found = unit.query(unit.find_spares, batch.key, len(waiting))
-    loose = unit.query(unit.find_detached, batch.key, len(waiting))
     if found or loose:
         unit.be_alone()
     spares, detached = iter(found), iter(loose)

@@ -10,7 +10,7 @@ from operator import attrgetter
 from typing import Any, Self
 
 import attrs
-from sqlalchemy import Column, Double, FromClause, Table
+from sqlalchemy import Column, ColumnElement, Double, FromClause, Table
 
 
 @attrs.frozen
@@ -50,6 +50,29 @@ def each_by_key(
         f"CROSS JOIN LATERAL (SELECT {columns} FROM {column.table.name} "
         f"WHERE namespace = wanted.namespace AND {column.name} = wanted.key LIMIT 1{lock}) AS found"
     )
+
+
+@attrs.frozen
+class Stock:
+    """Reads the first rows of a batch that meet a condition, so many at most.
+
+    The parameters are the namespace, the batch and the number.
+    """
+
+    sqlite: str
+    postgresql: str
+
+    @classmethod
+    def of(cls, where: ColumnElement[bool], column: Column[Any], names: Sequence[str]) -> Self:
+        """Return the query of the rows where it holds, in the order of a column."""
+        table = column.table
+        columns = ", ".join(_columns(table, names))
+        rows = f"SELECT {columns} FROM {table.name} WHERE {where} AND namespace"  # noqa: S608 - ours
+        order = f"ORDER BY {column.name} LIMIT"
+        return cls(
+            f"{rows} = ? AND batch = ? {order} ?",
+            f"{rows} = %b::text AND batch = %b::text {order} %b::int8",
+        )
 
 
 @attrs.frozen

@@ -33,6 +33,7 @@ _Operation = tuple[Transition[Any, Any], Any]
 _Kinds = dict[Transition[Any, Any], list[int]]
 
 _FILE = Scope(None)
+_COUNT_COMMITS = f"UPDATE {meta.name} SET commits = ?"  # noqa: S608 - our own name
 _TAKE_LEASE = (
     f"INSERT INTO {leases.name} (namespace, name, holder, until) "  # noqa: S608 - our own names
     f"VALUES (%s, %s, %s, {NOW} + %s) ON CONFLICT (namespace, name) "
@@ -249,7 +250,7 @@ class SqlLedgerStore(LedgerStore):
                 unit.flush()
             commits = 0 if guard is None else guard.next_commit()
             if guard is not None:
-                connection.execute(_FILE.update(meta).values(commits=commits))
+                connection.exec_driver_sql(_COUNT_COMMITS, (commits,))
             return results, unit.assigned, commits
 
         results, assigned, commits = await self._database.write(work, is_pipelined=is_shared)

@@ -49,7 +49,7 @@ from rm_voucher.ledger.sql.schema import (
     meta,
     requests,
 )
-from rm_voucher.ledger.sql.statements import Lookup, Statement
+from rm_voucher.ledger.sql.statements import Lookup, Statement, Stock
 
 R = TypeVar("R", Batch, IssueRequest, IssueAttempt, Code)
 
@@ -87,6 +87,8 @@ _ENUMS = {
 _COLUMNS = {kind: [table.c[name] for name in _NAMES[kind]] for kind, table in _TABLES.items()}
 _LOOKUPS = {kind: Lookup.by(table.c[KEYS[kind]], _NAMES[kind]) for kind, table in _TABLES.items()}
 _CODES_OF = Lookup.by(codes.c.request_id, _NAMES[Code])
+_SPARES = Stock.of(IS_SPARE, codes.c.added_at, _NAMES[Code])
+_DETACHED = Stock.of(IS_DETACHED, attempts.c.sent_at, _NAMES[IssueAttempt])
 _KNOWN = Lookup.by(codes.c.code, ["code"])
 _INSERTS = {kind: Statement.insert(table, _NAMES[kind]) for kind, table in _TABLES.items()}
 _INSERTS[IssueRequest] = Statement.insert_by_key(requests, _NAMES[IssueRequest], "id", "seq")
@@ -130,12 +132,10 @@ class SqlUnitOfWork(UnitOfWork):
         return self._rows(Code, _CODES_OF, list(request_ids))
 
     def find_spares(self, batch: str, limit: int) -> list[Code]:
-        spares = self._select(Code).where(IS_SPARE, codes.c.batch == batch)
-        return self._made(Code, spares.order_by(codes.c.added_at).limit(limit))
+        return self._stock(Code, _SPARES, batch, limit)
 
     def find_detached(self, batch: str, limit: int) -> list[IssueAttempt]:
-        detached = self._select(IssueAttempt).where(IS_DETACHED, attempts.c.batch == batch)
-        return self._made(IssueAttempt, detached.limit(limit))
+        return self._stock(IssueAttempt, _DETACHED, batch, limit)
 
     def find_unserved(self, batch: str, limit: int) -> list[IssueRequest]:
         ambiguous = (
@@ -277,6 +277,11 @@ class SqlUnitOfWork(UnitOfWork):
 
     def _select(self, kind: type[Row]) -> Select[Any]:
         return self._scope.select(_TABLES[kind], *_COLUMNS[kind])
+
+    def _stock(self, kind: type[R], stock: Stock, batch: str, limit: int) -> list[R]:
+        statement = stock.sqlite if self._is_sqlite else stock.postgresql
+        found = self._connection.exec_driver_sql(statement, (self._namespace, batch, limit))
+        return [row_of(kind, row) for row in found]
 
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         return [row_of(kind, row) for row in self._looked_up(lookup, keys)]
