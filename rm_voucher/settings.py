@@ -417,6 +417,8 @@ class Timeout:
 
 def of_changes(timeout: Timeout) -> Timeout:
     """Return the time-out of a call that changes something: its attempts take ``change_s``."""
+    if timeout.attempt_s == timeout.change_s:
+        return timeout
     return Timeout(connect_s=timeout.connect_s, attempt_s=timeout.change_s, total_s=timeout.total_s)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
 from rm_voucher.bulk.results import BulkResult, issued, not_issued
@@ -112,11 +111,13 @@ class LedgerRun(Generic[R]):
 
     async def _start(self, call: Call[IssuedVoucher], name: str) -> IssuedVoucher | Pending:
         try:
-            with self._noting_trouble():
-                starting = self._sender.start(self._client, call, "", name, slots=self._calls)
-                return await self._client.caller.observed(
-                    starting, "issue", kind=WorkKind.LEDGER, batch_key=self._batch_key
-                )
+            starting = self._sender.start(self._client, call, "", name, slots=self._calls)
+            return await self._client.caller.observed(
+                starting, "issue", kind=WorkKind.LEDGER, batch_key=self._batch_key
+            )
+        except LedgerError as exc:
+            self._note_trouble(exc)
+            raise
         except OutcomeUnknownError as exc:
             if isinstance(exc.__cause__, LedgerError):
                 raise
@@ -152,17 +153,15 @@ class LedgerRun(Generic[R]):
                 self._end_held(name, pending_error(self._batch_key, answer))
 
     async def _look_up(self, name: str) -> IssuedVoucher | Pending:
-        with self._noting_trouble():
-            return await self._sender.look_up(self._batch_key, "", name)
-
-    @contextlib.contextmanager
-    def _noting_trouble(self) -> Iterator[None]:
         try:
-            yield
+            return await self._sender.look_up(self._batch_key, "", name)
         except LedgerError as exc:
-            if type(exc) is LedgerError:  # not about this request
-                self._broken_by = exc
+            self._note_trouble(exc)
             raise
+
+    def _note_trouble(self, error: LedgerError) -> None:
+        if type(error) is LedgerError:  # not about this request
+            self._broken_by = error
 
     def end(self) -> None:
         """Stop listening; give those who could not be looked up a result."""

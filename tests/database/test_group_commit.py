@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
+from simulation.clock import VirtualClock
+from simulation.loop import VirtualLoop
 
 from rm_voucher.database import group_commit
 from rm_voucher.database.group_commit import GroupCommit, UnavailableError
@@ -55,32 +57,63 @@ async def test_group_many_operations_in_few_transactions(writer, store, monkeypa
     assert [number for group in store.groups for number in group] == list(numbers)
 
 
-async def test_group_lone_operation_does_not_linger(writer, store, monkeypatch) -> None:
-    """A task alone, one operation after the other, never waits for company."""
-    monkeypatch.setattr(group_commit, "_LINGER_S", 1e9)
-    assert [await writer.run(number) for number in (1, 2, 3)] == [10, 20, 30]
-    assert store.groups == [[1], [2], [3]]
+def ended_at(
+    *comings: float, takes_s: float, longest_s: float = 1.0, many: int = 64
+) -> tuple[list[float], list[list[int]]]:
+    """Return when operations that come at those times end, and their groups, in virtual time."""
+    clock = VirtualClock()
+    groups: list[list[int]] = []
+
+    async def commit(operations: Sequence[int]) -> Sequence[int]:
+        groups.append(list(operations))
+        await asyncio.sleep(takes_s)
+        return operations
+
+    async def main() -> list[float]:
+        begun = clock.now
+        writer: GroupCommit[int, int] = GroupCommit(commit)
+
+        async def run(number: int, coming: float) -> float:
+            await asyncio.sleep(coming)
+            await writer.run(number)
+            return round(clock.now - begun, 6)
+
+        ends = await asyncio.gather(*(run(*one) for one in enumerate(comings)))
+        await writer.close()
+        return ends
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(group_commit, "_LONGEST_LINGER_S", longest_s)
+        patch.setattr(group_commit, "_MANY", many)
+        ends = VirtualLoop(clock).run(main)
+    return ends, groups
 
 
-async def test_group_lingers_for_company_after_a_crowd(writer, store, monkeypatch) -> None:
-    """After a group of several, those that come within the pause are taken with the next."""
-    lingering, go_on = asyncio.Event(), asyncio.Event()
+def test_group_lone_operation_does_not_linger() -> None:
+    """One operation after the other never waits for company."""
+    ends, groups = ended_at(0.0, 0.1, 0.2, takes_s=0.05)
+    assert ends == [0.05, 0.15, 0.25]
+    assert groups == [[0], [1], [2]]
 
-    async def sleep(seconds: float) -> None:
-        assert seconds == group_commit._LINGER_S
-        lingering.set()
-        await go_on.wait()
 
-    monkeypatch.setattr(asyncio, "sleep", sleep)
-    await asyncio.gather(writer.run(1), writer.run(2))
-    third = asyncio.create_task(writer.run(3))
-    await lingering.wait()
-    fourth = asyncio.create_task(writer.run(4))
-    while len(writer._waiting) < 2:
-        await asyncio.wait([fourth], timeout=0)
-    go_on.set()
-    assert [await third, await fourth] == [30, 40]
-    assert store.groups == [[1, 2], [3, 4]]
+def test_group_lingers_for_company_after_a_crowd() -> None:
+    """After a group of several, for as long as that took: those that come meanwhile go along."""
+    ends, groups = ended_at(0.0, 0.0, 0.05, 0.07, 0.2, takes_s=0.05)
+    assert ends == [0.05, 0.05, 0.15, 0.15, 0.3]
+    assert groups == [[0, 1], [2, 3], [4]]
+
+
+def test_group_lingers_no_longer_than_the_longest() -> None:
+    """A database that is slow makes nobody wait twice."""
+    ends, _ = ended_at(0.0, 0.0, 0.5, takes_s=0.5, longest_s=0.01)
+    assert ends == [0.5, 0.5, 1.01]
+
+
+def test_group_lingers_no_longer_than_until_many_wait() -> None:
+    """A group of many is worth a transaction."""
+    ends, groups = ended_at(0.0, 0.0, 0.06, 0.07, 0.08, takes_s=0.05, many=3)
+    assert ends == [0.05, 0.05, 0.13, 0.13, 0.13]
+    assert groups == [[0, 1], [2, 3, 4]]
 
 
 async def test_group_bad_operation_fails_alone(writer, store) -> None:

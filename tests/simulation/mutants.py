@@ -137,23 +137,21 @@ class _Without:
         return getattr(self._unit, name)
 
 
-def _serve_without(patch, name):
-    right = transitions._serve
+def _stock_without(patch, name):
+    right = transitions._stock
     patch.setattr(
         transitions,
-        "_serve",
-        lambda unit, batch, waiting: right(
-            cast("UnitOfWork", _Without(unit, name)), batch, waiting
-        ),
+        "_stock",
+        lambda unit, batch, number: right(cast("UnitOfWork", _Without(unit, name)), batch, number),
     )
 
 
 def ignore_spares(patch):
-    _serve_without(patch, "find_spares")
+    _stock_without(patch, "find_spares")
 
 
 def ignore_detached_attempts(patch):
-    _serve_without(patch, "find_detached")
+    _stock_without(patch, "find_detached")
 
 
 def forget_the_claim(patch):
