@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from rm_voucher.calls.flow import Flow
+if TYPE_CHECKING:
+    from rm_voucher.calls.flow import Flow
 
 # What connects when the time is up has some seconds more, by its own time-out.
 _PATIENCE_S = 10.0

@@ -12,12 +12,11 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import attrs
 
 from rm_voucher.calls.call import Call, Parse, Phase
-from rm_voucher.calls.flow import Flow
 from rm_voucher.calls.hooks import (
     Attempt,
     Hook,
@@ -58,6 +57,9 @@ from rm_voucher.transport.base import Request, Transport
 from rm_voucher.wire.requests import with_signature
 from rm_voucher.wire.responses import json_object
 from rm_voucher.wire.signature_debug import explain
+
+if TYPE_CHECKING:
+    from rm_voucher.calls.flow import Flow
 
 T = TypeVar("T")
 

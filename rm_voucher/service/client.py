@@ -16,11 +16,9 @@ from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 import attrs
 
 from rm_voucher.arguments import check_method, check_type
-from rm_voucher.auth.client_credentials import ClientCredentialsToken
 from rm_voucher.auth.store import TokenStore
 from rm_voucher.calls.call import Call
 from rm_voucher.calls.caller import Caller
-from rm_voucher.calls.flow import Flow, FlowState
 from rm_voucher.calls.hooks import Hook, checked_hooks, tell_source
 from rm_voucher.calls.outcomes import Safety
 from rm_voucher.calls.recovery import Verdict, judge_reinstate, judge_void
@@ -53,6 +51,7 @@ from rm_voucher.wire.error_codes import ERROR_CODES
 if TYPE_CHECKING:
     from ssl import SSLContext
 
+    from rm_voucher.calls.flow import FlowState
     from rm_voucher.calls.shared_flow import SharedFlow
     from rm_voucher.profile import Profile
     from rm_voucher.shared.store import SharedStore
@@ -148,6 +147,10 @@ class VoucherClient:
         name: str | None = None,
         runtime: Runtime | None = None,
     ) -> None:
+        # Imported here, so that importing the package stays quick.
+        from rm_voucher.auth.client_credentials import ClientCredentialsToken
+        from rm_voucher.calls.flow import Flow
+
         self._learnt = _Learnt()
         self.made_of: Self | None = None
         """The client that `with_options` made this of, for work that outlasts a call."""
