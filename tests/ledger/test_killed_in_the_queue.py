@@ -55,6 +55,7 @@ def open_after_kill(
     killed_after_s: float,
     *,
     token_s: float = 0.0,
+    rate_per_s: float | None = _RATE_PER_S,
 ) -> tuple[int, int]:
     """Return how many attempts a killed process left open, and how many were sent."""
     clock, tables = VirtualClock(), MemoryTables()
@@ -69,7 +70,7 @@ def open_after_kill(
         return ok({"items": [], "code": "SUCCESS"})
 
     async def main() -> None:
-        flow = FlowPolicy(rate_per_s=_RATE_PER_S)
+        flow = FlowPolicy(rate_per_s=rate_per_s)
         client = client_at(clock, serve, token_source=None, sleep=asyncio.sleep, flow=flow)
         runtime = Runtime(clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep)
         async with Ledger(SlowStore(tables), runtime=runtime) as ledger:
@@ -95,6 +96,14 @@ def test_what_waits_for_its_turn_is_not_open(
     left_open, sent = open_after_kill(issue_all, killed_after_s)
     assert sent > 5
     assert left_open <= _RATE_PER_S * (_LATENCY_S + 2 * _COMMIT_S) + 2
+
+
+@pytest.mark.parametrize("killed_after_s", [0.08, 0.1, 0.15])
+def test_of_a_run_at_most_twice_its_concurrency_is_open(killed_after_s: float) -> None:
+    """Without a limit: what is in flight, and the commits before and after that go on meanwhile."""
+    left_open, sent = open_after_kill(in_a_run, killed_after_s, rate_per_s=None)
+    assert sent > 0
+    assert 64 <= left_open <= 2 * 64
 
 
 @pytest.mark.parametrize("issue_all", [one_by_one, in_a_run, finishing])
