@@ -534,6 +534,7 @@ class Ledger:
         issued from.
         """
         account = _checked(client).account
+        self.store.check_open()
         if account == self._account:
             return
         if await self.store.account() is None:
