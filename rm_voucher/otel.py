@@ -7,22 +7,6 @@ import weakref
 from collections.abc import Callable, Iterable
 
 import attrs
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.metrics import (
-    CallbackOptions,
-    MeterProvider,
-    Observation,
-    get_meter,
-)
-from opentelemetry.trace import (
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    TracerProvider,
-    get_tracer,
-    set_span_in_context,
-)
 
 from rm_voucher._version import __version__
 from rm_voucher.calls.hooks import (
@@ -35,6 +19,25 @@ from rm_voucher.calls.hooks import (
     WorkKind,
     WorkResult,
 )
+from rm_voucher.extras import extra
+
+with extra("otel", __name__):
+    from opentelemetry.context import Context, attach, detach, get_current
+    from opentelemetry.metrics import (
+        CallbackOptions,
+        MeterProvider,
+        Observation,
+        get_meter,
+    )
+    from opentelemetry.trace import (
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        TracerProvider,
+        get_tracer,
+        set_span_in_context,
+    )
 
 __all__ = ["OpenTelemetryHook"]
 

@@ -22,6 +22,7 @@ from rm_voucher.exceptions import (
     OutcomeUnknownError,
     VoucherError,
 )
+from rm_voucher.extras import extra, extra_of
 from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
@@ -168,18 +169,16 @@ class Ledger:
         Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
         each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
-        try:
-            from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
+        with extra(extra_of(database), "A ledger", ConfigurationError):
+            from rm_voucher.ledger.sql.store import SqlLedgerStore  # slow to import
 
-            store = SqlLedgerStore(
-                database,
-                namespace=namespace,
-                read_only=read_only,
-                patience_s=patience_s,
-                runtime=runtime,
-            )
-        except ImportError as exc:
-            raise ConfigurationError.no_driver("A ledger", str(database)) from exc
+        store = SqlLedgerStore(
+            database,
+            namespace=namespace,
+            read_only=read_only,
+            patience_s=patience_s,
+            runtime=runtime,
+        )
         return cls(store, runtime=runtime, **settings)
 
     @classmethod

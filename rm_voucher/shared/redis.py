@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
-
 from rm_voucher.exceptions import ConfigurationError, SharedStoreError
+from rm_voucher.extras import extra
 from rm_voucher.shared.store import SharedStore, Snapshot
+
+with extra("redis", __name__):
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.commands.core import AsyncScript
+    from redis.exceptions import RedisError
 
 _TIMEOUT_S = 2.0
 _PREFIX = "rm_voucher:"

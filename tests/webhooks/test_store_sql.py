@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import subprocess
-import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -342,31 +340,6 @@ async def test_file_that_can_not_be_made(tmp_path: Path) -> None:
         async with open_event_store(f"sqlite:///{file}"):
             pass
     assert str(caught.value) == f"{file} can't be used: No such file or directory."
-
-
-@pytest.mark.parametrize(
-    ("url", "missing", "extra"),
-    [
-        ("sqlite:///x.db", "sqlalchemy", "sql"),
-        ("postgresql://u@127.0.0.1/x", "sqlalchemy", "postgres"),
-        ("postgresql://u@127.0.0.1/x", "psycopg", "postgres"),
-    ],
-)
-def test_missing_extra(url: str, missing: str, extra: str) -> None:
-    """Without the extra it is said what to install."""
-    program = (
-        "import sys\n"
-        f"sys.modules[{missing!r}] = None\n"
-        "from rm_voucher.webhooks import open_event_store\n"
-        f"open_event_store({url!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    last = done.stderr.splitlines()[-1]
-    assert last.endswith(
-        f"ConfigurationError: A store needs the extra '{extra}': pip install 'rm-voucher[{extra}]'."
-    )
 
 
 async def test_many_rows_that_statistics_do_not_know(postgres_url: str, time: FakeTime) -> None:
