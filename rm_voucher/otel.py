@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 
@@ -93,6 +94,8 @@ class OpenTelemetryHook(Observer):
         self._tracer = get_tracer("rm_voucher", __version__, tracer_provider)
         meter = get_meter("rm_voucher", __version__, meter_provider)
         self._sources: list[tuple[str, weakref.ref[Source]]] = []
+        # Several loops may add, each in its thread. Who reads needs no lock: a copy is one step.
+        self._adding = threading.Lock()
 
         def histogram(name: str, meaning: str) -> Callable[[float, dict[str, str | int]], None]:
             return meter.create_histogram(
@@ -182,10 +185,11 @@ class OpenTelemetryHook(Observer):
 
     def source(self, client: str, source: Source) -> None:
         """Read the source's figures whenever metrics are collected, as long as it is there."""
-        known = [(name, ref) for name, ref in self._sources if ref() is not None]
-        if all(name != client or ref() is not source for name, ref in known):
-            known.append((client, weakref.ref(source)))
-        self._sources[:] = known
+        with self._adding:
+            known = [(name, ref) for name, ref in self._sources if ref() is not None]
+            if all(name != client or ref() is not source for name, ref in known):
+                known.append((client, weakref.ref(source)))
+            self._sources[:] = known
 
 
 def _reading(
