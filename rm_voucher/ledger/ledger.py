@@ -269,7 +269,8 @@ class Ledger:
         # A call is not sent after its own deadline, but another's may have more time.
         may_be_sent = errand.in_flight or errand.call.deadline != deadline
         voucher = self.unkept.get(request_id)  # its commit takes longer than the caller has
-        raise overdue_error(batch_key, in_flight=may_be_sent, voucher=voucher)
+        trouble = client.caller.trouble_of(errand.call)
+        raise overdue_error(batch_key, in_flight=may_be_sent, voucher=voucher, trouble=trouble)
 
     @hide_locals
     async def submit(
