@@ -190,7 +190,7 @@ class Ledger:
 
     async def __aenter__(self) -> Self:
         if self._tasks.is_open:
-            raise LedgerError("The ledger is open already.")
+            raise LedgerError("The ledger is open already.", is_final=True)
         await self.store.open()
         self._tasks.is_open = True
         try:
@@ -407,7 +407,7 @@ class Ledger:
             raise ConfigurationError("resolve takes one of adopt, reissue and write_off.")
         found = await self.store.read(lambda unit: unit.load(IssueAttempt, [attempt_id]))
         if not found:
-            raise LedgerError("The ledger has no such attempt.")
+            raise LedgerError("The ledger has no such attempt.", is_final=True)
         state = AttemptState.WRITTEN_OFF if write_off else AttemptState.NOT_ISSUED
         code = None
         if adopt is not None:
@@ -545,7 +545,8 @@ class Ledger:
                 raise LedgerError(
                     "Whose this ledger is is not known, and this client's account does not list "
                     f"its batch {min(begun)}: use it with its own client first, or, if it is this "
-                    "client's, say so with rebind."
+                    "client's, say so with rebind.",
+                    is_final=True,
                 )
         await self.store.claim(account)
         self._account = account

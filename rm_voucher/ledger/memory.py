@@ -256,5 +256,6 @@ class MemoryLedgerStore(LedgerStore):
             self.tables.account = account
         if self.tables.account != account:
             raise LedgerError(
-                "This ledger belongs to another account than this client's: use one for each."
+                "This ledger belongs to another account than this client's: use one for each.",
+                is_final=True,
             )

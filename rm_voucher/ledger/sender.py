@@ -370,7 +370,7 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
     """Return the error for a request that gets nothing now."""
     match pending.state:
         case RequestState.CANCELLED:
-            return GivenUpError("This request was given up by a person.")
+            return GivenUpError("This request was given up by a person.", is_final=True)
         case RequestState.UNRESOLVED:
             what = "the attempt for this request is held for a person to resolve"
         case _:

@@ -76,7 +76,9 @@ class RedisSharedStore(SharedStore):
     async def _run(self, script: AsyncScript, key: str, *values: bytes | int) -> Any:
         self._process = self._process or os.getpid()
         if self._process != os.getpid():  # two processes would read each other's answers
-            raise SharedStoreError("The store was used before a fork: make one in each process.")
+            raise SharedStoreError(
+                "The store was used before a fork: make one in each process.", is_final=True
+            )
         try:
             return await script(keys=[_PREFIX + key], args=values)
         except (RedisError, OSError) as exc:

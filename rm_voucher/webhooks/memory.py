@@ -52,7 +52,7 @@ class MemoryEventStore(EventStore):
 
     async def _open(self) -> None:
         if self._is_open:
-            raise EventStoreError(OPEN_ALREADY)
+            raise EventStoreError(OPEN_ALREADY, is_final=True)
         self._is_open = True
 
     async def aclose(self) -> None:
@@ -60,7 +60,7 @@ class MemoryEventStore(EventStore):
 
     def _check_open(self) -> None:
         if not self._is_open:
-            raise EventStoreError(NOT_OPEN)
+            raise EventStoreError(NOT_OPEN, is_final=True)
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False

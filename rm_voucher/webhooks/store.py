@@ -77,7 +77,8 @@ class EventStore(ABC):
         if self._account is not None and not rebind:
             raise EventStoreError(
                 "The store of callbacks belongs to another account than this client's: use one "
-                "for each."
+                "for each.",
+                is_final=True,
             )
 
     @abstractmethod
@@ -106,7 +107,9 @@ class EventStore(ABC):
         What is written in it is committed together with that, or not at all. If the disposition is
         not READY, the block must do nothing.
         """
-        raise EventStoreError("This store has no transactions: open_event_store(url) gives one.")
+        raise EventStoreError(
+            "This store has no transactions: open_event_store(url) gives one.", is_final=True
+        )
 
     @abstractmethod
     async def due(self, limit: int) -> list[VoucherEvent]:

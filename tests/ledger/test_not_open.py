@@ -4,7 +4,7 @@ import pytest
 from support.ledger_clients import B, client_of
 from support.ledger_ops import LedgerOps
 
-from rm_voucher import IssuedVoucher, LedgerError, bulk_issue
+from rm_voucher import IssuedVoucher, LedgerError, Retryable, bulk_issue
 from rm_voucher.emulator import Emulator
 from rm_voucher.ledger import Ledger
 
@@ -64,8 +64,11 @@ async def lost(make_ledger, client, time):
 async def test_ledger_that_is_not_open_raises(name, make_ledger, client):
     """Before it is opened, and after it is closed."""
     ledger = make_ledger()
-    with pytest.raises(LedgerError, match=r"^The ledger is not open: use it with 'async with'\.$"):
+    with pytest.raises(
+        LedgerError, match=r"^The ledger is not open: use it with 'async with'\.$"
+    ) as caught:
         await CALLS[name](ledger, client)
+    assert caught.value.retryable is Retryable.NEVER
     async with ledger:
         await CALLS[name](ledger, client)
     with pytest.raises(LedgerError, match=r"^The ledger is not open: use it with 'async with'\.$"):
@@ -88,6 +91,7 @@ async def test_ledger_to_look_at_writes_nothing(name, client, tmp_path):
     async with Ledger.open(url):
         pass
     async with Ledger.open(url, read_only=True) as looking:
-        with pytest.raises(LedgerError, match="not open for writing"):
+        with pytest.raises(LedgerError, match="not open for writing") as caught:
             await CALLS[name](looking, client)
+        assert caught.value.retryable is Retryable.NEVER
         assert await looking.account() is None

@@ -175,7 +175,9 @@ class SqlLedgerStore(LedgerStore):
 
         refusal = await self._database.write(work)
         if refusal is not None:
-            raise LedgerError(f"This ledger (namespace {namespace!r}) can't be used: {refusal}.")
+            raise LedgerError(
+                f"This ledger (namespace {namespace!r}) can't be used: {refusal}.", is_final=True
+            )
 
     async def namespaces(self) -> dict[str, str]:
         """See `LedgerStore.namespaces`."""
@@ -185,7 +187,7 @@ class SqlLedgerStore(LedgerStore):
     def _opened_to_write(self) -> GroupCommit[_Operation, Any]:
         self.check_open()
         if self._writer is None:
-            raise LedgerError("The ledger is not open for writing.")
+            raise LedgerError("The ledger is not open for writing.", is_final=True)
         return self._writer
 
     async def _open_to_write(self) -> None:

@@ -84,7 +84,7 @@ class SqlEventStore(EventStore):
 
     async def _open(self) -> None:
         if self._writer is not None:
-            raise EventStoreError(OPEN_ALREADY)
+            raise EventStoreError(OPEN_ALREADY, is_final=True)
         try:
             await self.database.open()
         except BaseException:
@@ -107,7 +107,8 @@ class SqlEventStore(EventStore):
         )
         if refusal is not None:
             raise EventStoreError(
-                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}."
+                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}.",
+                is_final=True,
             )
 
     async def record(
@@ -264,7 +265,7 @@ class SqlEventStore(EventStore):
 
     def _check_open(self) -> None:
         if self._writer is None:
-            raise EventStoreError(NOT_OPEN)
+            raise EventStoreError(NOT_OPEN, is_final=True)
 
     @property
     def _opened(self) -> Database:
@@ -273,7 +274,7 @@ class SqlEventStore(EventStore):
 
     async def _run(self, operation: Record | Finish) -> Disposition:
         if self._writer is None:
-            raise EventStoreError(NOT_OPEN)
+            raise EventStoreError(NOT_OPEN, is_final=True)
         try:
             async with asyncio.timeout(self.patience_s):  # with the time in the queue
                 return await self._writer.run(operation)
