@@ -22,6 +22,12 @@ class Retryable(enum.StrEnum):
 class VoucherError(Exception):
     """The base of every error that this library raises on purpose."""
 
+    _is_final = False
+
+    def __init__(self, *args: object, is_final: bool = False) -> None:
+        super().__init__(*args)
+        self._is_final = is_final  # whether it is a mistake, where others of its class may pass
+
     _private: ClassVar[dict[str, object]] = {}
     """Attributes that may hold a code, with their values in a pickle."""
 
@@ -32,6 +38,8 @@ class VoucherError(Exception):
         The client has made all its own attempts by then. It is a property of errors as the public
         methods raise them: there, whatever a change may have done is an `OutcomeUnknownError`.
         """
+        if self._is_final:
+            return Retryable.NEVER
         # By its name, when it is asked: what errors prove is a table of the errors, so above them.
         outcomes = importlib.import_module("rm_voucher.calls.outcomes")
         found: Retryable = outcomes.retryable_of(self)
@@ -52,6 +60,8 @@ class DecodeError(VoucherError):
 
     _private: ClassVar = {"voucher": None}
 
-    def __init__(self, message: str, *, voucher: object | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, *, voucher: object | None = None, is_final: bool = False
+    ) -> None:
+        super().__init__(message, is_final=is_final)
         self.voucher = voucher

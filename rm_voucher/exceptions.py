@@ -84,12 +84,6 @@ __all__ = [
 class ConfigurationError(VoucherError):
     """A setting, a key or a credential can't be used. Nothing was sent."""
 
-    @classmethod
-    def no_driver(cls, what: str, url: str) -> Self:
-        """Return the error for a database whose driver is not installed."""
-        extra = "postgres" if url.startswith("postgres") else "sql"
-        return cls(f"{what} needs the extra '{extra}': pip install 'rm-voucher[{extra}]'.")
-
 
 class TransportError(VoucherError):
     """No whole HTTP answer arrived. Transports raise this family and nothing else."""

@@ -7,6 +7,8 @@ a key that comes twice the last value counts. An integer of more than 64 bits is
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from enum import Enum
 from typing import Any
 from uuid import UUID
@@ -61,35 +63,56 @@ def write_json(value: Any, *, sort_keys: bool = False) -> bytes:
         raise TypeError(_REASONS[type(exc)]) from None
 
 
-def write_strictly(value: object) -> bytes:
+def write_strictly(value: object, *, number: Callable[[float], str] | None = None) -> bytes:
     """Return a value as JSON with sorted keys, as `write_json` does, and refuse more.
 
-    Raises `TypeError` for what would be text or a list by somebody's convention alone, such as a
-    time, bytes, a decimal or a set, and for an integer of more than 64 bits.
+    ``number`` writes each float, where somebody else does it otherwise. Raises `TypeError` for what
+    would be text or a list by somebody's convention alone, such as a time, bytes, a decimal or a
+    set, and for an integer of more than 64 bits.
     """
     try:
-        _check(value)
+        has_floats = _check(value)
     except RecursionError:
         raise TypeError(_REASONS[RecursionError]) from None
+    if has_floats and number is not None:
+        value = with_numbers(value, number)
     return write_json(value, sort_keys=True)
 
 
-def _check(value: object) -> None:
+def _check(value: object) -> bool:
+    """Refuse what can't be written strictly; return whether there is a float in the rest."""
+    has_floats = False
     if isinstance(value, dict):
         if not all(type(name) is str for name in value):
             raise TypeError("Dict key must be str")
         for inner in value.values():
-            _check(inner)
+            if type(inner) is not str and _check(inner):
+                has_floats = True
     elif isinstance(value, list) or type(value) is tuple:
         for inner in value:
-            _check(inner)
+            if type(inner) is not str and _check(inner):
+                has_floats = True
     elif isinstance(value, Enum):
         _check(value.value)
     elif isinstance(value, int):
         if not _LEAST <= value < _END:
             raise TypeError("Integer exceeds 64-bit range")
-    elif not (value is None or type(value) is float or isinstance(value, (str, UUID))):
+    elif type(value) is float:
+        has_floats = True
+    elif not (value is None or isinstance(value, (str, UUID))):
         raise TypeError(f"Type is not JSON serializable: {_name(type(value))}")
+    return has_floats
+
+
+def with_numbers(value: object, number: Callable[[float], str]) -> object:
+    """Return a value in which each float is written as ``number`` writes it."""
+    if isinstance(value, dict):
+        return {name: with_numbers(inner, number) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [with_numbers(inner, number) for inner in value]
+    if isinstance(value, float) and math.isfinite(value):
+        return msgspec.Raw(number(value).encode())
+    return value
 
 
 def _name(kind: type) -> str:
@@ -100,11 +123,6 @@ def _name(kind: type) -> str:
 def indented(text: bytes) -> bytes:
     """Return JSON with each value on a line of its own."""
     return msgspec.json.format(text, indent=2)
-
-
-def as_written(text: str) -> object:
-    """Return what `write_json` writes as this text, which must be JSON."""
-    return msgspec.Raw(text.encode())
 
 
 _REASONS: dict[type[Exception], str] = {

@@ -229,7 +229,8 @@ class _Worth(_Read):
 
     def _hundredths(self, field: str) -> Decimal | None:
         if wire_name(field) in self.extra:
-            raise DecodeError(f"expected a whole number, not negative @ $.{field}")
+            words = f"expected a whole number, not negative @ $.{field}"
+            raise DecodeError(words, is_final=True)
         return _hundredths(getattr(self, field))
 
 

@@ -3,26 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import weakref
 from collections.abc import Callable, Iterable
 
 import attrs
-from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.metrics import (
-    CallbackOptions,
-    MeterProvider,
-    Observation,
-    get_meter,
-)
-from opentelemetry.trace import (
-    Span,
-    SpanKind,
-    Status,
-    StatusCode,
-    TracerProvider,
-    get_tracer,
-    set_span_in_context,
-)
 
 from rm_voucher._version import __version__
 from rm_voucher.calls.hooks import (
@@ -35,6 +20,25 @@ from rm_voucher.calls.hooks import (
     WorkKind,
     WorkResult,
 )
+from rm_voucher.extras import extra
+
+with extra("otel", __name__):
+    from opentelemetry.context import Context, attach, detach, get_current
+    from opentelemetry.metrics import (
+        CallbackOptions,
+        MeterProvider,
+        Observation,
+        get_meter,
+    )
+    from opentelemetry.trace import (
+        Span,
+        SpanKind,
+        Status,
+        StatusCode,
+        TracerProvider,
+        get_tracer,
+        set_span_in_context,
+    )
 
 __all__ = ["OpenTelemetryHook"]
 
@@ -90,6 +94,8 @@ class OpenTelemetryHook(Observer):
         self._tracer = get_tracer("rm_voucher", __version__, tracer_provider)
         meter = get_meter("rm_voucher", __version__, meter_provider)
         self._sources: list[tuple[str, weakref.ref[Source]]] = []
+        # Several loops may add, each in its thread. Who reads needs no lock: a copy is one step.
+        self._adding = threading.Lock()
 
         def histogram(name: str, meaning: str) -> Callable[[float, dict[str, str | int]], None]:
             return meter.create_histogram(
@@ -179,10 +185,11 @@ class OpenTelemetryHook(Observer):
 
     def source(self, client: str, source: Source) -> None:
         """Read the source's figures whenever metrics are collected, as long as it is there."""
-        known = [(name, ref) for name, ref in self._sources if ref() is not None]
-        if all(name != client or ref() is not source for name, ref in known):
-            known.append((client, weakref.ref(source)))
-        self._sources[:] = known
+        with self._adding:
+            known = [(name, ref) for name, ref in self._sources if ref() is not None]
+            if all(name != client or ref() is not source for name, ref in known):
+                known.append((client, weakref.ref(source)))
+            self._sources[:] = known
 
 
 def _reading(

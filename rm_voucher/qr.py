@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 from typing import Literal
 
-import segno
+from rm_voucher.extras import extra
+
+with extra("cli", __name__):
+    import segno
+
 
 Format = Literal["png", "svg"]
 QUIET_MODULES = 4

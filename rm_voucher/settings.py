@@ -4,7 +4,8 @@ Variables: ``RM_CLIENT_ID``, ``RM_CLIENT_SECRET``, ``RM_PRIVATE_KEY`` (PEM text;
 for a line break) or ``RM_PRIVATE_KEY_FILE``, ``RM_ENVIRONMENT`` (``sandbox``, ``production`` or a
 URL), ``RM_API_URL`` and ``RM_OAUTH_URL`` (these two win over ``RM_ENVIRONMENT``), and
 ``RM_ALLOW_PLAIN_HTTP`` (the one host, with its port, to which these may be plain ``http`` though it
-is not this machine). The way there has variables of its own: `rm_voucher.Proxy.from_env`.
+is not this machine). The way there has variables of its own: `rm_voucher.Proxy.from_env`. The
+profiles of ``rm-voucher login``, and so ``RM_PROFILE``, are the command's alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from rm_voucher.redaction import hide_locals
 _log = logging.getLogger("rm_voucher")
 
 _IDENTITY = ("RM_CLIENT_ID", "RM_CLIENT_SECRET", "RM_PRIVATE_KEY", "RM_PRIVATE_KEY_FILE")
+_PLACE = ("RM_ENVIRONMENT", "RM_API_URL", "RM_OAUTH_URL")
 _OTHERS_READ = stat.S_IRGRP | stat.S_IROTH
 _MAX_KEY_FILE_BYTES = 64 * 1024
 _LONGEST_ENVIRONMENT = 20
@@ -39,6 +41,8 @@ _LONGEST_NAME = 250  # the shortest RSA key in use is longer, however it is writ
 _LEAST_FAILING_CALLS = 20
 PLAIN_HTTP = "RM_ALLOW_PLAIN_HTTP"
 """The variable that names the one host, with its port, to which plain http may go."""
+PROFILE = "RM_PROFILE"
+"""The variable that names a profile for the command. Nothing else reads profiles."""
 _RM_DOMAIN = "revenuemonster.my"
 
 
@@ -83,7 +87,9 @@ class Credentials:
         if missing:
             *others, last = missing
             names = f"{', '.join(others)} and {last} are" if others else f"{last} is"
-            raise ConfigurationError(f"{names} not set.")
+            is_chosen = env.get(PROFILE, "").strip()
+            but = f" {PROFILE} is, but only the command reads profiles." if is_chosen else ""
+            raise ConfigurationError(f"{names} not set.{but}")
         key: str | Path
         if "RM_PRIVATE_KEY" in given:
             key = env["RM_PRIVATE_KEY"].replace("\\n", "\n")
@@ -198,6 +204,12 @@ class Environment:
         """
         env = os.environ if env is None else env
         check_type("env", env, Mapping)
+        if env.get(PROFILE, "").strip() and env.keys().isdisjoint(_PLACE):
+            _log.warning(
+                "%s is set, but only the command reads profiles: without RM_ENVIRONMENT the server "
+                "is the sandbox",
+                PROFILE,
+            )
         api_url, oauth_url = cls._urls_of(_place(env, "RM_ENVIRONMENT", "sandbox"))
         api_url = _place(env, "RM_API_URL", api_url)
         oauth_url = _place(env, "RM_OAUTH_URL", oauth_url)

@@ -10,17 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from sqlalchemy import MetaData, Table
-from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.schema import CreateIndex, CreateTable
-
 from rm_voucher.database import database
 from rm_voucher.database.database import Schema
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 from rm_voucher.ledger.sql.schema import SCHEMA as LEDGER
 from rm_voucher.shared.sql import SCHEMA as SHARED
 from rm_voucher.webhooks.sql.schema import SCHEMA as CALLBACKS
 from rm_voucher.worker.outbox import SCHEMA as OUTBOX
+
+with extra("sql", __name__):
+    from sqlalchemy import MetaData, Table
+    from sqlalchemy.dialects import postgresql, sqlite
+    from sqlalchemy.schema import CreateIndex, CreateTable
 
 __all__ = ["ddl", "metadata"]
 

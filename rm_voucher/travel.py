@@ -83,7 +83,7 @@ class Travels(Shown):
         try:
             data = json.loads(text)
         except (ValueError, RecursionError):
-            raise DecodeError("expected JSON @ $") from None
+            raise DecodeError("expected JSON @ $", is_final=True) from None
         return read(cls, data)
 
     @classmethod
@@ -165,12 +165,14 @@ def _fields_of(model: Any) -> dict[str, _Field]:
 def read(model: Callable[..., T], data: object, path: str = "$", *, item: Any = None) -> T:
     """Return the model that a dict stands for, a tuple in which has items of a class."""
     if not isinstance(data, Mapping):
-        raise DecodeError(f"expected an object @ {path}")
+        raise DecodeError(f"expected an object @ {path}", is_final=True)
     if data.get(MASKED):
-        raise DecodeError(f"masked @ {path}: only to_dict(reveal=True) writes what can be read")
+        raise DecodeError(
+            f"masked @ {path}: only to_dict(reveal=True) writes what can be read", is_final=True
+        )
     fields = _fields_of(model)
     if not data.keys() <= {*fields, MASKED}:  # its name might be a code
-        raise DecodeError(f"an unknown field @ {path}")
+        raise DecodeError(f"an unknown field @ {path}", is_final=True)
     values = {}
     for name, field in fields.items():
         if name in data and field.kind is tuple and isinstance(data[name], list):
@@ -179,7 +181,7 @@ def read(model: Callable[..., T], data: object, path: str = "$", *, item: Any = 
         elif name in data:
             values[name] = _value(field, data[name], f"{path}.{name}")
         elif field.is_required:
-            raise DecodeError(f"missing @ {path}.{name}")
+            raise DecodeError(f"missing @ {path}.{name}", is_final=True)
     return model(**values)
 
 
@@ -197,12 +199,12 @@ def _value(field: _Field, value: Any, path: str) -> Any:
             return value
     elif isinstance(value, str) and kind is not tuple:
         if field.is_masked and value.endswith(_HIDDEN_END):
-            raise DecodeError(f"masked @ {path}")
+            raise DecodeError(f"masked @ {path}", is_final=True)
         try:
             return _of_text(kind, value)
         except (ValueError, OverflowError):
             pass
-    raise DecodeError(f"expected {_EXPECTED.get(kind, 'another value')} @ {path}")
+    raise DecodeError(f"expected {_EXPECTED.get(kind, 'another value')} @ {path}", is_final=True)
 
 
 _EXPECTED = {

@@ -1,15 +1,19 @@
 """OpenTelemetry's metrics: what is measured, by few attributes, and gauges of what is there."""
 
 import gc
+import sys
+import threading
 
 import pytest
 from support.answers import ISSUED, rm_error
+from support.command import PATIENCE_S
 from support.scripted_server import ScriptedServer
 from support.telemetry import Telemetry
 
 from rm_voucher import (
     ConnectError,
     FlowPolicy,
+    Gauge,
     Observer,
     OutcomeUnknownError,
     ResponseLostError,
@@ -99,6 +103,35 @@ async def test_source_that_fails_hides_no_other(make_client, telemetry):
     client = make_client(ScriptedServer([]), hooks=[telemetry.hook], name="whole")
     assert list(telemetry.points("flow.waiting").values()) == [0]
     assert client.name == "whole"
+
+
+def test_sources_of_several_event_loops(telemetry):
+    """Each in a thread of its own, they tell one hook of what they have, and none is lost."""
+
+    class Source:
+        def gauges(self):
+            return [Gauge("flow.waiting", 1)]
+
+    sources = [[Source() for _ in range(100)] for _ in range(8)]
+    begin = threading.Barrier(len(sources) + 1)
+
+    def tell(some):
+        begin.wait(PATIENCE_S)
+        for source in some:
+            telemetry.hook.source("many", source)
+
+    switches_after_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=tell, args=[some]) for some in sources]
+        for thread in threads:
+            thread.start()
+        begin.wait(PATIENCE_S)
+        while any(thread.is_alive() for thread in threads):
+            telemetry.points("flow.waiting")  # as an exporter's thread does
+    finally:
+        sys.setswitchinterval(switches_after_s)
+    assert telemetry.one("flow.waiting", client="many") == 800
 
 
 async def test_signing_of_a_bulk_issue(make_client, telemetry):

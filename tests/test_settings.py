@@ -67,6 +67,36 @@ def test_credentials_from_env_says_what_is_missing(missing):
         Credentials.from_env({**VARIABLES, missing: " "})
 
 
+def test_credentials_from_env_do_not_come_from_a_profile():
+    """Whoever chose a profile for the command is told that it is the command's alone."""
+    with pytest.raises(
+        ConfigurationError,
+        match=r"are not set\. RM_PROFILE is, but only the command reads profiles\.$",
+    ):
+        Credentials.from_env({"RM_PROFILE": "acme"})
+    assert Credentials.from_env({**VARIABLES, "RM_PROFILE": "acme"}).client_id == "id"
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_said"),
+    [
+        ({}, False),
+        ({"RM_PROFILE": " "}, False),
+        ({"RM_PROFILE": "acme"}, True),
+        ({"RM_PROFILE": "acme", "RM_ENVIRONMENT": "sandbox"}, False),
+        ({"RM_PROFILE": "acme", "RM_API_URL": "https://a.example"}, False),
+    ],
+)
+def test_environment_from_env_does_not_come_from_a_profile(variables, is_said, caplog):
+    """The profile may be of production, and the sandbox is nobody's choice then: that is logged."""
+    Environment.from_env(variables)
+    said = (
+        "RM_PROFILE is set, but only the command reads profiles: without RM_ENVIRONMENT the server "
+        "is the sandbox"
+    )
+    assert caplog.messages == ([said] if is_said else [])
+
+
 def test_credentials_from_env_says_all_that_is_missing():
     """One sentence for all: nobody mends a deployment variable by variable."""
     with pytest.raises(ConfigurationError) as caught:

@@ -25,6 +25,7 @@ from rm_voucher import (
     IssuedVoucher,
     OutcomeUnknownError,
     Page,
+    Retryable,
     Unresolved,
     Voucher,
     VoucherBatch,
@@ -224,6 +225,7 @@ def test_what_does_not_fit_is_refused(data, said):
         Voucher.from_dict(data)
     assert said in str(caught.value)
     assert CODE not in str(caught.value)
+    assert caught.value.retryable is Retryable.NEVER  # to read it again would be no better
     frames = []
     traceback = caught.value.__traceback__
     while traceback is not None:

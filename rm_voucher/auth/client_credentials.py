@@ -301,6 +301,15 @@ class ClientCredentialsToken(TokenSource):
             return parse_token(response)
 
         async def attempt() -> Token:
+            try:
+                token = await send()
+            except VoucherError as exc:
+                self.trouble = str(exc)
+                raise
+            self.trouble = ""
+            return token
+
+        async def send() -> Token:
             nonlocal number
             number += 1
             if not self._hooks:

@@ -138,7 +138,7 @@ def aborted(
     if crash is None and call is not None and call.has_begun and not call.in_flight:
         if fatal is not None:
             return not_issued(recipient, fatal, attempts)
-        given_up = "issue: given up while it waited; nothing had been done"
+        given_up = f"issue: given up while it waited; nothing had been done{call.last_trouble}"
         return not_asked(recipient, given_up, attempts)
     cause = "CancelledError" if crash is None else type(crash).__name__
     unknown = OutcomeUnknownError(

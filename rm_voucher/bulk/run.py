@@ -427,7 +427,8 @@ class BulkIssue(Generic[R]):
         """End a run that the server never answered: for all, though nobody was refused."""
         caller = self._client.caller
         troubles = [w.call.trouble for w in self._workers if w.call is not None and w.call.trouble]
-        last = f" (last: {troubles[-1]})" if troubles else ""
+        trouble = troubles[-1] if troubles else caller.trouble_of(None)
+        last = f" (last: {trouble})" if trouble else ""
         self._fatal = self._unanswered = ConnectError(
             f"issue: no answer at all from {caller.environment.api_url}, so the run was ended: "
             f"check the URL, the network, its proxy and DNS{last}"

@@ -88,13 +88,19 @@ class Call(Generic[T]):
     unknown_cause: VoucherError | None = None
     """The first error after which it may have been executed."""
     throttled_at: float | None = None  # first, by the monotonic clock
-    trouble: str = ""  # the text of the last error
+    trouble: str = ""
+    """The text of the last error, or of what it waits for: of another call's."""
     uncounted: int = 0  # throttled attempts that don't count towards the retry policy's
 
     @property
     def sent_at(self) -> datetime | None:
         """When the last attempt was signed."""
         return None if self.sent_unix_s is None else datetime.fromtimestamp(self.sent_unix_s, UTC)
+
+    @property
+    def last_trouble(self) -> str:
+        """What it met last, for the end of an error's text."""
+        return f" (last: {self.trouble})" if self.trouble else ""
 
     @property
     def has_begun(self) -> bool:

@@ -183,6 +183,11 @@ class Caller:
         await self._token(call)
         call.phase = Phase.NEW
 
+    def trouble_of(self, call: Call[Any] | None) -> str:
+        """Return what keeps a call waiting: what it met last, or what others met, or ""."""
+        lacks_token = "" if self.tokens.is_ready else self.tokens.trouble
+        return lacks_token or (call.trouble if call else "") or self.flow.trouble
+
     def unknown(
         self, call: Call[T], error: VoucherError, seen: Voucher | None = None
     ) -> OutcomeUnknownError:
@@ -201,9 +206,10 @@ class Caller:
         if operation == "issue":
             code = None if voucher is None else voucher.code
             consequence = f"a voucher may have been issued; {consequence}"
+        last = f"; last: {call.trouble}" if call.trouble else ""
         return OutcomeUnknownError(
             f"{operation}: {classify(error).words} after {counted(call.attempts, 'attempt')}, so "
-            f"whether it was executed is unknown: {consequence} (attempt {call.attempt_id})",
+            f"whether it was executed is unknown: {consequence} (attempt {call.attempt_id}{last})",
             operation=operation,
             batch_key=call.batch_key,
             code=code,
@@ -230,6 +236,7 @@ class Caller:
                 call.trouble = str(exc)
                 has_failed = server_fails(exc) and self._time_left(call) is not None
                 if has_failed:
+                    self.flow.trouble = call.trouble
                     self.flow.failed(call, asked_at, self.runtime.monotonic())
                 if not (has_failed and self.flow.is_failing):
                     call.abandon()
@@ -247,9 +254,7 @@ class Caller:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise ConnectTimeoutError(
-                f"{call.request.operation}: not sent, because no token came in time"
-            ) from None
+            raise self._not_sent(call, "no token came in time") from None
 
     def _time_left(self, call: Call[T], wait_s: float = 0.0) -> float | None:
         """Return how long an attempt after that wait may take, or None if it must not begin."""
@@ -373,15 +378,21 @@ class Caller:
                 await self.flow.acquire(
                     call.request.operation, latest=refused_after, is_bulk=call.is_bulk
                 )
-        except ConnectTimeoutError:
+        except ConnectTimeoutError as exc:
             call.abandon()
-            raise
+            raise ConnectTimeoutError(f"{exc}{self._last(call)}") from None
         except TimeoutError:
             call.abandon()
-            raise ConnectTimeoutError(
-                f"{call.request.operation}: not sent, because its turn did not come before its "
-                "deadline"
-            ) from None
+            raise self._not_sent(call, "its turn did not come before its deadline") from None
+
+    def _not_sent(self, call: Call[Any], why: str) -> ConnectTimeoutError:
+        return ConnectTimeoutError(
+            f"{call.request.operation}: not sent, because {why}{self._last(call)}"
+        )
+
+    def _last(self, call: Call[Any]) -> str:
+        call.trouble = self.trouble_of(call)
+        return call.last_trouble
 
     async def _exchange(
         self, call: Call[T], signed: Request, progress: Progress | None = None
@@ -421,6 +432,7 @@ class Caller:
     def _report(self, call: Call[T], error: VoucherError, outcome: Outcome) -> None:
         """Tell the flow how an attempt failed."""
         now, admitted_at, policy = self.runtime.monotonic(), call.admitted_at, self.retries.policy
+        self.flow.trouble = call.trouble
         if isinstance(error, APIError) and error.retry_after_s and outcome.remedy is Remedy.WAIT:
             self.flow.pause_until(now + min(error.retry_after_s, policy.max_retry_after_s))
         if outcome is Outcome.THROTTLED:
@@ -483,9 +495,7 @@ class Caller:
         """Return the request with the time that the call's deadline leaves it."""
         attempt_s = self._time_left(call)
         if attempt_s is None:
-            raise ConnectTimeoutError(
-                f"{request.operation}: not sent, because its deadline is too near"
-            )
+            raise self._not_sent(call, "its deadline is too near")
         if attempt_s == call.timeout.attempt_s:
             return request
         timeout = Timeout(connect_s=call.timeout.connect_s, attempt_s=attempt_s)
@@ -538,11 +548,10 @@ class Caller:
         try:
             verdict, found = await read_back()
         except Exception as exc:  # noqa: BLE001 - whatever it is, the outcome stays unknown
+            reason: object = exc if isinstance(exc, VoucherError) else type(exc).__name__
+            call.trouble = f"{error}; not read back: {reason}"
             _log.warning(
-                "%s: not read back (%s)",
-                call.request.operation,
-                type(exc).__name__,
-                extra=self._fields(call),
+                "%s: not read back (%s)", call.request.operation, reason, extra=self._fields(call)
             )
             raise self.unknown(call, error) from error
         _log.debug(

@@ -70,6 +70,8 @@ class Flow:
         """Whether the server has ever answered."""
         self.has_failed: bool = False
         """Whether an attempt ever got no answer of the server's."""
+        self.trouble: str = ""
+        """The last error that made calls wait, until an answer comes."""
         self._throttled = 0
         self._waiting = 0
         # Locks belong to an event loop; a client may be used in one after another.
@@ -173,6 +175,7 @@ class Flow:
         ``admitted_at``, here and below, is when the attempt had its turn.
         """
         self.has_worked = True
+        self.trouble = ""
         self._pace.answered(admitted_at, now)
 
     def throttled(self, admitted_at: float, now: float) -> None:

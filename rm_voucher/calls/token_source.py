@@ -12,6 +12,9 @@ from rm_voucher.wire.operations import fits_header
 class TokenSource(ABC):
     """Gives the access token that a request is sent with."""
 
+    trouble: str = ""
+    """What keeps a token from coming, for the errors of calls that wait in vain; no secret."""
+
     @abstractmethod
     async def token(self) -> str:
         """Return a token that should be accepted. Cancelling is safe."""

@@ -10,8 +10,7 @@ import typer
 from typer.main import get_command
 
 from rm_voucher.exceptions import ConfigurationError
-
-PROFILE_VARIABLE = "RM_PROFILE"
+from rm_voucher.settings import PROFILE
 
 _NAMED: ContextVar[str | None] = ContextVar("_NAMED", default=None)
 
@@ -23,12 +22,10 @@ def chosen_profile() -> str | None:
     """
     if (named := _NAMED.get()) is not None:
         return named
-    if PROFILE_VARIABLE not in os.environ:
+    if PROFILE not in os.environ:
         return None
-    if not (named := os.environ[PROFILE_VARIABLE].strip()):
-        raise ConfigurationError(
-            f"{PROFILE_VARIABLE} is set to nothing: set it to something, or unset it."
-        )
+    if not (named := os.environ[PROFILE].strip()):
+        raise ConfigurationError(f"{PROFILE} is set to nothing: set it to something, or unset it.")
     return named
 
 

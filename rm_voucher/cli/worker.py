@@ -37,6 +37,7 @@ from rm_voucher.cli.options import (
 )
 from rm_voucher.cli.plan import label_of
 from rm_voucher.cli.screen import logged_to_person, say
+from rm_voucher.extras import extra
 
 _LOGGER = logging.getLogger("rm_voucher")
 _BROKER, _LEDGER = "env:RM_WORKER_BROKER", "env:RM_WORKER_LEDGER"
@@ -145,12 +146,9 @@ def worker(
     and the code. With --environment memory it works off some messages of its own, without an
     account, a broker or a database, and ends.
     """
-    try:
-        from rm_voucher.cli import working  # needs extras, and is slow to import
-    except ImportError as exc:
-        raise ConfigurationError(
-            "The worker needs the extra 'worker': pip install 'rm-voucher[worker]'."
-        ) from exc
+    with extra("worker", "The worker", ConfigurationError):
+        from rm_voucher.cli import working  # slow to import
+
     flow = flow_policy(rate)
     plan = working.Plan(
         batch_key=batch,

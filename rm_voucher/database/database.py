@@ -265,7 +265,8 @@ class Database:
         if not waits_for_disk:
             raise self._error(
                 "Commits don't wait for the disk: a pooler drops the settings of connections, and "
-                "synchronous_commit is off by default. Connect without it, or set it on there."
+                "synchronous_commit is off by default. Connect without it, or set it on there.",
+                is_final=True,
             )
         if not waits_for_medium:
             _log.warning(
@@ -298,7 +299,7 @@ class Database:
 
     def _refuse_closed(self) -> None:
         if self._is_closed or self.connections.closing is not None:
-            raise self._error("The database is closed.")
+            raise self._error("The database is closed.", is_final=True)
 
     async def _patiently(
         self,
@@ -320,7 +321,9 @@ class Database:
         while True:
             self._refuse_closed()
             if self._process != os.getpid():  # the child has no such thread, and would wait for it
-                raise self._error("The database was opened before a fork: open it in each process.")
+                raise self._error(
+                    "The database was opened before a fork: open it in each process.", is_final=True
+                )
             ends = begun + max(self._patience_s, within_s or 0.0)
             run = contextvars.copy_context().run
             try:
@@ -426,7 +429,8 @@ class Database:
         if found > self._schema.version:
             raise self._error(
                 f"The {self._schema.component} was written by a newer version of rm_voucher "
-                f"(schema {found}; this one knows {self._schema.version}): update rm_voucher."
+                f"(schema {found}; this one knows {self._schema.version}): update rm_voucher.",
+                is_final=True,
             )
 
 

@@ -20,6 +20,7 @@ from sqlalchemy.exc import ArgumentError
 
 from rm_voucher.database.bound import Bound
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 
 _DRIVERS = {"sqlite": "sqlite+pysqlite", "postgresql": "postgresql+psycopg"}
 _BUSY_S = 5.0
@@ -147,7 +148,8 @@ def _write_ahead(connection: sqlite3.Connection) -> None:
 
 
 def _postgresql(url: URL, bound: Bound) -> Engine:
-    from rm_voucher.database import postgres  # an extra of its own
+    with extra("postgres", "PostgreSQL", ConfigurationError):
+        from rm_voucher.database import postgres
 
     # A host that vanishes must let go of its locks, and so must a worker that stands still.
     # PostgreSQL must not keep a plan: one made for an empty table reads the whole table ever after.

@@ -10,9 +10,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import psycopg
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+
+from rm_voucher.extras import extra
+
+with extra("postgres", __name__):
+    import psycopg
 
 
 @contextmanager

@@ -13,11 +13,14 @@ import time
 from collections.abc import Generator
 from typing import Any
 
-import psycopg
-from psycopg import errors
 from sqlalchemy import Engine, text
 
 from rm_voucher.database.bound import LATEST, Bound
+from rm_voucher.extras import extra
+
+with extra("postgres", __name__):
+    import psycopg
+    from psycopg import errors
 
 _ASK_S = 5.0
 _ANYBODY = struct.pack("!ii17s", 25, 3 << 16, b"user\0rm_voucher\0")

@@ -102,7 +102,9 @@ class Transaction:
             had_begun, self._has_begun = self._has_begun, has_begun(connection)
             if self._has_begun or not had_begun:
                 return connection
-        raise self._error("The transaction has ended: its user neither commits nor rolls back.")
+        raise self._error(
+            "The transaction has ended: its user neither commits nor rolls back.", is_final=True
+        )
 
     async def _in_thread(self, step: Callable[[], T]) -> T:
         try:
@@ -110,7 +112,7 @@ class Transaction:
             run = contextvars.copy_context().run
             running = asyncio.get_running_loop().run_in_executor(self._thread, run, step)
         except RuntimeError:  # it is shut down
-            raise self._error("The database is closed.") from None
+            raise self._error("The database is closed.", is_final=True) from None
         return await running
 
 

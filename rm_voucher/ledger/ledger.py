@@ -22,6 +22,7 @@ from rm_voucher.exceptions import (
     OutcomeUnknownError,
     VoucherError,
 )
+from rm_voucher.extras import extra, extra_of
 from rm_voucher.ledger.keeper import Keeper
 from rm_voucher.ledger.memory import MemoryLedgerStore
 from rm_voucher.ledger.process import AttemptTracker, LedgerClock, LedgerTasks
@@ -168,18 +169,16 @@ class Ledger:
         Needs the extra ``sql`` or ``postgres``. It may be made before a fork, and is then opened in
         each child. Raises `ConfigurationError`, and `LedgerError` on entry.
         """
-        try:
-            from rm_voucher.ledger.sql.store import SqlLedgerStore  # an extra, and slow to import
+        with extra(extra_of(database), "A ledger", ConfigurationError):
+            from rm_voucher.ledger.sql.store import SqlLedgerStore  # slow to import
 
-            store = SqlLedgerStore(
-                database,
-                namespace=namespace,
-                read_only=read_only,
-                patience_s=patience_s,
-                runtime=runtime,
-            )
-        except ImportError as exc:
-            raise ConfigurationError.no_driver("A ledger", str(database)) from exc
+        store = SqlLedgerStore(
+            database,
+            namespace=namespace,
+            read_only=read_only,
+            patience_s=patience_s,
+            runtime=runtime,
+        )
         return cls(store, runtime=runtime, **settings)
 
     @classmethod
@@ -191,7 +190,7 @@ class Ledger:
 
     async def __aenter__(self) -> Self:
         if self._tasks.is_open:
-            raise LedgerError("The ledger is open already.")
+            raise LedgerError("The ledger is open already.", is_final=True)
         await self.store.open()
         self._tasks.is_open = True
         try:
@@ -270,7 +269,8 @@ class Ledger:
         # A call is not sent after its own deadline, but another's may have more time.
         may_be_sent = errand.in_flight or errand.call.deadline != deadline
         voucher = self.unkept.get(request_id)  # its commit takes longer than the caller has
-        raise overdue_error(batch_key, in_flight=may_be_sent, voucher=voucher)
+        trouble = client.caller.trouble_of(errand.call)
+        raise overdue_error(batch_key, in_flight=may_be_sent, voucher=voucher, trouble=trouble)
 
     @hide_locals
     async def submit(
@@ -407,7 +407,7 @@ class Ledger:
             raise ConfigurationError("resolve takes one of adopt, reissue and write_off.")
         found = await self.store.read(lambda unit: unit.load(IssueAttempt, [attempt_id]))
         if not found:
-            raise LedgerError("The ledger has no such attempt.")
+            raise LedgerError("The ledger has no such attempt.", is_final=True)
         state = AttemptState.WRITTEN_OFF if write_off else AttemptState.NOT_ISSUED
         code = None
         if adopt is not None:
@@ -534,6 +534,7 @@ class Ledger:
         issued from.
         """
         account = _checked(client).account
+        self.store.check_open()
         if account == self._account:
             return
         if await self.store.account() is None:
@@ -544,7 +545,8 @@ class Ledger:
                 raise LedgerError(
                     "Whose this ledger is is not known, and this client's account does not list "
                     f"its batch {min(begun)}: use it with its own client first, or, if it is this "
-                    "client's, say so with rebind."
+                    "client's, say so with rebind.",
+                    is_final=True,
                 )
         await self.store.claim(account)
         self._account = account

@@ -217,12 +217,15 @@ class MemoryLedgerStore(LedgerStore):
 
     async def open(self) -> None:
         """See `LedgerStore.open`."""
+        self.is_open = True
 
     async def close(self) -> None:
         """See `LedgerStore.close`."""
+        self.is_open = False
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""
+        self.check_open()
         unit = MemoryUnitOfWork(self.tables, self.owner)
         with sound_rows():
             (result,) = transition(unit, [item])
@@ -232,22 +235,27 @@ class MemoryLedgerStore(LedgerStore):
 
     async def read(self, reading: Reading[R]) -> R:
         """See `LedgerStore.read`."""
+        self.check_open()
         with sound_rows():
             return reading(MemoryUnitOfWork(self.tables, self.owner))
 
     async def account(self) -> str | None:
         """See `LedgerStore.account`."""
+        self.check_open()
         return self.tables.account
 
     async def namespaces(self) -> dict[str, str]:
         """See `LedgerStore.namespaces`."""
+        self.check_open()
         return {} if self.tables.account is None else {"": self.tables.account}
 
     async def claim(self, account: str, *, rebind: bool = False) -> None:
         """See `LedgerStore.claim`."""
+        self.check_open()
         if rebind or self.tables.account is None:
             self.tables.account = account
         if self.tables.account != account:
             raise LedgerError(
-                "This ledger belongs to another account than this client's: use one for each."
+                "This ledger belongs to another account than this client's: use one for each.",
+                is_final=True,
             )

@@ -63,7 +63,7 @@ class LedgerTasks:
         """
         if not self.is_open:
             work.close()
-            raise LedgerError("The ledger is not open: use it with 'async with'.")
+            raise LedgerError("The ledger is not open: use it with 'async with'.", is_final=True)
         context = contextvars.Context() if is_own else None
         task = asyncio.create_task(work, name="rm-voucher ledger", context=context)
         self._tasks.add(task)

@@ -68,6 +68,7 @@ class Errand:
         self.call = issue_call(
             client.caller, last.batch_key or "", last.timeout, deadline=last.deadline
         )
+        self.call.trouble = last.trouble
 
 
 @attrs.define(eq=False)
@@ -124,7 +125,7 @@ class Sender:
             if answer != AGAIN:
                 return answer
         if call.abandoned:
-            raise self._given_up()
+            raise self._given_up(call)
         await client.caller.admit(call)
         asked = await self._ask(batch_key, content, request_id, may_start=True)
         if not isinstance(asked, Claimed):
@@ -196,7 +197,7 @@ class Sender:
     ) -> IssuedVoucher | Pending:
         """Make a call that `stop` can give up."""
         if not self._tasks.is_open:  # `stop` was here before the call
-            raise self._given_up()
+            raise self._given_up(call)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker
         self._single[task] = call
@@ -205,16 +206,18 @@ class Sender:
         except asyncio.CancelledError:
             if call.abandoned and not call.in_flight:
                 # The caller, who waits for this task, was not cancelled.
-                raise ConnectError("issue: given up, because the ledger was closed") from None
+                raise ConnectError(
+                    f"issue: given up, because the ledger was closed{call.last_trouble}"
+                ) from None
             raise
         finally:
             del self._single[task]
 
-    def _given_up(self) -> ConnectError:
+    def _given_up(self, call: Call[IssuedVoucher]) -> ConnectError:
         why = "given up before it was sent"
         if not self._tasks.is_open:
             why = "not sent, because the ledger is being closed"
-        return ConnectError(f"issue: {why}")
+        return ConnectError(f"issue: {why}{call.last_trouble}")
 
     async def _send(
         self,
@@ -246,7 +249,7 @@ class Sender:
         try:
             async with slots:
                 if call.abandoned:
-                    raise self._given_up()
+                    raise self._given_up(call)
                 self.sent += 1
                 executing = client.caller.execute(call)
                 voucher = await client.caller.observed(executing, "issue", batch_key=batch_key)
@@ -261,6 +264,7 @@ class Sender:
                 "with the same id",
                 # Who keeps it for a later run must find it in the ledger as what it is: a hint.
                 seen if is_kept else None,
+                trouble=call.trouble,
             )
             unknown.nonce, unknown.sent_at = exc.nonce, exc.sent_at
             raise unknown from exc.__cause__
@@ -372,7 +376,7 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
     """Return the error for a request that gets nothing now."""
     match pending.state:
         case RequestState.CANCELLED:
-            return GivenUpError("This request was given up by a person.")
+            return GivenUpError("This request was given up by a person.", is_final=True)
         case RequestState.UNRESOLVED:
             what = "the attempt for this request is held for a person to resolve"
         case _:
@@ -381,27 +385,34 @@ def pending_error(batch_key: str, pending: Pending) -> VoucherError:
 
 
 def overdue_error(
-    batch_key: str, *, in_flight: bool, voucher: IssuedVoucher | None
+    batch_key: str, *, in_flight: bool, voucher: IssuedVoucher | None, trouble: str
 ) -> VoucherError:
     """Return the error for whoever waits no longer for a request that is on its way.
 
-    ``voucher``: the one that came for it, and is being kept.
+    ``voucher``: the one that came for it, and is being kept. ``trouble``: what it waits for.
     """
     if in_flight or voucher is not None:
-        return _unknown(
-            batch_key, None, "it goes on after the deadline; ask again with the same id", voucher
-        )
+        what = "it goes on after the deadline; ask again with the same id"
+        return _unknown(batch_key, None, what, voucher, trouble=trouble)
+    last = f" (last: {trouble})" if trouble else ""
     return ConnectTimeoutError(
         "issue: not sent before its deadline; ask again with the same id, because it may have been "
-        "issued before"
+        f"issued before{last}"
     )
 
 
 def _unknown(
-    batch_key: str, attempt_id: str | None, what: str, voucher: IssuedVoucher | None = None
+    batch_key: str,
+    attempt_id: str | None,
+    what: str,
+    voucher: IssuedVoucher | None = None,
+    *,
+    trouble: str = "",
 ) -> OutcomeUnknownError:
+    known = [f"attempt {attempt_id}"] if attempt_id else []
+    known += [f"last: {trouble}"] if trouble else []
     return OutcomeUnknownError(
-        f"issue: {what}" + (f" (attempt {attempt_id})" if attempt_id else ""),
+        f"issue: {what}" + (f" ({'; '.join(known)})" if known else ""),
         operation="issue",
         batch_key=batch_key,
         attempt_id=attempt_id,

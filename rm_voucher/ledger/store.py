@@ -32,6 +32,8 @@ class LedgerStore(ABC):
     def __init__(self, *, owner: str | None = None) -> None:
         self._owner = owner or ProcessName()
         self._listeners: set[Listener] = set()
+        self.is_open: bool = False
+        """Whether it is between `open` and `close`."""
 
     @property
     def owner(self) -> str:
@@ -45,6 +47,11 @@ class LedgerStore(ABC):
     @abstractmethod
     async def close(self) -> None:
         """Finish the commits under way, and disconnect."""
+
+    def check_open(self) -> None:
+        """Raise `LedgerError` unless it is open: for all that comes from outside."""
+        if not self.is_open:
+            raise LedgerError("The ledger is not open: use it with 'async with'.", is_final=True)
 
     def hurry(self) -> None:  # noqa: B027 - a store may never wait
         """Wait for a database in trouble for some seconds at most: the ledger is being closed."""
@@ -126,7 +133,8 @@ def sound_rows() -> Iterator[None]:
     # Outside of the handler: that error may have a code in it, and is no context.
     raise LedgerError(
         f"The ledger's rows contradict each other ({kind}): some were removed or changed by hand, "
-        "or are damaged. Put them back, or restore a backup and read a new baseline."
+        "or are damaged. Put them back, or restore a backup and read a new baseline.",
+        is_final=True,
     )
 
 

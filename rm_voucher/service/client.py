@@ -239,6 +239,7 @@ class VoucherClient:
     ) -> Self:
         """Return a client from the ``RM_…`` variables; see `rm_voucher.settings`.
 
+        It does not read what ``rm-voucher login`` saved: those profiles are the command's alone.
         Whatever is given is used in place of a variable: ``credentials``, ``environment``, and all
         other settings of `VoucherClient`. Unless it is given a ``transport`` or ``proxy``, it goes
         through the proxy of ``HTTPS_PROXY``, but for ``NO_PROXY``; see `Proxy.from_env`.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rm_voucher.arguments import check_type
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra, extra_of
 from rm_voucher.runtime import Runtime
 from rm_voucher.shared.store import SharedStore
 
@@ -22,20 +23,16 @@ def open_shared_store(url: str, *, runtime: Runtime | None = None) -> SharedStor
     check_type("url", url, str)
     check_type("runtime", runtime, Runtime, optional=True)
     if url.startswith(_REDIS):
-        try:
-            from rm_voucher.shared.redis import RedisSharedStore  # an extra
-        except ImportError as exc:
-            raise ConfigurationError(
-                "A shared store needs the extra 'redis': pip install 'rm-voucher[redis]'."
-            ) from exc
+        with extra("redis", "A shared store", ConfigurationError):
+            from rm_voucher.shared.redis import RedisSharedStore
+
         return RedisSharedStore(url)
     if not url.startswith(_SQL):
         raise ConfigurationError(
             "A shared store's URL begins with postgresql://, redis://, rediss://, unix:/// or "
             "sqlite:///."
         )
-    try:
-        from rm_voucher.shared.sql import SqlSharedStore  # an extra, and slow to import
-    except ImportError as exc:
-        raise ConfigurationError.no_driver("A shared store", url) from exc
+    with extra(extra_of(url), "A shared store", ConfigurationError):
+        from rm_voucher.shared.sql import SqlSharedStore  # slow to import
+
     return SqlSharedStore(url, runtime=runtime)

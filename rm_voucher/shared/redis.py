@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.commands.core import AsyncScript
-from redis.exceptions import RedisError
-
 from rm_voucher.exceptions import ConfigurationError, SharedStoreError
+from rm_voucher.extras import extra
 from rm_voucher.shared.store import SharedStore, Snapshot
+
+with extra("redis", __name__):
+    from redis.asyncio import Redis
+    from redis.asyncio.retry import Retry
+    from redis.backoff import NoBackoff
+    from redis.commands.core import AsyncScript
+    from redis.exceptions import RedisError
 
 _TIMEOUT_S = 2.0
 _PREFIX = "rm_voucher:"
@@ -74,7 +76,9 @@ class RedisSharedStore(SharedStore):
     async def _run(self, script: AsyncScript, key: str, *values: bytes | int) -> Any:
         self._process = self._process or os.getpid()
         if self._process != os.getpid():  # two processes would read each other's answers
-            raise SharedStoreError("The store was used before a fork: make one in each process.")
+            raise SharedStoreError(
+                "The store was used before a fork: make one in each process.", is_final=True
+            )
         try:
             return await script(keys=[_PREFIX + key], args=values)
         except (RedisError, OSError) as exc:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text, text
-from sqlalchemy.engine import URL
-
 from rm_voucher.database.connections import SqlDatabase
 from rm_voucher.database.database import Database, Schema
 from rm_voucher.database.engine import is_sqlite, parse_url
 from rm_voucher.exceptions import SharedStoreError
+from rm_voucher.extras import extra
 from rm_voucher.runtime import Runtime
 from rm_voucher.shared.store import SharedStore, Snapshot
+
+with extra("sql", __name__):
+    from sqlalchemy import BigInteger, Column, LargeBinary, MetaData, Table, Text, text
+    from sqlalchemy.engine import URL
 
 _PATIENCE_S = 2.0
 _tables = MetaData()

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterator
 from decimal import Decimal
 
-from rm_voucher.jsontext import as_written, write_json, write_strictly
+from rm_voucher.jsontext import with_numbers, write_json, write_strictly
 
 # Such a body has no part in the signature.
 _EMPTY_BODIES = frozenset({b"", b"null", b"{}"})
@@ -26,11 +26,16 @@ _TIMESTAMP = re.compile(r"[0-9]{10}(\.[0-9]{1,9})?|[0-9]{13}")
 def canonical_json(value: object) -> bytes:
     r"""Return a JSON value as the bytes that RM signs, which are also the bytes to send.
 
-    Keys are sorted at every depth, there is no white space, the text is UTF-8, and ``<``, ``>``,
-    ``&``, U+2028 and U+2029 are written as ``\u…`` escapes, as Go's encoder does. Raises
-    `TypeError` for a value that is not JSON. RM reads every number as a float64, so a
-    fraction or an integer beyond 2**53 may be signed as another one: send none.
+    Keys are sorted at every depth, there is no white space, the text is UTF-8, ``<``, ``>``, ``&``,
+    U+2028 and U+2029 are written as ``\u…`` escapes, and a float as Go's encoder does: 1.0 as
+    ``1``, 1e21 as ``1e+21``. Raises `TypeError` for a value that is not JSON. RM reads every number
+    as a float64, so a fraction or an integer beyond 2**53 may be signed as another one: send none.
     """
+    return _escaped(write_strictly(value, number=_go_number))
+
+
+def with_its_numbers(value: object) -> bytes:
+    """Return canonical JSON but for its floats, which are as others than Go write them: ``1.0``."""
     return _escaped(write_strictly(value))
 
 
@@ -51,7 +56,8 @@ def go_json(body: bytes) -> bytes:
 
     Go reads every number as a float64, and writes it as one. The body is JSON, and not too deep.
     """
-    return _escaped(write_json(_with_go_numbers(json.loads(body, parse_int=float)), sort_keys=True))
+    value = with_numbers(json.loads(body, parse_int=float), _go_number)
+    return _escaped(write_json(value, sort_keys=True))
 
 
 def older_go_json(text: bytes) -> bytes:
@@ -80,14 +86,6 @@ def has_two_spellings(text: bytes) -> bool:
 
 _ESCAPED = re.compile(rb"\\.")
 _OLDER = {rb"\b": rb"\u0008", rb"\f": rb"\u000c"}
-
-
-def _with_go_numbers(value: object) -> object:
-    if isinstance(value, dict):
-        return {name: _with_go_numbers(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_go_numbers(inner) for inner in value]
-    return as_written(_go_number(value)) if isinstance(value, float) else value
 
 
 def _go_number(number: float) -> str:

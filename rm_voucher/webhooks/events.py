@@ -48,13 +48,15 @@ class VoucherEvent(Travels):
         """
         code, status, misfits = voucher.code, voucher.status, voucher.misfits
         for field in sorted(strict_fields("callback") & misfits.keys()):
-            raise DecodeError(f"not as documented @ $.item.{field}")
+            raise DecodeError(f"not as documented @ $.item.{field}", is_final=True)
         if not code:
-            raise DecodeError("missing @ $.item.code")
+            raise DecodeError("missing @ $.item.code", is_final=True)
         if not status:
-            raise DecodeError("missing @ $.item.status")
+            raise DecodeError("missing @ $.item.status", is_final=True)
         if any("\0" in text or len(text) > _MAX_CHARS for text in (code, status)):
-            raise DecodeError(f"expected {_MAX_CHARS} characters at most, and no NUL, @ $.item")
+            raise DecodeError(
+                f"expected {_MAX_CHARS} characters at most, and no NUL, @ $.item", is_final=True
+            )
         names = ["updated_at"]
         if voucher.updated_at is None:
             names = ["assigned_at", "redeemed_at", "used_at"]
@@ -70,7 +72,7 @@ class VoucherEvent(Travels):
         try:
             wire = read_json(text)
         except ValueError:
-            raise DecodeError("expected JSON @ $") from None
+            raise DecodeError("expected JSON @ $", is_final=True) from None
         return cls.of(structure(wire, Voucher, strict=strict_fields("callback")))
 
     def to_record(self) -> bytes:

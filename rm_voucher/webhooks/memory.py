@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 import attrs
 
+from rm_voucher.exceptions import EventStoreError
 from rm_voucher.models import VoucherStatus
 from rm_voucher.runtime import Runtime
 from rm_voucher.shared.lease import Lease as SharedLease
@@ -25,7 +26,7 @@ from rm_voucher.webhooks.records import (
     retry_delay_s,
     review,
 )
-from rm_voucher.webhooks.store import EventStore
+from rm_voucher.webhooks.store import NOT_OPEN, OPEN_ALREADY, EventStore
 
 
 @attrs.define
@@ -39,7 +40,7 @@ class _Entry:
 
 
 class MemoryEventStore(EventStore):
-    """See `EventStore`. It grows with every event, until `prune`."""
+    """See `EventStore`. It grows with every event, until `prune`; closing forgets none."""
 
     def __init__(self, *, runtime: Runtime | None = None) -> None:
         super().__init__(runtime=runtime)
@@ -47,10 +48,24 @@ class MemoryEventStore(EventStore):
         self._leases: dict[str, Lease] = {}
         self._expected: dict[str, Expectation] = {}
         self._shared = MemorySharedStore(runtime=self.runtime)
+        self._is_open = False
+
+    async def _open(self) -> None:
+        if self._is_open:
+            raise EventStoreError(OPEN_ALREADY, is_final=True)
+        self._is_open = True
+
+    async def aclose(self) -> None:
+        self._is_open = False
+
+    def _check_open(self) -> None:
+        if not self._is_open:
+            raise EventStoreError(NOT_OPEN, is_final=True)
 
     async def record(
         self, event: VoucherEvent, *, lease_s: float | None = None, takes_stale: bool = False
     ) -> Disposition:
+        self._check_open()
         now = self.runtime.clock()
         record = Record(event=event, at=now, lease_s=lease_s, takes_stale=takes_stale)
         entry = self._entries.get(event.id)
@@ -66,6 +81,7 @@ class MemoryEventStore(EventStore):
         return found
 
     async def finish(self, event: VoucherEvent, state: EventState) -> None:
+        self._check_open()
         now = self.runtime.clock()
         entry, lease = self._entries.get(event.id), self._leases.get(event.code, Lease())
         if entry is not None:
@@ -83,22 +99,26 @@ class MemoryEventStore(EventStore):
         self._leases[event.code] = lease
 
     async def due(self, limit: int) -> list[VoucherEvent]:
+        self._check_open()
         now = self.runtime.clock()
         waiting = (entry for entry in self._entries.values() if entry.state is EventState.RECORDED)
         found = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
         return [entry.event for entry in found[:limit]]
 
     async def expect(self, codes: Iterable[str]) -> None:
+        self._check_open()
         now = self.runtime.clock()
         for code in codes:
             new = Expectation(code=code, since=now, due_at=now + DELIVERY_S)
             self._expected.setdefault(code, new)
 
     async def forget(self, codes: Iterable[str]) -> None:
+        self._check_open()
         for code in codes:
             self._expected.pop(code, None)
 
     async def take_missed(self, limit: int, *, final: Collection[VoucherStatus]) -> list[str]:
+        self._check_open()
         now = self.runtime.clock()
         waiting = self._expected.values()
         due = sorted((e for e in waiting if e.due_at <= now), key=lambda e: e.due_at)
@@ -124,6 +144,7 @@ class MemoryEventStore(EventStore):
         return SharedLease(self._shared, name, duration_s=duration_s)
 
     async def prune(self, *, keep_s: float) -> int:
+        self._check_open()
         now = self.runtime.clock()
         old = [
             key
@@ -143,6 +164,7 @@ class MemoryEventStore(EventStore):
         return len(old)
 
     async def counts(self) -> EventCounts:
+        self._check_open()
         states = Counter(entry.state for entry in self._entries.values())
         return EventCounts(
             done=states[EventState.DONE],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra, extra_of
 from rm_voucher.runtime import Runtime
 from rm_voucher.webhooks.store import EventStore
 
@@ -30,9 +31,7 @@ def open_event_store(
     The first call imports SQLAlchemy, which takes some 100 ms: make the store before the
     application serves. Raises `ConfigurationError`.
     """
-    try:
-        from rm_voucher.webhooks.sql.store import SqlEventStore  # an extra, and slow to import
+    with extra(extra_of(database), "A store", ConfigurationError):
+        from rm_voucher.webhooks.sql.store import SqlEventStore  # slow to import
 
-        return SqlEventStore(database, namespace=namespace, patience_s=patience_s, runtime=runtime)
-    except ImportError as exc:
-        raise ConfigurationError.no_driver("A store", str(database)) from exc
+    return SqlEventStore(database, namespace=namespace, patience_s=patience_s, runtime=runtime)

@@ -18,6 +18,9 @@ from rm_voucher.webhooks.records import Disposition, EventCounts, EventState
 if TYPE_CHECKING:  # it imports SQLAlchemy, an extra
     from rm_voucher.database.transaction import Transaction
 
+NOT_OPEN = "The store of callbacks is not open."
+OPEN_ALREADY = "The store of callbacks is open already."
+
 
 class EventStore(ABC):
     """Keeps events with their states, and the vouchers whose callbacks are waited for.
@@ -54,6 +57,9 @@ class EventStore(ABC):
     async def aclose(self) -> None:  # noqa: B027 - as above
         """Close it. It may be called more than once."""
 
+    def _check_open(self) -> None:  # noqa: B027 - as above
+        """Raise `EventStoreError` unless it is open."""
+
     async def claim(self, account: str, *, rebind: bool = False) -> None:
         """Let the store be an account's, if it is nobody's: `VoucherClient.account`.
 
@@ -61,6 +67,7 @@ class EventStore(ABC):
         account that it belongs to: a person's word that it is the same merchant's. May be repeated.
         Raises `EventStoreError` where it is another's.
         """
+        self._check_open()
         if account == self._account:
             return
         await self._claim(account, rebind=rebind)
@@ -70,7 +77,8 @@ class EventStore(ABC):
         if self._account is not None and not rebind:
             raise EventStoreError(
                 "The store of callbacks belongs to another account than this client's: use one "
-                "for each."
+                "for each.",
+                is_final=True,
             )
 
     @abstractmethod
@@ -99,7 +107,9 @@ class EventStore(ABC):
         What is written in it is committed together with that, or not at all. If the disposition is
         not READY, the block must do nothing.
         """
-        raise EventStoreError("This store has no transactions: open_event_store(url) gives one.")
+        raise EventStoreError(
+            "This store has no transactions: open_event_store(url) gives one.", is_final=True
+        )
 
     @abstractmethod
     async def due(self, limit: int) -> list[VoucherEvent]:

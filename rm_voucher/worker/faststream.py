@@ -8,9 +8,7 @@ import logging
 from abc import abstractmethod
 from typing import Annotated, Any
 
-from faststream import Context
-from faststream.message import StreamMessage
-
+from rm_voucher.extras import extra
 from rm_voucher.worker.broker import (
     ATTEMPT_HEADER,
     REASON_HEADER,
@@ -19,6 +17,10 @@ from rm_voucher.worker.broker import (
     QueueNames,
 )
 from rm_voucher.worker.dispositions import Delivery, HandOn, Later, Park
+
+with extra("worker", __name__):
+    from faststream import Context
+    from faststream.message import StreamMessage
 
 log: logging.Logger = logging.getLogger("rm_voucher.worker")
 _BREATH_S = 1.0

@@ -7,15 +7,18 @@ from collections.abc import Awaitable, Iterator, Mapping
 from typing import TypeVar
 
 import attrs
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from rm_voucher.calls.flow import FlowState
+from rm_voucher.extras import extra
 from rm_voucher.ledger import Backlog
 from rm_voucher.worker.broker import Broker
 from rm_voucher.worker.dispositions import Kind
 from rm_voucher.worker.worker import Worker
+
+with extra("worker", __name__):
+    from prometheus_client import CollectorRegistry, generate_latest
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+    from prometheus_client.registry import Collector
 
 T = TypeVar("T")
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from faststream import AckPolicy
-from faststream.message import StreamMessage
-from faststream.nats import ConsumerConfig, JStream, NatsBroker, PullSub
-from faststream.nats.message import NatsMessage
-from nats.js.errors import NotFoundError
-
+from rm_voucher.extras import extra
 from rm_voucher.worker.broker import QueueNames
 from rm_voucher.worker.faststream import FastStreamBroker, as_sent
 from rm_voucher.worker.settings import WorkerSettings
+
+with extra("worker", __name__):
+    from faststream import AckPolicy
+    from faststream.message import StreamMessage
+    from faststream.nats import ConsumerConfig, JStream, NatsBroker, PullSub
+    from faststream.nats.message import NatsMessage
+    from nats.js.errors import NotFoundError
 
 _DURABLE = "rm-voucher"
 _PUBLISH_S = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 from rm_voucher.worker.broker import Broker, QueueNames
 from rm_voucher.worker.settings import WorkerSettings
 
@@ -18,7 +19,7 @@ def open_broker(
     """
     names, settings = names or QueueNames(), settings or WorkerSettings()
     scheme, separator, _ = url.partition("://")
-    try:
+    with extra("worker", "A broker", ConfigurationError):
         match scheme if separator else None:
             case "amqp" | "amqps":
                 from rm_voucher.worker.rabbitmq import RabbitMQ
@@ -32,10 +33,6 @@ def open_broker(
                 from rm_voucher.worker.redis import RedisStreams
 
                 return RedisStreams(url, names, settings)
-    except ImportError as exc:
-        raise ConfigurationError(
-            "A broker needs the extra 'worker': pip install 'rm-voucher[worker]'."
-        ) from exc
     raise ConfigurationError(
         "A broker's URL begins with amqp://, amqps://, nats://, tls://, redis:// or rediss://."
     )

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from aio_pika import RobustConnection
-from aio_pika.exceptions import ChannelPreconditionFailed
-from faststream import AckPolicy
-from faststream.message import StreamMessage
-from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
-from faststream.rabbit.schemas.queue import QuorumQueueArgs
 from yarl import URL
 
+from rm_voucher.extras import extra
 from rm_voucher.worker.broker import ATTEMPT_HEADER, QueueNames
 from rm_voucher.worker.faststream import FastStreamBroker, as_sent, log
 from rm_voucher.worker.settings import WorkerSettings
+
+with extra("worker", __name__):
+    from aio_pika import RobustConnection
+    from aio_pika.exceptions import ChannelPreconditionFailed
+    from faststream import AckPolicy
+    from faststream.message import StreamMessage
+    from faststream.rabbit import Channel, QueueType, RabbitBroker, RabbitQueue
+    from faststream.rabbit.schemas.queue import QuorumQueueArgs
 
 _HEARTBEAT_S = 6  # aiormq takes a link for dead after three of them, and three seconds
 _RECONNECT_S = 1.0

@@ -8,17 +8,19 @@ import logging
 import secrets
 from typing import Annotated, Any
 
-from faststream import AckPolicy, Context
-from faststream.message import StreamMessage
-from faststream.redis import RedisBroker, StreamSub
-from faststream.redis.message import RedisStreamMessage
-from redis.exceptions import RedisError, ResponseError
-
+from rm_voucher.extras import extra
 from rm_voucher.jsontext import write_json
 from rm_voucher.runtime import ProcessName
 from rm_voucher.worker.broker import ATTEMPT_HEADER, QueueNames
 from rm_voucher.worker.faststream import FastStreamBroker, as_sent
 from rm_voucher.worker.settings import WorkerSettings
+
+with extra("worker", __name__):
+    from faststream import AckPolicy, Context
+    from faststream.message import StreamMessage
+    from faststream.redis import RedisBroker, StreamSub
+    from faststream.redis.message import RedisStreamMessage
+    from redis.exceptions import RedisError, ResponseError
 
 _log = logging.getLogger("rm_voucher.worker")
 _GROUP = "rm-voucher"

@@ -436,7 +436,7 @@ def test_without_the_extra(missing: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "The command needs the extra 'cli': pip install 'rm-voucher[cli]'\n"
+    assert done.stderr == "The command needs the extra 'cli': pip install 'rm-voucher[cli]'.\n"
 
 
 def test_entry_point() -> None:

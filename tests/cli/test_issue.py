@@ -263,7 +263,8 @@ def test_outcome_unknown(rm, served, executed: bool) -> None:
     assert counts == "3 asked: 0 issued, 0 failed, 3 unknown"
     assert re.fullmatch(
         r"The first error: issue: server failed after 1 attempt, so whether it was executed "
-        r"is unknown: a voucher may have been issued; do not repeat it \(attempt \w{16}\)",
+        r"is unknown: a voucher may have been issued; do not repeat it \(attempt \w{16}; "
+        r"last: not RM's error format \(HTTP 500\): .*\)",
         error,
     )
     assert advice == (

@@ -316,15 +316,15 @@ def test_issue_bad_url(rm, shop, tmp_path: Path, bad: str, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("bad", "missing", "extra"),
+    ("bad", "missing", "what", "extra"),
     [
-        ("sqlite:///x.db", "sqlalchemy", "sql"),
-        ("postgresql://u@127.0.0.1/x", "sqlalchemy", "postgres"),
-        ("postgresql://u@127.0.0.1/x", "psycopg", "postgres"),
+        ("sqlite:///x.db", "sqlalchemy", "A ledger", "sql"),
+        ("postgresql://u@127.0.0.1/x", "sqlalchemy", "A ledger", "postgres"),
+        ("postgresql://u@127.0.0.1/x", "psycopg", "PostgreSQL", "postgres"),
     ],
 )
 def test_issue_missing_extra(
-    rm, shop, monkeypatch: pytest.MonkeyPatch, bad: str, missing: str, extra: str
+    rm, shop, monkeypatch: pytest.MonkeyPatch, bad: str, missing: str, what: str, extra: str
 ) -> None:
     """Without the extra it is said what to install: exit 2."""
     forget(monkeypatch, missing, "rm_voucher.database", "rm_voucher.ledger.s")
@@ -332,7 +332,7 @@ def test_issue_missing_extra(
     ended = rm("issue", "B", "--ledger", bad)
     assert (ended.code, shop.issued()) == (2, [])
     assert ended.err == (
-        f"Error: A ledger needs the extra '{extra}': pip install 'rm-voucher[{extra}]'.\n"
+        f"Error: {what} needs the extra '{extra}': pip install 'rm-voucher[{extra}]'.\n"
     )
 
 

@@ -90,6 +90,15 @@ def test_usual_mistakes(wrong, mistake):
     assert differing_parts(expected(), text) or differing_parts(text, expected())
 
 
+def test_numbers_as_others_write_them():
+    """Keys, white space and escapes are right, and the server is no Go's."""
+    right = expected(body=canonical_json({"n": [1.0, 1e16], "a": "<"}))
+    text = expected(body=rb'{"a":"\u003c","n":[1.0,1e16]}')
+    found = explained(text, question(body=b'{"n": [1.0, 1e16], "a": "<"}'), right)
+    assert found is not None
+    assert found.mistakes == ["the body was signed with other numbers than Go writes"]
+
+
 def test_two_mistakes_at_once():
     text = expected().replace("method=post", "method=POST").replace("?x=1", "")
     found = explained(text)

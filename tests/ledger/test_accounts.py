@@ -10,7 +10,7 @@ from support.doubles import FakeTime
 from support.ledger_rows import BATCH, begin, bring, issue, start
 from support.merchants import B, Merchant
 
-from rm_voucher.exceptions import LedgerError
+from rm_voucher.exceptions import LedgerError, Retryable
 from rm_voucher.ledger import Ledger, RequestState
 from rm_voucher.ledger.rules.commands import Claimed
 
@@ -45,8 +45,9 @@ async def test_first_client_has_it(
             ledger.finish(two.client, B),
             ledger.baseline(two.client, B),
         ):
-            with pytest.raises(LedgerError, match=ANOTHERS):
+            with pytest.raises(LedgerError, match=ANOTHERS) as caught:
                 await work
+            assert caught.value.retryable is Retryable.NEVER
         assert await one.issue(ledger, "r1") == code
         with pytest.raises(LedgerError, match=ANOTHERS):  # also after its own client
             await two.issue(ledger, "r1")

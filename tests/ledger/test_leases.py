@@ -7,11 +7,13 @@ from collections.abc import Callable
 import pytest
 from support.doubles import FakeTime
 
+from rm_voucher import VoucherClient
 from rm_voucher.database import SqlDatabase
 from rm_voucher.exceptions import ConnectError, LedgerError
 from rm_voucher.ledger import Ledger
 from rm_voucher.ledger.leases import LASTS_S, Lease
 from rm_voucher.ledger.sql.guard import FileGuard
+from rm_voucher.service.client import issue_call
 
 
 async def test_holder_that_stood_still_finds_out(
@@ -32,13 +34,14 @@ async def test_holder_that_stood_still_finds_out(
 
 
 async def test_call_that_comes_while_the_ledger_is_closed(
-    make_ledger: Callable[..., Ledger],
+    make_ledger: Callable[..., Ledger], make_client: Callable[..., VoucherClient]
 ) -> None:
     """It is given up: nobody would wait for it."""
+    client = make_client(print)
     async with make_ledger() as ledger:
         pass
     with pytest.raises(ConnectError, match="the ledger is being closed"):
-        await ledger.sender._start_single(None, None, "", "r")  # type: ignore[arg-type]
+        await ledger.sender._start_single(client, issue_call(client.caller, "B"), "", "r")
 
 
 async def test_file_whose_opening_failed_can_be_opened(

@@ -330,9 +330,9 @@ async def test_closing_twice(open_ledger) -> None:
     async with ledger:
         await ledger.aclose()
     await ledger.aclose()
-    with pytest.raises(LedgerError, match="is not open for writing"):
+    with pytest.raises(LedgerError, match=r"^The ledger is not open: use it with"):
         await start(ledger, "a")
-    with pytest.raises(LedgerError, match=r"^The ledger is not open"):
+    with pytest.raises(LedgerError, match=r"^The ledger is not open: use it with"):
         await ledger.counts()
 
 

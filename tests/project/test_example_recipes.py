@@ -1,14 +1,18 @@
 """The recipes that are no web applications: structlog, FastStream; and anyio."""
 
+import asyncio
 import json
 import subprocess
 import sys
 
 import anyio
 import pytest
+from aio_pika import DeliveryMode
 from faststream import TestApp
 from faststream.rabbit import TestRabbitBroker
-from support.example_modules import load_example
+from support.brokers import RabbitQueues, queues_of
+from support.command import PATIENCE_S
+from support.example_modules import load_changed, load_example
 from support.files import EXAMPLES, KEY_FILE
 
 from rm_voucher import Credentials, OutcomeUnknownError
@@ -98,6 +102,52 @@ async def test_faststream_gives_each_order_one_voucher(monkeypatch, tmp_path):
                     await broker.publish({"id": 2}, "orders")
     first, _ = emulator.issued(BATCH)
     assert [(number, url.rpartition("/")[2]) for number, url in handed] == [(1, first)] * 2
+
+
+async def test_faststream_keeps_the_order_of_a_voucher_that_no_queue_takes(monkeypatch, tmp_path):
+    """On RabbitMQ, whose publisher is told of it: the order comes again until there is a queue,
+    which then has the one voucher, to be kept through a restart."""
+    emulator = Emulator(
+        credentials=Credentials("id", "hush", KEY_FILE.read_bytes()), batches={BATCH: 5}
+    )
+    async with queues_of("rabbitmq") as queues, serve(emulator) as server:
+        assert isinstance(queues, RabbitQueues)
+        names = queues.names
+        settings = {
+            "BROKER_URL": queues.url,
+            "BATCH_KEY": BATCH,
+            "LEDGER_URL": f"sqlite:///{tmp_path}/ledger.db",
+        }
+        for name, value in {**server.variables, **settings}.items():
+            monkeypatch.setenv(name, value)
+        ours = {
+            'subscriber("orders"': f'subscriber("{names.requests}"',
+            'publisher("vouchers"': f'publisher("{names.vouchers}"',
+        }
+        module = load_changed("faststream_app", ours)
+        came = asyncio.Semaphore(0)
+
+        issue = module.Vouchers.issue
+
+        async def note(vouchers, request_id):
+            came.release()
+            return await issue(vouchers, request_id)
+
+        monkeypatch.setattr(module.Vouchers, "issue", note)
+        async with asyncio.timeout(PATIENCE_S), TestApp(module.app):
+            await queues.publish(b'{"id": 1}')
+            for _ in range(3):
+                await came.acquire()
+            queue = await queues.declare(names.vouchers)
+            while (message := await queue.get(fail=False)) is None:
+                await asyncio.sleep(0.01)
+            await message.ack()
+        assert await queue.get(fail=False) is None
+        assert [body async for body, _ in queues.taking(names.requests)] == []
+    (code,) = emulator.issued(BATCH)
+    assert json.loads(message.body)["order"] == 1
+    assert json.loads(message.body)["qr_url"].rpartition("/")[2] == code
+    assert message.delivery_mode is DeliveryMode.PERSISTENT
 
 
 def test_anyio_on_asyncio():

@@ -18,7 +18,7 @@ PACKAGE = Path(rm_voucher.__file__).parent
 # the files at the root that stand on one level.
 WINGS = [
     {"_version"},
-    {"jsontext", "text"},
+    {"extras", "jsontext", "text"},
     {"decode_error"},
     {"redaction"},
     {"travel"},

@@ -2,6 +2,9 @@
 
 import base64
 import json
+import math
+import re
+import struct
 import subprocess
 
 import orjson
@@ -106,6 +109,68 @@ def test_canonical_json_agrees_with_the_rules(value):
     written = canonical_json(value)
     assert written == canonical(value)
     assert orjson.loads(written) == value
+
+
+# By Go's documentation of encoding/json: a float64 is written as ES6 does, with the fewest digits
+# that tell it from all others; with an exponent below 1e-6 and from 1e21 on, which has a sign but
+# no zero before it.
+GO_WRITES = [
+    (0.0, "0"),
+    (-0.0, "-0"),
+    (1.0, "1"),
+    (-2.5, "-2.5"),
+    (0.1, "0.1"),
+    (1e2, "100"),
+    (1e15, "1000000000000000"),
+    (9007199254740993.0, "9007199254740992"),
+    (9999999999999998.0, "9999999999999998"),
+    (1e16, "10000000000000000"),
+    (-1e16, "-10000000000000000"),
+    (1.2345678901234567e17, "123456789012345660"),
+    (1e20, "100000000000000000000"),
+    (math.nextafter(1e21, 0), "999999999999999900000"),
+    (1e21, "1e+21"),
+    (-1.5e21, "-1.5e+21"),
+    (1.2345678901234568e22, "1.2345678901234568e+22"),
+    (1e100, "1e+100"),
+    (1.7976931348623157e308, "1.7976931348623157e+308"),
+    (0.001, "0.001"),
+    (0.0001, "0.0001"),
+    (0.00001, "0.00001"),
+    (0.000012345, "0.000012345"),
+    (1e-6, "0.000001"),
+    (-1.5e-6, "-0.0000015"),
+    (math.nextafter(1e-6, 0), "9.999999999999997e-7"),
+    (1e-7, "1e-7"),
+    (-1.5e-9, "-1.5e-9"),
+    (1e-10, "1e-10"),
+    (2.2250738585072014e-308, "2.2250738585072014e-308"),
+    (5e-324, "5e-324"),
+]
+
+
+@pytest.mark.parametrize(("number", "text"), GO_WRITES)
+def test_canonical_json_has_floats_as_go_writes_them(number, text):
+    """Wherever they stand; what is whole, and within 64 bits, is written as the same integer."""
+    assert canonical_json(number) == text.encode()
+    body = canonical_json({"b": [number, ({"n": number},)], "a": "1.0 <1e16>", "c": 10**16})
+    assert (
+        body
+        == (
+            rf'{{"a":"1.0 \u003c1e16\u003e","b":[{text},[{{"n":{text}}}]],"c":10000000000000000}}'
+        ).encode()
+    )
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_canonical_json_of_any_float(number):
+    """The same value is read again, and its form is the one of its size."""
+    text = canonical_json(number).decode()
+    assert struct.pack("d", float(text)) == struct.pack("d", number)
+    size = abs(number)
+    has_exponent = bool(size) and not 1e-6 <= size < 1e21
+    form = r"-?\d(\.\d*[1-9])?e(\+|-)[1-9]\d*" if has_exponent else r"-?(0|[1-9]\d*)(\.\d*[1-9])?"
+    assert re.fullmatch(form, text)
 
 
 @given(json_values, st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=30))

@@ -148,10 +148,12 @@ class SimulatedStore(MemoryLedgerStore):
         self._too_early: set[str] = set()
 
     async def open(self) -> None:
+        await super().open()
         self._disk.stores.append(self)
         self._show_life()
 
     async def close(self) -> None:
+        await super().close()
         self._disk.stores.remove(self)
         self._disk.end_lease(self.owner, self.owner)
 

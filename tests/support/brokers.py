@@ -14,6 +14,7 @@ import aio_pika
 import nats
 import pytest
 import redis.asyncio
+from aio_pika.abc import AbstractQueue
 from nats.js.errors import NotFoundError
 from support.postgres import listens
 from yarl import URL
@@ -103,6 +104,10 @@ class RabbitQueues(Queues):
         for body in bodies:
             message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await self._channel.default_exchange.publish(message, self.names.requests)
+
+    async def declare(self, queue: str) -> AbstractQueue:
+        """Make a queue that lasts."""
+        return await self._channel.declare_queue(queue, durable=True)
 
     async def taking(self, queue: str) -> AsyncIterator[tuple[bytes, dict[str, Any]]]:
         found = await self._channel.get_queue(queue, ensure=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -97,6 +97,27 @@ async def do(store: EventStore, *events: VoucherEvent) -> None:
 def tally(done: int = 0, waiting: int = 0, stale: int = 0, expected: int = 0) -> EventCounts:
     """Return what `EventStore.counts` is to be."""
     return EventCounts(done=done, waiting=waiting, stale=stale, expected=expected)
+
+
+def uses(store: EventStore) -> list[Awaitable[Any]]:
+    """Return a call of each method that asks for an open store."""
+
+    async def enter_transaction() -> None:
+        async with store.transaction(event()):
+            pass
+
+    calls: list[Awaitable[Any]] = [
+        store.record(event()),
+        store.finish(event(), EventState.DONE),
+        store.due(9),
+        store.expect(["A"]),
+        store.forget(["A"]),
+        store.take_missed(9, final=[]),
+        store.prune(keep_s=0),
+        store.counts(),
+        store.claim("mine"),
+    ]
+    return [*calls, enter_transaction()] if store.has_transactions else calls
 
 
 async def make_orders(store: SqlEventStore) -> None:

@@ -173,7 +173,8 @@ async def test_handler_outlives_the_server(kind):
         waiting.cancel()
         asyncio.get_running_loop().call_soon(router.release.set)
     assert router.handled == ["X"]
-    assert (await router.store.counts()).done == 1
+    async with router.store as store:
+        assert (await store.counts()).done == 1
 
 
 @pytest.mark.parametrize("error", [web.RequestPayloadError("X"), TransferEncodingError("X")])

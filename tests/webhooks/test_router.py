@@ -207,7 +207,8 @@ async def test_router_that_is_not_open(store, caplog):
         "when the application starts"
     )
     assert said(caplog) == [line, line]
-    assert (shop.got, await counts(store)) == ([], (0, 0, 0))
+    async with store:
+        assert (shop.got, await counts(store)) == ([], (0, 0, 0))
 
 
 async def test_too_many_at_once(store, caplog):
@@ -256,7 +257,8 @@ async def test_cancelling_stops_no_handler(store, way):
     assert await router.dispatch(event("OTHER")) is EventOutcome.UNAVAILABLE
     go_on.set()
     await closing
-    assert await counts(store) == (1, 0, 0)
+    async with store:
+        assert await counts(store) == (1, 0, 0)
     await router.aclose()
 
 

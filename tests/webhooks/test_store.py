@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from support.doubles import FakeTime
-from support.event_stores import REDEEMED, VOID, do, event, store_maker, tally
+from support.event_stores import REDEEMED, VOID, do, event, store_maker, tally, uses
 
 from rm_voucher.exceptions import EventStoreError
 from rm_voucher.webhooks import EventState, EventStore, MemoryEventStore
@@ -17,9 +17,15 @@ READY, BUSY = Disposition.READY, Disposition.BUSY
 
 
 @pytest.fixture(params=["memory", "sqlite", "postgresql"])
-async def store(request: pytest.FixtureRequest, time: FakeTime) -> AsyncIterator[EventStore]:
+def make(request: pytest.FixtureRequest, time: FakeTime) -> Callable[[], EventStore]:
+    """Make stores of each kind in turn; the test enters them."""
+    return store_maker(request.param, request, time)
+
+
+@pytest.fixture
+async def store(make: Callable[[], EventStore]) -> AsyncIterator[EventStore]:
     """An open store, of each kind in turn."""
-    async with store_maker(request.param, request, time)() as store:
+    async with make() as store:
         yield store
 
 
@@ -31,6 +37,26 @@ def become(store: EventStore) -> Callable[[str], None]:
         store._owner = owner
 
     return become
+
+
+async def test_store_that_is_not_open(make: Callable[[], EventStore]) -> None:
+    """Before it was opened, and after it was closed, it says so; closing twice is no error."""
+    store = make()
+    for is_closed in (False, True):
+        for use in uses(store):
+            with pytest.raises(EventStoreError, match=r"^The store of callbacks is not open\.$"):
+                await use
+        if not is_closed:
+            async with store:
+                await store.claim("mine")
+    await store.aclose()
+
+
+async def test_store_is_entered_once(store: EventStore) -> None:
+    """One that is open already is left as it is."""
+    with pytest.raises(EventStoreError, match=r"^The store of callbacks is open already\.$"):
+        await store.__aenter__()
+    assert await store.record(event()) is READY
 
 
 async def test_record_new_event(store: EventStore) -> None:

@@ -317,11 +317,8 @@ def _say_left_out(results: Results) -> None:
 def _refuse_without_extra() -> None:
     try:
         import rm_voucher.cli.prints.pdf  # noqa: F401 - only to see whether the extra is there
-    except ModuleNotFoundError:
-        raise ConfigurationError(
-            "A PDF needs the extra 'print': pip install 'rm-voucher[print]'. A document that ends "
-            "in .html does not."
-        ) from None
+    except ModuleNotFoundError as exc:
+        raise ConfigurationError(f"{exc} A document that ends in .html does not.") from None
 
 
 def _html(design: Design) -> Callable[[], Sheet]:

@@ -8,11 +8,6 @@ import logging
 from collections.abc import Iterator, Sequence
 
 # fpdf shapes texts with it, and says late if it is not there.
-import uharfbuzz  # type: ignore[import-untyped] # noqa: F401 - it has no types
-from fpdf import FPDF, FPDFException
-from fpdf.enums import Align
-from PIL import Image
-
 from rm_voucher.cli.prints.fonts import Face, bold_of, fixed_width
 from rm_voucher.cli.prints.layout import (
     LINE,
@@ -24,7 +19,14 @@ from rm_voucher.cli.prints.layout import (
 from rm_voucher.cli.prints.sheet import Design, Logo, Sheet
 from rm_voucher.cli.prints.source import Slip
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 from rm_voucher.qr import QUIET_MODULES, modules_of
+
+with extra("print", "A PDF"):
+    import uharfbuzz  # type: ignore[import-untyped] # noqa: F401 - it has no types
+    from fpdf import FPDF, FPDFException
+    from fpdf.enums import Align
+    from PIL import Image
 
 _POINTS_PER_MM = 72 / 25.4
 _MEASURED_PT = 100.0

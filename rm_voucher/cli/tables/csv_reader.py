@@ -13,6 +13,7 @@ from typing import IO
 
 from rm_voucher.cli.tables.model import Cell, Format, Line, Problems
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 
 MAX_LINE_CHARS = 100_000
 DELIMITERS = ",;\t|"
@@ -117,7 +118,8 @@ class CsvReader:
                 f"{self.title} is UTF-8, but for line {line:,}: mend it there, or name another "
                 "encoding with --encoding."
             )
-        from charset_normalizer import from_bytes  # slow to import, and seldom needed
+        with extra("tables", "A file in an old encoding", ConfigurationError):
+            from charset_normalizer import from_bytes  # slow to import, and seldom needed
 
         best = from_bytes(
             sample, cp_isolation=["cp1252", "big5", "gb18030", "shift_jis", "euc_kr"]

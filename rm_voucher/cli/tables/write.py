@@ -19,6 +19,7 @@ from rm_voucher.cli.tables.columns import is_phone, keys_of
 from rm_voucher.cli.tables.csv_reader import DELIMITERS
 from rm_voucher.cli.tables.model import Cell, Format, text_of
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 from rm_voucher.files import keep_older, open_private
 
 MAX_SHEET_ROWS = 1 << 20  # the header is one of them
@@ -145,7 +146,8 @@ class XlsxWriter(TableWriter):
     """A workbook with one sheet. What is text stays text: no formula, no link, no number."""
 
     def __init__(self, file: IO[bytes], columns: Sequence[str], exact: Collection[str]) -> None:
-        import xlsxwriter  # slow to import
+        with extra("tables", "A workbook", ConfigurationError):
+            import xlsxwriter  # slow to import
 
         super().__init__(file, columns, exact)
         self._is_text = [name in exact or is_phone(name) for name in columns]

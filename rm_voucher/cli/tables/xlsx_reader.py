@@ -14,6 +14,7 @@ from xml.etree.ElementTree import ParseError
 
 from rm_voucher.cli.tables.model import Cell, Format, Problems
 from rm_voucher.exceptions import ConfigurationError
+from rm_voucher.extras import extra
 from rm_voucher.text import counted, printable
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class XlsxReader:
         )
 
     def _load(self, *, data_only: bool) -> Workbook:
-        import openpyxl  # slow to import
+        with extra("tables", "A workbook", ConfigurationError):
+            import openpyxl  # slow to import
 
         self._file.seek(0)
         try:

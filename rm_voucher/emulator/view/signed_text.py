@@ -17,7 +17,7 @@ from urllib.parse import quote, unquote
 import attrs
 
 from rm_voucher.jsontext import read_json
-from rm_voucher.signing.signature import canonical_json
+from rm_voucher.signing.signature import canonical_json, with_its_numbers
 from rm_voucher.transport.base import Request
 
 Spans = list[tuple[int, int]]
@@ -104,6 +104,7 @@ def _bodies(body: bytes) -> Iterator[tuple[bytes, str]]:
     except ValueError:
         return
     yield canonical_json(value), "the canonical body was signed"
+    yield with_its_numbers(value), "the body was signed with other numbers than Go writes"
     for is_sorted, is_ascii, is_tight in itertools.product((True, False), repeat=3):
         separators = (",", ":") if is_tight else None
         text = json.dumps(

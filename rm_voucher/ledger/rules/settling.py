@@ -68,7 +68,8 @@ def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
     if request is None or request.batch != item.batch:
         return LedgerError(
             "The ledger has never heard of this request of the batch: the code is another "
-            "ledger's, or this is an older copy of the ledger."
+            "ledger's, or this is an older copy of the ledger.",
+            is_final=True,
         )
     code = unit.code(voucher.code)
     if code is not None and code.request_id == request.id:
@@ -76,10 +77,12 @@ def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
     if unit.query(unit.find_seen, voucher.code):
         return None  # it came with an error, which proves nothing: a listing decides
     if request.state is RequestState.CANCELLED:
-        return LedgerError("This request was given up by a person, so it can't have a code.")
+        return LedgerError(
+            "This request was given up by a person, so it can't have a code.", is_final=True
+        )
     if code is not None and code.state in (CodeState.ASSIGNED, CodeState.BASELINE):
         other = "another request's" if code.state is CodeState.ASSIGNED else "of before the ledger"
-        return LedgerError(f"The ledger has this code already, as one {other}.")
+        return LedgerError(f"The ledger has this code already, as one {other}.", is_final=True)
     if request.state is RequestState.ASSIGNED:
         if code is None:
             found = Found(code=voucher.code, qr_url=voucher.qr_url or None)
@@ -87,7 +90,9 @@ def _keep(unit: UnitOfWork, item: Keep) -> LedgerError | None:
         else:
             code.state = CodeState.FOREIGN
             unit.save(code)
-        return LedgerError("This request has another code already; this one is given to nobody.")
+        return LedgerError(
+            "This request has another code already; this one is given to nobody.", is_final=True
+        )
     attempt = None if request.attempt_id is None else unit.attempt(request.attempt_id)
     if attempt is not None and attempt.state is AttemptState.SENDING:
         return LedgerError("A call for this request is in flight: try again when it has ended.")
@@ -177,10 +182,14 @@ def _resolve(unit: UnitOfWork, item: Resolve) -> LedgerError | None:
     if attempt.state is item.state and (item.code is None or _is_of(known, attempt)):
         return None  # the answer to the commit was lost
     if attempt.state not in (AttemptState.UNRESOLVED, AttemptState.AMBIGUOUS):
-        return LedgerError(f"Nothing is to be resolved: this attempt is {attempt.state}.")
+        return LedgerError(
+            f"Nothing is to be resolved: this attempt is {attempt.state}.", is_final=True
+        )
     if item.code is not None:
         if known is not None and known.state is not CodeState.FOREIGN:
-            return LedgerError(f"The ledger has this code already, as {known.state}.")
+            return LedgerError(
+                f"The ledger has this code already, as {known.state}.", is_final=True
+            )
         take(
             unit,
             item.code,

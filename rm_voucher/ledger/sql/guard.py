@@ -147,7 +147,8 @@ class FileGuard:
         if not is_there:
             raise LedgerError(
                 f"{self._database} or its .lock is not the file that was opened: it was moved, "
-                "deleted or replaced. Nothing is issued until the ledger is opened anew."
+                "deleted or replaced. Nothing is issued until the ledger is opened anew.",
+                is_final=True,
             ) from UnavailableError("FileGuard", may_pass=False)
 
     def release(self) -> None:
@@ -162,11 +163,15 @@ class FileGuard:
             descriptor = os.open(self._path, flags, 0o600)
         except OSError as exc:
             if exc.errno == errno.ELOOP:
-                raise LedgerError(f"{self._path} can't be used: it is a link.") from None
+                raise LedgerError(
+                    f"{self._path} can't be used: it is a link.", is_final=True
+                ) from None
             raise
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise LedgerError(f"{self._path} can't be used: it is no regular file.")
+                raise LedgerError(
+                    f"{self._path} can't be used: it is no regular file.", is_final=True
+                )
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
@@ -186,13 +191,15 @@ class FileGuard:
             reason = "is gone" if size is None else "is empty"
             raise LedgerError(
                 f"{self._database} {reason}, and {self._path.name} says that it was there: who was "
-                f"issued to would get a second voucher. Remove {self._path.name} to begin anew."
+                f"issued to would get a second voucher. Remove {self._path.name} to begin anew.",
+                is_final=True,
             )
         create_file(self._database)
         if self._database.stat().st_nlink > 1:  # SQLite, too, would take each for another file
             raise LedgerError(
                 f"{self._database} has another name, a hard link, by which it would be another "
-                "ledger: remove one of the two."
+                "ledger: remove one of the two.",
+                is_final=True,
             )
         logs = (self._database.with_name(f"{self._database.name}-{end}") for end in ("wal", "shm"))
         for path in (self._database, self._path, *logs):

@@ -81,7 +81,6 @@ class SqlLedgerStore(LedgerStore):
         self._guard: FileGuard | None = None
         if self._database.is_sqlite:
             self._guard = connections.companion(FileGuard, self._make_guard)
-        self._is_open = False
         self._writer: GroupCommit[_Operation, Any] | None = None
         self._life: asyncio.Task[None] | None = None
 
@@ -95,7 +94,7 @@ class SqlLedgerStore(LedgerStore):
         except BaseException:
             await self._database.close()
             raise
-        self._is_open = True
+        self.is_open = True
 
     def hurry(self) -> None:
         """See `LedgerStore.hurry`."""
@@ -103,7 +102,7 @@ class SqlLedgerStore(LedgerStore):
 
     async def close(self) -> None:
         """See `LedgerStore.close`."""
-        self._is_open = False
+        self.is_open = False
         writer, self._writer = self._writer, None  # nothing new meanwhile
         life, self._life = self._life, None
         try:
@@ -135,14 +134,11 @@ class SqlLedgerStore(LedgerStore):
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""
-        if self._writer is None:
-            raise LedgerError("The ledger is not open for writing.")
-        return cast("R", await self._writer.run((transition, item)))
+        return cast("R", await self._opened_to_write().run((transition, item)))
 
     async def read(self, reading: Reading[R]) -> R:
         """See `LedgerStore.read`."""
-        if not self._is_open:  # or a file would be made, and no table found in it
-            raise LedgerError("The ledger is not open: use it with 'async with'.")
+        self.check_open()  # or a file would be made, and no table found in it
 
         def work(connection: Connection) -> R:
             with sound_rows():
@@ -164,11 +160,13 @@ class SqlLedgerStore(LedgerStore):
 
     async def account(self) -> str | None:
         """See `LedgerStore.account`."""
+        self.check_open()
         namespace = self._namespace
         return await self._database.read(lambda c: accounts.account_of(c, namespace))
 
     async def claim(self, account: str, *, rebind: bool = False) -> None:
         """See `LedgerStore.claim`."""
+        self._opened_to_write()
         namespace = self._namespace
 
         def work(connection: Connection) -> str | None:
@@ -178,11 +176,20 @@ class SqlLedgerStore(LedgerStore):
 
         refusal = await self._database.write(work)
         if refusal is not None:
-            raise LedgerError(f"This ledger (namespace {namespace!r}) can't be used: {refusal}.")
+            raise LedgerError(
+                f"This ledger (namespace {namespace!r}) can't be used: {refusal}.", is_final=True
+            )
 
     async def namespaces(self) -> dict[str, str]:
         """See `LedgerStore.namespaces`."""
+        self.check_open()
         return await self._database.read(accounts.namespaces)
+
+    def _opened_to_write(self) -> GroupCommit[_Operation, Any]:
+        self.check_open()
+        if self._writer is None:
+            raise LedgerError("The ledger is not open for writing.", is_final=True)
+        return self._writer
 
     async def _open_to_write(self) -> None:
         guard = self._guard

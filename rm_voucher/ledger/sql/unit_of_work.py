@@ -168,7 +168,7 @@ class SqlUnitOfWork(UnitOfWork):
             text = _json(values)
             # SQLite would end the text there; PostgreSQL refuses it by itself.
             if "\\u0000" in text and _has_nul(values):
-                raise LedgerError("What is to be kept has a NUL in it.")
+                raise LedgerError("What is to be kept has a NUL in it.", is_final=True)
             self._connection.exec_driver_sql(statement.sqlite, (self._namespace, text))
         else:
             columns = map(list, zip(*values, strict=True))
@@ -301,7 +301,9 @@ def _json(values: Sequence[Any]) -> str:
     try:
         return write_json(values).decode()
     except TypeError:
-        raise LedgerError("What is to be kept or found is not valid Unicode.") from None
+        raise LedgerError(
+            "What is to be kept or found is not valid Unicode.", is_final=True
+        ) from None
 
 
 def _has_nul(rows: Sequence[Sequence[Any]]) -> bool:

@@ -45,9 +45,8 @@ from rm_voucher.webhooks.records import (
 )
 from rm_voucher.webhooks.sql.schema import SCHEMA, events, expected, vouchers
 from rm_voucher.webhooks.sql.statements import IS_WAITING, Statements, row_of, run_many
-from rm_voucher.webhooks.store import EventStore
+from rm_voucher.webhooks.store import NOT_OPEN, OPEN_ALREADY, EventStore
 
-_NOT_OPEN = "The store of callbacks is not open."
 _PATIENCE_S = 30.0
 _PRUNED_AT_ONCE = 500
 
@@ -85,7 +84,7 @@ class SqlEventStore(EventStore):
 
     async def _open(self) -> None:
         if self._writer is not None:
-            raise EventStoreError("The store of callbacks is open already.")
+            raise EventStoreError(OPEN_ALREADY, is_final=True)
         try:
             await self.database.open()
         except BaseException:
@@ -108,7 +107,8 @@ class SqlEventStore(EventStore):
         )
         if refusal is not None:
             raise EventStoreError(
-                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}."
+                f"The store of callbacks (namespace {namespace!r}) can't be used: {refusal}.",
+                is_final=True,
             )
 
     async def record(
@@ -263,15 +263,18 @@ class SqlEventStore(EventStore):
             done += await self._opened.write(functools.partial(work, part))
         return done
 
+    def _check_open(self) -> None:
+        if self._writer is None:
+            raise EventStoreError(NOT_OPEN, is_final=True)
+
     @property
     def _opened(self) -> Database:
-        if self._writer is None:
-            raise EventStoreError(_NOT_OPEN)
+        self._check_open()
         return self.database
 
     async def _run(self, operation: Record | Finish) -> Disposition:
         if self._writer is None:
-            raise EventStoreError(_NOT_OPEN)
+            raise EventStoreError(NOT_OPEN, is_final=True)
         try:
             async with asyncio.timeout(self.patience_s):  # with the time in the queue
                 return await self._writer.run(operation)

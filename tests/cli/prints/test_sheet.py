@@ -5,12 +5,14 @@ import re
 import shutil
 import stat
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from support.fonts import LATIN, make_font
+from support.modules import forget
 from support.pictures import Pdf, codes_in, codes_in_svg
 from support.result_files import NAMES, code_of, row_of, url_of, write_results
 
@@ -280,7 +282,8 @@ def test_mistakes(rm, results: Path, tmp_path: Path, monkeypatch, arguments, sen
 
 def test_without_the_extra(rm, results: Path, tmp_path: Path, monkeypatch) -> None:
     """A PDF needs it, and HTML does not."""
-    monkeypatch.setitem(__import__("sys").modules, "rm_voucher.cli.prints.pdf", None)
+    forget(monkeypatch, "rm_voucher.cli.prints.pdf")
+    monkeypatch.setitem(sys.modules, "fpdf", None)
     ended = rm("sheet", results, "--output", tmp_path / "sheet.pdf")
     assert ended.code == 2
     assert "A PDF needs the extra 'print': pip install 'rm-voucher[print]'." in ended.err
