@@ -43,17 +43,17 @@ def install_wheel(session: nox.Session) -> Path:
     return tree
 
 
-def run_on_wheel(session: nox.Session, *arguments: str) -> None:
+def run_on_wheel(session: nox.Session, *arguments: str, **sizes: str) -> None:
     """Run pytest on the installed wheel."""
     with session.chdir(install_wheel(session)):
-        wanted = {"RM_TESTS_WANT_WHEEL": "1"}
+        wanted = {"RM_TESTS_WANT_WHEEL": "1", **sizes}
         session.run("pytest", *arguments, *session.posargs, env=wanted)
 
 
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests that `pytest` runs, on the built wheel. Three minutes a Python."""
-    run_on_wheel(session, "-n", "auto")
+    run_on_wheel(session, "-n", "auto", RM_TESTS_EXAMPLES="100", MACHINE_EXAMPLES="100")
 
 
 @nox.session(python=PYTHONS)

@@ -141,11 +141,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-# Speed is measured in benchmarks/, not here. A run of CI tries more examples.
+# Speed is measured in benchmarks/, not here. `nox -s tests` tries more examples.
 settings.register_profile(
     "any-machine",
     deadline=None,
-    max_examples=60 if os.environ.get("CI") else 40,
+    max_examples=int(os.environ.get("RM_TESTS_EXAMPLES", "25")),
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("any-machine")

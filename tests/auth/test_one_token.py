@@ -28,10 +28,10 @@ def test_each_renewal_costs_one_token_request() -> None:
 
     async def main(clock: VirtualClock) -> None:
         account = Account(clock, token_lifetime_s=_LIFE_S)
-        await together(*(each.issue_for(_MINUTES_10, every_s=2) for each in account.processes))
+        await together(*(each.issue_for(_MINUTES_10, every_s=5) for each in account.processes))
         assert account.token_requests == 1 + 3
         assert max(each.refused for each in account.processes) <= 3
-        assert all(each.ended["issued"] > 250 for each in account.processes)
+        assert all(each.ended["issued"] > 100 for each in account.processes)
         tokens = {held_token(each.client) for each in account.processes}
         assert tokens == {await account.saved_token(account.processes[0].client)}
 

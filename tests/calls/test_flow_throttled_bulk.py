@@ -31,7 +31,7 @@ class MinuteServer(LimitedServer):
         return self.taken <= 600
 
 
-@pytest.mark.parametrize("concurrency", [2, 8, 64])
+@pytest.mark.parametrize("concurrency", [2, pytest.param(8, marks=pytest.mark.long), 64])
 def test_limit_by_the_minute_costs_no_recipient(concurrency):
     """Whoever went too fast is throttled for most of a minute, more often than the retry policy has
     attempts; each recipient has a voucher in the end, and the limit is used nearly whole."""

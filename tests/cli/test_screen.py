@@ -61,7 +61,7 @@ def test_throttle(run, columns: int) -> None:
 @pytest.mark.parametrize("columns", [80, 40])
 def test_outage(run, columns: int) -> None:
     """So is a server that fails; when it answers again, the run goes on."""
-    ended = run(columns, Script(outage_s=(0.5, 90.0), count=200, concurrency=32))
+    ended = run(columns, Script(outage_s=(0.1, 90.0), count=80, concurrency=32))
     assert_whole(ended)
     failing = [bar for bar in bars(ended) if re.search(r"server fails", bar)]
     assert len({*failing}) > 10  # it counts

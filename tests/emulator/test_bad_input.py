@@ -11,7 +11,7 @@ from yarl import URL
 
 from rm_voucher import Request
 
-DEEP = 100_000
+DEEP = 20_000  # twenty times what Python takes
 
 BODIES = {
     "deep lists": b"[" * DEEP + b"]" * DEEP,
@@ -40,9 +40,9 @@ BODIES = {
     "a form": b"a=b&c=d",
     "wrong types": b'{"storeId": {}, "usedAt": 5, "pin": [], "codes": {}, "grantType": 1}',
     "wrong values": b'{"usedAt": "20181231", "codes": [1], "pin": "0", "refreshToken": "x"}',
-    "many codes": orjson.dumps({"codes": ["x"] * 100_000}),
-    "many keys": orjson.dumps({str(number): number for number in range(50_000)}),
-    "10 MB": b'{"a": "' + b"x" * 10_000_000 + b'"}',
+    "many codes": orjson.dumps({"codes": ["x"] * 20_000}),
+    "many keys": orjson.dumps({str(number): number for number in range(10_000)}),
+    "3 MB": b'{"a": "' + b"x" * 3_000_000 + b'"}',
 }
 NO_JSON = {"deep lists", "NaN", "not UTF-8", "BOM", "cut", "two values", "XML", "infinity"}
 CODES = ["", ".", "..", "../x", "..%2f", "%2e%2e", "%252e", "..;/", "a/b", "a\\b", "a?b", "a%00"]
@@ -111,7 +111,7 @@ async def test_bodies(line, name):
         assert status in (None, 200, 400, 401, 404, 413), (path, status, answer[:200])
         if name in NO_JSON:
             assert status in (400, 413), path
-        if name == "10 MB":
+        if name == "3 MB":
             assert status in (None, 413), path
     line.emulator.reset()
 

@@ -61,7 +61,7 @@ def found_in(text: str | bytes) -> list[str]:
     """Return the names of the canaries that stand in ``text``, however it is written."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
-    return [name for name, forms in _FORMS.items() if any(form in text for form in forms)]
+    return [name for name, forms in _FORMS.items() if any(map(text.__contains__, forms))]
 
 
 @attrs.frozen
@@ -148,7 +148,7 @@ def in_spans(spans) -> list[Leak]:
     leaks = []
     for span in spans:
         events = [(event.name, dict(event.attributes)) for event in span.events]
-        shown = span.name, span.to_json(), repr(dict(span.attributes)), repr(events)
+        shown = span.name, span.to_json(indent=None), repr(dict(span.attributes)), repr(events)
         leaks += _leaks(f"span {span.name}", *shown, span.status.description or "")
     return leaks
 
@@ -156,7 +156,7 @@ def in_spans(spans) -> list[Leak]:
 def in_metrics(reader) -> list[Leak]:
     """Search all that is measured."""
     data = reader.get_metrics_data()
-    return [] if data is None else _leaks("metrics", data.to_json())
+    return [] if data is None else _leaks("metrics", data.to_json(indent=None))
 
 
 def in_reprs(*objects: object) -> list[Leak]:

@@ -34,6 +34,7 @@ _MAX_SUSPECTS = 10_000
 _AT_ONCE = 1_000
 _CHUNK_BYTES = 1 << 20
 _HIDDEN = re.compile(rb"""<(?:\w+:)?row\s[^<>]*\bhidden=["'](?:1|true)["'][^<>]*(?<!/)>""")
+_FAR = re.compile(rb"""<(?:\w+:)?row\s(?:[^<>]*\s)?r=["'](\d{7,})["']""")  # such a row's number
 # What openpyxl raises when a part of the file is missing, torn, or of another program's making.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -64,7 +65,7 @@ class XlsxReader:
         self._workbook = self._load(data_only=True)
         try:
             self._sheet = self._choose(sheet)
-            self._tell_hidden()
+            self._look_through()
         except BaseException as exc:
             self._workbook.close()
             if isinstance(exc, _BROKEN):
@@ -114,10 +115,7 @@ class XlsxReader:
             if not some:
                 return
             yield from some
-        raise ConfigurationError(
-            f"{self.title} has a row beyond {_MAX_ROWS:,}, which no sheet can have: open it in a "
-            "spreadsheet program and save it anew, or save it as CSV."
-        )
+        raise self._beyond()
 
     def _load(self, *, data_only: bool) -> Workbook:
         with extra("tables", "A workbook", ConfigurationError):
@@ -148,6 +146,12 @@ class XlsxReader:
             "it anew, or save it as CSV."
         )
 
+    def _beyond(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.title} has a row beyond {_MAX_ROWS:,}, which no sheet can have: open it in a "
+            "spreadsheet program and save it anew, or save it as CSV."
+        )
+
     def _choose(self, named: str | None) -> str:
         titles = [sheet.title for sheet in self._workbook.worksheets]
         if named is not None:
@@ -169,8 +173,11 @@ class XlsxReader:
             )
         return (filled or titles)[0]
 
-    def _tell_hidden(self) -> None:
-        """Say how many rows a filter hides: who filtered them may think that they are left out."""
+    def _look_through(self) -> None:
+        """Say how many rows a filter hides: who filtered them may think that they are left out.
+
+        Refuse a row's number that no sheet has: the library would make all the rows before it.
+        """
         hidden, rest = 0, b""
         sheet: Any = self._workbook[self._sheet]
         with sheet._get_source() as xml:  # noqa: SLF001 - the library drops what it hides
@@ -178,6 +185,8 @@ class XlsxReader:
                 text = rest + chunk
                 end = text.rfind(b"<")
                 hidden += len(_HIDDEN.findall(text[:end]))
+                if any(int(row) > _MAX_ROWS for row in _FAR.findall(text[:end])):
+                    raise self._beyond()
                 rest = text[max(end, 0) :][-_CHUNK_BYTES:]
         if hidden:
             self.notes.append(

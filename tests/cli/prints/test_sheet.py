@@ -73,7 +73,15 @@ def test_pdf(rm, embedded, results: Path, tmp_path: Path) -> None:
     assert "nobody" not in first + second
 
 
-@pytest.mark.parametrize("grid", ["1x1", "2x5", "3x8", "4x4", "5x11"])
+@pytest.mark.parametrize(
+    "grid",
+    [
+        "1x1",
+        "3x8",
+        "5x11",
+        *(pytest.param(each, marks=pytest.mark.long) for each in ("2x5", "4x4")),
+    ],
+)
 def test_grids(rm, tmp_path: Path, grid: str) -> None:
     """On paper and in a browser, at every size that a telephone reads."""
     columns, _, rows = grid.partition("x")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xlsxwriter
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
 from rm_voucher import ConfigurationError
 from rm_voucher.cli import results
@@ -77,10 +79,32 @@ def test_a_workbook_that_would_fill_the_memory(book: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("number", [b"1048577", b"2000000000"])
-def test_a_row_that_no_sheet_has(book: Path, number: bytes) -> None:
-    """A number in a small file is no reason to make rows without an end."""
+def test_a_row_that_no_sheet_has(
+    book: Path, number: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A number in a small file is no reason to make rows without an end, or a million of them."""
     edited(book, lambda xml: xml.replace(b'<row r="2"', b'<row r="%b"' % number))
+    iter_rows: Any = ReadOnlyWorksheet.iter_rows
+    made = []
+
+    def counted(sheet: ReadOnlyWorksheet, **options: int) -> Iterator[object]:
+        for row in iter_rows(sheet, **options):
+            made.append(row)
+            yield row
+
+    monkeypatch.setattr(ReadOnlyWorksheet, "iter_rows", counted)
     with pytest.raises(ConfigurationError, match="has a row beyond 1,048,576"):
+        open_table(book)
+    assert len(made) <= xlsx_reader._AT_ONCE
+
+
+def test_more_rows_than_any_sheet_has(book: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where no row says its number."""
+    monkeypatch.setattr(xlsx_reader, "_MAX_ROWS", 3)
+    monkeypatch.setattr(xlsx_reader, "_AT_ONCE", 1)
+    end = b"</sheetData>"
+    edited(book, lambda xml: xml.replace(end, b"<row><c><v>1</v></c></row>" * 3 + end))
+    with pytest.raises(ConfigurationError, match="has a row beyond 3, "):
         open_table(book)
 
 

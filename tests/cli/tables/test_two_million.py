@@ -68,7 +68,7 @@ def most_mb(count: int, folder: Path) -> int:
     return int(ended.stdout)
 
 
-@pytest.mark.parametrize("count", [20_000, pytest.param(MANY, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5_000, pytest.param(MANY, marks=pytest.mark.long)])
 def test_memory(tmp_path: Path, count: int) -> None:
     """Each row costs some tens of bytes, the final sort and the comparison included: two million,
     which is ``TABLE_ROWS=2000000``, need less than 300 MB."""
