@@ -217,11 +217,11 @@ class MemoryLedgerStore(LedgerStore):
 
     async def open(self) -> None:
         """See `LedgerStore.open`."""
-        self.is_open = True
+        self._is_open = True
 
     async def close(self) -> None:
         """See `LedgerStore.close`."""
-        self.is_open = False
+        self._is_open = False
 
     async def commit(self, transition: Transition[I, R], item: I) -> R:
         """See `LedgerStore.commit`."""

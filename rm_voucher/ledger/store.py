@@ -32,8 +32,7 @@ class LedgerStore(ABC):
     def __init__(self, *, owner: str | None = None) -> None:
         self._owner = owner or ProcessName()
         self._listeners: set[Listener] = set()
-        self.is_open: bool = False
-        """Whether it is between `open` and `close`."""
+        self._is_open = False  # between `open` and `close`
 
     @property
     def owner(self) -> str:
@@ -50,7 +49,7 @@ class LedgerStore(ABC):
 
     def check_open(self) -> None:
         """Raise `LedgerError` unless it is open: for all that comes from outside."""
-        if not self.is_open:
+        if not self._is_open:
             raise LedgerError("The ledger is not open: use it with 'async with'.", is_final=True)
 
     def hurry(self) -> None:  # noqa: B027 - a store may never wait

@@ -94,7 +94,7 @@ class SqlLedgerStore(LedgerStore):
         except BaseException:
             await self._database.close()
             raise
-        self.is_open = True
+        self._is_open = True
 
     def hurry(self) -> None:
         """See `LedgerStore.hurry`."""
@@ -102,7 +102,7 @@ class SqlLedgerStore(LedgerStore):
 
     async def close(self) -> None:
         """See `LedgerStore.close`."""
-        self.is_open = False
+        self._is_open = False
         writer, self._writer = self._writer, None  # nothing new meanwhile
         life, self._life = self._life, None
         try:
