@@ -8,7 +8,7 @@ import tracemalloc
 
 import pytest
 
-GZIPPED = gzip.compress(b"0" * 100_000_000, 1)
+GZIPPED = gzip.compress(b"0" * 50_000_000, 1)
 POST = b"POST /v3/voucher-batch/K/issue HTTP/1.1\r\n"
 LOCAL = b"Host: 127.0.0.1\r\n"
 BATCHES = b"GET /_emulator/batches HTTP/1.1\r\n"
