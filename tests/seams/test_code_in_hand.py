@@ -43,7 +43,7 @@ from rm_voucher.emulator import Fault
 from rm_voucher.ledger import AttemptState, Ledger
 from rm_voucher.ledger.rules.transitions import confirm, end
 
-LIMIT = 4  # a bulk run makes so many calls at once, and starts nothing before
+LIMIT = 4  # a bulk run makes so many calls at once, and has begun as many more
 
 
 @pytest.fixture
@@ -277,7 +277,7 @@ def assert_all_codes_seen(
     """Each code that was issued is in a result, and soon no more are issued."""
     seen = codes_of(results)
     assert sorted(seen.values()) == sorted(there.issued)
-    assert len(there.issued) <= issued + LIMIT
+    assert len(there.issued) <= issued + 2 * LIMIT
     unresolved = [each for each in results if each.status is BulkStatus.UNRESOLVED]
     assert unresolved
     assert all(each.voucher is not None for each in unresolved)
