@@ -73,51 +73,6 @@ BY_CHANCE = (
     "tests/wire/test_spoilt_answers.py",
 )
 
-# Dear tests that run no line of the package, but for the command's, that no other test runs. Where
-# enough is counted, theirs are not. `nox -s coverage` counts all.
-COUNTED_ELSEWHERE = (
-    "tests/calls/test_flow_learning.py",
-    "tests/calls/test_flow_outage.py",
-    "tests/calls/test_flow_rate.py",
-    "tests/cli/",
-    "tests/emulator/test_bad_input.py",
-    "tests/emulator/test_campaign.py",
-    "tests/emulator/test_fault_kinds.py",
-    "tests/emulator/test_machine.py",
-    "tests/emulator/test_parallel_merchants.py",
-    "tests/emulator/test_random_input.py",
-    "tests/probe/test_can_not_hurt.py",
-    "tests/probe/test_odd_servers.py",
-    "tests/probe/test_truth.py",
-    "tests/project/",
-    "tests/seams/test_ascii_locale.py",
-    "tests/seams/test_names_alike.py",
-    "tests/seams/test_no_crossing.py",
-    "tests/seams/test_read_once.py",
-    "tests/seams/test_read_only_files.py",
-    "tests/seams/test_strangers_text.py",
-    "tests/seams/test_text_identity.py",
-    "tests/signing/test_pool_signatures.py",
-    "tests/signing/test_programs.py",
-    "tests/simulation/",
-    "tests/test_redaction.py",
-    "tests/test_redaction_http.py",
-    "tests/webhooks/test_adapters_bytes.py",
-    "tests/webhooks/test_forgeries.py",
-    "tests/webhooks/test_store_races.py",
-    "tests/webhooks/test_store_rules.py",
-)
-# But for these of theirs.
-COUNTED_THERE = (
-    "tests/cli/prints/test_qr.py",
-    "tests/cli/tables/test_results_and_ledger.py",
-    "tests/cli/test_emulator.py",
-    "tests/cli/test_probe.py",
-    "tests/cli/test_worker.py",
-)
-COUNT_IN_PROCESSES = "COVERAGE_PROCESS_CONFIG"  # what coverage tells them by
-COUNTS_ENOUGH = os.environ.get("RM_TESTS_COUNT") == "enough"
-
 KEYS = 8  # so many are different
 
 # These begin first, so that no worker has one of them left when the others have nothing to do.
@@ -159,32 +114,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
-def is_counted_elsewhere(item: pytest.Item) -> bool:
-    """Tell a test that only tries more of what another one has counted."""
-    if item.config.option.markexpr == "long" and item.nodeid.startswith(BY_CHANCE):
-        return True
-    if not COUNTS_ENOUGH or item.nodeid.startswith(COUNTED_THERE):
-        return False
-    return item.nodeid.startswith(COUNTED_ELSEWHERE)
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Count no line of a test whose lines another one counts, here or in its processes.
+    """Count no line of a long test that only tries more of what a short one has counted.
 
     To count makes a simulated campaign take 2.7 times as long.
     """
     counting = coverage.Coverage.current()
-    if counting is None or not is_counted_elsewhere(item):
+    is_more = item.config.option.markexpr == "long" and item.nodeid.startswith(BY_CHANCE)
+    if counting is None or not is_more:
         return (yield)
-    in_processes = os.environ.pop(COUNT_IN_PROCESSES, None)
     counting.stop()
     try:
         return (yield)
     finally:
         counting.start()
-        if in_processes is not None:
-            os.environ[COUNT_IN_PROCESSES] = in_processes
 
 
 def pytest_collection_finish() -> None:
