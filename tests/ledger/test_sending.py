@@ -12,6 +12,7 @@ from rm_voucher.ledger.rules.commands import Pending
 from rm_voucher.ledger.rules.records import OPEN
 from rm_voucher.ledger.rules.transitions import ask
 from rm_voucher.ledger.sender import pending_error
+from rm_voucher.service.client import issue_call
 
 
 def test_pending_error_names_an_attempt_only_if_there_is_one():
@@ -50,3 +51,19 @@ async def test_close_before_a_call_is_sent_gives_it_up(credentials, time):
             assert (await ledger.counts()).waiting == 1
             assert await ledger.attempts(states=list(OPEN)) == []
             assert (await ledger.issue(client, "B", "late")).code
+
+
+async def test_abandoned_call_starts_no_attempt(credentials, time):
+    """One that a run gave up while its request was looked up: nothing is written, nothing sent."""
+    shop = Shop(credentials, time)
+    async with (
+        shop.client() as client,
+        Ledger(MemoryLedgerStore(), **shop.settings) as ledger,
+    ):
+        await ledger.prepare(client, "B")
+        call = issue_call(client.caller, "B")
+        call.abandon()
+        with pytest.raises(ConnectError, match="given up before it was sent"):
+            await ledger.sender.start(client, call, "", "r1")
+        assert shop.emulator.requests["issue"] == 0
+        assert await ledger.attempts(states=list(OPEN)) == []
