@@ -191,3 +191,12 @@ def test_root_is_like_one_that_imports_all(expression, value):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == value
+
+
+def test_root_loads_a_part_that_is_asked_for():
+    """A module that nobody has imported is there as an attribute, too."""
+    script = "import rm_voucher\nprint(rm_voucher.models.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "rm_voucher.models"
