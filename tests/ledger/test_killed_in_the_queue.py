@@ -10,26 +10,18 @@ from simulation.clock import VirtualClock
 from simulation.loop import CrashError, VirtualLoop
 from support.answers import ok
 from support.limited_server import LimitedServer, client_at
+from support.slow_ledger_store import SlowLedgerStore
 
 from rm_voucher import FlowPolicy, Request, Response, VoucherClient, bulk_issue
 from rm_voucher.ledger import AttemptState, Ledger
-from rm_voucher.ledger.memory import MemoryLedgerStore, MemoryTables
+from rm_voucher.ledger.memory import MemoryTables
 from rm_voucher.ledger.rules.records import IssueAttempt
-from rm_voucher.ledger.store import Transition
 from rm_voucher.runtime import Runtime
 
 _RATE_PER_S = 50.0
 _LATENCY_S = 0.05
 _COMMIT_S = 0.01
 _QUEUE = 256
-
-
-class SlowStore(MemoryLedgerStore):
-    """Takes its time for a commit."""
-
-    async def commit(self, transition: Transition, item: object) -> object:  # type: ignore[override]
-        await asyncio.sleep(_COMMIT_S)
-        return await super().commit(transition, item)
 
 
 async def one_by_one(client: VoucherClient, ledger: Ledger) -> None:
@@ -73,7 +65,7 @@ def open_after_kill(
         flow = FlowPolicy(rate_per_s=rate_per_s)
         client = client_at(clock, serve, token_source=None, sleep=asyncio.sleep, flow=flow)
         runtime = Runtime(clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep)
-        async with Ledger(SlowStore(tables), runtime=runtime) as ledger:
+        async with Ledger(SlowLedgerStore(_COMMIT_S, tables), runtime=runtime) as ledger:
             await ledger.prepare(client, "B")
             if token_s:  # of the listing, it ends
                 client.caller.tokens.refuse(await client.caller.tokens.token())

@@ -8,25 +8,16 @@ from simulation.clock import VirtualClock
 from simulation.loop import VirtualLoop
 from support.answers import ok
 from support.limited_server import client_at
+from support.slow_ledger_store import SlowLedgerStore
 
 from rm_voucher import Request, Response, StaticToken, bulk_issue
 from rm_voucher.ledger import Ledger
-from rm_voucher.ledger.memory import MemoryLedgerStore
-from rm_voucher.ledger.store import Transition
 from rm_voucher.runtime import Runtime
 
 _CONCURRENCY = 16
 _RECIPIENTS = 640
 _CALL_S = 0.05
 _COMMIT_S = 0.02
-
-
-class SlowStore(MemoryLedgerStore):
-    """Takes its time for a commit."""
-
-    async def commit(self, transition: Transition, item: object) -> object:  # type: ignore[override]
-        await asyncio.sleep(_COMMIT_S)
-        return await super().commit(transition, item)
 
 
 def test_calls_go_on_while_the_ledger_commits() -> None:
@@ -48,7 +39,7 @@ def test_calls_go_on_while_the_ledger_commits() -> None:
     async def main() -> float:
         client = client_at(clock, serve, token_source=StaticToken("t"), sleep=asyncio.sleep)
         runtime = Runtime(clock=clock.wall, monotonic=clock.monotonic, sleep=asyncio.sleep)
-        async with Ledger(SlowStore(), runtime=runtime) as ledger:
+        async with Ledger(SlowLedgerStore(_COMMIT_S), runtime=runtime) as ledger:
             await ledger.prepare(client, "B")
             begun = clock.now
             run = bulk_issue(
