@@ -1,5 +1,5 @@
 """Metrics for Prometheus, on a port of their own. Needs the extra `otel`, and of OpenTelemetry's
-packages `opentelemetry-sdk` and `opentelemetry-exporter-prometheus`.
+packages `opentelemetry-sdk` and `opentelemetry-exporter-prometheus` (0.64b0 or newer).
 
 Run it, and look at what Prometheus would get: `curl http://127.0.0.1:9464/metrics`.
 """

@@ -64,7 +64,7 @@ class Delivery:
 def _is_usable(_: object, __: object, url: str) -> None:
     try:
         parts = URL(url, encoded=True)
-        has_host = bool(parts.raw_host and parts.port)
+        has_host = bool(parts.raw_host) and parts.explicit_port != 0
     except ValueError:
         has_host = False
     is_plain = url.isascii() and url.isprintable() and " " not in url

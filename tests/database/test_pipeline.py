@@ -13,7 +13,8 @@ from sqlalchemy.exc import DBAPIError
 from support.doubles import FakeTime
 from support.scratch_database import database
 
-from rm_voucher.database.pipeline import Pipeline, _first
+from rm_voucher.database.driven import Driven
+from rm_voucher.database.pipeline import _first
 from rm_voucher.exceptions import LedgerError
 
 ONE = "SELECT %b::int"
@@ -35,13 +36,13 @@ async def test_link_that_is_lost_is_made_again(
 
     def work(connection: Connection) -> list[tuple[Any, ...]]:
         tries.append(1)
-        pipeline = Pipeline(connection)
+        driven = Driven(connection)
         if len(tries) == 1 and step == "before it is sent":
             lose(connection)
-        sent = pipeline.send(ONE, (1,))
+        sent = driven.send(ONE, (1,))
         if len(tries) == 1:
             lose(connection)
-        return pipeline.rows(sent)
+        return driven.rows(sent)
 
     made = database(postgres_url, time)
     await made.open()
@@ -64,8 +65,8 @@ async def test_link_that_was_lost_since_the_last_transaction(
 
 
 def one(connection: Connection) -> list[tuple[Any, ...]]:
-    pipeline = Pipeline(connection)
-    return pipeline.rows(pipeline.send(ONE, (1,)))
+    driven = Driven(connection)
+    return driven.rows(driven.send(ONE, (1,)))
 
 
 async def test_statement_that_is_wrong_is_no_trouble_of_the_link(
@@ -74,14 +75,14 @@ async def test_statement_that_is_wrong_is_no_trouble_of_the_link(
     """It is raised at once, and the connection is used on."""
 
     def work(connection: Connection) -> list[tuple[Any, ...]]:
-        pipeline = Pipeline(connection)
-        return pipeline.rows(pipeline.send("SELECT 1 / %b::int", (0,)))
+        driven = Driven(connection)
+        return driven.rows(driven.send("SELECT 1 / %b::int", (0,)))
 
     made = database(postgres_url, time)
     await made.open()
     with pytest.raises(LedgerError, match="division by zero"):
         await made.write(work, is_pipelined=True)
-    assert await made.write(lambda connection: Pipeline(connection).send(ONE, (2,)) is not None)
+    assert await made.write(lambda connection: Driven(connection).send(ONE, (2,)) is not None)
     await made.close()
 
 
@@ -90,7 +91,7 @@ async def test_error_that_comes_with_the_commit(postgres_url: str, time: FakeTim
 
     def work(connection: Connection) -> None:
         for divisor in (1, 0, 1):
-            Pipeline(connection).send("SELECT 1 / %b::int", (divisor,))
+            Driven(connection).send("SELECT 1 / %b::int", (divisor,))
 
     made = database(postgres_url, time)
     await made.open()

@@ -206,7 +206,11 @@ async def test_old_tables_become_the_same_as_new_ones(
     if old_url.startswith("sqlite"):
         assert await opened(f"sqlite:///{tmp_path / 'new.db'}") == before
         return
-    for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+    for statement in (
+        "DROP SCHEMA public CASCADE",
+        "CREATE SCHEMA public",
+        "GRANT USAGE ON SCHEMA public TO PUBLIC",  # as it was, for the tests after this one
+    ):
         execute(old_url, statement)
     assert await opened(old_url) == before
 

@@ -65,6 +65,7 @@ ELSEWHERE = {
     "database.accounts": {"sqlalchemy"},
     "database.connections": {"sqlalchemy"},
     "database.database": {"sqlalchemy"},
+    "database.driven": {"sqlalchemy"},
     "database.engine": {"sqlalchemy"},
     "database.migrations": {"sqlalchemy"},
     "database.pipeline": {"psycopg", "sqlalchemy"},

@@ -1,6 +1,7 @@
 """examples/observability: the metrics are scraped over HTTP, and the dashboard asks for them."""
 
 import asyncio
+import inspect
 import itertools
 import re
 import socket
@@ -12,6 +13,7 @@ import orjson
 import promql_parser
 import pytest
 import yaml
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 from support.canaries import CODE
 from support.example_modules import load_example
@@ -23,6 +25,11 @@ from rm_voucher.emulator import Emulator
 from rm_voucher.ledger import Ledger
 from rm_voucher.shared import MemorySharedStore
 from rm_voucher.webhooks import MemoryEventStore
+
+pytestmark = pytest.mark.skipif(
+    "scope_info_enabled" not in inspect.signature(PrometheusMetricReader).parameters,
+    reason="the example needs opentelemetry-exporter-prometheus 0.64b0 or newer",
+)
 
 FOLDER = EXAMPLES / "observability"
 DASHBOARD = orjson.loads((FOLDER / "dashboard.json").read_bytes())

@@ -10,9 +10,11 @@ import asyncio
 import codecs
 import gzip
 import os
+import re
 import tracemalloc
 import zlib
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import pytest
 from aiohttp import web
@@ -127,8 +129,9 @@ UNREADABLE = {
     "no JSON": framed(LONG, b"<html>{}"),
     "a list": framed(LONG, b"[{}"),
     "header of 1 MB": http(200, ISSUED, "X-Policy: " + "x" * 1_000_000),
-    "300 headers": http(200, ISSUED, *(f"X-{number}: 1" for number in range(300))),
 }
+MANY_HEADERS = http(200, ISSUED, *(f"X-{number}: 1" for number in range(300)))
+AIOHTTP = tuple(map(int, re.findall(r"[0-9]+", version("aiohttp"))[:3]))
 
 
 @pytest.fixture
@@ -157,7 +160,19 @@ async def test_answer_that_is_whole_is_an_answer(client_of, answer):
         assert (await client.issue("KEY")).code == "NAklEfbVdV"
 
 
-@pytest.mark.parametrize("answer", UNREADABLE.values(), ids=UNREADABLE)
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(pytest.param(answer, id=name) for name, answer in UNREADABLE.items()),
+        pytest.param(
+            MANY_HEADERS,
+            id="300 headers",
+            marks=pytest.mark.skipif(
+                AIOHTTP < (3, 13, 4), reason="aiohttp before 3.13.4 reads however many come"
+            ),
+        ),
+    ],
+)
 async def test_answer_that_cannot_be_read_leaves_the_outcome_unknown(client_of, answer):
     """Whatever can't be decoded proves nothing, and is not sent again."""
     retry = RetryPolicy(max_attempts=3)

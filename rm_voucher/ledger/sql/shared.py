@@ -15,7 +15,6 @@ from typing import Any, ParamSpec, TypeVar
 import attrs
 from sqlalchemy import Connection
 
-from rm_voucher.database.pipeline import Pipeline
 from rm_voucher.database.scope import Scope
 from rm_voucher.ledger.rules.commands import Ask, Check, Confirm, End
 from rm_voucher.ledger.rules.records import Batch, Code, IssueAttempt, IssueRequest
@@ -101,26 +100,25 @@ class SharedUnitOfWork(SqlUnitOfWork):
 
     def __init__(self, connection: Connection, scope: Scope, items: Iterable[Item]) -> None:
         super().__init__(connection, scope, writes=True)
-        self._pipeline = Pipeline(connection)
         self._load_all(_Wanted.by(items))
 
     def _load_all(self, wanted: _Wanted) -> None:
-        ours, send = self._namespace, self._pipeline.send
+        ours, send = self._namespace, self._driven.send
         send(_LOCK, (batch_lock_keys(ours, wanted.batches),))
         of_batches = send(_BATCHES, (ours, wanted.batches))
         of_requests = send(_REQUESTS, (ours, wanted.requests, ours, wanted.attempts))
         of_attempts = send(_ATTEMPTS, (ours, wanted.attempts, ours, wanted.requests))
         of_codes = send(_CODES, (ours, wanted.codes, ours, wanted.requests))
         stocked = send(_STOCKED, (ours, wanted.batches, ours, wanted.batches))
-        found = self._pipeline.rows(of_batches)
+        found = self._driven.rows(of_batches)
         if len(found) < len(wanted.batches):
             raise NeedsExclusiveError
         self._now: float = found[0][0]
         self._know(Batch, [row[1:] for row in found], wanted.batches)
-        self._know(IssueRequest, self._pipeline.rows(of_requests), wanted.requests)
-        self._know(IssueAttempt, self._pipeline.rows(of_attempts), wanted.attempts)
-        self._know(Code, self._pipeline.rows(of_codes), wanted.codes)
-        self._stocked = {row[0] for row in self._pipeline.rows(stocked)}
+        self._know(IssueRequest, self._driven.rows(of_requests), wanted.requests)
+        self._know(IssueAttempt, self._driven.rows(of_attempts), wanted.attempts)
+        self._know(Code, self._driven.rows(of_codes), wanted.codes)
+        self._stocked = {row[0] for row in self._driven.rows(stocked)}
         self._served = set(wanted.requests)
 
     def _know(self, kind: type[R], rows: Sequence[Any], keys: Sequence[str]) -> None:
@@ -156,4 +154,4 @@ class SharedUnitOfWork(SqlUnitOfWork):
 
     def _write(self, statement: Statement, rows: Sequence[Any]) -> None:
         columns = map(list, zip(*map(statement.values_of, rows), strict=True))
-        self._pipeline.send(statement.postgresql, (self._namespace, *columns))
+        self._driven.send(statement.postgresql, (self._namespace, *columns))

@@ -21,6 +21,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from rm_voucher.database.driven import Driven
 from rm_voucher.database.scope import Scope
 from rm_voucher.exceptions import LedgerError
 from rm_voucher.jsontext import write_json
@@ -105,6 +106,7 @@ class SqlUnitOfWork(UnitOfWork):
     def __init__(self, connection: Connection, scope: Scope, *, writes: bool = False) -> None:
         super().__init__()
         self._connection = connection
+        self._driven = Driven(connection)
         self._scope = scope
         self._namespace = scope.namespace
         self._locks = writes
@@ -112,7 +114,7 @@ class SqlUnitOfWork(UnitOfWork):
 
     def lock_batches(self, keys: Sequence[str]) -> list[Batch]:
         if not self._is_sqlite:
-            self._connection.exec_driver_sql(
+            self._driven.send(
                 f"SELECT pg_advisory_xact_lock({BATCH_LOCK}, key) FROM unnest(%b::int4[]) AS key",  # noqa: S608 - a number
                 (batch_lock_keys(self._namespace, keys),),
             )
@@ -169,16 +171,16 @@ class SqlUnitOfWork(UnitOfWork):
             # SQLite would end the text there; PostgreSQL refuses it by itself.
             if "\\u0000" in text and _has_nul(values):
                 raise LedgerError("What is to be kept has a NUL in it.", is_final=True)
-            self._connection.exec_driver_sql(statement.sqlite, (self._namespace, text))
+            self._driven.send(statement.sqlite, (self._namespace, text))
         else:
             columns = map(list, zip(*values, strict=True))
-            self._connection.exec_driver_sql(statement.postgresql, (self._namespace, *columns))
+            self._driven.send(statement.postgresql, (self._namespace, *columns))
 
     def now(self) -> float | None:
         if self._is_sqlite:  # its clock is this machine's, which may be set
             return None
-        now: float = self._connection.exec_driver_sql(f"SELECT {NOW}").scalar_one()
-        return now
+        ((now,),) = self._found(f"SELECT {NOW}", ())
+        return float(now)
 
     def dead_owners(self, owners: Collection[str]) -> set[str]:
         if self._is_sqlite or not owners:  # the file's lock is ours, so nobody else's is
@@ -280,18 +282,20 @@ class SqlUnitOfWork(UnitOfWork):
 
     def _stock(self, kind: type[R], stock: Stock, batch: str, limit: int) -> list[R]:
         statement = stock.sqlite if self._is_sqlite else stock.postgresql
-        found = self._connection.exec_driver_sql(statement, (self._namespace, batch, limit))
+        found = self._found(statement, (self._namespace, batch, limit))
         return [row_of(kind, row) for row in found]
 
     def _rows(self, kind: type[R], lookup: Lookup, keys: Sequence[str]) -> list[R]:
         return [row_of(kind, row) for row in self._looked_up(lookup, keys)]
 
     def _looked_up(self, lookup: Lookup, keys: Sequence[str]) -> Sequence[Sequence[Any]]:
-        execute = self._connection.exec_driver_sql
         if self._is_sqlite:
-            return execute(lookup.sqlite, (self._namespace, _json(list(keys)))).fetchall()
+            return self._found(lookup.sqlite, (self._namespace, _json(list(keys))))
         statement = lookup.postgresql_locking if self._locks else lookup.postgresql
-        return execute(statement, (self._namespace, list(keys))).fetchall()
+        return self._found(statement, (self._namespace, list(keys)))
+
+    def _found(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        return self._driven.rows(self._driven.send(statement, values))
 
     def _made(self, kind: type[R], wanted: Select[Any]) -> list[R]:
         return [row_of(kind, row) for row in self._connection.execute(wanted)]
