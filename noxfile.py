@@ -133,9 +133,9 @@ def typing(session: nox.Session) -> None:
 
 @nox.session
 def coverage(session: nox.Session) -> None:
-    """Hold that the tests run every line and branch but the command's. Eight minutes."""
+    """Hold that the fast run runs every line and branch but the command's. Eight minutes."""
     install_editable(session, "dev")
-    session.run("pytest", "-n", "auto", "--cov", "--cov-report=", "-m", "long or not long")
+    session.run("pytest", "-n", "auto", "--cov", "--cov-report=")
     session.run("coverage", "combine", "--append", success_codes=[0, 1])  # 1: there is no more
     session.run("coverage", "report")
     session.run("coverage", "report", "--omit=rm_voucher/cli/*", "--fail-under=100")

@@ -6,20 +6,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
-import importlib
 import itertools
 import os
-import pkgutil
 import signal
 import ssl
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import coverage
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -36,7 +33,6 @@ from support.postgres import (  # noqa: F401 - fixtures
 from support.runtimes import with_runtime
 from support.scripted_server import Recorder
 
-import rm_voucher
 from rm_voucher import (
     Credentials,
     Environment,
@@ -55,23 +51,6 @@ os.environ.pop("PYTEST_ADDOPTS", None)
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
-
-# What chance leads: the long ones of these tests are the short ones with other seeds.
-BY_CHANCE = (
-    "tests/browser/",
-    "tests/cli/test_screen.py",
-    "tests/emulator/test_openapi_fuzz.py",
-    "tests/seams/test_no_crossing.py",
-    "tests/simulation/test_campaigns.py",
-    "tests/simulation/test_mutants.py",
-    "tests/simulation/test_restored.py",
-    "tests/simulation/test_seams.py",
-    "tests/simulation/test_shared_rate.py",
-    "tests/simulation/test_several.py",
-    "tests/webhooks/test_exactly_once.py",
-    "tests/webhooks/test_forgeries.py",
-    "tests/wire/test_spoilt_answers.py",
-)
 
 KEYS = 8  # so many are different
 
@@ -114,29 +93,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Count no line of a long test that only tries more of what a short one has counted.
-
-    To count makes a simulated campaign take 2.7 times as long.
-    """
-    counting = coverage.Coverage.current()
-    is_more = item.config.option.markexpr == "long" and item.nodeid.startswith(BY_CHANCE)
-    if counting is None or not is_more:
-        return (yield)
-    counting.stop()
-    try:
-        return (yield)
-    finally:
-        counting.start()
-
-
 def pytest_collection_finish() -> None:
     """Let the garbage collector look no more through thousands of tests."""
-    if coverage.Coverage.current():  # what is first imported by such a test would not count
-        for module in pkgutil.walk_packages(rm_voucher.__path__, "rm_voucher."):
-            if not module.name.endswith("__main__"):
-                importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
 

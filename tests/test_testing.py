@@ -27,12 +27,13 @@ ASYNCIO = (*ALONE, "-oasyncio_mode=auto", "-oasyncio_default_fixture_loop_scope=
 
 EVERY_FIXTURE = """
     @pytest.mark.rm_emulator(batches={"TEA": 3})
-    async def test_client(rm_emulator, rm_client, rm_callbacks):
+    async def test_client(rm_emulator, rm_client, rm_callbacks, rm_requests):
         issued = await rm_client.issue("TEA")
         await rm_client.void(issued.code)
         assert rm_emulator.issued("TEA") == (issued.code,)
         assert await rm_callbacks.deliver_all() == 1
         assert [voucher.code for voucher in rm_callbacks.vouchers] == [issued.code]
+        assert rm_requests.of("void").count == 1
 
     @pytest.mark.rm_emulator(batches={"TEA": 3})
     async def test_server(rm_emulator, rm_client, rm_server):
@@ -152,21 +153,21 @@ def test_marker_arguments_reach_the_emulator(run_pytest):
     assert counts == {"passed": 5}, said
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    ("marker", "sentence"),
-    [
-        ("(batch={'TEA': 1})", "TypeError: .*unexpected keyword argument 'batch'"),
-        ("({'TEA': 1})", "TypeError: the marker rm_emulator takes keyword arguments only"),
-        ("(batches={'TEA': -1})", "ValueError: quantity is a whole number"),
-    ],
-)
-def test_marker_with_a_mistake(run_pytest, marker, sentence):
+def test_marker_with_a_mistake(run_pytest):
     """A mistake in the marker is an error that names it, and is never passed over."""
-    source = f"@pytest.mark.rm_emulator{marker}\ndef test_marked(rm_client): pass"
+    mistakes = {
+        "(batch={'TEA': 1})": "TypeError: .*unexpected keyword argument 'batch'",
+        "({'TEA': 1})": "TypeError: the marker rm_emulator takes keyword arguments only",
+        "(batches={'TEA': -1})": "ValueError: quantity is a whole number",
+    }
+    source = "".join(
+        f"@pytest.mark.rm_emulator{marker}\ndef test_{number}(rm_client): pass\n"
+        for number, marker in enumerate(mistakes)
+    )
     counts, said = run_pytest(source, *PLAIN)
-    assert counts == {"error": 1}, said
-    assert re.search(rf"^E +{sentence}", said, re.MULTILINE)
+    assert counts == {"error": 3}, said
+    for sentence in mistakes.values():
+        assert re.search(rf"^E +{sentence}", said, re.MULTILINE)
 
 
 @pytest.mark.long

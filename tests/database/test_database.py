@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,9 +21,11 @@ from support.postgres import end_connections
 from support.scratch_database import add, codes, database, opening, things
 
 from rm_voucher.database import engine as sql_engine
+from rm_voucher.database.bound import Bound
 from rm_voucher.database.database import Database
 from rm_voucher.database.engine import database_file, parse_url
 from rm_voucher.database.group_commit import UnavailableError
+from rm_voucher.database.postgres import AnsweringConnection, connect
 from rm_voucher.exceptions import ConfigurationError, LedgerError
 
 CODE = "NAklEfbVdV"
@@ -180,6 +184,7 @@ def test_new_file_that_another_reads(
         waits.append(seconds)
         reader.execute("COMMIT")
 
+    monkeypatch.setattr(sql_engine, "_BUSY_S", 0.005)  # else SQLite's own wait is 5 s
     monkeypatch.setattr(sql_engine, "time", SimpleNamespace(monotonic=lambda: 0.0, sleep=wait))
     made = sql_engine.make_engine(parse_url(f"sqlite:///{tmp_path / 'new.db'}"))
     with made.connect() as connection:
@@ -197,7 +202,8 @@ def test_wait_for_a_new_file_ends(
         reader.execute("COMMIT")
         (tmp_path / "new.db").write_bytes(b"no database " * 100)
     passing = itertools.count(step=4)
-    clock = SimpleNamespace(monotonic=lambda: next(passing), sleep=lambda _: None)
+    clock = SimpleNamespace(monotonic=lambda: next(passing) / 1000, sleep=lambda _: None)
+    monkeypatch.setattr(sql_engine, "_BUSY_S", 0.005)
     monkeypatch.setattr(sql_engine, "time", clock)
     made = sql_engine.make_engine(parse_url(f"sqlite:///{tmp_path / 'new.db'}"))
     with pytest.raises(DBAPIError), made.connect():
@@ -373,3 +379,28 @@ async def test_logs_hold_no_codes(
     await opened.close()
     assert "INSERT INTO things" in caplog.text
     assert CODE not in caplog.text
+
+
+async def test_what_waits_is_hurried(opened: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever closes does not wait for a database as long as whoever works with it."""
+    monkeypatch.setattr("rm_voucher.database.database.HURRIED_S", 0.05)
+    is_back = threading.Event()
+    reading = asyncio.create_task(opened.read(lambda _: is_back.wait()))
+    while not opened._limits:
+        await asyncio.sleep(0)
+    opened.hurry()
+    with pytest.raises(LedgerError, match="does not answer"):
+        await reading
+    is_back.set()
+
+
+def test_silence_bounds_the_wait_for_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    """libpq counts whole seconds."""
+    given: dict[str, Any] = {}
+    made = SimpleNamespace(bound=None)
+    monkeypatch.setattr(
+        AnsweringConnection, "connect", lambda **settings: given.update(settings) or made
+    )
+    bound = Bound(silence_s=2.5)
+    assert connect(bound, connect_timeout="10").bound is bound
+    assert given == {"connect_timeout": 3}

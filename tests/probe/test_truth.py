@@ -205,6 +205,17 @@ def test_each_value_is_named(part):
         assert wrong(setting, run(setting)) == [], setting
 
 
+def test_what_decides_otherwise_than_by_default():
+    """Each of these is named by a rule that no default takes."""
+    common = {"codes_up_front": True, "shows_assigned_at": False, "max_redeem_codes": 1}
+    settings: list[Setting] = [
+        {**default(), **common, "redeems_valid": False, "keeps_used_at": False},
+        {**default(), "disabled": ["signature", "nonce", "rotation"]},
+    ]
+    for setting in settings:
+        assert wrong(setting, run(setting)) == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_some_combinations(seed, tmp_path):
     """As below, a few."""

@@ -307,6 +307,16 @@ def test_rabbitmq_s_heartbeat_is_the_url_s_own_where_it_has_one() -> None:
     assert "heartbeat=6" in str(usual.broker.specification.url)
 
 
+async def test_link_that_is_lost_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    """And that it is there again; but not of one that was closed."""
+    broker: Any = open_broker("redis://127.0.0.1", names=QueueNames())
+    await broker.tell_away(ConnectionError())
+    await broker.tell_back()
+    await broker.close()
+    await broker.tell_away(ConnectionError())
+    assert caplog.messages == ["the broker is away", "the broker is back"]
+
+
 def test_driver_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faststream.nats", None)
     forget(monkeypatch, "rm_voucher.worker.nats")
