@@ -1,6 +1,8 @@
 """Statements that are text, for the driver itself: SQLAlchemy's way there takes longer than they.
 
-Its transactions, its connections and its errors are used all the same.
+Its transactions, its connections and its errors are used all the same. Who listens to its
+statements does not hear of these: they have no context of SQLAlchemy's, in which Sentry and
+OpenTelemetry keep their spans.
 """
 
 from __future__ import annotations
@@ -21,24 +23,17 @@ class Driven:
     """
 
     def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+        self.connection = connection
         self._driven: Any = connection.connection.driver_connection
 
     def send(self, statement: str, values: Sequence[Any]) -> Any:
         """Send a statement; return what `rows` takes."""
-        connection = self._connection
-        with driver_errors(connection):
-            cursor = self._driven.cursor()
-            # Who listens to SQLAlchemy's statements hears of these, too.
-            connection.dispatch.before_cursor_execute(
-                connection, cursor, statement, values, context=None, executemany=False
-            )
-            cursor.execute(statement, values)
-            return cursor
+        with driver_errors(self.connection):
+            return self._driven.execute(statement, values)
 
     def rows(self, sent: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a statement. Those that were sent together come together."""
-        with driver_errors(self._connection):
+        with driver_errors(self.connection):
             found: list[tuple[Any, ...]] = sent.fetchall()
             return found
 

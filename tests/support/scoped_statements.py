@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest import mock
 
 from sqlalchemy import Engine, event
 
+from rm_voucher.database.driven import Driven
 from rm_voucher.ledger.sql.schema import SCHEMA as LEDGER
 from rm_voucher.webhooks.sql.schema import SCHEMA as CALLBACKS
 
@@ -88,9 +90,15 @@ def all_scoped() -> Iterator[set[str]]:
                 if any(reads_all(statement, plan) for *_, plan in plans):
                     slow.add(statement)
 
+    def send(driven: Driven, statement: str, values: Any) -> Any:
+        look(driven.connection, None, statement, values, None, has_many=False)
+        return to_driver(driven, statement, values)
+
+    to_driver = Driven.send
     event.listen(Engine, "before_cursor_execute", look)
     try:
-        yield seen
+        with mock.patch.object(Driven, "send", send):
+            yield seen
     finally:
         event.remove(Engine, "before_cursor_execute", look)
     assert not bad, f"without a namespace: {sorted(bad)}"
@@ -99,6 +107,7 @@ def all_scoped() -> Iterator[set[str]]:
 
 def _is_from_a_test() -> bool:
     frame = sys._getframe(2)
-    while frame is not None and "sqlalchemy" in frame.f_code.co_filename:
+    between = ("sqlalchemy", __file__)
+    while frame is not None and any(name in frame.f_code.co_filename for name in between):
         frame = frame.f_back  # type: ignore[assignment] # the last one has none
     return frame is not None and "/tests/" in frame.f_code.co_filename
