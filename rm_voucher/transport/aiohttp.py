@@ -76,7 +76,9 @@ class AiohttpTransport(Transport):
     ``SSL_CERT_FILE``), https goes through ``proxy``, redirects are not followed, and nothing is
     sent twice: aiohttp would otherwise repeat a GET by itself when a kept-alive connection turns
     out to be dead. A connection that was closed, or said something, while it lay idle is not used.
-    Requests wait for a connection in the order in which they come.
+    Requests wait for a connection in the order in which they come. No instrumentation of aiohttp
+    traces the transport's own sessions: spans and breadcrumbs would have the vouchers' codes. A
+    session that is passed in is as it was made.
 
     It may be made before a fork, and used then in an event loop that each process makes. Over the
     connections of another process nothing is sent, with a `ClosedError`: two processes would read
@@ -213,6 +215,8 @@ class AiohttpTransport(Transport):
                 connector=aiohttp.TCPConnector(limit=self._limits.max_connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
+            # Sentry and OpenTelemetry put theirs into each session. A URL has the voucher's code.
+            session.trace_configs.clear()
             self._owned[loop] = owned = _Owned(session, _slots_of(session), _closing(session))
             await anext(owned.closing)
         return self._owned[loop].session, self._owned[loop].slots

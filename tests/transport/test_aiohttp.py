@@ -325,6 +325,27 @@ async def test_cookies_are_not_kept():
         assert server.received[0].headers["user-agent"].startswith("rm-voucher/")
 
 
+async def test_instrumentation_of_aiohttp_sees_nothing(monkeypatch):
+    """Sentry's and OpenTelemetry's trace each session that is made, with the code in its URLs."""
+    told = []
+
+    async def begun(session, context, parameters):
+        told.append(str(parameters.url))
+        parameters.headers["sentry-trace"] = "1"
+
+    def trace(session, *args, **kwargs):
+        config = aiohttp.TraceConfig()
+        config.on_request_start.append(begun)
+        make(session, *args, **{**kwargs, "trace_configs": [config]})
+
+    make = aiohttp.ClientSession.__init__
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", trace)
+    async with raw_server(http()) as server:
+        await send(to(server))
+        assert "sentry-trace" not in server.received[0].headers
+    assert told == []
+
+
 async def test_session_closed_by_its_owner_is_not_sent():
     """A borrowed session that is closed sends nothing."""
     session = aiohttp.ClientSession()
