@@ -16,8 +16,9 @@ _DPI = 144
 
 
 def codes_in(picture: Image.Image) -> list[str]:
-    """Return what the QR codes of a picture say."""
-    return [found.text for found in zxingcpp.read_barcodes(picture.convert("L"))]
+    """Return what the QR codes of a picture say. At times zxing sees bars in their modules, too."""
+    found = zxingcpp.read_barcodes(picture.convert("L"))
+    return [code.text for code in found if code.format == zxingcpp.BarcodeFormat.QRCode]
 
 
 def codes_in_png(content: bytes) -> list[str]:
