@@ -50,14 +50,8 @@ def driver_errors(connection: Connection) -> Iterator[None]:
         error = exc
     else:
         return
+    is_lost = dialect.is_disconnect(error, driven, None)  # it has no SQLSTATE then
     # Outside of the handler: the driver's error may have a code in it, and is no context.
     raise DBAPIError.instance(
-        "",
-        None,
-        error,
-        base,
-        connection_invalidated=dialect.is_disconnect(
-            error, driven, None
-        ),  # it has no SQLSTATE then
-        dialect=dialect,
+        "", None, error, base, connection_invalidated=is_lost, dialect=dialect
     )

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from support.doubles import FakeTime
+from support.postgres import end_connections
 from support.scratch_database import database
 
 from rm_voucher.database.driven import Driven
@@ -67,6 +68,16 @@ async def test_link_that_was_lost_since_the_last_transaction(
 def one(connection: Connection) -> list[tuple[Any, ...]]:
     driven = Driven(connection)
     return driven.rows(driven.send(ONE, (1,)))
+
+
+async def test_link_that_was_lost_since_the_last_reading(postgres_url: str, time: FakeTime) -> None:
+    """A reading that goes to the driver itself finds it out, too, and makes another."""
+    made = database(postgres_url, time)
+    await made.open()
+    assert await made.read(one) == [(1,)]
+    await end_connections(postgres_url)
+    assert await made.read(one) == [(1,)]
+    await made.close()
 
 
 async def test_statement_that_is_wrong_is_no_trouble_of_the_link(

@@ -13,13 +13,6 @@ from rm_voucher.emulator import Emulator
 from rm_voucher.ledger import Ledger
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{request.getfixturevalue('tmp_path')}/ledger.db"
-    return str(request.getfixturevalue("postgres_url"))
-
-
 @pytest.fixture
 def watched() -> Iterator[Counter[str]]:
     """Keep a span in the context of each statement, and end it there, as they do."""
